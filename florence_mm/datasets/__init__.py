@@ -1,0 +1,3 @@
+"""Image-text-label data sets and their transforms."""
+
+from . import transforms

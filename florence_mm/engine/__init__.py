@@ -1,0 +1,1 @@
+"""Runner, loops, hooks, samplers and optimizer constructors."""

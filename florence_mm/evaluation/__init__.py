@@ -1,0 +1,3 @@
+"""Metrics and evaluation protocols."""
+
+from . import metrics

@@ -1,0 +1,3 @@
+"""Models: backbones, text towers, algorithms, checkpoint adapters."""
+
+from . import algorithms, backbones, checkpoints, text

@@ -1,0 +1,1 @@
+"""Adapters from public checkpoint layouts to ours."""

@@ -1,0 +1,29 @@
+"""Normalised text and the label it stands for (paper, section 2.2: y is the index of the identical text)."""
+
+import hashlib
+import re
+import unicodedata
+
+_SPACE = re.compile(r'\s+')
+
+
+def normalize_text(text: str) -> str:
+    """Unicode NFKC, case-folded, white space runs as one blank, no blank or full stop at the ends."""
+    text = unicodedata.normalize('NFKC', text).casefold()
+    return _SPACE.sub(' ', text).strip(' .')
+
+
+def text_label(text: str) -> int:
+    """A 63-bit label, equal for texts that are equal after :func:`normalize_text`, on every machine.
+
+    Two different texts share a label with probability 1e-19 a pair; among the 900 million texts of the
+    paper that is one accidental pair in 20 runs.
+
+    Raises:
+        ValueError: nothing is left of ``text`` after normalisation.
+    """
+    normalized = normalize_text(text)
+    if not normalized:
+        raise ValueError(f'text {text!r} is empty after normalisation; give a caption or a class name')
+    digest = hashlib.blake2b(normalized.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, 'big') >> 1
