@@ -1,0 +1,96 @@
+"""Prompt templates and class names of zero-shot classification.
+
+The ImageNet ones are read from open_clip's ``zero_shot_metadata.py``; the file is loaded by itself because
+importing the package costs seconds and needs torchvision and timm.
+"""
+
+import functools
+import importlib.util
+from collections.abc import Sequence
+from types import ModuleType
+
+SIMPLE_TEMPLATES = (
+    '{}',
+    'a {}.',
+    'a photo of a {}.',
+    'a photo of the {}.',
+    'a cropped photo of the {}.',
+    'a picture of one {}.',
+    'a drawing of a {}.',
+)
+
+
+@functools.cache
+def _open_clip_metadata() -> ModuleType:
+    package = importlib.util.find_spec('open_clip')
+    if package is None or not package.submodule_search_locations:
+        raise ImportError("the ImageNet prompts come from open_clip; install it with 'pip install open_clip_torch'")
+    path = f'{package.submodule_search_locations[0]}/zero_shot_metadata.py'
+    spec = importlib.util.spec_from_file_location('florence_mm.utils._zero_shot_metadata', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@functools.cache
+def _imagenet_templates() -> tuple[str, ...]:
+    # open_clip keeps functions of the class name; '{}' put through them gives the template back
+    return ('{}.', *(template('{}') for template in _open_clip_metadata().OPENAI_IMAGENET_TEMPLATES))
+
+
+def get_templates(templates: str | Sequence[str] = 'imagenet') -> list[str]:
+    """Templates by name, or a checked list of one's own.
+
+    Args:
+        templates: ``'imagenet'`` (81: CLIP's 80 and ``'{}.'``, as in the public UniCL code,
+            ``data/language/prompt_engineering.py``), ``'simple'`` (7), ``'none'`` (the text as it is), or
+            a list of strings with one ``{}`` each.
+
+    Returns:
+        list[str]: Strings in which ``str.format`` puts the class name.
+
+    Raises:
+        ValueError: an unknown name, an empty list, or a template without exactly one ``{}``.
+    """
+    if isinstance(templates, str):
+        if templates == 'imagenet':
+            return list(_imagenet_templates())
+        if templates == 'simple':
+            return list(SIMPLE_TEMPLATES)
+        if templates == 'none':
+            return ['{}']
+        raise ValueError(f"no templates named {templates!r}; use 'imagenet', 'simple', 'none' or a list of strings")
+    templates = list(templates)
+    if not templates:
+        raise ValueError("the list of prompt templates is empty; use ['{}'] to leave texts as they are")
+    for template in templates:
+        if not isinstance(template, str) or template.count('{}') != 1 or template.count('{') + template.count('}') != 2:
+            raise ValueError(f"prompt template {template!r} must be a string with exactly one '{{}}'")
+    return templates
+
+
+def clean_class_name(name: str) -> str:
+    """A class name as a prompt takes it: no commas, and a blank for each plus sign (as the public UniCL code)."""
+    return name.replace(',', '').replace('+', ' ')
+
+
+def fill_template(template: str, name: str) -> str:
+    """``template`` with the cleaned ``name`` in the place of its ``{}``."""
+    # not str.format, which would read braces in the name of a class
+    return template.replace('{}', clean_class_name(name))
+
+
+def get_class_names(dataset: str) -> list[str]:
+    """Class names of a known data set, in the order of its labels.
+
+    Args:
+        dataset (str): ``'imagenet1k'`` (1000 names, from open_clip) or ``'digits'`` ("zero" to "nine").
+
+    Raises:
+        ValueError: an unknown data set.
+    """
+    if dataset == 'imagenet1k':
+        return list(_open_clip_metadata().IMAGENET_CLASSNAMES)
+    if dataset == 'digits':
+        return ['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine']
+    raise ValueError(f"no class names for {dataset!r}; known are 'imagenet1k' and 'digits'")

@@ -1,0 +1,45 @@
+"""A sample's randomness depends on its seed alone, not on the worker or the process that makes it."""
+
+import random
+
+import numpy as np
+import torch
+
+
+class SeededIndex(int):
+    """An index into a data set that carries the seed of the sample's random transforms.
+
+    Args:
+        index (int): Position in the data set.
+        seed (int): Seed of the sample's transforms; only the low 64 bits count.
+    """
+
+    seed: int
+
+    def __new__(cls, index: int, seed: int) -> 'SeededIndex':
+        """An ``int`` is immutable, so its value is given here."""
+        self = super().__new__(cls, index)
+        self.seed = int(seed)
+        return self
+
+    def __reduce__(self) -> tuple:
+        # int's own pickling would lose the seed on the way to a worker
+        return SeededIndex, (int(self), self.seed)
+
+    def __repr__(self) -> str:
+        return f'SeededIndex({int(self)}, seed={self.seed})'
+
+
+def seed_everything_for_sample(seed: int) -> None:
+    """Seed ``random``, numpy's and torch's global generators (CPU), from which transforms draw.
+
+    The three seeds are different words of one hash of ``seed``, so neighbouring seeds give unrelated
+    streams and the generators are not copies of one another.
+
+    Args:
+        seed (int): Any integer; its low 64 bits count.
+    """
+    words = np.random.SeedSequence(seed & 0xFFFF_FFFF_FFFF_FFFF).generate_state(4)
+    random.seed(int(words[0]))
+    np.random.seed(words[1])
+    torch.random.default_generator.manual_seed(int(words[2]) << 32 | int(words[3]))
