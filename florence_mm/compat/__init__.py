@@ -1,5 +1,33 @@
-"""Mends for the gaps of today's OpenMMLab packages; the only place that touches other people's modules."""
+"""Mends for the gaps of today's OpenMMLab packages; the only place that touches other people's modules.
+
+One file a gap. A gap has a feature test, so its mend stops by itself once the package no longer needs it.
+"""
+
+from . import (
+    checkpoint_globals,
+    cpu_process_group,
+    mmaction_drn,
+    mmcv_ext,
+    multimodal_imports,
+    package_paths,
+    package_table,
+    torchvision_schemas,
+)
+from .gap import Gap
+
+GAPS: list[Gap] = [
+    torchvision_schemas.GAP,
+    mmcv_ext.GAP,
+    mmaction_drn.GAP,
+    *multimodal_imports.GAPS,
+    checkpoint_globals.GAP,
+    package_paths.GAP,
+    package_table.GAP,
+    cpu_process_group.GAP,
+]
 
 
 def install() -> None:
     """Apply every mend that the installed packages need; repeated calls change nothing."""
+    for gap in GAPS:
+        gap.install()

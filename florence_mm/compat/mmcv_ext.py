@@ -1,0 +1,72 @@
+"""mmcv-lite has no ``mmcv._ext``, yet ``mmdet.models`` imports it: a stand-in whose operators say what is missing."""
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .gap import Gap
+
+NAME = 'mmcv._ext'
+HOW_TO_GET_IT = (
+    'install the compiled mmcv (python -m pip uninstall mmcv-lite, then python -m pip install mmcv==2.1.0 '
+    '--no-build-isolation) or choose a model without this operator'
+)
+
+#: operators that florence_mm provides: name in ``mmcv._ext`` -> function
+PROVIDED: dict[str, Callable[..., Any]] = {}
+
+
+class _StandInLoader(importlib.abc.Loader):
+    """A real loader, so that ``importlib`` and ``pkgutil`` find the module like any other."""
+
+    def create_module(self, spec: Any) -> ModuleType:
+        return _StandIn(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__doc__ = 'Stand-in of florence_mm for the compiled operators of mmcv.'
+
+
+class _StandIn(ModuleType):
+    """Has every name, so that mmcv's checks at import pass; calling one that is not provided raises."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('__'):
+            raise AttributeError(name)
+        if name in PROVIDED:
+            return PROVIDED[name]
+
+        def missing(*args: Any, **kwargs: Any) -> None:
+            raise NotImplementedError(f'the operator {name!r} of mmcv is not compiled here; {HOW_TO_GET_IT}')
+
+        missing.__name__ = name
+        return missing
+
+
+def is_compiled() -> bool:
+    """Whether the installed mmcv has its compiled operators; does not import mmcv."""
+    module = sys.modules.get(NAME)
+    if module is not None:
+        return not isinstance(module, _StandIn)
+    folder = Path(importlib.util.find_spec('mmcv').origin).parent
+    return any((folder / f'_ext{suffix}').exists() for suffix in importlib.machinery.EXTENSION_SUFFIXES)
+
+
+def _install() -> None:
+    spec = importlib.machinery.ModuleSpec(NAME, _StandInLoader(), origin='florence_mm.compat')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules[NAME] = module
+
+
+GAP = Gap(
+    name='mmcv operators',
+    package='mmcv',
+    why='mmcv-lite lacks mmcv._ext, without which mmdet.models does not import',
+    needed=lambda: not is_compiled(),
+    mend=_install,
+)
