@@ -1,0 +1,70 @@
+"""The few collectives the losses need, with the one-process case as identity.
+
+Shape legend: ``b`` rows on this process, ``W`` processes, ``B = W * b`` rows in all.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Peers:
+    """The processes that share one batch.
+
+    Args:
+        group: a process group; None means all processes, or this one alone if torch.distributed is not set up.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        self.group = group
+        ready = dist.is_available() and dist.is_initialized()
+        self.size = dist.get_world_size(group) if ready else 1
+        self.rank = dist.get_rank(group) if ready else 0
+
+    def check_equal_shapes(self, x: Tensor) -> None:
+        """Raise on every process if the shapes of ``x`` differ between them.
+
+        Raises:
+            ValueError: the shapes differ; the sentence lists them by rank.
+        """
+        if self.size == 1:
+            return
+        shapes = self.gather_rows(torch.tensor([x.shape], device=x.device)).tolist()  # (W, ndim)
+        if any(shape != shapes[0] for shape in shapes):
+            raise ValueError(
+                f'batches differ between processes, shapes by rank are {shapes}; every process must hold equally many '
+                'pairs: drop the last incomplete batch (drop_last=True)'
+            )
+
+    def gather_rows(self, x: Tensor) -> Tensor:
+        """``(b, ...) -> (B, ...)``, ordered by rank. No gradient."""
+        if self.size == 1:
+            return x
+        out = x.new_empty(self.size * x.shape[0], *x.shape[1:])
+        # torch 2.13 renamed the call and warns on the old name
+        gather = getattr(dist, 'all_gather_single', None) or dist.all_gather_into_tensor
+        gather(out, x.contiguous(), group=self.group)
+        return out
+
+    def scatter_sum(self, x: Tensor) -> Tensor:
+        """``(B, ...) -> (b, ...)``: the sum over processes, of which each keeps its own rows. No gradient."""
+        if self.size == 1:
+            return x
+        out = x.new_empty(x.shape[0] // self.size, *x.shape[1:])
+        scatter = getattr(dist, 'reduce_scatter_single', None) or dist.reduce_scatter_tensor
+        scatter(out, x.contiguous(), group=self.group)
+        return out
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The sum of ``x`` over processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(x, group=self.group)
+        return x
+
+    def logsumexp(self, x: Tensor) -> Tensor:
+        """``log(sum over processes of exp(x))`` of each element, without overflow."""
+        if self.size == 1:
+            return x
+        top = x.clone()
+        dist.all_reduce(top, op=dist.ReduceOp.MAX, group=self.group)
+        return self.sum((x - top).exp()).log_() + top
