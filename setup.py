@@ -1,4 +1,4 @@
-"""Build script; metadata stays here, tool settings in pyproject.toml."""
+"""Build script: metadata, dependency ranges and package data. Exact pins are in requirements/constraints.txt."""
 
 import re
 from pathlib import Path
@@ -8,11 +8,46 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'florence_mm/version.py').read_text())[1]
 
+# florence_mm/.mim holds links to configs, tools and model-index.yml. A wheel gets the files they point to;
+# an editable install follows the links.
+MIM = [
+    str(path.relative_to(HERE / 'florence_mm'))
+    for folder in ('configs', 'tools')
+    for path in sorted((HERE / 'florence_mm/.mim' / folder).rglob('*'))
+    if path.suffix in {'.py', '.yml', '.md', '.sh'}
+]
+
 setup(
     name='florence_mm',
     version=VERSION,
     description='Florence, a vision foundation model, as an OpenMMLab toolbox',
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8') if (HERE / 'README.md').exists() else '',
+    long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.10,<3.14',
     packages=find_packages(include=['florence_mm', 'florence_mm.*']),
+    package_data={'florence_mm': [*MIM, '.mim/model-index.yml']},
+    install_requires=[
+        'torch>=2.7',
+        'torchvision',
+        'mmengine>=0.10.7,<0.11',
+        'mmdet>=3.3.0,<3.4',
+        'mmaction2>=1.2.0,<1.3',
+        'mmpretrain>=1.2.0,<1.3',
+        'numpy>=1.26',
+        'opencv-python>=4.8',
+        'open_clip_torch>=2.24',
+        'pandas>=2.2',
+        'pyarrow>=15',
+        'safetensors>=0.4',
+        'scikit-learn>=1.4',
+        'tokenizers>=0.15',
+        'transformers>=4.40',
+    ],
+    extras_require={
+        # one of the two; never both, they share the module mmcv
+        'lite': ['mmcv-lite>=2.1.0,<2.2'],
+        'mmcv': ['mmcv>=2.1.0,<2.2'],
+        'test': ['pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.6'],
+    },
 )

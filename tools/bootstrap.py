@@ -1,0 +1,126 @@
+"""Make the environment ``.venv`` of this checkout; a second run with unchanged requirements takes no time.
+
+Runs under the system's Python with the standard library alone, old versions included, so that it can say
+what is missing. Usage: python3 tools/bootstrap.py [--torch-args "..."]
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+VENV = os.path.join(ROOT, '.venv')
+STAMP = os.path.join(VENV, 'florence_mm.stamp')
+SOURCES = ('setup.py', 'requirements/constraints.txt', 'tools/bootstrap.py')
+CONSTRAINTS = os.path.join(ROOT, 'requirements', 'constraints.txt')
+OLDEST, NEWEST = (3, 10), (3, 13)
+NEEDED_GIB = 4
+
+
+def check_machine():
+    """Return one sentence on what is missing, or None."""
+    version = sys.version_info[:2]
+    if not OLDEST <= version <= NEWEST:
+        return 'Python %d.%d found, but florence_mm needs %d.%d to %d.%d; run make with PYTHON=python3.11, say.' % (
+            version + OLDEST + NEWEST
+        )
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+    except ImportError:
+        return 'Python has no venv module; install it (on Debian: apt-get install python%d.%d-venv).' % version
+    free = shutil.disk_usage(ROOT).free / 2**30
+    if free < NEEDED_GIB:
+        return '%.1f GiB free in %s, but the environment needs %d GiB; free some space.' % (free, ROOT, NEEDED_GIB)
+    return None
+
+
+def venv_python():
+    """Path of the environment's interpreter."""
+    folder = 'Scripts' if os.name == 'nt' else 'bin'
+    return os.path.join(VENV, folder, 'python')
+
+
+def fingerprint():
+    """Hash of all that decides what is installed."""
+    digest = hashlib.sha256(sys.version.encode())
+    for name in SOURCES:
+        with open(os.path.join(ROOT, name), 'rb') as file:
+            digest.update(file.read())
+    return digest.hexdigest()
+
+
+def is_ready():
+    """Whether the environment was made from the present requirements."""
+    if not (os.path.exists(STAMP) and os.path.exists(venv_python())):
+        return False
+    with open(STAMP) as file:
+        return file.read() == fingerprint()
+
+
+def pip(*args):
+    """Run pip in the environment; it writes no cache outside the checkout."""
+    command = [venv_python(), '-m', 'pip', '--no-cache-dir', '--disable-pip-version-check', 'install', '-q']
+    subprocess.run(command + list(args), cwd=ROOT, check=True)
+
+
+def torch_pin():
+    """The exact torch of constraints.txt."""
+    with open(CONSTRAINTS) as file:
+        for line in file:
+            if line.startswith('torch=='):
+                return line.split(';')[0].strip()
+    raise SystemExit('requirements/constraints.txt pins no torch; restore the line torch==...')
+
+
+def make(torch_args):
+    """Create the environment and install into it, torch first: unpinned it would bring gigabytes of CUDA packages."""
+    start = time.time()
+    steps = (
+        ('creating .venv', lambda: subprocess.run([sys.executable, '-m', 'venv', '--clear', VENV], check=True)),
+        ('installing the pinned torch', lambda: pip(torch_pin(), 'setuptools', 'wheel', *torch_args)),
+        (
+            'installing florence_mm and what it needs',
+            lambda: pip('-c', CONSTRAINTS, '--no-build-isolation', '-e', ROOT + '[lite,test]'),
+        ),
+    )
+    for number, (text, step) in enumerate(steps, 1):
+        print('[%d/%d] %s (%.0f s so far)' % (number, len(steps), text, time.time() - start), flush=True)
+        step()
+    temporary = STAMP + '.tmp'
+    with open(temporary, 'w') as file:
+        file.write(fingerprint())
+    os.replace(temporary, STAMP)
+    print('environment ready after %.0f s' % (time.time() - start))
+
+
+def main():
+    """Check the machine, then make the environment unless it is there."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--torch-args', default='', help='further pip arguments for torch alone, e.g. an index')
+    args = parser.parse_args()
+    if is_ready():
+        print('environment is up to date')
+        return 0
+    problem = check_machine()
+    if problem:
+        print('cannot make the environment: ' + problem, file=sys.stderr)
+        return 2
+    try:
+        make(args.torch_args.split())
+    except subprocess.CalledProcessError as error:
+        print(
+            'cannot make the environment: the command %s failed with status %d; its message stands above.'
+            % (' '.join(error.cmd), error.returncode),
+            file=sys.stderr,
+        )
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
