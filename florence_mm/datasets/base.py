@@ -1,0 +1,333 @@
+"""What all image-text-label data sets of ours share: rows, labels, counted skipping."""
+
+import pickle
+import posixpath
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+
+from ..utils.progress import ProgressLog
+from ..utils.prompts import get_class_names
+from ..utils.text import normalize_text
+from .errors import DataError
+from .skipping import SkipCounter
+from .transforms.loading import LoadImage
+
+KNOWN_CLASSES = ('imagenet1k', 'digits')
+
+
+class ClassNames:
+    """Class names and their indices; names that are equal after normalisation are one class.
+
+    Args:
+        names (Sequence[str] | None): The names in the order of their indices. None: collect them from the
+            rows, sorted by :meth:`finish`.
+    """
+
+    def __init__(self, names: Sequence[str] | None = None) -> None:
+        self.given = names is not None
+        self.names: list[str] = list(names or [])
+        self._index: dict[str, list[int]] = {}
+        for i, name in enumerate(self.names):
+            if not isinstance(name, str) or not normalize_text(name):
+                raise ValueError(f'class {i} of `classes` is {name!r}; expected a non-empty string')
+            self._index.setdefault(normalize_text(name), []).append(i)
+
+    def index(self, value: str | int) -> int:
+        """The index of a name or a checked index; an unknown name gets a new one where names are collected.
+
+        Raises:
+            ValueError: unknown or ambiguous; the message is the reason alone.
+        """
+        if isinstance(value, int) and not isinstance(value, bool):
+            if not self.given:
+                raise ValueError(f'class {value} is an index, but the data set has no `classes`; give the names')
+            if not 0 <= value < len(self.names):
+                raise ValueError(f'class {value} is outside 0 to {len(self.names) - 1}')
+            return value
+        if not isinstance(value, str):
+            raise ValueError(f'the class must be a name or an index, but is {value!r}')
+        key = normalize_text(value)
+        if not key:
+            raise ValueError(f'the class name {value!r} is empty')
+        found = self._index.get(key, [])
+        if len(found) > 1:
+            raise ValueError(f'the class name {value!r} stands for the classes {found} alike; give the index')
+        if found:
+            return found[0]
+        if self.given:
+            raise ValueError(f'class {value!r} is not one of the {len(self.names)} names in `classes`')
+        self._index[key] = [len(self.names)]
+        self.names.append(value)
+        return len(self.names) - 1
+
+    def finish(self) -> np.ndarray:
+        """Sort collected names; returns the (K,) int64 map from the indices handed out to the final ones."""
+        ranks = np.arange(len(self.names))
+        if not self.given:
+            order = sorted(range(len(self.names)), key=self.names.__getitem__)
+            ranks[order] = np.arange(len(self.names))
+            self.names = [self.names[i] for i in order]
+        return ranks
+
+
+def load_class_names(classes: str | Sequence[str] | None) -> list[str] | None:
+    """Class names from a list, a known data set's name, or a text file with one name a line.
+
+    Raises:
+        ValueError: ``classes`` is neither, or an empty file.
+    """
+    if not isinstance(classes, str):
+        return None if classes is None else list(classes)
+    if classes in KNOWN_CLASSES:
+        return get_class_names(classes)
+    path = Path(classes)
+    if not path.is_file():
+        raise ValueError(f'classes={classes!r} is neither a file nor one of {", ".join(KNOWN_CLASSES)}')
+    names = [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+    if not names:
+        raise ValueError(f'{path} has no class names; write one a line')
+    return names
+
+
+class ImageTextDataset(BaseDataset):
+    """Base of data sets whose samples are an image with a text, a class, or both.
+
+    A subclass yields its rows from :meth:`iter_rows`. A row is a dict with
+
+    - ``image`` (str): path, relative to the image folder or absolute;
+    - ``line`` (int | None): the row's place in its file, for messages;
+    - ``texts`` (list[str], optional): captions; ``label`` (str, optional): the text that the label is made of;
+    - ``class_index`` (int, optional): from :attr:`class_names`;
+    - ``augmented`` (bool, optional): a template has been put on the text already;
+    - ``extra`` (dict, optional): further columns.
+
+    Rows are kept pickled, one after the other in a single array that workers share.
+
+    A sample enters the pipeline with ``img_path``, ``source`` ("file, line n"), ``text`` (a caption, picked at
+    random in training and the first in test mode; the class name where there is no caption), ``is_class``,
+    ``augmented``, ``gt_label`` and ``class_name`` where the row has a class, ``texts`` in test mode where it
+    has captions, ``label`` and ``extra`` where given.
+
+    Args:
+        data_root (str): Folder that relative paths start from.
+        data_prefix (str | dict): Folder of the images, ``dict(img_path='images')`` or ``'images'``.
+        classes: Class names in the order of their labels: a list, a text file, or ``'imagenet1k'`` or
+            ``'digits'``. None: the names that occur, sorted.
+        skip_bad (dict | None): ``dict(max=...)`` leaves unusable rows out, counts them in the log, and raises
+            beyond ``max`` rows (or below 1: that fraction of the rows). In training the next usable row takes
+            the place of one whose image cannot be read. In test mode all images are read at the start, those
+            that cannot be are left out, and ``metainfo['num_skipped']`` says how many. None: the first
+            unusable row raises.
+        pipeline (Sequence): Transforms.
+        test_mode (bool): Evaluation: captions are kept together, nothing is random.
+        metainfo, ann_file, indices, lazy_init: as in :class:`mmengine.dataset.BaseDataset`.
+
+    Raises:
+        DataError: a row or an image is unusable and may not be skipped.
+    """
+
+    def __init__(
+        self,
+        ann_file: str = '',
+        data_root: str = '',
+        data_prefix: str | dict = '',
+        classes: str | Sequence[str] | None = None,
+        skip_bad: dict | None = None,
+        pipeline: Sequence[dict | Callable] = (),
+        test_mode: bool = False,
+        metainfo: Mapping | None = None,
+        indices: int | Sequence[int] | None = None,
+        lazy_init: bool = False,
+    ) -> None:
+        if isinstance(data_prefix, str):
+            data_prefix = {'img_path': data_prefix}
+        if set(data_prefix) != {'img_path'}:
+            raise ValueError(f"data_prefix={data_prefix!r} must be a string or dict(img_path='...')")
+        metainfo = dict(metainfo or {})
+        if 'classes' in metainfo:
+            if classes is not None:
+                raise ValueError("give the class names once, as `classes` or in metainfo['classes']")
+            classes = metainfo.pop('classes')
+        self.class_names = ClassNames(load_class_names(classes))
+        self.skip_bad = None if skip_bad is None else dict(skip_bad)
+        if self.skip_bad is not None and set(self.skip_bad) != {'max'}:
+            raise ValueError(f'skip_bad={skip_bad!r} must be dict(max=...), a number of rows or a fraction below 1')
+        self._skips: SkipCounter | None = None
+        super().__init__(
+            ann_file=ann_file,
+            metainfo=metainfo,
+            data_root=data_root,
+            data_prefix=data_prefix,
+            indices=indices,
+            pipeline=list(pipeline),
+            test_mode=test_mode,
+            lazy_init=lazy_init,
+        )
+
+    def iter_rows(self) -> Iterator[dict | DataError]:
+        """The rows, or the error of an unusable one, which may be skipped; a raised error may not be."""
+        raise NotImplementedError(f'{type(self).__name__} must implement `iter_rows`')
+
+    @property
+    def location(self) -> str:
+        """Where the rows come from, for messages."""
+        return str(self.ann_file or self.data_root)
+
+    @property
+    def num_skipped(self) -> int:
+        """How many rows were left out so far under ``skip_bad``."""
+        return self._skips.total if self._skips else 0
+
+    def load_data_list(self) -> list[bytes]:
+        """Read the rows and keep them pickled (a hundred bytes or two a row, against a thousand as dicts)."""
+        self._skips = SkipCounter(self.location, **self.skip_bad) if self.skip_bad else None
+        rows = []
+        for row in self.iter_rows():
+            if not isinstance(row, DataError):
+                rows.append(pickle.dumps(row, protocol=5))
+            elif self._skips is None:
+                raise row
+            else:
+                self._skips.add_line(row)
+        if self._skips:
+            self._skips.finish_lines(len(rows) + self._skips.num_lines)
+        if not rows:
+            raise DataError(f'{self.location} has no usable rows')
+        self._class_ranks = self.class_names.finish()
+        if self.class_names.names:
+            self._metainfo['classes'] = tuple(self.class_names.names)
+        if self.test_mode and self._skips:
+            rows = self._drop_unreadable(rows)
+            self._metainfo['num_skipped'] = self._skips.total
+        return rows
+
+    def _drop_unreadable(self, rows: list[bytes]) -> list[bytes]:
+        loaders = [transform for transform in self.pipeline.transforms if isinstance(transform, LoadImage)]
+        if not loaders:
+            raise ValueError('skip_bad in test mode needs florence_mm.LoadImage in the pipeline')
+        progress = ProgressLog(f'checking the images of {self.location}', len(rows))
+        readable = []
+        for i, row in enumerate(rows):
+            try:
+                loaders[0](self._to_sample(pickle.loads(row)))
+                readable.append(row)
+            except DataError as error:
+                self._skips.add_image(i, error)
+            progress.update(i + 1)
+        return readable
+
+    def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
+        # the rows are bytes already
+        lengths = np.fromiter((len(row) for row in self.data_list), dtype=np.int64, count=len(self.data_list))
+        data_bytes = np.frombuffer(b''.join(self.data_list), dtype=np.uint8)
+        self.data_list.clear()
+        return data_bytes, np.cumsum(lengths)
+
+    def get_data_info(self, idx: int) -> dict:
+        """The sample before the pipeline (see the class)."""
+        idx = int(idx)
+        if not -len(self) <= idx < len(self):
+            raise IndexError(f'index {idx} is outside the {len(self)} rows of {self.location}')
+        idx %= len(self)
+        start = int(self.data_address[idx - 1]) if idx else 0
+        sample = self._to_sample(pickle.loads(memoryview(self.data_bytes[start : self.data_address[idx]])))
+        sample['sample_idx'] = idx
+        return sample
+
+    def _to_sample(self, row: dict) -> dict:
+        sample = {
+            'img_path': self.image_path(row['image']),
+            'source': self.location if row['line'] is None else f'{self.location}, line {row["line"]}',
+            'augmented': row.get('augmented', False),
+            'is_class': 'texts' not in row,
+        }
+        if 'class_index' in row:
+            index = int(self._class_ranks[row['class_index']])
+            sample.update(gt_label=index, class_name=self.class_names.names[index])
+        sample['text'] = row['texts'][0] if 'texts' in row else sample['class_name']
+        for key in ('texts', 'label', 'extra'):
+            if key in row:
+                sample[key] = row[key]
+        return sample
+
+    def image_path(self, image: str) -> str:
+        """The path of a row's image: absolute or a URL as it is, else under the image folder."""
+        if image.startswith('/') or '://' in image or PurePath(image).is_absolute():
+            return image
+        folder = self.data_prefix['img_path'] or self.data_root
+        if not folder and self.ann_file:
+            folder = posixpath.dirname(str(self.ann_file))
+        return posixpath.join(folder, image)
+
+    def prepare_data(self, idx: int) -> Any:
+        """Row ``idx`` through the pipeline.
+
+        Raises:
+            DataError: the image cannot be read, or the pipeline returned None.
+        """
+        sample = self.get_data_info(idx)
+        source = sample['source']
+        if not self.test_mode:
+            texts = sample.pop('texts', ())
+            if len(texts) > 1:
+                sample['text'] = texts[np.random.randint(len(texts))]
+        data = self.pipeline(sample)
+        if data is None:
+            raise DataError(f'{source}: the pipeline returned None instead of a sample; see its transforms')
+        return data
+
+    def __getitem__(self, idx: int) -> Any:
+        """Sample ``idx``; under ``skip_bad`` in training an unusable row gives way to the next usable one."""
+        if not self._fully_initialized:
+            self.full_init()
+        row = int(idx)
+        if self.test_mode or self._skips is None:
+            return self.prepare_data(row)
+        for _ in range(len(self)):
+            try:
+                return self.prepare_data(row)
+            except DataError as error:
+                self._skips.add_image(row, error)
+            row = (row + 1) % len(self)
+        raise DataError(f'{self.location} has no usable image')
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The class index of row ``idx`` in a list, empty where the row has none."""
+        sample = self.get_data_info(idx)
+        return [sample['gt_label']] if 'gt_label' in sample else []
+
+
+def check_text(text: Any, what: str = 'text') -> str:
+    """``text`` if it is a string with something in it that can be written as UTF-8.
+
+    Raises:
+        ValueError: it is not; the message is the reason alone.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f'the {what} must be a string, but is {text!r}')
+    # most texts begin with a letter, so most need no normalising here
+    if not (text[:1].isalnum() or normalize_text(text)):
+        raise ValueError(f'the {what} {text!r} is empty')
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f'the {what} {text!r} is not valid UTF-8') from None
+    return text
+
+
+def check_texts(texts: Any) -> list[str]:
+    """``texts`` if it is a non-empty list of usable strings.
+
+    Raises:
+        ValueError: it is not; the message is the reason alone.
+    """
+    if not isinstance(texts, Iterable) or isinstance(texts, (str, bytes, Mapping)):
+        raise ValueError(f'`texts` must be a list of strings, but is {texts!r}')
+    texts = [check_text(text, 'text') for text in texts]
+    if not texts:
+        raise ValueError('`texts` is an empty list')
+    return texts

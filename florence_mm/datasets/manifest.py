@@ -1,0 +1,166 @@
+"""Images with texts or classes, listed in a manifest."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ..registry import DATASETS
+from ..utils.text import normalize_text
+from .base import ImageTextDataset, check_text, check_texts
+from .errors import DataError
+from .readers import read_rows
+
+COLUMNS = ('image', 'text', 'texts', 'class', 'label', 'augmented')
+_FLAGS = {'true': True, '1': True, 'false': False, '0': False}
+
+
+@DATASETS.register_module()
+class ImageTextManifest(ImageTextDataset):
+    """Image-text-label triplets from a jsonl, csv, tsv or parquet file (Florence, section 2.2).
+
+    Columns, of which each row has ``image`` and at least one of ``text``, ``texts`` and ``class``:
+
+    =============  ==================================================================================
+    ``image``      path, relative to ``data_prefix`` (or ``data_root``, or else the manifest's folder)
+    ``text``       a caption
+    ``texts``      several captions; a JSON list in csv and tsv
+    ``class``      a class name, or an index into ``classes`` (a number in jsonl and parquet)
+    ``label``      with ``text``: the text that the label is made of, where it is not ``text`` itself
+    ``augmented``  true where a template has been put on ``text`` already
+    =============  ==================================================================================
+
+    Other columns are kept and reach the packed sample as ``extra``.
+
+    Args:
+        ann_file (str): The manifest; the extension tells the format.
+        columns (dict[str, str] | None): What the file calls these columns, where it differs, such as
+            ``dict(image='filepath', text='title')``.
+        merge_images (bool): Make one sample of all rows with the same image, for retrieval with several
+            captions an image from a file with one caption a row. Without it an image that comes twice in
+            test mode is an error, because each copy would be the wrong answer to the other's captions.
+        data_root, data_prefix, classes, skip_bad, pipeline, test_mode, metainfo, indices, lazy_init: see
+            :class:`ImageTextDataset`.
+
+    Raises:
+        FileNotFoundError: there is no manifest.
+        DataError: a row is unusable (and may not be skipped), or the file is.
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        data_root: str = '',
+        data_prefix: str | dict = '',
+        columns: Mapping[str, str] | None = None,
+        merge_images: bool = False,
+        classes: str | Sequence[str] | None = None,
+        skip_bad: dict | None = None,
+        pipeline: Sequence[dict | Callable] = (),
+        test_mode: bool = False,
+        metainfo: Mapping | None = None,
+        indices: int | Sequence[int] | None = None,
+        lazy_init: bool = False,
+    ) -> None:
+        self.columns = dict(columns or {})
+        unknown = set(self.columns) - set(COLUMNS)
+        if unknown:
+            raise ValueError(f'columns names {sorted(unknown)}; the columns are {", ".join(COLUMNS)}')
+        self._keys = [self.columns.get(column, column) for column in COLUMNS]
+        self.merge_images = merge_images
+        super().__init__(
+            ann_file=ann_file,
+            data_root=data_root,
+            data_prefix=data_prefix,
+            classes=classes,
+            skip_bad=skip_bad,
+            pipeline=pipeline,
+            test_mode=test_mode,
+            metainfo=metainfo,
+            indices=indices,
+            lazy_init=lazy_init,
+        )
+
+    def iter_rows(self) -> Iterator[dict | DataError]:
+        """Parsed rows of the manifest; with ``merge_images`` one an image."""
+        rows = self._parsed_rows()
+        if self.merge_images:
+            rows = self._merged(rows)
+        elif self.test_mode:
+            rows = self._without_repeats(rows)
+        return rows
+
+    def _parsed_rows(self) -> Iterator[dict | DataError]:
+        for line, raw in read_rows(self.ann_file):
+            if isinstance(raw, DataError):
+                yield raw
+                continue
+            try:
+                yield self._parse(raw, line)
+            except ValueError as error:
+                yield DataError(f'{self.ann_file}, line {line}: {error}')
+
+    def _parse(self, raw: dict, line: int) -> dict:
+        image, text, texts, class_, label, augmented = [raw.pop(key, None) for key in self._keys]
+        if image is None:
+            raise ValueError(f'no {self._keys[0]!r}; a row needs the path of its image')
+        if isinstance(image, (bytes, Mapping)):
+            raise ValueError('the image is stored in the manifest itself; write it to a file and give the path')
+        row: dict[str, Any] = {'image': check_text(image, 'image path'), 'line': line}
+        if text is not None and texts is not None:
+            raise ValueError('both `text` and `texts`; give one of them')
+        if text is not None:
+            row['texts'] = [check_text(text)]
+        elif texts is not None:
+            row['texts'] = check_texts(texts)
+        if class_ is not None:
+            row['class_index'] = self.class_names.index(class_)
+        elif 'texts' not in row:
+            raise ValueError(f'no description; a row needs one of {", ".join(map(repr, self._keys[1:4]))}')
+        if label is not None:
+            if text is None:
+                raise ValueError('`label` without `text`; it names the text that the label of `text` is made of')
+            row['label'] = check_text(label, 'label')
+        if augmented is not None:
+            row['augmented'] = self._flag(augmented)
+            if row['augmented'] and 'label' not in row:
+                raise ValueError('`augmented` without `label`; the label is made of the text before the template')
+        if raw:
+            row['extra'] = raw
+        return row
+
+    @staticmethod
+    def _flag(value: Any) -> bool:
+        flag = value if isinstance(value, bool) else _FLAGS.get(str(value).lower())
+        if flag is None:
+            raise ValueError(f'`augmented` must be true or false, but is {value!r}')
+        return flag
+
+    def _merged(self, rows: Iterator[dict | DataError]) -> Iterator[dict | DataError]:
+        merged: dict[str, dict] = {}
+        for row in rows:
+            if isinstance(row, DataError):
+                yield row
+                continue
+            first = merged.setdefault(row['image'], row)
+            if first is row:
+                continue
+            if first.get('class_index', row.get('class_index')) != row.get('class_index', first.get('class_index')):
+                yield DataError(
+                    f'{self.ann_file}, line {row["line"]}: another class for the image of line {first["line"]}'
+                )
+                continue
+            first.update({key: row[key] for key in ('class_index', 'extra') if key in row and key not in first})
+            known = set(map(normalize_text, first.get('texts', ())))
+            new = [text for text in row.get('texts', ()) if normalize_text(text) not in known]
+            if new:
+                first['texts'] = first.get('texts', []) + new
+        yield from merged.values()
+
+    def _without_repeats(self, rows: Iterator[dict | DataError]) -> Iterator[dict | DataError]:
+        lines: dict[str, int] = {}
+        for row in rows:
+            if not isinstance(row, DataError) and lines.setdefault(row['image'], row['line']) != row['line']:
+                raise DataError(
+                    f'{self.ann_file}, line {row["line"]}: the image {row["image"]!r} is that of line '
+                    f'{lines[row["image"]]}; set merge_images=True to make one sample of its rows'
+                )
+            yield row

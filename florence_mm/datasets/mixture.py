@@ -1,0 +1,159 @@
+"""Several data sets drawn from in given proportions."""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from math import ceil, floor, isfinite
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ..registry import DATASETS
+
+
+@DATASETS.register_module()
+class WeightedMixture(Dataset):
+    """One data set of several, each with its share of an epoch.
+
+    An epoch is ``epoch_size`` samples, shared out by weight (largest remainders round up). The samples of a
+    data set with ``n`` rows and ``m`` samples an epoch are spread evenly over its rows: where ``m >= n``
+    every row occurs ``m // n`` times or once more. Where ``m < n`` each sample is drawn from its own stretch
+    of ``n / m`` rows by numpy's global generator, so that all rows are met in the course of many epochs; a
+    seeded sampler makes the draw repeatable. The order is that of the data sets; shuffling is the sampler's.
+
+    ``metainfo`` has the keys on which all data sets that have them agree. ``classes`` is missing where they
+    differ, as ``gt_label`` then means different things; labels of texts (``label_key``) always agree.
+
+    Args:
+        datasets (Sequence[dict]): ``dict(dataset=..., weight=...)``: a data set's config or a data set, and
+            its share, relative to the others.
+        epoch_size (int | None): Samples in an epoch. None: the smallest in which every row of every data
+            set occurs.
+        metainfo (dict | None): Overrides the merged ``metainfo``.
+        lazy_init (bool): Leave reading the data sets to :meth:`full_init`.
+
+    Raises:
+        ValueError: no data sets, a weight that is not positive, or an epoch too small for one of them.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[Mapping],
+        epoch_size: int | None = None,
+        metainfo: Mapping | None = None,
+        lazy_init: bool = False,
+    ) -> None:
+        if not datasets:
+            raise ValueError('WeightedMixture needs at least one data set')
+        self.weights = []
+        for i, entry in enumerate(datasets):
+            if set(entry) != {'dataset', 'weight'}:
+                raise ValueError(f'entry {i} of WeightedMixture has {sorted(entry)}; expected dataset and weight')
+            if not (isfinite(entry['weight']) and entry['weight'] > 0):
+                raise ValueError(f'weight {entry["weight"]} of data set {i} of WeightedMixture must be positive')
+            self.weights.append(float(entry['weight']))
+        self.datasets = [
+            DATASETS.build(entry['dataset']) if isinstance(entry['dataset'], Mapping) else entry['dataset']
+            for entry in datasets
+        ]
+        self._epoch_size = epoch_size
+        self._metainfo_override = dict(metainfo or {})
+        self._fully_initialized = False
+        if not lazy_init:
+            self.full_init()
+
+    def full_init(self) -> None:
+        """Read the data sets and share out the epoch."""
+        if self._fully_initialized:
+            return
+        for dataset in self.datasets:
+            if hasattr(dataset, 'full_init'):
+                dataset.full_init()
+        self.sizes = [len(dataset) for dataset in self.datasets]
+        weights = _fractions(self.weights)
+        total = sum(weights)
+        size = self._epoch_size
+        if size is None:
+            # the data set that needs the most samples for all of its rows to occur decides
+            size = max(ceil(rows * total / weight) for rows, weight in zip(self.sizes, weights, strict=True))
+        self.shares = share_out(size, self.weights)
+        if min(self.shares) < 1:
+            i = self.shares.index(min(self.shares))
+            raise ValueError(f'an epoch of {size} samples leaves none for data set {i} of weight {self.weights[i]:g}')
+        self._ends = np.cumsum(self.shares).tolist()
+        self._metainfo = {**_common([getattr(dataset, 'metainfo', {}) for dataset in self.datasets])}
+        self._metainfo.update(self._metainfo_override)
+        self._fully_initialized = True
+
+    @property
+    def metainfo(self) -> dict:
+        """What the data sets agree on, and ``metainfo`` of the constructor."""
+        self.full_init()
+        return dict(self._metainfo)
+
+    @property
+    def num_skipped(self) -> int:
+        """How many rows of all data sets were left out so far."""
+        return sum(getattr(dataset, 'num_skipped', 0) for dataset in self.datasets)
+
+    def __len__(self) -> int:
+        """Samples in an epoch."""
+        self.full_init()
+        return self._ends[-1]
+
+    def locate(self, idx: int) -> tuple[int, int]:
+        """The data set and the row of sample ``idx``; draws the row where an epoch cannot hold all rows."""
+        if not -len(self) <= idx < len(self):
+            raise IndexError(f'index {idx} is outside the {len(self)} samples of the mixture')
+        idx = int(idx) % len(self)
+        which = bisect_right(self._ends, idx)
+        slot = idx - (self._ends[which - 1] if which else 0)
+        rows, share = self.sizes[which], self.shares[which]
+        first = slot * rows // share
+        after = (slot + 1) * rows // share
+        return which, int(np.random.randint(first, after)) if after - first > 1 else first
+
+    def get_data_info(self, idx: int) -> dict:
+        """The sample before the pipeline of its data set."""
+        which, row = self.locate(idx)
+        return self.datasets[which].get_data_info(row)
+
+    def __getitem__(self, idx: int) -> Any:
+        """Sample ``idx`` of the epoch."""
+        which, row = self.locate(idx)
+        return self.datasets[which][row]
+
+
+def share_out(total: int, weights: Sequence[float]) -> list[int]:
+    """Whole numbers in proportion to ``weights`` that add up to ``total``; the largest remainders round up.
+
+    ``share_out(10, [1, 1, 1])`` is ``[4, 3, 3]``.
+    """
+    weights = _fractions(weights)
+    exact = [total * weight / sum(weights) for weight in weights]
+    shares = [floor(share) for share in exact]
+    by_remainder = sorted(range(len(weights)), key=lambda i: shares[i] - exact[i])
+    for i in by_remainder[: total - sum(shares)]:
+        shares[i] += 1
+    return shares
+
+
+def _fractions(weights: Sequence[float]) -> list[Fraction]:
+    # exact in what was written: 0.1 is a tenth, so that shares do not hang on a rounding error
+    return [Fraction(repr(float(weight))) for weight in weights]
+
+
+def _common(infos: Sequence[Mapping]) -> dict:
+    common = {}
+    for key in {key: None for info in infos for key in info}:
+        values = [info[key] for info in infos if key in info]
+        if all(_equal(value, values[0]) for value in values[1:]):
+            common[key] = values[0]
+    return common
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return list(a) == list(b)
+    return type(a) is type(b) and bool(np.all(a == b))

@@ -1,0 +1,84 @@
+"""Counted skipping of unusable rows and images, with a cap."""
+
+import logging
+import math
+
+import torch
+from mmengine.logging import print_log
+
+from .errors import DataError
+
+
+class SkipCounter:
+    """Counts the rows of one data set that are left out, and raises beyond a cap.
+
+    Rows are flagged in shared memory, so the workers of a data loader count together, each row once however
+    often it is met; a flag is only ever set, so no lock is needed. Processes of a distributed run count
+    each for itself.
+
+    Args:
+        name (str): The data set in messages, its manifest's path for instance.
+        max (int | float): The cap: a number of rows, or below 1 a fraction of all rows.
+
+    Raises:
+        ValueError: ``max`` is negative, or a fraction above 1.
+    """
+
+    def __init__(self, name: str, max: int | float) -> None:
+        whole = isinstance(max, int) and not isinstance(max, bool)
+        if not (whole and max >= 0 or isinstance(max, float) and 0 <= max < 1):
+            raise ValueError(f'skip_bad=dict(max={max!r}) must be a number of rows, or a fraction from 0 to below 1')
+        self.name = name
+        self.max = max
+        self.num_lines = 0
+        self.flags = torch.zeros(0, dtype=torch.uint8)
+
+    @property
+    def num_images(self) -> int:
+        """How many different images were skipped so far, in all workers."""
+        return int(self.flags.sum())
+
+    @property
+    def total(self) -> int:
+        """How many rows were skipped so far."""
+        return self.num_lines + self.num_images
+
+    def cap(self, num_rows: int) -> int:
+        """The cap as a number of rows out of ``num_rows``."""
+        return self.max if isinstance(self.max, int) else math.floor(self.max * num_rows)
+
+    def add_line(self, error: DataError) -> None:
+        """Count a row that could not be read from the manifest."""
+        self.num_lines += 1
+        # a fraction is checked in `finish_lines`, when the number of rows is known
+        if isinstance(self.max, int):
+            self._check(self.max, error)
+        if self.num_lines <= 10:
+            self._warn(f'skipped: {error}')
+
+    def finish_lines(self, num_rows: int) -> None:
+        """Check the cap after ``num_rows`` rows, bad ones included, and prepare to count their images."""
+        if self.num_lines:
+            self._check(self.cap(num_rows), None)
+            self._warn(f'skipped {self.num_lines} of {num_rows} rows of {self.name} (cap {self.cap(num_rows)})')
+        self._cap = self.cap(num_rows)
+        self.flags = torch.zeros(num_rows - self.num_lines, dtype=torch.uint8).share_memory_()
+
+    def add_image(self, row: int, error: DataError) -> None:
+        """Count row ``row``, whose image could not be read; a row counted before changes nothing."""
+        if self.flags[row]:
+            return
+        self.flags[row] = 1
+        self._check(self._cap, error)
+        self._warn(f'skipped: {error} ({self.total} rows skipped so far, cap {self._cap})')
+
+    def _check(self, cap: int, error: DataError | None) -> None:
+        if self.total > cap:
+            last = f'; the last was: {error}' if error else ''
+            raise DataError(
+                f'{self.name}: {self.total} rows are unusable, more than the {cap} that skip_bad allows{last}'
+            )
+
+    @staticmethod
+    def _warn(message: str) -> None:
+        print_log(message, logger='current', level=logging.WARNING)

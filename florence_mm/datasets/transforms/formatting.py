@@ -1,0 +1,57 @@
+"""From the dict of a pipeline to the batch of docs/architecture.md."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmpretrain.structures import DataSample
+
+from ...registry import TRANSFORMS
+from ...utils.text import text_label
+
+
+@TRANSFORMS.register_module()
+class PackImageText(BaseTransform):
+    """Pack an image and its texts: ``inputs`` ``(3, H, W)`` uint8, and a ``DataSample``.
+
+    Fields of the sample: ``text``, ``label_key`` (63-bit hash of the text without template), ``augmented``,
+    and where the row has them ``gt_label`` ``(1,)`` int64 and, in test mode, ``texts``.
+
+    Args:
+        meta_keys (Sequence[str]): Keys of the pipeline's dict that go into the sample's meta information.
+
+    Raises:
+        ValueError: the image is not ``(H, W, 3)`` uint8.
+    """
+
+    def __init__(
+        self, meta_keys: Sequence[str] = ('sample_idx', 'img_path', 'source', 'ori_shape', 'img_shape', 'extra')
+    ) -> None:
+        self.meta_keys = tuple(meta_keys)
+
+    def transform(self, results: dict) -> dict:
+        """``dict(inputs=..., data_samples=...)``."""
+        img = results['img']
+        if img.ndim != 3 or img.shape[2] != 3 or img.dtype != np.uint8:
+            raise ValueError(
+                f'{results.get("source", "a sample")}: PackImageText got an image of shape {img.shape} and type '
+                f'{img.dtype}; expected (H, W, 3) uint8, so take normalising transforms out of the pipeline'
+            )
+        sample = DataSample()
+        sample.set_field(results['text'], 'text')
+        sample.set_field(text_label(results.get('label', results['text'])), 'label_key')
+        sample.set_field(results.get('augmented', False), 'augmented')
+        if 'texts' in results:
+            sample.set_field(list(results['texts']), 'texts')
+        if 'gt_label' in results:
+            sample.set_gt_label(results['gt_label'])
+        for key in self.meta_keys:
+            if key in results:
+                sample.set_field(results[key], key, field_type='metainfo')
+        # (H, W, 3) -> (3, H, W), contiguous so that workers hand it over in one piece
+        inputs = torch.from_numpy(np.ascontiguousarray(img.transpose(2, 0, 1)))
+        return {'inputs': inputs, 'data_samples': sample}
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(meta_keys={self.meta_keys})'

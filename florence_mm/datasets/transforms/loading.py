@@ -1,0 +1,144 @@
+"""Reading images."""
+
+from collections.abc import Sequence
+from io import BytesIO
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmengine import fileio
+from PIL import Image
+
+from ...registry import TRANSFORMS
+from ..errors import DataError
+
+_EXIF_ORIENTATION = 0x0112
+_EXIF_MARKS = (b'eXIf', b'EXIF', b'Raw profile type')
+
+
+@TRANSFORMS.register_module()
+class LoadImage(BaseTransform):
+    """Read ``img_path`` into ``img``, ``(H, W, 3)`` uint8, **RGB**, upright.
+
+    EXIF orientation is applied; grey is repeated in three channels; 16-bit values are scaled to 8 bits; what
+    is transparent shows ``background``. ``img_shape`` and ``ori_shape`` are ``(H, W)``.
+
+    Args:
+        background (Sequence[int] | None): RGB behind transparent pixels. None ignores transparency, as PIL's
+            ``convert('RGB')`` does.
+        backend_args (dict | None): Where paths lead, see :func:`mmengine.fileio.get`. None: local files.
+
+    Raises:
+        DataError: the file is missing, empty, cut off, or no image.
+    """
+
+    def __init__(self, background: Sequence[int] | None = (255, 255, 255), backend_args: dict | None = None) -> None:
+        self.background = None if background is None else np.array(background, dtype=np.float32)
+        if self.background is not None and self.background.shape != (3,):
+            raise ValueError(f'background={background!r} must be three numbers (R, G, B) or None')
+        self.backend_args = backend_args
+
+    def transform(self, results: dict) -> dict:
+        """Add ``img``, ``img_shape`` and ``ori_shape`` to ``results``."""
+        path = results['img_path']
+        source = f'{results["source"]}: ' if 'source' in results else ''
+        try:
+            data = fileio.get(path, backend_args=self.backend_args)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise DataError(f'{source}the image {path} cannot be read ({reason}); restore it or remove it') from None
+        try:
+            img = decode_image(data, self.background)
+        except ValueError as error:
+            raise DataError(f'{source}the image {path} {error}; replace it or remove it') from None
+        results['img'] = img
+        results['img_shape'] = results['ori_shape'] = img.shape[:2]
+        return results
+
+    def __repr__(self) -> str:
+        background = None if self.background is None else self.background.astype(int).tolist()
+        return f'{type(self).__name__}(background={background}, backend_args={self.backend_args})'
+
+
+def decode_image(data: bytes, background: np.ndarray | None = None) -> np.ndarray:
+    """An encoded image as ``(H, W, 3)`` uint8 RGB (see :class:`LoadImage`).
+
+    Args:
+        data (bytes): The file's content.
+        background (np.ndarray | None): ``(3,)`` RGB behind transparent pixels; None drops transparency.
+
+    Raises:
+        ValueError: not a whole image; the message is the predicate of a sentence.
+    """
+    if not data:
+        raise ValueError('is an empty file')
+    jpeg = data.startswith(b'\xff\xd8')
+    if is_cut_off(data):
+        raise ValueError('is cut off before its end')
+    # IMREAD_COLOR turns a JPEG upright and converts CMYK; for the other formats it would lose alpha and depth
+    flag = cv2.IMREAD_COLOR if jpeg else cv2.IMREAD_UNCHANGED
+    try:
+        img = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flag)
+    except cv2.error as error:
+        raise ValueError(f'cannot be decoded ({error.err})') from None
+    if img is None:
+        raise ValueError('is not an image, or is damaged')
+    img = _to_rgb(_to_8_bit(img), background)
+    return img if jpeg else _upright(img, data)
+
+
+def is_cut_off(data: bytes) -> bool:
+    """Whether a JPEG or PNG ends before its end mark, which some decoders fill up with grey in silence."""
+    if data.startswith(b'\xff\xd8'):
+        # walk over the segments (an EXIF thumbnail has an end mark of its own) to the start of the scan
+        at = 2
+        while at + 4 <= len(data) and data[at] == 0xFF:
+            if data[at + 1] == 0xDA:
+                return data.find(b'\xff\xd9', at) < 0
+            if data[at + 1] == 0xFF:
+                at += 1
+                continue
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
+        return True
+    if data.startswith(b'\x89PNG\r\n\x1a\n'):
+        return data.rfind(b'IEND') < 0
+    return False
+
+
+def _to_8_bit(img: np.ndarray) -> np.ndarray:
+    if img.dtype == np.uint8:
+        return img
+    if img.dtype == np.uint16:
+        # 65535 = 255 * 257, so 257 maps the ends onto each other exactly
+        return ((img.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    raise ValueError(f'has values of type {img.dtype}; expected 8 or 16 bits a channel')
+
+
+def _to_rgb(img: np.ndarray, background: np.ndarray | None) -> np.ndarray:
+    if img.ndim == 2:
+        return np.repeat(img[..., None], 3, axis=2)  # (H, W) -> (H, W, 3)
+    rgb = np.ascontiguousarray(img[..., 2::-1])  # BGR(A) -> RGB
+    if img.shape[2] == 4 and background is not None:
+        alpha = img[..., 3:].astype(np.float32) / 255  # (H, W, 1)
+        rgb = np.rint(rgb * alpha + background * (1 - alpha)).astype(np.uint8)
+    return rgb
+
+
+def _upright(img: np.ndarray, data: bytes) -> np.ndarray:
+    # parsing the header again costs more than decoding a small PNG, so look for EXIF first (PNG, WebP, TIFF)
+    if not (any(mark in data for mark in _EXIF_MARKS) or data[:4] in (b'II*\0', b'MM\0*')):
+        return img
+    try:
+        with Image.open(BytesIO(data)) as header:
+            orientation = header.getexif().get(_EXIF_ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        # a format that PIL does not know, or broken EXIF: the pixels are fine, so take them as they are
+        return img
+    # EXIF 2.32, section 4.6.4: where the 0th row and the 0th column are seen
+    if orientation in (5, 6, 7, 8):
+        img = img.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        img = img[::-1]
+    if orientation in (2, 3, 6, 7):
+        img = img[:, ::-1]
+    return np.ascontiguousarray(img)

@@ -1,0 +1,44 @@
+"""Progress of long work as log lines with the time left."""
+
+import logging
+import time
+
+from mmengine.logging import print_log
+
+
+def format_seconds(seconds: float) -> str:
+    """``75.2`` as ``'1 min 15 s'``; hours and minutes from an hour on."""
+    seconds = max(0, round(seconds))
+    if seconds < 60:
+        return f'{seconds} s'
+    if seconds < 3600:
+        return f'{seconds // 60} min {seconds % 60} s'
+    return f'{seconds // 3600} h {seconds % 3600 // 60} min'
+
+
+class ProgressLog:
+    """Logs how far a loop is and how long the rest will take, at most once in ``interval`` seconds.
+
+    A loop shorter than ``interval`` logs nothing.
+
+    Args:
+        what (str): The work, as in "reading train.jsonl".
+        total (float): The amount of work, in any unit (rows, bytes).
+        interval (float): Seconds between log lines.
+    """
+
+    def __init__(self, what: str, total: float, interval: float = 5.0) -> None:
+        self.what = what
+        self.total = max(total, 1)
+        self.interval = interval
+        self._start = self._last = time.monotonic()
+
+    def update(self, done: float) -> None:
+        """Tell that ``done`` of ``total`` is done; cheap enough to be called in every round."""
+        now = time.monotonic()
+        if now - self._last < self.interval or done <= 0:
+            return
+        self._last = now
+        left = (now - self._start) / done * max(self.total - done, 0)
+        percent = min(100 * done / self.total, 100)
+        print_log(f'{self.what}: {percent:.0f} %, {format_seconds(left)} left', logger='current', level=logging.INFO)
