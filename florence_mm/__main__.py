@@ -1,0 +1,19 @@
+"""``python -m florence_mm doctor``."""
+
+import argparse
+import sys
+
+from florence_mm.apis import doctor
+
+
+def main() -> int:
+    """Run the named command; the exit status is its result."""
+    parser = argparse.ArgumentParser(prog='python -m florence_mm')
+    commands = parser.add_subparsers(dest='command', required=True)
+    commands.add_parser('doctor', help='print versions, mended gaps and conflicts; exit status 1 on a conflict')
+    parser.parse_args()
+    return doctor.run()
+
+
+if __name__ == '__main__':
+    sys.exit(main())
