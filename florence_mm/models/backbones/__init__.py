@@ -1,1 +1,5 @@
 """Visual backbones."""
+
+from .coswin import CoSwin
+
+__all__ = ['CoSwin']

@@ -1,0 +1,193 @@
+"""The Swin block: window attention and MLP, one code for maps of two axes (images) and three (clips).
+
+Public keys: Swin's ``swin_transformer.py``; layer scale as in CoSwin's ``coswin.py`` (MedImageInsight).
+
+Shapes: ``B`` batch, ``L`` tokens of the map, ``C`` channels, ``W`` windows, ``N`` tokens a window, ``h`` heads.
+"""
+
+import math
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from florence_mm.ops.relative_position import relative_position_bias
+from florence_mm.ops.residual import add_linear, add_mlp, in_place
+from florence_mm.ops.window_attention import attention_bias, window_attention
+from florence_mm.ops.windows import WindowPlan, fit_window, from_windows, to_windows, window_plan
+
+_CACHED_ELEMENTS = 4_000_000  # largest bias kept between calls (16 MB in float32)
+_CACHED_SIZES = 2  # map sizes a block keeps its bias for
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention within windows, with relative position bias.
+
+    Args:
+        embed_dims: ``C``.
+        num_heads: ``h``, divides ``embed_dims``.
+        window_size: tokens of a window along each axis; the bias table is made for it.
+        qkv_bias: whether queries, keys and values have a bias.
+        attn_drop_rate: probability that an attention weight is dropped in training.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        window_size: tuple[int, ...],
+        qkv_bias: bool = True,
+        attn_drop_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.window_size = tuple(window_size)
+        self.attn_drop_rate = attn_drop_rate
+        rows = math.prod(2 * w - 1 for w in self.window_size)
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(rows, num_heads))
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
+        self.proj = nn.Linear(embed_dims, embed_dims)
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self._cache: OrderedDict[tuple, tuple] = OrderedDict()
+
+    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        """Attention before the output projection: ``(B, L, C)`` to ``(B, L, C)``."""
+        qkv = self.qkv(to_windows(x, plan))  # (B, W * N, 3 C)
+        dropout_p = self.attn_drop_rate if self.training else 0.0
+        out = window_attention(qkv, self.bias(plan, qkv.dtype), self.num_heads, dropout_p)
+        return from_windows(out, plan)
+
+    def bias(self, plan: WindowPlan, dtype: torch.dtype) -> Tensor:
+        """Position bias and mask of the plan, ``(W or 1, h, N, N)``; kept between calls in evaluation only."""
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._make_bias(plan, dtype)
+        table = self.relative_position_bias_table
+        key = (plan.size, plan.window_size, plan.shift_size, dtype, table.device)
+        mark, bias = self._cache.get(key, (None, None))
+        if mark is None or not self._is_current(mark):
+            bias = self._make_bias(plan, dtype)
+            if bias.numel() <= _CACHED_ELEMENTS and type(bias) is Tensor:
+                self._cache[key] = (self._mark(), bias)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+        while len(self._cache) > _CACHED_SIZES:
+            self._cache.popitem(last=False)
+        return bias
+
+    def _make_bias(self, plan: WindowPlan, dtype: torch.dtype) -> Tensor:
+        bias = relative_position_bias(self.relative_position_bias_table, plan.window_size, self.window_size)
+        return attention_bias(bias, plan).to(dtype)
+
+    def _mark(self) -> Tensor | tuple[int, int]:
+        """What tells a later call whether the table is still the same."""
+        table = self.relative_position_bias_table
+        # weight averaging writes through `.data`, which no version counts; on the CPU a look at the values is cheap
+        if table.device.type == 'cpu' or table.is_inference():
+            return table.detach().clone()
+        return table.data_ptr(), table._version
+
+    def _is_current(self, mark: Tensor | tuple[int, int]) -> bool:
+        table = self.relative_position_bias_table
+        if isinstance(mark, Tensor):
+            return torch.equal(mark, table)
+        return mark == (table.data_ptr(), table._version)
+
+    def train(self, mode: bool = True) -> 'WindowAttention':
+        """As any module's; also drops the kept biases."""
+        self._cache.clear()
+        return super().train(mode)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU between; only their parameters live here (:func:`add_mlp` does the work)."""
+
+    def __init__(self, embed_dims: int, hidden_dims: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dims, hidden_dims)
+        self.fc2 = nn.Linear(hidden_dims, embed_dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., C)`` to ``(..., C)``."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class DropPath(nn.Module):
+    """Leaves a whole branch out for a random part of the batch (arXiv 1603.09382).
+
+    Args:
+        rate: probability that a sample's branch is left out in training; what stays is scaled by ``1 / (1 - rate)``.
+    """
+
+    def __init__(self, rate: float = 0.0) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, ...)`` to ``(B, ...)``."""
+        if not self.rate or not self.training:
+            return x
+        keep = 1 - self.rate
+        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+        return x * (mask / keep)
+
+    def extra_repr(self) -> str:
+        """The rate, for printing."""
+        return f'rate={self.rate:.3f}'
+
+
+class WindowBlock(nn.Module):
+    """Pre-norm block: window attention, then MLP, each added to the stream (Swin, figure 3b).
+
+    Args:
+        embed_dims: ``C``.
+        num_heads: ``h``.
+        window_size: tokens of a window along each axis of the map.
+        shift_size: how far the windows are shifted along each axis; all 0 for a block without shift.
+        mlp_ratio: width of the MLP's hidden layer over ``C``.
+        qkv_bias: whether queries, keys and values have a bias.
+        attn_drop_rate: dropout of attention weights.
+        drop_path_rate: probability that a branch is left out for a sample in training.
+        layer_scale_init_value: start of one ``gamma`` that scales both branches (CoSwin's code); ``None``: no gamma.
+        pad_small_map: pad a map smaller than the window instead of shrinking the window (mmdet's convention).
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        window_size: tuple[int, ...],
+        shift_size: tuple[int, ...],
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float | None = None,
+        pad_small_map: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shift_size = tuple(shift_size)
+        self.pad_small_map = pad_small_map
+        self.norm1 = nn.LayerNorm(embed_dims)
+        self.attn = WindowAttention(embed_dims, num_heads, window_size, qkv_bias, attn_drop_rate)
+        self.norm2 = nn.LayerNorm(embed_dims)
+        self.mlp = Mlp(embed_dims, int(embed_dims * mlp_ratio))
+        self.drop_path = DropPath(drop_path_rate)
+        self.gamma = None
+        if layer_scale_init_value is not None:
+            self.gamma = nn.Parameter(torch.full((embed_dims,), float(layer_scale_init_value)))
+
+    def forward(self, x: Tensor, size: tuple[int, ...]) -> Tensor:
+        """``(B, L, C)`` tokens of a map of ``size`` to the same shape."""
+        window, shift = self.attn.window_size, self.shift_size
+        if not self.pad_small_map:
+            window, shift = fit_window(size, window, shift)
+        plan = window_plan(size, window, shift, x.device)
+        out = self.attn(self.norm1(x), plan)
+        if self.gamma is None and not self.training:
+            # a copy first: the sums may be written over it, never over what the caller handed in
+            x = add_linear(x.clone() if in_place(x) else x, out, self.attn.proj)
+            return add_mlp(x, self.norm2(x), self.mlp.fc1, self.mlp.fc2)
+        scale = 1 if self.gamma is None else self.gamma
+        x = x + self.drop_path(scale * self.attn.proj(out))
+        return x + self.drop_path(scale * self.mlp(self.norm2(x)))

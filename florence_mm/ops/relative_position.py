@@ -1,0 +1,77 @@
+"""Relative position bias: which entry of a table two tokens of a window share, and tables of another size.
+
+Shapes: ``N`` tokens a window, ``h`` heads; a table for a window ``(w0, w1, ...)`` is ``((2 w0 - 1)(2 w1 - 1)..., h)``.
+"""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@lru_cache(maxsize=64)
+def _index(window_size: tuple[int, ...], table_window: tuple[int, ...]) -> np.ndarray:
+    coords = np.stack(np.meshgrid(*map(np.arange, window_size), indexing='ij')).reshape(len(window_size), -1)
+    relative = coords[:, :, None] - coords[:, None, :]  # (axes, N, N)
+    index = np.zeros(relative.shape[1:], dtype=np.int64)
+    for offset, window in zip(relative, table_window, strict=True):
+        index = index * (2 * window - 1) + offset + window - 1
+    return index
+
+
+def relative_position_index(window_size: tuple[int, ...], table_window: tuple[int, ...] | None = None) -> Tensor:
+    """``(N, N)`` int64: the row of the table for each pair of tokens of a window.
+
+    Args:
+        window_size: the window in use.
+        table_window: the window the table was made for, at least as large along each axis; default ``window_size``.
+            A smaller window uses the rows of the offsets that occur in it.
+    """
+    return torch.from_numpy(_index(tuple(window_size), tuple(table_window or window_size)))
+
+
+def relative_position_bias(
+    table: Tensor, window_size: tuple[int, ...], table_window: tuple[int, ...] | None = None
+) -> Tensor:
+    """``(h, N, N)`` bias of a window out of a table (differentiable)."""
+    index = relative_position_index(window_size, table_window).to(table.device)
+    bias = table.index_select(0, index.view(-1))  # (N * N, h)
+    return bias.view(*index.shape, -1).permute(2, 0, 1).contiguous()  # (h, N, N)
+
+
+def resize_relative_position_table(
+    table: Tensor, window_size: tuple[int, ...], from_window: tuple[int, ...] | None = None
+) -> Tensor:
+    """A table for another window: bicubic over the two spatial axes (the last two).
+
+    The rule of the public Microsoft code (Swin ``utils.py``, CoSwin ``coswin.py``): ``F.interpolate`` bicubic without
+    aligned corners on the ``(h, 2 w0 - 1, 2 w1 - 1)`` picture of each head.
+
+    Args:
+        table: ``(rows, h)``, of a square 2-D window unless ``from_window`` says otherwise.
+        window_size: the 2-D window wanted.
+        from_window: the 2-D window the table is for.
+
+    Raises:
+        ValueError: the number of rows is not that of a window.
+    """
+    rows, heads = table.shape
+    if from_window is None:
+        side = math.isqrt(rows)
+        if side * side != rows or side % 2 == 0:
+            raise ValueError(
+                f'a relative position table of {rows} rows does not belong to a square window; '
+                f'a window of w x w tokens has (2w - 1)^2 rows'
+            )
+        from_window = ((side + 1) // 2,) * 2
+    source, target = ([2 * w - 1 for w in window] for window in (from_window, window_size))
+    if rows != math.prod(source):
+        raise ValueError(f'a window {tuple(from_window)} has a table of {math.prod(source)} rows, this one has {rows}')
+    if source == target:
+        return table
+    picture = table.float().t().reshape(1, heads, *source)  # (1, h, 2 w0 - 1, 2 w1 - 1)
+    picture = F.interpolate(picture, size=target, mode='bicubic', align_corners=False)
+    return picture.reshape(heads, -1).t().contiguous().to(table.dtype)

@@ -1,0 +1,167 @@
+"""Where the tokens of a map stand once it is cut into (shifted) windows.
+
+Shapes: ``B`` batch, ``L`` tokens of the map (product of its sizes), ``C`` channels, ``W`` windows a map, ``N`` tokens
+a window. A map has any number of axes: ``(H, W)`` for images, ``(T, H, W)`` for clips.
+
+Rolling, padding and cutting are one permutation of tokens, so they are worked out once for a map size and then cost
+one ``index_select`` each way. Its own backward is a second ``index_select`` (the default one would add into zeros).
+"""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MASKED = -100.0  # added to the score of two tokens that the shift brought together (Swin, swin_transformer.py)
+_CACHE_SIZE = 64
+_cache: OrderedDict[tuple, 'WindowPlan'] = OrderedDict()
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class WindowPlan:
+    """How one map size is cut into windows.
+
+    Attributes:
+        size: tokens of the map along each axis.
+        window_size: tokens of a window along each axis.
+        shift_size: how far the windows are shifted along each axis.
+        num_windows: ``W``.
+        order: ``(W * N,)`` int64, the token that stands in each slot (0 where the slot is padding); ``None`` where
+            slots and tokens have the same order.
+        inverse: ``(L,)`` int64, the slot of each token; ``None`` with ``order``.
+        padding: slots without a token, ``None`` where there are none.
+        mask: ``(W, N, N)`` float32, 0 or :data:`MASKED`; ``None`` without shift.
+    """
+
+    size: tuple[int, ...]
+    window_size: tuple[int, ...]
+    shift_size: tuple[int, ...]
+    num_windows: int
+    order: Tensor | None
+    inverse: Tensor | None
+    padding: Tensor | None
+    mask: Tensor | None
+
+
+def fit_window(
+    size: tuple[int, ...], window_size: tuple[int, ...], shift_size: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Window and shift for a map: an axis not longer than the window becomes one window without shift.
+
+    The rule of Swin's public code on square maps, axis by axis as in Video Swin (``get_window_size``).
+    """
+    fitted = tuple(min(s, w) for s, w in zip(size, window_size, strict=True))
+    shift = tuple(0 if s <= w else d for s, w, d in zip(size, window_size, shift_size, strict=True))
+    return fitted, shift
+
+
+def window_plan(
+    size: tuple[int, ...],
+    window_size: tuple[int, ...],
+    shift_size: tuple[int, ...],
+    device: torch.device | str = 'cpu',
+) -> WindowPlan:
+    """The plan for a map of ``size``; the last plans used are kept.
+
+    An axis that its window does not divide is padded at its end (mmdet's Swin pads bottom and right), before the
+    shift.
+
+    Raises:
+        ValueError: a shift that is negative or not smaller than the window.
+    """
+    key = (tuple(size), tuple(window_size), tuple(shift_size), str(device))
+    with _lock:
+        if key in _cache:
+            _cache.move_to_end(key)
+            return _cache[key]
+    plan = _make_plan(*key[:3], torch.device(device))
+    # tensors of a tracer (FakeTensor and the like) must not outlive it
+    if plan.order is None or type(plan.order) is Tensor:
+        with _lock:
+            _cache[key] = plan
+            while len(_cache) > _CACHE_SIZE:
+                _cache.popitem(last=False)
+    return plan
+
+
+def _make_plan(size: tuple, window_size: tuple, shift_size: tuple, device: torch.device) -> WindowPlan:
+    if not all(0 <= d < w for d, w in zip(shift_size, window_size, strict=True)):
+        raise ValueError(f'shift_size {shift_size} must be at least 0 and smaller than window_size {window_size}')
+    length = int(np.prod(size))
+    padded = tuple(-(-s // w) * w for s, w in zip(size, window_size, strict=True))
+    tokens = np.full(padded, -1)
+    tokens[tuple(slice(s) for s in size)] = np.arange(length).reshape(size)
+    tokens = np.roll(tokens, [-d for d in shift_size], axis=tuple(range(len(size))))
+    order = _cut(tokens, window_size).reshape(-1)  # (W * N,)
+    padding = np.flatnonzero(order < 0)
+    identity = len(padding) == 0 and bool((order == np.arange(length)).all())
+    slots = np.flatnonzero(order >= 0)
+    inverse = np.empty(length, dtype=np.int64)
+    inverse[order[slots]] = slots
+
+    mask = None
+    if any(shift_size):
+        regions = np.zeros(padded, dtype=np.int64)
+        for axis, (p, w, d) in enumerate(zip(padded, window_size, shift_size, strict=True)):
+            if d:
+                # three strips of the rolled axis: whole windows, the last window's own part, what came round
+                strip = np.repeat(np.arange(3), [p - w, w - d, d])
+                regions = 3 * regions + strip.reshape([-1 if a == axis else 1 for a in range(len(size))])
+        regions = _cut(regions, window_size)  # (W, N)
+        mask = np.where(regions[:, :, None] == regions[:, None, :], 0.0, MASKED).astype(np.float32)
+
+    # a plan made under inference_mode must also serve training
+    with torch.inference_mode(False):
+
+        def tensor(array: np.ndarray | None) -> Tensor | None:
+            return None if array is None else torch.from_numpy(array).to(device)
+
+        return WindowPlan(
+            size=size,
+            window_size=window_size,
+            shift_size=shift_size,
+            num_windows=len(order) // int(np.prod(window_size)),
+            order=None if identity else tensor(np.maximum(order, 0)),
+            inverse=None if identity else tensor(inverse),
+            padding=tensor(padding) if len(padding) else None,
+            mask=tensor(mask),
+        )
+
+
+def _cut(array: np.ndarray, window_size: tuple[int, ...]) -> np.ndarray:
+    """``(P0, P1, ...)`` to ``(W, N)``, both windows and the tokens in them in raster order."""
+    axes = len(window_size)
+    split = [n for p, w in zip(array.shape, window_size, strict=True) for n in (p // w, w)]
+    array = array.reshape(split)  # (W0, w0, W1, w1, ...)
+    array = array.transpose([*range(0, 2 * axes, 2), *range(1, 2 * axes, 2)])  # (W0, W1, ..., w0, w1, ...)
+    return array.reshape(-1, int(np.prod(window_size)))  # (W, N)
+
+
+class _Permute(torch.autograd.Function):
+    """Map order to window order (``to_windows``) or back; each is the gradient of the other."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, plan: WindowPlan, to_windows: bool) -> Tensor:
+        ctx.plan, ctx.to_windows = plan, to_windows
+        if not to_windows:
+            return x.index_select(1, plan.inverse)
+        x = x.index_select(1, plan.order)
+        return x if plan.padding is None else x.index_fill_(1, plan.padding, 0)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple:
+        return _Permute.apply(grad, ctx.plan, not ctx.to_windows), None, None
+
+
+def to_windows(x: Tensor, plan: WindowPlan) -> Tensor:
+    """Map order ``(B, L, C)`` to window order ``(B, W * N, C)``; padded slots are zero."""
+    return x if plan.order is None else _Permute.apply(x, plan, True)
+
+
+def from_windows(x: Tensor, plan: WindowPlan) -> Tensor:
+    """Window order ``(B, W * N, C)`` to map order ``(B, L, C)``; padded slots are dropped."""
+    return x if plan.order is None else _Permute.apply(x, plan, False)
