@@ -66,7 +66,7 @@ def conflicts(python: str) -> list[str]:
                 continue
             pin = pins.get(canonicalize_name(requirement.name))
             if pin is None:
-                if canonicalize_name(requirement.name) != 'setuptools':
+                if canonicalize_name(requirement.name) != 'pip':
                     found.append(f'{package} requires {requirement}, which has no pin')
             elif not requirement.specifier.contains(str(pin.specifier).removeprefix('=='), prereleases=True):
                 found.append(f'{package} requires {requirement}, but the pin is {pin}')
