@@ -1,0 +1,228 @@
+"""The language transformer "similar to CLIP" of Florence (arXiv 2111.11432, section 2.3).
+
+Block, pooling and parameter names are those of the public UniCL code (``UniCL/model/text_encoder/
+transformer.py``): pre-norm, QuickGELU, one token per text pooled. Only real tokens are computed: what lies
+behind the end of a text changes nothing, so linear layers see the real tokens of the batch in one row after
+the other, and attention sees texts padded to the longest one.
+
+Shape legend: ``B`` texts, ``T`` context length, ``L`` tokens of the longest text, ``N`` real tokens of the
+batch, ``C`` channels, ``H`` heads, ``D = C / H``.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from florence_mm.registry import MODELS
+
+ARCHS = {
+    'micro': {'embed_dims': 64, 'num_layers': 2, 'num_heads': 2},
+    # UniCL's tiny and base models
+    'base': {'embed_dims': 512, 'num_layers': 12, 'num_heads': 8},
+    # the 12 layers that the paper names, at the width of the public UniCL code: 201.8 M parameters
+    'large': {'embed_dims': 1024, 'num_layers': 12, 'num_heads': 16},
+    # as MedImageInsight, the public model closest to Florence: 252.2 M, near the 256 M that the paper counts.
+    # Inferred: no public file says that it is Florence's.
+    'huge': {'embed_dims': 1024, 'num_layers': 16, 'num_heads': 16},
+}
+
+
+@dataclass
+class TokenLayout:
+    """Where the real tokens of a batch lie.
+
+    Attributes:
+        batch: B.
+        length: L.
+        index: ``(N,)`` places of the real tokens among the ``B * L``, or None where all are real.
+        mask: ``(B, 1, 1, L)`` bool, True where attention may look, or None where it looks back only.
+    """
+
+    batch: int
+    length: int
+    index: Tensor | None
+    mask: Tensor | None
+
+    def pad(self, x: Tensor) -> Tensor:
+        """``(N, C) -> (B, L, C)``, zeros behind the ends."""
+        if self.index is not None:
+            x = x.new_zeros(self.batch * self.length, x.shape[1]).index_copy(0, self.index, x)
+        return x.view(self.batch, self.length, -1)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """``(B, L, C) -> (N, C)``."""
+        x = x.flatten(0, 1)
+        return x if self.index is None else x.index_select(0, self.index)
+
+
+class TextAttention(nn.Module):
+    """Self-attention with the parameters of ``nn.MultiheadAttention``."""
+
+    def __init__(self, embed_dims: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dims, embed_dims))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dims))
+        self.out_proj = nn.Linear(embed_dims, embed_dims)
+
+    def forward(self, x: Tensor, layout: TokenLayout) -> Tensor:
+        """``(N, C) -> (N, C)``."""
+        qkv = layout.pad(F.linear(x, self.in_proj_weight, self.in_proj_bias))  # (B, L, 3C)
+        qkv = qkv.unflatten(2, (3, self.num_heads, -1))  # (B, L, 3, H, D)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, H, L, D)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.mask, is_causal=layout.mask is None)
+        return self.out_proj(layout.pack(x.transpose(1, 2).flatten(2)))  # (B, H, L, D) -> (B, L, C) -> (N, C)
+
+
+class QuickGELU(nn.Module):
+    """``x * sigmoid(1.702 x)``, the GELU of CLIP's weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        return F.silu(1.702 * x) / 1.702
+
+
+class TextBlock(nn.Module):
+    """Pre-norm attention and MLP of four times the width, each with a residual."""
+
+    def __init__(self, embed_dims: int, num_heads: int, act: type[nn.Module], norm_eps: float) -> None:
+        super().__init__()
+        self.attn = TextAttention(embed_dims, num_heads)
+        self.ln_1 = nn.LayerNorm(embed_dims, eps=norm_eps)
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                c_fc=nn.Linear(embed_dims, 4 * embed_dims), act=act(), c_proj=nn.Linear(4 * embed_dims, embed_dims)
+            )
+        )
+        self.ln_2 = nn.LayerNorm(embed_dims, eps=norm_eps)
+
+    def forward(self, x: Tensor, layout: TokenLayout) -> Tensor:
+        """``(N, C) -> (N, C)``."""
+        x = x + self.attn(self.ln_1(x), layout)
+        return x + self.mlp(self.ln_2(x))
+
+
+@MODELS.register_module()
+class CLIPTextTower(BaseModule):
+    """Transformer over token ids, pooled at the end token.
+
+    Args:
+        arch: ``'micro'``, ``'base'``, ``'large'``, ``'huge'`` or a dict of ``embed_dims``, ``num_layers`` and
+            ``num_heads``.
+        context_length: longest text in tokens; 77 in CLIP and UniCL.
+        vocab_size: number of token ids; the end token must be the largest (``CLIPTokenizer`` sees to it).
+        causal: each token sees those before it, as in CLIP; otherwise all tokens of its text, as in
+            MedImageInsight.
+        act: ``'quick_gelu'`` (CLIP, UniCL) or ``'gelu'``.
+        norm_eps: epsilon of the layer norms; 1e-12 in UniCL, 1e-5 in CLIP.
+        with_cp: recompute each block in the backward pass instead of keeping its activations.
+        init_cfg: see mmengine.
+
+    Attributes:
+        embed_dims (int): C, the width of the output.
+
+    Raises:
+        ValueError: unknown ``arch`` or ``act``, or a width that the heads do not divide.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'base',
+        context_length: int = 77,
+        vocab_size: int = 49408,
+        causal: bool = True,
+        act: str = 'quick_gelu',
+        norm_eps: float = 1e-12,
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if isinstance(arch, str):
+            if arch not in ARCHS:
+                raise ValueError(f'no text tower named {arch!r}; use one of {", ".join(ARCHS)} or a dict')
+            arch = ARCHS[arch]
+        if set(arch) != set(ARCHS['base']) or arch['embed_dims'] % arch['num_heads']:
+            raise ValueError(
+                f'text tower arch {dict(arch)} must have embed_dims, num_layers and num_heads, and num_heads must '
+                'divide embed_dims'
+            )
+        acts = {'quick_gelu': QuickGELU, 'gelu': nn.GELU}
+        if act not in acts:
+            raise ValueError(f'no activation named {act!r}; use one of {", ".join(acts)}')
+        self.embed_dims = dims = arch['embed_dims']
+        self.context_length = context_length
+        self.vocab_size = vocab_size
+        self.causal = causal
+        self.with_cp = with_cp
+        self.token_embedding = nn.Embedding(vocab_size, dims)
+        self.positional_embedding = nn.Parameter(torch.empty(context_length, dims))
+        self.resblocks = nn.ModuleList(
+            TextBlock(dims, arch['num_heads'], acts[act], norm_eps) for _ in range(arch['num_layers'])
+        )
+        self.ln_final = nn.LayerNorm(dims, eps=norm_eps)
+        self._reset_parameters()
+
+    def _reset_parameters(self) -> None:
+        """Normal weights of the standard deviations that CLIP's paper names, zero biases."""
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+        width_std = self.embed_dims**-0.5
+        # what is added to the residual stream shrinks with depth
+        residual_std = width_std * (2 * len(self.resblocks)) ** -0.5
+        for block in self.resblocks:
+            nn.init.normal_(block.attn.in_proj_weight, std=width_std)
+            nn.init.normal_(block.attn.out_proj.weight, std=residual_std)
+            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * self.embed_dims) ** -0.5)
+            nn.init.normal_(block.mlp.c_proj.weight, std=residual_std)
+            for layer in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Encode texts.
+
+        Args:
+            input_ids: ``(B, T)`` int64. Give them on the CPU, wherever the weights are: they are moved, and an
+                accelerator need not be waited for to know the lengths.
+
+        Returns:
+            ``(B, C)``, the feature at the first largest id, which is the end token.
+
+        Raises:
+            ValueError: ids of another shape, or longer than the context.
+        """
+        if input_ids.ndim != 2 or input_ids.shape[1] > self.context_length or not input_ids.numel():
+            raise ValueError(
+                f'input_ids has shape {tuple(input_ids.shape)}; give (texts, tokens) with at least one text and at '
+                f'most {self.context_length} tokens'
+            )
+        device = self.positional_embedding.device
+        ends = input_ids.argmax(1)  # (B,)
+        layout, input_ids, last = self._layout(input_ids, ends, device)
+        x = self.token_embedding(input_ids) + self.positional_embedding[: layout.length]  # (B, L, C)
+        x = layout.pack(x)  # (N, C)
+        for block in self.resblocks:
+            if self.with_cp and torch.is_grad_enabled():
+                x = checkpoint(block, x, layout, use_reentrant=False)
+            else:
+                x = block(x, layout)
+        return self.ln_final(x.index_select(0, last))  # (B, C); the norm is per token, so one a text is enough
+
+    def _layout(self, ids: Tensor, ends: Tensor, device: torch.device) -> tuple[TokenLayout, Tensor, Tensor]:
+        """The layout, the ids cut to the longest text ``(B, L)``, and the place of each end among the N."""
+        length = int(ends.max()) + 1
+        real = torch.arange(length, device=ids.device) <= ends[:, None]  # (B, L)
+        index = real.flatten().nonzero().squeeze(1)
+        last = (ends + 1).cumsum(0) - 1
+        full = len(index) == real.numel()
+        layout = TokenLayout(
+            batch=len(ids),
+            length=length,
+            index=None if full else index.to(device, non_blocking=True),
+            mask=None if self.causal else real[:, None, None].to(device, non_blocking=True),
+        )
+        return layout, ids[:, :length].to(device, non_blocking=True), last.to(device, non_blocking=True)

@@ -1,0 +1,172 @@
+"""CLIP's byte-pair tokenizer, from the vocabulary that open_clip ships.
+
+Ids equal those of CLIP's published tokenizer: text is mended (ftfy), HTML entities resolved, white space
+collapsed, lower-cased, split by CLIP's pattern; each piece goes as bytes through byte-pair merges
+(``tokenizers``, Rust), of which the results are remembered.
+"""
+
+import functools
+import gzip
+import html
+import importlib.util
+import itertools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import ftfy
+import regex
+import torch
+from mmengine.logging import print_log
+from tokenizers.models import BPE
+from torch import Tensor
+
+from florence_mm.registry import TASK_UTILS
+
+_START, _END = '<start_of_text>', '<end_of_text>'
+_PIECES = regex.compile(
+    rf"{_START}|{_END}|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+", regex.IGNORECASE
+)
+# the longest piece remembered, so that garbage in the data cannot fill the memory
+_MEMO_LENGTH = 32
+
+
+@TASK_UTILS.register_module()
+class CLIPTokenizer:
+    """Texts to token ids: start, byte pairs, end, zeros.
+
+    Args:
+        context_length: tokens of a text, start and end included; 77 in CLIP, 76 in the Florence paper (2.3).
+        vocab_file: a merges file in CLIP's format (plain or .gz); None takes the one in the installed open_clip.
+        vocab_size: 512 bytes, the first ``vocab_size - 514`` merges of the file, start and end, which have the
+            last two ids. 49408 is CLIP's; a smaller one suits small models and is no longer CLIP's.
+
+    Attributes:
+        num_truncated (int): texts cut so far; the first call that cuts logs a warning.
+
+    Raises:
+        FileNotFoundError: there is no vocabulary file.
+        ValueError: the file holds too few merges, or an argument is out of range.
+    """
+
+    def __init__(self, context_length: int = 77, vocab_file: str | Path | None = None, vocab_size: int = 49408) -> None:
+        if context_length < 3:
+            raise ValueError(f'context_length is {context_length}; give at least 3 (start, one token, end)')
+        self.context_length = context_length
+        self.vocab_file = str(vocab_file or find_vocabulary())
+        self.vocab_size = vocab_size
+        self.num_truncated = 0
+        self._vocabulary = _load_vocabulary(self.vocab_file, vocab_size)
+
+    # the vocabulary is read again in a worker process: the path is enough
+    def __getstate__(self) -> dict:
+        return {k: v for k, v in vars(self).items() if k != '_vocabulary'}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state, _vocabulary=_load_vocabulary(state['vocab_file'], state['vocab_size']))
+
+    @property
+    def start_id(self) -> int:
+        """Id of the start token, ``vocab_size - 2``."""
+        return self.vocab_size - 2
+
+    @property
+    def end_id(self) -> int:
+        """Id of the end token, ``vocab_size - 1``: the largest, so that argmax finds it."""
+        return self.vocab_size - 1
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of one text without start, end, cut and padding."""
+        ids, memo = [], self._vocabulary.memo
+        for piece in _PIECES.findall(_clean(text)):
+            known = memo.get(piece)
+            ids.extend(self._vocabulary.encode(piece) if known is None else known)
+        return ids
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Tokenize a list of texts.
+
+        Returns:
+            ``(len(texts), context_length)`` int64. A text that is too long keeps its first tokens and the end.
+
+        Raises:
+            TypeError: ``texts`` is one string, or holds something else than strings.
+        """
+        if isinstance(texts, str):
+            raise TypeError(f'the tokenizer takes a list of texts and got one text, {texts!r}; put it into a list')
+        room = self.context_length - 2
+        rows, cut = [], 0
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f'text {index} of {len(texts)} is a {type(text).__name__}, {text!r}; give strings')
+            ids = self.encode(text)
+            cut += len(ids) > room
+            ids = [self.start_id, *ids[:room], self.end_id]
+            rows.append(ids + [0] * (self.context_length - len(ids)))
+        if cut:
+            if not self.num_truncated:
+                print_log(
+                    f'{cut} of {len(texts)} texts have more than {room} tokens and are cut; later cuts are only '
+                    'counted (num_truncated of the tokenizer)',
+                    'current',
+                    logging.WARNING,
+                )
+            self.num_truncated += cut
+        return torch.tensor(rows, dtype=torch.int64).view(len(rows), self.context_length)
+
+
+def find_vocabulary() -> Path:
+    """The merges file of the installed open_clip, which is not imported for it.
+
+    Raises:
+        FileNotFoundError: open_clip is not installed.
+    """
+    package = importlib.util.find_spec('open_clip')
+    path = Path(package.submodule_search_locations[0] if package else '', 'bpe_simple_vocab_16e6.txt.gz')
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"CLIP's vocabulary {path.name} was not found; install it with 'pip install open_clip_torch' "
+            'or name a local copy as vocab_file'
+        )
+    return path
+
+
+class _Vocabulary:
+    """Pieces of text to ids. Shared by all tokenizers of one file and size, memo included."""
+
+    def __init__(self, path: str, size: int) -> None:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f'vocabulary file {path} does not exist; give a merges file in the format of CLIP')
+        opener = gzip.open if path.endswith('.gz') else Path.open
+        with opener(Path(path), 'rt', encoding='utf-8') as file:
+            # the first line names the version
+            merges = [tuple(line.split()) for line in itertools.islice(file, 1, max(size - 513, 1))]
+        if size < 514 or len(merges) < size - 514 or any(len(merge) != 2 for merge in merges):
+            raise ValueError(
+                f'{path} gives {len(merges)} merges and vocab_size {size} needs {size - 514} of two symbols each; '
+                'give a merges file in the format of CLIP or another vocab_size (514 or more)'
+            )
+        # each byte is written as one visible character: itself, or one from 256 on for the others
+        visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
+        hidden = [byte for byte in range(256) if byte not in set(visible)]
+        self.byte_chars = {b: chr(b) for b in visible} | {b: chr(256 + i) for i, b in enumerate(hidden)}
+        single = list(self.byte_chars.values())
+        tokens = [*single, *(c + '</w>' for c in single), *map(''.join, merges)]
+        self.bpe = BPE({t: i for i, t in enumerate(tokens)}, merges, end_of_word_suffix='</w>')
+        self.memo = {_START: [size - 2], _END: [size - 1]}
+
+    def encode(self, piece: str) -> list[int]:
+        ids = [token.id for token in self.bpe.tokenize(''.join(self.byte_chars[b] for b in piece.encode()))]
+        if len(piece) <= _MEMO_LENGTH and len(self.memo) < 1 << 20:
+            self.memo[piece] = ids
+        return ids
+
+
+_load_vocabulary = functools.cache(_Vocabulary)
+
+
+def _clean(text: str) -> str:
+    # printable ASCII without entities is what ftfy and html would leave as it is
+    if not (text.isascii() and text.isprintable() and '&' not in text):
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return ' '.join(text.split()).lower()

@@ -1,0 +1,140 @@
+import pytest
+import torch
+from torch import nn
+
+from florence_mm.models.text import CLIPTextTower, CLIPTokenizer
+from florence_mm.registry import MODELS, TASK_UTILS
+
+SMALL = {'embed_dims': 32, 'num_layers': 3, 'num_heads': 4}
+VOCAB = 600
+END = VOCAB - 1
+
+
+def texts(*lengths, context=20):
+    """Random ids of texts with so many tokens, the end included; zeros behind."""
+    g = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, END, (len(lengths), context), generator=g)
+    for row, n in zip(ids, lengths, strict=True):
+        row[n - 1], row[n:] = END, 0
+    return ids
+
+
+def tower(**kwargs):
+    torch.manual_seed(1)
+    return CLIPTextTower(**{'arch': SMALL, 'context_length': 20, 'vocab_size': VOCAB} | kwargs)
+
+
+def peer(ours, **kwargs):
+    """open_clip's text transformer with our weights."""
+    from open_clip.transformer import TextTransformer
+
+    theirs = TextTransformer(20, VOCAB, 32, 4, 3, output_dim=None, **kwargs)
+    state = {k.replace('resblocks', 'transformer.resblocks'): v for k, v in ours.state_dict().items()}
+    theirs.load_state_dict(state, strict=True)
+    return theirs
+
+
+@pytest.mark.parametrize('lengths', [(20, 20), (3, 7, 4, 9), (2,)])
+@pytest.mark.parametrize('act', ['quick_gelu', 'gelu'])
+def test_equals_open_clip(act, lengths):
+    from open_clip.transformer import QuickGELU
+
+    ours = tower(act=act, norm_eps=1e-5)
+    theirs = peer(ours, act_layer=QuickGELU if act == 'quick_gelu' else nn.GELU)
+    ids = texts(*lengths)
+    a, b = ours(ids), theirs(ids)
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    weight = torch.randn_like(a)
+    (a * weight).sum().backward()
+    (b * weight).sum().backward()
+    grads = {k.replace('transformer.', ''): p.grad for k, p in theirs.named_parameters()}
+    for name, p in ours.named_parameters():
+        torch.testing.assert_close(p.grad, grads[name], rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_not_causal_equals_open_clip_with_padding_mask():
+    ours = tower(causal=False, norm_eps=1e-5, act='gelu')
+    theirs = peer(ours, no_causal_mask=True, use_pad_mask=True)
+    ids = texts(6, 13, 2)
+    torch.testing.assert_close(ours(ids), theirs(ids), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('causal', [True, False])
+def test_padding_and_company_change_nothing(causal):
+    model = tower(causal=causal).double()
+    ids = texts(3, 20, 9)
+    together = model(ids)
+    alone = torch.cat([model(ids[:1, :3]), model(ids[1:2]), model(ids[2:, :9])])
+    torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-10)
+    # whatever stands behind the end is not looked at
+    ids[0, 3:] = 17
+    torch.testing.assert_close(model(ids), together, rtol=1e-10, atol=1e-10)
+
+
+def test_causal_means_no_look_ahead():
+    ids = texts(5, 9)[:1].repeat(2, 1)
+    ids[1, 2] = 44
+
+    def feature_of_third_token(causal):
+        model, seen = tower(causal=causal), []
+        model.resblocks[-1].register_forward_hook(lambda *args: seen.append(args[2]))
+        model(ids)
+        return seen[0].view(2, 5, 32)[:, 1]  # the token before the changed one
+
+    a, b = feature_of_third_token(causal=True)
+    torch.testing.assert_close(a, b)
+    a, b = feature_of_third_token(causal=False)
+    assert (a - b).abs().max() > 1e-3
+
+
+def test_checkpointing_gives_the_same_gradients():
+    plain, saving = tower(), tower(with_cp=True)
+    ids = texts(4, 11)
+    for model in (plain, saving):
+        model(ids).square().sum().backward()
+    for (name, p), q in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, msg=name)
+
+
+def test_keys_are_those_of_the_public_code():
+    block = {f'attn.{k}' for k in ('in_proj_weight', 'in_proj_bias', 'out_proj.weight', 'out_proj.bias')}
+    block |= {f'{m}.{k}' for m in ('ln_1', 'ln_2', 'mlp.c_fc', 'mlp.c_proj') for k in ('weight', 'bias')}
+    expected = {f'resblocks.{n}.{k}' for n in range(3) for k in block}
+    expected |= {'token_embedding.weight', 'positional_embedding', 'ln_final.weight', 'ln_final.bias'}
+    assert set(tower().state_dict()) == expected
+
+
+@pytest.mark.parametrize(('arch', 'millions'), [('base', 63.2), ('large', 201.8), ('huge', 252.2)])
+def test_parameter_counts(arch, millions):
+    with torch.device('meta'):
+        model = CLIPTextTower(arch)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def test_bf16_autocast_keeps_the_feature():
+    model = tower()
+    ids = texts(4, 11, 7)
+    exact = model(ids)
+    with torch.autocast('cpu', torch.bfloat16):
+        rounded = model(ids)
+    assert (exact - rounded).norm() < 0.03 * exact.norm()
+
+
+def test_built_from_configs():
+    tokenizer = TASK_UTILS.build({'type': 'CLIPTokenizer', 'context_length': 20, 'vocab_size': VOCAB})
+    model = MODELS.build({'type': 'CLIPTextTower', 'arch': 'micro', 'context_length': 20, 'vocab_size': VOCAB})
+    assert isinstance(tokenizer, CLIPTokenizer)
+    assert model(tokenizer(['one', 'two words'])).shape == (2, 64)
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="no text tower named 'tiny'; use one of micro, base"):
+        CLIPTextTower('tiny')
+    with pytest.raises(ValueError, match='num_heads must divide embed_dims'):
+        CLIPTextTower({'embed_dims': 30, 'num_layers': 1, 'num_heads': 4})
+    with pytest.raises(ValueError, match="no activation named 'relu'"):
+        CLIPTextTower('micro', act='relu')
+    with pytest.raises(ValueError, match=r'shape \(2, 21\); give \(texts, tokens\)'):
+        tower()(torch.ones(2, 21, dtype=torch.long))
+    with pytest.raises(ValueError, match='at least one text'):
+        tower()(torch.ones(0, 20, dtype=torch.long))
