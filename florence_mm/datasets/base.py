@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import BaseDataset
 
+from ..registry import TRANSFORMS
 from ..utils.progress import ProgressLog
 from ..utils.prompts import get_class_names
 from ..utils.text import normalize_text
@@ -163,7 +164,8 @@ class ImageTextDataset(BaseDataset):
             data_root=data_root,
             data_prefix=data_prefix,
             indices=indices,
-            pipeline=list(pipeline),
+            # built here: the registry that mmengine takes would know our transforms in our scope alone
+            pipeline=[TRANSFORMS.build(step) if isinstance(step, Mapping) else step for step in pipeline],
             test_mode=test_mode,
             lazy_init=lazy_init,
         )

@@ -126,7 +126,8 @@ def _to_rgb(img: np.ndarray, background: np.ndarray | None) -> np.ndarray:
 
 def _upright(img: np.ndarray, data: bytes) -> np.ndarray:
     # parsing the header again costs more than decoding a small PNG, so look for EXIF first (PNG, WebP, TIFF)
-    if not (any(mark in data for mark in _EXIF_MARKS) or data[:4] in (b'II*\0', b'MM\0*')):
+    tiff = data[:4] in (b'II*\0', b'MM\0*')
+    if not (tiff or any(mark in data for mark in _EXIF_MARKS)):
         return img
     try:
         with Image.open(BytesIO(data)) as header:
@@ -134,6 +135,9 @@ def _upright(img: np.ndarray, data: bytes) -> np.ndarray:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         # a format that PIL does not know, or broken EXIF: the pixels are fine, so take them as they are
         return img
+    if tiff and orientation != 1:
+        # libtiff turns some of these and not others
+        raise ValueError(f'is a TIFF stored turned (orientation {orientation})')
     # EXIF 2.32, section 4.6.4: where the 0th row and the 0th column are seen
     if orientation in (5, 6, 7, 8):
         img = img.transpose(1, 0, 2)

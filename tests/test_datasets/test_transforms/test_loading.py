@@ -1,0 +1,151 @@
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from florence_mm.datasets import DataError
+from florence_mm.datasets.transforms import LoadImage
+from florence_mm.datasets.transforms.loading import decode_image, is_cut_off
+
+WHITE = np.array([255, 255, 255], dtype=np.float32)
+
+
+@pytest.fixture(scope='module')
+def picture():
+    """A smooth (40, 56, 3) image whose four corners differ."""
+    noise = np.random.default_rng(0).random((40, 56, 3)).astype(np.float32)
+    return (cv2.GaussianBlur(noise, (9, 9), 3) * 255).astype(np.uint8)
+
+
+def encode(picture, mode, form, **kwargs):
+    buffer = io.BytesIO()
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture).convert(mode)
+    image.save(buffer, form, **kwargs)
+    return buffer.getvalue()
+
+
+FORMATS = [
+    ('RGB', 'JPEG', {}),
+    ('RGB', 'JPEG', {'progressive': True}),
+    ('L', 'JPEG', {}),
+    ('CMYK', 'JPEG', {}),
+    ('RGB', 'PNG', {}),
+    ('L', 'PNG', {}),
+    ('P', 'PNG', {}),
+    ('1', 'PNG', {}),
+    ('RGB', 'WEBP', {}),
+    ('RGB', 'BMP', {}),
+    ('RGB', 'TIFF', {}),
+    ('RGB', 'GIF', {}),
+    ('RGB', 'PPM', {}),
+]
+
+
+@pytest.mark.parametrize(('mode', 'form', 'kwargs'), FORMATS)
+def test_equals_pil(picture, mode, form, kwargs):
+    data = encode(picture, mode, form, **kwargs)
+    ours = decode_image(data, WHITE)
+    theirs = np.asarray(Image.open(io.BytesIO(data)).convert('RGB'))
+    assert ours.dtype == np.uint8
+    # CMYK is converted with other rounding
+    np.testing.assert_allclose(ours.astype(int), theirs, atol=1 if mode == 'CMYK' else 0)
+
+
+@pytest.mark.parametrize(('form', 'mode'), [('PNG', 'RGBA'), ('PNG', 'LA'), ('WEBP', 'RGBA')])
+def test_transparency_shows_the_background(picture, form, mode):
+    image = Image.fromarray(picture).convert(mode)
+    alpha = np.tile(np.linspace(0, 255, 56).astype(np.uint8), (40, 1))
+    image.putalpha(Image.fromarray(alpha))
+    data = encode(image, mode, form, **({'lossless': True, 'exact': True} if form == 'WEBP' else {}))
+    bare = np.asarray(image.convert('RGB'))
+    np.testing.assert_array_equal(decode_image(data, None), bare)
+    for background in ((255, 255, 255), (10, 200, 0)):
+        expected = bare * (alpha[..., None] / 255) + np.array(background) * (1 - alpha[..., None] / 255)
+        np.testing.assert_allclose(decode_image(data, np.array(background, np.float32)), expected, atol=0.51)
+
+
+def test_palette_with_transparent_colour():
+    image = Image.new('P', (2, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putpixel((1, 0), 1)
+    data = encode(image, 'P', 'PNG', transparency=0)
+    np.testing.assert_array_equal(decode_image(data, WHITE), [[[255, 255, 255], [40, 50, 60]]])
+
+
+def test_16_bits_are_scaled():
+    values = np.array([[0, 128, 129, 257, 32768, 65535]], dtype=np.uint16)
+    data = cv2.imencode('.png', values)[1].tobytes()
+    # v / 257, rounded
+    np.testing.assert_array_equal(decode_image(data)[0, :, 0], [0, 0, 1, 1, 128, 255])
+    colour = np.zeros((1, 2, 3), dtype=np.uint16)
+    colour[0, 0] = [257 * 1, 257 * 2, 257 * 3]  # BGR
+    np.testing.assert_array_equal(decode_image(cv2.imencode('.png', colour)[1].tobytes())[0, 0], [3, 2, 1])
+    with pytest.raises(ValueError, match='has values of type float32'):
+        decode_image(cv2.imencode('.tiff', np.zeros((2, 2), dtype=np.float32))[1].tobytes())
+
+
+@pytest.mark.parametrize('form', ['JPEG', 'PNG', 'WEBP', 'TIFF'])
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_orientation(picture, form, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    kwargs = {'lossless': True} if form == 'WEBP' else {}
+    data = encode(picture, 'RGB', form, exif=exif, **kwargs)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert('RGB'))
+    assert upright.shape == ((56, 40, 3) if orientation > 4 else (40, 56, 3))
+    if form == 'TIFF' and orientation > 1:
+        with pytest.raises(ValueError, match=f'is a TIFF stored turned .orientation {orientation}.'):
+            decode_image(data)
+    else:
+        np.testing.assert_array_equal(decode_image(data), upright)
+
+
+@pytest.mark.parametrize(('mode', 'form', 'kwargs'), FORMATS)
+@pytest.mark.parametrize('part', [0.02, 0.3, 0.9, 0.99])
+def test_cut_off(picture, mode, form, kwargs, part):
+    data = encode(picture, mode, form, **kwargs)
+    with pytest.raises(ValueError, match='is cut off|is not an image|cannot be decoded'):
+        decode_image(data[: int(len(data) * part)])
+
+
+def test_end_mark_of_an_embedded_thumbnail_is_not_the_end(picture):
+    small = encode(picture, 'RGB', 'JPEG')
+    segment = b'\xff\xe1' + (len(small) + 2).to_bytes(2, 'big') + small
+    data = small[:2] + segment + small[2:]
+    assert not is_cut_off(data)
+    assert is_cut_off(data[:-2])
+    assert is_cut_off(data[: len(segment)])
+    # what follows the end does not count
+    assert not is_cut_off(data + b'junk')
+
+
+def test_load_image(tmp_path, picture):
+    path = tmp_path / 'a.jpg'
+    path.write_bytes(encode(picture, 'RGB', 'JPEG'))
+    results = LoadImage()({'img_path': str(path)})
+    assert results['img'].shape == (40, 56, 3)
+    assert results['img_shape'] == results['ori_shape'] == (40, 56)
+    for content, message in (
+        (None, r'cannot be read \(No such file or directory\)'),
+        (b'', 'is an empty file'),
+        (b'<html>', 'is not an image, or is damaged'),
+        (b'\xff\xd8\xff', 'is cut off'),
+    ):
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(DataError, match=f'^list, line 7: the image .*a.jpg {message}.*; .* remove it$'):
+            LoadImage()({'img_path': str(path), 'source': 'list, line 7'})
+    with pytest.raises(DataError, match='cannot be read'):
+        LoadImage()({'img_path': str(tmp_path)})
+    with pytest.raises(ValueError, match='must be three numbers'):
+        LoadImage(background=(1, 2))
+
+
+def test_damaged_png_is_found(picture):
+    data = bytearray(encode(picture, 'RGB', 'PNG'))
+    data[len(data) // 2] ^= 255
+    with pytest.raises(ValueError, match='is not an image, or is damaged'):
+        decode_image(bytes(data))
