@@ -1,8 +1,8 @@
-"""Linear layers that end in a residual stream, with their short cut where nothing needs a gradient.
+"""An MLP that ends in a residual stream, with a short cut where nothing needs a gradient.
 
 Fresh memory is the cost a CPU feels most beside the matrix products themselves: every new page is a trip through the
-operating system. Without gradients the product is therefore added to the stream in place, and the hidden layer of an
-MLP is worked off in pieces that stay in the cache.
+operating system. Without gradients the result is therefore added to the stream in place, and the hidden layer is worked
+off in pieces that stay in the cache.
 
 Shapes: ``x`` and ``stream`` are ``(..., C)``.
 """
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 _HIDDEN_ELEMENTS = 600_000  # of an MLP's hidden layer at a time: 2.4 MB in float32
 
 
-def in_place(*tensors: Tensor) -> bool:
-    """Whether plain CPU arithmetic without gradients is going on, so that a sum may be written over its first term."""
+def without_autograd(*tensors: Tensor) -> bool:
+    """Whether plain CPU arithmetic without gradients is going on, so that results may be written into given memory."""
     return (
         not torch.is_grad_enabled()
         and all(t.device.type == 'cpu' and t.dtype == tensors[0].dtype for t in tensors)
@@ -25,19 +25,9 @@ def in_place(*tensors: Tensor) -> bool:
     )
 
 
-def add_linear(stream: Tensor, x: Tensor, linear: nn.Linear) -> Tensor:
-    """``stream + linear(x)``; may overwrite ``stream``, so hand over one that nobody else reads."""
-    if not in_place(stream, x, linear.weight) or not stream.is_contiguous():
-        return stream + linear(x)
-    if linear.bias is not None:
-        stream.add_(linear.bias)
-    stream.view(-1, stream.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), linear.weight.t())
-    return stream
-
-
 def add_mlp(stream: Tensor, x: Tensor, fc1: nn.Linear, fc2: nn.Linear) -> Tensor:
     """``stream + fc2(gelu(fc1(x)))``; may overwrite ``stream``, so hand over one that nobody else reads."""
-    if not in_place(stream, x, fc1.weight) or not stream.is_contiguous():
+    if not without_autograd(stream, x, fc1.weight) or not stream.is_contiguous():
         return stream + fc2(F.gelu(fc1(x)))
     rows, out = x.reshape(-1, x.shape[-1]), stream.view(-1, stream.shape[-1])
     out.add_(fc2.bias)

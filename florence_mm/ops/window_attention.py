@@ -2,33 +2,28 @@
 
 Shapes: ``B`` batch, ``W`` windows a map, ``N`` tokens a window, ``h`` heads, ``d`` channels a head, ``C = h d``.
 
-Scores get one additive tensor: relative position bias and shift mask together. Which kernel is used depends on
-whether that tensor learns. PyTorch's fused CPU attention gives no gradient to it and would fall back to a slow
-path without a word, so on the CPU a learning bias takes explicit matrix products, everything else the fused kernel.
+Which kernel is used depends on the device and on whether the bias learns. PyTorch's fused CPU attention gives no
+gradient to a bias and would fall back to a slow path without a word, so there a learning bias takes
+:class:`LearningBiasAttention`, everything else the fused kernel.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from .windows import WindowPlan
-
-
-def attention_bias(bias: Tensor, plan: WindowPlan) -> Tensor:
-    """Position bias ``(h, N, N)`` and the plan's mask as one ``(W, h, N, N)``, or ``(1, h, N, N)`` without shift."""
-    if plan.mask is None:
-        return bias.unsqueeze(0)
-    return bias + plan.mask.to(bias.dtype).unsqueeze(1)  # (h, N, N) + (W, 1, N, N)
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 
-def window_attention(qkv: Tensor, bias: Tensor, num_heads: int, dropout_p: float = 0.0) -> Tensor:
+def window_attention(
+    qkv: Tensor, bias: Tensor, num_heads: int, mask: Tensor | None = None, dropout_p: float = 0.0
+) -> Tensor:
     """Attention of each window's tokens to one another.
 
     Args:
-        qkv: ``(B, W * N, 3 C)`` in window order (:func:`~florence_mm.ops.windows.to_windows`), channels as in
+        qkv: ``(B, W * N, 3 C)`` in window order (:func:`~florence_mm.ops.windows.to_windows`), channels as
             ``[q, k, v]`` times ``[h, d]``. Scores are scaled by ``d ** -0.5``.
-        bias: ``(W, h, N, N)`` or ``(1, h, N, N)``, added to the scaled scores.
+        bias: ``(h, N, N)``, or ``(W, h, N, N)`` where it differs between windows; added to the scaled scores.
         num_heads: ``h``.
+        mask: ``(W, N, N)``, added as well; needs no gradient.
         dropout_p: probability that a weight is dropped; 0 outside training.
 
     Returns:
@@ -39,62 +34,111 @@ def window_attention(qkv: Tensor, bias: Tensor, num_heads: int, dropout_p: float
     """
     batch, slots, channels = qkv.shape
     tokens = bias.shape[-1]
-    if bias.shape[1:] != (num_heads, tokens, tokens) or slots % tokens or channels % (3 * num_heads):
+    windows = slots // tokens
+    if (
+        slots % tokens
+        or channels % (3 * num_heads)
+        or bias.shape not in ((num_heads, tokens, tokens), (windows, num_heads, tokens, tokens))
+        or (mask is not None and mask.shape != (windows, tokens, tokens))
+    ):
         raise ValueError(
-            f'qkv {tuple(qkv.shape)}, bias {tuple(bias.shape)} and {num_heads} heads do not fit: expected qkv '
-            f'(B, W * N, 3 C) and bias (W or 1, heads, N, N) with C divisible by the heads'
+            f'qkv {tuple(qkv.shape)}, bias {tuple(bias.shape)}, mask {None if mask is None else tuple(mask.shape)} and '
+            f'{num_heads} heads do not fit: expected (B, W * N, 3 C), (h, N, N) or (W, h, N, N), and (W, N, N)'
         )
-    if bias.shape[0] not in (1, slots // tokens):
-        raise ValueError(f'bias is for {bias.shape[0]} windows, qkv has {slots // tokens}; give 1 or as many')
     bias = bias.to(qkv.dtype)
+    mask = None if mask is None else mask.to(qkv.dtype)
+    on_cpu = qkv.device.type == 'cpu'
+    if on_cpu and bias.ndim == 3 and bias.requires_grad and torch.is_grad_enabled():
+        qkv = qkv.view(batch, windows, tokens, channels)
+        return LearningBiasAttention.apply(qkv, bias, mask, num_heads, dropout_p).view(batch, slots, -1)
+    if mask is not None:
+        bias = bias + mask.unsqueeze(1)  # (h, N, N) or (W, h, N, N), + (W, 1, N, N)
     # (B, W, N, 3, h, d) -> three of (B, W, h, N, d)
-    q, k, v = qkv.view(batch, -1, tokens, 3, num_heads, channels // (3 * num_heads)).permute(3, 0, 1, 4, 2, 5)
-    if qkv.device.type == 'cpu':
-        learns = bias.requires_grad and torch.is_grad_enabled()
-        out = _explicit(q, k, v, bias, dropout_p) if learns else _fused_by_window(q, k, v, bias, dropout_p)
-    else:
-        out = _fused_by_head(q, k, v, bias, dropout_p)
-    return out.reshape(batch, slots, channels // 3)
+    q, k, v = qkv.view(batch, windows, tokens, 3, num_heads, -1).permute(3, 0, 1, 4, 2, 5)
+    out = (_fused_by_window if on_cpu else _fused_by_head)(q, k, v, bias, dropout_p)
+    return out.reshape(batch, slots, -1)
 
 
 def _fused_by_head(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout_p: float) -> Tensor:
-    """Windows folded into heads: the bias of a whole map is broadcast over the batch, never repeated."""
+    """Windows folded into heads: a bias that differs between windows is broadcast over the batch, never repeated."""
     batch, windows, heads, tokens, _ = q.shape
-    if bias.shape[0] == 1:
+    if bias.ndim == 3:
         q, k, v = (t.flatten(0, 1) for t in (q, k, v))  # (B * W, h, N, d)
     else:
         q, k, v = (t.flatten(1, 2) for t in (q, k, v))  # (B, W * h, N, d)
-        bias = bias.flatten(0, 1).unsqueeze(0)  # (1, W * h, N, N)
+        bias = bias.flatten(0, 1)  # (W * h, N, N)
     # memory-efficient kernels want rows that start at multiples of 16 bytes: pad the storage, not the view
     bias = F.pad(bias, (0, -tokens % 8))[..., :tokens]
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout_p)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.unsqueeze(0), dropout_p=dropout_p)
     return out.view(batch, windows, heads, tokens, -1).transpose(2, 3)  # (B, W, N, h, d)
 
 
 def _fused_by_window(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout_p: float) -> Tensor:
     """Windows as the batch: the CPU kernel reads q, k and v where they are and writes tokens in order, no copies."""
-    batch, windows, heads, tokens, dim = q.shape
-    if bias.shape[0] == 1 or batch == 1:
+    if bias.ndim == 3:
         q, k, v = (t.flatten(0, 1) for t in (q, k, v))  # (B * W, h, N, d)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout_p)
-        return out.transpose(1, 2).view(batch, windows, tokens, heads, dim)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.unsqueeze(0), dropout_p=dropout_p)
+        return out.transpose(1, 2)  # (B * W, N, h, d)
     # one image at a time, so that the bias of the windows need not be repeated for each image
     images = [
-        F.scaled_dot_product_attention(q[i], k[i], v[i], attn_mask=bias, dropout_p=dropout_p).transpose(1, 2)
-        for i in range(batch)
+        F.scaled_dot_product_attention(*qkv, attn_mask=bias, dropout_p=dropout_p) for qkv in zip(q, k, v, strict=True)
     ]
-    return torch.stack(images)  # (B, W, N, h, d)
+    return torch.stack([image.transpose(1, 2) for image in images])  # (B, W, N, h, d)
 
 
-def _explicit(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout_p: float) -> Tensor:
-    """Matrix products with a bias that learns."""
-    batch, windows, heads, tokens, dim = q.shape
-    q, k, v = (t.reshape(-1, tokens, dim) for t in (q, k, v))  # (B * W * h, N, d)
-    # beta=0 leaves the first argument out; the scale costs nothing inside the product
-    scores = torch.baddbmm(q.new_zeros(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=dim**-0.5)
-    scores = scores.view(batch, windows, heads, tokens, tokens) + bias
-    weights = scores.view(-1, tokens, tokens).softmax(-1).to(v.dtype)
-    if dropout_p:
-        weights = F.dropout(weights, dropout_p)
-    out = torch.bmm(weights, v)  # (B * W * h, N, d)
-    return out.view(batch, windows, heads, tokens, dim).transpose(2, 3)  # (B, W, N, h, d)
+class LearningBiasAttention(torch.autograd.Function):
+    """Explicit matrix products with a gradient for the bias.
+
+    Works head by head on views, so that q, k and v are read, and their gradients written, where they stand in the
+    projection's memory; one window-by-window score tensor serves all heads of the backward pass.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, qkv: Tensor, bias: Tensor, mask: Tensor | None, num_heads: int, dropout_p: float
+    ) -> Tensor:
+        """``(B, W, N, 3 C)``, ``(h, N, N)`` and ``(W, N, N)`` to ``(B, W, N, C)``."""
+        batch, windows, tokens, channels = qkv.shape
+        out = qkv.new_empty(batch * windows, tokens, channels // 3)
+        weights = qkv.new_empty(num_heads, batch, windows, tokens, tokens)
+        keep = torch.rand_like(weights).ge_(dropout_p).div_(1 - dropout_p) if dropout_p else None
+        for head, ((q, k, v), o) in enumerate(zip(_heads(qkv, 3, num_heads), _heads(out, 1, num_heads), strict=True)):
+            score = weights[head].flatten(0, 1)  # (B * W, N, N)
+            # beta=0 leaves the first argument out; the scale costs nothing inside the product
+            torch.baddbmm(score, q, k.transpose(1, 2), beta=0, alpha=q.shape[-1] ** -0.5, out=score)
+            weights[head].add_(bias[head] if mask is None else bias[head] + mask)
+            torch.softmax(score, -1, out=score)
+            torch.bmm(score if keep is None else score * keep[head].flatten(0, 1), v, out=o[0])
+        ctx.save_for_backward(qkv, weights, keep)
+        ctx.num_heads = num_heads
+        return out.view(batch, windows, tokens, -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of ``qkv`` and ``bias``."""
+        qkv, weights, keep = ctx.saved_tensors
+        grad = grad.contiguous()
+        grad_qkv = torch.empty_like(qkv)
+        grad_bias = weights.new_empty(weights.shape[0], *weights.shape[3:])
+        score = torch.empty_like(weights[0].flatten(0, 1))  # (B * W, N, N)
+        views = (_heads(t, n, ctx.num_heads) for t, n in ((qkv, 3), (grad_qkv, 3), (grad, 1)))
+        for head, ((q, k, v), (grad_q, grad_k, grad_v), (grad_o,)) in enumerate(zip(*views, strict=True)):
+            weight = weights[head].flatten(0, 1)
+            scale = q.shape[-1] ** -0.5
+            used = weight if keep is None else weight * keep[head].flatten(0, 1)
+            torch.bmm(used.transpose(1, 2), grad_o, out=grad_v)
+            torch.bmm(grad_o, v.transpose(1, 2), out=score)
+            if keep is not None:
+                score.mul_(keep[head].flatten(0, 1))
+            torch.ops.aten._softmax_backward_data.out(score, weight, -1, weight.dtype, grad_input=score)
+            torch.sum(score, 0, out=grad_bias[head])
+            torch.baddbmm(grad_q, score, k, beta=0, alpha=scale, out=grad_q)
+            torch.baddbmm(grad_k, score.transpose(1, 2), q, beta=0, alpha=scale, out=grad_k)
+        return grad_qkv, grad_bias, None, None, None
+
+
+def _heads(x: Tensor, parts: int, num_heads: int) -> list[tuple[Tensor, ...]]:
+    """Per head the ``parts`` views ``(B * W, N, d)`` of ``(..., N, parts * C)``."""
+    x = x.flatten(0, -3).unflatten(-1, (parts, num_heads, -1))  # (B * W, N, parts, h, d)
+    return [tuple(x[:, :, part, head] for part in range(parts)) for head in range(num_heads)]

@@ -15,7 +15,6 @@ import florence_mm  # noqa: F401  (mends the stack before the peers are imported
 from florence_mm.models.backbones import CoSwin
 from florence_mm.models.backbones.window_block import WindowAttention
 from florence_mm.models.checkpoints.formats import convert_state_dict
-from florence_mm.ops.residual import add_linear
 from florence_mm.ops.windows import window_plan
 
 
@@ -73,7 +72,7 @@ def _attention(batch: int, side: int, channels: int, heads: int, window: int, tr
     if not train:
 
         def infer() -> torch.Tensor:
-            return ours.proj(ours(x, window_plan(size, (window, window), (shift, shift))))
+            return ours(x, window_plan(size, (window, window), (shift, shift)))
 
         return Pair(_without_grad(infer), _without_grad(lambda: peer(x, size)))
 
@@ -87,7 +86,7 @@ def _attention(batch: int, side: int, channels: int, heads: int, window: int, tr
         return [out, leaf.grad, *(p.grad for _, p in sorted(module.named_parameters()))]
 
     def ours_step() -> list[torch.Tensor]:
-        return step(ours, lambda leaf: ours.proj(ours(leaf, window_plan(size, (window, window), (shift, shift)))))
+        return step(ours, lambda leaf: ours(leaf, window_plan(size, (window, window), (shift, shift))))
 
     return Pair(ours_step, lambda: step(peer, lambda leaf: peer(leaf, size)))
 

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from florence_mm.ops.relative_position import relative_position_bias
-from florence_mm.ops.residual import add_linear, add_mlp, in_place
-from florence_mm.ops.window_attention import attention_bias, window_attention
+from florence_mm.ops.residual import add_mlp, without_autograd
+from florence_mm.ops.window_attention import window_attention
 from florence_mm.ops.windows import WindowPlan, fit_window, from_windows, to_windows, window_plan
 
 _CACHED_ELEMENTS = 4_000_000  # largest bias kept between calls (16 MB in float32)
+_QKV_ELEMENTS = 1_000_000  # of queries, keys and values at a time in evaluation: 4 MB in float32
 _CACHED_SIZES = 2  # map sizes a block keeps its bias for
 
 
@@ -52,32 +53,44 @@ class WindowAttention(nn.Module):
         self._cache: OrderedDict[tuple, tuple] = OrderedDict()
 
     def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
-        """Attention before the output projection: ``(B, L, C)`` to ``(B, L, C)``."""
-        qkv = self.qkv(to_windows(x, plan))  # (B, W * N, 3 C)
-        dropout_p = self.attn_drop_rate if self.training else 0.0
-        out = window_attention(qkv, self.bias(plan, qkv.dtype), self.num_heads, dropout_p)
-        return from_windows(out, plan)
+        """``(B, L, C)`` to ``(B, L, C)``."""
+        step = max(1, _QKV_ELEMENTS // (x.shape[1] * self.qkv.out_features))
+        if len(x) <= step or not without_autograd(x, self.qkv.weight):
+            return self.proj(self._attend(x, plan))
+        out = x.new_empty(x.shape)
+        for part, target in zip(x.split(step), out.split(step), strict=True):
+            rows = self._attend(part, plan).flatten(0, 1)  # (b * L, C)
+            torch.addmm(self.proj.bias, rows, self.proj.weight.t(), out=target.flatten(0, 1))
+        return out
 
-    def bias(self, plan: WindowPlan, dtype: torch.dtype) -> Tensor:
-        """Position bias and mask of the plan, ``(W or 1, h, N, N)``; kept between calls in evaluation only."""
+    def _attend(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        """All but the output projection."""
+        x = self.qkv(to_windows(x, plan))  # (B, W * N, 3 C)
+        bias, mask = self._bias(plan, x.dtype)
+        x = window_attention(x, bias, self.num_heads, mask, self.attn_drop_rate if self.training else 0.0)
+        return from_windows(x, plan)  # (B, L, C)
+
+    def _bias(self, plan: WindowPlan, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """Position bias and mask; in evaluation their sum, which is kept between calls."""
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return self._make_bias(plan, dtype)
-        table = self.relative_position_bias_table
-        key = (plan.size, plan.window_size, plan.shift_size, dtype, table.device)
+            return self._position_bias(plan), plan.mask
+        key = (plan.size, plan.window_size, plan.shift_size, dtype, self.relative_position_bias_table.device)
         mark, bias = self._cache.get(key, (None, None))
         if mark is None or not self._is_current(mark):
-            bias = self._make_bias(plan, dtype)
+            bias = self._position_bias(plan)
+            if plan.mask is not None:
+                bias = bias + plan.mask.unsqueeze(1)  # (h, N, N) + (W, 1, N, N)
+            bias = bias.to(dtype)
             if bias.numel() <= _CACHED_ELEMENTS and type(bias) is Tensor:
                 self._cache[key] = (self._mark(), bias)
         if key in self._cache:
             self._cache.move_to_end(key)
         while len(self._cache) > _CACHED_SIZES:
             self._cache.popitem(last=False)
-        return bias
+        return bias, None
 
-    def _make_bias(self, plan: WindowPlan, dtype: torch.dtype) -> Tensor:
-        bias = relative_position_bias(self.relative_position_bias_table, plan.window_size, self.window_size)
-        return attention_bias(bias, plan).to(dtype)
+    def _position_bias(self, plan: WindowPlan) -> Tensor:
+        return relative_position_bias(self.relative_position_bias_table, plan.window_size, self.window_size)
 
     def _mark(self) -> Tensor | tuple[int, int]:
         """What tells a later call whether the table is still the same."""
@@ -183,11 +196,10 @@ class WindowBlock(nn.Module):
         if not self.pad_small_map:
             window, shift = fit_window(size, window, shift)
         plan = window_plan(size, window, shift, x.device)
-        out = self.attn(self.norm1(x), plan)
+        branch = self.attn(self.norm1(x), plan)
         if self.gamma is None and not self.training:
-            # a copy first: the sums may be written over it, never over what the caller handed in
-            x = add_linear(x.clone() if in_place(x) else x, out, self.attn.proj)
+            x = branch.add_(x)
             return add_mlp(x, self.norm2(x), self.mlp.fc1, self.mlp.fc2)
         scale = 1 if self.gamma is None else self.gamma
-        x = x + self.drop_path(scale * self.attn.proj(out))
+        x = x + self.drop_path(scale * branch)
         return x + self.drop_path(scale * self.mlp(self.norm2(x)))
