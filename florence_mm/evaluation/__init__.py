@@ -1,3 +1,6 @@
 """Metrics and evaluation protocols."""
 
-from . import metrics
+from . import functional, metrics
+from .metrics import ImageTextRecall, ZeroShotAccuracy
+
+__all__ = ['ImageTextRecall', 'ZeroShotAccuracy', 'functional', 'metrics']

@@ -1,0 +1,6 @@
+"""Scores as functions of tensors."""
+
+from .retrieval import image_text_recall, retrieval_ranks
+from .zero_shot import per_class_accuracy, target_ranks, topk_accuracy
+
+__all__ = ['image_text_recall', 'per_class_accuracy', 'retrieval_ranks', 'target_ranks', 'topk_accuracy']

@@ -1,0 +1,61 @@
+"""Accuracy of zero-shot classification.
+
+Shape legend: ``N`` images, ``K`` classes.
+"""
+
+import torch
+from torch import Tensor
+
+# the rank of what cannot be ranked: beyond every k
+NEVER = torch.iinfo(torch.int64).max
+
+
+def target_ranks(scores: Tensor, labels: Tensor) -> Tensor:
+    """How many classes come before the right one, 0 where the prediction is right.
+
+    Equal scores are ordered by class index, as ``argmax`` does. Where any score is NaN the rank is :data:`NEVER`,
+    which no top-k counts.
+
+    Args:
+        scores (Tensor): ``(N, K)``, higher is better.
+        labels (Tensor): ``(N,)`` int64, from 0 to K - 1.
+
+    Returns:
+        Tensor: ``(N,)`` int64.
+
+    Raises:
+        ValueError: shapes do not fit or a label is outside the classes.
+    """
+    if scores.ndim != 2 or labels.shape != scores.shape[:1]:
+        raise ValueError(
+            f'scores of shape {tuple(scores.shape)} and labels of shape {tuple(labels.shape)} must be (N, K) and (N,)'
+        )
+    num_classes = scores.shape[1]
+    if labels.numel() and (int(labels.min()) < 0 or int(labels.max()) >= num_classes):
+        raise ValueError(f'labels from {int(labels.min())} to {int(labels.max())} must be within {num_classes} classes')
+    target = scores.gather(1, labels[:, None])  # (N, 1)
+    earlier = torch.arange(num_classes, device=scores.device) < labels[:, None]  # (N, K)
+    ranks = ((scores > target) | (scores == target) & earlier).sum(1)
+    return torch.where(scores.isnan().any(1), NEVER, ranks)
+
+
+def topk_accuracy(ranks: Tensor, k: int) -> float:
+    """Fraction of ``ranks`` ``(N,)`` below ``k``; NaN for no images."""
+    return (ranks < k).double().mean().item()
+
+
+def per_class_accuracy(ranks: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Top-1 accuracy within each class.
+
+    Args:
+        ranks (Tensor): ``(N,)`` of :func:`target_ranks`.
+        labels (Tensor): ``(N,)`` int64.
+        num_classes (int): K.
+
+    Returns:
+        tuple[Tensor, Tensor]: ``(K,)`` float64 accuracy, NaN for a class without images, and ``(K,)`` int64
+        number of images.
+    """
+    counts = torch.bincount(labels, minlength=num_classes)
+    right = torch.bincount(labels[ranks == 0], minlength=num_classes)
+    return right.double() / counts, counts

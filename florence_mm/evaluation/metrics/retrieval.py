@@ -1,0 +1,78 @@
+"""Image-text retrieval recall."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.evaluator import BaseMetric
+
+from ...registry import METRICS
+from ..functional import image_text_recall
+
+
+@METRICS.register_module()
+class ImageTextRecall(BaseMetric):
+    """R@k from image to text and from text to image, with several captions an image; from 0 to 1.
+
+    Reads ``image_feat`` ``(D,)``, ``text_feat`` ``(n_texts, D)`` and ``texts`` of each sample. Results:
+    ``retrieval/i2t_R@1`` and so on, and ``retrieval/num_skipped`` where the data set left images out. A wrong
+    item with the score of the right one comes before it. Captions stay in memory as fp32 features: 2 KB each
+    for 512 channels.
+
+    Args:
+        topk (Sequence[int]): The k.
+        merge_equal_texts (bool): Captions that are equal after normalisation are one item, right for every
+            image that has it, and one query. False is the published COCO and Flickr30K protocol, where a
+            caption is right for its own image alone.
+        max_elements (int): Similarities held at once.
+        collect_device, prefix, collect_dir: see :class:`mmengine.evaluator.BaseMetric`.
+    """
+
+    default_prefix = 'retrieval'
+
+    def __init__(
+        self,
+        topk: Sequence[int] = (1, 5, 10),
+        merge_equal_texts: bool = True,
+        max_elements: int = 1 << 24,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        self.topk = tuple(topk)
+        if not self.topk or min(self.topk) < 1:
+            raise ValueError(f'topk={topk!r} of ImageTextRecall must be positive numbers')
+        self.merge_equal_texts = merge_equal_texts
+        self.max_elements = max_elements
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep the features and captions of each sample."""
+        for sample in data_samples:
+            for key in ('image_feat', 'text_feat', 'texts'):
+                if key not in sample:
+                    raise ValueError(
+                        f'{sample.get("source", "a sample")} has no `{key}`, which ImageTextRecall needs; evaluate a '
+                        'two-tower model on rows with captions, with the data set in test mode'
+                    )
+            texts, features = list(sample['texts']), sample['text_feat']
+            if len(texts) != len(features):
+                raise ValueError(
+                    f'{sample.get("source", "a sample")} has {len(texts)} captions and {len(features)} features'
+                )
+            self.results.append((sample['image_feat'].float().cpu(), features.float().cpu(), texts))
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """The scores of all samples."""
+        images, features, texts = zip(*results, strict=True)
+        metrics = image_text_recall(
+            torch.stack(images),  # (N, D)
+            torch.cat(features),  # (M, D)
+            owners=[i for i, captions in enumerate(texts) for _ in captions],
+            texts=[text for captions in texts for text in captions] if self.merge_equal_texts else None,
+            topk=self.topk,
+            max_elements=self.max_elements,
+        )
+        if (self.dataset_meta or {}).get('num_skipped'):
+            metrics['num_skipped'] = self.dataset_meta['num_skipped']
+        return metrics
