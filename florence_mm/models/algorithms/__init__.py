@@ -1,1 +1,6 @@
 """Pretraining algorithms."""
+
+from .preprocessor import ImageTextDataPreprocessor
+from .unicl import UniCL
+
+__all__ = ['ImageTextDataPreprocessor', 'UniCL']

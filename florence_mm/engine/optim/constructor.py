@@ -1,0 +1,162 @@
+"""Which parameters decay, and how fast each part learns."""
+
+import difflib
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from florence_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
+
+#: Names, whole between dots, of parameters or modules that do not decay whatever their shape.
+NO_DECAY = (
+    'relative_position_bias_table',
+    'absolute_pos_embed',
+    'pos_embed',
+    'positional_embedding',
+    'token_embedding',
+    'cls_token',
+    'logit_scale',
+)
+_OPTIONS = ('no_decay', 'decay_vectors', 'lr_mult', 'decay_mult')
+
+
+def parameter_groups(
+    model: nn.Module,
+    lr: float,
+    weight_decay: float,
+    no_decay: Sequence[str] = NO_DECAY,
+    decay_vectors: bool = False,
+    lr_mult: dict[str, float] | None = None,
+    decay_mult: dict[str, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Trainable parameters by learning rate and weight decay.
+
+    A parameter does not decay if it has at most one axis (biases, norms, layer scales, the temperature), if it is
+    of an ``nn.Embedding``, if a part of its name is in ``no_decay``, or if a module's ``no_weight_decay()`` names
+    it. This is the intent of the public UniCL and MedImageInsight code, of which the former's skip list misses
+    its own names.
+
+    Args:
+        model: without a distributed wrapper.
+        lr: of parameters without a factor.
+        weight_decay: likewise.
+        no_decay: parts of names, whole between dots.
+        decay_vectors: let parameters of at most one axis decay too.
+        lr_mult: factors of the learning rate by the beginning of the name, e.g. ``{'image_encoder': 0.1}``; the
+            longest that fits counts.
+        decay_mult: factors of the weight decay, likewise.
+
+    Returns:
+        One dict a group with ``params``, ``lr``, ``weight_decay`` and ``names``, in the order of the model.
+
+    Raises:
+        ValueError: a beginning of a name in ``lr_mult`` or ``decay_mult`` that no parameter has.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    lr_mult, decay_mult = lr_mult or {}, decay_mult or {}
+    for option, factors in (('lr_mult', lr_mult), ('decay_mult', decay_mult)):
+        for prefix in factors:
+            _check_prefix(prefix, names, f'paramwise_cfg.{option}')
+    exempt = _exempt_by_module(model)
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decays = (
+            name not in exempt and not set(name.split('.')) & set(no_decay) and (decay_vectors or parameter.ndim > 1)
+        )
+        settings = (
+            lr * _longest_match(lr_mult, name),
+            weight_decay * _longest_match(decay_mult, name) if decays else 0.0,
+        )
+        group = groups.setdefault(settings, {'params': [], 'lr': settings[0], 'weight_decay': settings[1], 'names': []})
+        group['params'].append(parameter)
+        group['names'].append(name)
+    return list(groups.values())
+
+
+def _exempt_by_module(model: nn.Module) -> set[str]:
+    """Names of embeddings and of what modules themselves say does not decay."""
+    exempt = set()
+    for prefix, module in model.named_modules():
+        own: Iterable[str] = ()
+        if isinstance(module, nn.Embedding):
+            own = ('weight',)
+        elif callable(getattr(module, 'no_weight_decay', None)):
+            own = module.no_weight_decay()
+        exempt.update(f'{prefix}.{name}' if prefix else name for name in own)
+    return exempt
+
+
+def _starts(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + '.')
+
+
+def _longest_match(factors: dict[str, float], name: str) -> float:
+    return factors[max(fits, key=len)] if (fits := [p for p in factors if _starts(name, p)]) else 1.0
+
+
+def _check_prefix(prefix: str, names: list[str], option: str) -> None:
+    if any(_starts(name, prefix) for name in names):
+        return
+    depth = prefix.count('.') + 1
+    known = {'.'.join(name.split('.')[:depth]) for name in names}
+    near = difflib.get_close_matches(prefix, known, n=1)
+    hint = f'; did you mean {near[0]!r}?' if near else f'; names begin with {", ".join(sorted(known)[:8])}'
+    raise ValueError(f'{option} names {prefix!r}, with which no parameter begins{hint}')
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class NoDecayOptimWrapperConstructor:
+    """Optimizer wrapper over :func:`parameter_groups`; few groups, so that fused optimizers stay fast.
+
+    Config::
+
+        optim_wrapper = dict(
+            constructor='florence_mm.NoDecayOptimWrapperConstructor',
+            optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.1),
+            paramwise_cfg=dict(lr_mult={'image_encoder': 0.1}),
+        )
+
+    Args:
+        optim_wrapper_cfg: config of the wrapper, with ``optimizer``.
+        paramwise_cfg: options of :func:`parameter_groups`: ``no_decay``, ``decay_vectors``, ``lr_mult``,
+            ``decay_mult``.
+
+    Raises:
+        ValueError: no optimizer or learning rate, or an unknown option.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
+        self.wrapper_cfg = dict(optim_wrapper_cfg)
+        self.optimizer_cfg = dict(self.wrapper_cfg.pop('optimizer', None) or {})
+        self.options = dict(paramwise_cfg or {})
+        if 'type' not in self.optimizer_cfg or 'lr' not in self.optimizer_cfg:
+            raise ValueError('optim_wrapper.optimizer must be a dict with type and lr')
+        for key in self.options:
+            if key not in _OPTIONS:
+                near = difflib.get_close_matches(key, _OPTIONS, n=1)
+                hint = f'; did you mean {near[0]!r}?' if near else f'; known are {", ".join(_OPTIONS)}'
+                raise ValueError(f'paramwise_cfg has an unknown key {key!r}{hint}')
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build for a model, wrapped for distribution or not."""
+        model = getattr(model, 'module', model)
+        cfg = self.optimizer_cfg
+        groups = parameter_groups(model, cfg['lr'], cfg.get('weight_decay', 0.0), **self.options)
+        if not groups:
+            raise ValueError('the model has no parameter that requires a gradient; nothing is left to train')
+        for group in groups:
+            names = group.pop('names')
+            print_log(
+                f'{len(names)} parameters ({sum(p.numel() for p in group["params"]):,} numbers) with '
+                f'lr {group["lr"]:g} and weight decay {group["weight_decay"]:g}: {names[0]}, ...',
+                'current',
+                logging.INFO,
+            )
+        optimizer = OPTIMIZERS.build({**cfg, 'params': groups})
+        return OPTIM_WRAPPERS.build({'type': 'OptimWrapper', **self.wrapper_cfg}, default_args={'optimizer': optimizer})

@@ -1,0 +1,69 @@
+"""Text features of a set of classes, computed once for the weights they depend on.
+
+Shape legend: ``K`` classes, ``P`` templates, ``D`` channels.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from florence_mm.utils.prompts import fill_template, get_class_names, get_templates
+
+
+class ClassFeatures:
+    """Features of classes with prompt ensembling, and their cache.
+
+    As in the public UniCL code (``UniCL/model/model.py``): a class's feature is the mean of the normalised
+    features of its templates, normalised again.
+
+    Args:
+        names: class names, or the name of a data set that ``florence_mm.utils.prompts`` knows.
+        templates: strings with one ``{}``, or ``'imagenet'``, ``'simple'``, ``'none'``.
+        texts_at_once: texts that are encoded together, whole classes at a time.
+
+    Raises:
+        ValueError: no names, a name twice, or templates that do not fit.
+    """
+
+    def __init__(
+        self, names: str | Sequence[str], templates: str | Sequence[str] = 'imagenet', texts_at_once: int = 512
+    ) -> None:
+        self.names = get_class_names(names) if isinstance(names, str) else list(names)
+        self.templates = get_templates(templates)
+        self.texts_at_once = texts_at_once
+        self._features: Tensor | None = None
+        self._version: tuple = ()
+        if not self.names:
+            raise ValueError('no class names were given; zero-shot prediction needs at least one')
+        twice = [name for name in dict.fromkeys(self.names) if self.names.count(name) > 1]
+        if twice:
+            raise ValueError(f'class names {twice[:5]} occur more than once; give each class a name of its own')
+
+    def drop(self) -> None:
+        """Forget the features."""
+        self._features = None
+
+    @torch.no_grad()
+    def get(self, encode: Callable[[list[str]], Tensor], parameters: Iterable[Tensor]) -> Tensor:
+        """The features, from the cache if none of ``parameters`` changed.
+
+        Args:
+            encode: ``list of n texts -> (n, D)``, L2-normalised.
+            parameters: what ``encode`` depends on; a write in place raises a tensor's version.
+
+        Returns:
+            ``(K, D)``, L2-normalised.
+        """
+        version = tuple((id(p), p._version, p.device, p.dtype) for p in parameters)
+        if self._features is None or version != self._version:
+            step = max(1, self.texts_at_once // len(self.templates))
+            parts = [self._encode(encode, self.names[i : i + step]) for i in range(0, len(self.names), step)]
+            self._features, self._version = torch.cat(parts), version
+        return self._features
+
+    def _encode(self, encode: Callable[[list[str]], Tensor], names: list[str]) -> Tensor:
+        texts = [fill_template(template, name) for name in names for template in self.templates]
+        features = encode(texts).unflatten(0, (len(names), -1))  # (K, P, D)
+        return F.normalize(features.mean(1), dim=-1)

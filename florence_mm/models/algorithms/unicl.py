@@ -1,0 +1,237 @@
+"""UniCL, the pretraining of Florence (arXiv 2111.11432, sections 2.2 and 2.3).
+
+Two towers, two linear projections, one temperature. Pairs whose untemplated texts are equal share a label and are
+each other's positives, which makes captions and class names one kind of data. Parameter names are those of the
+public UniCL release (``UniCL/model/model.py``).
+
+Shape legend: ``B`` pairs, ``C`` width of a tower, ``D`` embedding width, ``K`` classes.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from florence_mm.ops.contrastive import unified_contrastive_loss
+from florence_mm.registry import MODELS, TASK_UTILS
+
+from .class_features import ClassFeatures
+
+
+@MODELS.register_module()
+class UniCL(BaseModel):
+    """Unified contrastive learning in image-text-label space.
+
+    Args:
+        image_encoder: backbone (or its config) that returns a tuple of maps, of which the last, ``(B, C, H, W)``,
+            is averaged over its places. ``num_features`` of the backbone is C.
+        text_encoder: tower (or its config) from token ids ``(B, T)`` to ``(B, C)``; ``embed_dims`` is C.
+        tokenizer: texts to token ids (or its config).
+        embed_dims: D.
+        logit_scale_init: start of the logarithm of the temperature factor: 1 in the public UniCL code,
+            ``ln(1 / 0.07) = 2.659`` in CLIP.
+        max_logit_scale: the factor itself is held at or below this in training, 100 as in CLIP; None sets no limit,
+            as in the public UniCL code.
+        classes: class names for prediction, or the name of a data set ('imagenet1k', 'digits'); can be set later
+            with :meth:`set_classes`.
+        templates: prompt templates of the classes, see :func:`florence_mm.utils.prompts.get_templates`.
+        micro_batch: gradient cache (section 2.7): the towers keep activations of this many pairs at a time and
+            compute the others again in the backward pass, with the same random numbers. The loss is over all pairs
+            and the gradient the same. None keeps all activations.
+        data_preprocessor: see mmengine; by default :class:`ImageTextDataPreprocessor`.
+        init_cfg: see mmengine.
+
+    Raises:
+        ValueError: the tokenizer has more ids, or longer texts, than the text tower.
+    """
+
+    def __init__(
+        self,
+        image_encoder: dict | nn.Module,
+        text_encoder: dict | nn.Module,
+        tokenizer: dict | Callable[[list[str]], Tensor],
+        embed_dims: int = 512,
+        logit_scale_init: float = 1.0,
+        max_logit_scale: float | None = 100.0,
+        classes: str | Sequence[str] | None = None,
+        templates: str | Sequence[str] = 'imagenet',
+        micro_batch: int | None = None,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        if not isinstance(data_preprocessor, nn.Module):
+            # built here: mmengine would look the name up in the default scope
+            data_preprocessor = MODELS.build({'type': 'ImageTextDataPreprocessor'} | (data_preprocessor or {}))
+        super().__init__(data_preprocessor, init_cfg)
+        self.image_encoder = MODELS.build(image_encoder) if isinstance(image_encoder, dict) else image_encoder
+        self.text_encoder = MODELS.build(text_encoder) if isinstance(text_encoder, dict) else text_encoder
+        self.tokenizer = TASK_UTILS.build(tokenizer) if isinstance(tokenizer, dict) else tokenizer
+        for name in ('vocab_size', 'context_length'):
+            have, need = (getattr(part, name, None) for part in (self.text_encoder, self.tokenizer))
+            if have is not None and need is not None and need > have:
+                raise ValueError(
+                    f'{name} is {need} in the tokenizer and {have} in the text tower; the tower needs as much'
+                )
+        if micro_batch is not None and micro_batch < 1:
+            raise ValueError(f'micro_batch is {micro_batch}; give at least 1, or None to keep all activations')
+        self.image_projection = nn.Parameter(torch.empty(self.image_encoder.num_features, embed_dims))
+        self.text_projection = nn.Parameter(torch.empty(self.text_encoder.embed_dims, embed_dims))
+        nn.init.trunc_normal_(self.image_projection, std=0.02)
+        nn.init.trunc_normal_(self.text_projection, std=0.02)
+        self.logit_scale = nn.Parameter(torch.tensor(float(logit_scale_init)))
+        self.max_logit_scale = max_logit_scale
+        self.micro_batch = micro_batch
+        self.templates = templates
+        self.class_features: ClassFeatures | None = None
+        if classes is not None:
+            self.set_classes(classes)
+
+    def forward(
+        self, inputs: Tensor, data_samples: Sequence[Any] | None = None, mode: str = 'tensor'
+    ) -> Tensor | tuple[Tensor, Tensor] | dict[str, Tensor] | list:
+        """Features, losses or predictions of one preprocessed batch.
+
+        Args:
+            inputs: ``(B, 3, H, W)``.
+            data_samples: one a picture; fields as in ``docs/architecture.md``.
+            mode: ``'tensor'``: ``(B, D)`` image features, with samples a pair of image and text features;
+                ``'loss'``: see :meth:`loss`; ``'predict'``: see :meth:`predict`.
+        """
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        if mode != 'tensor':
+            raise ValueError(f"mode is {mode!r}; use 'tensor', 'loss' or 'predict'")
+        image_feat = self.extract_image_feat(inputs)
+        if data_samples is None:
+            return image_feat
+        return image_feat, self.extract_text_feat(_field(data_samples, 'text'))
+
+    def extract_image_feat(self, inputs: Tensor) -> Tensor:
+        """``(B, 3, H, W)``, preprocessed, to ``(B, D)``, L2-normalised, at least fp32."""
+        maps = self.image_encoder(inputs)
+        x = maps[-1] if isinstance(maps, tuple | list) else maps  # (B, C, H, W)
+        return _normalize(x.mean((2, 3)) @ self.image_projection)
+
+    def extract_text_feat(self, texts: Sequence[str]) -> Tensor:
+        """A list of B texts to ``(B, D)``, L2-normalised, at least fp32."""
+        return self._encode_ids(self.tokenizer(texts))
+
+    def _encode_ids(self, input_ids: Tensor) -> Tensor:
+        return _normalize(self.text_encoder(input_ids) @ self.text_projection)
+
+    def temperature(self) -> Tensor:
+        """The factor on cosines, a 0-d tensor: ``exp(logit_scale)``."""
+        return self.logit_scale.exp()
+
+    def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
+        """Both terms of the loss (equations 1 to 3), means over the pairs of all processes.
+
+        Args:
+            inputs: ``(B, 3, H, W)``, preprocessed.
+            data_samples: B samples with ``text`` and ``label_key``.
+
+        Returns:
+            ``loss_i2t`` and ``loss_t2i``, which mmengine adds up, and ``temperature``, which it logs.
+
+        Raises:
+            ValueError: a sample lacks a field.
+        """
+        texts = _field(data_samples, 'text')
+        labels = torch.tensor([int(key) for key in _field(data_samples, 'label_key')], device=inputs.device)
+        if self.max_logit_scale is not None:
+            # the parameter itself: limiting the factor alone would leave it without gradient beyond the limit
+            with torch.no_grad():
+                self.logit_scale.clamp_(max=math.log(self.max_logit_scale))
+        image_feat = self._in_parts(self.extract_image_feat, inputs)  # (B, D)
+        text_feat = self._in_parts(self._encode_ids, self.tokenizer(texts))  # (B, D)
+        temperature = self.temperature()
+        loss_i2t, loss_t2i = unified_contrastive_loss(image_feat, text_feat, labels, temperature)
+        return {'loss_i2t': loss_i2t, 'loss_t2i': loss_t2i, 'temperature': temperature.detach()}
+
+    def _in_parts(self, encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """``encode(x)``; with a micro batch, part by part and again in the backward pass (gradient cache)."""
+        if self.micro_batch is None or not torch.is_grad_enabled():
+            return encode(x)
+        return torch.cat([checkpoint(encode, part, use_reentrant=False) for part in x.split(self.micro_batch)])
+
+    def set_classes(self, names: str | Sequence[str], templates: str | Sequence[str] | None = None) -> None:
+        """Choose the classes of prediction.
+
+        Args:
+            names: class names in the order of the labels, or the name of a data set.
+            templates: prompt templates; None takes those given to the model.
+        """
+        self.class_features = ClassFeatures(names, self.templates if templates is None else templates)
+
+    def extract_class_feat(self) -> Tensor:
+        """``(K, D)``, L2-normalised features of the classes; cached until weights of the text side change.
+
+        Raises:
+            ValueError: no classes are set.
+        """
+        if self.class_features is None:
+            raise ValueError('the model has no classes; call set_classes(names) or give classes in its config')
+        parameters = (*self.text_encoder.parameters(), self.text_projection)
+        return self.class_features.get(self.extract_text_feat, parameters)
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> list:
+        """Zero-shot classes and features of pictures.
+
+        Args:
+            inputs: ``(B, 3, H, W)``, preprocessed.
+            data_samples: B samples, or None to have them made.
+
+        Returns:
+            The samples with ``image_feat (D,)``; where classes are set ``pred_score (K,)`` and ``pred_label (1,)``;
+            where a sample has ``texts`` their features, ``text_feat (n_texts, D)``. All on the CPU.
+        """
+        image_feat = self.extract_image_feat(inputs)  # (B, D)
+        if data_samples is None:
+            from mmpretrain.structures import DataSample
+
+            data_samples = [DataSample() for _ in range(len(inputs))]
+        if self.class_features is not None:
+            scores = (self.temperature() * image_feat @ self.extract_class_feat().T).softmax(1).cpu()  # (B, K)
+            for sample, score in zip(data_samples, scores, strict=True):
+                sample.set_pred_score(score).set_pred_label(score.argmax())
+        for sample, feature in zip(data_samples, image_feat.cpu(), strict=True):
+            sample.set_field(feature, 'image_feat')
+        described = [sample for sample in data_samples if 'texts' in sample]
+        if described:
+            texts = [text for sample in described for text in sample.texts]
+            text_feat = self.extract_text_feat(texts).cpu().split([len(sample.texts) for sample in described])
+            for sample, features in zip(described, text_feat, strict=True):
+                sample.set_field(features, 'text_feat')
+        return list(data_samples)
+
+    def train(self, mode: bool = True) -> 'UniCL':
+        """As any module's; class features are forgotten, since weights may be exchanged unseen (EMA) in between."""
+        if self.class_features is not None:
+            self.class_features.drop()
+        return super().train(mode)
+
+
+def _normalize(x: Tensor) -> Tensor:
+    """Rows of length 1; in fp32 where autocast made them shorter."""
+    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+
+
+def _field(samples: Sequence[Any] | None, name: str) -> list:
+    """One field of all samples."""
+    if not samples:
+        raise ValueError('UniCL got images without data_samples and cannot train on them')
+    for index, sample in enumerate(samples):
+        if name not in sample:
+            raise ValueError(
+                f'sample {index} of the batch has no {name!r}, which training needs; end the pipeline with '
+                'PackImageText'
+            )
+    return [sample.get(name) for sample in samples]

@@ -1,0 +1,79 @@
+"""One process of UniCL's distributed tests: `RANK=r WORLD_SIZE=w unicl_worker.py RENDEZVOUS OUT`."""
+
+import os
+import sys
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+import florence_mm  # noqa: F401  (first, it mends mmpretrain)
+from florence_mm.models.algorithms import UniCL
+from florence_mm.models.text import CLIPTextTower, CLIPTokenizer
+from florence_mm.utils.text import text_label
+
+# equal texts lie on different processes
+TEXTS = ['a dog', 'two cats', 'A Dog.', 'one', 'three big red balls', 'two  cats', 'a dog', 'night']
+
+
+class ToyEncoder(nn.Module):
+    """A backbone of one layer: maps of 2 x 2."""
+
+    num_features = 6
+
+    def __init__(self, drop=0.0):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 4, 4)
+        self.drop = nn.Dropout(drop)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return (self.drop(self.conv(x).tanh()),)
+
+
+def build(drop=0.0, **kwargs):
+    torch.manual_seed(0)
+    text = CLIPTextTower({'embed_dims': 16, 'num_layers': 1, 'num_heads': 2}, context_length=12, vocab_size=600)
+    tokenizer = CLIPTokenizer(context_length=12, vocab_size=600)
+    return UniCL(ToyEncoder(drop), text, tokenizer, **{'embed_dims': 8, 'logit_scale_init': 2.0} | kwargs)
+
+
+def batch(texts=TEXTS):
+    from mmpretrain.structures import DataSample
+
+    images = torch.randint(0, 256, (len(texts), 3, 8, 8), generator=torch.Generator().manual_seed(3)).byte()
+    return {'inputs': list(images), 'data_samples': [DataSample(text=t, label_key=text_label(t)) for t in texts]}
+
+
+def gradients(model, data):
+    """Gradients of one training step as mmengine takes it, and what it logs."""
+    from mmengine.optim import OptimWrapper
+
+    grads = {}
+
+    class Keep(OptimWrapper):
+        def step(self):
+            grads.update((n.removeprefix('module.'), p.grad.clone()) for n, p in model.named_parameters())
+
+    log = model.train_step(data, Keep(torch.optim.SGD(model.parameters(), 1.0)))
+    return grads | {f'log.{k}': torch.as_tensor(v).detach() for k, v in log.items()}
+
+
+def main(rendezvous, out):
+    from mmengine.model import MMDistributedDataParallel
+
+    rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'file://{rendezvous}', rank=rank, world_size=world)
+    data, share = batch(), len(TEXTS) // world
+    mine = {k: v[rank * share : (rank + 1) * share] for k, v in data.items()}
+    result = {
+        str(micro): gradients(MMDistributedDataParallel(build(micro_batch=micro).double()), mine) for micro in (None, 3)
+    }
+    torch.save(result, f'{out}.{rank}')
+    dist.destroy_process_group()
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])
