@@ -16,6 +16,7 @@ from .gap import Gap
 def _history_method(owner: Any, name: str) -> Any:
     from mmengine.logging import HistoryBuffer
 
+    HistoryBuffer()  # the first instance registers the statistics of the class; a resuming process has none yet
     if owner is not HistoryBuffer or name not in HistoryBuffer._statistics_methods:
         raise ValueError(f'the checkpoint asks for {name!r} of {owner!r}; only statistics of HistoryBuffer are allowed')
     return HistoryBuffer._statistics_methods[name]
