@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from florence_mm.ops.relative_position import resize_relative_position_table
+from florence_mm.ops.position import resize_position_embedding, resize_relative_position_table
 from florence_mm.registry import MODELS
 
 from .embeddings import ConvEmbed, PatchEmbed, PatchMerging, to_map
@@ -104,8 +103,8 @@ class CoSwin(BaseModule):
         drop_rate: dropout after the stem.
         attn_drop_rate: dropout of attention weights.
         drop_path_rate: stochastic depth of the last block, rising linearly from 0 at the first.
-        out_indices: stages whose maps are returned. The last stage is normalised by ``norm``, as in the public code,
-            stage i before it by ``norm{i}``, as in mmdet.
+        out_indices: stages whose maps are returned; ``None``: the last alone. The last stage is normalised by
+            ``norm``, as in the public code, stage i before it by ``norm{i}``, as in mmdet.
         use_abs_pos_embed: learned position embedding after the stem.
         with_cp: recompute blocks in the backward pass instead of keeping their activations.
         frozen_stages: last stage that does not learn, the stem and all before it included; -1: all learn.
@@ -128,7 +127,7 @@ class CoSwin(BaseModule):
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.1,
-        out_indices: Sequence[int] = (3,),
+        out_indices: Sequence[int] | None = None,
         use_abs_pos_embed: bool = False,
         with_cp: bool = False,
         frozen_stages: int = -1,
@@ -143,7 +142,7 @@ class CoSwin(BaseModule):
         patch_size = patch_size or arch.get('patch_size', 4)
         window_size = window_size or arch.get('window_size', 7)
         self.in_channels = in_channels
-        self.out_indices = tuple(out_indices)
+        self.out_indices = (self.num_layers - 1,) if out_indices is None else tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
         wrong = [i for i in (*self.out_indices, max(frozen_stages, 0)) if not 0 <= i < self.num_layers]
@@ -219,7 +218,7 @@ class CoSwin(BaseModule):
             )
         x, size = self.patch_embed(x)  # (B, L, C)
         if self.absolute_pos_embed is not None:
-            x = x + resize_pos_embed(self.absolute_pos_embed, size, self.patches_resolution)
+            x = x + resize_position_embedding(self.absolute_pos_embed, size, self.patches_resolution)
         x = self.pos_drop(x)
         outs = []
         for i, stage in enumerate(self.layers):
@@ -287,14 +286,6 @@ class CoSwin(BaseModule):
             module.requires_grad_(False)
         if self.absolute_pos_embed is not None:
             self.absolute_pos_embed.requires_grad_(False)
-
-
-def resize_pos_embed(embed: Tensor, size: tuple[int, int], from_size: tuple[int, int]) -> Tensor:
-    """Position embedding ``(1, L, C)`` of a map of ``from_size`` for a map of ``size``, bicubic (``coswin.py``)."""
-    if tuple(size) == tuple(from_size):
-        return embed
-    picture = to_map(embed, from_size)  # (1, C, H, W)
-    return F.interpolate(picture, size=size, mode='bicubic', align_corners=False).flatten(2).transpose(1, 2)
 
 
 def _fit_state_dict(model: CoSwin, state_dict: dict, prefix: str, *_: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from florence_mm.ops.relative_position import relative_position_bias
+from florence_mm.ops.position import relative_position_bias
 from florence_mm.ops.residual import add_mlp, without_autograd
 from florence_mm.ops.window_attention import window_attention
 from florence_mm.ops.windows import WindowPlan, fit_window, from_windows, to_windows, window_plan

@@ -82,7 +82,9 @@ def _from_unfold_order(value: Tensor) -> Tensor:
 
 
 def _convert_mm_swin(state: StateDict) -> tuple[StateDict, Skipped]:
-    state, skipped = _split(state, r'^(backbone\.)?(patch_embed|stages|norm\d?|absolute_pos_embed)(\.|$)', 'not part of the backbone')
+    state, skipped = _split(
+        state, r'^(backbone\.)?(patch_embed|stages|norm\d?|absolute_pos_embed)(\.|$)', 'not part of the backbone'
+    )
     state = _rename(
         state,
         [
@@ -168,7 +170,9 @@ def _keep(state: StateDict) -> tuple[StateDict, Skipped]:
 # the first that detects its keys is taken
 FORMATS = [
     Format('UniCL', lambda k: _has(k, r'^image_encoder\.') and _has(k, r'^text_encoder\.'), _keep),
-    Format('MedImageInsight', lambda k: _has(k, r'^lang_encoder\.') or 'lang_projection' in k, _convert_medimageinsight),
+    Format(
+        'MedImageInsight', lambda k: _has(k, r'^lang_encoder\.') or 'lang_projection' in k, _convert_medimageinsight
+    ),
     Format('UniCL, old layout', lambda k: _has(k, r'^visual\.') and _has(k, r'^text\.resblocks\.'), _convert_old_unicl),
     Format('mmdet or mmpretrain Swin', lambda k: _has(k, r'^(backbone\.)?stages\.\d+\..*\.w_msa\.'), _convert_mm_swin),
     Format(

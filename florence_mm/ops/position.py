@@ -1,4 +1,4 @@
-"""Relative position bias: which entry of a table two tokens of a window share, and tables of another size.
+"""Relative position bias (which entry of a table two tokens of a window share), and resizing to another picture.
 
 Shapes: ``N`` tokens a window, ``h`` heads; a table for a window ``(w0, w1, ...)`` is ``((2 w0 - 1)(2 w1 - 1)..., h)``.
 """
@@ -75,3 +75,17 @@ def resize_relative_position_table(
     picture = table.float().t().reshape(1, heads, *source)  # (1, h, 2 w0 - 1, 2 w1 - 1)
     picture = F.interpolate(picture, size=target, mode='bicubic', align_corners=False)
     return picture.reshape(heads, -1).t().contiguous().to(table.dtype)
+
+
+def resize_position_embedding(embed: Tensor, size: tuple[int, int], from_size: tuple[int, int]) -> Tensor:
+    """Absolute position embedding of a map for a map of another size, bicubic as in the public code.
+
+    Args:
+        embed: ``(1, H * W, C)`` for a map of ``from_size``.
+        size: the map wanted.
+        from_size: ``(H, W)``.
+    """
+    if tuple(size) == tuple(from_size):
+        return embed
+    picture = embed.transpose(1, 2).unflatten(2, tuple(from_size))  # (1, C, H, W)
+    return F.interpolate(picture, size=size, mode='bicubic', align_corners=False).flatten(2).transpose(1, 2)

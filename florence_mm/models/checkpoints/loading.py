@@ -1,0 +1,171 @@
+"""Loading any known checkpoint into a model, with a list of what became of every key."""
+
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmengine.logging import MMLogger, print_log
+from torch import Tensor, nn
+
+from florence_mm.ops.position import resize_position_embedding, resize_relative_position_table
+from florence_mm.registry import WEIGHT_INITIALIZERS
+
+from .formats import convert_state_dict
+from .reading import read_checkpoint
+
+_SHOWN = 5
+
+
+@dataclass
+class LoadReport:
+    """What became of the keys of a checkpoint and of a model.
+
+    Attributes:
+        source: the file.
+        format: the layout it was recognised as.
+        loaded: keys whose tensors went into the model as they were.
+        resized: keys whose tensors went in after a resize, with both shapes.
+        missing: keys of the model that the checkpoint lacks; they keep their values.
+        unexpected: keys of the checkpoint that the model lacks.
+        skipped: keys of the checkpoint left out on purpose, with the reason.
+    """
+
+    source: str
+    format: str
+    loaded: list[str] = field(default_factory=list)
+    resized: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """A few lines for a log."""
+        lines = [f'{self.source} ({self.format}): {len(self.loaded)} loaded, {len(self.resized)} resized']
+        if self.resized:
+            lines.append('  resized: ' + _some([f'{key} {how}' for key, how in self.resized.items()]))
+        for reason in dict.fromkeys(self.skipped.values()):
+            lines.append(f'  skipped, {reason}: ' + _some([key for key, why in self.skipped.items() if why == reason]))
+        for name in ('missing', 'unexpected'):
+            if getattr(self, name):
+                lines.append(f'  {name}: ' + _some(getattr(self, name)))
+        return '\n'.join(lines)
+
+
+def _some(keys: list[str]) -> str:
+    more = f' and {len(keys) - _SHOWN} more' if len(keys) > _SHOWN else ''
+    return ', '.join(keys[:_SHOWN]) + more
+
+
+def load_checkpoint(model: nn.Module, path: str | Path, prefix: str | None = None, strict: bool = False) -> LoadReport:
+    """Load a checkpoint of any known format into a model.
+
+    Relative position tables and position embeddings of another size are resized by the public rule (bicubic).
+
+    Args:
+        model: where the tensors go.
+        path: a file or a URL, see :func:`~florence_mm.models.checkpoints.reading.read_checkpoint`.
+        prefix: take only the keys that begin with it (after the renaming to our layout), without it. For example
+            ``'image_encoder.'`` for the backbone of a pretrained two-tower model.
+        strict: every key of both sides must be loaded.
+
+    Returns:
+        what became of every key; also logged.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: an unreadable file, nothing that matches, or with ``strict`` anything that does not.
+    """
+    state, _ = read_checkpoint(path)
+    name, state, skipped = convert_state_dict(state)
+    report = LoadReport(str(path), name, skipped=skipped)
+    if prefix:
+        prefix = prefix.rstrip('.') + '.'
+        report.skipped.update({key: f'not under {prefix}' for key in state if not key.startswith(prefix)})
+        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if not state:
+            raise ValueError(f'{path} ({name}) has no keys under {prefix!r}; they begin with {_tops(report.skipped)}')
+
+    own = model.state_dict()
+    fitting: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if key not in own:
+            report.unexpected.append(key)
+            continue
+        fitted = _fit(model, key, value, own[key])
+        if fitted is None:
+            shapes = f'{tuple(value.shape)} in the file, {tuple(own[key].shape)} in the model'
+            report.skipped[key] = f'of another shape ({shapes})'
+        elif fitted is value:
+            report.loaded.append(key)
+            fitting[key] = value
+        else:
+            report.resized[key] = f'{tuple(value.shape)} to {tuple(fitted.shape)}'
+            fitting[key] = fitted
+    report.missing = [key for key in own if key not in fitting]
+    if not fitting:
+        raise ValueError(
+            f'nothing in {path} ({name}) matches {type(model).__name__}: its keys begin with {_tops(state)}, '
+            f'the model has {_tops(own)}{_suggest_prefix(state, own)}'
+        )
+    wrong = report.missing + report.unexpected + [key for key in report.skipped if key in own]
+    if strict and wrong:
+        raise ValueError(f'{path} does not fit {type(model).__name__} exactly: {_some(wrong)}')
+    model.load_state_dict(fitting, strict=False)
+    print_log(f'Checkpoint {report}', logger=MMLogger.get_current_instance())
+    return report
+
+
+def _tops(keys: Iterable[str]) -> str:
+    """The first parts of dotted keys, for a message."""
+    tops = list(dict.fromkeys(key.split('.')[0] for key in keys))
+    return ', '.join(map(repr, tops[:_SHOWN])) or 'nothing'
+
+
+def _suggest_prefix(state: Iterable[str], own: Container[str]) -> str:
+    for key in state:
+        for at in (i for i, letter in enumerate(key) if letter == '.'):
+            if key[at + 1 :] in own:
+                return f'; did you mean prefix={key[: at + 1]!r}?'
+    return ''
+
+
+def _fit(model: nn.Module, key: str, value: Tensor, own: Tensor) -> Tensor | None:
+    """``value`` itself, a resized one, or None where it cannot serve as ``own``."""
+    if value.shape == own.shape:
+        return value
+    if key.endswith('relative_position_bias_table') and value.ndim == 2 and value.shape[1] == own.shape[1]:
+        window = model.get_submodule(key.rpartition('.')[0]).window_size
+        return resize_relative_position_table(value, window) if len(window) == 2 else None
+    if key.endswith('absolute_pos_embed') and value.ndim == 3 and value.shape[2] == own.shape[2]:
+        side = round(value.shape[1] ** 0.5)
+        owner = model.get_submodule(key.rpartition('.')[0])
+        if side**2 == value.shape[1]:
+            return resize_position_embedding(value, owner.patches_resolution, (side, side))
+    return None
+
+
+@WEIGHT_INITIALIZERS.register_module('Pretrained')
+class PretrainedInit:
+    """Initialise a module from any known checkpoint: ``init_cfg=dict(type='florence_mm.Pretrained', checkpoint=...)``.
+
+    Works in the configs of every OpenMMLab package.
+
+    Args:
+        checkpoint: a file or a URL.
+        prefix: which part of it, for example ``'image_encoder.'``.
+        strict: every key must fit.
+    """
+
+    def __init__(self, checkpoint: str, prefix: str | None = None, strict: bool = False) -> None:
+        self.checkpoint = checkpoint
+        self.prefix = prefix
+        self.strict = strict
+
+    def __call__(self, module: nn.Module) -> None:
+        """Load into ``module``."""
+        report = load_checkpoint(module, self.checkpoint, self.prefix, self.strict)
+        # mmengine keeps a note of where each parameter got its value
+        for name, parameter in module.named_parameters():
+            if hasattr(module, '_params_init_info') and parameter in module._params_init_info:
+                came = 'loaded' if name in report.loaded or name in report.resized else 'not'
+                module._params_init_info[parameter]['init_info'] = f'{came} from {self.checkpoint}'
