@@ -43,6 +43,19 @@ def test_temperature_starts_where_told():
     assert build(logit_scale_init=math.log(1 / 0.07)).temperature().item() == pytest.approx(1 / 0.07)
 
 
+def test_features_are_projected_means_and_end_tokens():
+    model = build()
+    inputs = preprocessed(model)['inputs']
+    maps = model.image_encoder(inputs)[0]  # (8, 6, 2, 2)
+    mean = (maps[..., 0, 0] + maps[..., 0, 1] + maps[..., 1, 0] + maps[..., 1, 1]) / 4
+    feature = mean @ model.image_projection
+    expected = feature / feature.square().sum(1, keepdim=True).sqrt()
+    torch.testing.assert_close(model.extract_image_feat(inputs), expected)
+    feature = model.text_encoder(model.tokenizer(['a dog', 'night'])) @ model.text_projection
+    expected = feature / feature.square().sum(1, keepdim=True).sqrt()
+    torch.testing.assert_close(model.extract_text_feat(['a dog', 'night']), expected)
+
+
 def test_loss_is_the_papers():
     model = build()
     data = preprocessed(model)
@@ -169,7 +182,6 @@ def test_class_features_follow_the_weights(change):
     assert model.extract_class_feat() is before
     assert len(calls) == 1
     getattr(Changes, change)(model, other)
-    model.eval()
     after = model.extract_class_feat()
     fresh = deepcopy(model)
     fresh.set_classes(CLASSES, TEMPLATES)
