@@ -46,7 +46,7 @@ def test_temperature_starts_where_told():
 def test_features_are_projected_means_and_end_tokens():
     model = build()
     inputs = preprocessed(model)['inputs']
-    maps = model.image_encoder(inputs)[0]  # (8, 6, 2, 2)
+    maps = model.image_encoder(inputs)[1]  # (8, 6, 2, 2)
     mean = (maps[..., 0, 0] + maps[..., 0, 1] + maps[..., 1, 0] + maps[..., 1, 1]) / 4
     feature = mean @ model.image_projection
     expected = feature / feature.square().sum(1, keepdim=True).sqrt()

@@ -17,7 +17,7 @@ TEXTS = ['a dog', 'two cats', 'A Dog.', 'one', 'three big red balls', 'two  cats
 
 
 class ToyEncoder(nn.Module):
-    """A backbone of one layer: maps of 2 x 2."""
+    """A backbone of one layer: the input itself, and maps of 2 x 2."""
 
     num_features = 6
 
@@ -29,7 +29,7 @@ class ToyEncoder(nn.Module):
 
     def forward(self, x):
         self.calls += 1
-        return (self.drop(self.conv(x).tanh()),)
+        return x, self.drop(self.conv(x).tanh())
 
 
 def build(drop=0.0, **kwargs):
