@@ -1,0 +1,136 @@
+"""Checkpoints that survive a kill at any moment."""
+
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import CheckpointHook
+from mmengine.model import is_model_wrapper
+
+from florence_mm.registry import HOOKS
+
+from ..checkpointing import remove_unfinished, replacing, write_text
+from ..errors import UsageError
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """mmengine's ``CheckpointHook`` with the same arguments, in an order of steps that always leaves a good file.
+
+    A checkpoint is written under a temporary name and renamed; ``last_checkpoint`` names it next; only then are
+    older ones deleted. Weights that are not finite are never saved, so they cannot push out good ones.
+
+    Raises:
+        UsageError: the interval is no multiple of ``accumulative_counts``, so that a resumed run would lose
+            gradients; or ``save_best`` names a metric that the validation does not give.
+    """
+
+    def before_train(self, runner: Any) -> None:
+        """Prepare the folder; what a killed run left half written goes."""
+        super().before_train(runner)
+        counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        if not self.by_epoch and self.interval > 0 and self.interval % counts:
+            raise UsageError(
+                f'default_hooks.checkpoint.interval={self.interval} is no multiple of optim_wrapper.'
+                f'accumulative_counts={counts}, so a checkpoint would lose accumulated gradients; make it one'
+            )
+        if isinstance(self.file_backend, LocalBackend) and is_main_process():
+            remove_unfinished(self.out_dir)
+
+    def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
+        """Save; point to it; delete what is too old."""
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        limited = self.max_keep_ckpts > 0
+        if limited:
+            kept = [*(old for old in self.keep_ckpt_ids if old != step), step]
+            # before_train of a resumed run deletes what a kill before the deletions below leaves
+            runner.message_hub.update_info('keep_ckpt_ids', kept)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        saved = self._save(runner, name, meta, self.save_optimizer, self.save_param_scheduler, self.by_epoch)
+        if not saved:
+            if limited:
+                runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+            return
+        if is_main_process():
+            write_text(Path(runner.work_dir) / 'last_checkpoint', self.last_ckpt)
+        if limited:
+            for old in kept[: -self.max_keep_ckpts]:
+                self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
+            self.keep_ckpt_ids = deque(kept[-self.max_keep_ckpts :], self.max_keep_ckpts)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+
+    def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
+        """Save a new best under its own name, then delete the one before."""
+        if not self.save_best:
+            return
+        if 'auto' in self.key_indicators:
+            self._init_rule(self.rules, [next(iter(metrics))])
+        now = runner.epoch if self.by_epoch else runner.iter
+        meta = {'epoch': runner.epoch, 'iter': runner.iter}
+        improved = False
+        several = len(self.key_indicators) > 1
+        for key, rule in zip(self.key_indicators, self.rules, strict=True):
+            if key not in metrics:
+                raise UsageError(
+                    f'default_hooks.checkpoint.save_best={key!r} is no metric of the validation; it gives '
+                    f'{", ".join(metrics)}'
+                )
+            suffix = f'_{key}' if several else ''
+            best = runner.message_hub.get_info(f'best_score{suffix}', self.init_value_map[rule])
+            if metrics[key] is None or not self.is_better_than[key](metrics[key], best):
+                continue
+            improved = True
+            before = self.best_ckpt_path_dict.get(key) if several else self.best_ckpt_path
+            name = f'best_{key}_{self.filename_tmpl.format(now)}'.replace('/', '_')
+            path = self.file_backend.join_path(self.out_dir, name)
+            runner.message_hub.update_info(f'best_score{suffix}', metrics[key])
+            runner.message_hub.update_info(f'best_ckpt{suffix}', path)
+            self._save(runner, name, meta, optimizer=False, schedulers=False, by_epoch=False)
+            if several:
+                self.best_ckpt_path_dict[key] = path
+            else:
+                self.best_ckpt_path = path
+            if before and before != path:
+                self._remove(before)
+            runner.logger.info(f'New best {key} {metrics[key]:.4f}: {name}')
+        # the last checkpoint has to know the new best, or a resumed run would not replace it
+        if improved and self.last_ckpt is not None:
+            self._save_checkpoint_with_step(runner, now, meta)
+
+    def _save(self, runner: Any, name: str, meta: dict, optimizer: bool, schedulers: bool, by_epoch: bool) -> bool:
+        """Write one file; whether the weights were fit to be saved. Runs on every rank, as sharded models need."""
+        module = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        for key, value in module.named_parameters():
+            if not torch.isfinite(value).all():
+                runner.logger.error(
+                    f'Checkpoint {name} is not written because {key} is not finite; the last good one stays'
+                )
+                return False
+        kwargs = dict(
+            save_optimizer=optimizer,
+            save_param_scheduler=schedulers,
+            meta=meta,
+            by_epoch=by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if not isinstance(self.file_backend, LocalBackend):
+            runner.save_checkpoint(self.out_dir, name, self.file_client_args, **kwargs)
+        elif is_main_process():
+            with replacing(Path(self.out_dir) / name) as temporary:
+                runner.save_checkpoint(self.out_dir, temporary.name, self.file_client_args, **kwargs)
+        else:
+            runner.save_checkpoint(self.out_dir, name, self.file_client_args, **kwargs)
+        return True
+
+    def _remove(self, path: str) -> None:
+        if not is_main_process():
+            return
+        if self.file_backend.isdir(path):
+            self.file_backend.rmtree(path)
+        elif self.file_backend.isfile(path):
+            self.file_backend.remove(path)

@@ -1,0 +1,40 @@
+"""Class names of the evaluation data, handed to a zero-shot model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+from florence_mm.registry import HOOKS
+from florence_mm.utils.prompts import get_templates
+
+
+@HOOKS.register_module()
+class ClassNamesHook(Hook):
+    """Tell a model that has ``set_classes(names, templates)`` the classes of the data before they are predicted.
+
+    Args:
+        templates (str or Sequence[str]): Prompt templates: ``'imagenet'``, ``'simple'``, ``'none'`` or strings
+            with one ``{}`` each. Defaults to 'imagenet'.
+    """
+
+    # before EMAHook and others that act on the weights at the beginning of an evaluation
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(self, templates: str | Sequence[str] = 'imagenet') -> None:
+        self.templates = templates
+
+    def before_val(self, runner: Any) -> None:
+        """Classes of the validation data."""
+        self._set(runner, runner.val_dataloader.dataset)
+
+    def before_test(self, runner: Any) -> None:
+        """Classes of the test data."""
+        self._set(runner, runner.test_dataloader.dataset)
+
+    def _set(self, runner: Any, dataset: Any) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+        if classes and hasattr(model, 'set_classes'):
+            model.set_classes(list(classes), get_templates(self.templates))

@@ -1,0 +1,215 @@
+"""Training loops that resume with the sample, the augmentation and the drop-path mask the run stopped before."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.runner.utils import calc_dynamic_intervals
+from torch.utils.data import DataLoader
+
+from florence_mm.registry import LOOPS
+
+from .dataloading import resumable, start_loader_at
+from .errors import UsageError
+from .seeding import base_seed, seed_step
+
+
+def _build_loader(runner: Any, dataloader: DataLoader | dict, infinite: bool) -> DataLoader:
+    if isinstance(dataloader, DataLoader):
+        return dataloader
+    return runner.build_dataloader(resumable(dataloader, infinite), seed=base_seed(runner))
+
+
+def _no_batch(runner: Any, loader: DataLoader) -> UsageError:
+    size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 'unknown')
+    return UsageError(
+        f'The training data give no batch: {len(loader.dataset)} samples do not fill one of size {size} on each of '
+        f'{runner.world_size} processes; use a smaller batch_size or drop_last=False'
+    )
+
+
+def _validate(loop: Any) -> None:
+    # set first: a checkpoint written by the validation itself (a new best) must say that it took place
+    loop.runner.message_hub.update_info('resume/validated_iter', loop._iter)
+    loop.runner.val_loop.run()
+
+
+@LOOPS.register_module()
+class IterTrainLoop(IterBasedTrainLoop):
+    """Training by iterations.
+
+    The data go on from epoch to epoch in full batches. Iteration ``i`` sees the same samples with the same
+    augmentation, and the model the same random state, in a run that was resumed and in one that was not.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (DataLoader or dict): Data loader or its config; only a config resumes without reading the
+            earlier data again.
+        max_iters (int): Iterations to train.
+        val_begin (int): First iteration after which validation may run. Defaults to 1.
+        val_interval (int): Iterations from one validation to the next. Defaults to 1000.
+        dynamic_intervals (list[tuple[int, int]], optional): Pairs of a milestone and the ``val_interval`` from
+            there on.
+    """
+
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: DataLoader | dict,
+        max_iters: int,
+        val_begin: int = 1,
+        val_interval: int = 1000,
+        dynamic_intervals: list[tuple[int, int]] | None = None,
+    ) -> None:
+        # The parent's __init__ would start the workers at draw 0 before it is known where the run resumes, so
+        # its fields are set here instead.
+        BaseLoop.__init__(self, runner, _build_loader(runner, dataloader, infinite=True))
+        if int(max_iters) != max_iters:
+            raise ValueError(f'train_cfg.max_iters must be an integer, got {max_iters!r}')
+        self._max_iters = int(max_iters)
+        self._max_epochs = 1
+        self._epoch = 0
+        self._iter = 0
+        self.val_begin = val_begin
+        self.val_interval = val_interval
+        self.stop_training = False
+        runner.visualizer.dataset_meta = getattr(self.dataloader.dataset, 'metainfo', None)
+        self.dynamic_milestones, self.dynamic_intervals = calc_dynamic_intervals(val_interval, dynamic_intervals)
+
+    def run(self) -> Any:
+        """Train to ``max_iters`` and return the model."""
+        runner = self.runner
+        runner.call_hook('before_train')
+        runner.call_hook('before_train_epoch')
+        self.dataloader_iterator = self._data_from_here()
+        self._decide_current_val_interval()
+        if self._iter and self._val_is_due() and runner.message_hub.get_info('resume/validated_iter') != self._iter:
+            _validate(self)  # the run stopped between its checkpoint and this validation
+        while self._iter < self._max_iters and not self.stop_training:
+            runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
+            self._decide_current_val_interval()
+            if self._val_is_due():
+                _validate(self)
+        runner.call_hook('after_train_epoch')
+        runner.call_hook('after_train')
+        return runner.model
+
+    def run_iter(self, data_batch: Sequence[dict]) -> None:
+        """One iteration, with the random state that belongs to its number."""
+        self.runner.message_hub.update_info('resume/data_position', self._position)
+        seed_step(base_seed(self.runner), self._iter, self.runner.rank)
+        super().run_iter(data_batch)
+
+    def _val_is_due(self) -> bool:
+        at_interval = self._iter % self.val_interval == 0 or self._iter == self._max_iters
+        return self.runner.val_loop is not None and self._iter >= self.val_begin and at_interval
+
+    def _data_from_here(self) -> Iterator:
+        """Batches from the current iteration on; where the batch size changed, from the next unused sample on."""
+        loader, seed = self.dataloader, base_seed(self.runner)
+        batch_size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 0)
+        draws_per_batch = batch_size * self.runner.world_size
+        # a pass ends only with another package's finite sampler; ours goes on for ever in pass 0
+        epoch, batch, draw = 0, self._iter, self._iter * draws_per_batch
+        if self._iter:
+            epoch, batch, draw = self.runner.message_hub.get_info('resume/data_position', [epoch, batch, draw])
+        while True:
+            first = batch
+            for data in start_loader_at(loader, seed, batch, epoch, draw):
+                batch, draw = batch + 1, draw + draws_per_batch
+                self._position = [epoch, batch, draw]
+                yield data
+            if batch == first == 0:
+                raise _no_batch(self.runner, loader)
+            epoch, batch, draw = epoch + 1, 0, 0
+
+
+@LOOPS.register_module()
+class EpochTrainLoop(EpochBasedTrainLoop):
+    """Training by epochs, resumable in the middle of one.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (DataLoader or dict): Data loader or its config; only a config resumes without reading the
+            earlier data of the epoch again.
+        max_epochs (int): Epochs to train.
+        val_begin (int): First epoch after which validation may run. Defaults to 1.
+        val_interval (int): Epochs from one validation to the next. Defaults to 1.
+        dynamic_intervals (list[tuple[int, int]], optional): Pairs of a milestone and the ``val_interval`` from
+            there on.
+    """
+
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: DataLoader | dict,
+        max_epochs: int,
+        val_begin: int = 1,
+        val_interval: int = 1,
+        dynamic_intervals: list[tuple[int, int]] | None = None,
+    ) -> None:
+        loader = _build_loader(runner, dataloader, infinite=False)
+        if len(loader) == 0:
+            raise _no_batch(runner, loader)
+        super().__init__(runner, loader, max_epochs, val_begin, val_interval, dynamic_intervals)
+
+    def run(self) -> Any:
+        """Train to ``max_epochs`` and return the model."""
+        runner = self.runner
+        runner.call_hook('before_train')
+        skip = self._batches_done()
+        self._decide_current_val_interval()
+        if (
+            self._iter
+            and skip == 0
+            and self._val_is_due()
+            and runner.message_hub.get_info('resume/validated_iter') != self._iter
+        ):
+            _validate(self)  # the run stopped between its checkpoint and this validation
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self._run_rest_of_epoch(skip)
+            skip = 0
+            self._decide_current_val_interval()
+            if self._val_is_due():
+                _validate(self)
+        runner.call_hook('after_train')
+        return runner.model
+
+    def run_epoch(self) -> None:
+        """One whole epoch."""
+        self._run_rest_of_epoch(skip=0)
+
+    def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:
+        """One iteration, with the random state that belongs to its number."""
+        seed_step(base_seed(self.runner), self._iter, self.runner.rank)
+        super().run_iter(idx, data_batch)
+
+    def _run_rest_of_epoch(self, skip: int) -> None:
+        runner = self.runner
+        runner.message_hub.update_info('resume/batches_per_epoch', len(self.dataloader))
+        runner.call_hook('before_train_epoch')
+        runner.model.train()
+        if skip < len(self.dataloader):
+            batches = start_loader_at(self.dataloader, base_seed(runner), skip, self._epoch)
+            for index, batch in enumerate(batches, start=skip):
+                self.run_iter(index, batch)
+        runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+    def _val_is_due(self) -> bool:
+        at_interval = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
+        return self.runner.val_loop is not None and self._epoch >= self.val_begin and at_interval
+
+    def _batches_done(self) -> int:
+        """Batches of the current epoch that the resumed checkpoint has seen."""
+        now = len(self.dataloader)
+        then = self.runner.message_hub.get_info('resume/batches_per_epoch', now) if self._iter else now
+        done = self._iter - self._epoch * then
+        if done == 0 or (now == then and 0 < done <= now):
+            return done
+        raise UsageError(
+            f'The checkpoint stopped after batch {done} of an epoch of {then} batches, but the training data now give '
+            f'{now} a process; resume with the data, batch size and number of processes of that run, or start a '
+            'new run from its weights with load_from'
+        )

@@ -1,0 +1,168 @@
+"""The runner of florence_mm: mmengine's, with runs that can be stopped anywhere and resumed exactly."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
+
+from florence_mm.registry import RUNNERS
+
+from .checkpointing import find_latest, read_checkpoint
+from .config_check import check_config
+from .errors import UsageError
+from .hooks import AtomicCheckpointHook, ClassNamesHook, InvalidLossHook, RunSummaryHook
+from .loops import EpochTrainLoop, IterTrainLoop
+from .seeding import INIT, combine_seeds
+
+_EXACT_LOOPS = {
+    name: loop
+    for parent, loop in ((IterBasedTrainLoop, IterTrainLoop), (EpochBasedTrainLoop, EpochTrainLoop))
+    for name in (parent, parent.__name__, f'mmengine.{parent.__name__}')
+}
+_CHECKPOINT_HOOKS = (CheckpointHook, 'CheckpointHook', 'mmengine.CheckpointHook')
+
+
+@RUNNERS.register_module()
+class FlorenceRunner(Runner):
+    """mmengine's ``Runner`` that takes any OpenMMLab config as it is and makes its run exact.
+
+    - The config is checked before anything is built (:func:`~florence_mm.engine.config_check.check_config`).
+    - Samples, their augmentation and the model's random state are functions of the seed and the iteration; a
+      resumed run ends with the weights of the run that was not stopped, and the number of data-loading workers
+      changes nothing. mmengine's two training loops are replaced by
+      :class:`~florence_mm.engine.loops.IterTrainLoop` and :class:`~florence_mm.engine.loops.EpochTrainLoop`.
+    - Checkpoints are written whole or not at all (:class:`~florence_mm.engine.hooks.AtomicCheckpointHook`), and a
+      loss that stays NaN stops the run (:class:`~florence_mm.engine.hooks.InvalidLossHook`).
+    - Checkpoints are read without executing anything in them; one that does not fit is an error.
+
+    Arguments are those of mmengine's ``Runner``.
+    """
+
+    _resuming = False
+
+    @classmethod
+    def from_cfg(cls, cfg: Any) -> 'FlorenceRunner':
+        """Check the config and build the runner.
+
+        Raises:
+            UsageError: a key or a type that nothing knows.
+        """
+        check_config(cfg)
+        return super().from_cfg(cfg)
+
+    def register_default_hooks(self, hooks: dict[str, Hook | dict] | None = None) -> None:
+        """mmengine's default hooks, with checkpoints that are written whole, and three of ours; None leaves one out."""
+        ours = {
+            'invalid_loss': {'type': InvalidLossHook},
+            'class_names': {'type': ClassNamesHook},
+            'run_summary': {'type': RunSummaryHook},
+        }
+        hooks = {**ours, **(hooks or {})}
+        checkpoint = hooks.get('checkpoint', {'type': CheckpointHook, 'interval': 1})
+        if isinstance(checkpoint, dict) and checkpoint['type'] in _CHECKPOINT_HOOKS:
+            hooks['checkpoint'] = {**checkpoint, 'type': AtomicCheckpointHook}
+        # mmengine takes None only for hooks of its own
+        hooks = {name: hook for name, hook in hooks.items() if hook is not None or name not in ours}
+        super().register_default_hooks(hooks)
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build the training loop; mmengine's two become the exactly resumable ones."""
+        if isinstance(loop, dict):
+            loop = copy.deepcopy(loop)
+            if 'type' not in loop:
+                by_epoch = loop.pop('by_epoch', 'max_epochs' in loop)
+                loop['type'] = EpochTrainLoop if by_epoch else IterTrainLoop
+            loop['type'] = _EXACT_LOOPS.get(loop['type'], loop['type'])
+        return super().build_train_loop(loop)
+
+    def _init_model_weights(self) -> None:
+        """Initial weights that depend on the seed alone, not on what building the data drew."""
+        torch.manual_seed(combine_seeds(self.seed, INIT))
+        super()._init_model_weights()
+
+    def load_or_resume(self) -> None:
+        """Resume from the given or the latest checkpoint, or load weights."""
+        if self._resume and self._load_from is None and not self._has_loaded:
+            latest = find_latest(self.work_dir)
+            if latest is None:
+                self.logger.info(f'{self.work_dir} holds no checkpoint to resume; the run starts at the beginning')
+                return
+            self._load_from = latest
+        super().load_or_resume()
+
+    def resume(
+        self,
+        filename: str,
+        resume_optimizer: bool = True,
+        resume_param_scheduler: bool = True,
+        map_location: str | Callable = 'default',
+    ) -> None:
+        """Restore weights, EMA, optimizer, schedulers, log history, seed and place in the data.
+
+        Raises:
+            UsageError: the checkpoint cannot be read, holds weights only, or is of another model or optimizer.
+        """
+        self._resuming = True
+        try:
+            super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
+        except ValueError as error:
+            raise UsageError(f'cannot resume from {filename}: {error}; resume with the config of that run') from error
+        finally:
+            self._resuming = False
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str | Callable = 'cpu',
+        strict: bool = False,
+        revise_keys: list = [(r'^module.', '')],  # noqa: B006
+    ) -> dict:
+        """Load weights; when resuming they must be the model's, otherwise mismatches are listed in the log.
+
+        Raises:
+            UsageError: the file cannot be read, or none of its keys is one of the model's.
+        """
+        checkpoint = read_checkpoint(filename, map_location)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        if self._resuming:
+            self._check_resumable(filename, checkpoint, model)
+        elif not _any_key_fits(checkpoint['state_dict'], model):
+            theirs, ours = next(iter(checkpoint['state_dict']), None), next(iter(model.state_dict()), None)
+            raise UsageError(
+                f'no weight in {filename} belongs to this model (it starts with {theirs!r}, the model with {ours!r}); '
+                'load another layout with init_cfg=dict(type="florence_mm.Pretrained", checkpoint=..., prefix=...)'
+            )
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        checkpoint = _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=revise_keys)
+        self._has_loaded = True
+        self.logger.info(f'Loaded the checkpoint {filename}')
+        return checkpoint
+
+    def _check_resumable(self, filename: str, checkpoint: dict, model: torch.nn.Module) -> None:
+        needed = ['meta', 'message_hub', 'optimizer']
+        if self.param_schedulers is not None:
+            needed.append('param_schedulers')
+        absent = [key for key in needed if key not in checkpoint]
+        if absent:
+            raise UsageError(
+                f'{filename} holds no {", ".join(absent)}, so the run cannot be resumed from it; start a new run from '
+                'its weights with load_from'
+            )
+        theirs, ours = checkpoint['state_dict'], model.state_dict()
+        differing = sorted(theirs.keys() ^ ours.keys())
+        differing += [key for key in theirs.keys() & ours.keys() if theirs[key].shape != ours[key].shape]
+        if differing:
+            raise UsageError(
+                f'{filename} is of another model: {len(differing)} weights differ, the first is {differing[0]}; resume '
+                'with the config of that run, or start a new run from its weights with load_from'
+            )
+
+
+def _any_key_fits(state_dict: dict, model: torch.nn.Module) -> bool:
+    ours = model.state_dict()
+    return any(key.removeprefix('module.') in ours for key in state_dict)

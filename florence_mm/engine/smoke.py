@@ -1,0 +1,190 @@
+"""Any config's first two steps, in seconds, on a machine with nothing: the check that keeps configs from rotting.
+
+The config's data sets are exchanged for a few generated pictures of the same kind, which go through the config's
+own pipelines into its own model; its ``smoke = dict(...)`` section, where it has one, is merged last.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from .config_check import check_config
+from .errors import UsageError
+from .runner import FlorenceRunner
+
+NUM_SAMPLES = 4
+BATCH_SIZE = 2
+STEPS = 2
+
+#: Gives the config of a generated data set: ``(config, folder to write to, number of samples) -> config``.
+Generator = Callable[[dict, Path, int], dict]
+GENERATORS: dict[str, Generator] = {}
+
+_FILES = ('ann_file', 'data_root', 'data_prefix', 'img_prefix', 'root')
+_WRAPPED = ('dataset', 'datasets')
+
+
+def register_smoke_data(*types: str) -> Callable[[Generator], Generator]:
+    """Decorator for the generator of data sets of these types; names are compared without their scope."""
+
+    def register(generator: Generator) -> Generator:
+        GENERATORS.update(dict.fromkeys(types, generator))
+        return generator
+
+    return register
+
+
+def smoke_config(cfg: Config, folder: str | Path) -> Config:
+    """A copy of ``cfg`` for two training steps and a validation on generated data, on the CPU.
+
+    Batches of two, no workers, no pretrained weights (the log says which were left out), one log backend, mixed
+    precision only as bfloat16; everything else is the config's own.
+
+    Args:
+        cfg (Config): Any config of florence_mm, mmpretrain or mmdet.
+        folder (str or Path): Where the generated data and the run go.
+
+    Raises:
+        UsageError: a data set reads files and has no registered generator.
+    """
+    folder = Path(folder)
+    cfg = copy.deepcopy(cfg)
+    own = cfg.pop('smoke', {})
+    cfg.work_dir = str(folder / 'work_dir')
+    cfg.launcher, cfg.load_from, cfg.resume, cfg.compile = 'none', None, False, False
+    cfg.pop('parallelize', None)
+    for name in ('train', 'val', 'test'):
+        if cfg.get(f'{name}_dataloader') is not None:
+            loader = cfg[f'{name}_dataloader']
+            loader.dataset = generated(loader.dataset, folder / name, f'{name}_dataloader.dataset')
+            _shrink_loader(loader, train=name == 'train')
+            _set_annotations(cfg.get(f'{name}_evaluator'), loader.dataset)
+    if cfg.get('train_cfg') is not None:
+        cfg.train_cfg = {'type': 'florence_mm.IterTrainLoop', 'max_iters': STEPS, 'val_interval': STEPS}
+        _shrink_optimization(cfg)
+    left_out = _drop_checkpoints(cfg.model, 'model')
+    if left_out:
+        print_log(f'smoke: random weights instead of {", ".join(left_out)}', logger='current')
+    if isinstance(cfg.get('visualizer'), Mapping):
+        cfg.visualizer.vis_backends = [{'type': 'LocalVisBackend'}]
+    cfg.merge_from_dict(own)
+    return cfg
+
+
+def run_smoke(cfg: Config, folder: str | Path) -> dict[str, Any]:
+    """Check the config, take its two steps and a validation (a test where there is no training).
+
+    Returns:
+        dict: The metrics of the validation.
+
+    Raises:
+        UsageError: an unknown key, or a data set that reads files and has no registered generator.
+    """
+    check_config(cfg)
+    runner = FlorenceRunner.from_cfg(smoke_config(cfg, folder))
+    if runner._train_loop is None:
+        metrics = runner.test()
+        print_log(f'smoke: passed a test, {metrics}', logger='current')
+        return metrics
+    runner.train()
+    loss = runner.message_hub.get_scalar('train/loss').data[0]
+    history = runner.message_hub.get_info('summary/validations', [{'metrics': {}}])
+    metrics = history[-1]['metrics']
+    losses = ', '.join(f'{value:.4f}' for value in loss)
+    print_log(f'smoke: passed {len(loss)} steps (loss {losses}) and a validation, {metrics}', logger='current')
+    return metrics
+
+
+def generated(dataset: dict, folder: Path, path: str) -> dict:
+    """The generated stand-in of a data set's config, or the config itself where it reads no files.
+
+    Args:
+        dataset (dict): Config of the data set; wrappers are gone through.
+        folder (Path): Where to write.
+        path (str): Place in the config, for messages.
+
+    Raises:
+        UsageError: the data set reads files and has no registered generator.
+    """
+    from . import smoke_data  # noqa: F401  registers the generators
+
+    type_ = dataset['type'] if isinstance(dataset['type'], str) else dataset['type'].__name__
+    generator = GENERATORS.get(type_.rsplit('.', 1)[-1])
+    if generator is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return generator(dict(dataset), folder, NUM_SAMPLES)
+    wrapped = [key for key in _WRAPPED if isinstance(dataset.get(key), (dict, list, tuple))]
+    if wrapped:
+        dataset = dict(dataset)
+        for key in wrapped:
+            inner = dataset[key]
+            if isinstance(inner, dict):
+                dataset[key] = generated(inner, folder, f'{path}.{key}')
+            else:
+                dataset[key] = [generated(item, folder / str(i), f'{path}.{key}.{i}') for i, item in enumerate(inner)]
+        return dataset
+    if any(dataset.get(key) for key in _FILES):
+        raise UsageError(
+            f'{path}: --smoke has no generated data for the type {type_!r}; register some with '
+            'florence_mm.engine.smoke.register_smoke_data'
+        )
+    return dataset
+
+
+def _shrink_loader(loader: dict, train: bool) -> None:
+    loader.update(batch_size=BATCH_SIZE, num_workers=0, persistent_workers=False, pin_memory=False)
+    for key in ('prefetch_factor', 'num_batch_per_epoch', 'multiprocessing_context', 'timeout'):
+        loader.pop(key, None)
+    loader['sampler'] = {'type': 'mmengine.DefaultSampler', 'shuffle': train}
+
+
+def _set_annotations(evaluator: Any, dataset: dict) -> None:
+    """Point metrics that read the annotations themselves to the generated ones."""
+    for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]:
+        if isinstance(metric, dict) and 'metrics' in metric:
+            _set_annotations(metric['metrics'], dataset)
+        elif isinstance(metric, dict) and metric.get('ann_file'):
+            metric['ann_file'] = str(Path(dataset.get('data_root') or '') / dataset['ann_file'])
+
+
+def _shrink_optimization(cfg: Config) -> None:
+    wrapper = cfg.get('optim_wrapper') or {}
+    if str(wrapper.get('type', '')).rsplit('.', 1)[-1] == 'AmpOptimWrapper':
+        # mmengine's refuses the CPU, and float16 has no CPU kernels worth the name
+        bfloat16 = wrapper.get('dtype') == 'bfloat16'
+        wrapper['type'] = 'florence_mm.FlorenceAmpOptimWrapper' if bfloat16 else 'mmengine.OptimWrapper'
+        for key in ('loss_scale', 'use_fp16', *(() if bfloat16 else ('dtype',))):
+            wrapper.pop(key, None)
+    hooks = cfg.setdefault('default_hooks', {})
+    hooks['checkpoint'] = {'type': 'mmengine.CheckpointHook', 'interval': STEPS, 'by_epoch': False}
+    hooks['logger'] = {'type': 'mmengine.LoggerHook', 'interval': 1}
+    for hook in cfg.get('custom_hooks') or []:
+        if isinstance(hook, dict):
+            # a hook that begins later than the last step is refused
+            for key in ('begin_iter', 'begin_epoch'):
+                if key in hook:
+                    hook[key] = 0
+
+
+def _drop_checkpoints(node: Any, path: str) -> list[str]:
+    """Take pretrained weights out of a model's config in place; returns what was taken out."""
+    left_out = []
+    if isinstance(node, (list, tuple)):
+        for index, item in enumerate(node):
+            left_out += _drop_checkpoints(item, f'{path}.{index}')
+    elif isinstance(node, dict):
+        for key in list(node):
+            value = node[key]
+            if key == 'init_cfg' and isinstance(value, dict) and value.get('checkpoint'):
+                left_out.append(f'{path}.{key} ({value["checkpoint"]})')
+                node[key] = None
+            elif key == 'pretrained' and isinstance(value, str):
+                left_out.append(f'{path}.{key} ({value})')
+                node[key] = None
+            else:
+                left_out += _drop_checkpoints(value, f'{path}.{key}')
+    return left_out

@@ -1,0 +1,131 @@
+"""Generated stand-ins for the data sets of configs, one function a kind; :mod:`florence_mm.engine.smoke` calls them."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.registry import DATASETS as ROOT_DATASETS
+
+from florence_mm.datasets.base import KNOWN_CLASSES, load_class_names
+
+from .errors import UsageError
+from .smoke import generated, register_smoke_data
+
+_HEIGHT, _WIDTH = 80, 96
+_NAMES = ['red square', 'green square', 'blue square', 'white square']
+
+
+def write_pictures(folder: Path, count: int, size: tuple[int, int] = (_HEIGHT, _WIDTH)) -> list[str]:
+    """Write noisy pictures with a bright square each; returns their file names.
+
+    Args:
+        folder (Path): Made where it is missing.
+        count (int): How many.
+        size (tuple[int, int]): Height and width.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    names = []
+    for index in range(count):
+        picture = rng.integers(0, 128, (*size, 3), dtype=np.uint8)
+        box_height, box_width = size[0] // 2, size[1] // 2
+        picture[:box_height, :box_width, index % 3] = 255
+        names.append(f'{index}.png')
+        if not cv2.imwrite(str(folder / names[-1]), picture):
+            raise UsageError(f'--smoke cannot write its generated pictures to {folder}; free some space there')
+    return names
+
+
+def _class_names(classes: object) -> list[str]:
+    """The config's class names where they can be had without its files, else made-up ones."""
+    if isinstance(classes, str) and classes not in KNOWN_CLASSES:
+        return _NAMES
+    return load_class_names(classes) or _NAMES
+
+
+@register_smoke_data('ImageTextManifest')
+def image_text_manifest(dataset: dict, folder: Path, count: int) -> dict:
+    """A jsonl manifest: classes and captions in turn for training, both for evaluation."""
+    given = dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
+    names = _class_names(given)
+    columns = dict(dataset.get('columns') or {})
+    rows = []
+    for index, file in enumerate(write_pictures(folder / 'images', count)):
+        name = names[index % len(names)]
+        captions = [f'a picture of one {name}', f'number {index}: a {name}']
+        if dataset.get('test_mode'):
+            row = {'image': file, 'class': name, 'texts': captions}
+        else:
+            row = {'image': file, 'class': name} if index % 2 else {'image': file, 'text': captions[0]}
+        rows.append({columns.get(key, key): value for key, value in row.items()})
+    manifest = folder / 'manifest.jsonl'
+    manifest.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    generated = {**dataset, 'ann_file': str(manifest), 'data_root': '', 'data_prefix': str(folder / 'images')}
+    if given:
+        generated.update(classes=names)
+        generated['metainfo'] = {k: v for k, v in (dataset.get('metainfo') or {}).items() if k != 'classes'}
+    return generated
+
+
+@register_smoke_data('ImageFolderText')
+def image_folder_text(dataset: dict, folder: Path, count: int) -> dict:
+    """One folder for each of the first class names, with a picture each."""
+    given = dataset.get('class_names')
+    if isinstance(given, dict):
+        names = {key: given[key] for key in list(given)[:count]}
+        folders = list(names)
+    else:
+        chosen = _class_names(given)[:count]
+        folders = [f'{index:02d}' for index in range(len(chosen))]
+        names = chosen
+    for name in folders:
+        write_pictures(folder / 'images' / name, 1)
+    return {**dataset, 'data_root': str(folder / 'images'), 'data_prefix': '', 'class_names': names}
+
+
+@register_smoke_data('WeightedMixture')
+def weighted_mixture(dataset: dict, folder: Path, count: int) -> dict:
+    """The stand-ins of its data sets, with the config's weights, in the smallest epoch that holds them."""
+    entries = [
+        {**entry, 'dataset': generated(entry['dataset'], folder / str(index), f'datasets.{index}.dataset')}
+        for index, entry in enumerate(dataset['datasets'])
+    ]
+    # weights of pretraining mixtures differ by orders of magnitude; four samples of each take any epoch
+    return {**dataset, 'datasets': [{**entry, 'weight': 1} for entry in entries], 'epoch_size': None}
+
+
+@register_smoke_data('CustomDataset', 'ImageNet', 'ImageNet21k', 'CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST', 'CUB',
+                     'Caltech101', 'DTD', 'FGVCAircraft', 'Flowers102', 'Food101', 'OxfordIIITPet', 'Places205',
+                     'StanfordCars', 'SUN397')  # fmt: skip
+def classification(dataset: dict, folder: Path, count: int) -> dict:
+    """mmpretrain's data sets of single-label pictures: a folder a class for ``CustomDataset``."""
+    small = dataset['type'].rsplit('.', 1)[-1] in ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
+    for index in range(count):
+        write_pictures(folder / 'images' / f'{index:02d}', 1, (32, 32) if small else (_HEIGHT, _WIDTH))
+    pipeline = list(dataset['pipeline'])
+    if small:
+        # these data sets hold pictures, not files, so their pipelines do not load any
+        color = 'grayscale' if 'MNIST' in dataset['type'] else 'color'
+        pipeline.insert(0, {'type': 'mmcv.LoadImageFromFile', 'color_type': color})
+    return {'type': 'mmpretrain.CustomDataset', 'data_root': str(folder / 'images'), 'pipeline': pipeline,
+            **({'_scope_': dataset['_scope_']} if '_scope_' in dataset else {})}  # fmt: skip
+
+
+@register_smoke_data('CocoDataset', 'LVISV1Dataset', 'LVISV05Dataset', 'Objects365V1Dataset', 'Objects365V2Dataset')
+def coco_detection(dataset: dict, folder: Path, count: int) -> dict:
+    """COCO annotations with one box and its outline a picture, in the first classes of the data set."""
+    cls = ROOT_DATASETS.get(dataset['type'] if '.' in dataset['type'] else f'mmdet.{dataset["type"]}')
+    classes = (dataset.get('metainfo') or {}).get('classes') or cls.METAINFO['classes']
+    box = [0.0, 0.0, _WIDTH / 2, _HEIGHT / 2]  # x, y, width, height in pixels
+    outline = [0, 0, _WIDTH / 2, 0, _WIDTH / 2, _HEIGHT / 2, 0, _HEIGHT / 2]
+    images, annotations = [], []
+    for index, file in enumerate(write_pictures(folder / 'images', count)):
+        images.append({'id': index, 'file_name': file, 'height': _HEIGHT, 'width': _WIDTH})
+        shared = {'id': index + 1, 'image_id': index, 'category_id': index % len(classes) + 1}
+        annotations.append({**shared, 'bbox': box, 'area': box[2] * box[3], 'segmentation': [outline], 'iscrowd': 0})
+    categories = [{'id': index + 1, 'name': name} for index, name in enumerate(classes)]
+    content = {'images': images, 'annotations': annotations, 'categories': categories}
+    (folder / 'annotations.json').write_text(json.dumps(content))
+    files = {'ann_file': 'annotations.json', 'data_root': str(folder), 'data_prefix': {'img': 'images/'}}
+    return {**dataset, **files}

@@ -1,0 +1,61 @@
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+TESTS = Path(__file__).parent
+REPOSITORY = TESTS.parents[1]
+sys.path.insert(0, str(TESTS))
+
+import toy_project
+
+import florence_mm  # noqa: F401
+from florence_mm.engine import FlorenceRunner
+
+_number = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Train the toy in this process; returns its runner. ``name`` is the work folder."""
+
+    def run(name='run', runner=FlorenceRunner, **config):
+        cfg = toy_project.toy_config(tmp_path / name, **config)
+        # mmengine keeps one log and message hub a name
+        cfg['experiment_name'] = f'toy_{next(_number)}'
+        built = runner.from_cfg(Config(cfg))
+        built.train()
+        return built
+
+    return run
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Run a tool on a toy config in another process; returns the finished process."""
+
+    def run(tool, config, *arguments, launcher=(), timeout=120):
+        path = tmp_path / f'config_{next(_number)}.py'
+        Config(config).dump(str(path))
+        environment = {**os.environ, 'PYTHONPATH': str(TESTS), 'OMP_NUM_THREADS': '1'}
+        line = [sys.executable, *launcher, str(REPOSITORY / 'tools' / tool), str(path), *map(str, arguments)]
+        return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=timeout, cwd=tmp_path)
+
+    return run
+
+
+def state_of(path):
+    return torch.load(path, weights_only=True)

@@ -1,0 +1,94 @@
+"""Train a model from a config.
+
+    python tools/train.py configs/unicl/NAME.py [--work-dir DIR] [--resume [CHECKPOINT]] [--smoke] ...
+
+Exit status: 0 after a finished run, 2 with one sentence where config, checkpoint or data are unusable.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+
+if '--smoke' in sys.argv:
+    # read by torch and mmengine when they are imported
+    os.environ['CUDA_VISIBLE_DEVICES'] = ''
+
+from mmengine.config import DictAction  # noqa: E402
+
+import florence_mm  # noqa: E402, F401  mends the installed packages, so it comes before anything that imports them
+from florence_mm.engine.errors import one_sentence_errors  # noqa: E402
+from florence_mm.engine.launch import (  # noqa: E402
+    LAUNCHERS,
+    build_runner,
+    load_config,
+    set_amp,
+    set_auto_scale_lr,
+    set_resume,
+    set_work_dir,
+)
+from florence_mm.engine.smoke import run_smoke  # noqa: E402
+
+
+def parse_args() -> argparse.Namespace:
+    """Command-line arguments."""
+    parser = argparse.ArgumentParser(description='Train a model from a config.')
+    parser.add_argument('config', help='config file, or PACKAGE::FILE')
+    parser.add_argument('--work-dir', help='where checkpoints and logs go; default work_dirs/CONFIG_NAME')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from the latest checkpoint in the work folder, or from the given one',
+    )
+    parser.add_argument(
+        '--amp',
+        nargs='?',
+        const='bfloat16',
+        choices=('bfloat16', 'float16'),
+        help='automatic mixed precision; bfloat16 (default) also on CPU, float16 with loss scaling on a GPU',
+    )
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
+    parser.add_argument('--seed', type=int, help='seed of weights, data order, augmentation and dropout')
+    parser.add_argument(
+        '--smoke', action='store_true', help='two training steps and a validation on generated data, on the CPU'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='put values on the config, for example optim_wrapper.optimizer.lr=1e-4',
+    )
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how the processes were started')
+    # torch.distributed.launch gives this instead of the environment variable
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    """Read the config, put the arguments on it, and train."""
+    args = parse_args()
+    with one_sentence_errors():
+        cfg = load_config(args.config, args.cfg_options)
+        cfg.launcher = args.launcher
+        if args.seed is not None:
+            cfg.setdefault('randomness', {})['seed'] = args.seed
+        if args.amp:
+            set_amp(cfg, args.amp)
+        if args.smoke:
+            with tempfile.TemporaryDirectory(prefix='florence_smoke_') as folder:
+                run_smoke(cfg, folder)
+            return
+        if args.auto_scale_lr:
+            set_auto_scale_lr(cfg)
+        set_work_dir(cfg, args.work_dir)
+        set_resume(cfg, args.resume)
+        build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    main()
