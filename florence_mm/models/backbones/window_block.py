@@ -42,6 +42,8 @@ class WindowAttention(nn.Module):
         attn_drop_rate: float = 0.0,
     ) -> None:
         super().__init__()
+        if embed_dims % num_heads:
+            raise ValueError(f'{embed_dims} channels do not divide into {num_heads} heads')
         self.num_heads = num_heads
         self.window_size = tuple(window_size)
         self.attn_drop_rate = attn_drop_rate
