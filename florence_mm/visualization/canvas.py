@@ -1,0 +1,106 @@
+"""Pictures made of pictures and short texts.
+
+Text is set in DejaVu Sans, which matplotlib brings along, so that a picture is the same on every machine.
+Images are ``(H, W, 3)`` uint8 RGB.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..utils.files import write_atomic
+
+Colour = tuple[int, int, int]
+
+INK: Colour = (31, 35, 40)
+FAINT: Colour = (110, 119, 129)
+PAPER: Colour = (255, 255, 255)
+SHADE: Colour = (234, 238, 242)
+# a green and a red that differ in brightness too; a mark says the same beside them
+RIGHT: Colour = (26, 127, 55)
+WRONG: Colour = (207, 34, 46)
+
+
+@cache
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans of ``size`` pixels."""
+    import matplotlib
+
+    name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'
+    path = Path(matplotlib.get_data_path()) / 'fonts/ttf' / name
+    # the plain layout engine is in every build of Pillow, so widths are the same everywhere
+    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def fit_text(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
+    """``text`` in one line, cut with an ellipsis where it is wider than ``width`` pixels."""
+    text = ' '.join(text.split())
+    if face.getlength(text) <= width:
+        return text
+    low, high = 0, len(text)  # the longest beginning that fits
+    while low < high:
+        middle = (low + high + 1) // 2
+        if face.getlength(text[:middle].rstrip() + '…') <= width:
+            low = middle
+        else:
+            high = middle - 1
+    return text[:low].rstrip() + '…'
+
+
+def wrap_text(text: str, face: ImageFont.FreeTypeFont, width: float, lines: int) -> list[str]:
+    """``text`` in at most ``lines`` lines of ``width`` pixels, broken at blanks; the last one is cut."""
+    words, wrapped = text.split(), []
+    while words and len(wrapped) < lines - 1:
+        count = 1
+        while count < len(words) and face.getlength(' '.join(words[: count + 1])) <= width:
+            count += 1
+        wrapped.append(fit_text(' '.join(words[:count]), face, width))
+        words = words[count:]
+    if words:
+        wrapped.append(fit_text(' '.join(words), face, width))
+    return wrapped
+
+
+def fit_image(image: np.ndarray, height: int, width: int, background: Colour = SHADE) -> np.ndarray:
+    """``image`` as large as it fits into ``(height, width)``, centred on ``background``.
+
+    Raises:
+        ValueError: ``image`` is not ``(H, W, 3)`` uint8.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise ValueError(f'an image to draw has shape {image.shape} and type {image.dtype}; expected (H, W, 3) uint8')
+    factor = min(height / image.shape[0], width / image.shape[1])
+    size = [max(1, round(factor * side)) for side in image.shape[1::-1]]
+    interpolation = cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA
+    resized = cv2.resize(image, size, interpolation=interpolation)
+    canvas = np.full((height, width, 3), background, dtype=np.uint8)
+    top, left = (height - size[1]) // 2, (width - size[0]) // 2
+    canvas[top : top + size[1], left : left + size[0]] = resized
+    return canvas
+
+
+def tile(cells: list[np.ndarray], columns: int, gap: int = 12, title: str | None = None) -> np.ndarray:
+    """Cells of one size in rows of ``columns``, on white, with a line of text above."""
+    height, width = cells[0].shape[:2]
+    columns = min(columns, len(cells))
+    rows = -(-len(cells) // columns)
+    head = 36 if title else 0
+    sheet = Image.new('RGB', (columns * (width + gap) + gap, head + rows * (height + gap) + gap), PAPER)
+    for i, cell in enumerate(cells):
+        row, column = divmod(i, columns)
+        sheet.paste(Image.fromarray(cell), (gap + column * (width + gap), head + gap + row * (height + gap)))
+    if title:
+        face = font(17, bold=True)
+        text = fit_text(title, face, sheet.width - 2 * gap)
+        ImageDraw.Draw(sheet).text((gap, gap), text, font=face, fill=INK)
+    return np.array(sheet)
+
+
+def save_png(image: np.ndarray, path: str | Path) -> None:
+    """Write ``image`` as PNG under a temporary name and rename it; the folder is made."""
+    if Path(path).suffix.lower() != '.png':
+        raise ValueError(f'{path} must end in .png')
+    write_atomic(path, cv2.imencode('.png', image[..., ::-1])[1].tobytes())

@@ -1,0 +1,80 @@
+import json
+
+import cv2
+import pytest
+
+from florence_mm.visualization import draw_curves, read_scalars
+from florence_mm.visualization.curves import smooth
+
+
+def write(path, records):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(''.join(json.dumps(record) + '\n' for record in records))
+    return path
+
+
+def by_epoch(folder, epochs, start=0, loss=1.0):
+    """Three iterations an epoch, and a validation logged under the epoch, as mmengine does."""
+    records = []
+    for epoch in epochs:
+        for i in range(3):
+            step = 3 * (epoch - 1) + i + 1
+            records.append({'loss': loss / step, 'lr': 0.1, 'epoch': epoch, 'iter': step, 'step': step})
+        records.append({'zero_shot/top1': epoch / 10, 'data_time': 0.1, 'step': epoch})
+    return write(folder / 'vis_data/scalars.json', records)
+
+
+def test_scores_of_epochs_stand_at_their_last_iteration(tmp_path):
+    curves = read_scalars(by_epoch(tmp_path / '1', [1, 2]))
+    assert curves['loss'] == [(i, 1 / i) for i in range(1, 7)]
+    assert curves['zero_shot/top1'] == [(3, 0.1), (6, 0.2)]
+
+
+def test_scores_of_iterations_stand_where_they_were_logged(tmp_path):
+    records = [{'loss': 2.0, 'iter': 10, 'step': 10}, {'zero_shot/top1': 0.5, 'step': 10}]
+    curves = read_scalars(write(tmp_path / 'scalars.json', records))
+    assert curves == {'loss': [(10, 2.0)], 'zero_shot/top1': [(10, 0.5)]}
+
+
+def test_resumed_runs_are_one_curve(tmp_path):
+    by_epoch(tmp_path / '20260101_000000', [1, 2])
+    by_epoch(tmp_path / '20260102_000000', [2, 3], loss=10.0)
+    curves = read_scalars(tmp_path)
+    assert curves['loss'] == [(i, (1 if i < 4 else 10) / i) for i in range(1, 10)]
+    assert curves['zero_shot/top1'] == [(3, 0.1), (6, 0.2), (9, 0.3)]
+
+
+def test_broken_logs(tmp_path):
+    path = write(tmp_path / 'scalars.json', [{'loss': 1.0, 'iter': 1}, {'loss': float('nan'), 'iter': 2}])
+    with path.open('a') as file:
+        file.write('{"loss": 3')  # a run killed while writing
+    assert read_scalars(path) == {'loss': [(1, 1.0)]}
+    path.write_text('{"loss": 3\n{"loss": 1.0, "iter": 1}\n')
+    with pytest.raises(ValueError, match='scalars.json, line 1: not JSON'):
+        read_scalars(path)
+    with pytest.raises(FileNotFoundError, match='has no .*/vis_data/scalars.json'):
+        read_scalars(tmp_path / 'nothing')
+
+
+def test_smooth_by_hand():
+    assert smooth([(0, 3.0), (1, 3.0), (5, 3.0)], 0.5) == [(0, 3.0), (1, 3.0), (5, 3.0)]
+    # weights 1/2 and 1 for two points: (0.5 * 0 + 1 * 3) / 1.5
+    assert smooth([(0, 0.0), (1, 3.0)], 0.5) == [(0, 0.0), (1, pytest.approx(2.0))]
+
+
+def test_draw_curves(tmp_path):
+    log = by_epoch(tmp_path / 'run', range(1, 8))
+    path = tmp_path / 'out/curves.png'
+    draw_curves(log, path, title='a run')
+    assert cv2.imread(str(path)).shape == (456, 1200, 3)
+    first = path.read_bytes()
+    draw_curves([log], path, title='a run')
+    assert path.read_bytes() == first
+    draw_curves(log, path, scores=[])
+    assert cv2.imread(str(path)).shape == (456, 648, 3)
+    with pytest.raises(ValueError, match=r'the log has no zero_shot/top9; it has loss, lr, zero_shot/top1'):
+        draw_curves(log, path, scores=['zero_shot/top9'])
+    with pytest.raises(ValueError, match='the log has no loss; it has nothing'):
+        draw_curves(write(tmp_path / 'empty.json', []), path)
+    with pytest.raises(ValueError, match='must end in .png'):
+        draw_curves(log, tmp_path / 'curves.svg')
