@@ -1,0 +1,246 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from toy_project import toy_config
+
+from florence_mm.engine.checkpointing import find_latest, read_checkpoint, replacing, write_text
+from florence_mm.engine.errors import UsageError
+
+
+def names(folder, pattern='*.pth'):
+    return sorted(path.name for path in Path(folder).glob(pattern))
+
+
+def checkpoint_hook(**changes):
+    hooks = toy_config('x')['default_hooks']
+    hooks['checkpoint'].update(changes)
+    return hooks
+
+
+def test_replacing(tmp_path):
+    path = tmp_path / 'file'
+    write_text(path, 'old')
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text('half')
+        raise RuntimeError('stopped')
+    assert path.read_text() == 'old' and names(tmp_path, '*') == ['file']
+    with replacing(path) as temporary:
+        temporary.write_text('new')
+        assert path.read_text() == 'old'
+    assert path.read_text() == 'new' and names(tmp_path, '*') == ['file']
+
+
+def test_find_latest(tmp_path):
+    assert find_latest(tmp_path) is None
+    for name in ('iter_900.pth', 'iter_1000.pth', 'best_acc_iter_2000.pth'):
+        (tmp_path / name).write_bytes(b'')
+    # killed before last_checkpoint was written: the highest number, as a number
+    assert find_latest(tmp_path) == str(tmp_path / 'iter_1000.pth')
+    # the folder was moved after the run
+    (tmp_path / 'last_checkpoint').write_text('/somewhere/else/iter_900.pth')
+    assert find_latest(tmp_path) == str(tmp_path / 'iter_900.pth')
+
+
+def test_unreadable_checkpoints(tmp_path):
+    good = tmp_path / 'good.pth'
+    torch.save({'state_dict': {'w': torch.arange(1000.0)}}, good)
+    assert torch.equal(read_checkpoint(str(good))['state_dict']['w'], torch.arange(1000.0))
+    content = good.read_bytes()
+    middle = content.index(torch.arange(1000.0).numpy().tobytes()) + 2000
+    bad = {
+        'truncated.pth': content[: len(content) // 2],
+        'empty.pth': b'',
+        'text.pth': b'not a checkpoint',
+        # torch.load itself returns wrong numbers here
+        'flipped.pth': content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :],
+    }
+    for name, data in bad.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UsageError, match=f'{name} cannot be read as a checkpoint .*for example one of .*good.pth'):
+            read_checkpoint(str(tmp_path / name))
+    with pytest.raises(UsageError, match='does not exist'):
+        read_checkpoint(str(tmp_path / 'missing.pth'))
+    torch.save([1, 2], good)
+    with pytest.raises(UsageError, match='holds a list, not a checkpoint'):
+        read_checkpoint(str(good))
+
+
+def test_no_code_is_executed(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / 'executed',)
+
+    torch.save({'state_dict': {}, 'meta': Evil()}, tmp_path / 'evil.pth')
+    with pytest.raises(UsageError, match='cannot be read'):
+        read_checkpoint(str(tmp_path / 'evil.pth'))
+    assert not (tmp_path / 'executed').exists()
+
+
+def test_plain_and_safetensors_state_dicts(tmp_path):
+    from safetensors.torch import save_file
+
+    state = {'w': torch.ones(2)}
+    torch.save(state, tmp_path / 'plain.pth')
+    save_file(state, tmp_path / 'weights.safetensors')
+    for name in ('plain.pth', 'weights.safetensors'):
+        assert torch.equal(read_checkpoint(str(tmp_path / name))['state_dict']['w'], torch.ones(2))
+
+
+def test_only_the_newest_are_kept(train, tmp_path):
+    train(default_hooks=checkpoint_hook(interval=3, max_keep_ckpts=2))
+    assert names(tmp_path / 'run') == ['iter_15.pth', 'iter_17.pth']
+    assert (tmp_path / 'run/last_checkpoint').read_text() == str(tmp_path / 'run/iter_17.pth')
+    # a kill between the new file and the deletion leaves one too many; the resumed run removes it
+    kept = torch.load(tmp_path / 'run/iter_17.pth', weights_only=True)['message_hub']['runtime_info']['keep_ckpt_ids']
+    assert kept == [12, 15, 17]
+    (tmp_path / 'run/iter_12.pth').write_bytes(b'left over')
+    train(default_hooks=checkpoint_hook(interval=3, max_keep_ckpts=2), resume=True)
+    assert names(tmp_path / 'run') == ['iter_15.pth', 'iter_17.pth']
+
+
+def test_the_last_good_checkpoint_outlives_a_failing_save(train, tmp_path, monkeypatch):
+    from mmengine.fileio import LocalBackend
+
+    put = LocalBackend.put
+
+    def full_disk(self, content, path):
+        if 'iter_10' in str(path):
+            put(self, content[:100], path)
+            raise OSError(28, 'No space left on device')
+        put(self, content, path)
+
+    monkeypatch.setattr(LocalBackend, 'put', full_disk)
+    with pytest.raises(OSError, match='No space left'):
+        train(default_hooks=checkpoint_hook(max_keep_ckpts=1))
+    assert names(tmp_path / 'run') == ['iter_5.pth'] and not names(tmp_path / 'run', '.*.tmp')
+    assert find_latest(tmp_path / 'run') == str(tmp_path / 'run/iter_5.pth')
+    read_checkpoint(str(tmp_path / 'run/iter_5.pth'))
+
+
+def test_best(train, tmp_path):
+    run = train(default_hooks=checkpoint_hook(save_best='toy/mae', rule='less'))
+    history = run.message_hub.get_info('summary/validations')
+    best = min(history, key=lambda entry: entry['metrics']['toy/mae'])
+    assert names(tmp_path / 'run', 'best*') == [f'best_toy_mae_iter_{best["iter"]}.pth']
+    saved = torch.load(tmp_path / 'run' / names(tmp_path / 'run', 'best*')[0], weights_only=True)
+    assert 'optimizer' not in saved and saved['meta']['iter'] == best['iter']
+    # the last checkpoint knows the best, so that a resumed run replaces it
+    last = torch.load(find_latest(tmp_path / 'run'), weights_only=True)['message_hub']['runtime_info']
+    assert last['best_score'] == pytest.approx(best['metrics']['toy/mae'])
+    with pytest.raises(UsageError, match="save_best='acc' is no metric of the validation; it gives toy/mae"):
+        train('other', default_hooks=checkpoint_hook(save_best='acc'))
+
+
+def test_an_interval_that_would_lose_gradients(train):
+    wrapper = {**toy_config('x')['optim_wrapper'], 'accumulative_counts': 2}
+    with pytest.raises(UsageError, match='interval=5 is no multiple of optim_wrapper.accumulative_counts=2'):
+        train(optim_wrapper=wrapper)
+
+
+def test_diverged_training_stops_and_keeps_its_checkpoint(train, tmp_path):
+    model = {'type': 'ToyModel', 'nan_from': 7}
+    with pytest.raises(UsageError, match='loss was not finite in 3 iterations in a row, the last of them iteration 9;'):
+        train(model=model)
+    assert names(tmp_path / 'run') == ['iter_5.pth']
+    hooks = toy_config('x')['default_hooks']
+    # with more patience a checkpoint falls due, and its weights are not written
+    hooks['invalid_loss'] = {'type': 'florence_mm.InvalidLossHook', 'patience': 6}
+    with pytest.raises(UsageError, match='6 iterations in a row, the last of them iteration 12'):
+        train('patient', model=model, default_hooks=hooks)
+    assert names(tmp_path / 'patient') == ['iter_5.pth']
+    assert find_latest(tmp_path / 'patient') == str(tmp_path / 'patient/iter_5.pth')
+
+
+def test_metrics_file(train, tmp_path):
+    run = train()
+    content = json.loads((tmp_path / 'run/metrics.json').read_text())
+    assert content['iter'] == 17 and content['checkpoint'].endswith('iter_17.pth')
+    assert [entry['iter'] for entry in content['history']] == [5, 10, 15, 17]
+    assert content['metrics'] == content['history'][-1]['metrics'] != content['history'][0]['metrics']
+    assert content['history'] == run.message_hub.get_info('summary/validations')
+
+
+def test_metrics_that_json_does_not_have():
+    from florence_mm.engine.hooks.run_summary import plain
+
+    metrics = {'a': float('nan'), 'b': torch.tensor([1.5, float('inf')]), 'c': (torch.tensor(2), {3: 'x'}), 'd': True}
+    assert plain(metrics) == {'a': None, 'b': [1.5, None], 'c': [2, {'3': 'x'}], 'd': True}
+
+
+def test_class_names(train):
+    hooks = {**checkpoint_hook(), 'class_names': {'type': 'ClassNamesHook', 'templates': ['a {} number']}}
+    assert train(default_hooks=hooks).model.classes == (['even', 'odd'], ['a {} number'])
+    # the default: CLIP's templates and the bare name
+    assert len(train('default').model.classes[1]) == 81
+
+
+@pytest.fixture
+def trained(train, tmp_path):
+    train()
+    return tmp_path / 'run/iter_15.pth'
+
+
+def test_resuming_from_what_cannot_be_resumed(train, trained, tmp_path):
+    weights = tmp_path / 'weights.pth'
+    checkpoint = torch.load(trained, weights_only=True)
+    torch.save({'state_dict': checkpoint['state_dict']}, weights)
+    with pytest.raises(UsageError, match='weights.pth holds no meta, message_hub, optimizer, param_schedulers, so'):
+        train('a', resume=True, load_from=str(weights))
+    with pytest.raises(UsageError, match=r'iter_15.pth is of another model: 3 weights differ, the first is'):
+        train('b', resume=True, load_from=str(trained), model={'type': 'ToyModel', 'width': 9})
+    with pytest.raises(UsageError, match='cannot resume from .*iter_15.pth'):
+        wrapper = {**toy_config('x')['optim_wrapper'], 'paramwise_cfg': {'custom_keys': {'fc.0': {'lr_mult': 0.1}}}}
+        train('c', resume=True, load_from=str(trained), optim_wrapper=wrapper)
+    loader = {**toy_config('x')['train_dataloader'], 'dataset': {'type': 'ToyData', 'size': 30}}
+    with pytest.raises(UsageError, match=r'stopped after batch 3 of an epoch of 6 batches, but .* now give 8'):
+        train('epochs', by_epoch=True)
+        path = str(tmp_path / 'epochs/iter_15.pth')
+        train('d', by_epoch=True, resume=True, load_from=path, train_dataloader=loader)
+
+
+def test_loading_weights(train, trained, tmp_path):
+    hooks = {**checkpoint_hook(), 'logger': {'type': 'LoggerHook', 'interval': 5}}
+    torch.save({'other.weight': torch.zeros(1)}, tmp_path / 'other.pth')
+    with pytest.raises(UsageError, match="no weight in .*other.pth belongs to this model .*'other.weight'"):
+        train('a', load_from=str(tmp_path / 'other.pth'), default_hooks=hooks)
+    # weights are taken, the iterations start anew
+    fresh = {'optimizer': {'type': 'SGD', 'lr': 0.0}}
+    run = train('b', load_from=str(trained), optim_wrapper=fresh, param_scheduler=None, custom_hooks=[])
+    saved = torch.load(trained, weights_only=True)['state_dict']
+    assert run.iter == 17 and all(torch.equal(saved[key], value) for key, value in run.model.state_dict().items())
+
+
+def test_resume_without_a_checkpoint_starts_at_the_beginning(train):
+    assert train(resume=True).iter == 17
+
+
+def test_data_that_give_no_batch(train):
+    loader = {**toy_config('x')['train_dataloader'], 'dataset': {'type': 'ToyData', 'size': 3}, 'drop_last': True}
+    for by_epoch in (True, False):
+        if by_epoch:
+            with pytest.raises(UsageError, match='give no batch: 3 samples do not fill one of size 4 on each of 1 pro'):
+                train(by_epoch=by_epoch, train_dataloader=loader)
+        else:
+            # by iterations, batches go on into the next epoch
+            assert train(train_dataloader=loader).iter == 17
+
+
+def test_plain_runner_with_our_parts_resumes_exactly(train, tmp_path):
+    from mmengine.runner import Runner
+
+    hooks = checkpoint_hook(type='florence_mm.AtomicCheckpointHook')
+    loop = {'type': 'florence_mm.IterTrainLoop', 'max_iters': 17, 'val_interval': 5}
+    whole = train('whole', runner=Runner, default_hooks=hooks, train_cfg=loop)
+    resumed = train(
+        'whole',
+        runner=Runner,
+        default_hooks=hooks,
+        train_cfg=loop,
+        resume=True,
+        load_from=str(tmp_path / 'whole/iter_15.pth'),
+    )
+    assert [i for i, _ in whole.trace][15:] == [i for i, _ in resumed.trace]
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[key])
