@@ -59,7 +59,8 @@ def _some(keys: list[str]) -> str:
 def load_checkpoint(model: nn.Module, path: str | Path, prefix: str | None = None, strict: bool = False) -> LoadReport:
     """Load a checkpoint of any known format into a model.
 
-    Relative position tables and position embeddings of another size are resized by the public rule (bicubic).
+    Relative position tables and position embeddings of another size are resized by the public rule (bicubic); a text
+    tower with a shorter context takes the first positions.
 
     Args:
         model: where the tensors go.
@@ -136,6 +137,9 @@ def _fit(model: nn.Module, key: str, value: Tensor, own: Tensor) -> Tensor | Non
     if key.endswith('relative_position_bias_table') and value.ndim == 2 and value.shape[1] == own.shape[1]:
         window = model.get_submodule(key.rpartition('.')[0]).window_size
         return resize_relative_position_table(value, window) if len(window) == 2 else None
+    if key.endswith('positional_embedding') and value.ndim == 2 and value.shape[1] == own.shape[1]:
+        # a text tower with a shorter context keeps the positions it has
+        return value[: len(own)] if len(own) < len(value) else None
     if key.endswith('absolute_pos_embed') and value.ndim == 3 and value.shape[2] == own.shape[2]:
         side = round(value.shape[1] ** 0.5)
         owner = model.get_submodule(key.rpartition('.')[0])

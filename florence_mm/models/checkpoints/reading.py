@@ -66,8 +66,8 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
             f'{path} holds more than tensors ({wanted}), and loading it could run code; '
             f'save its state dict alone, or as safetensors, where you trust it'
         ) from None
-    except (RuntimeError, EOFError) as error:
-        why = str(error).splitlines()[0] if str(error) else 'it is empty'
+    except Exception as error:  # bytes that are no pickle fail in the unpickler in any way
+        why = str(error).splitlines()[0] if isinstance(error, RuntimeError) else type(error).__name__
         raise ValueError(
             f'{path} is not a checkpoint that torch can read ({why}); download or write it again'
         ) from None
