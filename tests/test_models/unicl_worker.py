@@ -60,6 +60,23 @@ def gradients(model, data):
     return grads | {f'log.{k}': torch.as_tensor(v).detach() for k, v in log.items()}
 
 
+def weights_after_a_step(model, data, optimizer):
+    """Weights after one training step with the optimizer that a config describes."""
+    from mmengine.optim import build_optim_wrapper
+
+    import florence_mm.engine  # noqa: F401  (registers)
+
+    wrapper = build_optim_wrapper(
+        model,
+        {
+            'constructor': 'florence_mm.NoDecayOptimWrapperConstructor',
+            'optimizer': optimizer | {'lr': 0.1, 'weight_decay': 0.5},
+        },
+    )
+    model.train_step(data, wrapper)
+    return {name.removeprefix('module.'): p.detach().clone() for name, p in model.named_parameters()}
+
+
 def main(rendezvous, out):
     from mmengine.model import MMDistributedDataParallel
 
@@ -71,6 +88,11 @@ def main(rendezvous, out):
     result = {
         str(micro): gradients(MMDistributedDataParallel(build(micro_batch=micro).double()), mine) for micro in (None, 3)
     }
+    result['zero'] = weights_after_a_step(
+        MMDistributedDataParallel(build().double()),
+        mine,
+        {'type': 'ZeroRedundancyOptimizer', 'optimizer_type': 'AdamW'},
+    )
     torch.save(result, f'{out}.{rank}')
     dist.destroy_process_group()
 

@@ -3,9 +3,11 @@
 Shape legend: ``K`` classes, ``P`` templates, ``D`` channels.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,7 +26,7 @@ class ClassFeatures:
         texts_at_once: texts that are encoded together, whole classes at a time.
 
     Raises:
-        ValueError: no names, a name twice, or templates that do not fit.
+        ValueError: no names, or templates that do not fit.
     """
 
     def __init__(
@@ -38,8 +40,12 @@ class ClassFeatures:
         if not self.names:
             raise ValueError('no class names were given; zero-shot prediction needs at least one')
         twice = [name for name in dict.fromkeys(self.names) if self.names.count(name) > 1]
-        if twice:
-            raise ValueError(f'class names {twice[:5]} occur more than once; give each class a name of its own')
+        if twice and not isinstance(names, str):  # ImageNet has two kinds of sunglasses
+            print_log(
+                f'class names {twice[:5]} occur more than once; prediction cannot tell such classes apart',
+                'current',
+                logging.WARNING,
+            )
 
     def drop(self) -> None:
         """Forget the features."""
