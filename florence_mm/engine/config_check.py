@@ -62,6 +62,8 @@ _FALLBACKS = (
     *('MODELS', 'TASK_UTILS', 'TRANSFORMS', 'DATASETS', 'METRICS', 'EVALUATOR', 'HOOKS', 'WEIGHT_INITIALIZERS'),
     *('DATA_SAMPLERS', 'FUNCTIONS', 'OPTIMIZERS', 'LOOPS', 'VISUALIZERS', 'VISBACKENDS', 'INFERENCERS'),
 )
+#: Transforms whose inner types are albumentations', not a registry's.
+_OTHER_BUILDERS = ('Albu', 'Albumentations')
 _LOADER_KEYS = frozenset(
     [*inspect.signature(DataLoader).parameters, 'num_batch_per_epoch', 'disable_subprocess_warning']
 )
@@ -134,10 +136,12 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate that ``name`` is probably a misspelling of, or None."""
-    candidates = [candidate for candidate in candidates if isinstance(candidate, str)]
     lowered = {candidate.lower(): candidate for candidate in candidates}
-    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.8)
-    return lowered[close[0]] if close else None
+    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    if not close:
+        return None
+    ratio = difflib.SequenceMatcher(None, name.lower(), close[0]).ratio()
+    return lowered[close[0]] if ratio >= 0.8 or _slips(name.lower(), close[0]) <= 1 else None
 
 
 def _did_you_mean(near: str | None, candidates: Iterable[str]) -> str:
@@ -165,8 +169,8 @@ class _Checker:
                 self._check_keys(key, value, _FIXED_KEYS[key], key)
             if key in ('train_cfg', 'val_cfg', 'test_cfg') and isinstance(value, Mapping):
                 self._check_loop(key, value)
-            elif key in RUNNER_KEYS and key not in ('smoke', 'cfg'):
-                self._walk(key, value, _REGISTRY_OF_KEY.get(key), self.scope)
+            elif key in RUNNER_KEYS and key != 'smoke':
+                self._walk(key, _with_default_type(key, value), _REGISTRY_OF_KEY.get(key), self.scope)
 
     def _check_loop(self, path: str, cfg: Mapping[str, Any]) -> None:
         by_epoch = cfg.get('by_epoch', 'max_epochs' in cfg)
@@ -200,6 +204,8 @@ class _Checker:
                 # classes of ours build their parts from our registry
                 scope = own.SCOPE if getattr(cls, '__module__', '').startswith(own.SCOPE + '.') else scope
                 owners = (*owners, cls)
+                if getattr(cls, '__name__', None) in _OTHER_BUILDERS:
+                    return
         for key, value in node.items():
             if key == 'sampler' and path.endswith('dataloader'):
                 self._walk(f'{path}.{key}', value, 'DATA_SAMPLERS', scope, owners)
@@ -258,6 +264,16 @@ class _Checker:
             self.problems.append(f'{path}.{key}: {owner} has no argument {key!r}{hint}')
 
 
+def _with_default_type(key: str, value: Any) -> Any:
+    """What the runner builds from a dict without a type; several optimizers stand under names of their own."""
+    if isinstance(value, Mapping) and 'type' not in value:
+        if key == 'log_processor':
+            return {'type': 'LogProcessor', **value}
+        if key == 'optim_wrapper' and 'optimizer' in value:
+            return {'type': 'OptimWrapper', **value}
+    return value
+
+
 @functools.cache
 def _mentions(owner: type, key: str) -> bool:
     """Whether the source of a class or of one of its parents has ``key`` as a string."""
@@ -273,12 +289,20 @@ def _mentions(owner: type, key: str) -> bool:
 
 def _one_slip(name: str, near: str) -> bool:
     """Whether two names differ by a letter (two in long names), as opposed to a word."""
-    row = list(range(len(near) + 1))
-    for i, letter in enumerate(name, start=1):
-        previous, row[0] = row[0], i
-        for j, other in enumerate(near, start=1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (letter != other))
-    return row[-1] <= (2 if len(near) >= 10 else 1)
+    return _slips(name, near) <= (2 if len(near) >= 10 else 1)
+
+
+def _slips(a: str, b: str) -> int:
+    """Letters left out, put in, exchanged for another or with their neighbour, to get from ``a`` to ``b``."""
+    before, row = [], list(range(len(b) + 1))
+    for i, letter in enumerate(a, start=1):
+        before_that, before, row = before, row, [i]
+        for j, other in enumerate(b, start=1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and a[i - 2] == other and letter == b[j - 2]:
+                cost = min(cost, before_that[j - 2] + 1)
+            row.append(cost)
+    return row[-1]
 
 
 def _scoped(registry: str, scope: str) -> Registry:
