@@ -225,15 +225,17 @@ def test_gradient_cache_gives_the_same_gradient(micro_batch):
     assert model.image_encoder.calls == 2 * math.ceil(8 / micro_batch)
 
 
-def test_gradient_cache_replays_dropout(monkeypatch):
+@pytest.mark.parametrize('bf16', [False, True])
+def test_gradient_cache_replays_dropout(monkeypatch, bf16):
     def run(check):
         model = build(drop=0.5, micro_batch=3)
         monkeypatch.setattr(unicl_module, 'checkpoint', check)
         torch.manual_seed(11)
-        return gradients(model, batch()), torch.rand(())
+        with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
+            return gradients(model, batch()), torch.rand(())
 
     cached, after_cached = run(torch.utils.checkpoint.checkpoint)
-    kept, after_kept = run(lambda encode, part, use_reentrant: encode(part))
+    kept, after_kept = run(lambda encode, *args, use_reentrant: encode(*args))
     for name, value in kept.items():
         torch.testing.assert_close(cached[name], value, msg=name)
     assert torch.equal(after_cached, after_kept)  # the replay leaves the random numbers where they were

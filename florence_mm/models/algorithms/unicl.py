@@ -159,7 +159,13 @@ class UniCL(BaseModel):
         """``encode(x)``; with a micro batch, part by part and again in the backward pass (gradient cache)."""
         if self.micro_batch is None or not torch.is_grad_enabled():
             return encode(x)
-        return torch.cat([checkpoint(encode, part, use_reentrant=False) for part in x.split(self.micro_batch)])
+
+        def run(part: Tensor, _: Tensor) -> Tensor:
+            return encode(part)
+
+        # token ids lie on the CPU: the second argument names the device whose random numbers are to be replayed
+        parts = x.split(self.micro_batch)
+        return torch.cat([checkpoint(run, part, self.logit_scale, use_reentrant=False) for part in parts])
 
     def set_classes(self, names: str | Sequence[str], templates: str | Sequence[str] | None = None) -> None:
         """Choose the classes of prediction.
