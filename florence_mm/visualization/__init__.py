@@ -3,5 +3,14 @@
 from .curves import draw_curves, read_scalars
 from .predictions import draw_prediction, draw_prediction_grid
 from .retrieval import draw_retrieval_grid
+from .samples import draw_sample, sample_image
 
-__all__ = ['draw_curves', 'draw_prediction', 'draw_prediction_grid', 'draw_retrieval_grid', 'read_scalars']
+__all__ = [
+    'draw_curves',
+    'draw_prediction',
+    'draw_prediction_grid',
+    'draw_retrieval_grid',
+    'draw_sample',
+    'read_scalars',
+    'sample_image',
+]

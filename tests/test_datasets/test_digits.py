@@ -56,8 +56,13 @@ def test_rendering_keeps_flat_areas_and_orientation():
     image[:, :4] = 1
     large = render_digit(image, 32)
     assert large.dtype == np.uint8
-    assert (large[:, :12] == 255).all()
+    assert large.shape == (32, 32)
+    # a margin of 3, then 26 pixels for 8
+    assert (large[3:29, 3:12] == 255).all()
     assert (large[:, 20:] == 0).all()
+    border = np.ones((32, 32), dtype=bool)
+    border[3:29, 3:29] = False
+    assert (large[border] == 0).all()
     np.testing.assert_array_equal(render_digit(image, 8), (image * 255).astype(np.uint8))
 
 

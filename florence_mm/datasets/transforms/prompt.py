@@ -1,5 +1,6 @@
 """Prompt templates as augmentation of texts."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,14 +9,16 @@ from mmcv.transforms import BaseTransform
 from ...registry import TRANSFORMS
 from ...utils.prompts import fill_template, get_templates
 
+_ARTICLE = re.compile(r'^\s*(a|an|the)\s+', re.IGNORECASE)
+
 
 @TRANSFORMS.register_module()
 class RandomPrompt(BaseTransform):
     """Put class names and short captions into a random template (Florence, section 2.2).
 
     The sample is marked ``augmented``; its label stays that of the text without the template. A text that is
-    marked already, or a caption longer than ``max_words``, is left as it is. Draws from numpy's global
-    generator.
+    marked already, or a caption longer than ``max_words``, is left as it is. A caption loses its English article
+    and its full stop in the template, which brings its own. Draws from numpy's global generator.
 
     Args:
         templates (str | Sequence[str]): See :func:`florence_mm.utils.prompts.get_templates`.
@@ -42,6 +45,8 @@ class RandomPrompt(BaseTransform):
         if results.get('augmented', False) or not short or draw >= self.prob:
             return results
         results.setdefault('label', text)
+        if not results.get('is_class', False):
+            text = _ARTICLE.sub('', text).rstrip(' .') or text
         results['text'] = fill_template(self.templates[which], text)
         results['augmented'] = True
         return results

@@ -40,6 +40,23 @@ def test_prompt_is_for_classes_and_short_captions():
     assert RandomPrompt(max_words=0, templates=['the {}'])({'text': 'fox'})['text'] == 'fox'
 
 
+def test_caption_gives_up_its_article_and_stop():
+    transform = RandomPrompt(templates=['a photo of a {}.'])
+    for text, expected in (
+        ('A dog.', 'dog'),
+        ('the  old dog', 'old dog'),
+        ('an ape', 'ape'),
+        ('The', 'The'),
+        ('thearch', 'thearch'),
+        ('a', 'a'),
+    ):
+        results = transform({'text': text})
+        assert results['text'] == f'a photo of a {expected}.'
+        assert results['label'] == text
+    # a class name is taken as it is
+    assert transform({'text': 'The Wash', 'is_class': True})['text'] == 'a photo of a The Wash.'
+
+
 def test_prompt_keeps_a_label_of_the_manifest():
     results = RandomPrompt(templates=['the {}'])({'text': 'fox', 'label': 'vulpes'})
     assert (results['text'], results['label']) == ('the fox', 'vulpes')

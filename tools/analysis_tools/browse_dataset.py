@@ -1,0 +1,83 @@
+"""Draw what the pipeline of a config makes of its data, with texts, labels and boxes.
+
+    python tools/analysis_tools/browse_dataset.py configs/unicl/NAME.py --output-dir work_dirs/browse
+
+Works with configs of florence_mm, mmdet, mmpretrain and mmaction2 whose samples have an image.
+"""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import ConfigDict, DictAction
+from mmengine.registry import init_default_scope
+
+import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+from florence_mm.engine.errors import UsageError, one_sentence_errors
+from florence_mm.engine.launch import load_config
+from florence_mm.registry import DATASETS
+from florence_mm.utils.progress import ProgressLog
+from florence_mm.utils.seeded import seed_everything_for_sample
+from florence_mm.visualization.canvas import save_png, tile
+from florence_mm.visualization.samples import draw_sample
+
+
+def parse_args() -> argparse.Namespace:
+    """Command-line arguments."""
+    parser = argparse.ArgumentParser(description='Draw what the pipeline of a config makes of its data.')
+    parser.add_argument('config', help='config file, or PACKAGE::FILE')
+    parser.add_argument('--output-dir', required=True, help='folder for the pictures')
+    parser.add_argument('--phase', default='train', choices=('train', 'val', 'test'), help='which data set')
+    parser.add_argument('--number', type=int, default=32, help='how many samples (default: 32)')
+    parser.add_argument('--start', type=int, default=0, help='the first sample (default: 0)')
+    parser.add_argument('--repeat', type=int, default=1, help='draw each sample so often, with other random numbers')
+    parser.add_argument('--contact-sheet', action='store_true', help='one picture of all samples')
+    parser.add_argument('--columns', type=int, default=8, help='samples in a row of the contact sheet (default: 8)')
+    parser.add_argument('--size', type=int, default=240, help='pixels of a sample in its picture (default: 240)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the random transforms')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='put values on the config'
+    )
+    return parser.parse_args()
+
+
+def is_bgr(cfg: ConfigDict) -> bool:
+    """Whether the pipeline gives BGR, which the model's preprocessor then turns into RGB."""
+    preprocessor = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    return bool(preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
+
+
+def main() -> None:
+    """Build the data set and draw."""
+    args = parse_args()
+    with one_sentence_errors():
+        cfg = load_config(args.config, args.cfg_options)
+        init_default_scope(cfg.get('default_scope') or 'florence_mm')
+        loader = cfg.get(f'{args.phase}_dataloader')
+        if loader is None:
+            raise UsageError(f'config {args.config} has no {args.phase}_dataloader; choose another --phase')
+        dataset = DATASETS.build(loader['dataset'])
+        bgr = is_bgr(cfg)
+        class_names = getattr(dataset, 'metainfo', {}).get('classes') or ()
+        stop = min(args.start + args.number, len(dataset))
+        if not 0 <= args.start < stop or args.repeat < 1:
+            raise UsageError(f'--start, --number and --repeat leave nothing to draw; the data set has {len(dataset)}')
+        pictures = []
+        progress = ProgressLog('drawing', (stop - args.start) * args.repeat)
+        for number in range((stop - args.start) * args.repeat):
+            index, copy = args.start + number // args.repeat, number % args.repeat
+            seed_everything_for_sample(args.seed * 1_000_003 + index * args.repeat + copy)
+            picture = draw_sample(dataset[index], class_names, bgr, args.size)
+            if args.contact_sheet:
+                pictures.append(picture)
+            else:
+                name = f'{index:06d}.png' if args.repeat == 1 else f'{index:06d}_{copy}.png'
+                save_png(picture, Path(args.output_dir) / name)
+            progress.update(number + 1)
+        if args.contact_sheet:
+            save_png(tile(pictures, args.columns), Path(args.output_dir) / f'{args.phase}.png')
+        what = f'{args.phase}.png' if args.contact_sheet else f'{number + 1} pictures'
+        print(f'{args.output_dir}: {what} of {stop - args.start} of the {len(dataset)} samples')
+
+
+if __name__ == '__main__':
+    main()
