@@ -5,10 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from mmengine.device import get_device
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
+from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from florence_mm.registry import RUNNERS
 
@@ -79,6 +83,19 @@ class FlorenceRunner(Runner):
                 loop['type'] = EpochTrainLoop if by_epoch else IterTrainLoop
             loop['type'] = _EXACT_LOOPS.get(loop['type'], loop['type'])
         return super().build_train_loop(loop)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Wrap the model for several processes; on CPUs without the device numbers that mmengine always gives."""
+        if self.distributed and get_device() == 'cpu' and not is_model_wrapper(model):
+            default = {
+                'type': 'mmengine.MMDistributedDataParallel',
+                'broadcast_buffers': False,
+                'find_unused_parameters': self.cfg.get('find_unused_parameters', False),
+            }
+            cfg = {**default, **(model_wrapper_cfg or {})}
+            wrapper = MODEL_WRAPPERS.get(cfg['type'])
+            model_wrapper_cfg = {'device_ids': None, **cfg} if issubclass(wrapper, DistributedDataParallel) else cfg
+        return super().wrap_model(model_wrapper_cfg, model)
 
     def _init_model_weights(self) -> None:
         """Initial weights that depend on the seed alone, not on what building the data drew."""

@@ -12,15 +12,16 @@ from mmengine.hooks import Hook
 
 from florence_mm.registry import HOOKS
 from florence_mm.utils.files import write_atomic
+from florence_mm.visualization import draw_curves
 
 
 @HOOKS.register_module()
 class RunSummaryHook(Hook):
-    """Write ``metrics.json`` after each validation, ``test_metrics.json`` after a test.
+    """Write ``metrics.json`` after each validation, ``test_metrics.json`` after a test, ``curves.png`` after training.
 
-    A file holds ``iter``, ``epoch``, ``checkpoint`` (the file that was tested, or the last one saved) and
-    ``metrics``; that of the validation also holds ``history``, all validations of the run, resumed parts
-    included. Numbers that are not finite are written as null, as JSON has no others.
+    A file holds ``metrics`` and ``checkpoint`` (the one that was tested, or the last one saved); that of the
+    validation also ``iter``, ``epoch`` and ``history``, all validations of the run, resumed parts included.
+    Numbers that are not finite are written as null, as JSON has no others.
     """
 
     priority = 'LOWEST'
@@ -37,8 +38,17 @@ class RunSummaryHook(Hook):
     @master_only
     def after_test_epoch(self, runner: Any, metrics: dict[str, Any] | None = None) -> None:
         """Write the metrics of a test."""
-        entry = {'iter': runner.iter, 'epoch': runner.epoch, 'metrics': plain(metrics or {})}
-        self._write(runner, 'test_metrics.json', dict(entry, checkpoint=runner._load_from))
+        content = {'metrics': plain(metrics or {}), 'checkpoint': runner._load_from}
+        self._write(runner, 'test_metrics.json', content)
+
+    @master_only
+    def after_train(self, runner: Any) -> None:
+        """Draw the losses and scores that the run logged."""
+        try:
+            draw_curves(runner.work_dir, Path(runner.work_dir) / 'curves.png', title=runner.model_name)
+        except (FileNotFoundError, ValueError) as error:
+            # a run without a local log backend, or shorter than the logging interval, has nothing to draw
+            runner.logger.info(f'curves.png is not drawn: {error}')
 
     @staticmethod
     def _write(runner: Any, name: str, content: dict) -> None:

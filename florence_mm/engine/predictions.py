@@ -1,0 +1,124 @@
+"""What a model predicted, as a file for programs and as pictures for people."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.structures import BaseDataElement
+
+from florence_mm.utils.files import write_atomic
+from florence_mm.visualization.predictions import draw_prediction
+
+from .checkpointing import replacing
+from .errors import UsageError
+from .hooks.run_summary import plain
+
+
+class SavePredictions(BaseMetric):
+    """Write all predictions to one file, in the order of the data, from all processes.
+
+    ``.pt`` holds a list of dicts of tensors, numbers and strings, read by ``torch.load(weights_only=True)``;
+    ``.json`` the same with lists for tensors.
+
+    Args:
+        path (str): The file to write.
+
+    Raises:
+        UsageError: another extension, or a folder that cannot be made.
+    """
+
+    default_prefix = 'predictions'
+
+    def __init__(self, path: str) -> None:
+        super().__init__(collect_device='cpu')
+        self.path = Path(path)
+        if self.path.suffix not in ('.pt', '.json'):
+            raise UsageError(f'--out {path} must end in .pt or .json')
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f'--out {path}: the folder cannot be made ({error.strerror}); choose another') from error
+
+    def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
+        """Keep the predictions of a batch, on the CPU."""
+        self.results += [to_plain_data(sample) for sample in data_samples]
+
+    def compute_metrics(self, results: list) -> dict:
+        """Write the file; there is nothing to measure."""
+        if self.path.suffix == '.json':
+            write_atomic(self.path, json.dumps(plain(results)) + '\n')
+        else:
+            with replacing(self.path) as temporary:
+                torch.save(results, temporary)
+        print_log(f'{len(results)} predictions written to {self.path}', logger='current')
+        return {}
+
+
+def to_plain_data(value: Any) -> Any:
+    """Samples, arrays and containers as dicts, CPU tensors, lists, numbers and strings."""
+    if isinstance(value, BaseDataElement):
+        return {key: to_plain_data(item) for key, item in (*value.metainfo_items(), *value.items())}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain_data(item) for key, item in value.items()}
+    if isinstance(value, torch.Tensor):
+        # a view would drag its whole batch into the file
+        return value.detach().cpu().clone()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.dtype.kind in 'biuf':
+        return torch.from_numpy(value.copy())
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [to_plain_data(item) for item in value]
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+
+
+class ShowPredictionsHook(Hook):
+    """Draw tested pictures with their best classes into a folder, as PNG files named after the pictures.
+
+    Args:
+        folder (str): Where to write; made where it is missing.
+        interval (int): Draw every n-th picture. Defaults to 1.
+
+    Raises:
+        UsageError: the predictions have no ``pred_score``, or the data no class names.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, folder: str, interval: int = 1) -> None:
+        self.folder = Path(folder)
+        self.interval = interval
+
+    def before_test(self, runner: Any) -> None:
+        """Start counting the pictures of this process."""
+        self._count = 0
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f'--show-dir {self.folder} cannot be made ({error.strerror}); choose another') from error
+
+    def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Draw a batch; ``inputs`` are ``(3, H, W)`` uint8, as pipelines of ours pack them."""
+        classes = (getattr(runner.test_dataloader.dataset, 'metainfo', None) or {}).get('classes')
+        for image, sample in zip(data_batch['inputs'], outputs, strict=True):
+            number, self._count = self._count, self._count + 1
+            if number % self.interval:
+                continue
+            if classes is None or 'pred_score' not in sample:
+                raise UsageError('--show-dir draws class scores, but this model or data set has no classes')
+            # (3, H, W) -> (H, W, 3)
+            picture = image.permute(1, 2, 0).cpu().numpy()
+            label = sample.get('gt_label')
+            drawn = draw_prediction(
+                picture, sample.pred_score.cpu(), classes, None if label is None else int(label.flatten()[0])
+            )
+            stem = Path(sample.get('img_path') or 'picture').stem
+            path = self.folder / f'{number * runner.world_size + runner.rank:06d}_{stem}.png'
+            write_atomic(path, cv2.imencode('.png', drawn[..., ::-1])[1].tobytes())

@@ -1,0 +1,67 @@
+"""Test a checkpoint with a config's test data and metrics.
+
+    python tools/test.py CONFIG CHECKPOINT [--work-dir DIR] [--out FILE.pt] [--show-dir DIR] ...
+
+Metrics go to the log and to ``test_metrics.json`` in the work folder. Exit status: 0, or 2 with one sentence where
+config, checkpoint or data are unusable.
+"""
+
+import argparse
+import os
+
+from mmengine.config import DictAction
+
+import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+from florence_mm.engine.errors import UsageError, one_sentence_errors
+from florence_mm.engine.launch import LAUNCHERS, build_runner, load_config, require_checkpoint, set_work_dir
+from florence_mm.engine.predictions import SavePredictions, ShowPredictionsHook
+
+
+def parse_args() -> argparse.Namespace:
+    """Command-line arguments."""
+    parser = argparse.ArgumentParser(description="Test a checkpoint with a config's test data and metrics.")
+    parser.add_argument('config', help='config file, or PACKAGE::FILE')
+    parser.add_argument('checkpoint', help='.pth or .safetensors file')
+    parser.add_argument('--work-dir', help='where logs and metrics go; default work_dirs/CONFIG_NAME')
+    parser.add_argument('--out', metavar='FILE', help='write all predictions to a .pt or .json file')
+    parser.add_argument('--show-dir', metavar='DIR', help='draw pictures with their three best classes here')
+    parser.add_argument('--show-interval', type=int, default=1, metavar='N', help='draw every N-th picture')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='put values on the config, for example test_dataloader.batch_size=8',
+    )
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how the processes were started')
+    # torch.distributed.launch gives this instead of the environment variable
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    """Read the config, load the checkpoint, and test."""
+    args = parse_args()
+    with one_sentence_errors():
+        cfg = load_config(args.config, args.cfg_options)
+        if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
+            raise UsageError(f'{args.config} has no test_dataloader and test_evaluator; add them')
+        require_checkpoint(args.checkpoint)
+        cfg.launcher = args.launcher
+        cfg.load_from, cfg.resume = args.checkpoint, False
+        set_work_dir(cfg, args.work_dir)
+        runner = build_runner(cfg)
+        if args.out:
+            # refused before the test rather than after it
+            save = SavePredictions(args.out)
+            runner._test_loop = runner.build_test_loop(runner._test_loop)
+            runner.test_evaluator.metrics.append(save)
+        if args.show_dir:
+            runner.register_hook(ShowPredictionsHook(args.show_dir, args.show_interval))
+        runner.test()
+
+
+if __name__ == '__main__':
+    main()
