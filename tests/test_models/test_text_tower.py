@@ -10,6 +10,15 @@ VOCAB = 600
 END = VOCAB - 1
 
 
+@pytest.fixture(autouse=True, scope='module')
+def one_thread():
+    # with small tensors threads wait for each other, on a busy machine for seconds
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def texts(*lengths, context=20):
     """Random ids of texts with so many tokens, the end included; zeros behind."""
     g = torch.Generator().manual_seed(0)
