@@ -1,0 +1,122 @@
+"""``--smoke`` on configs of three packages, and the tools that look at a config."""
+
+import json
+from pathlib import Path
+
+import mmpretrain
+import pytest
+from mmengine.config import Config
+from toy_project import toy_config
+
+from florence_mm.engine.errors import UsageError
+from florence_mm.engine.smoke import run_smoke, smoke_config
+
+REPOSITORY = Path(__file__).parents[2]
+SHIPPED = Path(mmpretrain.__file__).parent / '.mim/configs'
+DIGITS = next((REPOSITORY / 'configs/unicl').glob('*micro*digits.py'))
+
+
+def test_smoke_command(tool, tmp_path):
+    """A wrong default in the toy's config would make thousands of steps of it; --smoke takes two, and cleans up."""
+    config = toy_config(tmp_path / 'w', smoke={'model': {'width': 2}}, log_level='INFO')
+    config['train_cfg']['max_iters'] = 100_000
+    run = tool('train.py', config, '--smoke', TMPDIR=str(tmp_path))
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert 'smoke: passed 2 steps (loss ' in run.stderr + run.stdout
+    assert 'size mismatch' not in run.stderr
+    assert not (tmp_path / 'w').exists() and not list(tmp_path.glob('florence_smoke_*'))
+
+
+def test_smoke_of_the_digits(tmp_path):
+    cfg = Config.fromfile(str(DIGITS))
+    cfg.merge_from_dict({'default_hooks.class_names.templates': 'none', 'experiment_name': 'smoke_digits'})
+    metrics = run_smoke(cfg, tmp_path)
+    assert 0 <= metrics['zero_shot/top1'] <= 1
+    # nothing of the config's own data is read, and its pipelines stay
+    small = smoke_config(cfg, tmp_path)
+    assert small.train_dataloader.dataset.ann_file == str(tmp_path / 'train/manifest.jsonl')
+    assert small.train_dataloader.dataset.pipeline == cfg.train_dataloader.dataset.pipeline
+    assert cfg.train_dataloader.dataset.ann_file == 'data/digits/train.jsonl'
+
+
+def test_smoke_of_an_mmpretrain_classifier(tmp_path):
+    cfg = Config.fromfile(str(SHIPPED / 'resnet/resnet18_8xb16_cifar10.py'))
+    cfg.experiment_name = 'smoke_cifar'
+    metrics = run_smoke(cfg, tmp_path)
+    assert metrics['accuracy/top1'] in (0, 25, 50, 75, 100)
+
+
+def test_what_smoke_changes(tmp_path):
+    cfg = Config(toy_config('x', load_from='somewhere.pth', resume=True))
+    cfg.merge_from_dict(
+        {
+            'model.init_cfg': {'type': 'Pretrained', 'checkpoint': 'https://example.org/x.pth'},
+            'model.backbone': {'pretrained': 'torchvision://resnet18', 'init_cfg': {'type': 'Normal', 'std': 1}},
+            'optim_wrapper.type': 'AmpOptimWrapper',
+            'optim_wrapper.loss_scale': 'dynamic',
+            'custom_hooks.0.begin_iter': 500,
+            'smoke': {'model': {'width': 3}},
+        }
+    )
+    small = smoke_config(cfg, tmp_path)
+    assert (small.load_from, small.resume, small.work_dir) == (None, False, str(tmp_path / 'work_dir'))
+    assert small.model == {
+        'type': 'ToyModel',
+        'width': 3,
+        'init_cfg': None,
+        'backbone': {'pretrained': None, 'init_cfg': {'type': 'Normal', 'std': 1}},
+    }
+    assert small.optim_wrapper.type == 'mmengine.OptimWrapper' and 'loss_scale' not in small.optim_wrapper
+    assert small.custom_hooks[0].begin_iter == 0
+    assert (small.train_dataloader.batch_size, small.train_dataloader.num_workers) == (2, 0)
+    bfloat16 = smoke_config(
+        Config({**cfg._cfg_dict, 'optim_wrapper': {'type': 'AmpOptimWrapper', 'dtype': 'bfloat16'}}), ''
+    )
+    assert bfloat16.optim_wrapper.type == 'florence_mm.FlorenceAmpOptimWrapper'
+
+
+def test_mixtures_and_wrappers(tmp_path):
+    folder = {'type': 'florence_mm.ImageFolderText', 'data_root': 'nowhere', 'class_names': 'imagenet1k'}
+    manifest = {'type': 'ImageTextManifest', 'ann_file': 'nowhere.csv', 'columns': {'text': 'title'}}
+    mixture = {
+        'type': 'WeightedMixture',
+        'epoch_size': 10**9,
+        'datasets': [{'dataset': folder, 'weight': 1}, {'dataset': manifest, 'weight': 1000}],
+    }
+    cfg = Config(toy_config('x'))
+    cfg.train_dataloader.dataset = {'type': 'RepeatDataset', 'times': 3, 'dataset': mixture}
+    from florence_mm.registry import DATASETS
+
+    dataset = DATASETS.build(smoke_config(cfg, tmp_path).train_dataloader.dataset.dataset)
+    assert dataset.sizes == [4, 4] and dataset.metainfo.get('num_skipped', 0) == 0
+    texts = [dataset.get_data_info(i)['text'] for i in range(len(dataset))]
+    assert texts[0] == 'tench' and 'a picture of one red square' in texts
+
+
+def test_a_data_set_without_a_generator(tmp_path):
+    cfg = Config(toy_config('x'))
+    cfg.train_dataloader.dataset = {'type': 'ToyData', 'ann_file': 'x.txt'}
+    with pytest.raises(
+        UsageError, match="train_dataloader.dataset: --smoke has no generated data for the type 'ToyData'"
+    ):
+        smoke_config(cfg, tmp_path)
+
+
+def test_print_config(tool):
+    run = tool('misc/print_config.py', DIGITS, '--origin', '--cfg-options', 'optim_wrapper.optimizer.lr=0.5')
+    assert run.returncode == 0, run.stderr[-2000:]
+    lines = {line.split(' = ')[0]: line.split('  # ')[-1] for line in run.stdout.split('\n') if ' = ' in line}
+    assert lines['optim_wrapper.optimizer.lr'] == 'command line'
+    assert lines['model.image_encoder.arch'].endswith(DIGITS.name)
+    assert lines['default_scope'].endswith('_base_/default_runtime.py')
+    run = tool('misc/print_config.py', DIGITS, '--check', '--cfg-options', 'model.embed_dim=3')
+    assert run.returncode == 2
+    assert run.stderr.strip() == "error: model.embed_dim: UniCL has no argument 'embed_dim'; did you mean 'embed_dims'?"
+
+
+def test_get_flops(tool):
+    run = tool('analysis_tools/get_flops.py', DIGITS, '--shape', 32, '--json')
+    assert run.returncode == 0, run.stderr[-2000:]
+    counted = json.loads(run.stdout)
+    assert counted['macs'].keys() == {'one picture', 'one text of full length'}
+    assert all(n > 1e6 for n in (counted['parameters'], *counted['macs'].values()))

@@ -1,0 +1,96 @@
+"""Parameters and multiply-adds of a config's model, as a table of its modules.
+
+    python tools/analysis_tools/get_flops.py CONFIG [--shape 224 224] [--module image_encoder] [--depth 2]
+
+Figures are for one picture (and one text of full length, for models that read text). A multiply-add is one MAC;
+FLOPs are twice as many.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from mmengine.config import DictAction
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+from florence_mm.engine.complexity import count_macs, count_parameters, readable, table
+from florence_mm.engine.errors import UsageError, one_sentence_errors
+from florence_mm.engine.launch import load_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Command-line arguments."""
+    parser = argparse.ArgumentParser(description="Parameters and multiply-adds of a config's model.")
+    parser.add_argument('config', help='config file, or PACKAGE::FILE')
+    parser.add_argument('--shape', type=int, nargs='+', default=[224, 224], help='height and width, or one for both')
+    parser.add_argument('--module', help='dotted name of a part that takes pictures, such as image_encoder')
+    parser.add_argument('--depth', type=int, default=2, help='how many names deep the table goes; default 2')
+    parser.add_argument('--json', action='store_true', help='print only the totals, as JSON')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='put values on the config'
+    )
+    return parser.parse_args()
+
+
+def calls(model: nn.Module, image: torch.Tensor) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What the model does with one picture, and with one text where it reads any."""
+    if hasattr(model, 'extract_image_feat') and hasattr(model, 'extract_text_feat'):
+        yield 'one picture', lambda: model.extract_image_feat(image)
+        # a token a word, and the start and end tokens
+        text = 'a ' * (model.tokenizer.context_length - 2)
+        yield 'one text of full length', lambda: model.extract_text_feat([text])
+    elif hasattr(model, 'train_step'):
+        yield 'one picture', lambda: model(image, mode='tensor')
+    else:
+        yield 'one picture', lambda: model(image)
+
+
+def build(cfg: dict, module: str | None) -> nn.Module:
+    """The model, or a part of it."""
+    model = MODELS.build(cfg)
+    if module is None:
+        return model
+    try:
+        return model.get_submodule(module)
+    except AttributeError as error:
+        known = ', '.join(name for name, _ in model.named_children())
+        raise UsageError(f'--module {module} is no part of {type(model).__name__}; it has {known}') from error
+
+
+def count(cfg: dict, module: str | None, shape: tuple[int, int]) -> tuple[nn.Module, dict[str, dict[str, int]]]:
+    """The model and the multiply-adds of each call by module."""
+    counts = {}
+    model = build(cfg, module)
+    image = torch.zeros(1, 3, *shape)
+    for what, run in calls(model, image):
+        counts[what] = count_macs(model, run)
+    return model, counts
+
+
+def main() -> None:
+    """Count and print."""
+    args = parse_args()
+    with one_sentence_errors():
+        if len(args.shape) not in (1, 2) or min(args.shape) < 1:
+            raise UsageError(f'--shape {args.shape} must be height and width, or one number for both')
+        cfg = load_config(args.config, args.cfg_options)
+        init_default_scope(cfg.get('default_scope', 'florence_mm'))
+        height, width = args.shape[0], args.shape[-1]
+        model, counts = count(cfg.model, args.module, (height, width))
+        parameters = count_parameters(model)['']
+        if args.json:
+            print(json.dumps({'parameters': parameters, 'macs': {what: macs[''] for what, macs in counts.items()}}))
+            return
+        for what, macs in counts.items():
+            print(f'{what}, {height} x {width} pixels' if 'picture' in what else what)
+            print(table(model, macs, args.depth) + '\n')
+        totals = ', '.join(f'{readable(macs[""])} multiply-adds for {what}' for what, macs in counts.items())
+        print(f'{type(model).__name__}: {readable(parameters)} parameters, {totals}')
+
+
+if __name__ == '__main__':
+    main()
