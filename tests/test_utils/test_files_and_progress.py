@@ -1,0 +1,60 @@
+import os
+
+import pytest
+
+from florence_mm.utils import progress
+from florence_mm.utils.files import write_atomic
+from florence_mm.utils.progress import ProgressLog, format_seconds
+
+
+def test_write_atomic(tmp_path):
+    path = tmp_path / 'new/deep/file.txt'
+    write_atomic(path, 'é')
+    assert path.read_bytes() == 'é'.encode()
+    write_atomic(path, b'\x00\x01')
+    assert path.read_bytes() == b'\x00\x01'
+    assert [p.name for p in path.parent.iterdir()] == ['file.txt']
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / 'file.txt'
+    write_atomic(path, 'old')
+
+    def fail(*_):
+        raise OSError('disk full')
+
+    monkeypatch.setattr(os, 'replace', fail)
+    monkeypatch.setattr(type(path), 'replace', fail)
+    with pytest.raises(OSError, match='disk full'):
+        write_atomic(path, 'new')
+    assert path.read_text() == 'old'
+    assert [p.name for p in tmp_path.iterdir()] == ['file.txt']
+
+
+def test_format_seconds():
+    assert [format_seconds(s) for s in (-3, 0.4, 59.4, 75.2, 3599, 3661, 90000)] == [
+        '0 s',
+        '0 s',
+        '59 s',
+        '1 min 15 s',
+        '59 min 59 s',
+        '1 h 1 min',
+        '25 h 0 min',
+    ]
+
+
+def test_progress_tells_the_time_left(monkeypatch):
+    clock, lines = [0.0], []
+    monkeypatch.setattr(progress.time, 'monotonic', lambda: clock[0])
+    monkeypatch.setattr(progress, 'print_log', lambda text, **_: lines.append(text))
+    log = ProgressLog('reading', total=200)
+    for second in range(1, 21):
+        clock[0] = float(second)
+        log.update(second * 10)
+    # every five seconds; ten units a second, so 150, 100, 50 and 0 units are left
+    assert lines == [
+        'reading: 25 %, 15 s left',
+        'reading: 50 %, 10 s left',
+        'reading: 75 %, 5 s left',
+        'reading: 100 %, 0 s left',
+    ]
