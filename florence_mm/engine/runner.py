@@ -108,6 +108,7 @@ class FlorenceRunner(Runner):
             latest = find_latest(self.work_dir)
             if latest is None:
                 self.logger.info(f'{self.work_dir} holds no checkpoint to resume; the run starts at the beginning')
+                self._has_loaded = True
                 return
             self._load_from = latest
         super().load_or_resume()
