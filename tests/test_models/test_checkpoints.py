@@ -1,7 +1,8 @@
 """Every public layout into ours and back to the outputs it had; what did not load is listed; no code is unpickled."""
 
+import hashlib
 import pickle
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -271,18 +272,22 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == old and [p.name for p in tmp_path.iterdir()] == ['a.safetensors']
 
 
-def run(tool, *args):
-    return subprocess.run([sys.executable, TOOLS / tool, *map(str, args)], capture_output=True, text=True, timeout=300)
+def run(tool, *args, monkeypatch, capsys):
+    """The tool's exit status and what it printed."""
+    monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
+    with pytest.raises(SystemExit) as done:
+        runpy.run_path(str(TOOLS / tool), run_name='__main__')
+    return done.value.code, capsys.readouterr()
 
 
-def test_tools_convert_and_publish(tmp_path):
-    import hashlib
+def test_tools_convert_and_publish(tmp_path, monkeypatch, capsys):
+    def call(tool, *args):
+        return run(tool, *args, monkeypatch=monkeypatch, capsys=capsys)
 
     source = backbone(conv_embed=False)
     torch.save({'model': {**with_buffers(source.state_dict()), 'head.weight': torch.zeros(5, 16)}}, tmp_path / 's.pth')
-    done = run('convert_checkpoint.py', tmp_path / 's.pth', tmp_path / 'ours.safetensors')
-    assert done.returncode == 0, done.stderr
-    assert 'Swin or CoSwin' in done.stdout and 'head.weight' in done.stdout
+    code, printed = call('convert_checkpoint.py', tmp_path / 's.pth', tmp_path / 'ours.safetensors')
+    assert code == 0 and 'Swin or CoSwin' in printed.out and 'head.weight' in printed.out
     assert read_checkpoint(tmp_path / 'ours.safetensors')[0].keys() == source.state_dict().keys()
 
     meta = {'cfg': 'model = dict()', 'epoch': 3, 'florence_mm_version': '0'}
@@ -290,11 +295,11 @@ def test_tools_convert_and_publish(tmp_path):
         {'meta': meta, 'state_dict': source.state_dict(), 'optimizer': {'state': {}}, 'message_hub': {}},
         tmp_path / 'epoch_3.pth',
     )
-    done = run('publish_model.py', tmp_path / 'epoch_3.pth', tmp_path / 'swin.safetensors')
-    assert done.returncode == 0, done.stderr
+    code, printed = call('publish_model.py', tmp_path / 'epoch_3.pth', tmp_path / 'swin.safetensors')
+    assert code == 0
     (published,) = tmp_path.glob('swin-*.safetensors')
     assert published.stem.split('-')[1] == hashlib.sha256(published.read_bytes()).hexdigest()[:8]
-    assert str(published) in done.stdout
+    assert str(published) in printed.out
     with safe_open(published, 'pt') as opened:
         header = opened.metadata()
     assert header['config'] == 'model = dict()' and header['epoch'] == '3' and header['florence_mm_version']
@@ -302,5 +307,5 @@ def test_tools_convert_and_publish(tmp_path):
     load_checkpoint(target, published, strict=True)
     assert same(source, target)
 
-    done = run('publish_model.py', tmp_path / 'missing.pth', tmp_path / 'x.safetensors')
-    assert done.returncode == 1 and 'missing.pth does not exist' in done.stderr and 'Traceback' not in done.stderr
+    code, printed = call('publish_model.py', tmp_path / 'missing.pth', tmp_path / 'x.safetensors')
+    assert code == 1 and 'missing.pth does not exist' in printed.err
