@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
 from florence_mm.registry import RUNNERS
@@ -21,7 +23,15 @@ from .config_check import check_config
 from .errors import UsageError
 from .hooks import AtomicCheckpointHook, ClassNamesHook, InvalidLossHook, RunSummaryHook
 from .loops import EpochTrainLoop, IterTrainLoop
-from .seeding import INIT, combine_seeds
+from .parallelize import (
+    check_options,
+    is_sharded,
+    parallelize,
+    split_model_state,
+    split_optimizer_state,
+    whole_tensors,
+)
+from .seeding import INIT, base_seed, combine_seeds
 
 _EXACT_LOOPS = {
     name: loop
@@ -48,6 +58,7 @@ class FlorenceRunner(Runner):
     """
 
     _resuming = False
+    _gathered: dict[str, Any] = {}
 
     @classmethod
     def from_cfg(cls, cfg: Any) -> 'FlorenceRunner':
@@ -85,7 +96,15 @@ class FlorenceRunner(Runner):
         return super().build_train_loop(loop)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Wrap the model for several processes; on CPUs without the device numbers that mmengine always gives."""
+        """Compile and shard as ``parallelize`` says, or wrap for several processes.
+
+        On CPUs this leaves out the device numbers that mmengine always gives.
+        """
+        options = self.cfg.get('parallelize')
+        if options and not is_model_wrapper(model):
+            model = self._parallelize(dict(options), model)
+            if is_sharded(model):
+                return model
         if self.distributed and get_device() == 'cpu' and not is_model_wrapper(model):
             default = {
                 'type': 'mmengine.MMDistributedDataParallel',
@@ -97,10 +116,25 @@ class FlorenceRunner(Runner):
             model_wrapper_cfg = {'device_ids': None, **cfg} if issubclass(wrapper, DistributedDataParallel) else cfg
         return super().wrap_model(model_wrapper_cfg, model)
 
+    def _parallelize(self, options: dict, model: nn.Module) -> nn.Module:
+        check_options(options)
+        shard = options.pop('shard', False) and self.distributed
+        if shard and any('EMA' in str(hook.get('type')) for hook in self.cfg.get('custom_hooks') or []):
+            raise UsageError(
+                'parallelize.shard cannot be used with EMAHook, which copies the model; leave one of them out'
+            )
+        model = model.to(get_device())
+        if shard and hasattr(model, 'init_weights'):
+            # initialisers draw whole tensors, so they run before those are split; all processes draw the same
+            torch.manual_seed(combine_seeds(base_seed(self), INIT))
+            model.init_weights()
+        return parallelize(model, shard=shard, **options)
+
     def _init_model_weights(self) -> None:
         """Initial weights that depend on the seed alone, not on what building the data drew."""
-        torch.manual_seed(combine_seeds(self.seed, INIT))
-        super()._init_model_weights()
+        if not is_sharded(self.model):
+            torch.manual_seed(combine_seeds(base_seed(self), INIT))
+            super()._init_model_weights()
 
     def load_or_resume(self) -> None:
         """Resume from the given or the latest checkpoint, or load weights."""
@@ -156,10 +190,56 @@ class FlorenceRunner(Runner):
                 'load another layout with init_cfg=dict(type="florence_mm.Pretrained", checkpoint=..., prefix=...)'
             )
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        if is_sharded(model):
+            checkpoint['state_dict'] = split_model_state(checkpoint['state_dict'], model)
+            if self._resuming:
+                optimizer = self.optim_wrapper.optimizer
+                checkpoint['optimizer'] = split_optimizer_state(checkpoint['optimizer'], optimizer)
         checkpoint = _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=revise_keys)
         self._has_loaded = True
         self.logger.info(f'Loaded the checkpoint {filename}')
         return checkpoint
+
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        file_client_args: dict | None = None,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: dict | None = None,
+        by_epoch: bool = True,
+        backend_args: dict | None = None,
+    ) -> None:
+        """Write a checkpoint from the main process; every process must call it.
+
+        States that are split over processes (FSDP2, ``ZeroRedundancyOptimizer``) are gathered first, which
+        mmengine's method, on the main process alone, would wait for without an end.
+        """
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        gathered = {'state_dict': whole_tensors(model.state_dict())} if is_sharded(model) else {}
+        split = is_sharded(model) or isinstance(getattr(self.optim_wrapper, 'optimizer', None), ZeroRedundancyOptimizer)
+        if save_optimizer and split:
+            gathered['optimizer'] = whole_tensors(self.optim_wrapper.state_dict())
+        if not is_main_process():
+            return
+        self._gathered = gathered
+        super().save_checkpoint(
+            out_dir,
+            filename,
+            file_client_args,
+            save_optimizer=save_optimizer and not split,
+            save_param_scheduler=save_param_scheduler,
+            meta=meta,
+            by_epoch=by_epoch,
+            backend_args=backend_args,
+        )
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call all hooks; those that look at a checkpoint before it is written see gathered states."""
+        if fn_name == 'before_save_checkpoint':
+            kwargs['checkpoint'].update(self._gathered)
+        super().call_hook(fn_name, **kwargs)
 
     def _check_resumable(self, filename: str, checkpoint: dict, model: torch.nn.Module) -> None:
         needed = ['meta', 'message_hub', 'optimizer']

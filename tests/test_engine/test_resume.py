@@ -1,8 +1,6 @@
 """A run that was stopped, anywhere and in any way, ends like the run that was not."""
 
-import os
 import signal
-import sys
 
 import pytest
 import torch
@@ -121,18 +119,7 @@ def test_sigkill_between_iterations(train, command, tmp_path):
         assert texts[0] == texts[1]
 
 
-def in_child(work) -> int:
-    """Run ``work`` in a fork of this process, which has everything imported; returns how the fork ended."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(1 if sys.exc_info()[0] else 0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def test_sigkill_while_a_checkpoint_is_written_and_in_the_last_validation(train, tmp_path):
+def test_sigkill_while_a_checkpoint_is_written_and_in_the_last_validation(train, in_child, tmp_path):
     hooks = toy_config('x')['default_hooks']
     hooks['checkpoint']['max_keep_ckpts'] = 1
 

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import all_reduce, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
+from torch.distributed.tensor import DTensor
 
 from florence_mm.registry import HOOKS
 
@@ -104,12 +105,16 @@ class AtomicCheckpointHook(CheckpointHook):
     def _save(self, runner: Any, name: str, meta: dict, optimizer: bool, schedulers: bool, by_epoch: bool) -> bool:
         """Write one file; whether the weights were fit to be saved. Runs on every rank, as sharded models need."""
         module = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        for key, value in module.named_parameters():
-            if not torch.isfinite(value).all():
-                runner.logger.error(
-                    f'Checkpoint {name} is not written because {key} is not finite; the last good one stays'
-                )
-                return False
+        broken = [key for key, value in module.named_parameters() if not torch.isfinite(_local(value)).all()]
+        # processes that hold parts of the weights must agree
+        count = torch.tensor(len(broken), device=next(module.parameters()).device)
+        all_reduce(count)
+        if count:
+            runner.logger.error(
+                f'Checkpoint {name} is not written because {", ".join(broken[:3]) or "a weight"} is not finite; the '
+                'last good one stays'
+            )
+            return False
         kwargs = dict(
             save_optimizer=optimizer,
             save_param_scheduler=schedulers,
@@ -134,3 +139,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self.file_backend.rmtree(path)
         elif self.file_backend.isfile(path):
             self.file_backend.remove(path)
+
+
+def _local(value: torch.Tensor) -> torch.Tensor:
+    return value.to_local() if isinstance(value, DTensor) else value

@@ -1,0 +1,106 @@
+"""Sharded runs equal runs in one process, and either kind resumes from the other's checkpoints."""
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+from toy_project import ToyModel, toy_config
+
+from florence_mm.engine.errors import UsageError
+from florence_mm.engine.parallelize import check_options, parallelize
+
+PLAIN = {'model': {'type': 'ToyModel', 'drop_rate': 0.0}, 'custom_hooks': []}
+
+
+def with_batch(size):
+    return {**toy_config('x')['train_dataloader'], 'batch_size': size}
+
+
+def every_checkpoint():
+    hooks = toy_config('x')['default_hooks']
+    hooks['checkpoint'].pop('max_keep_ckpts')
+    return hooks
+
+
+def assert_close(a, b):
+    a, b = (torch.load(path, weights_only=True) for path in (a, b))
+    assert a['state_dict'].keys() == b['state_dict'].keys()
+    for key, value in a['state_dict'].items():
+        torch.testing.assert_close(b['state_dict'][key], value, rtol=1e-6, atol=1e-6)
+    assert a['optimizer']['param_groups'][0]['params'] == b['optimizer']['param_groups'][0]['params']
+    for index, entry in a['optimizer']['state'].items():
+        for key, value in entry.items():
+            torch.testing.assert_close(b['optimizer']['state'][index][key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_sharded_runs_equal_one_process(train, two_processes, tmp_path):
+    train('one', **PLAIN, train_dataloader=with_batch(4), default_hooks=every_checkpoint())
+    shard = {'parallelize': {'blocks': ['Sequential'], 'shard': True}}
+    zero = {'optimizer': {'type': 'ZeroRedundancyOptimizer', 'optimizer_type': 'AdamW', 'lr': 0.01}}
+    both = {**PLAIN, 'launcher': 'pytorch', 'train_dataloader': with_batch(2), 'default_hooks': every_checkpoint()}
+    from_one = {'resume': True, 'load_from': str(tmp_path / 'one/iter_10.pth')}
+
+    def work():
+        train('sharded', **both, **shard)
+        train('zero', **both, optim_wrapper={**zero, 'clip_grad': {'max_norm': 1.0}})
+        train('resumed_sharded', **both, **shard, **from_one)
+
+    two_processes(work)
+    from_sharded = {'resume': True, 'load_from': str(tmp_path / 'sharded/iter_10.pth')}
+    train('resumed_one', **PLAIN, train_dataloader=with_batch(4), **from_sharded)
+    for name in ('sharded', 'zero', 'resumed_sharded', 'resumed_one'):
+        assert_close(tmp_path / 'one/iter_17.pth', tmp_path / name / 'iter_17.pth')
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return x + torch.tanh(self.fc(x))
+
+
+def test_blocks_are_compiled():
+    graphs = []
+
+    def backend(graph, example_inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    model = nn.Sequential(Block(), Block(), nn.Linear(8, 1))
+    # with a gradient, as what the second block gets has one
+    x = torch.randn(3, 8, requires_grad=True)
+    expected, keys = model(x), list(model.state_dict())
+    assert parallelize(model, ['Block'], compile={'backend': backend}) is model
+    torch.testing.assert_close(model(x), expected)
+    # the code of one block serves both, and keys are those of the model that is not compiled
+    assert len(graphs) == 1
+    assert list(model.state_dict()) == keys
+
+
+def test_bad_options(train):
+    with pytest.raises(UsageError, match='parallelize must have blocks and may have shard, compile, .*got .*shrd'):
+        check_options({'blocks': ['X'], 'shrd': True})
+    with pytest.raises(
+        UsageError, match='parallelize.blocks: ToyModel has no CoSwinBlock; it has Sequential, ToyModel'
+    ):
+        parallelize(ToyModel(), ['CoSwinBlock'])
+    with pytest.raises(UsageError, match="parallelize.param_dtype='int8' is none of"):
+        parallelize(ToyModel(), ['Sequential'], shard=True, param_dtype='int8')
+    # in one process there is nothing to shard over
+    assert train(**PLAIN, parallelize={'blocks': ['Sequential'], 'shard': True}).iter == 17
+
+
+def test_ema_of_a_sharded_model_is_refused(two_processes, train):
+    def work():
+        with pytest.raises(UsageError, match='cannot be used with EMAHook'):
+            train(launcher='pytorch', parallelize={'blocks': ['Sequential'], 'shard': True})
+
+    two_processes(work)
+
+
+def test_the_config_key_is_known():
+    from florence_mm.engine.config_check import check_config
+
+    check_config(Config(toy_config('x', parallelize={'blocks': ['Sequential']})))
