@@ -1,5 +1,6 @@
 """From a command line to a runner; ``tools/train.py`` and ``tools/test.py`` are thin around it."""
 
+import ast
 import importlib.util
 import os
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     except UsageError:
         raise
     except SyntaxError as error:
-        raise UsageError(f'config {error.filename or path}, line {error.lineno}: {error.msg}') from error
+        raise UsageError(f'config {_unparsable(str(path))}, line {error.lineno}: {error.msg}') from error
     except Exception as error:
         text = str(error.args[0]) if error.args else ''
         raise UsageError(f'config {path} cannot be read: {type(error).__name__}: {text}') from error
@@ -67,6 +68,16 @@ def _read(path: str) -> Config:
     if not Path(path).is_file():
         raise UsageError(f'config {path} does not exist; check the path')
     return Config.fromfile(path, import_custom_modules=False)
+
+
+def _unparsable(path: str) -> str | None:
+    """The file or its first base that is not Python; mmengine's error does not name it."""
+    try:
+        ast.parse(Path(path).read_text())
+    except SyntaxError:
+        return path
+    bases = [Config._get_cfg_path(base, path)[0] for base in Config._get_base_files(path)]
+    return next((found for base in bases if (found := _unparsable(base))), None)
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:

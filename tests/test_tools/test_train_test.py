@@ -2,10 +2,13 @@
 
 import json
 import socket
+from pathlib import Path
 
 import pytest
 import torch
 from toy_project import toy_config
+
+DIGITS = next((Path(__file__).parents[2] / 'configs/unicl').glob('*micro*digits.py'))
 
 
 def free_port() -> str:
@@ -39,10 +42,10 @@ def trained(tmp_path_factory):
     return folder
 
 
-def test_two_processes_equal_one_with_the_batch_of_both(tool, trained, tmp_path):
+def test_two_processes_equal_one_with_the_batch_of_both(process, trained, tmp_path):
     """Data, augmentation and averaged gradients: the same weights but for the order of floating-point sums."""
     config = without_dropout(tmp_path / 'two', 2, launcher='pytorch')
-    run = tool('dist_train.sh', config, 2, PORT=free_port())
+    run = process('dist_train.sh', config, 2, PORT=free_port())
     assert run.returncode == 0, run.stderr[-3000:]
     one, two = (weights(folder / 'iter_17.pth') for folder in (trained, tmp_path / 'two'))
     # three sequential epochs' worth of steps: a wrong sample or an unaveraged gradient shows at 1e-3
@@ -55,7 +58,7 @@ def test_two_processes_equal_one_with_the_batch_of_both(tool, trained, tmp_path)
     # both processes test half of the data each; the predictions come in the order of the data
     checkpoint = trained / 'iter_17.pth'
     out = tmp_path / 'out/predictions.pt'
-    run = tool('dist_test.sh', config, checkpoint, 2, '--out', out, PORT=free_port())
+    run = process('dist_test.sh', config, checkpoint, 2, '--out', out, PORT=free_port())
     assert run.returncode == 0, run.stderr[-3000:]
     predictions = torch.load(out, weights_only=True)
     tested = json.loads((tmp_path / 'two/test_metrics.json').read_text())
@@ -64,11 +67,12 @@ def test_two_processes_equal_one_with_the_batch_of_both(tool, trained, tmp_path)
     assert tested['metrics']['toy/mae'] == pytest.approx(mean) == pytest.approx(histories[0][-1]['metrics']['toy/mae'])
 
 
-def test_train_arguments(tool, tmp_path):
+def test_train_arguments(process, tmp_path):
     """--seed, --amp, --auto-scale-lr and --cfg-options reach the run and its dumped config."""
     config = toy_config(tmp_path / 'unused', auto_scale_lr={'base_batch_size': 16})
     options = ['--cfg-options', 'model.width=6', 'train_cfg.max_iters=2']
-    run = tool('train.py', config, '--work-dir', tmp_path / 'w', '--seed', 11, '--amp', '--auto-scale-lr', *options)
+    arguments = ['--work-dir', tmp_path / 'w', '--seed', 11, '--amp', '--auto-scale-lr']
+    run = process('train.py', config, *arguments, *options)
     assert run.returncode == 0, run.stderr[-2000:]
     dumped = next((tmp_path / 'w').glob('config_*.py')).read_text()
     for text in ("type='florence_mm.FlorenceAmpOptimWrapper'", "dtype='bfloat16'", 'seed=11', 'width=6'):
@@ -81,28 +85,79 @@ def test_train_arguments(tool, tmp_path):
     assert not (tmp_path / 'unused').exists()
 
 
-def bad(tool, name, config, *arguments):
-    run = tool(name, config, *arguments)
-    lines = run.stderr.strip().split('\n')
-    assert run.returncode == 2, run.stderr[-2000:]
-    assert 'Traceback' not in run.stderr
-    assert lines[-1].startswith('error: ')
-    return lines[-1]
+def test_bad_input_in_a_process_of_its_own(process, tmp_path):
+    run = process('train.py', 'nowhere.py')
+    assert (run.returncode, run.stdout) == (2, '')
+    assert run.stderr == 'error: config nowhere.py does not exist; check the path\n'
 
 
-def test_bad_input_is_one_sentence(tool, tmp_path):
-    config = toy_config(tmp_path / 'w')
-    assert 'config nowhere.py does not exist' in bad(tool, 'train.py', 'nowhere.py')
-    broken = {**config, 'train_dataloader': {**config['train_dataloader'], 'dataset': {'type': 'ToyDta'}}}
-    assert "'ToyDta' is not registered in datasets; did you mean 'ToyData'?" in bad(tool, 'train.py', broken)
+@pytest.fixture
+def refused(tool):
+    """Run a tool that must end with exit status 2 and one sentence; returns the sentence."""
+
+    def run(name, config, *arguments):
+        status, _, err = tool(name, config, *arguments)
+        assert status == 2 and 'Traceback' not in err
+        return err.strip().split('\n')[-1]
+
+    return run
+
+
+def test_bad_input_is_one_sentence(refused, tmp_path):
+    config = toy_config(tmp_path / 'w', experiment_name='refused')
+    misspelt = {**config, 'train_dataloader': {**config['train_dataloader'], 'dataset': {'type': 'ToyDta'}}}
+    assert "'ToyDta' is not registered in datasets; did you mean 'ToyData'?" in refused('train.py', misspelt)
     assert not (tmp_path / 'w').exists() or not list((tmp_path / 'w').glob('*.pth'))
     (tmp_path / 'file').write_text('')
-    assert 'cannot be made (Not a directory)' in bad(tool, 'train.py', config, '--work-dir', tmp_path / 'file/w')
+    assert 'cannot be made (Not a directory)' in refused('train.py', config, '--work-dir', tmp_path / 'file/w')
+    assert "has no key 'modle'; did you mean 'model'?" in refused('train.py', config, '--cfg-options', 'modle.width=1')
+    assert 'needs auto_scale_lr=dict(base_batch_size=...)' in refused('train.py', config, '--auto-scale-lr')
+    (tmp_path / 'broken.py').write_text('model = dict(\n')
+    (tmp_path / 'child.py').write_text("_base_ = ['broken.py']\n")
+    for name in ('broken.py', 'child.py'):
+        assert f'{tmp_path}/broken.py, line 1: ' in refused('train.py', tmp_path / name)
+    (tmp_path / 'orphan.py').write_text("_base_ = ['parent.py']\n")
+    assert 'orphan.py cannot be read: ' in refused('train.py', tmp_path / 'orphan.py')
+    (tmp_path / 'imports.py').write_text("custom_imports = dict(imports=['no_such_module'])\n")
+    assert 'custom_imports of ' in refused('train.py', tmp_path / 'imports.py')
+    assert 'no package no_such_package is installed' in refused('train.py', 'no_such_package::x.py')
 
 
-def test_bad_checkpoints_are_one_sentence(tool, trained, tmp_path):
-    config = toy_config(tmp_path / 'w')
+def test_bad_checkpoints_are_one_sentence(refused, trained, tmp_path):
+    config = toy_config(tmp_path / 'w', experiment_name='refused_checkpoints')
     damaged = tmp_path / 'damaged.pth'
     damaged.write_bytes((trained / 'iter_17.pth').read_bytes()[:-2000])
-    assert 'damaged.pth cannot be read as a checkpoint' in bad(tool, 'train.py', config, '--resume', damaged)
-    assert 'missing.pth does not exist' in bad(tool, 'test.py', config, tmp_path / 'missing.pth')
+    assert 'damaged.pth cannot be read as a checkpoint' in refused('train.py', config, '--resume', damaged)
+    assert 'missing.pth does not exist' in refused('train.py', config, '--resume', tmp_path / 'missing.pth')
+    assert 'missing.pth does not exist' in refused('test.py', config, tmp_path / 'missing.pth')
+    good = trained / 'iter_17.pth'
+    assert 'must end in .pt or .json' in refused('test.py', config, good, '--out', tmp_path / 'x.pkl')
+    assert 'no classes' in refused('test.py', config, good, '--show-dir', tmp_path / 'show')
+
+
+def test_pictures_and_predictions_of_the_digits(tool, tmp_path):
+    """Two held-out digits of each class through the whole command, with an untrained model."""
+    from mmengine.config import Config
+
+    from florence_mm.datasets.digits import write_digits
+    from florence_mm.registry import MODELS
+
+    write_digits(tmp_path / 'data/digits')
+    cfg = Config.fromfile(str(DIGITS))
+    model = MODELS.build(cfg.model)
+    torch.save(model.state_dict(), tmp_path / 'weights.pth')
+    out, show = tmp_path / 'predictions.json', tmp_path / 'show'
+    options = ['--cfg-options', 'test_dataloader.dataset.indices=20', 'default_hooks.class_names.templates=none']
+    arguments = [tmp_path / 'weights.pth', '--work-dir', tmp_path / 'w', '--out', out, '--show-dir', show]
+    status, _, err = tool('test.py', DIGITS, *arguments, '--show-interval', 5, *options)
+    assert status == 0, err
+    predictions = json.loads(out.read_text())
+    assert len(predictions) == 20 and all(len(p['pred_score']) == 10 for p in predictions)
+    metrics = json.loads((tmp_path / 'w/test_metrics.json').read_text())['metrics']
+    right = sum(p['pred_label'] == p['gt_label'] for p in predictions)
+    assert metrics['zero_shot/top1'] == pytest.approx(right / 20)
+    pictures = sorted(show.iterdir())
+    assert [path.name[:7] for path in pictures] == ['000000_', '000005_', '000010_', '000015_']
+    from PIL import Image
+
+    assert all(Image.open(path).size == (290, 112) for path in pictures)
