@@ -14,6 +14,15 @@ from florence_mm.registry import MODELS
 SMALL = {'embed_dims': 16, 'depths': [2, 2], 'num_heads': [1, 2], 'window_size': 4}
 
 
+@pytest.fixture(autouse=True, scope='module')
+def one_thread():
+    # with small tensors threads wait for each other, on a busy machine for seconds
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def make(arch='micro', seed=0, **kwargs):
     torch.manual_seed(seed)
     model = CoSwin(arch, **{'img_size': 32, 'drop_path_rate': 0.0, **kwargs})

@@ -29,6 +29,15 @@ CASES = [
 ]
 
 
+@pytest.fixture(autouse=True, scope='module')
+def one_thread():
+    # with small tensors threads wait for each other, on a busy machine for seconds
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def naive_attention(x, qkv, table, size, window, shift, heads):
     """Pad, roll, cut, attend with bias and mask, and all back; one window and one head at a time."""
     batch, channels = x.shape[0], x.shape[-1]

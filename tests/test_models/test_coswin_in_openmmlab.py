@@ -1,0 +1,126 @@
+"""CoSwin in other people's projects: their config style, their default scope, their Runner."""
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+
+import florence_mm  # noqa: F401  (a config does it with custom_imports)
+
+CLASSIFIER = """
+custom_imports = dict(imports=['florence_mm'])
+default_scope = 'mmpretrain'
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='florence_mm.CoSwin', arch='micro', img_size=32, drop_path_rate=0.),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=2, in_channels=128, loss=dict(type='CrossEntropyLoss'), topk=(1, )),
+    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3, num_classes=2))
+pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+train_dataloader = dict(
+    batch_size=8, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='ImageNet', data_root='{root}/data', split='', with_label=True, pipeline=pipeline,
+                 metainfo=dict(classes=['left', 'right'])))
+val_dataloader = dict(
+    batch_size=8, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='ImageNet', data_root='{root}/data', split='', with_label=True, pipeline=pipeline,
+                 metainfo=dict(classes=['left', 'right'])))
+val_evaluator = dict(type='Accuracy', topk=(1, ))
+train_cfg = dict(by_epoch=True, max_epochs=6, val_interval=6)
+val_cfg = dict()
+optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3))
+work_dir = '{root}/work'
+randomness = dict(seed=0)
+default_hooks = dict(logger=dict(type='LoggerHook', interval=100))
+"""
+
+DETECTOR = """
+custom_imports = dict(imports=['florence_mm'])
+default_scope = 'mmdet'
+model = dict(
+    type='GFL',
+    data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=32),
+    backbone=dict(type='florence_mm.CoSwin', arch='micro', img_size=64, patch_size=4, out_indices=(0, 1, 2),
+                  drop_path_rate=0.),
+    neck=dict(type='FPN', in_channels=[32, 64, 128], out_channels=32, start_level=0, num_outs=4),
+    bbox_head=dict(
+        type='GFLHead', num_classes=3, in_channels=32, feat_channels=32, stacked_convs=1,
+        norm_cfg=dict(type='GN', num_groups=8),
+        anchor_generator=dict(type='AnchorGenerator', ratios=[1.0], octave_base_scale=8, scales_per_octave=1,
+                              strides=[4, 8, 16, 32]),
+        loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0),
+        loss_dfl=dict(type='DistributionFocalLoss', loss_weight=0.25),
+        reg_max=8, loss_bbox=dict(type='GIoULoss', loss_weight=2.0)),
+    train_cfg=dict(assigner=dict(type='ATSSAssigner', topk=9), allowed_border=-1, pos_weight=-1, debug=False),
+    test_cfg=dict(nms_pre=100, min_bbox_size=0, score_thr=0.0, nms=dict(type='nms', iou_threshold=0.6), max_per_img=10))
+"""
+
+
+@pytest.fixture(autouse=True, scope='module')
+def one_thread():
+    # with small tensors threads wait for each other, on a busy machine for seconds
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def write_pictures(root):
+    """Two folders of noise, bright on the left or on the right."""
+    import cv2
+
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(('left', 'right')):
+        (root / name).mkdir(parents=True)
+        for i in range(16):
+            picture = rng.integers(0, 100, (32, 32, 3), dtype=np.uint8)
+            picture[:, 16 * label : 16 * label + 16] += 100
+            cv2.imwrite(str(root / name / f'{i}.png'), picture)
+
+
+def test_mmpretrain_classifier_trains_and_predicts(tmp_path):
+    write_pictures(tmp_path / 'data')
+    config = Config.fromstring(CLASSIFIER.replace('{root}', str(tmp_path)), '.py')
+    runner = Runner.from_cfg(config)
+    runner.train()
+    assert type(runner.model.backbone).__name__ == 'CoSwin'
+    assert runner.val_loop.evaluator.dataset_meta['classes'] == ['left', 'right']
+    assert runner.message_hub.get_scalar('val/accuracy/top1').current() == 100
+    batch = next(iter(runner.val_dataloader))
+    predicted = runner.model.test_step(batch)
+    assert [int(s.pred_label) for s in predicted] == [0] * 8
+
+
+def test_mmdet_detector_takes_a_training_step():
+    from mmdet.registry import MODELS
+    from mmdet.structures import DetDataSample
+    from mmdet.utils import register_all_modules
+    from mmengine.structures import InstanceData
+
+    register_all_modules(init_default_scope=False)
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(Config.fromstring(DETECTOR, '.py').model)
+        model.init_weights()
+        sample = DetDataSample(metainfo={'img_shape': (96, 120), 'pad_shape': (96, 128), 'scale_factor': (1, 1)})
+        sample.gt_instances = InstanceData(
+            bboxes=torch.tensor([[10.0, 12.0, 60.0, 70.0], [64.0, 8.0, 110.0, 60.0]]), labels=torch.tensor([0, 2])
+        )
+        data = model.data_preprocessor(
+            {'inputs': [torch.randint(0, 255, (3, 96, 120), dtype=torch.uint8)], 'data_samples': [sample]}, True
+        )
+        losses = model(**data, mode='loss')
+        loss, _ = model.parse_losses(losses)
+        loss.backward()
+    assert set(losses) == {'loss_cls', 'loss_bbox', 'loss_dfl'} and loss.isfinite()
+    assert all(p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in model.backbone.parameters())
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmpretrain', 'mmaction'])
+def test_misspelt_arch_is_named_in_a_config_of_any_scope(scope):
+    from mmengine.registry import MODELS
+
+    with DefaultScope.overwrite_default_scope(scope), pytest.raises(Exception, match="did you mean 'base'"):
+        MODELS.build({'type': 'florence_mm.CoSwin', 'arch': 'bas'})
