@@ -9,9 +9,8 @@ config, checkpoint or data are unusable.
 import argparse
 import os
 
-from mmengine.config import DictAction
-
 import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+from florence_mm.engine.cli_options import ConfigOptions
 from florence_mm.engine.errors import UsageError, one_sentence_errors
 from florence_mm.engine.launch import LAUNCHERS, build_runner, load_config, require_checkpoint, set_work_dir
 from florence_mm.engine.predictions import SavePredictions, ShowPredictionsHook
@@ -29,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         metavar='KEY=VALUE',
         help='put values on the config, for example test_dataloader.batch_size=8',
     )

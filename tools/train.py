@@ -14,9 +14,8 @@ if '--smoke' in sys.argv:
     # read by torch and mmengine when they are imported
     os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
-from mmengine.config import DictAction  # noqa: E402
-
 import florence_mm  # noqa: E402, F401  mends the installed packages, so it comes before anything that imports them
+from florence_mm.engine.cli_options import ConfigOptions  # noqa: E402
 from florence_mm.engine.errors import one_sentence_errors  # noqa: E402
 from florence_mm.engine.launch import (  # noqa: E402
     LAUNCHERS,
@@ -57,7 +56,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         metavar='KEY=VALUE',
         help='put values on the config, for example optim_wrapper.optimizer.lr=1e-4',
     )

@@ -2,7 +2,7 @@
 
 A config asks for it with::
 
-    parallelize = dict(blocks=['CoSwinBlock', 'ResidualBlock'], shard=True, compile=False, param_dtype='bfloat16')
+    parallelize = dict(blocks=['WindowBlock', 'TextBlock'], shard=True, compile=False, param_dtype='bfloat16')
 
 Checkpoints hold whole tensors in the layout of a run that is not sharded, so the two kinds of run resume each
 other.

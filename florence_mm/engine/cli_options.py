@@ -1,0 +1,76 @@
+"""``--cfg-options KEY=VALUE ...`` of all tools."""
+
+import argparse
+import ast
+from collections.abc import Sequence
+from typing import Any
+
+_WORDS = {'true': True, 'false': False, 'none': None}
+_OPEN, _CLOSE = '([{', ')]}'
+
+
+class ConfigOptions(argparse.Action):
+    """Collect ``key.with.dots=value`` arguments in a dict.
+
+    Values are Python literals, dicts included; ``a,b`` and ``[a,b]`` are lists, ``(a,b)`` is a tuple, and what is
+    none of these is a string. A malformed argument ends the command with a usage message.
+    """
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Called by argparse with all arguments behind the option."""
+        options = dict(getattr(namespace, self.dest) or {})
+        for argument in values or ():
+            key, equals, text = argument.partition('=')
+            if not equals or not all(key.split('.')):
+                parser.error(f'{option_string} {argument}: expected KEY=VALUE')
+            try:
+                options[key] = parse_value(text)
+            except ValueError as error:
+                parser.error(f'{option_string} {argument}: {error}')
+        setattr(namespace, self.dest, options)
+
+
+def parse_value(text: str) -> Any:
+    """The value that a command-line text stands for (see :class:`ConfigOptions`).
+
+    Raises:
+        ValueError: a bracket or quotation mark is not closed.
+    """
+    text = text.strip()
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        pass
+    else:
+        return list(value) if isinstance(value, tuple) and not text.startswith('(') else value
+    parts = _split(text)
+    if len(parts) > 1:
+        return [parse_value(part) for part in parts]
+    if text[:1] == '[' and text[-1:] == ']':
+        return [parse_value(part) for part in _split(text[1:-1])]
+    if text[:1] == '(' and text[-1:] == ')':
+        return tuple(parse_value(part) for part in _split(text[1:-1]))
+    return text
+
+
+def _split(text: str) -> list[str]:
+    """Parts between the commas that stand in no bracket; a comma at the end adds none."""
+    parts, depth, start = [], 0, 0
+    for index, letter in enumerate(text):
+        depth += (letter in _OPEN) - (letter in _CLOSE)
+        if letter == ',' and depth == 0:
+            parts.append(text[start:index])
+            start = index + 1
+    if depth:
+        raise ValueError(f'the brackets in {text!r} do not match')
+    if text[start:].strip():
+        parts.append(text[start:])
+    return parts
