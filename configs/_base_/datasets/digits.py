@@ -1,0 +1,34 @@
+# The embedded data: real handwritten digits (python tools/dataset_converters/prepare_digits.py)
+train_pipeline = [
+    dict(type='florence_mm.LoadImage'),
+    dict(type='florence_mm.RandomAffineImage', max_rotate=12.0, max_translate=0.1, scale=(0.85, 1.15), max_shear=8.0),
+    dict(type='florence_mm.RandomPrompt', templates='simple'),
+    dict(type='florence_mm.PackImageText'),
+]
+test_pipeline = [dict(type='florence_mm.LoadImage'), dict(type='florence_mm.PackImageText')]
+train_dataloader = dict(
+    batch_size=128,
+    num_workers=1,
+    persistent_workers=True,
+    drop_last=True,
+    sampler=dict(type='florence_mm.ResumableSampler', shuffle=True),
+    dataset=dict(type='florence_mm.ImageTextManifest', ann_file='data/digits/train.jsonl', pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    batch_size=150,
+    num_workers=0,
+    sampler=dict(type='florence_mm.ResumableSampler', shuffle=False, round_up=False),
+    dataset=dict(
+        type='florence_mm.ImageTextManifest',
+        ann_file='data/digits/test.jsonl',
+        classes='digits',
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
+val_evaluator = [
+    dict(type='florence_mm.ZeroShotAccuracy', topk=(1, 5)),
+    dict(type='florence_mm.ImageTextRecall', topk=(1, 5, 10)),
+]
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator

@@ -1,0 +1,15 @@
+_base_ = './unicl_coswin-t.py'
+
+# 893M parameters (paper, section 2.3). The sizes of CoSwin-H and of the text tower are inferred: docs/coswin.md
+model = dict(
+    image_encoder=dict(arch='huge', with_cp=True),
+    text_encoder=dict(arch='huge', with_cp=True),
+    embed_dims=1024,
+)
+# under --smoke the widths stay, the depth goes
+smoke = dict(
+    model=dict(
+        image_encoder=dict(arch=dict(embed_dims=256, depths=[2, 2, 2, 2], num_heads=[8, 16, 32, 64])),
+        text_encoder=dict(arch=dict(embed_dims=1024, num_layers=2, num_heads=16)),
+    )
+)

@@ -1,0 +1,13 @@
+# Florence's second stage (section 2.2): 180K iterations at 224 pixels on the original texts, without templates
+_base_ = './unicl_coswin-h_512xb48-1m_fld900m.py'
+
+load_from = 'work_dirs/unicl_coswin-h_512xb48-1m_fld900m/iter_1000000.pth'
+train_pipeline = [t for t in _base_.train_pipeline if t['type'] != 'florence_mm.RandomPrompt']
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+max_iters = 180_000
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=2_000),
+    dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=False, begin=2_000, end=max_iters),
+]
+optim_wrapper = dict(optimizer=dict(lr=1e-4))
+train_cfg = dict(max_iters=max_iters)
