@@ -5,7 +5,7 @@ import ast
 from collections.abc import Sequence
 from typing import Any
 
-_WORDS = {'true': True, 'false': False, 'none': None}
+_WORDS = {'true': True, 'false': False}
 _OPEN, _CLOSE = '([{', ')]}'
 
 

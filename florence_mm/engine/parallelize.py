@@ -8,6 +8,7 @@ Checkpoints hold whole tensors in the layout of a run that is not sharded, so th
 other.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,10 +18,12 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.utils import parametrize
 
 from .errors import UsageError
 
 _OPTIONS = ('blocks', 'shard', 'compile', 'reshard_after_forward', 'param_dtype', 'reduce_dtype')
+_PARAMETRIZED = re.compile(r'(^|\.)parametrizations\.(\w+)\.original$')
 _DTYPES = ('bfloat16', 'float16', 'float32')
 
 
@@ -60,6 +63,7 @@ def parallelize(
         for block in found:
             block.compile(**(compile if isinstance(compile, Mapping) else {}))
     if shard:
+        _give_scalars_a_dimension(model)
         policy = MixedPrecisionPolicy(
             param_dtype=_dtype('param_dtype', param_dtype), reduce_dtype=_dtype('reduce_dtype', reduce_dtype)
         )
@@ -87,38 +91,116 @@ def is_sharded(model: nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def whole_tensors(state: Any) -> Any:
-    """A state with split tensors gathered, on the CPU; every process must call it, in the same order of keys."""
-    if isinstance(state, DTensor):
-        return state.full_tensor().cpu()
-    if isinstance(state, torch.Tensor):
-        return state.detach().cpu()
-    if isinstance(state, Mapping):
-        return type(state)((key, whole_tensors(value)) for key, value in state.items())
-    if isinstance(state, list):
-        return [whole_tensors(item) for item in state]
-    return state
+def keep_whole(model: nn.Module, whole: bool) -> None:
+    """Gather all parameters of a sharded model and keep them so, or split them again.
+
+    Processes may then run it without each other, as evaluation does: the last process may have a batch less.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_reshard_after_forward(not whole, recurse=False)
+            if whole:
+                module.unshard()
+            else:
+                module.reshard()
+
+
+class _Scalar(nn.Module):
+    """A 0-d parameter kept as one with a dimension, since FSDP2 splits along the first."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(())
+
+    def right_inverse(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(1)
+
+
+def _give_scalars_a_dimension(model: nn.Module) -> None:
+    owner, order = type(model).__name__, [name for name, _ in model.named_parameters()]
+    for module in list(model.modules()):
+        names = [name for name, parameter in module.named_parameters(recurse=False) if parameter.ndim == 0]
+        for name in names:
+            parametrize.register_parametrization(module, name, _Scalar())
+        if names:
+            # optimizers number parameters by their order, so that has to stay: first child, behind own parameters
+            module._modules = {'parametrizations': module._modules.pop('parametrizations'), **module._modules}
+    if [_usual_name(name) for name, _ in model.named_parameters()] != order:
+        raise UsageError(
+            f'parallelize.shard: a 0-d parameter of {owner} stands before others of its module, which '
+            'would change the order in checkpoints; define it last'
+        )
+
+
+def _usual_name(key: str) -> str:
+    return _PARAMETRIZED.sub(r'\1\2', key)
+
+
+def usual_layout(model: nn.Module) -> dict[str, torch.Size]:
+    """Keys and shapes of the model's state as it would be without sharding."""
+    return {
+        _usual_name(key): torch.Size() if _PARAMETRIZED.search(key) else value.shape
+        for key, value in model.state_dict().items()
+    }
+
+
+def gather_model_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state of a sharded model in the usual layout, on the CPU; every process must call it."""
+    layout = usual_layout(model)
+    return {
+        _usual_name(key): _whole(value).reshape(layout[_usual_name(key)]) for key, value in model.state_dict().items()
+    }
+
+
+def gather_optimizer_state(state: dict, optimizer: torch.optim.Optimizer, model: nn.Module) -> dict:
+    """The state of an optimizer in the usual layout, on the CPU; every process must call it."""
+    scalars = _scalar_indices(optimizer, model)
+    whole = {}
+    for index, entry in state.get('state', {}).items():
+        values = {key: _whole(value) for key, value in entry.items()}
+        whole[index] = {
+            key: value.reshape(()) if index in scalars and isinstance(value, torch.Tensor) else value
+            for key, value in values.items()
+        }
+    return {**state, 'state': whole} if 'state' in state else state
 
 
 def split_model_state(state: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
-    """Whole tensors split as the model's own are; what fits nothing stays as it is."""
-    own = model.state_dict()
-    return {key: _split_like(value, own.get(key)) for key, value in state.items()}
+    """A state in the usual layout, named and split as the model's own; what fits nothing stays as it is."""
+    own = {_usual_name(key): (key, value) for key, value in model.state_dict().items()}
+    split = {}
+    for key, value in state.items():
+        name, like = own.get(key, (key, None))
+        split[name] = _split_like(value, like)
+    return split
 
 
 def split_optimizer_state(state: dict, optimizer: torch.optim.Optimizer) -> dict:
-    """The state of an optimizer of whole parameters, split as the parameters of ``optimizer`` are."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
+    """The state of an optimizer in the usual layout, split as the parameters of ``optimizer`` are."""
+    parameters = _parameters(optimizer)
     split = {
-        index: {key: _split_like(value, parameters[index]) for key, value in entry.items()}
+        index: {key: value if key == 'step' else _split_like(value, parameters[index]) for key, value in entry.items()}
         for index, entry in state['state'].items()
     }
     return {**state, 'state': split}
 
 
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group['params']]
+
+
+def _scalar_indices(optimizer: torch.optim.Optimizer, model: nn.Module) -> set[int]:
+    scalars = {id(value) for key, value in model.named_parameters() if _PARAMETRIZED.search(key)}
+    return {index for index, parameter in enumerate(_parameters(optimizer)) if id(parameter) in scalars}
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, DTensor):
+        value = value.full_tensor()
+    return value.detach().cpu() if isinstance(value, torch.Tensor) else value
+
+
 def _split_like(value: Any, own: Any) -> Any:
-    # step counts and the like have another shape than their parameter and are the same on every process
-    if isinstance(own, DTensor) and isinstance(value, torch.Tensor) and value.shape == own.shape:
-        value = value.to(own.device)
+    if isinstance(own, DTensor) and isinstance(value, torch.Tensor) and value.numel() == own.numel():
+        value = value.to(own.device).reshape(own.shape)
         return distribute_tensor(value, own.device_mesh, own.placements, src_data_rank=None)
     return value

@@ -25,11 +25,14 @@ from .hooks import AtomicCheckpointHook, ClassNamesHook, InvalidLossHook, RunSum
 from .loops import EpochTrainLoop, IterTrainLoop
 from .parallelize import (
     check_options,
+    gather_model_state,
+    gather_optimizer_state,
     is_sharded,
+    keep_whole,
     parallelize,
     split_model_state,
     split_optimizer_state,
-    whole_tensors,
+    usual_layout,
 )
 from .seeding import INIT, base_seed, combine_seeds
 
@@ -184,7 +187,7 @@ class FlorenceRunner(Runner):
         if self._resuming:
             self._check_resumable(filename, checkpoint, model)
         elif not _any_key_fits(checkpoint['state_dict'], model):
-            theirs, ours = next(iter(checkpoint['state_dict']), None), next(iter(model.state_dict()), None)
+            theirs, ours = next(iter(checkpoint['state_dict']), None), next(iter(usual_layout(model)), None)
             raise UsageError(
                 f'no weight in {filename} belongs to this model (it starts with {theirs!r}, the model with {ours!r}); '
                 'load another layout with init_cfg=dict(type="florence_mm.Pretrained", checkpoint=..., prefix=...)'
@@ -217,10 +220,11 @@ class FlorenceRunner(Runner):
         mmengine's method, on the main process alone, would wait for without an end.
         """
         model = self.model.module if is_model_wrapper(self.model) else self.model
-        gathered = {'state_dict': whole_tensors(model.state_dict())} if is_sharded(model) else {}
+        gathered = {'state_dict': gather_model_state(model)} if is_sharded(model) else {}
         split = is_sharded(model) or isinstance(getattr(self.optim_wrapper, 'optimizer', None), ZeroRedundancyOptimizer)
         if save_optimizer and split:
-            gathered['optimizer'] = whole_tensors(self.optim_wrapper.state_dict())
+            state = self.optim_wrapper.state_dict()
+            gathered['optimizer'] = gather_optimizer_state(state, self.optim_wrapper.optimizer, model)
         if not is_main_process():
             return
         self._gathered = gathered
@@ -236,9 +240,14 @@ class FlorenceRunner(Runner):
         )
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Call all hooks; those that look at a checkpoint before it is written see gathered states."""
+        """Call all hooks; those that look at a checkpoint before it is written see gathered states.
+
+        A sharded model is whole while it is evaluated, since processes may have different numbers of batches.
+        """
         if fn_name == 'before_save_checkpoint':
             kwargs['checkpoint'].update(self._gathered)
+        if fn_name in ('before_val', 'before_test', 'after_val', 'after_test') and is_sharded(self.model):
+            keep_whole(self.model, whole=fn_name.startswith('before'))
         super().call_hook(fn_name, **kwargs)
 
     def _check_resumable(self, filename: str, checkpoint: dict, model: torch.nn.Module) -> None:
@@ -251,9 +260,9 @@ class FlorenceRunner(Runner):
                 f'{filename} holds no {", ".join(absent)}, so the run cannot be resumed from it; start a new run from '
                 'its weights with load_from'
             )
-        theirs, ours = checkpoint['state_dict'], model.state_dict()
+        theirs, ours = checkpoint['state_dict'], usual_layout(model)
         differing = sorted(theirs.keys() ^ ours.keys())
-        differing += [key for key in theirs.keys() & ours.keys() if theirs[key].shape != ours[key].shape]
+        differing += [key for key in theirs.keys() & ours.keys() if theirs[key].shape != ours[key]]
         if differing:
             raise UsageError(
                 f'{filename} is of another model: {len(differing)} weights differ, the first is {differing[0]}; resume '
@@ -262,5 +271,5 @@ class FlorenceRunner(Runner):
 
 
 def _any_key_fits(state_dict: dict, model: torch.nn.Module) -> bool:
-    ours = model.state_dict()
+    ours = usual_layout(model)
     return any(key.removeprefix('module.') in ours for key in state_dict)

@@ -13,6 +13,7 @@ from florence_mm.engine.cli_options import ConfigOptions, parse_value
         ('true', True),
         ('False', False),
         ('None', None),
+        ('none', 'none'),
         ('plain', 'plain'),
         ('a=b', 'a=b'),
         ('"3"', '3'),

@@ -43,6 +43,7 @@ class ToyModel(BaseModel):
     def __init__(self, width: int = 8, drop_rate: float = 0.5, nan_from: int | None = None, init_cfg=None) -> None:
         super().__init__(init_cfg=init_cfg)
         self.fc = nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Dropout(drop_rate), nn.Linear(width, 1))
+        self.log_scale = nn.Parameter(torch.tensor(0.0))
         self.nan_from = nan_from
         self.steps = 0
         self.classes = None
@@ -52,7 +53,7 @@ class ToyModel(BaseModel):
 
     def forward(self, inputs, index, mode: str = 'tensor'):
         x = torch.stack(inputs)
-        y = self.fc(x)[:, 0]
+        y = self.fc(x)[:, 0] * self.log_scale.exp()
         if mode == 'tensor':
             return y
         target = torch.tensor([float(i) for i in index]) / 10
