@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from mmengine.logging import print_log
+
 from ..registry import DATASETS
 from ..utils.text import normalize_text
 from .base import ImageTextDataset, check_text, check_texts
@@ -37,6 +39,8 @@ class ImageTextManifest(ImageTextDataset):
         merge_images (bool): Make one sample of all rows with the same image, for retrieval with several
             captions an image from a file with one caption a row. Without it an image that comes twice in
             test mode is an error, because each copy would be the wrong answer to the other's captions.
+        drop_augmented (bool): Leave rows marked ``augmented`` out, as the paper's second stage does, and log how
+            many.
         data_root, data_prefix, classes, skip_bad, pipeline, test_mode, metainfo, indices, lazy_init: see
             :class:`ImageTextDataset`.
 
@@ -52,6 +56,7 @@ class ImageTextManifest(ImageTextDataset):
         data_prefix: str | dict = '',
         columns: Mapping[str, str] | None = None,
         merge_images: bool = False,
+        drop_augmented: bool = False,
         classes: str | Sequence[str] | None = None,
         skip_bad: dict | None = None,
         pipeline: Sequence[dict | Callable] = (),
@@ -66,6 +71,7 @@ class ImageTextManifest(ImageTextDataset):
             raise ValueError(f'columns names {sorted(unknown)}; the columns are {", ".join(COLUMNS)}')
         self._keys = [self.columns.get(column, column) for column in COLUMNS]
         self.merge_images = merge_images
+        self.drop_augmented = drop_augmented
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
@@ -82,6 +88,8 @@ class ImageTextManifest(ImageTextDataset):
     def iter_rows(self) -> Iterator[dict | DataError]:
         """Parsed rows of the manifest; with ``merge_images`` one an image."""
         rows = self._parsed_rows()
+        if self.drop_augmented:
+            rows = self._original(rows)
         if self.merge_images:
             rows = self._merged(rows)
         elif self.test_mode:
@@ -133,6 +141,15 @@ class ImageTextManifest(ImageTextDataset):
         if flag is None:
             raise ValueError(f'`augmented` must be true or false, but is {value!r}')
         return flag
+
+    def _original(self, rows: Iterator[dict | DataError]) -> Iterator[dict | DataError]:
+        dropped = 0
+        for row in rows:
+            if not isinstance(row, DataError) and row.get('augmented', False):
+                dropped += 1
+            else:
+                yield row
+        print_log(f'{self.ann_file}: left {dropped} augmented rows out (drop_augmented)', 'current')
 
     def _merged(self, rows: Iterator[dict | DataError]) -> Iterator[dict | DataError]:
         merged: dict[str, dict] = {}

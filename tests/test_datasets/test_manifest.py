@@ -1,6 +1,7 @@
 import csv
 import json
 import multiprocessing
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -355,3 +356,16 @@ def test_evaluation_reports_what_it_leaves_out(folder):
         build(folder, rows, test_mode=True, skip_bad={'max': 0})
     with pytest.raises(ValueError, match='needs florence_mm.LoadImage'):
         build(folder, rows, test_mode=True, skip_bad={'max': 1}, pipeline=[])
+
+
+def test_rows_with_a_template_can_be_left_out(tmp_path):
+    rows = [
+        {'image': 'a.png', 'text': 'a photo of a dog.', 'label': 'dog', 'augmented': True},
+        {'image': 'b.png', 'text': 'a dog runs', 'augmented': False},
+        {'image': 'c.png', 'class': 'cat'},
+    ]
+    write(tmp_path / 'm.jsonl', rows)
+    everything = ImageTextManifest(str(tmp_path / 'm.jsonl'))
+    original = ImageTextManifest(str(tmp_path / 'm.jsonl'), drop_augmented=True)
+    assert len(everything) == 3 and len(original) == 2
+    assert [Path(original.get_data_info(i)['img_path']).name for i in range(2)] == ['b.png', 'c.png']

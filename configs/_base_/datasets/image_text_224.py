@@ -1,15 +1,21 @@
 # Image-text-label pairs from a manifest (docs/data.md), a class-labelled folder for zero-shot validation
 train_pipeline = [
     dict(type='florence_mm.LoadImage'),
-    dict(type='mmpretrain.RandomResizedCrop', scale=224, crop_ratio_range=(0.5, 1.0), interpolation='bicubic'),
-    dict(type='mmpretrain.RandomFlip', prob=0.5),
+    dict(
+        type='mmpretrain.RandomResizedCrop',
+        scale=224,
+        crop_ratio_range=(0.5, 1.0),
+        backend='pillow',
+        interpolation='bicubic',
+    ),
+    dict(type='mmcv.RandomFlip', prob=0.5),
     dict(type='florence_mm.RandomPrompt', templates='imagenet'),
     dict(type='florence_mm.PackImageText'),
 ]
-# the public UniCL code's: resize by 256/224, centre crop
+# the public UniCL code's: resize by 256/224, centre crop; Pillow smooths before it shrinks, OpenCV does not
 test_pipeline = [
     dict(type='florence_mm.LoadImage'),
-    dict(type='mmpretrain.ResizeEdge', scale=256, edge='short', interpolation='bicubic'),
+    dict(type='mmpretrain.ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='mmpretrain.CenterCrop', crop_size=224),
     dict(type='florence_mm.PackImageText'),
 ]
