@@ -1,6 +1,7 @@
 """Training loops that resume with the sample, the augmentation and the drop-path mask the run stopped before."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import Any
 
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
@@ -85,12 +86,14 @@ class IterTrainLoop(IterBasedTrainLoop):
         self._decide_current_val_interval()
         if self._iter and self._val_is_due() and runner.message_hub.get_info('resume/validated_iter') != self._iter:
             _validate(self)  # the run stopped between its checkpoint and this validation
-        while self._iter < self._max_iters and not self.stop_training:
-            runner.model.train()
-            self.run_iter(next(self.dataloader_iterator))
-            self._decide_current_val_interval()
-            if self._val_is_due():
-                _validate(self)
+        # closing ends the workers here and now; left to the garbage collector they can hold up whatever comes next
+        with closing(self.dataloader_iterator):
+            while self._iter < self._max_iters and not self.stop_training:
+                runner.model.train()
+                self.run_iter(next(self.dataloader_iterator))
+                self._decide_current_val_interval()
+                if self._val_is_due():
+                    _validate(self)
         runner.call_hook('after_train_epoch')
         runner.call_hook('after_train')
         return runner.model
@@ -105,7 +108,7 @@ class IterTrainLoop(IterBasedTrainLoop):
         at_interval = self._iter % self.val_interval == 0 or self._iter == self._max_iters
         return self.runner.val_loop is not None and self._iter >= self.val_begin and at_interval
 
-    def _data_from_here(self) -> Iterator:
+    def _data_from_here(self) -> Generator[Any, None, None]:
         """Batches from the current iteration on; where the batch size changed, from the next unused sample on."""
         loader, seed = self.dataloader, base_seed(self.runner)
         batch_size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 0)
