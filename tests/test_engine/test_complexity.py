@@ -45,7 +45,8 @@ class Two(nn.Module):
 
 def test_by_hand():
     model = Two()
-    macs = count_macs(model, lambda: model(torch.zeros(1, 5, 8)))
+    # 4-D, as fused kernels want it
+    macs = count_macs(model, lambda: model(torch.zeros(1, 1, 5, 8)))
     # 5 tokens: two layers of 8 x 8, scores and values of 5 x 5 x 8, a layer of 8 x 4
     assert macs['fc'] == 2 * 5 * 64 and macs['part'] == macs['part.0'] == 5 * 32
     assert macs[''] == 2 * 5 * 64 + 2 * 5 * 5 * 8 + 5 * 32
