@@ -81,9 +81,10 @@ def _fused_by_window(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout_p: f
         return out.transpose(1, 2)  # (B * W, N, h, d)
     # one image at a time, so that the bias of the windows need not be repeated for each image
     images = [
-        F.scaled_dot_product_attention(*qkv, attn_mask=bias, dropout_p=dropout_p) for qkv in zip(q, k, v, strict=True)
+        F.scaled_dot_product_attention(*image, attn_mask=bias, dropout_p=dropout_p).transpose(1, 2)
+        for image in zip(q, k, v, strict=True)
     ]
-    return torch.stack([image.transpose(1, 2) for image in images])  # (B, W, N, h, d)
+    return images[0] if len(images) == 1 else torch.stack(images)  # (B, W, N, h, d)
 
 
 class LearningBiasAttention(torch.autograd.Function):

@@ -144,14 +144,17 @@ def test_a_picture_does_not_depend_on_its_batch(size):
     torch.testing.assert_close(together, alone, atol=2e-6, rtol=1e-5)
 
 
-def test_evaluation_works_off_large_batches_in_pieces(monkeypatch):
+@pytest.mark.parametrize('size', [(64, 64), (50, 75)])
+@pytest.mark.parametrize(('qkv', 'kept'), [(1, 10**6), (1, 0), (5000, 0), (10**5, 10**6)])
+def test_evaluation_works_off_large_batches_in_pieces(monkeypatch, size, qkv, kept):
     from florence_mm.models.backbones import window_block
     from florence_mm.ops import residual
 
     model = make(SMALL, img_size=64).eval()
-    x = torch.randn(3, 3, 64, 64)
+    x = torch.randn(3, 3, *size)
     wanted = model(x)[0]
-    monkeypatch.setattr(window_block, '_QKV_ELEMENTS', 1)
+    monkeypatch.setattr(window_block, '_QKV_ELEMENTS', qkv)
+    monkeypatch.setattr(window_block, '_CACHED_ELEMENTS', kept)
     monkeypatch.setattr(residual, '_HIDDEN_ELEMENTS', 700)
     with torch.no_grad():
         torch.testing.assert_close(model(x)[0], wanted, atol=2e-6, rtol=1e-5)

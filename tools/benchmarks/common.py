@@ -1,4 +1,4 @@
-"""Timing of our code beside a peer's, in one process, one thread, run in turns.
+"""Timing of our code beside a peer's, in one process a case, one thread, run in turns.
 
 A :class:`Case` names a comparison and its bar; building it gives a :class:`Pair` of calls that do the same work
 on the same weights. :func:`measure` first compares what the two calls return, then runs them alternately and takes
@@ -10,6 +10,7 @@ the median of the ratios of neighbours, so that a machine that slows down meanwh
 import argparse
 import gc
 import json
+import multiprocessing
 import statistics
 import sys
 import tempfile
@@ -163,6 +164,41 @@ def write_json(path: str | Path, results: Sequence[Result]) -> None:
     Path(file.name).replace(path)
 
 
+def measure_apart(case: Case, rounds: int | None = None) -> Result:
+    """:func:`measure` in a process of its own.
+
+    The C library's allocator keeps or returns memory by what the process did before, and big fresh tensors cost as
+    much as arithmetic; so no case may help or hurt the next.
+
+    Raises:
+        ValueError: as :func:`measure`.
+        RuntimeError: the process died.
+    """
+    if 'fork' not in multiprocessing.get_all_start_methods():
+        return measure(case, rounds)
+    context = multiprocessing.get_context('fork')  # cases hold functions, which cannot be sent
+    receiver, sender = context.Pipe(duplex=False)
+
+    def work() -> None:
+        try:
+            sender.send(measure(case, rounds))
+        except ValueError as error:
+            sender.send(error)
+
+    process = context.Process(target=work)
+    process.start()
+    sender.close()
+    try:
+        result = receiver.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(f'{case.name}: its process ended with status {process.exitcode}, see above') from None
+    process.join()
+    if isinstance(result, ValueError):
+        raise result
+    return result
+
+
 def run(cases: Iterable[Case], only: str = '', rounds: int | None = None) -> list[Result]:
     """Measure the cases whose name contains ``only``, one line each as they finish."""
     torch.set_num_threads(1)
@@ -170,7 +206,7 @@ def run(cases: Iterable[Case], only: str = '', rounds: int | None = None) -> lis
     results = []
     print(f'{"case":<44}{"bar":>6}{"ratio":>8}{"ours ms":>10}{"peer ms":>10}  difference')
     for case in chosen:
-        result = measure(case, rounds)
+        result = measure_apart(case, rounds)
         results.append(result)
         print(
             f'{result.name:<44}{result.bar:>6.2f}{result.ratio:>8.3f}{result.ours_ms:>10.2f}{result.peer_ms:>10.2f}'

@@ -43,7 +43,8 @@ class PatchEmbed(nn.Module):
         height, width = x.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
             x = F.pad(x, (0, -width % self.patch_size, 0, -height % self.patch_size))
-        x = self.proj(x)  # (B, C, H / patch, W / patch)
+        # channels last is the order of tokens: the norm then reads them as they are
+        x = self.proj(x.contiguous(memory_format=torch.channels_last))  # (B, C, H / patch, W / patch)
         return self.norm(to_tokens(x)), tuple(x.shape[-2:])
 
     def out_size(self, size: tuple[int, int]) -> tuple[int, int]:

@@ -56,34 +56,53 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """``(B, L, C)`` to ``(B, L, C)``."""
-        step = max(1, _QKV_ELEMENTS // (x.shape[1] * self.qkv.out_features))
-        if len(x) <= step or not without_autograd(x, self.qkv.weight):
-            return self.proj(self._attend(x, plan))
-        out = x.new_empty(x.shape)
-        for part, target in zip(x.split(step), out.split(step), strict=True):
-            rows = self._attend(part, plan).flatten(0, 1)  # (b * L, C)
-            torch.addmm(self.proj.bias, rows, self.proj.weight.t(), out=target.flatten(0, 1))
+        in_pieces = 3 * x.numel() > _QKV_ELEMENTS and not self.training and without_autograd(x, self.qkv.weight)
+        if in_pieces and len(x) > 1:
+            step = max(1, len(x) * _QKV_ELEMENTS // (3 * x.numel()))
+            out = x.new_empty(x.shape)
+            for part, target in zip(x.split(step), out.split(step), strict=True):
+                target.copy_(self(part, plan))
+            return out
+        x = to_windows(x, plan)  # (B, W * N, C)
+        bias, mask = self._bias(plan, x)
+        if in_pieces:
+            x = self._attend_in_pieces(x[0], bias, mask).unsqueeze(0)
+        else:
+            dropout_p = self.attn_drop_rate if self.training else 0.0
+            x = self.proj(window_attention(self.qkv(x), bias, self.num_heads, mask, dropout_p))
+        return from_windows(x, plan)
+
+    def _attend_in_pieces(self, x: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
+        """``(W * N, C)`` of one large map, some windows at a time: their queries, keys and values stay in the cache."""
+        tokens, channels = bias.shape[-1], x.shape[-1]
+        step = max(1, _QKV_ELEMENTS // (3 * channels * tokens))  # windows
+        out = torch.empty_like(x)
+        for i, (part, target) in enumerate(zip(x.split(step * tokens), out.split(step * tokens), strict=True)):
+            own = slice(i * step, (i + 1) * step)
+            rows = window_attention(
+                self.qkv(part).unsqueeze(0),  # (1, w * N, 3 C)
+                bias if bias.ndim == 3 else bias[own],
+                self.num_heads,
+                None if mask is None else mask[own],
+            )
+            torch.addmm(self.proj.bias, rows[0], self.proj.weight.t(), out=target)
         return out
 
-    def _attend(self, x: Tensor, plan: WindowPlan) -> Tensor:
-        """All but the output projection."""
-        x = self.qkv(to_windows(x, plan))  # (B, W * N, 3 C)
-        bias, mask = self._bias(plan, x.dtype)
-        x = window_attention(x, bias, self.num_heads, mask, self.attn_drop_rate if self.training else 0.0)
-        return from_windows(x, plan)  # (B, L, C)
-
-    def _bias(self, plan: WindowPlan, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-        """Position bias and mask; in evaluation their sum, which is kept between calls."""
-        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    def _bias(self, plan: WindowPlan, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Position bias and mask; in evaluation their sum, which is kept between calls, if it is not large."""
+        table, device = self.relative_position_bias_table, x.device.type
+        size = self.num_heads * plan.num_windows * math.prod(plan.window_size) ** 2
+        if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling() or size > _CACHED_ELEMENTS:
             return self._position_bias(plan), plan.mask
-        key = (plan.size, plan.window_size, plan.shift_size, dtype, self.relative_position_bias_table.device)
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        key = (plan.size, plan.window_size, plan.shift_size, dtype, table.device)
         mark, bias = self._cache.get(key, (None, None))
         if mark is None or not self._is_current(mark):
             bias = self._position_bias(plan)
             if plan.mask is not None:
                 bias = bias + plan.mask.unsqueeze(1)  # (h, N, N) + (W, 1, N, N)
             bias = bias.to(dtype)
-            if bias.numel() <= _CACHED_ELEMENTS and type(bias) is Tensor:
+            if type(bias) is Tensor:  # not a tracer's
                 self._cache[key] = (self._mark(), bias)
         if key in self._cache:
             self._cache.move_to_end(key)
