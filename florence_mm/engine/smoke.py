@@ -41,8 +41,8 @@ def register_smoke_data(*types: str) -> Callable[[Generator], Generator]:
 def smoke_config(cfg: Config, folder: str | Path) -> Config:
     """A copy of ``cfg`` for two training steps and a validation on generated data, on the CPU.
 
-    Batches of two, no workers, no pretrained weights (the log says which were left out), one log backend, mixed
-    precision only as bfloat16; everything else is the config's own.
+    Batches of two, no workers, no pretrained weights (the log says which were left out), one prompt a class, one log
+    backend, mixed precision only as bfloat16; everything else is the config's own.
 
     Args:
         cfg (Config): Any config of florence_mm, mmpretrain or mmdet.
@@ -63,6 +63,8 @@ def smoke_config(cfg: Config, folder: str | Path) -> Config:
             loader.dataset = generated(loader.dataset, folder / name, f'{name}_dataloader.dataset')
             _shrink_loader(loader, train=name == 'train')
             _set_annotations(cfg.get(f'{name}_evaluator'), loader.dataset)
+    # one prompt a class instead of CLIP's 81
+    cfg.setdefault('default_hooks', {})['class_names'] = {'type': 'florence_mm.ClassNamesHook', 'templates': 'none'}
     if cfg.get('train_cfg') is not None:
         cfg.train_cfg = {'type': 'florence_mm.IterTrainLoop', 'max_iters': STEPS, 'val_interval': STEPS}
         _shrink_optimization(cfg)
@@ -159,7 +161,7 @@ def _shrink_optimization(cfg: Config) -> None:
         wrapper['type'] = 'florence_mm.FlorenceAmpOptimWrapper' if bfloat16 else 'mmengine.OptimWrapper'
         for key in ('loss_scale', 'use_fp16', *(() if bfloat16 else ('dtype',))):
             wrapper.pop(key, None)
-    hooks = cfg.setdefault('default_hooks', {})
+    hooks = cfg.default_hooks
     hooks['checkpoint'] = {'type': 'mmengine.CheckpointHook', 'interval': STEPS, 'by_epoch': False}
     hooks['logger'] = {'type': 'mmengine.LoggerHook', 'interval': 1}
     for hook in cfg.get('custom_hooks') or []:

@@ -38,10 +38,10 @@ def write_pictures(folder: Path, count: int, size: tuple[int, int] = (_HEIGHT, _
 
 
 def _class_names(classes: object) -> list[str]:
-    """The config's class names where they can be had without its files, else made-up ones."""
+    """The config's first class names where they can be had without its files, else made-up ones."""
     if isinstance(classes, str) and classes not in KNOWN_CLASSES:
         return _NAMES
-    return load_class_names(classes) or _NAMES
+    return (load_class_names(classes) or _NAMES)[:10]
 
 
 @register_smoke_data('ImageTextManifest')
