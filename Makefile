@@ -9,6 +9,8 @@ SEED ?= 0
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 export HF_HOME := $(CURDIR)/.cache/huggingface
 export TORCH_HOME := $(CURDIR)/.cache/torch
+# waiting threads sleep: spinning ones stop every other process of a small machine
+export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: quickstart test test-slow lint doctor benchmark env clean
 

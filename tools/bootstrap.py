@@ -82,7 +82,10 @@ def make(torch_args):
     start = time.time()
     steps = (
         ('creating .venv', lambda: subprocess.run([sys.executable, '-m', 'venv', '--clear', VENV], check=True)),
-        ('installing the pinned torch', lambda: pip('-c', CONSTRAINTS, torch_pin(), 'setuptools', 'wheel', *torch_args)),
+        (
+            'installing the pinned torch',
+            lambda: pip('-c', CONSTRAINTS, torch_pin(), 'setuptools', 'wheel', *torch_args),
+        ),
         (
             'installing florence_mm and what it needs',
             lambda: pip('-c', CONSTRAINTS, '--no-build-isolation', '-e', ROOT + '[lite,test]'),

@@ -25,7 +25,7 @@ from florence_mm.engine.runner import FlorenceRunner
 from florence_mm.utils.files import write_atomic
 from florence_mm.visualization import draw_prediction_grid
 
-CONFIG = Path(__file__).parents[1] / 'configs/unicl/unicl_coswin-micro_1xb64-30e_digits.py'
+CONFIG = Path(__file__).parents[1] / 'configs/unicl/unicl_coswin-micro_1xb64-36e_digits.py'
 SHOWN = 20
 
 
@@ -75,6 +75,7 @@ def draw_examples(runner: FlorenceRunner, path: Path) -> None:
         labels=labels[chosen],
         path=path,
         top=3,
+        title=f'{len(labels) - int(wrong.sum())} of {len(labels)} held-out digits right; wrong ones shown first',
     )
 
 

@@ -1,13 +1,13 @@
 # The embedded data: real handwritten digits (python tools/dataset_converters/prepare_digits.py)
 train_pipeline = [
     dict(type='florence_mm.LoadImage'),
-    dict(type='florence_mm.RandomAffineImage', max_rotate=12.0, max_translate=0.1, scale=(0.85, 1.15), max_shear=8.0),
-    dict(type='florence_mm.RandomPrompt', templates='simple'),
+    dict(type='florence_mm.RandomAffineImage', max_rotate=10.0, max_translate=0.08, scale=(0.88, 1.136)),
+    dict(type='florence_mm.RandomPrompt', templates='simple', max_words=1),
     dict(type='florence_mm.PackImageText'),
 ]
 test_pipeline = [dict(type='florence_mm.LoadImage'), dict(type='florence_mm.PackImageText')]
 train_dataloader = dict(
-    batch_size=128,
+    batch_size=64,
     num_workers=1,
     persistent_workers=True,
     drop_last=True,

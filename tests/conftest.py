@@ -1,0 +1,9 @@
+"""Settings of all tests."""
+
+import os
+
+import torch
+
+# small models gain nothing from threads, and two busy pools of threads on two cores wait for each other
+torch.set_num_threads(1)
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # of the processes that tests start
