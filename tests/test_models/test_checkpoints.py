@@ -240,13 +240,19 @@ def test_url_is_fetched_once(tmp_path, monkeypatch):
 
 
 class Evil:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
     def __reduce__(self):
-        return (Path.touch, (Path('/tmp/florence_mm_evil'),))
+        return (Path.touch, (self.mark,))
 
 
 def test_bad_files_are_one_sentence_and_code_does_not_run(tmp_path):
-    torch.save({'model': {'a': torch.zeros(1)}, 'config': Evil()}, tmp_path / 'evil.pth')
-    (tmp_path / 'evil.pkl').write_bytes(pickle.dumps(Evil()))
+    mark = tmp_path / 'ran'
+    torch.save({'model': {'a': torch.zeros(1)}, 'config': Evil(mark)}, tmp_path / 'evil.pth')
+    (tmp_path / 'evil.pkl').write_bytes(pickle.dumps(Evil(mark)))
     (tmp_path / 'text.pth').write_text('hello')
     (tmp_path / 'empty.pth').touch()
     torch.save({'epoch': 3}, tmp_path / 'none.pth')
@@ -267,7 +273,7 @@ def test_bad_files_are_one_sentence_and_code_does_not_run(tmp_path):
         with pytest.raises(ValueError, match=message) as error:
             read_checkpoint(tmp_path / name)
         assert '\n' not in str(error.value)
-    assert not Path('/tmp/florence_mm_evil').exists()
+    assert not mark.exists()
     with pytest.raises(FileNotFoundError, match='missing.pth does not exist; give a file or a URL'):
         read_checkpoint(tmp_path / 'missing.pth')
 
