@@ -41,8 +41,8 @@ def register_smoke_data(*types: str) -> Callable[[Generator], Generator]:
 def smoke_config(cfg: Config, folder: str | Path) -> Config:
     """A copy of ``cfg`` for two training steps and a validation on generated data, on the CPU.
 
-    Batches of two, no workers, no pretrained weights (the log says which were left out), one prompt a class, one log
-    backend, mixed precision only as bfloat16; everything else is the config's own.
+    Batches of two, no workers, no pretrained weights (the log says which were left out), one prompt a class, no
+    checkpoint, one log backend, mixed precision only as bfloat16; everything else is the config's own.
 
     Args:
         cfg (Config): Any config of florence_mm, mmpretrain or mmdet.
@@ -162,7 +162,8 @@ def _shrink_optimization(cfg: Config) -> None:
         for key in ('loss_scale', 'use_fp16', *(() if bfloat16 else ('dtype',))):
             wrapper.pop(key, None)
     hooks = cfg.default_hooks
-    hooks['checkpoint'] = {'type': 'mmengine.CheckpointHook', 'interval': STEPS, 'by_epoch': False}
+    # gigabytes for a large model, and every test of the runner writes some
+    hooks['checkpoint'] = {'type': 'mmengine.CheckpointHook', 'interval': -1, 'by_epoch': False, 'save_last': False}
     hooks['logger'] = {'type': 'mmengine.LoggerHook', 'interval': 1}
     for hook in cfg.get('custom_hooks') or []:
         if isinstance(hook, dict):

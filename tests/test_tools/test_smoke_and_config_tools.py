@@ -120,4 +120,4 @@ def test_get_flops(tool):
     assert status == 0
     counted = json.loads(out)
     assert counted['macs'].keys() == {'one picture', 'one text of full length'}
-    assert all(n > 1e6 for n in (counted['parameters'], *counted['macs'].values()))
+    assert all(n > 1e5 for n in (counted['parameters'], *counted['macs'].values()))
