@@ -104,7 +104,10 @@ def main() -> int:
         'training_seconds': round(seconds, 1),
         **{name: float(value) for name, value in scores.items()},
     }
-    write_atomic(args.work_dir / 'metrics.json', json.dumps(metrics, indent=2).encode())
+    summary = args.work_dir / 'metrics.json'
+    # the runner has put the validations of the training there
+    metrics['training'] = json.loads(summary.read_text())
+    write_atomic(summary, json.dumps(metrics, indent=2).encode())
     print(
         f'\n{len(runner.test_dataloader.dataset)} held-out digits, seed {args.seed}, trained for {seconds:.0f} s\n'
         f'  zero-shot top-1                     {top1:.4f}\n'

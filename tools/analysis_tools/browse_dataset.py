@@ -8,10 +8,11 @@ Works with configs of florence_mm, mmdet, mmpretrain and mmaction2 whose samples
 import argparse
 from pathlib import Path
 
-from mmengine.config import ConfigDict, DictAction
+from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 
 import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+from florence_mm.engine.cli_options import ConfigOptions
 from florence_mm.engine.errors import UsageError, one_sentence_errors
 from florence_mm.engine.launch import load_config
 from florence_mm.registry import DATASETS
@@ -35,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--size', type=int, default=240, help='pixels of a sample in its picture (default: 240)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the random transforms')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='put values on the config'
+        '--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE', help='put values on the config'
     )
     return parser.parse_args()
 
