@@ -1,5 +1,3 @@
-import random
-
 import numpy as np
 import pytest
 from mmengine.registry import DefaultScope
@@ -191,11 +189,8 @@ FOREIGN = [
 
 @pytest.fixture(params=['florence_mm', 'mmdet', 'mmengine'])
 def default_scope(request):
-    before = DefaultScope.get_current_instance()
-    DefaultScope.get_instance(f'test-{random.random()}', scope_name=request.param)
-    yield request.param
-    DefaultScope._instance_dict.popitem()
-    assert DefaultScope.get_current_instance() is before
+    with DefaultScope.overwrite_default_scope(request.param):
+        yield request.param
 
 
 @pytest.mark.parametrize('cfg', FOREIGN, ids=lambda cfg: cfg['type'])

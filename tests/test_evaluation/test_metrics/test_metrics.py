@@ -115,13 +115,8 @@ def test_missing_fields_are_named():
 
 def test_names_under_a_hostile_scope():
     # mmpretrain has metrics for retrieval too; ours is meant whatever the default scope
-    before = DefaultScope.get_current_instance()
-    DefaultScope.get_instance('test-metrics', scope_name='mmpretrain')
-    try:
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
         assert type(METRICS.build({'type': 'ImageTextRecall'})) is ImageTextRecall
-    finally:
-        DefaultScope._instance_dict.popitem()
-    assert DefaultScope.get_current_instance() is before
 
 
 def test_two_processes_equal_one():
