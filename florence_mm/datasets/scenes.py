@@ -1,0 +1,327 @@
+"""Scenes for detection that need no download: real handwritten digits on generated backgrounds.
+
+Digits of one split of :mod:`.digits` are enlarged, turned, coloured and put on a background, brighter or darker
+than it, partly over one another. Annotations are COCO's: the box of a digit is the tight box of its visible ink.
+Picture ``i`` of a folder depends on the seed, the folder's name and ``i`` alone, so that more pictures leave the first
+ones as they are, and a damaged one is drawn again by itself.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..utils.files import write_atomic
+from ..utils.progress import ProgressLog
+from ..utils.prompts import get_class_names
+from .digits import Split, digit_indices, load_digits_split
+from .errors import DataError
+from .scene_backgrounds import LUMA, make_background
+
+RECORD = 'scenes.json'
+# raised when pictures of the same options change, so that a folder of before is not taken for this one
+VERSION = 1
+# a digit's height in units of the picture's; its width is about three quarters of that
+MIN_SCALE, MAX_SCALE = 0.14, 0.38
+MAX_ANGLE = 25.0  # degrees
+MAX_SHEAR = 0.15
+MIN_CONTRAST = 0.35  # difference in brightness between ink and what is below it, from 0 to 1
+MAX_IOU = 0.3  # of the boxes of two digits, drawn whole
+MIN_VISIBLE = 0.75  # of a digit's ink
+EMPTY = 0.05  # of the pictures have no digits
+_ATTEMPTS = 200
+
+
+@dataclass
+class SceneObject:
+    """A digit in a scene.
+
+    Attributes:
+        label (int): The class, 0 to 9.
+        digit (int): Place of the image in scikit-learn's order.
+        box (tuple): ``x, y, width, height`` in pixels: the tight box of the visible ink.
+        visible (float): The part of the ink that no later digit covers.
+    """
+
+    label: int
+    digit: int
+    box: tuple[int, int, int, int]
+    visible: float
+
+
+def draw_ink(
+    image: np.ndarray, size: int, height: float, angle: float, shear: float, centre: Sequence[float]
+) -> np.ndarray:
+    """A digit's ink on an empty picture.
+
+    Args:
+        image (np.ndarray): ``(8, 8)`` float32 from 0 to 1.
+        size (int): Width and height of the picture.
+        height (float): Height of the 8x8 image in the picture, in pixels.
+        angle (float): Degrees, counterclockwise.
+        shear (float): Columns moved per row.
+        centre (Sequence[float]): Column and row of the image's centre.
+
+    Returns:
+        np.ndarray: opacity ``(size, size)`` float32 from 0 to 1.
+    """
+    scale, turn = height / 8, np.deg2rad(angle)
+    linear = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) @ [[1.0, shear], [0.0, 1.0]]
+    # a margin of a pixel, so that strokes at the border of the 8x8 image end softly too
+    padded = np.pad(image, 1)
+    matrix = np.empty((2, 3))
+    matrix[:, :2] = scale * linear
+    matrix[:, 2] = np.asarray(centre) - matrix[:, :2] @ [4.5, 4.5]
+    large = cv2.warpAffine(padded, matrix, (size, size), flags=cv2.INTER_CUBIC)
+    # strokes of a soft 8x8 image become sharp ones with a thin soft edge
+    return np.clip((large - 0.3) / 0.4, 0, 1)
+
+
+def tight_box(ink: np.ndarray) -> tuple[int, int, int, int]:
+    """``x, y, width, height`` around the true pixels of ``(H, W)``."""
+    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    left, top = int(columns[0]), int(rows[0])
+    return left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
+
+
+def box_iou(first: Sequence[float], second: Sequence[float]) -> float:
+    """Intersection over union of two boxes ``x, y, width, height``."""
+    width = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
+    height = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
+    common = max(width, 0) * max(height, 0)
+    return common / (first[2] * first[3] + second[2] * second[3] - common)
+
+
+def compose_scene(
+    rng: np.random.Generator,
+    images: np.ndarray,
+    labels: np.ndarray,
+    places: np.ndarray,
+    size: int = 128,
+    count: int = 4,
+) -> tuple[np.ndarray, list[SceneObject]]:
+    """Draw one scene.
+
+    Args:
+        rng (np.random.Generator): The source of all that is random.
+        images (np.ndarray): ``(N, 8, 8)`` float32 from 0 to 1.
+        labels (np.ndarray): ``(N,)`` from 0 to 9.
+        places (np.ndarray): ``(N,)``, what :attr:`SceneObject.digit` says.
+        size (int): Width and height of the picture.
+        count (int): How many digits.
+
+    Returns:
+        tuple: the picture ``(size, size, 3)`` uint8 RGB and its objects.
+
+    Raises:
+        DataError: so many digits do not fit with the little overlap that is allowed.
+    """
+    canvas = make_background(rng, size)
+    classes = np.unique(labels)
+    objects: list[dict] = []
+    for _ in range(count):
+        # the class first, so that classes are equally frequent
+        choice = rng.choice(np.flatnonzero(labels == rng.choice(classes)))
+        alpha = _place(rng, images[choice], size, objects)
+        if alpha is None:
+            raise DataError(
+                f'{count} digits do not fit into a scene of {size}x{size} pixels with little overlap; ask for fewer'
+            )
+        ink = alpha > 0.5
+        for other in objects:
+            other['seen'] &= ~ink
+        colour = _ink_colour(rng, canvas[ink].mean(0))
+        canvas = canvas + alpha[..., None] * (colour - canvas)
+        objects.append({'choice': choice, 'ink': ink, 'seen': ink.copy(), 'box': tight_box(ink)})
+    picture = np.rint(255 * canvas).astype(np.uint8)
+    return picture, [
+        SceneObject(
+            label=int(labels[item['choice']]),
+            digit=int(places[item['choice']]),
+            box=tight_box(item['seen']),
+            visible=round(float(item['seen'].sum() / item['ink'].sum()), 4),
+        )
+        for item in objects
+    ]
+
+
+def _place(rng: np.random.Generator, image: np.ndarray, size: int, objects: list[dict]) -> np.ndarray | None:
+    """The opacity of a digit where it overlaps little with those before it; None where no such place was found."""
+    for attempt in range(_ATTEMPTS):
+        # sizes are spread evenly over their logarithm; after many failures only small digits are tried
+        largest = MAX_SCALE * (MIN_SCALE / MAX_SCALE) ** (attempt / _ATTEMPTS)
+        height = size * float(np.exp(rng.uniform(np.log(MIN_SCALE), np.log(largest))))
+        angle, shear = rng.uniform(-MAX_ANGLE, MAX_ANGLE), rng.uniform(-MAX_SHEAR, MAX_SHEAR)
+        alpha = draw_ink(image, size, height, angle, shear, rng.uniform(height / 2, size - height / 2, 2))
+        ink = alpha > 0.5
+        if ink[[0, -1]].any() or ink[:, [0, -1]].any():
+            continue  # it would be cut
+        box = tight_box(ink)
+        if all(
+            box_iou(box, other['box']) <= MAX_IOU and (other['seen'] & ~ink).sum() >= MIN_VISIBLE * other['ink'].sum()
+            for other in objects
+        ):
+            return alpha
+    return None
+
+
+def _ink_colour(rng: np.random.Generator, below: np.ndarray) -> np.ndarray:
+    """A colour that is brighter or darker than ``below`` (3,) by :data:`MIN_CONTRAST` at least."""
+    for _ in range(100):
+        colour = rng.uniform(0, 1, 3).astype(np.float32)
+        if abs(float(LUMA @ (colour - below))) >= MIN_CONTRAST:
+            return colour
+    return np.full(3, float(LUMA @ below) < 0.5, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """What :func:`write_scenes` writes.
+
+    Attributes:
+        train (int): Training pictures.
+        test (int): Test pictures.
+        size (int): Width and height of a picture in pixels.
+        digits (tuple): The smallest and largest number of digits of a picture that has some.
+        seed (int): Another seed gives other pictures.
+        held_out (tuple): Classes without which ``train_base`` is written beside ``train``.
+
+    Raises:
+        ValueError: a number is out of range, or ``held_out`` names no class or all of them.
+    """
+
+    train: int = 1000
+    test: int = 200
+    size: int = 128
+    digits: tuple[int, int] = (2, 6)
+    seed: int = 0
+    held_out: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, least in (('train', 1), ('test', 1), ('size', 64), ('seed', 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f'{name}={getattr(self, name)} of the scenes must be at least {least}')
+        if not 1 <= self.digits[0] <= self.digits[1]:
+            raise ValueError(f'digits={self.digits} of the scenes must be the smallest and the largest number, from 1')
+        names = get_class_names('digits')
+        for name in self.held_out:
+            if name not in names:
+                raise ValueError(f'held_out={name!r} is not one of the classes {", ".join(names)}')
+        if len(set(self.held_out)) == len(names):
+            raise ValueError('held_out names all classes; leave at least one for training')
+
+    @property
+    def folders(self) -> dict[str, tuple[Split, int, list[int]]]:
+        """Split, number of pictures and labels of each folder."""
+        every = list(range(10))
+        folders: dict[str, tuple[Split, int, list[int]]] = {
+            'train': ('train', self.train, every),
+            'test': ('test', self.test, every),
+        }
+        if self.held_out:
+            names = get_class_names('digits')
+            folders['train_base'] = ('train', self.train, [i for i in every if names[i] not in self.held_out])
+        return folders
+
+
+def make_scene(options: SceneOptions, folder: str, index: int) -> tuple[np.ndarray, list[SceneObject]]:
+    """Picture ``index`` (from 0) of ``'train'``, ``'test'`` or ``'train_base'``: RGB and its objects."""
+    split, _, classes = options.folders[folder]
+    images, labels = load_digits_split(split)
+    kept = np.isin(labels, classes)
+    rng = np.random.default_rng([options.seed, *folder.encode(), index])
+    count = 0 if rng.random() < EMPTY else int(rng.integers(options.digits[0], options.digits[1] + 1))
+    return compose_scene(rng, images[kept], labels[kept], digit_indices(split)[kept], options.size, count)
+
+
+def _files(options: SceneOptions, folder: str) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of each file of a folder: its pictures, then its annotations."""
+    _, number, classes = options.folders[folder]
+    names = get_class_names('digits')
+    images, annotations = [], []
+    for index in range(number):
+        picture, objects = make_scene(options, folder, index)
+        name = f'{index:06d}.png'
+        yield f'{folder}/{name}', cv2.imencode('.png', picture[..., ::-1])[1].tobytes()
+        images.append({'id': index + 1, 'file_name': name, 'width': options.size, 'height': options.size})
+        for item in objects:
+            annotations.append(
+                {
+                    'id': len(annotations) + 1,
+                    'image_id': index + 1,
+                    'category_id': item.label + 1,
+                    'bbox': list(item.box),
+                    'area': item.box[2] * item.box[3],
+                    'iscrowd': 0,
+                    'visible': item.visible,
+                    'digit': item.digit,
+                }
+            )
+    content = {
+        'info': {'description': f'Embedded scenes of handwritten digits, {folder}', 'seed': options.seed},
+        'images': images,
+        'annotations': annotations,
+        'categories': [{'id': label + 1, 'name': names[label]} for label in classes],
+    }
+    yield f'annotations/{folder}.json', json.dumps(content).encode()
+
+
+def write_scenes(out: str | Path, options: SceneOptions | None = None) -> tuple[int, int]:
+    """Write the scenes as PNG files with COCO annotations: ``train/``, ``test/``, ``annotations/train.json``, ...
+
+    A record of the options and of each file's SHA-256 is written last. A folder that agrees with it is left alone,
+    which takes a fraction of a second; a missing or damaged file is noticed and written again. Each file is written
+    under a temporary name and renamed. Pictures of other options that were written here before are removed, files that
+    others put into the folder stay.
+
+    Args:
+        out (str | Path): The folder.
+        options (SceneOptions | None): None: the defaults.
+
+    Returns:
+        tuple: how many files were written, and how many there are.
+
+    Raises:
+        DataError: so many digits do not fit into a picture.
+    """
+    out, options = Path(out), options or SceneOptions()
+    wanted = json.loads(json.dumps({'version': VERSION, **asdict(options)}))
+    record = _read_record(out / RECORD)
+    old = record.get('files', {})
+    same = record.get('options') == wanted
+    if same and all(_digest(out / name) == digest for name, digest in old.items()):
+        return 0, len(old)
+    # without a record what is being written is known to be unfinished
+    (out / RECORD).unlink(missing_ok=True)
+    files: dict[str, str] = {}
+    written = 0
+    total = sum(number + 1 for _, number, _ in options.folders.values())
+    progress = ProgressLog(f'drawing scenes in {out}', total)
+    for folder in options.folders:
+        for name, data in _files(options, folder):
+            files[name] = hashlib.sha256(data).hexdigest()
+            if _digest(out / name) != files[name]:
+                write_atomic(out / name, data)
+                written += 1
+            progress.update(len(files))
+    for name in set(old) - set(files):
+        (out / name).unlink(missing_ok=True)
+    write_atomic(out / RECORD, json.dumps({'options': wanted, 'files': files}))
+    return written, total
+
+
+def _read_record(path: Path) -> dict:
+    """The record of a folder; empty where there is none, or it is damaged."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return record if isinstance(record, dict) and isinstance(record.get('files'), dict) else {}
+
+
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
