@@ -1,0 +1,261 @@
+"""Dynamic Head (arXiv 2106.08322): a tower of blocks, then ATSS's predictions (arXiv 1912.02424).
+
+In the public code the tower belongs to the backbone and the predictions are 1x1 convolutions without a tower of
+their own; here both are one dense head of mmdet. Shapes: ``B`` pictures, ``A`` anchors of all levels together (one a
+position), ``C`` channels, ``K`` classes.
+"""
+
+import torch
+from mmdet.models.dense_heads import ATSSHead
+from mmdet.models.losses import FocalLoss
+from mmdet.models.utils import unpack_gt_instances
+from mmdet.structures import SampleList
+from mmdet.utils import InstanceList, reduce_mean
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from florence_mm.ops.linear_focal_loss import linear_focal_loss
+from florence_mm.registry import MODELS
+
+from .dyhead_block import DyHeadBlock
+
+_NORMAL = dict(type='Normal', std=0.01)
+
+
+def _anchors() -> dict:
+    # one square of 8 strides at the middle of each cell
+    return dict(
+        type='mmdet.AnchorGenerator',
+        ratios=[1.0],
+        octave_base_scale=8,
+        scales_per_octave=1,
+        strides=[8, 16, 32, 64, 128],
+        center_offset=0.5,
+    )
+
+
+def _box_coder() -> dict:
+    return dict(type='mmdet.DeltaXYWHBBoxCoder', target_stds=[0.1, 0.1, 0.2, 0.2])
+
+
+@MODELS.register_module()
+class DynamicHead(ATSSHead):
+    """Dense head of ``mmdet.ATSS`` with the published tower, predictions and losses as defaults.
+
+    The defaults are those of DynamicHead ``configs/dyhead_*_atss_*``: 1x1 predictions, one anchor of 8 strides a
+    position, a learned factor a level for the boxes, focal loss, twice the GIoU loss weighted by centerness, binary
+    cross entropy for centerness. At test time mmdet multiplies class and centerness probabilities, without a root, as
+    the public code does; of a level with more than ``nms_pre`` candidates it keeps the best by class probability, the
+    public code by the product.
+
+    ``num_classes=1`` makes it class-agnostic: every labelled object counts as class 0.
+
+    **Federated classification.** Sources that are trained on together label different classes. A sample's metainfo may
+    hold ``annotated_labels``, the indices of the classes whose absence in this picture is known. Only these are
+    negatives; positives count always. Absent or ``None`` means all. A class-agnostic head ignores it.
+
+    The training loss never holds the logits of all anchors (see
+    :func:`~florence_mm.ops.linear_focal_loss.linear_focal_loss`), so 25,190 classes need little more memory than 80.
+    ``loss_by_feat``, which mmdet calls with such logits, is mmdet's own and refuses ``annotated_labels``.
+
+    Parameters: ``blocks.n.*`` (see :class:`DyHeadBlock`), ``atss_cls``, ``atss_reg``, ``atss_centerness``,
+    ``scales.l.scale``.
+
+    Args:
+        num_classes: ``K``.
+        in_channels: channels of the pyramid.
+        feat_channels: ``C``, a multiple of 16.
+        num_blocks: depth of the tower; 0: predictions from the pyramid itself.
+        offset_mode: ``'resized'``, or ``'legacy'`` for public weights, see :class:`DyHeadBlock`.
+        with_cp: recompute blocks in the backward pass instead of keeping their activations.
+        anchor_generator, bbox_coder, loss_cls, loss_bbox, loss_centerness, train_cfg, test_cfg: mmdet's.
+        init_cfg: mmengine's; by default predictions start normal with standard deviation 0.01 and zero bias, class
+            probabilities at 0.01.
+
+    Raises:
+        ValueError: a classification loss other than mmdet's sigmoid ``FocalLoss`` on logits.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 256,
+        feat_channels: int = 256,
+        num_blocks: int = 6,
+        offset_mode: str = 'resized',
+        with_cp: bool = False,
+        anchor_generator: dict | None = None,
+        bbox_coder: dict | None = None,
+        loss_cls: dict | None = None,
+        loss_bbox: dict | None = None,
+        loss_centerness: dict | None = None,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        predictions = [
+            dict(_NORMAL, name='atss_cls', bias_prob=0.01),
+            dict(_NORMAL, name='atss_reg'),
+            dict(_NORMAL, name='atss_centerness'),
+        ]
+        super().__init__(
+            num_classes,
+            in_channels,
+            pred_kernel_size=1,
+            stacked_convs=0,
+            feat_channels=feat_channels,
+            anchor_generator=anchor_generator or _anchors(),
+            bbox_coder=bbox_coder or _box_coder(),
+            loss_cls=loss_cls or dict(type='mmdet.FocalLoss', use_sigmoid=True),
+            loss_bbox=loss_bbox or dict(type='mmdet.GIoULoss', loss_weight=2.0),
+            loss_centerness=loss_centerness or dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True),
+            train_cfg=train_cfg,
+            test_cfg=test_cfg,
+            # `layer=[]`: the blocks keep their own initial values
+            init_cfg=init_cfg or dict(_NORMAL, layer=[], override=predictions),
+        )
+        if not isinstance(self.loss_cls, FocalLoss) or self.loss_cls.activated or self.loss_cls.reduction != 'mean':
+            raise ValueError(
+                f'loss_cls is {type(self.loss_cls).__name__}; DynamicHead computes the sigmoid focal loss in chunks, '
+                f'give type="mmdet.FocalLoss" with its alpha, gamma and loss_weight'
+            )
+        widths = [in_channels] + [feat_channels] * num_blocks
+        self.with_cp = with_cp
+        self.blocks = nn.ModuleList(DyHeadBlock(feat_channels, width, offset_mode) for width in widths[:-1])
+
+    def tower(self, x: tuple[Tensor, ...]) -> list[Tensor]:
+        """The pyramid ``(B, in_channels, H_l, W_l)`` through the blocks, to ``(B, C, H_l, W_l)``."""
+        feats = list(x)
+        for block in self.blocks:
+            if self.with_cp and torch.is_grad_enabled():
+                feats = checkpoint(block, feats, use_reentrant=False)
+            else:
+                feats = block(feats)
+        return feats
+
+    def forward(self, x: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """A pyramid to maps of class logits, box deltas and centerness logits: ``(B, K | 4 | 1, H_l, W_l)`` a level."""
+        return super().forward(self.tower(x))
+
+    def loss(self, x: tuple[Tensor, ...], batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses of a batch.
+
+        Args:
+            x: the pyramid, maps ``(B, in_channels, H_l, W_l)``.
+            batch_data_samples: ``B`` samples with ``gt_instances`` (``bboxes``, ``labels``), and in the metainfo
+                ``img_shape``, ``pad_shape`` and optionally ``annotated_labels``.
+
+        Returns:
+            ``loss_cls``, ``loss_bbox`` and ``loss_centerness``, scalars.
+
+        Raises:
+            ValueError: a label or an annotated class that the head does not have.
+        """
+        return self._loss_of_tower(self.tower(x), batch_data_samples)
+
+    def loss_and_predict(
+        self, x: tuple[Tensor, ...], batch_data_samples: SampleList, proposal_cfg: dict | None = None
+    ) -> tuple[dict[str, Tensor], InstanceList]:
+        """:meth:`loss` and the predictions from the same features, for two-stage detectors."""
+        feats = self.tower(x)
+        metas = [sample.metainfo for sample in batch_data_samples]
+        with torch.no_grad():
+            outs = super().forward(feats)
+        predictions = self.predict_by_feat(*outs, batch_img_metas=metas, cfg=proposal_cfg)
+        return self._loss_of_tower(feats, batch_data_samples), predictions
+
+    def loss_by_feat(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        centernesses: list[Tensor],
+        batch_gt_instances: InstanceList,
+        batch_img_metas: list[dict],
+        batch_gt_instances_ignore: InstanceList | None = None,
+    ) -> dict[str, list[Tensor]]:
+        """mmdet's loss from given logits, a list over levels each; all classes count as annotated.
+
+        Raises:
+            ValueError: a picture has ``annotated_labels``.
+        """
+        if self.num_classes > 1 and any(meta.get('annotated_labels') is not None for meta in batch_img_metas):
+            raise ValueError('loss_by_feat cannot leave out classes, but a picture has annotated_labels; call loss')
+        return super().loss_by_feat(
+            cls_scores, bbox_preds, centernesses, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
+        )
+
+    def _loss_of_tower(self, feats: list[Tensor], batch_data_samples: SampleList) -> dict[str, Tensor]:
+        gt_instances, gt_ignored, metas = unpack_gt_instances(batch_data_samples)
+        gt_instances = [self._known(gt, meta) for gt, meta in zip(gt_instances, metas, strict=True)]
+        anchors, valid = self.get_anchors([feat.shape[2:] for feat in feats], metas, feats[0].device)
+        anchors, labels, label_weights, targets, _, num_positive = self.get_targets(
+            anchors, valid, gt_instances, metas, gt_ignored
+        )
+        anchors, labels, label_weights, targets = (
+            torch.cat(levels, 1) for levels in (anchors, labels, label_weights, targets)
+        )  # (B, A, 4), (B, A), (B, A), (B, A, 4)
+        num_positive = reduce_mean(feats[0].new_tensor(num_positive, dtype=torch.float)).item()
+
+        cls_feat = _by_anchor(feats)  # (B, A, C)
+        deltas = _by_anchor([scale(self.atss_reg(f)).float() for f, scale in zip(feats, self.scales, strict=True)])
+        centerness = _by_anchor([self.atss_centerness(feat) for feat in feats])[..., 0]  # (B, A)
+
+        loss_cls = self._classification_loss(cls_feat, labels, label_weights, metas)
+        loss_cls = self.loss_cls.loss_weight * loss_cls / (num_positive + torch.finfo(torch.float32).eps)
+        positive = labels < self.num_classes  # (B, A)
+        anchors, targets = anchors[positive], targets[positive]  # (P, 4)
+        if len(anchors):
+            inner = self.centerness_target(anchors, targets)  # (P,)
+            boxes = self.bbox_coder.decode(anchors, deltas[positive])
+            loss_bbox = self.loss_bbox(boxes, targets, weight=inner, avg_factor=1.0)
+            loss_centerness = self.loss_centerness(centerness[positive], inner, avg_factor=num_positive)
+        else:  # every parameter gets a gradient on every process
+            inner, loss_bbox, loss_centerness = targets.sum(), deltas.sum() * 0, centerness.sum() * 0
+        loss_bbox = loss_bbox / reduce_mean(inner.sum()).clamp(min=1)
+        return dict(loss_cls=loss_cls, loss_bbox=loss_bbox, loss_centerness=loss_centerness)
+
+    def _classification_loss(self, feat: Tensor, labels: Tensor, label_weights: Tensor, metas: list[dict]) -> Tensor:
+        """Summed focal loss; pictures in which all classes are annotated go together."""
+        weight, bias = self.atss_cls.weight.flatten(1), self.atss_cls.bias  # (K, C), (K,)
+        annotated = [self._annotated(meta, labels.device) for meta in metas]
+        groups: list[tuple[list[int], Tensor | None]] = [([i], a) for i, a in enumerate(annotated) if a is not None]
+        if len(groups) < len(metas):
+            groups.insert(0, ([i for i, a in enumerate(annotated) if a is None], None))
+        return sum(
+            linear_focal_loss(
+                feat[pictures].flatten(0, 1),
+                weight,
+                bias,
+                labels[pictures].flatten(),
+                label_weights[pictures].flatten(),
+                self.loss_cls.alpha,
+                self.loss_cls.gamma,
+                known,
+            )
+            for pictures, known in groups
+        )
+
+    def _annotated(self, meta: dict, device: torch.device) -> Tensor | None:
+        """Sorted indices of the annotated classes, None where these are all."""
+        known = meta.get('annotated_labels')
+        if known is None or self.num_classes == 1:
+            return None
+        known = torch.as_tensor(known, dtype=torch.int64, device=device).unique()
+        return None if len(known) == self.num_classes else known
+
+    def _known(self, gt: InstanceData, meta: dict) -> InstanceData:
+        """Ground truth with labels this head has."""
+        if self.num_classes == 1:
+            return InstanceData(bboxes=gt.bboxes, labels=torch.zeros_like(gt.labels))
+        if len(gt.labels) and not 0 <= int(gt.labels.min()) <= int(gt.labels.max()) < self.num_classes:
+            raise ValueError(
+                f'{meta.get("img_path", "a picture")} has labels from {int(gt.labels.min())} to '
+                f'{int(gt.labels.max())}, but the head has num_classes={self.num_classes} (0 to {self.num_classes - 1})'
+            )
+        return gt
+
+
+def _by_anchor(maps: list[Tensor]) -> Tensor:
+    """Maps ``(B, C, H_l, W_l)`` as ``(B, A, C)``, levels one after the other, positions in raster order."""
+    return torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in maps], 1)
