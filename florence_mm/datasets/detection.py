@@ -1,0 +1,273 @@
+"""Images with boxes from COCO-format files."""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+
+from ..registry import DATASETS, TRANSFORMS
+from ..utils.progress import ProgressLog
+from .coco_file import clip_box, read_coco_file
+from .errors import DataError
+from .federated import LabelSources
+from .skipping import SkipCounter
+
+OBJECT = 'object'  # the one class of a class-agnostic data set
+
+
+@DATASETS.register_module()
+class DetectionDataset(BaseDataset):
+    """A COCO-format file for mmdet's pipelines and detectors, none of whose contents is lost unseen.
+
+    What happens to unusual contents:
+
+    ==================================  ==============================================================================
+    a box partly outside its image      is clipped; the number is logged
+    a box wholly outside or without     is left out; the number is logged, and more than ``max_bad_boxes`` is an error
+    area
+    an image without boxes              is kept, as an image of background; the number is logged
+    a crowd (``iscrowd``)               is kept with ``ignore_flag`` 1, as in mmdet
+    an image file that is missing       is an error, or with ``skip_bad`` is left out and counted
+    unknown ids, ids that occur twice,  are an error
+    missing keys, damaged JSON
+    ==================================  ==============================================================================
+
+    A file merged from sources that annotate different classes, and a file in the format of LVIS, say which classes
+    an image was searched for (:class:`~florence_mm.datasets.federated.LabelSources`). The sample then has
+    ``annotated_labels``, an int64 array of labels; name it in the ``meta_keys`` of ``PackDetInputs``, so that the head
+    counts these alone as negatives.
+
+    ``metainfo`` has ``classes``, ``ann_file`` (from which :class:`florence_mm.evaluation.DetectionMetric` takes the
+    ground truth) and ``num_skipped``.
+
+    Args:
+        ann_file (str): The annotation file.
+        data_root (str): Folder that relative paths start from.
+        data_prefix (str | dict): Folder of the images, ``dict(img='train')`` or ``'train'``.
+        classes (Sequence[str] | None): The classes in the order of their labels; boxes of other categories are left
+            out and counted in the log. None: the categories of the file, ordered by id.
+        held_out (Sequence[str]): Classes that must not be seen in training: they are no classes of the data set, and
+            images that show one are left out and counted in the log, because there the object would be background.
+        class_agnostic (bool): All boxes have the one class "object".
+        max_bad_boxes (int | float): How many boxes may be left out for having no area in their image: a number, or
+            below 1 a fraction of the annotations.
+        check_files (bool): List the image folders at the start and look for each image.
+        skip_bad (dict | None): ``dict(max=...)`` leaves images without a file out, counts them in the log, and raises
+            beyond ``max`` images (or below 1: that fraction of the images).
+        keep_empty (bool): Keep images without boxes in training. Test mode keeps them always.
+        pipeline, test_mode, metainfo, indices, lazy_init: as in :class:`mmengine.dataset.BaseDataset`; transforms are
+            looked up in our registry first.
+
+    Raises:
+        FileNotFoundError: there is no annotation file.
+        DataError: the file is unusable, or too much of it is.
+        ValueError: arguments contradict each other.
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        data_root: str = '',
+        data_prefix: str | dict = '',
+        classes: Sequence[str] | None = None,
+        held_out: Sequence[str] = (),
+        class_agnostic: bool = False,
+        max_bad_boxes: int | float = 0.01,
+        check_files: bool = True,
+        skip_bad: dict | None = None,
+        keep_empty: bool = True,
+        pipeline: Sequence[dict | Callable] = (),
+        test_mode: bool = False,
+        metainfo: Mapping | None = None,
+        indices: int | Sequence[int] | None = None,
+        lazy_init: bool = False,
+    ) -> None:
+        if isinstance(data_prefix, str):
+            data_prefix = {'img': data_prefix}
+        if set(data_prefix) != {'img'}:
+            raise ValueError(f"data_prefix={data_prefix!r} must be a string or dict(img='...')")
+        metainfo = dict(metainfo or {})
+        if 'classes' in metainfo:
+            if classes is not None:
+                raise ValueError("give the class names once, as `classes` or in metainfo['classes']")
+            classes = metainfo.pop('classes')
+        if isinstance(classes, str) or isinstance(held_out, str):
+            raise ValueError('`classes` and `held_out` must be lists of names')
+        if held_out and test_mode:
+            raise ValueError('held_out is for training; a test is done on all images, so leave it out in test mode')
+        if skip_bad is not None:
+            if set(skip_bad) != {'max'}:
+                raise ValueError(f'skip_bad={skip_bad!r} must be dict(max=...), a number of images or a fraction')
+            if not check_files:
+                raise ValueError('skip_bad needs check_files=True; without it missing images are not noticed')
+        self.wanted_classes = None if classes is None else list(classes)
+        self.held_out = list(held_out)
+        self.class_agnostic = class_agnostic
+        self.max_bad_boxes = max_bad_boxes
+        self.check_files = check_files
+        self.skip_bad = skip_bad
+        self.keep_empty = keep_empty or test_mode
+        super().__init__(
+            ann_file=ann_file,
+            metainfo=metainfo,
+            data_root=data_root,
+            data_prefix=data_prefix,
+            indices=indices,
+            # built here: the registry that mmengine takes would know our transforms in our scope alone
+            pipeline=[TRANSFORMS.build(step) if isinstance(step, Mapping) else step for step in pipeline],
+            test_mode=test_mode,
+            lazy_init=lazy_init,
+        )
+
+    def load_data_list(self) -> list[dict]:
+        """Images with their boxes, in the order of the file.
+
+        Returns:
+            list[dict]: ``img_path``, ``img_id``, ``height``, ``width`` and ``instances`` with ``bbox`` (x1, y1, x2,
+            y2), ``bbox_label`` and ``ignore_flag`` each, as of :class:`mmdet.datasets.CocoDataset`.
+        """
+        content = read_coco_file(self.ann_file)
+        label_of = self._labels(content['categories'])
+        self.sources = LabelSources(content, {} if self.class_agnostic else label_of, self.ann_file)
+        held_out = {item['id'] for item in content['categories'] if item['name'] in self.held_out}
+        by_image: dict[int, list[dict]] = {image['id']: [] for image in content['images']}
+        for item in content['annotations']:
+            by_image[item['image_id']].append(item)
+        usable = self._with_files(content['images'])
+        counts: Counter = Counter()
+        data_list = []
+        progress = ProgressLog(f'checking the boxes of {self.ann_file}', len(usable))
+        for number, image in enumerate(usable):
+            annotations = by_image[image['id']]
+            if not held_out.isdisjoint(item['category_id'] for item in annotations):
+                counts['held out'] += 1
+                continue
+            instances = self._instances(image, annotations, label_of, counts)
+            if not instances:
+                counts['empty'] += 1
+                if not self.keep_empty:
+                    continue
+            data_list.append(
+                {
+                    'img_path': self._path(image),
+                    'img_id': image['id'],
+                    'height': image['height'],
+                    'width': image['width'],
+                    'instances': instances,
+                    **self.sources.entry(image, annotations),
+                }
+            )
+            progress.update(number + 1)
+        self._report(counts, len(content['images']), len(content['annotations']))
+        if not data_list:
+            raise DataError(f'{self.ann_file} leaves no image to use; look at `classes`, `held_out` and `keep_empty`')
+        return data_list
+
+    def get_data_info(self, idx: int) -> dict:
+        """The entry of an image, with ``annotated_labels`` where not every class was looked for in it."""
+        info = super().get_data_info(idx)
+        labels = self.sources.annotated_labels(info)
+        if labels is not None:
+            info['annotated_labels'] = labels
+        return info
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Labels of the boxes of an image, for :class:`mmengine.dataset.ClassBalancedDataset`."""
+        return [instance['bbox_label'] for instance in self.get_data_info(idx)['instances']]
+
+    def _labels(self, categories: list[dict]) -> dict[int, int]:
+        """Label of each category id that is a class; sets ``metainfo['classes']``."""
+        ids = {category['name']: category['id'] for category in sorted(categories, key=lambda item: item['id'])}
+        for name in [*(self.wanted_classes or []), *self.held_out]:
+            if name not in ids:
+                near = get_close_matches(str(name), ids, 1)
+                hint = f'; did you mean {near[0]!r}?' if near else f'; it has {", ".join(map(repr, list(ids)[:10]))}'
+                raise DataError(f'{self.ann_file} has no category {name!r}{hint}')
+        names = self.wanted_classes or [name for name in ids if name not in self.held_out]
+        if len(set(names)) != len(names) or not set(names).isdisjoint(self.held_out) or not names:
+            raise ValueError(
+                f'{self.ann_file}: `classes` must be different names, some, and none of them in `held_out`'
+            )
+        self._metainfo['classes'] = (OBJECT,) if self.class_agnostic else tuple(names)
+        self._metainfo['ann_file'] = self.ann_file
+        return {ids[name]: 0 if self.class_agnostic else label for label, name in enumerate(names)}
+
+    def _path(self, image: dict) -> str:
+        return str(Path(self.data_prefix['img'], image['file_name']))
+
+    def _with_files(self, images: list[dict]) -> list[dict]:
+        """Images whose file is there."""
+        if not self.check_files:
+            return images
+        skips = None if self.skip_bad is None else SkipCounter(self.ann_file, self.skip_bad['max'])
+        folders: dict[Path, set[str]] = {}
+        found = []
+        for image in images:
+            path = Path(self._path(image))
+            if path.parent not in folders:
+                # one listing a folder: asking for each of a million files takes minutes on a network drive
+                listing = path.parent.iterdir() if path.parent.is_dir() else ()
+                folders[path.parent] = {file.name for file in listing}
+            if path.name in folders[path.parent]:
+                found.append(image)
+                continue
+            error = DataError(
+                f'{self.ann_file}: the file {path} of image {image["id"]} is missing; correct `data_root` '
+                'and `data_prefix`, add the file, or allow some to be left out with skip_bad'
+            )
+            if skips is None:
+                raise error
+            skips.add_line(error)
+        if skips is not None:
+            skips.finish_lines(len(images))
+            self._metainfo['num_skipped'] = skips.total
+        return found
+
+    def _instances(self, image: dict, annotations: list[dict], label_of: dict[int, int], counts: Counter) -> list[dict]:
+        instances = []
+        for item in annotations:
+            if item['category_id'] not in label_of:
+                counts['other class'] += 1
+                continue
+            corners, problem = clip_box(item['bbox'], image['width'], image['height'])
+            if problem is not None:
+                counts[problem] += 1
+            if problem in ('outside', 'no area'):
+                counts.setdefault('first', item['id'])
+                continue
+            instances.append(
+                {
+                    'bbox': list(corners),
+                    'bbox_label': label_of[item['category_id']],
+                    'ignore_flag': int(bool(item.get('iscrowd', 0))),
+                }
+            )
+        return instances
+
+    def _report(self, counts: Counter, num_images: int, num_annotations: int) -> None:
+        """Log what was counted, and raise where too many boxes were left out."""
+        bad = counts['outside'] + counts['no area']
+        what = f'{bad} of {num_annotations} boxes have no area in their image ({counts["no area"]} have none at all'
+        what += f', {counts["outside"]} lie outside; the first is annotation {counts.get("first")})'
+        cap = self.max_bad_boxes if self.max_bad_boxes >= 1 else math.floor(self.max_bad_boxes * num_annotations)
+        if bad > cap:
+            raise DataError(
+                f'{self.ann_file}: {what}, more than the {cap} that max_bad_boxes allows; look whether boxes are x, y, '
+                'width, height in pixels, or raise max_bad_boxes'
+            )
+        empty = 'kept as background' if self.keep_empty else 'left out (keep_empty=False)'
+        for number, message, level in (
+            (bad, f'{what} and were left out', logging.WARNING),
+            (counts['clipped'], 'boxes reached out of their image and were clipped', logging.WARNING),
+            (counts['held out'], f'of {num_images} images show held-out classes and were left out', logging.INFO),
+            (counts['other class'], 'boxes are of categories not in `classes` and were left out', logging.INFO),
+            (counts['empty'], f'of {num_images} images have no boxes and were {empty}', logging.INFO),
+        ):
+            if number:
+                text = message if message.startswith(str(number)) else f'{number} {message}'
+                print_log(f'{self.ann_file}: {text}', logger='current', level=level)
