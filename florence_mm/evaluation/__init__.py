@@ -1,6 +1,6 @@
 """Metrics and evaluation protocols."""
 
 from . import functional, metrics
-from .metrics import ImageTextRecall, ZeroShotAccuracy
+from .metrics import DetectionMetric, ImageTextRecall, ZeroShotAccuracy
 
-__all__ = ['ImageTextRecall', 'ZeroShotAccuracy', 'functional', 'metrics']
+__all__ = ['DetectionMetric', 'ImageTextRecall', 'ZeroShotAccuracy', 'functional', 'metrics']

@@ -1,0 +1,78 @@
+"""Average precision of boxes, by the evaluator of faster-coco-eval."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+AREAS = {'s': (0, 32**2), 'm': (32**2, 96**2), 'l': (96**2, 1e5**2)}
+FREQUENCIES = {'r': 'rare', 'c': 'common', 'f': 'frequent'}
+
+
+def limit_detections(scores: np.ndarray, limit: int) -> np.ndarray:
+    """Places of the ``limit`` highest of ``(n,)`` scores, best first; equal scores in their order."""
+    return np.argsort(-scores, kind='stable')[:limit]
+
+
+def precision_table(
+    ground_truth: dict[str, Any], detections: list[dict], max_dets: int = 100, lvis_style: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Interpolated precision and recall as COCO defines them.
+
+    Args:
+        ground_truth (dict): COCO format; its annotations get further keys.
+        detections (list[dict]): ``image_id``, ``category_id``, ``bbox`` (x, y, width, height) and ``score`` each; they
+            get further keys.
+        max_dets (int): At most so many detections a class and image count.
+        lvis_style (bool): Detections of a class that an image was not searched for are left out, and those that were
+            missed in ``not_exhaustive_category_ids`` are not wrong.
+
+    Returns:
+        tuple: precision ``(T, R, K, A)`` and recall ``(T, K, A)`` for T=10 IoU thresholds 0.50 to 0.95, R=101 recalls,
+        K categories by id, and A=4 area ranges: all, small, medium, large; -1 where there are no objects.
+
+    Raises:
+        ImportError: faster-coco-eval is not installed.
+    """
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError:
+        raise ImportError(
+            "DetectionMetric needs faster-coco-eval; install it with 'pip install faster-coco-eval'"
+        ) from None
+    truth = COCO(ground_truth)
+    evaluator = COCOeval_faster(truth, truth.loadRes(detections), iouType='bbox', lvis_style=lvis_style)
+    evaluator.params.maxDets = [max_dets]
+    evaluator.evaluate()
+    evaluator.accumulate()
+    # (T, R, K, A, 1) -> (T, R, K, A) and (T, K, A, 1) -> (T, K, A)
+    return np.asarray(evaluator.eval['precision'])[..., 0], np.asarray(evaluator.eval['recall'])[..., 0]
+
+
+def mean_precision(precision: np.ndarray) -> float:
+    """Mean of the entries that have objects; -1 where none has, which is COCO's convention."""
+    valid = precision > -1
+    return float(precision[valid].mean()) if valid.any() else -1.0
+
+
+def summarize(precision: np.ndarray, recall: np.ndarray, classes: Sequence[int] | None = None) -> dict[str, float]:
+    """AP, AP50, AP75, AP of small, medium and large objects, and AR, of all or some classes.
+
+    Args:
+        precision (np.ndarray): ``(T, R, K, A)`` of :func:`precision_table`.
+        recall (np.ndarray): ``(T, K, A)``.
+        classes (Sequence[int] | None): Places in K.
+
+    Returns:
+        dict[str, float]: from 0 to 1; -1 where there are no objects.
+    """
+    if classes is not None:
+        precision, recall = precision[:, :, list(classes)], recall[:, list(classes)]
+    scores = {
+        'AP': mean_precision(precision[..., 0]),
+        'AP50': mean_precision(precision[0, ..., 0]),  # thresholds are 0.5 + 0.05 t
+        'AP75': mean_precision(precision[5, ..., 0]),
+    }
+    scores.update({f'AP_{name}': mean_precision(precision[..., i + 1]) for i, name in enumerate(AREAS)})
+    scores['AR'] = mean_precision(recall[..., 0])
+    return scores
