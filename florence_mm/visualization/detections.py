@@ -1,0 +1,143 @@
+"""Pictures of detected objects."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from .canvas import INK, PAPER, Colour, fit_image, fit_text, font
+
+Rectangle = tuple[float, float, float, float]
+
+# neighbours in the list differ in hue and in brightness
+_COLOURS: tuple[Colour, ...] = (
+    (9, 105, 218),
+    (251, 143, 68),
+    (26, 127, 55),
+    (212, 167, 44),
+    (130, 80, 223),
+    (74, 194, 107),
+    (207, 34, 46),
+    (84, 174, 255),
+    (149, 56, 0),
+    (255, 128, 200),
+    (10, 48, 105),
+    (191, 201, 42),
+)
+_LEAST_SIDE = 480
+
+
+def class_colour(name: str, class_names: Sequence[str]) -> Colour:
+    """The colour of a class: by its place among ``class_names``, the first one's where it is none of them."""
+    return _COLOURS[class_names.index(name) % len(_COLOURS) if name in class_names else 0]
+
+
+def draw_detections(
+    image: np.ndarray,
+    boxes: Sequence[Sequence[float]],
+    names: Sequence[str],
+    scores: Sequence[float] | None = None,
+    class_names: Sequence[str] | None = None,
+    thickness: int | None = None,
+) -> np.ndarray:
+    """A picture with boxes, each with its name and score.
+
+    Labels are placed, the highest score first, where they cover no other label, as far as there is room. A picture
+    of less than 480 pixels is enlarged by a whole factor, so that labels can be read.
+
+    Args:
+        image (np.ndarray): ``(H, W, 3)`` uint8 RGB.
+        boxes: n boxes ``(x1, y1, x2, y2)`` in pixels of ``image``.
+        names: n class names, in any script that DejaVu Sans has.
+        scores: n numbers from 0 to 1; None writes the names alone.
+        class_names: all classes in their order, which decides the colours; None takes the names in theirs.
+        thickness: of lines, in pixels; None goes by the size of the picture.
+
+    Returns:
+        np.ndarray: ``(f H, f W, 3)`` uint8 RGB with the factor f of enlargement.
+
+    Raises:
+        ValueError: numbers do not agree, a box has not four finite numbers, or ``image`` is no picture.
+    """
+    scores_known = scores is not None
+    scores = list(scores) if scores_known else [0.0] * len(names)
+    if not len(boxes) == len(names) == len(scores):
+        raise ValueError(f'{len(boxes)} boxes, {len(names)} names and {len(scores)} scores; the numbers must agree')
+    boxes = np.asarray(boxes, dtype=np.float64)
+    if len(names) and (boxes.shape[1:] != (4,) or not np.isfinite(boxes).all()):
+        raise ValueError(f'boxes have shape {boxes.shape} or values that are not finite; expected (n, 4) numbers')
+    class_names = list(dict.fromkeys(names)) if class_names is None else list(class_names)
+    longest = max(image.shape[:2], default=0)
+    factor = -(-_LEAST_SIDE // longest) if 0 < longest < _LEAST_SIDE else 1
+    picture = Image.fromarray(fit_image(image, factor * image.shape[0], factor * image.shape[1]))
+    side = max(picture.size)
+    thickness = thickness or max(2, round(side / 240))
+    face = font(min(max(14, round(side / 50)), 40), bold=True)
+    draw = ImageDraw.Draw(picture)
+    placed: list[Rectangle] = []
+    order = sorted(range(len(names)), key=lambda i: -scores[i])
+    for i in reversed(order):  # the best on top
+        _outline(draw, tuple(factor * boxes[i]), class_colour(names[i], class_names), thickness)
+    for i in order:
+        score = f' {scores[i]:.2f}' if scores_known else ''
+        text = fit_text(names[i], face, 0.5 * picture.width - face.getlength(score)) + score
+        size = face.getlength(text) + 8, face.size + 6
+        place = place_label(tuple(factor * boxes[i]), size, picture.size, placed)
+        placed.append(place)
+        colour = class_colour(names[i], class_names)
+        draw.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=colour)
+        draw.text((place[0] + 4, place[1] + 1), text, font=face, fill=_readable_on(colour))
+    return np.array(picture)
+
+
+def place_label(
+    box: Rectangle, size: tuple[float, float], picture: tuple[int, int], placed: Sequence[Rectangle]
+) -> Rectangle:
+    """Where a label goes: beside its box's corners, else along its sides, at the place that covers the least.
+
+    Args:
+        box: ``(x1, y1, x2, y2)``.
+        size: width and height of the label.
+        picture: width and height of the picture, which the label does not leave.
+        placed: rectangles of the labels that are there.
+
+    Returns:
+        The label's rectangle.
+    """
+    (x1, y1, x2, y2), (width, height) = box, size
+    rows = [y1 - height, y1, y2, y2 - height]
+    inner = int((y2 - y1) // height)
+    rows += [y1 + k * height for k in range(1, min(inner, 20))]
+    rows += [y1 - k * height for k in (2, 3)] + [y2 + k * height for k in (1, 2)]
+    best, least = None, float('inf')
+    for y in rows:
+        for x in (x1, x2 - width):
+            left = max(0.0, min(x, picture[0] - width))
+            top = max(0.0, min(y, picture[1] - height))
+            place = tuple(float(round(value)) for value in (left, top, left + width, top + height))
+            covered = sum(_overlap(place, other) for other in placed)
+            if covered < least:
+                best, least = place, covered
+            if not covered:
+                return place
+    return best
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> float:
+    """Common area of two rectangles."""
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _outline(draw: ImageDraw.ImageDraw, box: Rectangle, colour: Colour, thickness: int) -> None:
+    x1, y1 = (round(value) for value in box[:2])
+    # the last pixel inside the box
+    x2, y2 = max(x1, round(box[2]) - 1), max(y1, round(box[3]) - 1)
+    # a light seam tells the line from a background of its colour
+    draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=PAPER, width=1)
+    draw.rectangle((x1, y1, x2, y2), outline=colour, width=thickness)
+
+
+def _readable_on(colour: Colour) -> Colour:
+    """Light or dark ink, whichever differs more from ``colour`` in brightness."""
+    brightness = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    return INK if brightness > 140 else PAPER

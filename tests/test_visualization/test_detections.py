@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from florence_mm.visualization import draw_detections
+from florence_mm.visualization.canvas import font
+from florence_mm.visualization.detections import class_colour, place_label
+
+NAMES = ['cat', 'dog', 'bench']
+CAT, DOG = class_colour('cat', NAMES), class_colour('dog', NAMES)
+
+
+def plain(height=500, width=700):
+    return np.full((height, width, 3), 128, dtype=np.uint8)
+
+
+def coloured(picture, colour):
+    """Bounds (x1, y1, x2, y2) of the pixels of one colour."""
+    rows, columns = np.nonzero((picture == colour).all(-1))
+    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+
+
+def test_boxes_lie_on_their_pixels():
+    picture = draw_detections(plain(), [[100, 200, 300, 400]], ['dog'], [0.5], NAMES, thickness=3)
+    assert picture.shape == (500, 700, 3)
+    outline = picture[200:400, 100:300]
+    for line in (outline[:3], outline[-3:], outline[:, :3], outline[:, -3:]):
+        assert (line == DOG).all()
+    assert (outline[3:-3, 3:-3] == 128).all()
+    # the label is above the upper left corner
+    x1, y1, x2, y2 = coloured(picture[:199], DOG)
+    assert (x1, y2) == (100, 199) and 200 - y1 == font(14, bold=True).size + 6 and 130 < x2 < 250
+
+
+def test_small_pictures_are_enlarged_with_their_boxes():
+    picture = draw_detections(plain(50, 100), [[10, 20, 60, 50]], ['cat'], [0.5], NAMES)
+    assert picture.shape == (250, 500, 3)
+    x1, _, x2, y2 = coloured(picture, CAT)
+    assert (x1, x2, y2) == (50, 300, 250)
+    assert draw_detections(plain(480, 20), [], []).shape == (480, 20, 3)
+
+
+def test_colours_go_by_the_classes():
+    both = draw_detections(plain(), [[0, 100, 90, 190], [200, 100, 290, 190]], ['dog', 'cat'], class_names=NAMES)
+    assert coloured(both[:, :150], DOG)[0] == 0
+    assert coloured(both[:, 150:], CAT)[0] == 50
+    alone = draw_detections(plain(), [[0, 100, 90, 190]], ['dog'], class_names=NAMES)
+    assert (alone[100:190, :90] == both[100:190, :90]).all()
+    assert len({class_colour(str(i), [str(j) for j in range(12)]) for i in range(12)}) == 12
+
+
+def test_labels_cover_no_other_label_as_long_as_there_is_room():
+    placed = []
+    for i in range(12):
+        place = place_label((100.0, 100.0 + i, 300.0, 300.0 + i), (60.0, 20.0), (640, 480), placed)
+        x1, y1, x2, y2 = place
+        assert min(x1, y1) >= 0 and x2 <= 640 and y2 <= 480 and (x2 - x1, y2 - y1) == (60, 20)
+        for a, b, c, d in placed:
+            assert min(c, x2) <= max(a, x1) or min(d, y2) <= max(b, y1)
+        placed.append(place)
+    assert placed[0] == (100, 80, 160, 100)
+    # no room above: inside the box; at the right edge: shifted to the left
+    assert place_label((100.0, 0.0, 300.0, 200.0), (60.0, 20.0), (640, 480), [(100.0, 0.0, 300.0, 20.0)])[1] >= 20
+    assert place_label((630.0, 100.0, 640.0, 200.0), (60.0, 20.0), (640, 480), [])[2] == 640
+    # nowhere any room: still a place
+    assert place_label((0.0, 0.0, 50.0, 20.0), (60.0, 20.0), (60, 20), [(0.0, 0.0, 60.0, 20.0)]) == (0, 0, 60, 20)
+
+
+def test_odd_input_is_drawn_or_named():
+    names = ['猫', 'Straßenbahn ' * 30, '']
+    picture = draw_detections(plain(), [[-50, -50, 900, 900], [5, 5, 5, 5], [0, 0, 1, 1]], names, [0.1, 0.2, 0.3])
+    assert picture.shape == (500, 700, 3)
+    assert draw_detections(plain(), np.zeros((0, 4)), []).tolist() == plain().tolist()
+    with pytest.raises(ValueError, match='1 boxes, 2 names and 2 scores'):
+        draw_detections(plain(), [[0, 0, 1, 1]], ['a', 'b'])
+    with pytest.raises(ValueError, match=r'expected \(n, 4\) numbers'):
+        draw_detections(plain(), [[0, 0, 1]], ['a'])
+    with pytest.raises(ValueError, match='not finite'):
+        draw_detections(plain(), [[0, 0, 1, float('nan')]], ['a'])
+    with pytest.raises(ValueError, match=r'expected \(H, W, 3\) uint8'):
+        draw_detections(np.zeros((4, 4), dtype=np.uint8), [], [])
