@@ -1,0 +1,237 @@
+"""Objects in pictures, by a detector of fixed classes or from class names in plain text."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.logging import print_log
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DefaultScope
+
+from florence_mm.datasets.errors import DataError
+from florence_mm.engine.config_check import nearest
+from florence_mm.engine.errors import UsageError
+from florence_mm.engine.launch import load_config, require_checkpoint
+from florence_mm.registry import MODELS
+from florence_mm.utils.files import write_atomic
+from florence_mm.utils.progress import ProgressLog
+from florence_mm.visualization.canvas import save_png
+from florence_mm.visualization.detections import draw_detections
+
+from .detection_inputs import InferencePipeline, list_pictures, read_picture
+from .model_weights import load_whole_model
+
+Picture = str | Path | np.ndarray
+_FILE = 'detections.json'
+
+
+def parse_class_names(classes: str | Sequence[str]) -> list[str]:
+    """``'cat, dog,bench'``, or a list of names, as names without blanks around them, each once.
+
+    Raises:
+        UsageError: no name is left.
+    """
+    names = classes.split(',') if isinstance(classes, str) else classes
+    names = list(dict.fromkeys(' '.join(name.split()) for name in names if name.strip()))
+    if not names:
+        raise UsageError(f'classes={classes!r} has no class name; give names with commas between, as in "cat, dog"')
+    return names
+
+
+class DetectionInferencer:
+    """Detect objects in pictures with a trained model.
+
+    ::
+
+        inferencer = DetectionInferencer('configs/...py', 'checkpoint.pth')
+        results = inferencer('photos/', classes='cat, dog, bench', out_dir='detections')
+
+    Args:
+        config (str | Path | Config): Of a :class:`ZeroShotDetector` or of any mmdet detector; ``test_dataloader`` gives
+            the pipeline.
+        checkpoint (str | Path | None): File or URL with all the model's weights; None keeps what ``init_cfg`` loads.
+        device (str | None): None takes the GPU where there is one.
+        templates (str | Sequence[str] | None): Prompts of the classes, ``'imagenet'``, ``'simple'``, ``'none'`` or
+            strings with one ``{}`` each; None takes the model's.
+        batch_size (int): Pictures that go through the model together.
+
+    Raises:
+        UsageError: config or checkpoint are missing, or the config has no model or no test pipeline.
+        ValueError: the checkpoint does not hold all the model's weights.
+    """
+
+    def __init__(
+        self,
+        config: str | Path | Config,
+        checkpoint: str | Path | None,
+        device: str | None = None,
+        templates: str | Sequence[str] | None = None,
+        batch_size: int = 1,
+    ) -> None:
+        if batch_size < 1:
+            raise UsageError(f'batch_size is {batch_size}; give at least 1')
+        cfg = config if isinstance(config, Config) else load_config(config)
+        if cfg.get('model') is None or (cfg.get('test_dataloader') or {}).get('dataset') is None:
+            raise UsageError(
+                f'config {cfg.filename} has no model or no test_dataloader, which says how to read a picture'
+            )
+        if checkpoint is not None:
+            require_checkpoint(str(checkpoint))
+        self.cfg = cfg
+        self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        self.templates = templates
+        self.batch_size = batch_size
+        # an mmdet config names its parts without a scope
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmdet'):
+            self.pipeline = InferencePipeline(cfg.test_dataloader.dataset)
+            self.model = revert_sync_batchnorm(MODELS.build(cfg.model))
+        if checkpoint is None:
+            self.model.init_weights()
+            meta = {}
+        else:
+            meta = load_whole_model(self.model, checkpoint)
+        self.model.to(self.device).eval()
+        self.known_classes = self.pipeline.class_names(meta)
+
+    @property
+    def zero_shot(self) -> bool:
+        """Whether the model takes any class names."""
+        return hasattr(self.model, 'set_classes')
+
+    def __call__(
+        self,
+        images: Picture | Sequence[Picture],
+        classes: str | Sequence[str] | None = None,
+        score_thr: float = 0.3,
+        out_dir: str | Path | None = None,
+        skip_bad: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Detect objects.
+
+        Args:
+            images: Files, folders (their pictures, sorted, also of folders inside), arrays ``(H, W, 3)`` uint8 RGB, or
+                a list of those.
+            classes: Names with commas between, or a list. A zero-shot model looks for these; a model of fixed classes
+                reports no others. None: the classes in the zero-shot model's config, or all of a fixed model.
+            score_thr: Lowest score that is reported.
+            out_dir: Where pictures with boxes and ``detections.json`` are written; None writes nothing.
+            skip_bad: Go on after a picture that cannot be read; its result then has ``error`` in place of boxes.
+
+        Returns:
+            One dict a picture, in order: ``file`` (None for an array), ``width``, ``height``, ``boxes`` ``[x1, y1, x2,
+            y2]`` in pixels of the picture, ``labels`` (names) and ``scores``, from high to low; ``picture``, the drawn
+            file, where one was written.
+
+        Raises:
+            UsageError: no pictures, or classes that a model of fixed classes does not have.
+            DataError: a picture cannot be read, and ``skip_bad`` is off.
+        """
+        pictures = list_pictures(images)
+        names, reported = self._choose_classes(classes)
+        results: list[dict[str, Any]] = []
+        progress = ProgressLog('detecting', len(pictures))
+        taken: set[str] = set()
+        for batch in self._batches(pictures, skip_bad):
+            for file, image, found in self._detect(batch):
+                result = {'file': None if file is None else str(file)}
+                if isinstance(found, str):
+                    results.append({**result, 'error': found})
+                    continue
+                result |= self._to_plain(image, found, names, reported, score_thr)
+                if out_dir is not None:
+                    stem = 'picture' if file is None else Path(file).stem
+                    result['picture'] = _free_name(stem, taken)
+                    colours = names if reported is None else reported
+                    drawn = draw_detections(image, result['boxes'], result['labels'], result['scores'], colours)
+                    save_png(drawn, Path(out_dir) / result['picture'])
+                results.append(result)
+            progress.update(len(results))
+        if out_dir is not None:
+            listed = {
+                'classes': list(names if reported is None else reported),
+                'score_thr': score_thr,
+                'images': results,
+            }
+            write_atomic(Path(out_dir) / _FILE, json.dumps(listed, indent=1, ensure_ascii=False) + '\n')
+        return results
+
+    def _choose_classes(self, classes: str | Sequence[str] | None) -> tuple[list[str], list[str] | None]:
+        """The name of each label, and those to report where they are not all."""
+        if self.zero_shot:
+            if classes is not None:
+                self.model.set_classes(parse_class_names(classes), self.templates)
+            if not self.model.class_names:
+                raise UsageError('a zero-shot detector needs class names; give some, as in classes="cat, dog, bench"')
+            return list(self.model.class_names), None
+        if classes is None:
+            return self.known_classes, None
+        wanted = parse_class_names(classes)
+        for name in wanted:
+            if name not in self.known_classes:
+                near = nearest(name, self.known_classes)
+                hint = f'did you mean {near!r}?' if near else f'it has {", ".join(self.known_classes[:20])}'
+                raise UsageError(f'this detector has fixed classes and {name!r} is none of them; {hint}')
+        return self.known_classes, wanted
+
+    def _batches(self, pictures: list[Picture], skip_bad: bool) -> Iterator[list[tuple]]:
+        """Lists of ``(file, image, error)`` with one of image and error."""
+        batch = []
+        for picture in pictures:
+            file = None if isinstance(picture, np.ndarray) else picture
+            try:
+                batch.append((file, read_picture(picture), None))
+            except DataError as error:
+                if not skip_bad:
+                    raise
+                print_log(str(error), 'current')
+                batch.append((file, None, str(error)))
+            if len(batch) == self.batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _detect(self, batch: list[tuple]) -> list[tuple]:
+        """``(file, image, prediction or error)`` of each picture of a batch."""
+        packed = [self.pipeline(image, file) for file, image, error in batch if error is None]
+        samples = []
+        if packed:
+            with torch.no_grad():
+                samples = self.model.test_step(pseudo_collate(packed))
+        found = iter(samples)
+        return [(file, image, error or next(found).pred_instances.cpu()) for file, image, error in batch]
+
+    @staticmethod
+    def _to_plain(
+        image: np.ndarray, found: Any, names: Sequence[str], reported: Sequence[str] | None, score_thr: float
+    ) -> dict[str, Any]:
+        keep = found.scores >= score_thr
+        if reported is not None:
+            wanted = torch.tensor([name in reported for name in names])
+            keep &= wanted[found.labels]
+        found = found[keep]
+        order = found.scores.argsort(descending=True, stable=True)
+        # hundredths of a pixel; more digits would only look exact
+        boxes = [[round(value, 2) for value in box] for box in found.bboxes[order].tolist()]
+        labels = found.labels[order].tolist()
+        return {
+            'width': image.shape[1],
+            'height': image.shape[0],
+            'boxes': boxes,
+            'labels': [names[label] if label < len(names) else str(label) for label in labels],
+            'scores': [round(score, 4) for score in found.scores[order].tolist()],
+        }
+
+
+def _free_name(stem: str, taken: set[str]) -> str:
+    """``stem.png``, with a number where another picture of this call has the name."""
+    name, number = f'{stem}.png', 2
+    while name in taken:
+        name, number = f'{stem}_{number}.png', number + 1
+    taken.add(name)
+    return name

@@ -1,0 +1,53 @@
+"""Detect objects in pictures and draw them.
+
+    python tools/detect.py CONFIG CHECKPOINT IMAGE... [--classes "cat, dog, bench"] [--out-dir DIR] ...
+
+IMAGE is a file or a folder. Pictures with boxes and ``detections.json`` go to the output folder. Exit status: 0; 2 with
+one sentence where config, checkpoint, classes or a picture are unusable (the other pictures are done all the same).
+"""
+
+import argparse
+import sys
+
+import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+from florence_mm.apis import DetectionInferencer
+from florence_mm.engine.cli_options import ConfigOptions
+from florence_mm.engine.errors import one_sentence_errors
+from florence_mm.engine.launch import load_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Command-line arguments."""
+    parser = argparse.ArgumentParser(description='Detect objects in pictures and draw them.')
+    parser.add_argument('config', help='config file, or PACKAGE::FILE')
+    parser.add_argument('checkpoint', help='.pth or .safetensors file')
+    parser.add_argument('images', nargs='+', metavar='IMAGE', help='a picture, or a folder of pictures')
+    parser.add_argument('--classes', help='names with commas between; needed by zero-shot detectors without classes')
+    parser.add_argument('--templates', help="prompts of the classes: 'imagenet', 'simple' or 'none'")
+    parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score that is drawn (default: 0.3)')
+    parser.add_argument('--out-dir', default='detections', help='folder for the results (default: detections)')
+    parser.add_argument('--batch-size', type=int, default=1, help='pictures at once (default: 1)')
+    parser.add_argument('--device', help='as torch names it, for example cuda:1; default: the GPU where there is one')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE', help='put values on the config'
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Detect, write, and say what was found."""
+    args = parse_args()
+    with one_sentence_errors():
+        cfg = load_config(args.config, args.cfg_options)
+        inferencer = DetectionInferencer(cfg, args.checkpoint, args.device, args.templates, args.batch_size)
+        results = inferencer(args.images, args.classes, args.score_thr, args.out_dir, skip_bad=True)
+    bad = [result['error'] for result in results if 'error' in result]
+    found = sum(len(result['boxes']) for result in results if 'error' not in result)
+    print(f'{args.out_dir}: {len(results) - len(bad)} pictures and detections.json, {found} objects')
+    for sentence in bad:
+        print(f'error: {sentence}', file=sys.stderr)
+    return 2 if bad else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
