@@ -327,6 +327,8 @@ def test_a_shared_backbone_is_one_module_of_one_checkpoint(tmp_path):
     maps = model.detector.backbone(image)[-1]
     whole = torch.tensor([[0.0, 0, 64, 64]])
     torch.testing.assert_close(model._map_features(maps[1], whole, (8.0, 8.0), (64, 64))[0], expected[1])
+    with torch.device('meta'):
+        assert ZeroShotDetector(detector, {**towers, 'init_cfg': init}).shares_backbone
     with pytest.raises(ValueError, match='set frozen_backbone=True'):
         ZeroShotDetector(detector, towers, frozen_backbone=False)
     other = {**detector, 'data_preprocessor': {**detector['data_preprocessor'], 'mean': [0.0] * 3}}
