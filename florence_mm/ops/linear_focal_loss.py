@@ -60,7 +60,10 @@ def linear_focal_loss(
             f'features {tuple(x.shape)}, classifier {tuple(weight.shape)}, labels {tuple(labels.shape)} and their '
             f'weights {tuple(label_weights.shape)}; expected (A, C), (K, C), (A,) and (A,)'
         )
-    positive = ((labels >= 0) & (labels < num_classes)).nonzero()[:, 0]  # (P,), in ascending order
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) <= num_classes:
+        wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
+        raise ValueError(f'label {wrong}, but labels are 0 to {num_classes - 1}, and {num_classes} for background')
+    positive = (labels < num_classes).nonzero()[:, 0]  # (P,), in ascending order
     columns = labels[positive]
     negative = None
     if annotated is not None:

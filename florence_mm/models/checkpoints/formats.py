@@ -8,117 +8,29 @@ mmpretrain ``swin``, timm ``swin_transformer.py``, open_clip ``model.py``, trans
 """
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-StateDict = dict[str, Tensor]
-Skipped = dict[str, str]
+from .detectors import convert_dyhead, convert_mmdet_dyhead
+from .renaming import Format, Skipped, StateDict, has, rename, split
+from .swin import convert_mm_swin, convert_swin, convert_timm_swin
 
 # buffers that the model computes: they belong to a window or a resolution, not to what was learned
 _COMPUTED = ('relative_position_index', 'attn_mask', 'position_ids', 'relative_coords_table')
-
-
-@dataclass(frozen=True)
-class Format:
-    """A public layout.
-
-    Attributes:
-        name: what reports and errors call it.
-        detect: whether a set of keys is of this format.
-        convert: from its tensors to ours, and the keys left out with the reason.
-    """
-
-    name: str
-    detect: Callable[[set[str]], bool]
-    convert: Callable[[StateDict], tuple[StateDict, Skipped]]
-
-
-def _has(keys: Iterable[str], pattern: str) -> bool:
-    return any(re.search(pattern, key) for key in keys)
-
-
-def _rename(state: StateDict, rules: list[tuple[str, str]]) -> StateDict:
-    """Each key after all rules (regular expression, replacement), applied in order."""
-    renamed = {}
-    for key, value in state.items():
-        for pattern, replacement in rules:
-            key = re.sub(pattern, replacement, key)
-        renamed[key] = value
-    return renamed
-
-
-def _split(state: StateDict, pattern: str, reason: str) -> tuple[StateDict, Skipped]:
-    """Leave out the keys that do not match."""
-    kept = {key: value for key, value in state.items() if re.search(pattern, key)}
-    return kept, {key: reason for key in state if key not in kept}
-
-
-# --- Swin backbones -------------------------------------------------------------------------------------------------
-
-_BACKBONE = r'^(patch_embed|layers|norm\d?|absolute_pos_embed)(\.|$)'
-
-
-def _convert_swin(state: StateDict) -> tuple[StateDict, Skipped]:
-    return _split(_rename(state, [(r'^backbone\.', '')]), _BACKBONE, 'not part of the backbone')
-
-
-def _convert_timm_swin(state: StateDict) -> tuple[StateDict, Skipped]:
-    # timm counts a merge to the stage that follows it
-    state = {
-        re.sub(r'^layers\.(\d+)\.downsample', lambda m: f'layers.{int(m[1]) - 1}.downsample', key): value
-        for key, value in state.items()
-    }
-    return _convert_swin(state)
-
-
-def _from_unfold_order(value: Tensor) -> Tensor:
-    """Patch merging over ``nn.Unfold`` (channel-major, row-major) to Swin's order (patch-major, column-major)."""
-    lead, channels = value.shape[:-1], value.shape[-1] // 4
-    value = value.reshape(*lead, channels, 2, 2)  # (..., C, row, column)
-    return value.movedim(-3, -1).transpose(-3, -2).reshape(*lead, -1)  # (..., column, row, C) as one axis
-
-
-def _convert_mm_swin(state: StateDict) -> tuple[StateDict, Skipped]:
-    state, skipped = _split(
-        state, r'^(backbone\.)?(patch_embed|stages|norm\d?|absolute_pos_embed)(\.|$)', 'not part of the backbone'
-    )
-    state = _rename(
-        state,
-        [
-            (r'^backbone\.', ''),
-            (r'^stages\.', 'layers.'),
-            (r'^patch_embed\.projection\.', 'patch_embed.proj.'),
-            (r'\.attn\.w_msa\.', '.attn.'),
-            (r'\.ffn\.layers\.0\.0\.', '.mlp.fc1.'),
-            (r'\.ffn\.layers\.1\.', '.mlp.fc2.'),
-        ],
-    )
-    last = max(int(m[1]) for key in state if (m := re.match(r'layers\.(\d+)\.', key)))
-    state = _rename(state, [(rf'^norm{last}\.', 'norm.')])
-    for key in state:
-        if re.search(r'\.downsample\.(reduction\.weight|norm\.)', key):
-            state[key] = _from_unfold_order(state[key])
-    embed = state.get('absolute_pos_embed')
-    if embed is not None and embed.ndim == 4:  # mmdet keeps a map (1, C, H, W)
-        state['absolute_pos_embed'] = embed.flatten(2).transpose(1, 2)
-    return state, skipped
 
 
 # --- two towers -----------------------------------------------------------------------------------------------------
 
 
 def _convert_old_unicl(state: StateDict) -> tuple[StateDict, Skipped]:
-    return _rename(
+    return rename(
         state,
         [(r'^visual\.', 'image_encoder.'), (r'^text\.', 'text_encoder.'), (r'^vision_projection$', 'image_projection')],
     ), {}
 
 
 def _convert_medimageinsight(state: StateDict) -> tuple[StateDict, Skipped]:
-    return _rename(state, [(r'^lang_encoder\.', 'text_encoder.'), (r'^lang_projection$', 'text_projection')]), {}
+    return rename(state, [(r'^lang_encoder\.', 'text_encoder.'), (r'^lang_projection$', 'text_projection')]), {}
 
 
 # --- CLIP text towers -----------------------------------------------------------------------------------------------
@@ -128,7 +40,7 @@ _NOT_TEXT = "not part of CLIP's text tower"
 
 
 def _convert_clip(state: StateDict) -> tuple[StateDict, Skipped]:
-    state = _rename(
+    state = rename(
         state,
         [
             (r'^text\.(transformer\.|token_embedding\.|positional_embedding|ln_final\.|text_projection)', r'\1'),
@@ -136,11 +48,11 @@ def _convert_clip(state: StateDict) -> tuple[StateDict, Skipped]:
             (r'^(token_embedding\.|positional_embedding$|ln_final\.)', r'text_encoder.\1'),
         ],
     )
-    return _split(state, _TEXT, _NOT_TEXT)
+    return split(state, _TEXT, _NOT_TEXT)
 
 
 def _convert_hf_clip(state: StateDict) -> tuple[StateDict, Skipped]:
-    state = _rename(
+    state = rename(
         state,
         [
             (r'^text_model\.embeddings\.token_embedding\.', 'text_encoder.token_embedding.'),
@@ -154,7 +66,7 @@ def _convert_hf_clip(state: StateDict) -> tuple[StateDict, Skipped]:
             (r'^text_projection\.weight$', 'text_projection'),
         ],
     )
-    state, skipped = _split(state, _TEXT, _NOT_TEXT)
+    state, skipped = split(state, _TEXT, _NOT_TEXT)
     if 'text_projection' in state:
         state['text_projection'] = state['text_projection'].t().contiguous()  # [out, in] to [in, out]
     for key in [key for key in state if '.self_attn.q_proj.' in key]:
@@ -169,24 +81,24 @@ def _keep(state: StateDict) -> tuple[StateDict, Skipped]:
 
 # the first that detects its keys is taken
 FORMATS = [
-    Format('UniCL', lambda k: _has(k, r'^image_encoder\.') and _has(k, r'^text_encoder\.'), _keep),
-    Format(
-        'MedImageInsight', lambda k: _has(k, r'^lang_encoder\.') or 'lang_projection' in k, _convert_medimageinsight
-    ),
-    Format('UniCL, old layout', lambda k: _has(k, r'^visual\.') and _has(k, r'^text\.resblocks\.'), _convert_old_unicl),
-    Format('mmdet or mmpretrain Swin', lambda k: _has(k, r'^(backbone\.)?stages\.\d+\..*\.w_msa\.'), _convert_mm_swin),
+    Format('DyHead', lambda k: has(k, r'(^|\.)dyhead_tower\.\d+\.offset\.'), convert_dyhead),
+    Format('mmdet DyHead', lambda k: has(k, r'(^|\.)dyhead_blocks\.\d+\.spatial_conv_offset\.'), convert_mmdet_dyhead),
+    Format('UniCL', lambda k: has(k, r'^image_encoder\.') and has(k, r'^text_encoder\.'), _keep),
+    Format('MedImageInsight', lambda k: has(k, r'^lang_encoder\.') or 'lang_projection' in k, _convert_medimageinsight),
+    Format('UniCL, old layout', lambda k: has(k, r'^visual\.') and has(k, r'^text\.resblocks\.'), _convert_old_unicl),
+    Format('mmdet or mmpretrain Swin', lambda k: has(k, r'^(backbone\.)?stages\.\d+\..*\.w_msa\.'), convert_mm_swin),
     Format(
         'timm Swin',
-        lambda k: _has(k, r'^layers\.1\.downsample\.') and not _has(k, r'^layers\.0\.downsample\.'),
-        _convert_timm_swin,
+        lambda k: has(k, r'^layers\.1\.downsample\.') and not has(k, r'^layers\.0\.downsample\.'),
+        convert_timm_swin,
     ),
     Format(
         'Swin or CoSwin',
-        lambda k: _has(k, r'^layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table$'),
-        _convert_swin,
+        lambda k: has(k, r'^layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table$'),
+        convert_swin,
     ),
-    Format('CLIP', lambda k: _has(k, r'^(text\.)?transformer\.resblocks\.'), _convert_clip),
-    Format('Hugging Face CLIP', lambda k: _has(k, r'^text_model\.encoder\.layers\.'), _convert_hf_clip),
+    Format('CLIP', lambda k: has(k, r'^(text\.)?transformer\.resblocks\.'), _convert_clip),
+    Format('Hugging Face CLIP', lambda k: has(k, r'^text_model\.encoder\.layers\.'), _convert_hf_clip),
     Format('florence_mm', lambda k: True, _keep),
 ]
 

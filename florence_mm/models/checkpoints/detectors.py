@@ -1,0 +1,98 @@
+"""ATSS detectors with Dynamic Head under our names: ``backbone.*``, ``neck.*`` (mmdet's FPN) and ``bbox_head.*``.
+
+Layouts were read from DynamicHead ``dyhead/dyhead.py``, ``extra/atss.py`` on detectron2's FPN, and from mmdet
+``necks/dyhead.py``, ``dense_heads/atss_head.py``. Public weights of both need ``offset_mode='legacy'``. detectron2 and
+mmdet's released DyHead configs differ in P7: the first is a neck with ``relu_before_extra_convs=True``.
+"""
+
+import re
+
+import torch
+
+from .renaming import Skipped, StateDict, rename, split
+from .swin import convert_mm_swin, convert_swin
+
+_COMPUTED = r'(^|\.)(pixel_mean|pixel_std|anchor_generator\..*|cell_anchors\..*)$'
+
+
+def _take(state: StateDict, prefix: str) -> StateDict:
+    """Remove from ``state`` the keys that begin with the regular expression, and give them without it."""
+    found = {key: m.end() for key in state if (m := re.match(prefix, key))}
+    return {key[end:]: state.pop(key) for key, end in found.items()}
+
+
+def _prefixed(state: dict, prefix: str) -> dict:
+    return {prefix + key: value for key, value in state.items()}
+
+
+def _fit_shapes(state: StateDict) -> None:
+    """1x1 convolutions to linear layers, factors of a level to scalars, in place."""
+    for key, value in state.items():
+        if re.search(r'\.(scale_attn|task_attn\.fc[12])\.weight$', key) and value.ndim == 4:
+            state[key] = value.flatten(1)  # (D, C, 1, 1) to (D, C)
+        elif key.endswith('.scale') and value.numel() == 1:
+            state[key] = value.reshape(())
+
+
+def convert_dyhead(state: StateDict) -> tuple[StateDict, Skipped]:
+    """Microsoft's DynamicHead, on detectron2. Of the backbones a Swin is read."""
+    state, skipped = split(dict(state), rf'^(?!.*{_COMPUTED})', 'part of the data preprocessor or the anchors')
+    backbone = _take(state, r'(backbone\.)*bottom_up\.')
+    if any(key.startswith('layers.') for key in backbone):
+        backbone, left_out = convert_swin(backbone)
+        last = max(int(m[1]) for key in backbone if (m := re.match(r'layers\.(\d+)\.', key)))
+        backbone = rename(backbone, [(rf'^norm{last}\.', 'norm.')])
+    else:
+        backbone, left_out = {}, dict.fromkeys(backbone, 'of a backbone other than Swin')
+    skipped.update(_prefixed(left_out, 'backbone.backbone.bottom_up.'))
+    levels = [int(m[1]) for key in state if (m := re.search(r'fpn_output(\d)\.', key))]
+    first, count = min(levels, default=0), len({*levels})
+    state = rename(
+        state,
+        [
+            (r'^(backbone\.)*(?=dyhead_tower|fpn_|top_block)', ''),
+            (r'^fpn_lateral(\d)\.', lambda m: f'neck.lateral_convs.{int(m[1]) - first}.conv.'),
+            (r'^fpn_output(\d)\.', lambda m: f'neck.fpn_convs.{int(m[1]) - first}.conv.'),
+            (r'^top_block\.p(\d)\.', lambda m: f'neck.fpn_convs.{int(m[1]) - 6 + count}.conv.'),
+            (r'^dyhead_tower\.', 'bbox_head.blocks.'),
+            (r'\.DyConv\.(\d)\.(conv\.)?', lambda m: f'.{("high", "mid", "low")[int(m[1])]}.'),
+            (r'\.(high|mid|low)\.bn\.', r'.\1.norm.'),
+            (r'^(bbox_head\.blocks\.\d+)\.offset\.', r'\1.offset_conv.'),
+            (r'\.AttnConv\.1\.', '.scale_attn.'),
+            (r'\.relu\.fc\.0\.', '.task_attn.fc1.'),
+            (r'\.relu\.fc\.2\.', '.task_attn.fc2.'),
+            (r'^head\.cls_logits\.', 'bbox_head.atss_cls.'),
+            (r'^head\.bbox_pred\.', 'bbox_head.atss_reg.'),
+            (r'^head\.centerness\.', 'bbox_head.atss_centerness.'),
+            (r'^head\.scales\.', 'bbox_head.scales.'),
+        ],
+    )
+    _fit_shapes(state)
+    return {**_prefixed(backbone, 'backbone.'), **state}, skipped
+
+
+def convert_mmdet_dyhead(state: StateDict) -> tuple[StateDict, Skipped]:
+    """mmdet's ATSS with its FPN and DyHead necks. A Swin backbone becomes ours, others keep mmdet's names.
+
+    mmdet's deformable convolutions have no bias; here they get one of zeros, which is the same function.
+    """
+    state = dict(state)
+    backbone, skipped = _take(state, r'backbone\.'), {}
+    if any('.w_msa.' in key for key in backbone):
+        backbone, left_out = convert_mm_swin(backbone)
+        skipped = _prefixed(left_out, 'backbone.')
+    state = rename(
+        state,
+        [
+            (r'^(neck\.)?(\d+\.)?dyhead_blocks\.', 'bbox_head.blocks.'),
+            (r'^neck\.\d+\.', 'neck.'),
+            (r'\.spatial_conv_offset\.', '.offset_conv.'),
+            (r'\.spatial_conv_(high|mid|low)\.(conv\.)?', r'.\1.'),
+            (r'\.scale_attn_module\.1\.', '.scale_attn.'),
+            (r'\.task_attn_module\.conv([12])\.conv\.', r'.task_attn.fc\1.'),
+        ],
+    )
+    for key in [key for key in state if re.search(r'^bbox_head\.blocks\.\d+\.(high|mid|low)\.weight$', key)]:
+        state.setdefault(key.replace('weight', 'bias'), torch.zeros(len(state[key]), dtype=state[key].dtype))
+    _fit_shapes(state)
+    return {**_prefixed(backbone, 'backbone.'), **state}, skipped
