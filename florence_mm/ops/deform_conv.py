@@ -7,10 +7,15 @@ Shapes: ``B`` batch, ``C`` input channels, ``D`` output channels, ``G`` deformab
 ``H, W`` input size, ``P, Q`` output size.
 """
 
+from collections.abc import Callable
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.utils import _pair
+
+from florence_mm.compat import mmcv_ext
+
+from .deform_sampling import Geometry, convolve, convolve_traced
 
 
 def modulated_deform_conv2d(
@@ -45,69 +50,33 @@ def modulated_deform_conv2d(
     """
     stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
     size = _check(input, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups)
-    batch, channels = input.shape[:2]
-    out_channels, _, kh, kw = weight.shape
-    taps = kh * kw
-    index, corner_weight = _corners(offset, mask, input.shape, size, (kh, kw), stride, padding, dilation, deform_groups)
-
-    table = input.permute(0, 2, 3, 1).reshape(-1, channels // deform_groups)  # (B*H*W*G, C/G)
-    columns = F.embedding_bag(
-        index.reshape(-1, 4), table, per_sample_weights=corner_weight.reshape(-1, 4).to(table.dtype), mode='sum'
-    )  # (B*P*Q*K*G, C/G)
-    columns = columns.reshape(batch * size[0] * size[1], taps, groups, channels // groups)
-    # (groups, B*P*Q, K * C/groups) times (groups, K * C/groups, D/groups)
-    columns = columns.permute(2, 0, 1, 3).reshape(groups, -1, taps * (channels // groups))
-    kernel = weight.reshape(groups, out_channels // groups, channels // groups, taps)
-    kernel = kernel.permute(0, 3, 2, 1).reshape(groups, taps * (channels // groups), out_channels // groups)
-    output = torch.bmm(columns, kernel.to(columns.dtype))
-    output = output.permute(1, 0, 2).reshape(batch, *size, out_channels)  # (B, P, Q, D)
-    if bias is not None:
-        output = output + bias
-    return output.permute(0, 3, 1, 2)
+    dtype = _compute_dtype(input, weight)
+    peer = _compiled_kernel(input.device.type, dtype)
+    if peer is not None:
+        offset, mask, bias = offset.to(dtype), mask.to(dtype), None if bias is None else bias.to(dtype)
+        return peer(input, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups)
+    geometry = Geometry(size, tuple(weight.shape[2:]), stride, padding, dilation, groups, deform_groups)
+    function = convolve_traced if torch.compiler.is_compiling() or torch.jit.is_tracing() else convolve
+    output = function(input.to(dtype), offset, mask, weight.to(dtype), geometry)
+    return output if bias is None else output + bias.to(dtype).reshape(-1, 1, 1)
 
 
-def _corners(
-    offset: Tensor,
-    mask: Tensor,
-    shape: torch.Size,
-    size: tuple[int, int],
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-    deform_groups: int,
-) -> tuple[Tensor, Tensor]:
-    """Rows of the table and weights of the four pixels around each sampling point, both ``(B, P, Q, K, G, 4)``."""
-    batch, _, height, width = shape
-    groups, taps = deform_groups, kernel[0] * kernel[1]
-    dtype = torch.float64 if offset.dtype == torch.float64 else torch.float32  # bf16 cannot count to 257
-    offset = offset.reshape(batch, groups, taps, 2, *size).to(dtype)
-    mask = mask.reshape(batch, groups, taps, *size).to(dtype)
+def _compute_dtype(input: Tensor, weight: Tensor) -> torch.dtype:
+    """What the product is computed in and the result has: autocast's type, else the wider of the two."""
+    device = input.device.type
+    if torch.is_autocast_enabled(device) and input.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return torch.promote_types(input.dtype, weight.dtype)
 
-    def grid(axis: int) -> Tensor:
-        tap = torch.arange(kernel[axis], device=offset.device) * dilation[axis]
-        tap = tap[:, None].expand(kernel) if axis == 0 else tap.expand(kernel)
-        place = torch.arange(size[axis], device=offset.device) * stride[axis] - padding[axis]
-        place = place[:, None].expand(size) if axis == 0 else place.expand(size)
-        return tap.reshape(taps, 1, 1) + place  # (K, P, Q)
 
-    y, x = grid(0) + offset[:, :, :, 0], grid(1) + offset[:, :, :, 1]  # (B, G, K, P, Q)
-    inside = (y > -1) & (y < height) & (x > -1) & (x < width)  # False for NaN
-    y, x = torch.where(inside, y, 0), torch.where(inside, x, 0)
-    top, left = y.floor(), x.floor()
-    dy, dx = y - top, x - left
-    top, left = top.long(), left.long()
-    image = torch.arange(batch, device=offset.device).reshape(-1, 1, 1, 1, 1)
-    group = torch.arange(groups, device=offset.device).reshape(-1, 1, 1, 1)
-    index, weight = [], []
-    for row, wy in ((top, 1 - dy), (top + 1, dy)):
-        for column, wx in ((left, 1 - dx), (left + 1, dx)):
-            there = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            pixel = (image * height + row.clamp(0, height - 1)) * width + column.clamp(0, width - 1)
-            index.append(pixel * groups + group)
-            weight.append(torch.where(there, wy * wx * mask, 0))
-    order = (0, 3, 4, 2, 1, 5)  # (B, G, K, P, Q, 4) to (B, P, Q, K, G, 4)
-    return torch.stack(index, -1).permute(order), torch.stack(weight, -1).permute(order)
+def _compiled_kernel(device: str, dtype: torch.dtype) -> Callable[..., Tensor] | None:
+    """mmcv's operator where it is compiled for this device and type and is the faster one, else None."""
+    if device != 'cuda' or dtype == torch.bfloat16 or torch.compiler.is_compiling() or not mmcv_ext.is_compiled():
+        return None  # on a CPU the compiled operator is a scalar loop; no kernel of it knows bfloat16
+    import mmcv.ops  # compiled mmcv is optional, and slow to import
+
+    cuda = mmcv.ops.get_compiling_cuda_version()
+    return None if cuda == 'not available' else mmcv.ops.modulated_deform_conv2d
 
 
 def _check(

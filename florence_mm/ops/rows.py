@@ -1,0 +1,68 @@
+"""Weighted sums of rows of a table, and their transpose: bilinear sampling at the speed of memory.
+
+With pixels as rows, a sampled value is a weighted sum of a few of them, which is what ``embedding_bag`` does. The
+transpose, which the gradient of the table needs, is again an ``embedding_bag`` over the indices sorted by row: no
+atomic additions, so equal runs give equal bits on every device.
+
+Shapes: ``S`` sums, ``M`` rows in each, ``R`` rows of the table, ``C`` channels.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sum_rows(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sums of rows of ``table``.
+
+    Args:
+        table: ``(R, C)``.
+        index: ``(S, M)`` integers in ``[0, R)``.
+        weight: ``(S, M)``.
+
+    Returns:
+        Tensor: ``(S, C)``, differentiable in ``table`` and ``weight``.
+    """
+    return F.embedding_bag(index, table, per_sample_weights=weight.to(table.dtype), mode='sum')
+
+
+def spread_rows(values: Tensor, index: Tensor, weight: Tensor, rows: int) -> Tensor:
+    """The transpose of :func:`sum_rows`: each value goes to the rows it was summed from.
+
+    Args:
+        values: ``(S, C)``.
+        index: ``(S, M)`` integers in ``[0, rows)``.
+        weight: ``(S, M)``.
+        rows: ``R``.
+
+    Returns:
+        Tensor: ``(R, C)``.
+    """
+    flat = index.reshape(-1)
+    order = flat.argsort(stable=True)
+    ends = flat.bincount(minlength=rows).cumsum(0)
+    return F.embedding_bag(
+        order // index.shape[1],
+        values,
+        torch.cat([ends.new_zeros(1), ends]),
+        per_sample_weights=weight.reshape(-1)[order].to(values.dtype),
+        mode='sum',
+        include_last_offset=True,
+    )
+
+
+def dot_rows(values: Tensor, table: Tensor, index: Tensor) -> Tensor:
+    """The products ``values[s] . table[index[s, m]]``, ``(S, M)``: the gradient of the weights of :func:`sum_rows`.
+
+    Args:
+        values: ``(S, C)``.
+        table: ``(R, C)``.
+        index: ``(S, M)`` integers in ``[0, R)``.
+    """
+    sums = torch.arange(len(index), device=index.device)
+    starts, owner = sums * index.shape[1], sums.repeat_interleave(index.shape[1])
+    mode_sum, no_padding = 0, -1
+    products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        values, table, index.reshape(-1), starts, owner, mode_sum, no_padding
+    )
+    return products.reshape(index.shape)
