@@ -105,6 +105,8 @@ class DetectionDataset(BaseDataset):
                 raise ValueError(f'skip_bad={skip_bad!r} must be dict(max=...), a number of images or a fraction')
             if not check_files:
                 raise ValueError('skip_bad needs check_files=True; without it missing images are not noticed')
+        if max_bad_boxes < 0:
+            raise ValueError(f'max_bad_boxes={max_bad_boxes} must be a number of boxes, or a fraction below 1')
         self.wanted_classes = None if classes is None else list(classes)
         self.held_out = list(held_out)
         self.class_agnostic = class_agnostic

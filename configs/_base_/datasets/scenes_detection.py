@@ -3,6 +3,8 @@ meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'an
 train_pipeline = [
     dict(type='mmdet.LoadImageFromFile'),
     dict(type='mmdet.LoadAnnotations', with_bbox=True),
+    # changes no pixel; heads ask for the scale_factor that it notes
+    dict(type='mmdet.Resize', scale_factor=1.0, keep_ratio=True),
     # not flipped: a digit in the mirror is none
     dict(type='mmdet.PackDetInputs', meta_keys=meta_keys),
 ]
