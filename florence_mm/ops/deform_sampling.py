@@ -79,11 +79,13 @@ class _Convolve(torch.autograd.Function):
                 index, graph = corners(*points, input.shape, geometry)
             corner_weight = graph.detach()
             table, kernel = _table(input, geometry), _kernel(weight, geometry)
-            grad = grad_output.permute(0, 2, 3, 1).reshape(len(index), -1).to(weight.dtype)  # (R, D)
+            grad = grad_output.permute(0, 2, 3, 1).flatten(0, 2).to(weight.dtype)  # (R, D)
             grad_table = torch.zeros_like(table) if need_input else None
             grad_corner = torch.empty_like(corner_weight)
             grad_kernel = torch.zeros_like(kernel, dtype=table.dtype)
-            outputs, pixels = geometry.size[0] * geometry.size[1], len(table) // len(input)  # of an image
+            # of one image
+            outputs = geometry.size[0] * geometry.size[1]
+            pixels = input.shape[2] * input.shape[3] * geometry.deform_groups
             for rows in _pieces(len(index), input, geometry):
                 part = grad[rows].unflatten(1, (geometry.groups, -1)).transpose(0, 1)  # (g, rows, D/g)
                 if need_weight:
