@@ -36,6 +36,7 @@ setup(
         'mmpretrain>=1.2.0,<1.3',
         'numpy>=1.26',
         'opencv-python>=4.8',
+        'faster-coco-eval>=1.8,<1.9',
         'ijson>=3.3',
         'open_clip_torch>=2.24',
         'pandas>=2.2',
