@@ -17,7 +17,7 @@ from florence_mm.apis import DetectionInferencer
 from florence_mm.apis.detection_inferencer import parse_class_names
 from florence_mm.datasets.errors import DataError
 from florence_mm.engine.errors import UsageError
-from florence_mm.models.algorithms.zero_shot_detector import ZeroShotDetector
+from florence_mm.models.algorithms import ZeroShotDetector
 from florence_mm.registry import MODELS
 from florence_mm.visualization.detections import class_colour
 

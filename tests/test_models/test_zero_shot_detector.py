@@ -9,7 +9,7 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from florence_mm.engine.hooks import ClassNamesHook
-from florence_mm.models.algorithms.zero_shot_detector import ZeroShotDetector
+from florence_mm.models.algorithms import ZeroShotDetector
 from florence_mm.registry import MODELS
 
 world = runpy.run_path(str(Path(__file__).parent / 'coloured_boxes.py'))
@@ -87,18 +87,20 @@ def test_the_classifier_sees_the_pixels_of_the_picture():
     # OpenCV's order of channels, and a normalisation that is not the classifier's
     bgr = {'mean': [100.0, 110.0, 120.0], 'std': [50.0, 60.0, 70.0], 'bgr_to_rgb': True}
     model = build(data_preprocessor={'type': 'mmdet.DetDataPreprocessor'} | bgr)
+    model.classifier.data_preprocessor.mean.fill_(10.0)
     seen = []
     model.classifier.extract_image_feat = lambda crops: seen.append(crops) or crops.mean((2, 3))
     rgb = torch.randint(0, 256, (3, 16, 16), generator=torch.Generator().manual_seed(1)).byte()
     inputs = model.data_preprocessor({'inputs': [rgb.flip(0)], 'data_samples': samples(rgb)})['inputs']
     model._crop_features(inputs[0], torch.tensor([[2.0, 3.0, 10.0, 11.0], [-4.0, 0.0, 4.0, 8.0]]))
-    torch.testing.assert_close(seen[0][0], rgb[:, 3:11, 2:10].float(), atol=1e-3, rtol=0)
-    torch.testing.assert_close(seen[0][1, :, :, 4:], rgb[:, :8, :4].float(), atol=1e-3, rtol=0)
-    assert (seen[0][1, :, :, :4].abs() < 1e-3).all()  # outside: the classifier's mean, here 0
+    torch.testing.assert_close(seen[0][0], rgb[:, 3:11, 2:10].float() - 10, atol=1e-3, rtol=0)
+    torch.testing.assert_close(seen[0][1, :, :, 4:], rgb[:, :8, :4].float() - 10, atol=1e-3, rtol=0)
+    assert (seen[0][1, :, :, :4].abs() < 1e-3).all()  # outside: the classifier's mean
 
 
 def test_a_batch_gives_what_single_pictures_give():
-    model = build()
+    # crops reach over the edge, where the batch has white padding
+    model = build(context=(2.0,), square_crop=True, data_preprocessor={**PLAIN, 'pad_value': 255})
     model.set_classes(NAMES)
     images = [picture((48, 64), **STREET), picture((20, 36), blue=(1, 1, 9, 20)), picture((48, 30))]
     together = detect(model, *images)
