@@ -11,8 +11,8 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from ..registry import DATASETS, TRANSFORMS
+from ..utils.coco_file import clip_box, read_coco_file
 from ..utils.progress import ProgressLog
-from .coco_file import clip_box, read_coco_file
 from .errors import DataError
 from .federated import LabelSources
 from .skipping import SkipCounter

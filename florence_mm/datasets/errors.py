@@ -1,5 +1,5 @@
-"""The error of unusable data."""
+"""The error of unusable data, where data sets and their users look for it."""
 
+from ..utils.errors import DataError
 
-class DataError(ValueError):
-    """A row or an image that cannot be used; the message is one sentence naming file and line."""
+__all__ = ['DataError']

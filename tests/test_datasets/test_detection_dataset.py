@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from florence_mm.datasets import DataError, DetectionDataset
-from florence_mm.datasets.coco_file import clip_box, read_coco_file
 from florence_mm.registry import DATASETS
 
 CATEGORIES = [{'id': 9, 'name': 'dog'}, {'id': 2, 'name': 'cat'}, {'id': 5, 'name': 'emu'}]
@@ -89,26 +88,6 @@ def test_through_mmdets_pipeline(build):
     assert sample.gt_instances.bboxes.tensor.tolist() == [[1, 2, 4, 6]]
     assert sample.gt_instances.labels.tolist() == [1] and sample.ignored_instances.labels.tolist() == [2]
     assert len(dataset[1]['data_samples'].gt_instances) == 0
-
-
-@pytest.mark.parametrize(
-    ('box', 'corners', 'problem'),
-    [
-        ([0, 0, 40, 30], (0, 0, 40, 30), None),
-        ([-2, 5, 10, 10], (0, 5, 8, 15), 'clipped'),
-        ([35, 25, 10, 10], (35, 25, 40, 30), 'clipped'),
-        ([30.004, 0, 10, 10], (30.004, 0, 40, 10), None),  # rounded
-        ([40, 0, 5, 5], None, 'outside'),
-        ([0, -9, 5, 9], None, 'outside'),
-        ([3, 3, 0, 5], None, 'no area'),
-        ([3, 3, 5, -1], None, 'no area'),
-    ],
-)
-def test_clip_box(box, corners, problem):
-    found, what = clip_box(box, 40, 30)
-    assert what == problem
-    if corners is not None:
-        assert found == corners
 
 
 def test_boxes_outside_are_clipped_or_left_out_and_counted(build, log, folder):
@@ -228,9 +207,6 @@ def test_unusable_files_have_their_sentence(build, data, message):
 def test_no_annotation_file(tmp_path):
     with pytest.raises(FileNotFoundError, match='there is no annotation file .*gone.json; correct `ann_file`'):
         DetectionDataset(str(tmp_path / 'gone.json'))
-    (tmp_path / 'latin.json').write_bytes(b'{"\xff": 1}')
-    with pytest.raises(DataError, match='latin.json cannot be read as JSON'):
-        read_coco_file(tmp_path / 'latin.json')
 
 
 def searched(dataset):

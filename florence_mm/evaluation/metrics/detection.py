@@ -9,8 +9,8 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from ...datasets.coco_file import read_coco_file
 from ...registry import METRICS
+from ...utils.coco_file import read_coco_file
 from ...utils.files import write_atomic
 from ..functional.detection import FREQUENCIES, limit_detections, mean_precision, precision_table, summarize
 
