@@ -288,6 +288,7 @@ def test_a_frozen_backbone_stays_as_it_is(frozen):
     assert 'neck' in moved and 'bbox_head' in moved
     assert not any(key.startswith('classifier') for key, v in model.state_dict().items() if not v.equal(before[key]))
     assert model.detector.neck.training and not model.classifier.training
+    assert not any(p.requires_grad for p in model.classifier.parameters())
     assert model.detector.backbone.training is not frozen
     if frozen:
         assert all(p.grad is None for p in model.detector.backbone.parameters())
