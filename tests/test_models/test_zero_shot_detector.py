@@ -200,6 +200,8 @@ def test_detection_needs_classes_which_the_hook_gives():
         detect(model, picture((48, 64)))
     dataset = SimpleNamespace(metainfo={'classes': ('blue', 'red')})
     runner = SimpleNamespace(model=model, test_dataloader=SimpleNamespace(dataset=dataset))
+    # as in test-time augmentation within distributed testing
+    runner.model = SimpleNamespace(module=SimpleNamespace(module=model))
     ClassNamesHook(templates='none').before_test(runner)
     image = picture((48, 64), red=STREET['red'], blue=STREET['blue'])
     assert list(as_dict(detect(model, image)[0])) == ['red', 'blue']

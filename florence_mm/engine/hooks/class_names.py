@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from florence_mm.registry import HOOKS
 from florence_mm.utils.prompts import get_templates
@@ -34,7 +33,10 @@ class ClassNamesHook(Hook):
         self._set(runner, runner.test_dataloader.dataset)
 
     def _set(self, runner: Any, dataset: Any) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = runner.model
+        # inside a distributed or a test-time-augmentation wrapper
+        while not hasattr(model, 'set_classes') and hasattr(model, 'module'):
+            model = model.module
         classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
         if classes and hasattr(model, 'set_classes'):
             model.set_classes(list(classes), get_templates(self.templates))
