@@ -31,7 +31,10 @@ class DeformConvNorm(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
         self.stride = stride
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
+        # channels last, as the convolution multiplies it
+        self.weight = nn.Parameter(
+            torch.empty(out_channels, in_channels, 3, 3).contiguous(memory_format=torch.channels_last)
+        )
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.norm = nn.GroupNorm(16, out_channels)
         nn.init.normal_(self.weight, std=0.01)
@@ -137,6 +140,8 @@ class DyHeadBlock(nn.Module):
                     f'levels of sizes {[tuple(size) for size in sizes]}; Dynamic Head takes a pyramid in which each '
                     f'level is half the one before it, rounded up'
                 )
+        # the convolutions read pixels as rows; copied once for the four that read a level, if at all
+        feats = [feat.contiguous(memory_format=torch.channels_last) for feat in feats]
         outs = []
         for level, feat in enumerate(feats):
             offset, mask = self.offset_conv(feat).split((2 * TAPS, TAPS), dim=1)  # (B, 18, H, W), (B, 9, H, W)
