@@ -103,7 +103,7 @@ def test_a_digit_differs_from_what_is_below_in_both_directions():
     assert 60 < brighter < 140
 
 
-def test_visible_ink_and_overlap():
+def test_visible_ink_and_overlap(monkeypatch):
     images, labels = load_digits_split('train')
     covered = 0
     for seed in range(12):
@@ -115,6 +115,10 @@ def test_visible_ink_and_overlap():
         # the bound holds for whole digits; what is covered makes boxes a little smaller
         assert max(pairs) <= MAX_IOU + 0.1
     assert covered > 5
+    monkeypatch.setattr('florence_mm.datasets.scenes.MAX_IOU', 0.0)
+    for seed in range(6):
+        _, objects = compose_scene(np.random.default_rng(seed), images, labels, np.arange(len(labels)), count=6)
+        assert max(box_iou(a.box, b.box) for i, a in enumerate(objects) for b in objects[:i]) == 0
     with pytest.raises(DataError, match='80 digits do not fit into a scene of 64x64 pixels'):
         compose_scene(np.random.default_rng(0), images, labels, np.arange(len(labels)), size=64, count=80)
 

@@ -126,9 +126,10 @@ def test_images_that_were_not_evaluated_are_not_counted_as_missed(two_classes, m
     monkeypatch.setattr('florence_mm.evaluation.metrics.detection.print_log', lambda text, **kwargs: said.append(text))
     assert evaluate(two_classes, [sample(1, (0, 0, 20, 20, 0.9, 0))], ('cat', 'dog'))['AP'] == pytest.approx(1)
     assert said == [f'{two_classes}: 1 of 3 images were evaluated']
-    # the same image again, as of a sampler that fills up the last round, changes nothing
-    twice = [sample(1, (0, 0, 20, 20, 0.9, 0))] * 2
-    assert evaluate(two_classes, twice, ('cat', 'dog'))['AP'] == pytest.approx(1)
+    # the same image again, as of a sampler that fills up the last round, changes nothing: a second box on the first
+    # cat would be wrong, and come before the second cat
+    first, second = sample(1, (0, 0, 20, 20, 0.9, 0)), sample(2, (50, 50, 70, 70, 0.8, 0), (0, 0, 40, 40, 0.9, 1))
+    assert evaluate(two_classes, [first, first, second], ('cat', 'dog'))['AP'] == pytest.approx(1)
 
 
 def test_equals_pycocotools(tmp_path):
