@@ -1,10 +1,13 @@
-"""mmcv-lite has no ``mmcv._ext``, yet ``mmdet.models`` imports it: a stand-in whose operators say what is missing."""
+"""mmcv-lite has no ``mmcv._ext``, yet ``mmdet.models`` imports it: a stand-in for the compiled operators.
 
+Those that detectors need are functions of ours, loaded at their first call; the others say what is missing.
+"""
+
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,8 +20,20 @@ HOW_TO_GET_IT = (
     '--no-build-isolation) or choose a model without this operator'
 )
 
-#: operators that florence_mm provides: name in ``mmcv._ext`` -> function
-PROVIDED: dict[str, Callable[..., Any]] = {}
+#: operators that florence_mm provides: name in ``mmcv._ext`` -> 'module:function'
+PROVIDED: dict[str, str] = {
+    name: f'florence_mm.ops.mmcv_operators:{name}'
+    for name in (
+        'modulated_deform_conv_backward',
+        'modulated_deform_conv_forward',
+        'nms',
+        'roi_align_backward',
+        'roi_align_forward',
+        'sigmoid_focal_loss_backward',
+        'sigmoid_focal_loss_forward',
+        'softnms',
+    )
+}
 
 
 class _StandInLoader(importlib.abc.Loader):
@@ -38,7 +53,14 @@ class _StandIn(ModuleType):
         if name.startswith('__'):
             raise AttributeError(name)
         if name in PROVIDED:
-            return PROVIDED[name]
+
+            def provided(*args: Any, **kwargs: Any) -> Any:
+                module, _, function = PROVIDED[name].partition(':')
+                function = getattr(importlib.import_module(module), function)
+                setattr(self, name, function)
+                return function(*args, **kwargs)
+
+            return provided
 
         def missing(*args: Any, **kwargs: Any) -> None:
             raise NotImplementedError(f'the operator {name!r} of mmcv is not compiled here; {HOW_TO_GET_IT}')

@@ -1,0 +1,157 @@
+"""Box arithmetic and non-maximum suppression, hard and soft, with the semantics of mmcv's compiled operators.
+
+Boxes are ``(x1, y1, x2, y2)``. ``offset`` is what is added to ``x2 - x1`` for a width: 0, or 1 where corners are whole
+pixels that belong to the box.
+
+Shapes: ``N``, ``M`` boxes.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_BLOCK = 128  # boxes decided at a time; larger matrices leave the cache
+#: ways in which soft suppression lowers a score, in the order of mmcv's numbers for them
+SOFT_METHODS = ('naive', 'linear', 'gaussian')
+
+
+def box_area(boxes: Tensor, offset: float = 0) -> Tensor:
+    """``(N, 4)`` to ``(N,)``."""
+    return (boxes[:, 2] - boxes[:, 0] + offset) * (boxes[:, 3] - boxes[:, 1] + offset)
+
+
+def box_iou(boxes: Tensor, others: Tensor, offset: float = 0) -> Tensor:
+    """Intersection over union of all pairs.
+
+    Args:
+        boxes: ``(N, 4)``.
+        others: ``(M, 4)``.
+        offset: added to each width and height.
+
+    Returns:
+        Tensor: ``(N, M)``; not a number for two boxes without area.
+    """
+    sides = []
+    for low, high in ((0, 2), (1, 3)):
+        side = torch.minimum(boxes[:, None, high], others[:, high])  # (N, M)
+        sides.append(side.sub_(torch.maximum(boxes[:, None, low], others[:, low])).add_(offset).clamp_(min=0))
+    overlap = sides[0].mul_(sides[1])
+    union = (box_area(boxes, offset)[:, None] + box_area(others, offset)).sub_(overlap)
+    return overlap.div_(union)
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: float = 0) -> Tensor:
+    """Greedy non-maximum suppression: from the highest score down, a kept box removes all it overlaps too much.
+
+    Equal scores go by their place. Boxes are taken 128 at a time: the kept ones remove from the rest with one matrix
+    of overlaps; among the 128 themselves the rule "kept unless a kept, better box overlaps" is repeated until nothing
+    changes, which is the greedy result.
+
+    Args:
+        boxes: ``(N, 4)``.
+        scores: ``(N,)``.
+        iou_threshold: overlaps above it remove.
+        offset: added to each width and height.
+
+    Returns:
+        Tensor: indices of the kept boxes, int64, by falling score.
+
+    Raises:
+        ValueError: shapes do not fit together.
+    """
+    _check(boxes, scores)
+    order = scores.argsort(descending=True, stable=True)
+    boxes = boxes.detach().to(torch.promote_types(boxes.dtype, torch.float32))[order]
+    kept = []
+    while len(order):
+        block = boxes[:_BLOCK]
+        removes = box_iou(block, block, offset).gt_(iou_threshold).triu_(1)  # (n, n), better ones remove
+        keep = torch.ones(len(block), dtype=removes.dtype, device=boxes.device)
+        while True:
+            again = (keep @ removes == 0).to(keep)
+            if torch.equal(again, keep):
+                break
+            keep = again
+        chosen = keep.bool()
+        kept.append(order[:_BLOCK][chosen])
+        order, boxes = order[_BLOCK:], boxes[_BLOCK:]
+        if len(order):
+            remain = ~(box_iou(block[chosen], boxes, offset) > iou_threshold).any(0)
+            order, boxes = order[remain], boxes[remain]
+    return torch.cat(kept) if kept else order
+
+
+def soft_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float = 0.3,
+    sigma: float = 0.5,
+    min_score: float = 1e-3,
+    method: str = 'linear',
+    offset: float = 0,
+) -> tuple[Tensor, Tensor]:
+    """Soft-NMS (arXiv 1704.04503): what overlaps a better box gets a lower score instead of none.
+
+    Args:
+        boxes: ``(N, 4)``.
+        scores: ``(N,)``.
+        iou_threshold: ``naive`` removes and ``linear`` lowers from this overlap on.
+        sigma: ``gaussian`` lowers by ``exp(-iou ** 2 / sigma)``.
+        min_score: boxes below it are dropped once their score was lowered.
+        method: one of :data:`SOFT_METHODS`.
+        offset: added to each width and height.
+
+    Returns:
+        tuple: ``(K, 5)`` boxes with their new scores, and ``(K,)`` int64 indices, in the order of their choice.
+
+    Raises:
+        ValueError: shapes do not fit together, or an unknown method.
+    """
+    _check(boxes, scores)
+    if method not in SOFT_METHODS:
+        raise ValueError(f'method {method!r} is unknown, choose one of {", ".join(SOFT_METHODS)}')
+    # one box after the other decides: NumPy has the lower cost a call
+    x1, y1, x2, y2 = boxes.detach().cpu().float().numpy().T.copy()
+    score = scores.detach().cpu().float().numpy().copy()
+    offset = np.float32(offset)
+    area = (x2 - x1 + offset) * (y2 - y1 + offset)
+    index = np.arange(len(score))
+    columns = (x1, y1, x2, y2, score, area, index)
+    count, chosen = len(score), 0
+    while chosen < count:
+        best = chosen + int(score[chosen:count].argmax())
+        for column in columns:
+            column[[chosen, best]] = column[[best, chosen]]
+        rest = slice(chosen + 1, count)
+        width = np.minimum(x2[chosen], x2[rest]) - np.maximum(x1[chosen], x1[rest]) + offset
+        height = np.minimum(y2[chosen], y2[rest]) - np.maximum(y1[chosen], y1[rest]) + offset
+        overlap = np.maximum(width, 0) * np.maximum(height, 0)
+        with np.errstate(invalid='ignore', divide='ignore'):  # boxes without area
+            iou = overlap / (area[chosen] + area[rest] - overlap)
+            score[rest] *= _factor(iou, method, np.float32(iou_threshold), np.float32(sigma))
+        chosen += 1
+        alive = ~(score[rest] < np.float32(min_score))
+        left = int(alive.sum())
+        if left < len(alive):
+            # the last one alive fills the first gap, as the compiled loop does: it decides between equal scores
+            gaps = chosen + np.flatnonzero(~alive[:left])
+            fillers = chosen + left + np.flatnonzero(alive[left:])[::-1]
+            for column in columns:
+                column[gaps] = column[fillers]
+            count = chosen + left
+    dets = torch.from_numpy(np.stack([x1, y1, x2, y2, score], 1)[:count])  # (K, 5)
+    return dets.to(boxes), torch.from_numpy(index[:count]).to(boxes.device)
+
+
+def _factor(iou: np.ndarray, method: str, iou_threshold: np.float32, sigma: np.float32) -> np.ndarray:
+    """What a score is multiplied with."""
+    if method == 'gaussian':
+        return np.exp((-(iou * iou) / sigma).astype(np.float64)).astype(np.float32)  # rounded once, as in C
+    return np.where(iou >= iou_threshold, 1 - iou if method == 'linear' else np.float32(0), np.float32(1))
+
+
+def _check(boxes: Tensor, scores: Tensor) -> None:
+    if boxes.dim() != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
+        raise ValueError(
+            f'boxes have shape {tuple(boxes.shape)} and scores {tuple(scores.shape)}, expected (N, 4) and (N,)'
+        )

@@ -1,0 +1,214 @@
+"""RoI align (Mask R-CNN, arXiv 1703.06870, section 3) with the semantics of mmcv's compiled operator.
+
+A region is cut into ``P x Q`` bins; each bin is the mean (or the largest) of bilinear samples on a regular grid in it.
+A bin's mean is one weighted sum of pixels (:mod:`.rows`), so samples are never stored.
+
+Shapes: ``B`` batch, ``C`` channels, ``H, W`` map, ``N`` regions, ``P, Q`` bins, ``S`` samples a bin.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.modules.utils import _pair
+
+from .rows import sum_rows
+
+
+@dataclass(frozen=True)
+class RoIGrid:
+    """How regions are sampled.
+
+    Attributes:
+        output_size: ``(P, Q)``.
+        spatial_scale: pixels of the map per pixel of the image.
+        sampling_ratio: samples a bin and axis; 0: as many as the bin has pixels, rounded up.
+        aligned: whether pixel centres are at half numbers; False is the older rule, with regions of at least a pixel.
+    """
+
+    output_size: tuple[int, int]
+    spatial_scale: float = 1.0
+    sampling_ratio: int = 0
+    aligned: bool = True
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of those regions that have equally many.
+
+    Attributes:
+        regions: ``(n,)`` which regions.
+        y, x: ``(n * P * Q, S)`` where they lie on the map.
+        index: ``(n * P * Q, S, 4)`` the four pixels around each, as rows of the map ``(B * H * W, C)``.
+        weight: ``(n * P * Q, S, 4)`` their bilinear weights; 0 for samples outside the map.
+    """
+
+    regions: Tensor
+    y: Tensor
+    x: Tensor
+    index: Tensor
+    weight: Tensor
+
+
+def roi_align(
+    input: Tensor,
+    rois: Tensor,
+    output_size: int | tuple[int, int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = 0,
+    pool_mode: str = 'avg',
+    aligned: bool = True,
+) -> Tensor:
+    """Features of regions; differentiable in ``input``.
+
+    Args:
+        input: ``(B, C, H, W)``.
+        rois: ``(N, 5)``: image index, ``x1, y1, x2, y2`` in pixels of the image.
+        output_size: ``(P, Q)`` or one number.
+        spatial_scale: pixels of the map per pixel of the image.
+        sampling_ratio: samples a bin and axis; 0: as many as the bin has pixels, rounded up.
+        pool_mode: ``'avg'`` or ``'max'``.
+        aligned: whether pixel centres are at half numbers.
+
+    Returns:
+        Tensor: ``(N, C, P, Q)``.
+
+    Raises:
+        ValueError: wrong shapes, an image index outside the batch, a region of negative size with ``aligned``, or an
+            unknown mode.
+    """
+    if pool_mode not in ('avg', 'max'):
+        raise ValueError(f"pool_mode {pool_mode!r} is unknown, choose 'avg' or 'max'")
+    grid = RoIGrid(_pair(output_size), spatial_scale, sampling_ratio, aligned)
+    table = as_table(input)
+    output = table.new_zeros(len(rois), *grid.output_size, table.shape[1])  # (N, P, Q, C)
+    for samples in sample_regions(input.shape, rois, grid):
+        pool = mean_of if pool_mode == 'avg' else largest_of
+        pooled = pool(table, samples).reshape(-1, *grid.output_size, table.shape[1])
+        output = output.index_copy(0, samples.regions, pooled)
+    return output.permute(0, 3, 1, 2).to(input.dtype)
+
+
+def as_table(input: Tensor) -> Tensor:
+    """``(B, C, H, W)`` to ``(B * H * W, C)``, at least float32."""
+    return input.permute(0, 2, 3, 1).flatten(0, 2).to(torch.promote_types(input.dtype, torch.float32))
+
+
+def mean_of(table: Tensor, samples: Samples) -> Tensor:
+    """The means of bins, ``(n * P * Q, C)``."""
+    weight = samples.weight / samples.weight.shape[1]
+    return sum_rows(table, samples.index.flatten(1), weight.flatten(1))  # (n * P * Q, S * 4)
+
+
+def samples_of(table: Tensor, samples: Samples) -> Tensor:
+    """All samples, ``(n * P * Q, S, C)``."""
+    values = sum_rows(table, samples.index.flatten(0, 1), samples.weight.flatten(0, 1))
+    return values.reshape(*samples.y.shape, -1)
+
+
+def largest_of(table: Tensor, samples: Samples) -> Tensor:
+    """The largest samples of bins, ``(n * P * Q, C)``."""
+    return samples_of(table, samples).amax(1)
+
+
+def sample_regions(shape: torch.Size, rois: Tensor, grid: RoIGrid) -> Iterator[Samples]:
+    """The samples of all regions, those with equally many together; regions without samples are left out.
+
+    Args:
+        shape: of the map, ``(B, C, H, W)``.
+        rois: ``(N, 5)``.
+        grid: how to sample.
+
+    Raises:
+        ValueError: as :func:`roi_align`.
+    """
+    _check(shape, rois)
+    rois = rois.detach().to(torch.promote_types(rois.dtype, torch.float32))
+    first, last = (rois[:, k : k + 2] * grid.spatial_scale - 0.5 * grid.aligned for k in (1, 3))  # (N, 2): x, y
+    size = last - first
+    if not grid.aligned:
+        size = size.clamp(min=1)
+    elif (size < 0).any():
+        worst = int((size < 0).any(1).nonzero()[0])
+        raise ValueError(f'region {worst} is {rois[worst].tolist()}, expected x2 >= x1 and y2 >= y1')
+    bins = size / size.new_tensor(grid.output_size[::-1])
+    counts = torch.full_like(bins, grid.sampling_ratio) if grid.sampling_ratio > 0 else bins.ceil()
+    for count in counts.unique(dim=0) if len(rois) else ():
+        nx, ny = (int(n) for n in count)
+        if nx < 1 or ny < 1:
+            continue  # a region without area: 0
+        regions = (counts == count).all(1).nonzero()[:, 0]
+        xs, ys = (
+            _places(first[regions, k], bins[regions, k], n, cells)
+            for k, n, cells in ((0, nx, grid.output_size[1]), (1, ny, grid.output_size[0]))
+        )
+        yield _pair_up(regions, ys, xs, rois[regions, 0].long(), shape)
+
+
+def _places(first: Tensor, bin_size: Tensor, count: int, cells: int) -> Tensor:
+    """Coordinates of samples along one axis, ``(n, cells, count)``."""
+    cell = torch.arange(cells, device=first.device).reshape(-1, 1) * bin_size[:, None, None]  # (n, cells, 1)
+    within = (torch.arange(count, device=first.device) + 0.5) * bin_size[:, None, None] / count
+    return first[:, None, None] + cell + within
+
+
+def _pair_up(regions: Tensor, ys: Tensor, xs: Tensor, image: Tensor, shape: torch.Size) -> Samples:
+    """All pairs of ``ys`` ``(n, P, ny)`` and ``xs`` ``(n, Q, nx)``, the vertical ones slowest."""
+    (low_y, high_y, dy, there_y), (low_x, high_x, dx, there_x) = (
+        _neighbours(places, size) for places, size in ((ys, shape[2]), (xs, shape[3]))
+    )
+    full = (len(ys), ys.shape[1], xs.shape[1], ys.shape[2], xs.shape[2])  # (n, P, Q, ny, nx)
+
+    def vertical(t: Tensor) -> Tensor:
+        return t[:, :, None, :, None].expand(full)
+
+    def horizontal(t: Tensor) -> Tensor:
+        return t[:, None, :, None, :].expand(full)
+
+    start = (image * shape[2]).reshape(-1, 1, 1, 1, 1)
+    index, weight = [], []
+    for row, wy in ((low_y, (1 - dy) * there_y), (high_y, dy * there_y)):
+        for column, wx in ((low_x, (1 - dx) * there_x), (high_x, dx * there_x)):
+            index.append((start + vertical(row)) * shape[3] + horizontal(column))
+            weight.append(vertical(wy) * horizontal(wx))
+    rows, per_bin = len(ys) * full[1] * full[2], full[3] * full[4]
+    return Samples(
+        regions=regions,
+        y=vertical(ys).reshape(rows, per_bin),
+        x=horizontal(xs).reshape(rows, per_bin),
+        index=torch.stack(index, -1).reshape(rows, per_bin, 4),
+        weight=torch.stack(weight, -1).reshape(rows, per_bin, 4),
+    )
+
+
+def neighbours_of(y: Tensor, x: Tensor, shape: torch.Size) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Row, column and bilinear weight of the four pixels around each place, all of the shape of ``y``."""
+    (low_y, high_y, dy, there_y), (low_x, high_x, dx, there_x) = (
+        _neighbours(places, size) for places, size in ((y, shape[2]), (x, shape[3]))
+    )
+    for row, wy in ((low_y, (1 - dy) * there_y), (high_y, dy * there_y)):
+        for column, wx in ((low_x, (1 - dx) * there_x), (high_x, dx * there_x)):
+            yield row, column, wy * wx
+
+
+def _neighbours(places: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The two pixels beside each place, the part of the upper one, and whether the place counts.
+
+    A place up to a pixel outside takes the value at the border; NaN counts as outside.
+    """
+    there = (places >= -1) & (places <= size)
+    places = torch.where(there, places, 0).clamp(0, size - 1)
+    low = places.floor()
+    return low.long(), (low + 1).clamp(max=size - 1).long(), places - low, there
+
+
+def _check(shape: torch.Size, rois: Tensor) -> None:
+    if len(shape) != 4 or rois.dim() != 2 or rois.shape[1] != 5:
+        raise ValueError(
+            f'input has shape {tuple(shape)} and rois {tuple(rois.shape)}, expected (B, C, H, W) and (N, 5)'
+        )
+    if len(rois) and not 0 <= int(rois[:, 0].min()) <= int(rois[:, 0].max()) < shape[0]:
+        raise ValueError(
+            f'rois name images {int(rois[:, 0].min())} to {int(rois[:, 0].max())}, expected 0 to {shape[0] - 1}'
+        )
