@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 
@@ -188,7 +187,6 @@ class DetectionInferencer:
             except DataError as error:
                 if not skip_bad:
                     raise
-                print_log(str(error), 'current')
                 batch.append((file, None, str(error)))
             if len(batch) == self.batch_size:
                 yield batch

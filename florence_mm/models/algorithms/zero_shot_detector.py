@@ -74,7 +74,7 @@ class ZeroShotDetector(BaseModel):
         templates: str | Sequence[str] | None = None,
         classes_per_box: int = 1,
         score_thr: float = 0.0,
-        nms_iou: float = 0.6,
+        nms_iou: float = 0.5,
         max_per_img: int = 100,
         regions_at_once: int = 64,
         data_preprocessor: dict | nn.Module | None = None,
