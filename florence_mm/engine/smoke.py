@@ -51,6 +51,8 @@ def smoke_config(cfg: Config, folder: str | Path) -> Config:
     Raises:
         UsageError: a data set reads files and has no registered generator.
     """
+    from .smoke_detection import tell_num_classes
+
     folder = Path(folder)
     cfg = copy.deepcopy(cfg)
     own = cfg.pop('smoke', {})
@@ -60,7 +62,8 @@ def smoke_config(cfg: Config, folder: str | Path) -> Config:
     for name in ('train', 'val', 'test'):
         if cfg.get(f'{name}_dataloader') is not None:
             loader = cfg[f'{name}_dataloader']
-            loader.dataset = generated(loader.dataset, folder / name, f'{name}_dataloader.dataset')
+            dataset = tell_num_classes(loader.dataset, cfg.model)
+            loader.dataset = generated(dataset, folder / name, f'{name}_dataloader.dataset')
             _shrink_loader(loader, train=name == 'train')
             _set_annotations(cfg.get(f'{name}_evaluator'), loader.dataset)
     # one prompt a class instead of CLIP's 81
@@ -112,7 +115,7 @@ def generated(dataset: dict, folder: Path, path: str) -> dict:
     Raises:
         UsageError: the data set reads files and has no registered generator.
     """
-    from . import smoke_data  # noqa: F401  registers the generators
+    from . import smoke_data, smoke_detection  # noqa: F401  they register the generators
 
     type_ = dataset['type'] if isinstance(dataset['type'], str) else dataset['type'].__name__
     generator = GENERATORS.get(type_.rsplit('.', 1)[-1])

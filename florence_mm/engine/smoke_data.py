@@ -1,12 +1,10 @@
 """Generated stand-ins for the data sets of configs, one function a kind; :mod:`florence_mm.engine.smoke` calls them."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from mmengine.registry import DATASETS as ROOT_DATASETS
 
 from florence_mm.datasets.base import KNOWN_CLASSES, load_class_names
 
@@ -14,7 +12,6 @@ from .errors import UsageError
 from .smoke import generated, register_smoke_data
 
 _HEIGHT, _WIDTH = 80, 96
-_MOST_CLASSES = 1300  # LVIS has 1203
 _NAMES = ['red square', 'green square', 'blue square', 'white square']
 
 
@@ -112,45 +109,3 @@ def classification(dataset: dict, folder: Path, count: int) -> dict:
         pipeline.insert(0, {'type': 'mmcv.LoadImageFromFile', 'color_type': color})
     return {'type': 'mmpretrain.CustomDataset', 'data_root': str(folder / 'images'), 'pipeline': pipeline,
             **({'_scope_': dataset['_scope_']} if '_scope_' in dataset else {})}  # fmt: skip
-
-
-@register_smoke_data('CocoDataset', 'LVISV1Dataset', 'LVISV05Dataset', 'Objects365V1Dataset', 'Objects365V2Dataset')
-def coco_detection(dataset: dict, folder: Path, count: int) -> dict:
-    """COCO annotations with one box and its outline a picture, in the first classes of the data set."""
-    cls = ROOT_DATASETS.get(dataset['type'] if '.' in dataset['type'] else f'mmdet.{dataset["type"]}')
-    classes = (dataset.get('metainfo') or {}).get('classes') or cls.METAINFO['classes']
-    return {**dataset, **_write_coco(folder, count, classes, len(classes))}
-
-
-@register_smoke_data('DetectionDataset')
-def detection(dataset: dict, folder: Path, count: int) -> dict:
-    """The same for our data set, with the frequencies of LVIS, and an image that was searched for the first class.
-
-    Where the config leaves the classes to the file there are so many that no detector of the published sets has more.
-    """
-    classes = dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
-    names = list(classes or (f'class {i}' for i in range(_MOST_CLASSES)))
-    # without names the first class alone is sure to be one of the head's
-    files = _write_coco(folder, count, [*names, *dataset.get('held_out', ())], len(names) if classes else 1)
-    path = folder / files['ann_file']
-    content = json.loads(path.read_text())
-    content['images'][0]['neg_category_ids'] = [1]
-    for index, category in enumerate(content['categories']):
-        category['frequency'] = 'rcf'[index % 3]
-    path.write_text(json.dumps(content))
-    return {**dataset, **files}
-
-
-def _write_coco(folder: Path, count: int, classes: Sequence[str], used: int) -> dict:
-    """A COCO-format file of ``classes``, with a box of one of the first ``used`` a picture; where it is."""
-    box = [0.0, 0.0, _WIDTH / 2, _HEIGHT / 2]  # x, y, width, height in pixels
-    outline = [0, 0, _WIDTH / 2, 0, _WIDTH / 2, _HEIGHT / 2, 0, _HEIGHT / 2]
-    images, annotations = [], []
-    for index, file in enumerate(write_pictures(folder / 'images', count)):
-        images.append({'id': index, 'file_name': file, 'height': _HEIGHT, 'width': _WIDTH})
-        shared = {'id': index + 1, 'image_id': index, 'category_id': index % used + 1}
-        annotations.append({**shared, 'bbox': box, 'area': box[2] * box[3], 'segmentation': [outline], 'iscrowd': 0})
-    categories = [{'id': index + 1, 'name': name} for index, name in enumerate(classes)]
-    content = {'images': images, 'annotations': annotations, 'categories': categories}
-    (folder / 'annotations.json').write_text(json.dumps(content))
-    return {'ann_file': 'annotations.json', 'data_root': str(folder), 'data_prefix': {'img': 'images/'}}

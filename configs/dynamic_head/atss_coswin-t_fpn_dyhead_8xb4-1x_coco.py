@@ -1,0 +1,17 @@
+# Dynamic Head on CoSwin-T, 12 epochs of COCO at one size: where to start
+_base_ = [
+    '../_base_/models/atss_coswin-t_fpn_dyhead.py',
+    '../_base_/datasets/coco_detection.py',
+    '../_base_/schedules/dyhead_1x.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    backbone=dict(
+        init_cfg=dict(
+            type='florence_mm.Pretrained',
+            checkpoint='work_dirs/unicl_coswin-t_8xb512-32e_in21k-yfcc14m/epoch_32.pth',
+            prefix='image_encoder.',
+        )
+    )
+)
