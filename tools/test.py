@@ -1,6 +1,6 @@
 """Test a checkpoint with a config's test data and metrics.
 
-    python tools/test.py CONFIG CHECKPOINT [--work-dir DIR] [--out FILE.pt] [--show-dir DIR] ...
+    python tools/test.py CONFIG CHECKPOINT [--work-dir DIR] [--out FILE.pt] [--show-dir DIR] [--tta] ...
 
 Metrics go to the log and to ``test_metrics.json`` in the work folder. Exit status: 0, or 2 with one sentence where
 config, checkpoint or data are unusable.
@@ -14,6 +14,7 @@ from florence_mm.engine.cli_options import ConfigOptions
 from florence_mm.engine.errors import UsageError, one_sentence_errors
 from florence_mm.engine.launch import LAUNCHERS, build_runner, load_config, require_checkpoint, set_work_dir
 from florence_mm.engine.predictions import SavePredictions, ShowPredictionsHook
+from florence_mm.engine.tta import with_test_time_augmentation
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,6 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='where logs and metrics go; default work_dirs/CONFIG_NAME')
     parser.add_argument('--out', metavar='FILE', help='write all predictions to a .pt or .json file')
     parser.add_argument('--show-dir', metavar='DIR', help='draw pictures with their three best classes here')
+    parser.add_argument('--tta', action='store_true', help="test at several sizes, with the config's tta_pipeline")
     parser.add_argument('--show-interval', type=int, default=1, metavar='N', help='draw every N-th picture')
     parser.add_argument(
         '--cfg-options',
@@ -48,6 +50,8 @@ def main() -> None:
         if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
             raise UsageError(f'{args.config} has no test_dataloader and test_evaluator; add them')
         require_checkpoint(args.checkpoint)
+        if args.tta:
+            cfg = with_test_time_augmentation(cfg)
         cfg.launcher = args.launcher
         cfg.load_from, cfg.resume = args.checkpoint, False
         set_work_dir(cfg, args.work_dir)

@@ -1,0 +1,36 @@
+"""Several views of each test picture, whose predictions are merged."""
+
+import copy
+from typing import Any
+
+from mmengine.config import Config
+
+from .errors import UsageError
+
+
+def with_test_time_augmentation(cfg: Config) -> Config:
+    """A copy of the config that tests with its ``tta_pipeline``, its model within its ``tta_model``.
+
+    Raises:
+        UsageError: the config has not both, or its pipeline makes no views.
+    """
+    absent = [key for key in ('tta_model', 'tta_pipeline') if cfg.get(key) is None]
+    if absent:
+        raise UsageError(
+            f'{cfg.filename} has no {" and no ".join(absent)}, which say how views of a picture are made and merged; '
+            'add them, as in configs/_base_/datasets/coco_detection.py, or leave --tta out'
+        )
+    if not any(_name(step) == 'TestTimeAug' for step in cfg.tta_pipeline):
+        raise UsageError(f'{cfg.filename}: tta_pipeline has no step TestTimeAug, which makes the views; add it')
+    cfg = copy.deepcopy(cfg)
+    dataset = cfg.test_dataloader.dataset
+    # wrappers such as ConcatDataset read no pictures themselves
+    while 'pipeline' not in dataset and 'dataset' in dataset:
+        dataset = dataset.dataset
+    dataset.pipeline = cfg.tta_pipeline
+    cfg.model = {**cfg.tta_model, 'module': cfg.model}
+    return cfg
+
+
+def _name(step: Any) -> str:
+    return str(step.get('type')).rsplit('.', 1)[-1]

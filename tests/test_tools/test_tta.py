@@ -1,0 +1,131 @@
+"""tools/test.py --tta: several views of each picture, merged."""
+
+import json
+
+import cv2
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from florence_mm.engine.smoke_detection import write_annotations
+from florence_mm.registry import MODELS
+
+LOAD = [{'type': 'mmdet.LoadImageFromFile'}, {'type': 'mmdet.LoadAnnotations', 'with_bbox': True}]
+RESIZE = {'type': 'mmdet.Resize', 'scale': (128, 128), 'keep_ratio': True}
+PACK = {
+    'type': 'mmdet.PackDetInputs',
+    'meta_keys': ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction'),
+}
+
+
+def views(sizes, flips):
+    resizes = [{**RESIZE, 'scale': (size, size)} for size in sizes]
+    flips = [{'type': 'mmdet.RandomFlip', 'prob': float(prob)} for prob in flips]
+    return [*LOAD, {'type': 'mmdet.TestTimeAug', 'transforms': [resizes, flips, [PACK]]}]
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / 'data').mkdir()
+    write_annotations(tmp_path / 'data', 2, ['red', 'green', 'blue'], 3)
+    strides = [4, 8, 16]
+    anchors = {'type': 'mmdet.AnchorGenerator', 'ratios': [1.0], 'octave_base_scale': 5, 'scales_per_octave': 1}
+    model = {
+        'type': 'mmdet.ATSS',
+        'data_preprocessor': {'type': 'mmdet.DetDataPreprocessor', 'mean': [127.0] * 3, 'std': [60.0] * 3},
+        'backbone': {'type': 'florence_mm.CoSwin', 'arch': 'micro', 'img_size': 32, 'patch_size': 4,
+                     'out_indices': (0, 1, 2)},
+        'neck': {'type': 'mmdet.FPN', 'in_channels': [32, 64, 128], 'out_channels': 32, 'num_outs': 3},
+        'bbox_head': {'type': 'florence_mm.DynamicHead', 'num_classes': 3, 'in_channels': 32, 'feat_channels': 32,
+                      'num_blocks': 1, 'anchor_generator': {**anchors, 'strides': strides, 'center_offset': 0.5}},
+        # random weights score everything near 0.01
+        'test_cfg': {'nms_pre': 100, 'min_bbox_size': 0, 'score_thr': 1e-5,
+                     'nms': {'type': 'nms', 'iou_threshold': 0.6}, 'max_per_img': 20},
+    }  # fmt: skip
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('florence_mm'):
+        built = MODELS.build(Config({'model': model}).model)
+        built.init_weights()
+    torch.save({'state_dict': built.state_dict()}, tmp_path / 'weights.pth')
+    return {
+        'default_scope': 'florence_mm',
+        'model': model,
+        'test_dataloader': {
+            'batch_size': 1,
+            'num_workers': 0,
+            'sampler': {'type': 'florence_mm.ResumableSampler', 'shuffle': False, 'round_up': False},
+            'dataset': {
+                'type': 'florence_mm.DetectionDataset',
+                'data_root': str(tmp_path / 'data'),
+                'ann_file': 'annotations.json',
+                'data_prefix': {'img': 'images'},
+                'test_mode': True,
+                'pipeline': [*LOAD, RESIZE, PACK],
+            },
+        },
+        'test_evaluator': {'type': 'florence_mm.DetectionMetric'},
+        'test_cfg': {},
+        'tta_model': {
+            'type': 'mmdet.DetTTAModel',
+            'tta_cfg': {'nms': {'type': 'nms', 'iou_threshold': 0.6}, 'max_per_img': 20},
+        },
+        'tta_pipeline': views([128], [0]),
+    }
+
+
+@pytest.fixture
+def boxes(tool, tmp_path):
+    """Boxes (n, 4), scores and labels of each picture, best first."""
+
+    def run(config, *arguments):
+        out = tmp_path / 'predictions.json'
+        status, _, error = tool('test.py', config, tmp_path / 'weights.pth', '--out', out, *arguments)
+        assert not status, error
+        found = [picture['pred_instances'] for picture in json.loads(out.read_text())]
+        return [tuple(torch.tensor(picture[key]) for key in ('bboxes', 'scores', 'labels')) for picture in found]
+
+    return run
+
+
+def test_one_view_is_the_usual_test_with_the_weights_of_the_checkpoint(boxes, config):
+    for usual, merged in zip(boxes(config), boxes(config, '--tta'), strict=True):
+        assert len(usual[0]) == 20
+        for a, b in zip(usual, merged, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_views_of_several_sizes_and_directions_are_merged(boxes, config):
+    config['tta_pipeline'] = views([128], [0])
+    alone = boxes(config, '--tta')
+    config['tta_pipeline'] = views([128, 96], [0, 1])
+    for one, several in zip(alone, boxes(config, '--tta'), strict=True):
+        # a box of one view goes only where another view's box is better, so the best score cannot fall
+        assert several[1][0] >= one[1][0]
+        assert len(several[0]) == 20 and several[0].min() >= 0 and several[0].max() <= 160
+        assert not torch.equal(one[0], several[0])
+
+
+def test_a_flipped_view_alone_finds_the_boxes_of_the_mirrored_picture(boxes, config):
+    config['tta_pipeline'] = views([128], [1])
+    flipped = boxes(config, '--tta')
+    folder = config['test_dataloader']['dataset']['data_root']
+    for number in range(2):
+        file = f'{folder}/images/{number}.png'
+        cv2.imwrite(file, cv2.imread(file)[:, ::-1])
+    for there, mirrored in zip(flipped, boxes(config), strict=True):
+        x1, y1, x2, y2 = mirrored[0].unbind(1)
+        torch.testing.assert_close(there[0], torch.stack([160 - x2, y1, 160 - x1, y2], 1), atol=1e-3, rtol=0)
+        torch.testing.assert_close(there[1], mirrored[1])
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'tta_model': None}, 'has no tta_model'),
+        ({'tta_pipeline': [*LOAD, RESIZE, PACK]}, 'no step TestTimeAug'),
+    ],
+)
+def test_a_config_without_views_is_refused(tool, config, tmp_path, change, message):
+    status, _, error = tool('test.py', {**config, **change}, tmp_path / 'weights.pth', '--tta')
+    assert status == 2 and message in error
