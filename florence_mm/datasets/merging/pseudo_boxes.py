@@ -59,7 +59,7 @@ def select_boxes(
     """
     if boxes.shape != (len(scores), 4) or len(of_class) != len(scores):
         raise DataError(
-            f'the detector gave boxes {boxes.shape}, {len(scores)} scores, {len(of_class)} classes; expected (n, 4), n and n'
+            f'the detector gave boxes {boxes.shape}, {len(scores)} scores, {len(of_class)} classes; expected n of each'
         )
     if not np.isfinite(scores).all() or not np.isfinite(boxes).all():
         raise DataError('the detector gave scores or boxes that are not finite; look at its weights')

@@ -1,0 +1,29 @@
+"""Choose a few pictures a class from a COCO-format file, by a rule that gives everybody the same ones.
+
+python tools/dataset_converters/few_shot_subset.py ANNOTATIONS.json --shots 5 --out SUBSET.json
+"""
+
+import argparse
+import sys
+
+from florence_mm.datasets import DataError
+from florence_mm.datasets.few_shot import write_few_shot
+
+
+def main() -> None:
+    """Choose and say how many pictures each class has."""
+    parser = argparse.ArgumentParser(description='Choose a few pictures a class from a COCO-format file')
+    parser.add_argument('annotations', help='COCO-format file')
+    parser.add_argument('--out', required=True, metavar='FILE.json', help='the file with the chosen pictures')
+    parser.add_argument('--shots', type=int, default=5, help='pictures a class (default: 5)')
+    parser.add_argument('--seed', type=int, default=0, help='another seed chooses other pictures (default: 0)')
+    args = parser.parse_args()
+    try:
+        counts = write_few_shot(args.annotations, args.out, args.shots, args.seed)
+    except (DataError, OSError) as error:
+        sys.exit(f'few_shot_subset: {error}')
+    print(f'{args.out}: ' + ', '.join(f'{name} in {count} pictures' for name, count in counts.items()))
+
+
+if __name__ == '__main__':
+    main()
