@@ -1,0 +1,33 @@
+"""Cut the boxes of a detection data set out, as pairs of a picture and a class name to train two towers on.
+
+python tools/dataset_converters/crop_boxes.py data/scenes/annotations/train.json data/scenes/train --out data/crops/train
+"""
+
+import argparse
+
+import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+from florence_mm.datasets.box_crops import write_box_crops
+from florence_mm.engine.errors import UsageError, one_sentence_errors
+
+
+def main() -> None:
+    """Crop, and say how many boxes there were."""
+    parser = argparse.ArgumentParser(description='Cut the boxes of a detection data set out')
+    parser.add_argument('ann_file', help='annotations in the format of COCO')
+    parser.add_argument('image_folder', help='folder that their file names start from')
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder of the crops; DIR.jsonl lists them')
+    parser.add_argument('--size', type=int, default=224, help='side of a crop in pixels (default: 224)')
+    parser.add_argument(
+        '--context', type=float, nargs=2, default=(1.0, 1.5), metavar=('MIN', 'MAX'), help='default: 1.0 1.5'
+    )
+    parser.add_argument('--seed', type=int, default=0)
+    args = parser.parse_args()
+    with one_sentence_errors():
+        if args.size < 1 or not 0 < args.context[0] <= args.context[1]:
+            raise UsageError(f'--size {args.size} or --context {args.context} is not above 0, or MAX is below MIN')
+        counts = write_box_crops(args.ann_file, args.image_folder, args.out, args.size, tuple(args.context), args.seed)
+    print(f'{args.out}.jsonl: ' + ', '.join(f'{count} {what}' for what, count in counts.items()))
+
+
+if __name__ == '__main__':
+    main()
