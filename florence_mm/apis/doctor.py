@@ -122,6 +122,7 @@ def operator_sources() -> dict[str, str]:
     vision = next(gap for gap in GAPS if gap.name == 'torchvision operators')
     return {
         'window attention, contrastive loss': 'florence_mm.ops (torch)',
+        'deformable convolution': 'florence_mm.ops (torch)' + (', compiled mmcv on CUDA' if compiled else ''),
         'mmcv.ops': 'compiled mmcv' if compiled else f'stand-in; provided by florence_mm: {provided}',
         'torchvision.ops': 'names only, a call raises' if vision.state == 'mended' else 'compiled torchvision',
     }

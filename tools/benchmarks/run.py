@@ -1,13 +1,25 @@
 """All comparisons with peers in one process: outputs first, then median time ratios; writes JSON.
 
-python tools/benchmarks/run.py [--only NAME] [--rounds N] [--out FILE]
+[PYTHONPATH=FOLDER] python tools/benchmarks/run.py [--only NAME] [--rounds N] [--out FILE]
+
+Detection has compiled operators for peers: FOLDER is where a wheel of the compiled mmcv 2.1.0 was unpacked
+(``python -m zipfile -e WHEEL FOLDER``). Without it these cases are left out, which is said.
 """
 
 import sys
 
+import detection
+import dyhead
 import language
 import vision
 from common import main
 
+from florence_mm.compat.mmcv_ext import is_compiled
+
 if __name__ == '__main__':
-    sys.exit(main([*vision.cases(), *language.cases()]))
+    cases = [*vision.cases(), *language.cases()]
+    if is_compiled():
+        cases += [*detection.cases(), *dyhead.cases()]
+    else:
+        print('mmcv is not compiled: detection.py and dyhead.py are left out (see the head of run.py)')
+    sys.exit(main(cases))
