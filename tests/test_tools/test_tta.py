@@ -5,11 +5,6 @@ import json
 import cv2
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.registry import DefaultScope
-
-from florence_mm.engine.smoke_detection import write_annotations
-from florence_mm.registry import MODELS
 
 LOAD = [{'type': 'mmdet.LoadImageFromFile'}, {'type': 'mmdet.LoadAnnotations', 'with_bbox': True}]
 RESIZE = {'type': 'mmdet.Resize', 'scale': (128, 128), 'keep_ratio': True}
@@ -26,52 +21,13 @@ def views(sizes, flips):
 
 
 @pytest.fixture
-def config(tmp_path):
-    (tmp_path / 'data').mkdir()
-    write_annotations(tmp_path / 'data', 2, ['red', 'green', 'blue'], 3)
-    strides = [4, 8, 16]
-    anchors = {'type': 'mmdet.AnchorGenerator', 'ratios': [1.0], 'octave_base_scale': 5, 'scales_per_octave': 1}
-    model = {
-        'type': 'mmdet.ATSS',
-        'data_preprocessor': {'type': 'mmdet.DetDataPreprocessor', 'mean': [127.0] * 3, 'std': [60.0] * 3},
-        'backbone': {'type': 'florence_mm.CoSwin', 'arch': 'micro', 'img_size': 32, 'patch_size': 4,
-                     'out_indices': (0, 1, 2)},
-        'neck': {'type': 'mmdet.FPN', 'in_channels': [32, 64, 128], 'out_channels': 32, 'num_outs': 3},
-        'bbox_head': {'type': 'florence_mm.DynamicHead', 'num_classes': 3, 'in_channels': 32, 'feat_channels': 32,
-                      'num_blocks': 1, 'anchor_generator': {**anchors, 'strides': strides, 'center_offset': 0.5}},
-        # random weights score everything near 0.01
-        'test_cfg': {'nms_pre': 100, 'min_bbox_size': 0, 'score_thr': 1e-5,
-                     'nms': {'type': 'nms', 'iou_threshold': 0.6}, 'max_per_img': 20},
-    }  # fmt: skip
-    torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope('florence_mm'):
-        built = MODELS.build(Config({'model': model}).model)
-        built.init_weights()
-    torch.save({'state_dict': built.state_dict()}, tmp_path / 'weights.pth')
-    return {
-        'default_scope': 'florence_mm',
-        'model': model,
-        'test_dataloader': {
-            'batch_size': 1,
-            'num_workers': 0,
-            'sampler': {'type': 'florence_mm.ResumableSampler', 'shuffle': False, 'round_up': False},
-            'dataset': {
-                'type': 'florence_mm.DetectionDataset',
-                'data_root': str(tmp_path / 'data'),
-                'ann_file': 'annotations.json',
-                'data_prefix': {'img': 'images'},
-                'test_mode': True,
-                'pipeline': [*LOAD, RESIZE, PACK],
-            },
-        },
-        'test_evaluator': {'type': 'florence_mm.DetectionMetric'},
-        'test_cfg': {},
-        'tta_model': {
-            'type': 'mmdet.DetTTAModel',
-            'tta_cfg': {'nms': {'type': 'nms', 'iou_threshold': 0.6}, 'max_per_img': 20},
-        },
-        'tta_pipeline': views([128], [0]),
+def config(small_detector):
+    small_detector['tta_model'] = {
+        'type': 'mmdet.DetTTAModel',
+        'tta_cfg': {'nms': {'type': 'nms', 'iou_threshold': 0.6}, 'max_per_img': 20},
     }
+    small_detector['tta_pipeline'] = views([128], [0])
+    return small_detector
 
 
 @pytest.fixture

@@ -36,6 +36,11 @@ def main() -> None:
         rows = image_classes(read_rows(args.manifest), args.manifest)
         inferencer = DetectionInferencer(args.config, args.checkpoint, args.device)
         agnostic = args.class_agnostic or list(inferencer.known_classes) == [OBJECT]
+        if not inferencer.known_classes and not agnostic:
+            raise UsageError(
+                f'neither {args.checkpoint} nor {args.config} names the classes of the detector; add them as '
+                'test_dataloader.dataset.metainfo.classes, or give --class-agnostic'
+            )
 
         def detect(path: str) -> tuple:
             found = inferencer(path, score_thr=0.0)[0]
