@@ -77,8 +77,8 @@ class DyHeadBlock(nn.Module):
     For a level: ``mid`` reads the level, ``low`` (stride 2) the finer one before it, ``high`` the coarser one after
     it and is enlarged; each result is weighted by a scalar from its own mean (scale-aware attention), the weighted
     results are averaged and go through :class:`DyReLU` (task-aware attention). Offsets and masks come from a plain
-    3x3 convolution of the level. ``low`` and ``high`` of a level have no parameters of their own at each level: one
-    set serves all.
+    3x3 convolution of the level. All levels share one set of
+    parameters.
 
     ``high`` makes an output of the coarser level's size, for which the level's offsets are too many. The public code
     hands them over as they are, and its kernel reads the first numbers of the flat memory as if they had the smaller
@@ -88,8 +88,8 @@ class DyHeadBlock(nn.Module):
     - ``'legacy'`` reads the same numbers. Public weights were trained so and need it.
     - ``'resized'`` interpolates offsets and masks to the coarser size and multiplies the offsets by the ratio of the
       sizes, so that a position gets what was predicted where it lies, in pixels of the map that is read. Without
-      public weights nothing speaks for the other reading, and this one also holds when levels are batched, exported
-      or of odd sizes. ``mid`` and ``low`` are as published in both modes: they have one offset per output.
+      public weights nothing speaks for the other reading. ``mid`` and ``low`` are as published in both modes: each
+      of their outputs has an offset of its own.
 
     Parameters: ``offset_conv``, ``{high,mid,low}.{weight,bias,norm}``, ``scale_attn``, ``task_attn.{fc1,fc2}``.
     Convolutions start as in the public code: normal with standard deviation 0.01 and zero bias, ``offset_conv``
