@@ -66,6 +66,9 @@ def smoke_config(cfg: Config, folder: str | Path) -> Config:
             loader.dataset = generated(dataset, folder / name, f'{name}_dataloader.dataset')
             _shrink_loader(loader, train=name == 'train')
             _set_annotations(cfg.get(f'{name}_evaluator'), loader.dataset)
+    # variables of the config that are in the data sets already; formatting them for the log would take seconds
+    for key in ('train_pipeline', 'val_pipeline', 'test_pipeline', 'tta_pipeline'):
+        cfg.pop(key, None)
     # one prompt a class instead of CLIP's 81
     cfg.setdefault('default_hooks', {})['class_names'] = {'type': 'florence_mm.ClassNamesHook', 'templates': 'none'}
     if cfg.get('train_cfg') is not None:

@@ -15,7 +15,7 @@ _SIDE = 160
 # x, y, width, height: large (the bright square begins there), medium and small as COCO has it
 _BOXES = ([0, 0, 100, 100], [100, 100, 48, 48], [110, 20, 24, 24])
 # longest side that pictures go through the model with
-_LONGEST = 128
+_LONGEST = 96
 _SCALES = ('scale', 'scales', 'crop_size', 'img_scale')
 _NAMES = ['red square', 'green square', 'blue square', 'white square']
 
@@ -31,7 +31,7 @@ def coco_detection(dataset: dict, folder: Path, count: int) -> dict:
 
 @register_smoke_data('DetectionDataset')
 def detection(dataset: dict, folder: Path, count: int) -> dict:
-    """COCO annotations with as many classes as the data set's model has, and pictures of 128 pixels.
+    """COCO annotations with as many classes as the data set's model has, and pictures of 96 pixels.
 
     Classes have the frequencies of LVIS, and not every image was searched for all.
 
@@ -104,7 +104,7 @@ def tell_num_classes(dataset: Any, model: Any) -> Any:
 
 
 def small_pictures(pipeline: Any) -> list:
-    """A pipeline whose sizes in pixels are divided by one number, so that the largest is 128."""
+    """A pipeline whose sizes in pixels are divided by one number, so that the largest is 96."""
     largest = max(_pixels(pipeline), default=0)
     return _divide(pipeline, max(largest / _LONGEST, 1.0), False)
 

@@ -13,5 +13,4 @@ train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
 auto_scale_lr = dict(base_batch_size=32, enable=False)
-# classes of the data and of the head must be as many
-custom_hooks = [dict(type='mmdet.NumClassCheckHook')]
+custom_hooks = [dict(type='florence_mm.ClassCountHook')]

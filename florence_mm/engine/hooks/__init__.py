@@ -1,8 +1,9 @@
 """Hooks of the runner."""
 
 from .checkpoint import AtomicCheckpointHook
+from .class_count import ClassCountHook
 from .class_names import ClassNamesHook
 from .invalid_loss import InvalidLossHook
 from .run_summary import RunSummaryHook
 
-__all__ = ['AtomicCheckpointHook', 'ClassNamesHook', 'InvalidLossHook', 'RunSummaryHook']
+__all__ = ['AtomicCheckpointHook', 'ClassCountHook', 'ClassNamesHook', 'InvalidLossHook', 'RunSummaryHook']

@@ -1,0 +1,28 @@
+"""Heads and data must have equally many classes."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from florence_mm.engine.errors import UsageError
+from florence_mm.engine.hooks import ClassCountHook
+
+
+def runner(head_classes, classes, wrapped=False):
+    model = SimpleNamespace(bbox_head=SimpleNamespace(num_classes=head_classes))
+    metainfo = {} if classes is None else {'classes': classes, 'ann_file': 'train.json'}
+    loader = SimpleNamespace(dataset=SimpleNamespace(metainfo=metainfo))
+    model = SimpleNamespace(module=model) if wrapped else model
+    return SimpleNamespace(model=model, train_dataloader=loader, val_dataloader=loader, test_dataloader=loader)
+
+
+@pytest.mark.parametrize('stage', ['before_train', 'before_val', 'before_test'])
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_another_number_of_classes_ends_the_run_with_both_numbers(stage, wrapped):
+    with pytest.raises(UsageError, match='train.json has 2 classes, but the head of the detector 3; set'):
+        getattr(ClassCountHook(), stage)(runner(3, ('cat', 'dog'), wrapped))
+
+
+@pytest.mark.parametrize('given', [(2, ('cat', 'dog')), (3, None), (None, ('cat',))])
+def test_equal_or_unknown_numbers_pass(given):
+    ClassCountHook().before_train(runner(*given))
