@@ -51,7 +51,7 @@ def smoke_config(cfg: Config, folder: str | Path) -> Config:
     Raises:
         UsageError: a data set reads files and has no registered generator.
     """
-    from .smoke_detection import tell_num_classes
+    from .smoke_detection import tell_classes
 
     folder = Path(folder)
     cfg = copy.deepcopy(cfg)
@@ -62,7 +62,7 @@ def smoke_config(cfg: Config, folder: str | Path) -> Config:
     for name in ('train', 'val', 'test'):
         if cfg.get(f'{name}_dataloader') is not None:
             loader = cfg[f'{name}_dataloader']
-            dataset = tell_num_classes(loader.dataset, cfg.model)
+            dataset = tell_classes(loader.dataset, cfg.model, cfg.get(f'{name}_evaluator'))
             loader.dataset = generated(dataset, folder / name, f'{name}_dataloader.dataset')
             _shrink_loader(loader, train=name == 'train')
             _set_annotations(cfg.get(f'{name}_evaluator'), loader.dataset)

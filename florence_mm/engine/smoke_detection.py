@@ -35,13 +35,14 @@ def detection(dataset: dict, folder: Path, count: int) -> dict:
 
     Classes have the frequencies of LVIS, and not every image was searched for all.
 
-    ``smoke_num_classes``, which :func:`tell_num_classes` puts on the config, is taken off.
+    What :func:`tell_classes` noted on the config is taken off.
     """
     dataset = dict(dataset)
-    wanted = dataset.pop('smoke_num_classes', None)
+    wanted, names = dataset.pop('smoke_num_classes', None), dataset.pop('smoke_names', [])
     classes = dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
     if classes is None:
-        classes = [*_NAMES, *(f'class {number}' for number in range(len(_NAMES), wanted or 0))][:wanted]
+        names = [*names, *_NAMES]
+        classes = [*names, *(f'class {number}' for number in range(len(names), wanted or 0))][:wanted]
     held_out = [name for name in dataset.get('held_out', ()) if name not in classes]
     write_annotations(folder, count, [*classes, *held_out], len(classes))
     if wanted is not None:
@@ -83,24 +84,35 @@ def _files(folder: Path) -> dict:
     return {'ann_file': 'annotations.json', 'data_root': str(folder), 'data_prefix': {'img': 'images/'}}
 
 
-def tell_num_classes(dataset: Any, model: Any) -> Any:
-    """The data set's config, wrappers included, with the number of classes of the detector's head noted on it.
+def tell_classes(dataset: Any, model: Any, evaluator: Any = None) -> Any:
+    """The data set's config, wrappers included, with what its generated classes must be noted on it.
 
-    A model around a detector (``detector=dict(...)``) is told its classes by the data and takes any number.
+    As many as the detector's head has; a model around a detector (``detector=dict(...)``) is told its classes by the
+    data and takes any number. And those that a metric reports apart (``subsets``).
     """
     head = model.get('bbox_head') if isinstance(model, Mapping) else None
     number = head.get('num_classes') if isinstance(head, Mapping) else None
-    if number is None:
-        return dataset
+    return _note(dataset, {'smoke_num_classes': number, 'smoke_names': _subset_names(evaluator)})
+
+
+def _note(dataset: Any, notes: dict) -> Any:
     if isinstance(dataset, (list, tuple)):
-        return [tell_num_classes(item, model) for item in dataset]
+        return [_note(item, notes) for item in dataset]
     if not isinstance(dataset, Mapping):
         return dataset
-    dataset = {key: tell_num_classes(dataset[key], model) if key in ('dataset', 'datasets') else dataset[key]
-               for key in dataset}  # fmt: skip
+    noted = {key: _note(value, notes) if key in ('dataset', 'datasets') else value for key, value in dataset.items()}
     if str(dataset.get('type')).rsplit('.', 1)[-1] == 'DetectionDataset' and not dataset.get('class_agnostic'):
-        dataset['smoke_num_classes'] = number
-    return dataset
+        noted.update({key: value for key, value in notes.items() if value})
+    return noted
+
+
+def _subset_names(evaluator: Any) -> list[str]:
+    if isinstance(evaluator, (list, tuple)):
+        return [name for metric in evaluator for name in _subset_names(metric)]
+    if not isinstance(evaluator, Mapping):
+        return []
+    names = [name for subset in (evaluator.get('subsets') or {}).values() for name in subset]
+    return list(dict.fromkeys(names + _subset_names(evaluator.get('metrics'))))
 
 
 def small_pictures(pipeline: Any) -> list:
