@@ -232,6 +232,32 @@ def test_threshold_is_the_least_iou_of_duplicates(tmp_path):
     assert merge_detection(plan, tmp_path / 'all.json', iou_threshold=0.81).boxes == 2
 
 
+def test_a_picture_of_two_sources_is_annotated_for_the_union(tmp_path):
+    more = {'neg_category_ids': [3], 'not_exhaustive_category_ids': [2]}
+    coco(tmp_path / 'a.json', {1: ('p.jpg', 50, 50, {})}, [(1, 1, [0, 0, 9, 9], 0)], {1: 'cat', 2: 'dog'})
+    boxes = [(1, 1, [20, 20, 9, 9], 0), (1, 2, [0, 20, 9, 9], 0)]
+    coco(tmp_path / 'b.json', {1: ('p.jpg', 50, 50, more)}, boxes, {1: 'emu', 2: 'fox', 3: 'gnu', 4: 'hen'})
+    plan = make_plan(
+        [{'name': n, 'format': 'coco', 'ann_file': str(tmp_path / f'{n}.json'), 'images': 'c'} for n in 'ab']
+    )
+    content = merged(merge_detection(plan, tmp_path / 'all.json'))
+    # 1 cat, 2 dog, 3 emu, 4 fox, 5 gnu, 6 hen: not every fox has a box, and nobody looked for hens
+    assert content['images'][0]['neg_category_ids'] == [2, 5]
+    assert content['images'][0]['not_exhaustive_category_ids'] == [4]
+    dataset = DetectionDataset(str(tmp_path / 'all.json'), check_files=False)
+    assert dataset.get_data_info(0)['annotated_labels'].tolist() == [0, 1, 2, 4]
+
+
+@pytest.mark.parametrize('crowd', [(1, 0), (0, 1)])
+def test_a_crowd_is_no_duplicate(tmp_path, crowd):
+    for name, is_crowd in zip('ab', crowd, strict=True):
+        coco(tmp_path / f'{name}.json', {1: ('p.jpg', 50, 50, {})}, [(1, 1, [0, 0, 9, 9], is_crowd)], {1: 'cat'})
+    plan = make_plan(
+        [{'name': n, 'format': 'coco', 'ann_file': str(tmp_path / f'{n}.json'), 'images': 'c'} for n in 'ab']
+    )
+    assert merge_detection(plan, tmp_path / 'all.json').boxes == 2
+
+
 @pytest.mark.parametrize(
     ('given', 'message'),
     [
