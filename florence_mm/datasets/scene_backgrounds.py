@@ -14,8 +14,8 @@ LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def make_background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A random background of ``(size, size, 3)``."""
-    base = rng.uniform(0.1, 0.9, 3).astype(np.float32)
+    """A random background of ``(size, size, 3)``, dark enough for lighter ink."""
+    base = rng.uniform(0.05, 0.5, 3).astype(np.float32)
     field = _FIELDS[rng.integers(len(_FIELDS))](rng, size)  # (size, size) from -1 to 1
     tint = rng.uniform(-1, 1, 3).astype(np.float32)
     # half of the variation in brightness, half in colour

@@ -1,9 +1,9 @@
 """Scenes for detection that need no download: real handwritten digits on generated backgrounds.
 
-Digits of one split of :mod:`.digits` are enlarged, turned, coloured and put on a background, brighter or darker
-than it, partly over one another. Annotations are COCO's: the box of a digit is the tight box of its visible ink.
-Picture ``i`` of a folder depends on the seed, the folder's name and ``i`` alone, so that more pictures leave the first
-ones as they are, and a damaged one is drawn again by itself.
+Digits of one split of :mod:`.digits` are enlarged, turned, coloured and put on a darker background, partly over one
+another: light ink, as in the digits' own pictures. Annotations are COCO's: the box of a digit is the tight box of its
+visible ink. Picture ``i`` of a folder depends on the seed, the folder's name and ``i`` alone, so that more pictures
+leave the first ones as they are, and a damaged one is drawn again by itself.
 """
 
 import hashlib
@@ -27,9 +27,9 @@ RECORD = 'scenes.json'
 VERSION = 1
 # a digit's height in units of the picture's; its width is about three quarters of that
 MIN_SCALE, MAX_SCALE = 0.14, 0.38
-MAX_ANGLE = 25.0  # degrees
+MAX_ANGLE = 20.0  # degrees
 MAX_SHEAR = 0.15
-MIN_CONTRAST = 0.35  # difference in brightness between ink and what is below it, from 0 to 1
+MIN_CONTRAST = 0.35  # by which ink is brighter than what is below it on average, from 0 to 1
 MAX_IOU = 0.3  # of the boxes of two digits, drawn whole
 MIN_VISIBLE = 0.75  # of a digit's ink
 EMPTY = 0.05  # of the pictures have no digits
@@ -170,12 +170,12 @@ def _place(rng: np.random.Generator, image: np.ndarray, size: int, objects: list
 
 
 def _ink_colour(rng: np.random.Generator, below: np.ndarray) -> np.ndarray:
-    """A colour that is brighter or darker than ``below`` (3,) by :data:`MIN_CONTRAST` at least."""
+    """A colour that is brighter than ``below`` (3,) by :data:`MIN_CONTRAST` at least; white where there is none."""
     for _ in range(100):
         colour = rng.uniform(0, 1, 3).astype(np.float32)
-        if abs(float(LUMA @ (colour - below))) >= MIN_CONTRAST:
+        if float(LUMA @ (colour - below)) >= MIN_CONTRAST:
             return colour
-    return np.full(3, float(LUMA @ below) < 0.5, dtype=np.float32)
+    return np.ones(3, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class SceneOptions:
     train: int = 1000
     test: int = 200
     size: int = 128
-    digits: tuple[int, int] = (2, 6)
+    digits: tuple[int, int] = (3, 8)
     seed: int = 0
     held_out: tuple[str, ...] = ()
 

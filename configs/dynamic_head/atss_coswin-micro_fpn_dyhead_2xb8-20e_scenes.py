@@ -1,0 +1,55 @@
+# The embedded scenes of digits, from the quickstart's checkpoint, in less than eight minutes on two cores:
+# bash tools/dist_train.sh configs/dynamic_head/atss_coswin-micro_fpn_dyhead_2xb8-20e_scenes.py 2
+_base_ = [
+    '../_base_/models/atss_coswin-t_fpn_dyhead.py',
+    '../_base_/datasets/scenes_detection.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    data_preprocessor=dict(pad_size_divisor=16),
+    backbone=dict(
+        arch='micro',
+        img_size=32,  # of the pretraining: the size of the windows' bias tables
+        patch_size=4,
+        out_indices=(1, 2),
+        drop_path_rate=0.0,
+        init_cfg=dict(
+            type='florence_mm.Pretrained',
+            checkpoint='work_dirs/quickstart/epoch_36.pth',
+            prefix='image_encoder.',
+        ),
+    ),
+    neck=dict(
+        in_channels=[64, 128], out_channels=64, num_outs=2, add_extra_convs=False, relu_before_extra_convs=False
+    ),
+    bbox_head=dict(
+        num_classes=10,
+        in_channels=64,
+        feat_channels=64,
+        num_blocks=2,
+        anchor_generator=dict(
+            type='mmdet.AnchorGenerator',
+            ratios=[1.0],
+            octave_base_scale=3,
+            scales_per_octave=1,
+            strides=[8, 16],
+            center_offset=0.5,
+        ),
+    ),
+)
+optim_wrapper = dict(
+    type='OptimWrapper',
+    constructor='florence_mm.NoDecayOptimWrapperConstructor',
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
+    clip_grad=dict(max_norm=5.0),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=20, convert_to_iter_based=True),
+]
+train_cfg = dict(by_epoch=True, max_epochs=20, val_interval=5)
+val_cfg = dict()
+test_cfg = dict()
+train_dataloader = dict(batch_size=8)
+auto_scale_lr = dict(base_batch_size=16, enable=False)
