@@ -72,6 +72,7 @@ def smoke_config(cfg: Config, folder: str | Path) -> Config:
     # one prompt a class instead of CLIP's 81
     cfg.setdefault('default_hooks', {})['class_names'] = {'type': 'florence_mm.ClassNamesHook', 'templates': 'none'}
     if cfg.get('train_cfg') is not None:
+        _keep_ends(cfg.get('param_scheduler'), cfg.train_cfg)
         cfg.train_cfg = {'type': 'florence_mm.IterTrainLoop', 'max_iters': STEPS, 'val_interval': STEPS}
         _shrink_optimization(cfg)
     left_out = _drop_checkpoints(cfg.model, 'model')
@@ -177,6 +178,20 @@ def _shrink_optimization(cfg: Config) -> None:
             for key in ('begin_iter', 'begin_epoch'):
                 if key in hook:
                     hook[key] = 0
+
+
+def _keep_ends(schedulers: Any, loop: Mapping) -> None:
+    """Write down the end of schedulers that take it from the training loop, before that becomes two steps long."""
+    if isinstance(schedulers, (list, tuple)):
+        for scheduler in schedulers:
+            _keep_ends(scheduler, loop)
+    elif isinstance(schedulers, Mapping) and 'type' not in schedulers:
+        # one list for each of several optimizers
+        _keep_ends(list(schedulers.values()), loop)
+    elif isinstance(schedulers, Mapping):
+        length = loop.get('max_epochs' if schedulers.get('by_epoch', True) else 'max_iters')
+        # a loop that counts the other unit does not tell; a schedule may not end before it begins
+        schedulers.setdefault('end', max(length or 0, schedulers.get('begin', 0) + STEPS))
 
 
 def _drop_checkpoints(node: Any, path: str) -> list[str]:

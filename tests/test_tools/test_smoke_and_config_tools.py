@@ -47,6 +47,38 @@ def test_smoke_of_an_mmpretrain_classifier(tmp_path):
     assert metrics['accuracy/top1'] in (0, 25, 50, 75, 100)
 
 
+def test_smoke_of_a_schedule_that_takes_its_end_from_the_loop(tmp_path):
+    """mmpretrain's Swin config: a warm-up of 20 epochs, then a cosine without an end."""
+    path = tmp_path / 'mine.py'
+    path.write_text(
+        "_base_ = 'mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py'\n"
+        "model = dict(backbone=dict(_delete_=True, type='florence_mm.CoSwin', arch='micro', out_indices=(2,)),\n"
+        '             head=dict(in_channels=128))\n'
+    )
+    cfg = Config.fromfile(str(path))
+    cfg.experiment_name = 'smoke_swin'
+    assert 'accuracy/top5' in run_smoke(cfg, tmp_path)
+
+
+def test_ends_of_schedules(tmp_path):
+    def ends(schedulers, **loop):
+        cfg = Config(toy_config('x', param_scheduler=schedulers, train_cfg=loop))
+        return smoke_config(cfg, tmp_path).param_scheduler
+
+    warmup, cosine = {'type': 'LinearLR', 'end': 20}, {'type': 'CosineAnnealingLR', 'begin': 20}
+    by_iter = {**cosine, 'by_epoch': False}
+    both = ends([warmup, cosine], by_epoch=True, max_epochs=300)
+    assert [one['end'] for one in both] == [20, 300]
+    assert ends(by_iter, type='IterBasedTrainLoop', max_iters=1000)['end'] == 1000
+    # an epoch's iterations are not known before the data are read
+    assert ends(by_iter, by_epoch=True, max_epochs=3)['end'] == 22
+    # several optimizers
+    assert ends({'a': [cosine], 'b': warmup}, by_epoch=True, max_epochs=300) == {
+        'a': [{**cosine, 'end': 300}],
+        'b': warmup,
+    }
+
+
 def test_what_smoke_changes(tmp_path):
     cfg = Config(toy_config('x', load_from='somewhere.pth', resume=True))
     cfg.merge_from_dict(
