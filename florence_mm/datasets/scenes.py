@@ -26,12 +26,12 @@ RECORD = 'scenes.json'
 # raised when pictures of the same options change, so that a folder of before is not taken for this one
 VERSION = 1
 # a digit's height in units of the picture's; its width is about three quarters of that
-MIN_SCALE, MAX_SCALE = 0.14, 0.38
+MIN_SCALE, MAX_SCALE = 0.17, 0.4
 MAX_ANGLE = 20.0  # degrees
 MAX_SHEAR = 0.15
 MIN_CONTRAST = 0.35  # by which ink is brighter than what is below it on average, from 0 to 1
-MAX_IOU = 0.3  # of the boxes of two digits, drawn whole
-MIN_VISIBLE = 0.75  # of a digit's ink
+MAX_IOU = 0.2  # of the boxes of two digits, drawn whole
+MIN_VISIBLE = 0.8  # of a digit's ink
 EMPTY = 0.05  # of the pictures have no digits
 _ATTEMPTS = 200
 
@@ -197,7 +197,7 @@ class SceneOptions:
     train: int = 1000
     test: int = 200
     size: int = 128
-    digits: tuple[int, int] = (3, 8)
+    digits: tuple[int, int] = (3, 7)
     seed: int = 0
     held_out: tuple[str, ...] = ()
 

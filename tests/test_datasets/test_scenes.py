@@ -68,7 +68,7 @@ def test_files_are_coco_with_boxes_inside_the_picture(scenes):
         coco = COCO(str(scenes / f'annotations/{split}.json'))
         assert len(coco.imgs) == number
         counts = Counter(item['image_id'] for item in coco.anns.values())
-        assert (min(counts.values()), max(counts.values())) == (3, 8)
+        assert (min(counts.values()), max(counts.values())) == (3, 7)
         empty += number - len(counts)
         for item in coco.anns.values():
             x, y, width, height = item['bbox']

@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
         nargs=2,
         default=default.digits,
         metavar=('MIN', 'MAX'),
-        help='digits in a picture that has some (default: 3 8)',
+        help='digits in a picture that has some (default: 3 7)',
     )
     parser.add_argument('--seed', type=int, default=default.seed, help='seed (default: %(default)s)')
     parser.add_argument(

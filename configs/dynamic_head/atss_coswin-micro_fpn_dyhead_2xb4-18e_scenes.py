@@ -1,5 +1,5 @@
 # The embedded scenes of digits, from the quickstart's checkpoint, in less than eight minutes on two cores:
-# bash tools/dist_train.sh configs/dynamic_head/atss_coswin-micro_fpn_dyhead_2xb8-20e_scenes.py 2
+# bash tools/dist_train.sh configs/dynamic_head/atss_coswin-micro_fpn_dyhead_2xb4-18e_scenes.py 2
 _base_ = [
     '../_base_/models/atss_coswin-t_fpn_dyhead.py',
     '../_base_/datasets/scenes_detection.py',
@@ -20,9 +20,7 @@ model = dict(
             prefix='image_encoder.',
         ),
     ),
-    neck=dict(
-        in_channels=[64, 128], out_channels=64, num_outs=2, add_extra_convs=False, relu_before_extra_convs=False
-    ),
+    neck=dict(in_channels=[64, 128], out_channels=64, num_outs=2, add_extra_convs=False, relu_before_extra_convs=False),
     bbox_head=dict(
         num_classes=10,
         in_channels=64,
@@ -41,15 +39,15 @@ model = dict(
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='florence_mm.NoDecayOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1.5e-3, weight_decay=0.05),
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=20, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=18, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=20, val_interval=5)
+train_cfg = dict(by_epoch=True, max_epochs=18, val_interval=6)
 val_cfg = dict()
 test_cfg = dict()
-train_dataloader = dict(batch_size=8)
-auto_scale_lr = dict(base_batch_size=16, enable=False)
+train_dataloader = dict(batch_size=4)
+auto_scale_lr = dict(base_batch_size=8, enable=False)

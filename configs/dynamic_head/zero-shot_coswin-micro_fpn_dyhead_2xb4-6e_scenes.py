@@ -1,6 +1,6 @@
-# Zero-shot detection on the embedded scenes: proposals are learnt from scenes without "three" and "seven", on the frozen
-# backbone of unicl_coswin-micro_1xb64-20e_scene-crops, whose towers then name all ten digits
-_base_ = ['./atss_coswin-micro_fpn_dyhead_2xb8-20e_scenes.py']
+# Zero-shot detection on the embedded scenes: proposals are learnt from scenes without "three" and "seven", on the
+# frozen backbone of unicl_coswin-micro_1xb64-20e_scene-crops, whose towers then name all ten digits
+_base_ = ['./atss_coswin-micro_fpn_dyhead_2xb4-18e_scenes.py']
 
 unicl = 'work_dirs/unicl_coswin-micro_1xb64-20e_scene-crops/epoch_20.pth'
 detector = _base_.model
@@ -25,6 +25,6 @@ test_evaluator = val_evaluator
 default_hooks = dict(class_names=dict(templates='simple'))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=8, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=6, convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=8, val_interval=4)
+train_cfg = dict(max_epochs=6, val_interval=3)
