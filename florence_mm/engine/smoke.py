@@ -5,12 +5,13 @@ own pipelines into its own model; its ``smoke = dict(...)`` section, where it ha
 """
 
 import copy
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 
 from .config_check import check_config
 from .errors import UsageError
@@ -26,6 +27,8 @@ GENERATORS: dict[str, Generator] = {}
 
 _FILES = ('ann_file', 'data_root', 'data_prefix', 'img_prefix', 'root')
 _WRAPPED = ('dataset', 'datasets')
+# how the runner's messages about the set-up begin
+_SETUP = ('-' * 60, 'Config:', 'Hooks will be executed')
 
 
 def register_smoke_data(*types: str) -> Callable[[Generator], Generator]:
@@ -36,6 +39,17 @@ def register_smoke_data(*types: str) -> Callable[[Generator], Generator]:
         return generator
 
     return register
+
+
+class _SmokeRunner(FlorenceRunner):
+    """Its environment, config and order of hooks go to the log file alone, so that the console shows what happened."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(lambda record: not record.getMessage().lstrip().startswith(_SETUP))
+        return logger
 
 
 def smoke_config(cfg: Config, folder: str | Path) -> Config:
@@ -94,7 +108,7 @@ def run_smoke(cfg: Config, folder: str | Path) -> dict[str, Any]:
         UsageError: an unknown key, or a data set that reads files and has no registered generator.
     """
     check_config(cfg)
-    runner = FlorenceRunner.from_cfg(smoke_config(cfg, folder))
+    runner = _SmokeRunner.from_cfg(smoke_config(cfg, folder))
     if runner._train_loop is None:
         metrics = runner.test()
         print_log(f'smoke: passed a test, {metrics}', logger='current')

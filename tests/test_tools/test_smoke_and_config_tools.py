@@ -25,6 +25,8 @@ def test_smoke_command(tool, tmp_path, monkeypatch):
     status, out, err = tool('train.py', config, '--smoke')
     assert status == 0, err
     assert 'smoke: passed 2 steps (loss ' in out + err
+    # the set-up is not on the console, nor are warnings about what nobody asked for
+    assert len(out.splitlines()) < 20 and 'Config:' not in out and 'WARNING' not in out
     assert not (tmp_path / 'w').exists() and not list(tmp_path.glob('florence_smoke_*'))
 
 
@@ -58,6 +60,8 @@ def test_smoke_of_a_schedule_that_takes_its_end_from_the_loop(tmp_path):
     cfg = Config.fromfile(str(path))
     cfg.experiment_name = 'smoke_swin'
     assert 'accuracy/top5' in run_smoke(cfg, tmp_path)
+    (log,) = tmp_path.glob('work_dir/*/*.log')
+    assert all(words in log.read_text() for words in ('System environment:', 'Config:', 'Hooks will be executed'))
 
 
 def test_ends_of_schedules(tmp_path):
