@@ -1,6 +1,6 @@
 # Zero-shot detection on the embedded scenes: proposals are learnt from scenes without "three" and "seven", on the
 # frozen backbone of unicl_coswin-micro_1xb64-20e_scene-crops, whose towers then name all ten digits
-_base_ = ['./atss_coswin-micro_fpn_dyhead_2xb4-18e_scenes.py']
+_base_ = ['./atss_coswin-micro_fpn_dyhead_2xb4-16e_scenes.py']
 
 unicl = 'work_dirs/unicl_coswin-micro_1xb64-20e_scene-crops/epoch_20.pth'
 detector = _base_.model
