@@ -34,11 +34,24 @@ def relative_position_index(window_size: tuple[int, ...], table_window: tuple[in
 
 
 def relative_position_bias(
-    table: Tensor, window_size: tuple[int, ...], table_window: tuple[int, ...] | None = None
+    table: Tensor, window_size: tuple[int, ...], table_window: tuple[int, ...] | None = None, by_slot: bool = False
 ) -> Tensor:
-    """``(h, N, N)`` bias of a window out of a table (differentiable)."""
-    index = relative_position_index(window_size, table_window).to(table.device)
-    bias = table.index_select(0, index.view(-1))  # (N * N, h)
+    """``(h, N, N)`` bias of a window out of a table (differentiable).
+
+    Args:
+        table: ``(rows, h)``.
+        window_size: the window in use.
+        table_window: the window the table was made for, as in :func:`relative_position_index`.
+        by_slot: a smaller window takes the bias that the first ``N`` tokens of the table's window have to one another
+            (Video Swin's public code), not that of the offsets of its own. The same if it is shorter along the first
+            axis alone.
+    """
+    if by_slot:
+        tokens = math.prod(window_size)
+        index = relative_position_index(table_window or window_size)[:tokens, :tokens].to(table.device)
+    else:
+        index = relative_position_index(window_size, table_window).to(table.device)
+    bias = table.index_select(0, index.reshape(-1))  # (N * N, h)
     return bias.view(*index.shape, -1).permute(2, 0, 1).contiguous()  # (h, N, N)
 
 

@@ -7,85 +7,22 @@ Swin with the keys of ``swin_transformer.py``, so that Swin's and UniCL's releas
 Shapes: ``B`` batch, ``C`` channels, ``H, W`` map, ``L = H W`` tokens.
 """
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from florence_mm.ops.position import resize_position_embedding, resize_relative_position_table
 from florence_mm.registry import MODELS
 
-from .embeddings import ConvEmbed, PatchEmbed, PatchMerging, to_map
-from .window_block import WindowBlock
-
-# Sizes of Swin for tiny to large: the paper gives none. Huge is inferred, not published: it meets the paper's 637M
-# parameters and the operation counts reported for X-CLIP's X-Florence (docs/coswin.md). Micro is ours, for tests and
-# small pictures.
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    'micro': {'embed_dims': 32, 'depths': [2, 2, 2], 'num_heads': [1, 2, 4], 'patch_size': 2, 'window_size': 4},
-    'tiny': {'embed_dims': 96, 'depths': [2, 2, 6, 2], 'num_heads': [3, 6, 12, 24]},
-    'small': {'embed_dims': 96, 'depths': [2, 2, 18, 2], 'num_heads': [3, 6, 12, 24]},
-    'base': {'embed_dims': 128, 'depths': [2, 2, 18, 2], 'num_heads': [4, 8, 16, 32]},
-    'large': {'embed_dims': 192, 'depths': [2, 2, 18, 2], 'num_heads': [6, 12, 24, 48]},
-    'huge': {'embed_dims': 256, 'depths': [2, 2, 24, 6], 'num_heads': [8, 16, 32, 64]},
-}
-_REQUIRED = ('embed_dims', 'depths', 'num_heads')
-_OPTIONAL = ('patch_size', 'window_size', 'mlp_ratio')
-MIN_SIDE = 32
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    match = difflib.get_close_matches(name, known, n=1)
-    return f'; did you mean {match[0]!r}?' if match else ''
-
-
-def resolve_arch(arch: str | dict) -> dict[str, Any]:
-    """The sizes behind a preset's name, or a dict of sizes after a check of its keys.
-
-    Raises:
-        ValueError: an unknown preset or key, a missing key, or lists of different lengths.
-    """
-    if isinstance(arch, str):
-        if arch not in ARCHITECTURES:
-            known = ', '.join(ARCHITECTURES)
-            raise ValueError(f'arch {arch!r} is none of {known}{_nearest(arch, list(ARCHITECTURES))}')
-        return dict(ARCHITECTURES[arch])
-    for key in arch:
-        if key not in _REQUIRED + _OPTIONAL:
-            known = ', '.join(_REQUIRED + _OPTIONAL)
-            raise ValueError(
-                f'arch has an unknown key {key!r}, known are {known}{_nearest(key, _REQUIRED + _OPTIONAL)}'
-            )
-    missing = [key for key in _REQUIRED if key not in arch]
-    if missing:
-        raise ValueError(f'arch lacks {", ".join(missing)}; give embed_dims, depths and num_heads')
-    if len(arch['depths']) != len(arch['num_heads']):
-        raise ValueError(
-            f'arch has {len(arch["depths"])} depths but {len(arch["num_heads"])} num_heads; give one of each a stage'
-        )
-    return dict(arch)
-
-
-class Stage(nn.Module):
-    """Blocks at one resolution, plain and shifted windows in turn, then the way to the next stage.
-
-    Args:
-        blocks: the stage's blocks.
-        downsample: leads to the next stage; ``None`` in the last.
-    """
-
-    def __init__(self, blocks: Sequence[WindowBlock], downsample: nn.Module | None) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.downsample = downsample
+from .arch import resolve_arch
+from .embeddings import ConvEmbed, PatchEmbed, PatchMerging
+from .pyramid import MIN_SIDE, WindowPyramid
 
 
 @MODELS.register_module()
-class CoSwin(BaseModule):
+class CoSwin(WindowPyramid):
     """Swin with convolutional embeddings; a pyramid of feature maps.
 
     Arguments are named as in mmpretrain's ``SwinTransformer`` where they mean the same.
@@ -135,67 +72,40 @@ class CoSwin(BaseModule):
         layer_scale_init_value: float | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg)
         arch = resolve_arch(arch)
-        self.embed_dims, self.depths, self.num_heads = (arch[key] for key in _REQUIRED)
-        self.num_layers = len(self.depths)
         patch_size = patch_size or arch.get('patch_size', 4)
         window_size = window_size or arch.get('window_size', 7)
-        self.in_channels = in_channels
-        self.out_indices = (self.num_layers - 1,) if out_indices is None else tuple(out_indices)
-        self.frozen_stages = frozen_stages
-        self.with_cp = with_cp
-        wrong = [i for i in (*self.out_indices, max(frozen_stages, 0)) if not 0 <= i < self.num_layers]
-        if wrong:
-            raise ValueError(
-                f'stage {wrong[0]} in out_indices or frozen_stages, but stages are 0 to {self.num_layers - 1}'
-            )
-
-        widths = [self.embed_dims * 2**i for i in range(self.num_layers)]
         if conv_embed:
-            self.patch_embed = ConvEmbed(in_channels, widths[0], 2 * patch_size - 1, patch_size)
+            stem = ConvEmbed(in_channels, arch['embed_dims'], (2 * patch_size - 1,) * 2, (patch_size,) * 2)
         else:
-            self.patch_embed = PatchEmbed(in_channels, widths[0], patch_size)
-        size = self.patch_embed.out_size((img_size, img_size) if isinstance(img_size, int) else tuple(img_size))
-        self.patches_resolution = size
+            stem = PatchEmbed(in_channels, arch['embed_dims'], (patch_size,) * 2)
+        resolution = stem.out_size((img_size, img_size) if isinstance(img_size, int) else tuple(img_size))
+        windows, size = [], resolution
+        for _ in arch['depths']:
+            windows.append(tuple(window_size if pad_small_map else min(s, window_size) for s in size))
+            size = tuple(-(-s // 2) for s in size)
+        super().__init__(
+            arch,
+            stem,
+            merge=lambda c, wider: ConvEmbed(c, wider, (3, 3), (2, 2)) if conv_embed else PatchMerging(c),
+            windows=windows,
+            reduction=patch_size,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            out_indices=out_indices,
+            with_cp=with_cp,
+            frozen_stages=frozen_stages,
+            init_cfg=init_cfg,
+            attn_drop_rate=attn_drop_rate,
+            layer_scale_init_value=layer_scale_init_value,
+            pad_small_map=pad_small_map,
+        )
+        self.in_channels = in_channels
+        self.patches_resolution = resolution
         self.absolute_pos_embed = None
         if use_abs_pos_embed:
-            self.absolute_pos_embed = nn.Parameter(torch.zeros(1, size[0] * size[1], widths[0]))
-        self.pos_drop = nn.Dropout(drop_rate)
-
-        total = sum(self.depths)
-        rates = [drop_path_rate * i / max(total - 1, 1) for i in range(total)]
-        self.layers = nn.ModuleList()
-        for i, (depth, heads) in enumerate(zip(self.depths, self.num_heads, strict=True)):
-            window = tuple(window_size if pad_small_map else min(s, window_size) for s in size)
-            blocks = [
-                WindowBlock(
-                    embed_dims=widths[i],
-                    num_heads=heads,
-                    window_size=window,
-                    shift_size=tuple(w // 2 if j % 2 else 0 for w in window),
-                    mlp_ratio=arch.get('mlp_ratio', 4.0),
-                    attn_drop_rate=attn_drop_rate,
-                    drop_path_rate=rates[sum(self.depths[:i]) + j],
-                    layer_scale_init_value=layer_scale_init_value,
-                    pad_small_map=pad_small_map,
-                )
-                for j in range(depth)
-            ]
-            downsample = None
-            if i < self.num_layers - 1:
-                downsample = ConvEmbed(widths[i], widths[i + 1], 3, 2) if conv_embed else PatchMerging(widths[i])
-                size = downsample.out_size(size)
-            self.layers.append(Stage(blocks, downsample))
-
-        for i in self.out_indices:
-            self.add_module(self._norm_name(i), nn.LayerNorm(widths[i]))
-        self.num_features = widths[-1]
-        self.feature_info = [
-            {'num_chs': width, 'reduction': patch_size * 2**i, 'module': f'layers.{i}'}
-            for i, width in enumerate(widths)
-        ]
-        self._init_parameters()
+            self.absolute_pos_embed = nn.Parameter(torch.zeros(1, resolution[0] * resolution[1], self.embed_dims))
+            nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
         self.register_load_state_dict_pre_hook(_fit_state_dict)
         self._freeze()
 
@@ -219,72 +129,11 @@ class CoSwin(BaseModule):
         x, size = self.patch_embed(x)  # (B, L, C)
         if self.absolute_pos_embed is not None:
             x = x + resize_position_embedding(self.absolute_pos_embed, size, self.patches_resolution)
-        x = self.pos_drop(x)
-        outs = []
-        for i, stage in enumerate(self.layers):
-            for block in stage.blocks:
-                if self.with_cp and torch.is_grad_enabled():
-                    x = checkpoint(block, x, size, use_reentrant=False)
-                else:
-                    x = block(x, size)
-            if i in self.out_indices:
-                out = getattr(self, self._norm_name(i))(x)
-                outs.append(to_map(out, size).contiguous())  # (B, C, H, W)
-            if i == max(self.out_indices):
-                break
-            if stage.downsample is not None:
-                x, size = stage.downsample(x, size)
-        return tuple(outs)
-
-    def train(self, mode: bool = True) -> 'CoSwin':
-        """As any module's, but frozen stages stay in evaluation mode."""
-        super().train(mode)
-        self._freeze()
-        return self
-
-    def no_weight_decay(self) -> set[str]:
-        """Parameters not to be decayed: bias tables, position embedding, layer scales, norms, biases."""
-        return {
-            name
-            for name, parameter in self.named_parameters()
-            if parameter.ndim == 1 or name.endswith(('relative_position_bias_table', 'absolute_pos_embed'))
-        }
-
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter and the number of depths, for layer-wise learning rates (mmpretrain's interface)."""
-        num_depths = sum(self.depths) + 2
-        parts = param_name.removeprefix(prefix).split('.')
-        if not param_name.startswith(prefix) or parts[0].startswith('norm'):
-            return num_depths - 1, num_depths
-        if parts[0] != 'layers':
-            return 0, num_depths
-        stage = int(parts[1])
-        if parts[2] == 'downsample':
-            return sum(self.depths[: stage + 1]), num_depths
-        return sum(self.depths[:stage]) + int(parts[3]) + 1, num_depths
-
-    def _norm_name(self, stage: int) -> str:
-        return 'norm' if stage == self.num_layers - 1 else f'norm{stage}'
-
-    def _init_parameters(self) -> None:
-        """Truncated normal of std 0.02 for linear layers and the position embedding; PyTorch's own for convolutions."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        if self.absolute_pos_embed is not None:
-            nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
+        return tuple(self.run_stages(self.pos_drop(x), size))
 
     def _freeze(self) -> None:
-        if self.frozen_stages < 0:
-            return
-        frozen = [self.patch_embed, self.pos_drop, *self.layers[: self.frozen_stages + 1]]
-        frozen += [getattr(self, self._norm_name(i)) for i in self.out_indices if i <= self.frozen_stages]
-        for module in frozen:
-            module.eval()
-            module.requires_grad_(False)
-        if self.absolute_pos_embed is not None:
+        super()._freeze()
+        if self.frozen_stages >= 0 and self.absolute_pos_embed is not None:
             self.absolute_pos_embed.requires_grad_(False)
 
 

@@ -31,6 +31,7 @@ class WindowAttention(nn.Module):
         window_size: tokens of a window along each axis; the bias table is made for it.
         qkv_bias: whether queries, keys and values have a bias.
         attn_drop_rate: probability that an attention weight is dropped in training.
+        bias_by_slot: how a smaller window reads the table (:func:`~florence_mm.ops.position.relative_position_bias`).
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class WindowAttention(nn.Module):
         window_size: tuple[int, ...],
         qkv_bias: bool = True,
         attn_drop_rate: float = 0.0,
+        bias_by_slot: bool = False,
     ) -> None:
         super().__init__()
         if embed_dims % num_heads:
@@ -47,6 +49,7 @@ class WindowAttention(nn.Module):
         self.num_heads = num_heads
         self.window_size = tuple(window_size)
         self.attn_drop_rate = attn_drop_rate
+        self.bias_by_slot = bias_by_slot
         rows = math.prod(2 * w - 1 for w in self.window_size)
         self.relative_position_bias_table = nn.Parameter(torch.zeros(rows, num_heads))
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
@@ -91,7 +94,7 @@ class WindowAttention(nn.Module):
     def _bias(self, plan: WindowPlan, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Position bias and mask; in evaluation their sum, which is kept between calls, if it is not large."""
         table, device = self.relative_position_bias_table, x.device.type
-        size = self.num_heads * plan.num_windows * math.prod(plan.window_size) ** 2
+        size = self.num_heads * math.prod(plan.window_size) ** 2 * (1 if plan.mask is None else plan.num_windows)
         if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling() or size > _CACHED_ELEMENTS:
             return self._position_bias(plan), plan.mask
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
@@ -111,7 +114,8 @@ class WindowAttention(nn.Module):
         return bias, None
 
     def _position_bias(self, plan: WindowPlan) -> Tensor:
-        return relative_position_bias(self.relative_position_bias_table, plan.window_size, self.window_size)
+        table = self.relative_position_bias_table
+        return relative_position_bias(table, plan.window_size, self.window_size, self.bias_by_slot)
 
     def _mark(self) -> Tensor | tuple[int, int]:
         """What tells a later call whether the table is still the same."""
@@ -184,6 +188,7 @@ class WindowBlock(nn.Module):
         drop_path_rate: probability that a branch is left out for a sample in training.
         layer_scale_init_value: start of one ``gamma`` that scales both branches (CoSwin's code); ``None``: no gamma.
         pad_small_map: pad a map smaller than the window instead of shrinking the window (mmdet's convention).
+        bias_by_slot: as :class:`WindowAttention` has it.
     """
 
     def __init__(
@@ -198,12 +203,13 @@ class WindowBlock(nn.Module):
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float | None = None,
         pad_small_map: bool = False,
+        bias_by_slot: bool = False,
     ) -> None:
         super().__init__()
         self.shift_size = tuple(shift_size)
         self.pad_small_map = pad_small_map
         self.norm1 = nn.LayerNorm(embed_dims)
-        self.attn = WindowAttention(embed_dims, num_heads, window_size, qkv_bias, attn_drop_rate)
+        self.attn = WindowAttention(embed_dims, num_heads, window_size, qkv_bias, attn_drop_rate, bias_by_slot)
         self.norm2 = nn.LayerNorm(embed_dims)
         self.mlp = Mlp(embed_dims, int(embed_dims * mlp_ratio))
         self.drop_path = DropPath(drop_path_rate)
