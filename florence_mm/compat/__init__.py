@@ -5,6 +5,8 @@ One file a gap. A gap has a feature test, so its mend stops by itself once the p
 
 from . import (
     checkpoint_globals,
+    cpu_data_parallel,
+    cpu_mixed_precision,
     cpu_process_group,
     mmaction_drn,
     mmcv_ext,
@@ -24,6 +26,8 @@ GAPS: list[Gap] = [
     package_paths.GAP,
     package_table.GAP,
     cpu_process_group.GAP,
+    cpu_data_parallel.GAP,
+    cpu_mixed_precision.GAP,
 ]
 
 

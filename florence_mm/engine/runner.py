@@ -9,12 +9,10 @@ from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
-from torch.nn.parallel import DistributedDataParallel
 
 from florence_mm.registry import RUNNERS
 
@@ -99,24 +97,12 @@ class FlorenceRunner(Runner):
         return super().build_train_loop(loop)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Compile and shard as ``parallelize`` says, or wrap for several processes.
-
-        On CPUs this leaves out the device numbers that mmengine always gives.
-        """
+        """Compile and shard as ``parallelize`` says, or wrap for several processes."""
         options = self.cfg.get('parallelize')
         if options and not is_model_wrapper(model):
             model = self._parallelize(dict(options), model)
             if is_sharded(model):
                 return model
-        if self.distributed and get_device() == 'cpu' and not is_model_wrapper(model):
-            default = {
-                'type': 'mmengine.MMDistributedDataParallel',
-                'broadcast_buffers': False,
-                'find_unused_parameters': self.cfg.get('find_unused_parameters', False),
-            }
-            cfg = {**default, **(model_wrapper_cfg or {})}
-            wrapper = MODEL_WRAPPERS.get(cfg['type'])
-            model_wrapper_cfg = {'device_ids': None, **cfg} if issubclass(wrapper, DistributedDataParallel) else cfg
         return super().wrap_model(model_wrapper_cfg, model)
 
     def _parallelize(self, options: dict, model: nn.Module) -> nn.Module:

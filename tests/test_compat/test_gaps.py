@@ -55,6 +55,26 @@ ALONE = {
         """,
         'cuda',
     ),
+    'CPU data parallel': (
+        """
+        import os
+        from types import SimpleNamespace
+        os.environ.update(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='29657')
+        import torch
+        from mmengine.runner import Runner
+        torch.distributed.init_process_group('gloo')
+        Runner.wrap_model(SimpleNamespace(cfg={}, distributed=True), None, torch.nn.Linear(1, 1))
+        """,
+        'device_ids',
+    ),
+    'CPU mixed precision': (
+        """
+        import torch
+        from mmengine.optim import AmpOptimWrapper
+        AmpOptimWrapper(optimizer=torch.optim.SGD([torch.zeros(1)], 0.1), dtype='bfloat16')
+        """,
+        'only available training on gpu',
+    ),
 }
 
 
@@ -75,7 +95,7 @@ def test_gap_is_there_without_us(name):
     code, word = ALONE[name]
     if name in ('torchvision operators', 'mmcv operators') and not has_gap(name):
         pytest.skip('runs where torch is a CPU build beside a CUDA torchvision and mmcv is mmcv-lite, as in CI')
-    if name == 'CPU process groups' and not has_gap(name):
+    if name.startswith('CPU') and not has_gap(name):
         pytest.skip('runs on machines without a GPU')
     result = run(code)
     assert result.returncode != 0, f'{name}: upstream no longer needs the mend; remove it'
@@ -182,6 +202,57 @@ def test_process_group_on_cpu():
         pytest.skip('runs on machines without a GPU')
     result = run(code)
     assert result.stdout.split()[-2:] == ['gloo', 'True'], result.stderr[-1000:]
+
+
+def test_mixed_precision_on_cpu():
+    import warnings
+
+    import torch
+    from mmengine.optim import AmpOptimWrapper
+
+    if not has_gap('CPU mixed precision'):
+        pytest.skip('runs on machines without a GPU')
+    model = torch.nn.Linear(4, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        wrapper = AmpOptimWrapper(optimizer=torch.optim.SGD(model.parameters(), 1.0), dtype='bfloat16')
+    with wrapper.optim_context(model):
+        y = model(torch.ones(3, 4))
+    assert y.dtype == torch.bfloat16
+    before = model.bias.detach().clone()
+    wrapper.update_params(y.float().sum())
+    # three samples with a gradient of one each, not scaled
+    torch.testing.assert_close(before - model.bias, torch.full((2,), 3.0))
+    wrapper.load_state_dict(wrapper.state_dict())
+    with pytest.raises(ValueError, match="'float16' needs a GPU; on a CPU use 'bfloat16'"):
+        AmpOptimWrapper(optimizer=torch.optim.SGD(model.parameters(), 1.0), dtype='float16')
+
+
+def test_data_parallel_on_cpu(monkeypatch):
+    from types import SimpleNamespace
+
+    import torch
+    from mmengine.runner import Runner
+
+    if not has_gap('CPU data parallel'):
+        pytest.skip('runs on machines without a GPU')
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    runner = SimpleNamespace(cfg={'find_unused_parameters': True}, distributed=True)
+    torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = [
+            Runner.wrap_model(runner, config, torch.nn.Linear(1, 1))
+            for config in (None, {'type': 'MMDistributedDataParallel', 'detect_anomalous_params': True})
+        ]
+    finally:
+        torch.distributed.destroy_process_group()
+    # mmengine's own settings without a config, and torch's beside those of a config
+    found = [
+        (type(m).__name__, m.device_ids, m.broadcast_buffers, m.find_unused_parameters, m.detect_anomalous_params)
+        for m in wrapped
+    ]
+    name = 'MMDistributedDataParallel'
+    assert found == [(name, None, False, True, False), (name, None, True, False, True)]
 
 
 def test_gap_waits_for_the_import_and_stops_when_not_needed(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 from torch import nn
 from toy_project import ToyModel, toy_config
 
@@ -50,6 +51,16 @@ def test_sharded_runs_equal_one_process(train, two_processes, tmp_path):
     train('resumed_one', **PLAIN, train_dataloader=with_batch(4), **from_sharded)
     for name in ('sharded', 'zero', 'resumed_sharded', 'resumed_one'):
         assert_close(tmp_path / 'one/iter_17.pth', tmp_path / name / 'iter_17.pth')
+
+
+def test_mmengines_own_runner_in_two_processes(train, two_processes, tmp_path):
+    def loader(batch_size):
+        return {**with_batch(batch_size), 'dataset': {'type': 'ToyData', 'size': 24, 'noise': 0.0}}
+
+    both = {**PLAIN, 'runner': Runner, 'train_cfg': {'type': 'IterBasedTrainLoop', 'max_iters': 5, 'val_interval': 5}}
+    train('one', **both, train_dataloader=loader(4))
+    two_processes(lambda: train('two', **both, launcher='pytorch', train_dataloader=loader(2)))
+    assert_close(tmp_path / 'one/iter_5.pth', tmp_path / 'two/iter_5.pth')
 
 
 class Block(nn.Module):
