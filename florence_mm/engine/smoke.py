@@ -27,6 +27,8 @@ GENERATORS: dict[str, Generator] = {}
 
 _FILES = ('ann_file', 'data_root', 'data_prefix', 'img_prefix', 'root')
 _WRAPPED = ('dataset', 'datasets')
+# optimizer wrappers with mixed precision, and the format they take where the config names none
+_AMP = {'AmpOptimWrapper': 'float16', 'FlorenceAmpOptimWrapper': 'bfloat16'}
 # how the runner's messages about the set-up begin
 _SETUP = ('-' * 60, 'Config:', 'Hooks will be executed')
 
@@ -176,11 +178,11 @@ def _set_annotations(evaluator: Any, dataset: dict) -> None:
 
 def _shrink_optimization(cfg: Config) -> None:
     wrapper = cfg.get('optim_wrapper') or {}
-    if str(wrapper.get('type', '')).rsplit('.', 1)[-1] == 'AmpOptimWrapper':
-        # mmengine's refuses the CPU, and float16 has no CPU kernels worth the name
-        bfloat16 = wrapper.get('dtype') == 'bfloat16'
-        wrapper['type'] = 'florence_mm.FlorenceAmpOptimWrapper' if bfloat16 else 'mmengine.OptimWrapper'
-        for key in ('loss_scale', 'use_fp16', *(() if bfloat16 else ('dtype',))):
+    type_ = str(wrapper.get('type', '')).rsplit('.', 1)[-1]
+    if type_ in _AMP and wrapper.get('dtype', _AMP[type_]) != 'bfloat16':
+        # float16 has no CPU kernels worth the name
+        wrapper['type'] = 'mmengine.OptimWrapper'
+        for key in ('loss_scale', 'use_fsdp', 'dtype'):
             wrapper.pop(key, None)
     hooks = cfg.default_hooks
     # gigabytes for a large model, and every test of the runner writes some

@@ -106,10 +106,19 @@ def test_what_smoke_changes(tmp_path):
     assert small.optim_wrapper.type == 'mmengine.OptimWrapper' and 'loss_scale' not in small.optim_wrapper
     assert small.custom_hooks[0].begin_iter == 0
     assert (small.train_dataloader.batch_size, small.train_dataloader.num_workers) == (2, 0)
-    bfloat16 = smoke_config(
-        Config({**cfg._cfg_dict, 'optim_wrapper': {'type': 'AmpOptimWrapper', 'dtype': 'bfloat16'}}), ''
-    )
-    assert bfloat16.optim_wrapper.type == 'florence_mm.FlorenceAmpOptimWrapper'
+
+
+@pytest.mark.parametrize(
+    ('wrapper', 'left'),
+    [
+        ({'type': 'AmpOptimWrapper', 'dtype': 'bfloat16'}, {'type': 'AmpOptimWrapper', 'dtype': 'bfloat16'}),
+        ({'type': 'FlorenceAmpOptimWrapper'}, {'type': 'FlorenceAmpOptimWrapper'}),
+        ({'type': 'FlorenceAmpOptimWrapper', 'dtype': 'float16'}, {'type': 'mmengine.OptimWrapper'}),
+        ({'type': 'mmengine.AmpOptimWrapper', 'loss_scale': 512.0}, {'type': 'mmengine.OptimWrapper'}),
+    ],
+)
+def test_mixed_precision_that_the_cpu_has_stays(wrapper, left, tmp_path):
+    assert smoke_config(Config(toy_config('x', optim_wrapper=wrapper)), tmp_path).optim_wrapper == left
 
 
 def test_mixtures_and_wrappers(tmp_path):

@@ -12,11 +12,10 @@ from florence_mm.registry import OPTIM_WRAPPERS
 
 @OPTIM_WRAPPERS.register_module()
 class FlorenceAmpOptimWrapper(AmpOptimWrapper):
-    """mmengine's ``AmpOptimWrapper``, also for bf16 on a CPU.
+    """mmengine's ``AmpOptimWrapper`` with bf16 by default, and with loss scaling only where the format needs it.
 
-    mmengine's refuses a CPU and always scales the loss. bf16 has the exponents of fp32, so nothing underflows that
-    fp32 would hold, and no scaling is done unless asked for. Checkpoints of ``OptimWrapper`` and
-    ``AmpOptimWrapper`` load.
+    mmengine's always scales the loss on a GPU. bf16 has the exponents of fp32, so nothing underflows that fp32 would
+    hold, and no scaling is done unless asked for. Checkpoints of ``OptimWrapper`` and ``AmpOptimWrapper`` load.
 
     Args:
         dtype: ``'bfloat16'``, or ``'float16'`` on a GPU.
@@ -29,7 +28,7 @@ class FlorenceAmpOptimWrapper(AmpOptimWrapper):
     """
 
     def __init__(self, dtype: str = 'bfloat16', loss_scale: str | float | dict | None = None, **kwargs: object) -> None:
-        # not AmpOptimWrapper's, which asserts that there is an accelerator
+        # not AmpOptimWrapper's, which scales for bf16 too
         OptimWrapper.__init__(self, **kwargs)
         self.device_type = self.optimizer.param_groups[0]['params'][0].device.type
         if dtype not in ('bfloat16', 'float16'):
