@@ -6,7 +6,6 @@ visible ink. Picture ``i`` of a folder depends on the seed, the folder's name an
 leave the first ones as they are, and a damaged one is drawn again by itself.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -15,12 +14,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..utils.files import write_atomic
-from ..utils.progress import ProgressLog
 from ..utils.prompts import get_class_names
+from .digit_ink import draw_ink, ink_colour, tight_box
 from .digits import Split, digit_indices, load_digits_split
 from .errors import DataError
-from .scene_backgrounds import LUMA, make_background
+from .generated import write_generated
+from .scene_backgrounds import make_background
 
 RECORD = 'scenes.json'
 # raised when pictures of the same options change, so that a folder of before is not taken for this one
@@ -29,7 +28,6 @@ VERSION = 1
 MIN_SCALE, MAX_SCALE = 0.17, 0.4
 MAX_ANGLE = 20.0  # degrees
 MAX_SHEAR = 0.15
-MIN_CONTRAST = 0.35  # by which ink is brighter than what is below it on average, from 0 to 1
 MAX_IOU = 0.2  # of the boxes of two digits, drawn whole
 MIN_VISIBLE = 0.8  # of a digit's ink
 EMPTY = 0.05  # of the pictures have no digits
@@ -51,41 +49,6 @@ class SceneObject:
     digit: int
     box: tuple[int, int, int, int]
     visible: float
-
-
-def draw_ink(
-    image: np.ndarray, size: int, height: float, angle: float, shear: float, centre: Sequence[float]
-) -> np.ndarray:
-    """A digit's ink on an empty picture.
-
-    Args:
-        image (np.ndarray): ``(8, 8)`` float32 from 0 to 1.
-        size (int): Width and height of the picture.
-        height (float): Height of the 8x8 image in the picture, in pixels.
-        angle (float): Degrees, counterclockwise.
-        shear (float): Columns moved per row.
-        centre (Sequence[float]): Column and row of the image's centre.
-
-    Returns:
-        np.ndarray: opacity ``(size, size)`` float32 from 0 to 1.
-    """
-    scale, turn = height / 8, np.deg2rad(angle)
-    linear = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) @ [[1.0, shear], [0.0, 1.0]]
-    # a margin of a pixel, so that strokes at the border of the 8x8 image end softly too
-    padded = np.pad(image, 1)
-    matrix = np.empty((2, 3))
-    matrix[:, :2] = scale * linear
-    matrix[:, 2] = np.asarray(centre) - matrix[:, :2] @ [4.5, 4.5]
-    large = cv2.warpAffine(padded, matrix, (size, size), flags=cv2.INTER_CUBIC)
-    # strokes of a soft 8x8 image become sharp ones with a thin soft edge
-    return np.clip((large - 0.3) / 0.4, 0, 1)
-
-
-def tight_box(ink: np.ndarray) -> tuple[int, int, int, int]:
-    """``x, y, width, height`` around the true pixels of ``(H, W)``."""
-    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
-    left, top = int(columns[0]), int(rows[0])
-    return left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
 
 
 def box_iou(first: Sequence[float], second: Sequence[float]) -> float:
@@ -134,7 +97,7 @@ def compose_scene(
         ink = alpha > 0.5
         for other in objects:
             other['seen'] &= ~ink
-        colour = _ink_colour(rng, canvas[ink].mean(0))
+        colour = ink_colour(rng, canvas[ink].mean(0))
         canvas = canvas + alpha[..., None] * (colour - canvas)
         objects.append({'choice': choice, 'ink': ink, 'seen': ink.copy(), 'box': tight_box(ink)})
     picture = np.rint(255 * canvas).astype(np.uint8)
@@ -167,15 +130,6 @@ def _place(rng: np.random.Generator, image: np.ndarray, size: int, objects: list
         ):
             return alpha
     return None
-
-
-def _ink_colour(rng: np.random.Generator, below: np.ndarray) -> np.ndarray:
-    """A colour that is brighter than ``below`` (3,) by :data:`MIN_CONTRAST` at least; white where there is none."""
-    for _ in range(100):
-        colour = rng.uniform(0, 1, 3).astype(np.float32)
-        if float(LUMA @ (colour - below)) >= MIN_CONTRAST:
-            return colour
-    return np.ones(3, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -273,10 +227,7 @@ def _files(options: SceneOptions, folder: str) -> Iterator[tuple[str, bytes]]:
 def write_scenes(out: str | Path, options: SceneOptions | None = None) -> tuple[int, int]:
     """Write the scenes as PNG files with COCO annotations: ``train/``, ``test/``, ``annotations/train.json``, ...
 
-    A record of the options and of each file's SHA-256 is written last. A folder that agrees with it is left alone,
-    which takes a fraction of a second; a missing or damaged file is noticed and written again. Each file is written
-    under a temporary name and renamed. Pictures of other options that were written here before are removed, files that
-    others put into the folder stay.
+    What is there already and right is left alone, see :func:`.generated.write_generated`.
 
     Args:
         out (str | Path): The folder.
@@ -288,40 +239,7 @@ def write_scenes(out: str | Path, options: SceneOptions | None = None) -> tuple[
     Raises:
         DataError: so many digits do not fit into a picture.
     """
-    out, options = Path(out), options or SceneOptions()
-    wanted = json.loads(json.dumps({'version': VERSION, **asdict(options)}))
-    record = _read_record(out / RECORD)
-    old = record.get('files', {})
-    same = record.get('options') == wanted
-    if same and all(_digest(out / name) == digest for name, digest in old.items()):
-        return 0, len(old)
-    # without a record what is being written is known to be unfinished
-    (out / RECORD).unlink(missing_ok=True)
-    files: dict[str, str] = {}
-    written = 0
+    options = options or SceneOptions()
     total = sum(number + 1 for _, number, _ in options.folders.values())
-    progress = ProgressLog(f'drawing scenes in {out}', total)
-    for folder in options.folders:
-        for name, data in _files(options, folder):
-            files[name] = hashlib.sha256(data).hexdigest()
-            if _digest(out / name) != files[name]:
-                write_atomic(out / name, data)
-                written += 1
-            progress.update(len(files))
-    for name in set(old) - set(files):
-        (out / name).unlink(missing_ok=True)
-    write_atomic(out / RECORD, json.dumps({'options': wanted, 'files': files}))
-    return written, total
-
-
-def _read_record(path: Path) -> dict:
-    """The record of a folder; empty where there is none, or it is damaged."""
-    try:
-        record = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return record if isinstance(record, dict) and isinstance(record.get('files'), dict) else {}
-
-
-def _digest(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    files = (file for folder in options.folders for file in _files(options, folder))
+    return write_generated(Path(out), RECORD, {'version': VERSION, **asdict(options)}, files, total, 'drawing scenes')

@@ -9,20 +9,17 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from florence_mm.datasets.digit_ink import MIN_CONTRAST, draw_ink, ink_colour, tight_box
 from florence_mm.datasets.digits import digit_indices, load_digits_split
 from florence_mm.datasets.scene_backgrounds import LUMA, make_background
 from florence_mm.datasets.scenes import (
     MAX_IOU,
-    MIN_CONTRAST,
     MIN_VISIBLE,
     DataError,
     SceneOptions,
-    _ink_colour,
     box_iou,
     compose_scene,
-    draw_ink,
     make_scene,
-    tight_box,
     write_scenes,
 )
 from florence_mm.utils.prompts import get_class_names
@@ -97,12 +94,12 @@ def test_a_digit_is_brighter_than_what_is_below():
     for seed in range(200):
         rng = np.random.default_rng(seed)
         below = make_background(rng, 64).mean((0, 1))
-        colours.append(_ink_colour(rng, below))
+        colours.append(ink_colour(rng, below))
         assert float(LUMA @ (colours[-1] - below)) >= MIN_CONTRAST
     # in many colours, not only in white
     assert np.std(colours, 0).min() > 0.1
     # and white where nothing is brighter by so much
-    np.testing.assert_array_equal(_ink_colour(np.random.default_rng(0), np.full(3, 0.9, np.float32)), np.ones(3))
+    np.testing.assert_array_equal(ink_colour(np.random.default_rng(0), np.full(3, 0.9, np.float32)), np.ones(3))
 
 
 def test_visible_ink_and_overlap(monkeypatch):
