@@ -1,5 +1,7 @@
 """A wheel and an editable install both carry configs, tools and the model index, found from a user's own folder."""
 
+import ast
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -8,6 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 LEFT_OUT = shutil.ignore_patterns(
@@ -24,6 +28,32 @@ cfg = Config.fromfile('mine.py')
 assert cfg.randomness.seed == 7 and cfg.default_hooks.checkpoint.type, cfg
 print(florence_mm.__file__)
 """
+
+
+def test_what_the_package_imports_is_required():
+    """Each other package by its own name, not only because a third one happens to need it."""
+    (setup,) = [
+        node.value
+        for node in ast.parse((ROOT / 'setup.py').read_text()).body
+        if isinstance(node, ast.Expr) and getattr(getattr(node.value, 'func', None), 'id', '') == 'setup'
+    ]
+    arguments = {keyword.arg: keyword.value for keyword in setup.keywords}
+    extras = ast.literal_eval(arguments['extras_require'])
+    required = {
+        canonicalize_name(Requirement(line).name)
+        for line in ast.literal_eval(arguments['install_requires']) + extras['lite'] + extras['mmcv']
+    }
+    imported = set()
+    for file in (ROOT / 'florence_mm').rglob('*.py'):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition('.')[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.partition('.')[0])
+    owners = importlib.metadata.packages_distributions()
+    for module in sorted(imported - sys.stdlib_module_names - {'florence_mm'}):
+        distributions = {canonicalize_name(name) for name in owners.get(module, [module])}
+        assert distributions & required, f'{module} is imported, but setup.py requires none of {distributions}'
 
 
 def run_in(folder, **environment):
