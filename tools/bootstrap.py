@@ -102,18 +102,21 @@ def make(torch_args):
 
 
 def main():
-    """Check the machine, then make the environment unless it is there."""
+    """Check the machine, then make the environment unless it is there; returns the exit status.
+
+    0 for an environment that is ready, 2 with one sentence on what is missing, 130 after Ctrl-C.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--torch-args', default='', help='further pip arguments for torch alone, e.g. an index')
     args = parser.parse_args()
-    if is_ready():
-        print('environment is up to date')
-        return 0
-    problem = check_machine()
-    if problem:
-        print('cannot make the environment: ' + problem, file=sys.stderr)
-        return 2
     try:
+        if is_ready():
+            print('environment is up to date')
+            return 0
+        problem = check_machine()
+        if problem:
+            print('cannot make the environment: ' + problem, file=sys.stderr)
+            return 2
         make(args.torch_args.split())
     except subprocess.CalledProcessError as error:
         print(
@@ -122,6 +125,12 @@ def main():
             file=sys.stderr,
         )
         return 2
+    except OSError as error:
+        print('cannot make the environment: %s; mend that and run the command again.' % error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('stopped before the environment was ready; run the command again to make it.', file=sys.stderr)
+        return 130
     return 0
 
 
