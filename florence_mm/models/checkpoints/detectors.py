@@ -40,8 +40,6 @@ def convert_dyhead(state: StateDict) -> tuple[StateDict, Skipped]:
     backbone = _take(state, r'(backbone\.)*bottom_up\.')
     if any(key.startswith('layers.') for key in backbone):
         backbone, left_out = convert_swin(backbone)
-        last = max(int(m[1]) for key in backbone if (m := re.match(r'layers\.(\d+)\.', key)))
-        backbone = rename(backbone, [(rf'^norm{last}\.', 'norm.')])
     else:
         backbone, left_out = {}, dict.fromkeys(backbone, 'of a backbone other than Swin')
     skipped.update(_prefixed(left_out, 'backbone.backbone.bottom_up.'))

@@ -4,7 +4,8 @@ A format is recognised by its keys alone. Its ``convert`` gives our names: a bac
 ``layers.*`` and ``norm.*`` at the top; two towers are ``image_encoder.*``, ``text_encoder.*``, ``image_projection``,
 ``text_projection`` and ``logit_scale`` as in UniCL's releases. Layouts were read from the public module code:
 Swin-Transformer ``models/swin_transformer.py``, UniCL ``model/model.py``, MedImageInsight ``UniCLModel.py``, mmdet and
-mmpretrain ``swin``, timm ``swin_transformer.py``, open_clip ``model.py``, transformers ``modeling_clip.py``.
+mmpretrain ``swin``, timm ``swin_transformer.py``, Video-Swin-Transformer ``swin_transformer.py``, mmaction2 ``swin``,
+open_clip ``model.py``, transformers ``modeling_clip.py``.
 """
 
 import re
@@ -13,7 +14,7 @@ import torch
 
 from .detectors import convert_dyhead, convert_mmdet_dyhead
 from .renaming import Format, Skipped, StateDict, has, rename, split
-from .swin import convert_mm_swin, convert_swin, convert_timm_swin
+from .swin import convert_mm_swin, convert_swin, convert_timm_swin, convert_video_swin
 
 # buffers that the model computes: they belong to a window or a resolution, not to what was learned
 _COMPUTED = ('relative_position_index', 'attn_mask', 'position_ids', 'relative_coords_table')
@@ -96,6 +97,11 @@ FORMATS = [
         'Swin or CoSwin',
         lambda k: has(k, r'^layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table$'),
         convert_swin,
+    ),
+    Format(
+        'Video Swin or VideoCoSwin',
+        lambda k: has(k, r'^backbone\.layers\.\d+\.blocks\.\d+\.attn\.') and has(k, r'^cls_head\.'),
+        convert_video_swin,
     ),
     Format('CLIP', lambda k: has(k, r'^(text\.)?transformer\.resblocks\.'), _convert_clip),
     Format('Hugging Face CLIP', lambda k: has(k, r'^text_model\.encoder\.layers\.'), _convert_hf_clip),

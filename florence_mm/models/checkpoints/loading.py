@@ -11,6 +11,7 @@ from florence_mm.ops.position import resize_position_embedding, resize_relative_
 from florence_mm.registry import WEIGHT_INITIALIZERS
 
 from .formats import convert_state_dict
+from .inflation import inflate
 from .reading import read_checkpoint
 
 _SHOWN = 5
@@ -25,6 +26,7 @@ class LoadReport:
         format: the layout it was recognised as.
         loaded: keys whose tensors went into the model as they were.
         resized: keys whose tensors went in after a resize, with both shapes.
+        inflated: keys of an image model whose tensors went into a video model's with an axis of time, with both shapes.
         missing: keys of the model that the checkpoint lacks; they keep their values.
         unexpected: keys of the checkpoint that the model lacks.
         skipped: keys of the checkpoint left out on purpose, with the reason.
@@ -34,15 +36,20 @@ class LoadReport:
     format: str
     loaded: list[str] = field(default_factory=list)
     resized: dict[str, str] = field(default_factory=dict)
+    inflated: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """A few lines for a log."""
-        lines = [f'{self.source} ({self.format}): {len(self.loaded)} loaded, {len(self.resized)} resized']
-        if self.resized:
-            lines.append('  resized: ' + _some([f'{key} {how}' for key, how in self.resized.items()]))
+        counts = f'{len(self.loaded)} loaded, {len(self.resized)} resized'
+        if self.inflated:
+            counts += f', {len(self.inflated)} inflated'
+        lines = [f'{self.source} ({self.format}): {counts}']
+        for name in ('resized', 'inflated'):
+            if changed := getattr(self, name):
+                lines.append(f'  {name}: ' + _some([f'{key} {how}' for key, how in changed.items()]))
         for reason in dict.fromkeys(self.skipped.values()):
             lines.append(f'  skipped, {reason}: ' + _some([key for key, why in self.skipped.items() if why == reason]))
         for name in ('missing', 'unexpected'):
@@ -60,7 +67,8 @@ def load_checkpoint(model: nn.Module, path: str | Path, prefix: str | None = Non
     """Load a checkpoint of any known format into a model.
 
     Relative position tables and position embeddings of another size are resized by the public rule (bicubic); a text
-    tower with a shorter context takes the first positions.
+    tower with a shorter context takes the first positions; an image model's weights are inflated for a video model
+    (:mod:`~florence_mm.models.checkpoints.inflation`).
 
     Args:
         model: where the tensors go.
@@ -86,6 +94,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, prefix: str | None = Non
         if not state:
             raise ValueError(f'{path} ({name}) has no keys under {prefix!r}; they begin with {_tops(report.skipped)}')
 
+    state, inflated = inflate(model, state)
     own = model.state_dict()
     fitting: dict[str, Tensor] = {}
     for key, value in state.items():
@@ -97,8 +106,11 @@ def load_checkpoint(model: nn.Module, path: str | Path, prefix: str | None = Non
             shapes = f'{tuple(value.shape)} in the file, {tuple(own[key].shape)} in the model'
             report.skipped[key] = f'of another shape ({shapes})'
         elif fitted is value:
-            report.loaded.append(key)
             fitting[key] = value
+            if key in inflated:
+                report.inflated[key] = inflated[key]
+            else:
+                report.loaded.append(key)
         else:
             report.resized[key] = f'{tuple(value.shape)} to {tuple(fitted.shape)}'
             fitting[key] = fitted
@@ -171,5 +183,6 @@ class PretrainedInit:
         # mmengine keeps a note of where each parameter got its value
         for name, parameter in module.named_parameters():
             if hasattr(module, '_params_init_info') and parameter in module._params_init_info:
-                came = 'loaded' if name in report.loaded or name in report.resized else 'not'
+                found = (report.loaded, report.resized, report.inflated)
+                came = 'loaded' if any(name in keys for keys in found) else 'not'
                 module._params_init_info[parameter]['init_info'] = f'{came} from {self.checkpoint}'

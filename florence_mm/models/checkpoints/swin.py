@@ -11,7 +11,18 @@ _BACKBONE = r'^(patch_embed|layers|norm\d?|absolute_pos_embed)(\.|$)'
 
 def convert_swin(state: StateDict) -> tuple[StateDict, Skipped]:
     """The official layout, also CoSwin's."""
-    return split(rename(state, [(r'^backbone\.', '')]), _BACKBONE, 'not part of the backbone')
+    return split(_one_last_norm(rename(state, [(r'^backbone\.', '')])), _BACKBONE, 'not part of the backbone')
+
+
+def _one_last_norm(state: StateDict) -> StateDict:
+    """Number the norms as we do: the last stage's, which the mm packages call ``norm3``, has no number."""
+    last = max((int(m[1]) for key in state if (m := re.match(r'(?:backbone\.)?layers\.(\d+)\.', key))), default=0)
+    return rename(state, [(rf'^(backbone\.)?norm{last}\.', r'\1norm.')])
+
+
+def convert_video_swin(state: StateDict) -> tuple[StateDict, Skipped]:
+    """A recognizer of Video Swin's public code or of mmaction2; backbone and head keep their prefixes."""
+    return _one_last_norm(state), {}
 
 
 def convert_timm_swin(state: StateDict) -> tuple[StateDict, Skipped]:
@@ -47,8 +58,7 @@ def convert_mm_swin(state: StateDict) -> tuple[StateDict, Skipped]:
             (r'\.ffn\.layers\.1\.', '.mlp.fc2.'),
         ],
     )
-    last = max(int(m[1]) for key in state if (m := re.match(r'layers\.(\d+)\.', key)))
-    state = rename(state, [(rf'^norm{last}\.', 'norm.')])
+    state = _one_last_norm(state)
     for key in state:
         if re.search(r'\.downsample\.(reduction\.weight|norm\.)', key):
             state[key] = _from_unfold_order(state[key])
