@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCENES = 'configs/dynamic_head/atss_coswin-micro_fpn_dyhead_2xb4-16e_scenes.py'
+SCENES = 'configs/dynamic_head/atss_coswin-micro_fpn_dyhead_2xb4-8e_scenes.py'
 
 
 def run(*command: object) -> None:

@@ -148,7 +148,7 @@ class SceneOptions:
         ValueError: a number is out of range, or ``held_out`` names no class or all of them.
     """
 
-    train: int = 1000
+    train: int = 2000
     test: int = 200
     size: int = 128
     digits: tuple[int, int] = (3, 7)

@@ -11,7 +11,7 @@ val_evaluator = [dict(type='florence_mm.ZeroShotAccuracy', topk=(1, 5))]
 test_evaluator = val_evaluator
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=20, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=10, convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=20, val_interval=5)
+train_cfg = dict(max_epochs=10, val_interval=5)
 default_hooks = dict(checkpoint=dict(interval=5))

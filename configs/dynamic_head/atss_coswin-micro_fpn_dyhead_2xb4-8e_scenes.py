@@ -1,5 +1,5 @@
 # The embedded scenes of digits, from the quickstart's checkpoint, in less than eight minutes on two cores:
-# bash tools/dist_train.sh configs/dynamic_head/atss_coswin-micro_fpn_dyhead_2xb4-16e_scenes.py 2
+# bash tools/dist_train.sh configs/dynamic_head/atss_coswin-micro_fpn_dyhead_2xb4-8e_scenes.py 2
 _base_ = [
     '../_base_/models/atss_coswin-t_fpn_dyhead.py',
     '../_base_/datasets/scenes_detection.py',
@@ -43,10 +43,10 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=16, convert_to_iter_based=True),
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=0.5, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0.5, end=8, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=16, val_interval=8)
+train_cfg = dict(by_epoch=True, max_epochs=8, val_interval=4)
 val_cfg = dict()
 test_cfg = dict()
 train_dataloader = dict(batch_size=4)

@@ -1,8 +1,8 @@
 # Zero-shot detection on the embedded scenes: proposals are learnt from scenes without "three" and "seven", on the
-# frozen backbone of unicl_coswin-micro_1xb64-20e_scene-crops, whose towers then name all ten digits
-_base_ = ['./atss_coswin-micro_fpn_dyhead_2xb4-16e_scenes.py']
+# frozen backbone of unicl_coswin-micro_1xb64-10e_scene-crops, whose towers then name all ten digits
+_base_ = ['./atss_coswin-micro_fpn_dyhead_2xb4-8e_scenes.py']
 
-unicl = 'work_dirs/unicl_coswin-micro_1xb64-20e_scene-crops/epoch_20.pth'
+unicl = 'work_dirs/unicl_coswin-micro_1xb64-10e_scene-crops/epoch_10.pth'
 detector = _base_.model
 detector.backbone.init_cfg.checkpoint = unicl
 detector.bbox_head.num_classes = 1
@@ -24,7 +24,7 @@ val_evaluator = dict(subsets=dict(held_out=['three', 'seven']))
 test_evaluator = val_evaluator
 default_hooks = dict(class_names=dict(templates='simple'))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=6, convert_to_iter_based=True),
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=0.5, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0.5, end=3, convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=6, val_interval=3)
+train_cfg = dict(max_epochs=3, val_interval=3)
