@@ -109,3 +109,29 @@ def classification(dataset: dict, folder: Path, count: int) -> dict:
         pipeline.insert(0, {'type': 'mmcv.LoadImageFromFile', 'color_type': color})
     return {'type': 'mmpretrain.CustomDataset', 'data_root': str(folder / 'images'), 'pipeline': pipeline,
             **({'_scope_': dataset['_scope_']} if '_scope_' in dataset else {})}  # fmt: skip
+
+
+@register_smoke_data('VideoDataset')
+def videos(dataset: dict, folder: Path, count: int) -> dict:
+    """mmaction2's videos with a label each: noisy ones in two classes, which any model with classes has."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for index in range(count):
+        write_video(folder / f'{index}.mp4', seed=index)
+        lines.append(f'{index}.mp4{dataset.get("delimiter", " ")}{index % 2}\n')
+    (folder / 'videos.txt').write_text(''.join(lines))
+    return {**dataset, 'ann_file': str(folder / 'videos.txt'), 'data_root': '', 'data_prefix': {'video': str(folder)}}
+
+
+def write_video(path: Path, seed: int, frames: int = 16) -> None:
+    """Write an mp4 of noise with a bright square that moves to the right."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 8, (_WIDTH, _HEIGHT))
+    if not writer.isOpened():
+        raise UsageError(f'--smoke cannot write its generated videos to {path.parent}; free some space there')
+    rng = np.random.default_rng(seed)
+    for number in range(frames):
+        picture = rng.integers(0, 128, (_HEIGHT, _WIDTH, 3), dtype=np.uint8)
+        left = number * (_WIDTH // 2) // frames
+        picture[: _HEIGHT // 2, left : left + _WIDTH // 2] = 255
+        writer.write(picture)
+    writer.release()

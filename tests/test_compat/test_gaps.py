@@ -255,6 +255,28 @@ def test_data_parallel_on_cpu(monkeypatch):
     assert found == [(name, None, False, True, False), (name, None, True, False, True)]
 
 
+def test_recognizer_of_mmaction_unpacks_only_a_single_map():
+    import torch
+    from mmaction.models import Recognizer2D
+    from mmengine.registry import DefaultScope
+
+    gap = next(gap for gap in GAPS if gap.name == 'mmaction2 feature tuples')
+    assert gap.needed(), 'upstream no longer needs the mend; remove it'
+
+    def features(**backbone):
+        with DefaultScope.overwrite_default_scope('mmaction'):
+            model = Recognizer2D(backbone=backbone)
+        return model.extract_feat(torch.randn(1, 2, 3, 32, 32), stage='backbone')[0]
+
+    ours = {'type': 'florence_mm.CoSwin', 'arch': 'micro', 'img_size': 32}
+    # (2 frames, channels, height, width) after strides of 4, 8 and 16
+    assert features(**ours, patch_size=4, out_indices=(2,)).shape == (2, 128, 2, 2)
+    several = features(**ours, patch_size=4, out_indices=(0, 2))
+    assert [tuple(one.shape) for one in several] == [(2, 32, 8, 8), (2, 128, 2, 2)]
+    # mmaction2's own are left alone
+    assert features(type='mmaction.ResNet', depth=18, norm_eval=False).shape == (2, 512, 1, 1)
+
+
 def test_gap_waits_for_the_import_and_stops_when_not_needed(tmp_path, monkeypatch):
     (tmp_path / 'late_module.py').write_text('value = 1\n')
     monkeypatch.syspath_prepend(tmp_path)

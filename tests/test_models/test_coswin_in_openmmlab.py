@@ -57,6 +57,16 @@ model = dict(
     test_cfg=dict(nms_pre=100, min_bbox_size=0, score_thr=0.0, nms=dict(type='nms', iou_threshold=0.6), max_per_img=10))
 """
 
+# as in the README, with the preset for tests
+RECOGNIZER = """
+custom_imports = dict(imports=['florence_mm'])
+_base_ = 'mmaction::recognition/tsn/tsn_imagenet-pretrained-r50_8xb32-1x1x3-100e_kinetics400-rgb.py'
+model = dict(
+    backbone=dict(_delete_=True, type='florence_mm.CoSwin', arch='micro', img_size=64, out_indices=(2,),
+                  drop_path_rate=0.),
+    cls_head=dict(num_classes=5, in_channels=128, dropout_ratio=0.))
+"""
+
 
 @pytest.fixture(autouse=True, scope='module')
 def one_thread():
@@ -116,6 +126,42 @@ def test_mmdet_detector_takes_a_training_step():
         loss.backward()
     assert set(losses) == {'loss_cls', 'loss_bbox', 'loss_dfl'} and loss.isfinite()
     assert all(p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in model.backbone.parameters())
+
+
+def test_mmaction_recognizer_trains_a_step_and_predicts(tmp_path):
+    from mmaction.registry import MODELS
+    from mmaction.structures import ActionDataSample
+    from mmaction.utils import register_all_modules
+    from mmengine.optim import OptimWrapper
+
+    register_all_modules(init_default_scope=False)
+    (tmp_path / 'mine.py').write_text(RECOGNIZER)
+    config = Config.fromfile(str(tmp_path / 'mine.py'))
+    torch.manual_seed(0)
+    # two videos with 3 frames each; (3, 3, 64, 64): frames, channels, height, width
+    videos = [torch.randint(0, 255, (3, 3, 64, 64), dtype=torch.uint8) for _ in range(2)]
+    samples = [ActionDataSample().set_gt_label(label) for label in (1, 4)]
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        model = MODELS.build(config.model)
+        model.init_weights()
+        wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), 0.1))
+        before = [p.detach().clone() for p in model.backbone.parameters()]
+        steps = [model.train_step({'inputs': videos, 'data_samples': samples}, wrapper) for _ in range(2)]
+        losses = [step['loss'].item() for step in steps]
+        assert losses[1] < losses[0]
+        assert not any(torch.equal(p, old) for p, old in zip(model.backbone.parameters(), before, strict=True))
+
+        def scores(frames):
+            (sample,) = model.test_step({'inputs': [frames], 'data_samples': samples[:1]})
+            return sample.pred_score
+
+        model.eval()
+        assert scores(videos[0]).shape == (5,) and float(scores(videos[0]).sum()) == pytest.approx(1)
+        # the head averages over frames, so the order does not matter and one frame stands for equal ones
+        torch.testing.assert_close(scores(videos[0].flip(0)), scores(videos[0]))
+        still = videos[0][:1]
+        torch.testing.assert_close(scores(still.repeat(3, 1, 1, 1)), scores(still))
+        assert not torch.allclose(scores(still), scores(videos[0]), atol=1e-6)
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmpretrain', 'mmaction'])

@@ -64,6 +64,21 @@ def test_smoke_of_a_schedule_that_takes_its_end_from_the_loop(tmp_path):
     assert all(words in log.read_text() for words in ('System environment:', 'Config:', 'Hooks will be executed'))
 
 
+def test_smoke_of_an_mmaction_recognizer(tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(
+        "_base_ = 'mmaction::recognition/tsn/tsn_imagenet-pretrained-r50_8xb32-1x1x3-100e_kinetics400-rgb.py'\n"
+        "model = dict(backbone=dict(_delete_=True, type='florence_mm.CoSwin', arch='micro', out_indices=(2,)),\n"
+        '             cls_head=dict(in_channels=128))\n'
+    )
+    cfg = Config.fromfile(str(path))
+    cfg.experiment_name = 'smoke_tsn'
+    assert run_smoke(cfg, tmp_path)['acc/top1'] in (0, 0.25, 0.5, 0.75, 1)
+    assert (tmp_path / 'train/videos.txt').read_text() == '0.mp4 0\n1.mp4 1\n2.mp4 0\n3.mp4 1\n'
+    small = smoke_config(cfg, tmp_path)
+    assert small.train_dataloader.dataset.pipeline == cfg.train_dataloader.dataset.pipeline
+
+
 def test_ends_of_schedules(tmp_path):
     def ends(schedulers, **loop):
         cfg = Config(toy_config('x', param_scheduler=schedulers, train_cfg=loop))
