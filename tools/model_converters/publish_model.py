@@ -1,6 +1,6 @@
 """Make a trained checkpoint fit for others: weights alone, as safetensors, with where they come from.
 
-python tools/model_converters/publish_model.py work_dirs/quickstart/epoch_10.pth coswin_micro.safetensors
+python tools/model_converters/publish_model.py work_dirs/quickstart/epoch_36.pth coswin_micro.safetensors
 
 The optimizer and the log history stay behind; the config and the version go into the header; the first eight digits
 of the file's SHA-256 go into its name.
