@@ -1,8 +1,9 @@
-"""Transforms of image-text-label samples."""
+"""Transforms of image-text-label samples, and reading videos."""
 
 from .formatting import PackImageText
 from .geometry import RandomAffineImage
 from .loading import LoadImage
 from .prompt import RandomPrompt
+from .video import VideoDecode, VideoInit
 
-__all__ = ['LoadImage', 'PackImageText', 'RandomAffineImage', 'RandomPrompt']
+__all__ = ['LoadImage', 'PackImageText', 'RandomAffineImage', 'RandomPrompt', 'VideoDecode', 'VideoInit']

@@ -1,0 +1,99 @@
+"""Reading videos, in two steps between which mmaction2's samplers choose the frames."""
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmengine import fileio
+
+from ...registry import TRANSFORMS
+from ...utils.video import BACKENDS, open_video
+from ..errors import DataError
+
+
+@TRANSFORMS.register_module()
+class VideoInit(BaseTransform):
+    """Open the video ``filename`` (or ``img_path``, as a manifest's rows have it) without decoding a frame.
+
+    Adds ``video_reader``, ``total_frames`` and ``avg_fps``, and ``start_index=0`` and ``modality='RGB'`` where a data
+    set has not set them: what ``mmaction.SampleFrames`` and the like need. :class:`VideoDecode` comes after these.
+
+    A sampler that needs more frames than there are repeats some: ``mmaction.SampleFrames`` starts again from the
+    first frame (``out_of_bound_opt='loop'``) or holds the last one (``'repeat_last'``).
+
+    Args:
+        backend (str): 'pyav' or 'decord'.
+        min_frames (int): A video with fewer frames is an error instead.
+        backend_args (dict | None): Where paths lead, see :func:`mmengine.fileio.get`. None: local files.
+
+    Raises:
+        DataError: the file is missing, empty, damaged, no video, or has fewer frames than ``min_frames``.
+    """
+
+    def __init__(self, backend: str = 'pyav', min_frames: int = 1, backend_args: dict | None = None) -> None:
+        if backend not in BACKENDS:
+            raise ValueError(f'backend={backend!r} of VideoInit must be one of {", ".join(BACKENDS)}')
+        if min_frames < 1:
+            raise ValueError(f'min_frames={min_frames} of VideoInit must be at least 1')
+        self.backend = backend
+        self.min_frames = min_frames
+        self.backend_args = backend_args
+
+    def transform(self, results: dict) -> dict:
+        """Add the keys above to ``results``."""
+        path = results.get('filename', results.get('img_path'))
+        source = f'{results["source"]}: ' if 'source' in results else ''
+        try:
+            data = fileio.get(path, backend_args=self.backend_args)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise DataError(f'{source}the video {path} cannot be read ({reason}); restore it or remove it') from None
+        try:
+            reader = open_video(data, path, self.backend)
+        except DataError as error:
+            raise DataError(f'{source}{error}') from None
+        if len(reader) < self.min_frames:
+            raise DataError(
+                f'{source}the video {path} has {len(reader)} frames, fewer than min_frames={self.min_frames}; '
+                'remove it or lower min_frames'
+            )
+        results['video_reader'] = reader
+        results['total_frames'] = len(reader)
+        results['avg_fps'] = reader.fps
+        results.setdefault('start_index', 0)
+        results.setdefault('modality', 'RGB')
+        return results
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(backend={self.backend!r}, min_frames={self.min_frames}, '
+            f'backend_args={self.backend_args})'
+        )
+
+
+@TRANSFORMS.register_module()
+class VideoDecode(BaseTransform):
+    """Decode the frames ``frame_inds`` of ``video_reader`` into ``imgs``, and close the video.
+
+    ``imgs`` is a list of ``(H, W, 3)`` uint8 **RGB**, no two of which share memory, in the order of ``frame_inds``;
+    ``original_shape`` and ``img_shape`` are ``(H, W)``.
+
+    Raises:
+        DataError: a frame cannot be decoded.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Replace ``video_reader`` by the keys above."""
+        reader = results.pop('video_reader')
+        results['frame_inds'] = np.ravel(results['frame_inds'])
+        try:
+            frames = reader.read(results['frame_inds'])  # (num_clips * clip_len, H, W, 3)
+        except DataError as error:
+            source = f'{results["source"]}: ' if 'source' in results else ''
+            raise DataError(f'{source}{error}') from None
+        finally:
+            reader.close()
+        results['imgs'] = list(frames)
+        results['original_shape'] = results['img_shape'] = frames.shape[1:3]
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'

@@ -1,0 +1,249 @@
+"""Video files: writing mp4, and reading single frames of any format with PyAV or decord.
+
+A reader numbers frames in the order in which they are shown, from 0. Frames are ``(H, W, 3)`` uint8 RGB.
+"""
+
+import io
+import re
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Sequence
+
+import av
+import numpy as np
+
+from .errors import DataError
+
+
+def encode_mp4(frames: Sequence[np.ndarray] | np.ndarray, fps: int = 8) -> bytes:
+    """Frames as the bytes of an mp4 file.
+
+    H.264 without loss after the conversion to YUV 4:2:0, so that a decoded frame depends on the frame alone and not on
+    its neighbours. Where FFmpeg was built without x264, MPEG-4 part 2 at its best quality, for the same reason with
+    key frames alone. One thread encodes and no date is written: equal frames give equal bytes from equal versions.
+
+    Args:
+        frames (Sequence[np.ndarray]): ``(T, H, W, 3)`` uint8 RGB, height and width even.
+        fps (int): Frames a second.
+
+    Raises:
+        ValueError: ``frames`` has another shape or type.
+    """
+    frames = np.asarray(frames)
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
+        raise ValueError(f'frames have shape {frames.shape} and type {frames.dtype}; expected (T, H, W, 3) uint8')
+    height, width = frames.shape[1:3]
+    if height % 2 or width % 2:
+        raise ValueError(f'frames of {width}x{height} pixels cannot be written as mp4; width and height must be even')
+    if 'libx264' in av.codecs_available:
+        codec, options = 'libx264', {'qp': '0', 'preset': 'veryfast'}
+    else:
+        codec, options = 'mpeg4', {'qmin': '1', 'qmax': '1', 'g': '1'}
+    buffer = io.BytesIO()
+    with av.open(buffer, 'w', format='mp4', options={'fflags': '+bitexact'}) as container:
+        stream = container.add_stream(codec, rate=fps, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, 'yuv420p'
+        stream.codec_context.thread_count = 1
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+class VideoReader(ABC):
+    """Frames of a video by their numbers; ``len()`` is how many there are.
+
+    Attributes:
+        name (str): What messages call the file.
+        fps (float): Frames a second, 0 where the file does not say.
+
+    Args:
+        data (bytes): The file's content.
+        name (str): What messages call it.
+
+    Raises:
+        DataError: the file is empty, damaged, or has no frames.
+    """
+
+    fps: float
+    _count: int
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self.name = name
+        try:
+            if not data:
+                raise ValueError('is an empty file')
+            self._open(data)
+            if not self._count:
+                raise ValueError('has no frames')
+        except ValueError as error:
+            raise self._fault(error) from None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Frames ``(len(indices), H, W, 3)`` uint8 RGB; repeated indices give copies.
+
+        Raises:
+            IndexError: there is no such frame.
+            DataError: the file is damaged.
+        """
+        indices = [int(index) for index in indices]
+        if not indices or min(indices) < 0 or max(indices) >= self._count:
+            raise IndexError(f'the video {self.name} has frames 0 to {self._count - 1}, not all of {indices}')
+        try:
+            return self._read(indices)
+        except ValueError as error:
+            raise self._fault(error) from None
+
+    def _fault(self, error: ValueError) -> DataError:
+        return DataError(f'the video {self.name} {error}; replace it or remove it')
+
+    @abstractmethod
+    def _open(self, data: bytes) -> None:
+        """Set ``_count`` and ``fps``; a ValueError's message is the predicate of a sentence."""
+
+    @abstractmethod
+    def _read(self, indices: list[int]) -> np.ndarray:
+        """See :meth:`read`; a ValueError's message is the predicate of a sentence."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the decoder and the file's bytes."""
+
+
+class PyAVReader(VideoReader):
+    """A video in PyAV, with an index of its frames from their packets.
+
+    The packets are read once, which decodes nothing. That gives the exact number of frames, also where the file's
+    header says none or another, and the key frames, so that no more is decoded than what a frame asked for depends on.
+    """
+
+    def _open(self, data: bytes) -> None:
+        try:
+            self._data = data
+            self._container = av.open(io.BytesIO(data))
+            if not self._container.streams.video:
+                raise ValueError('has no pictures, only other streams')
+            self._stream = self._container.streams.video[0]
+            # demuxing ends in an empty packet
+            packets = [
+                (packet.pts, packet.is_keyframe, packet.is_corrupt)
+                for packet in self._container.demux(self._stream)
+                if packet.size and not packet.is_discard
+            ]
+        except av.error.FFmpegError as error:
+            raise ValueError(f'cannot be read ({error.strerror})') from None
+        if packets and packets[-1][2]:
+            raise ValueError(f'is cut off in frame {len(packets) - 1}')
+        self._count = len(packets)
+        self.fps = float(self._stream.average_rate or 0)
+        self._times = sorted({pts for pts, _, _ in packets if pts is not None})
+        if len(self._times) < self._count:
+            # a raw stream does not say when a frame is shown; frames are then counted from the start
+            self._times = []
+        self._numbers = {time: number for number, time in enumerate(self._times)}
+        # without times frame 0 alone is known to be one
+        self._keys = sorted(self._numbers[pts] for pts, key, _ in packets if key) if self._times else []
+
+    def _read(self, indices: list[int]) -> np.ndarray:
+        groups: dict[int, set[int]] = {}  # what is asked for, by the key frame before it
+        for index in indices:
+            before = bisect_right(self._keys, index)
+            groups.setdefault(self._keys[before - 1] if before else 0, set()).add(index)
+        found: dict[int, np.ndarray] = {}
+        try:
+            for start, wanted in groups.items():
+                self._decode(start, wanted, found)
+            lost = set(indices) - set(found)
+            if lost and self._times:
+                # a format may go to a later key frame than it was told to
+                self._decode(0, lost, found)
+        except av.error.FFmpegError as error:
+            raise ValueError(f'cannot be decoded ({error.strerror})') from None
+        lost = set(indices) - set(found)
+        if lost:
+            raise ValueError(f'is damaged: frame {min(lost)} of {self._count} cannot be decoded')
+        if len({image.shape for image in found.values()}) > 1:
+            raise ValueError('has frames of different sizes')
+        return np.stack([found[index] for index in indices])  # (len(indices), H, W, 3)
+
+    def _decode(self, start: int, wanted: set[int], found: dict[int, np.ndarray]) -> None:
+        """Decode from frame ``start``, a key frame or 0, until all that is wanted is found."""
+        if self._times:
+            time = self._times[start]
+            self._container.seek(time if start else min(time, 0), stream=self._stream)
+        else:
+            # nor can such a stream be rewound
+            self._container.close()
+            self._container = av.open(io.BytesIO(self._data))
+            self._stream = self._container.streams.video[0]
+        for count, frame in enumerate(self._container.decode(self._stream)):
+            number = self._numbers.get(frame.pts, -1) if self._times else count
+            if number in wanted and number not in found:
+                found[number] = frame.to_ndarray(format='rgb24')
+            if number >= max(wanted):
+                return
+
+    def close(self) -> None:
+        """See :class:`VideoReader`."""
+        self._container.close()
+        self._data = b''
+
+
+class DecordReader(VideoReader):
+    """A video in decord, which is what mmaction2 reads videos with by default."""
+
+    def _open(self, data: bytes) -> None:
+        import decord
+
+        self._errors = (decord.DECORDError, IndexError, RuntimeError)
+        try:
+            # decord prints the content of a file that it cannot open, so PyAV looks at it first
+            with av.open(io.BytesIO(data)) as container:
+                if not container.streams.video:
+                    raise ValueError('has no pictures, only other streams')
+            self._reader = decord.VideoReader(io.BytesIO(data), num_threads=1)
+            self._count = len(self._reader)
+            self.fps = float(self._reader.get_avg_fps())
+        except av.error.FFmpegError as error:
+            raise ValueError(f'cannot be read ({error.strerror})') from None
+        except self._errors as error:
+            raise ValueError(f'cannot be read ({_reason(error)})') from None
+
+    def _read(self, indices: list[int]) -> np.ndarray:
+        try:
+            return self._reader.get_batch(indices).asnumpy()
+        except self._errors as error:
+            raise ValueError(f'cannot be decoded ({_reason(error)})') from None
+
+    def close(self) -> None:
+        """See :class:`VideoReader`."""
+        self._reader = None
+
+
+BACKENDS: dict[str, type[VideoReader]] = {'pyav': PyAVReader, 'decord': DecordReader}
+
+
+def open_video(data: bytes, name: str, backend: str = 'pyav') -> VideoReader:
+    """A reader of a video file's bytes.
+
+    Args:
+        data (bytes): The file's content.
+        name (str): What messages call it.
+        backend (str): 'pyav' or 'decord'.
+
+    Raises:
+        DataError: the file is empty, damaged, or has no frames.
+        ValueError: an unknown backend.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f'backend={backend!r} of a video must be one of {", ".join(BACKENDS)}')
+    return BACKENDS[backend](data, name)
+
+
+def _reason(error: Exception) -> str:
+    """What decord says, in one line and without the time and the place in its source."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r'^\[[\d:]+\] \S+ ', '', lines[0].rsplit('Thread worker: ', 1)[-1]).rstrip('. ')
