@@ -48,26 +48,26 @@ def naive(input, offset, mask, weight, bias, stride, padding, dilation, groups, 
 
 
 CASES = {
-    'plain': dict(batch=2, channels=3, height=5, width=4, out=2),
+    'plain': dict(batch=2, channels=3, height=4, width=3, out=2),
     'stride 2': dict(batch=1, channels=2, height=6, width=5, out=3, stride=2),
-    'groups': dict(batch=2, channels=4, height=4, width=5, out=6, groups=2, deform_groups=4, dilation=2, padding=2),
+    'groups': dict(batch=1, channels=4, height=4, width=5, out=6, groups=2, deform_groups=4, dilation=2, padding=2),
     'oblong kernel': dict(batch=1, channels=2, height=4, width=6, out=2, kernel=(1, 3), padding=0),
     'one pixel': dict(batch=2, channels=2, height=1, width=1, out=2),
 }
 
 
 @pytest.mark.parametrize('case', CASES.values(), ids=CASES)
-@pytest.mark.parametrize('pieces', [1, 1 << 22], ids=['row by row', 'at once'])
-def test_equals_the_loop_with_all_gradients(case, pieces, monkeypatch):
-    monkeypatch.setattr(deform_sampling, '_COLUMN_ELEMENTS', pieces)
+def test_equals_the_loop_with_all_gradients(case, monkeypatch):
     tensors, keywords = make(**case)
     tensors = [t.requires_grad_() for t in tensors]
-    ours, reference = modulated_deform_conv2d(*tensors, **keywords), naive(*tensors, **keywords)
-    torch.testing.assert_close(ours, reference)
-    grad = torch.randn(ours.shape, dtype=torch.float64)
-    pairs = zip(torch.autograd.grad(ours, tensors, grad), torch.autograd.grad(reference, tensors, grad), strict=True)
-    for ours, reference in pairs:
-        torch.testing.assert_close(ours, reference)
+    reference = naive(*tensors, **keywords)
+    grad = torch.randn(reference.shape, dtype=torch.float64)
+    references = reference, *torch.autograd.grad(reference, tensors, grad)
+    for elements in (1, 1 << 22):  # row by row, all rows at once
+        monkeypatch.setattr(deform_sampling, '_COLUMN_ELEMENTS', elements)
+        ours = modulated_deform_conv2d(*tensors, **keywords)
+        for a, b in zip((ours, *torch.autograd.grad(ours, tensors, grad)), references, strict=True):
+            torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize('case', [CASES['plain'], CASES['groups']], ids=['plain', 'groups'])
