@@ -1,7 +1,9 @@
 """The commands, as a user runs them."""
 
 import json
+import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,35 @@ def test_two_processes_equal_one_with_the_batch_of_both(process, trained, tmp_pa
     assert len(predictions) == 23
     mean = sum(float(p['error']) for p in predictions) / 23
     assert tested['metrics']['toy/mae'] == pytest.approx(mean) == pytest.approx(histories[0][-1]['metrics']['toy/mae'])
+
+
+@pytest.mark.parametrize(
+    ('script', 'rest', 'last'),
+    [
+        ('slurm_train.sh', ['a work dir', '--seed', '3'], ['train.py', '--work-dir', 'a work dir', '--seed', '3']),
+        ('slurm_test.sh', ['last.pth', '--out', 'o.pt'], ['test.py', 'last.pth', '--out', 'o.pt']),
+    ],
+)
+def test_slurm(process, tmp_path, script, rest, last):
+    """A stand-in for srun writes down what it was asked for."""
+    (tmp_path / 'bin').mkdir()
+    (tmp_path / 'bin/srun').write_text('#!/bin/sh\nprintf \'%s\\n\' "$@"\n')
+    (tmp_path / 'bin/srun').chmod(0o755)
+    path = f'{tmp_path / "bin"}:{os.environ["PATH"]}'
+    run = process(script, 'partition', 'job', 'config.py', *rest, PATH=path, GPUS='16', SRUN_ARGS='--a --b')
+    assert run.returncode == 0, run.stderr
+    asked = run.stdout.splitlines()
+    at = asked.index('-u')
+    assert asked[:at] == [
+        *('-p', 'partition', '--job-name=job', '--gres=gpu:8', '--ntasks=16', '--ntasks-per-node=8'),
+        *('--cpus-per-task=8', '--kill-on-bad-exit=1', '--a', '--b', sys.executable),
+    ]
+    tool, *given = asked[at + 1 :]
+    assert [Path(tool).name, *given] == [last[0], '--launcher', 'slurm', 'config.py', *last[1:]]
+    # one argument is missing
+    run = process(script, 'partition', 'job', 'config.py', PATH=path)
+    assert run.returncode == 2 and not run.stdout
+    assert run.stderr.startswith('usage: ') and 'PARTITION JOB_NAME CONFIG' in run.stderr
 
 
 def test_train_arguments(process, tmp_path):
