@@ -11,7 +11,7 @@ import sys
 
 import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
 from florence_mm.apis import DetectionInferencer
-from florence_mm.engine.cli_options import ConfigOptions
+from florence_mm.engine.cli_options import add_config_options
 from florence_mm.engine.errors import one_sentence_errors
 from florence_mm.engine.launch import load_config
 
@@ -28,9 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out-dir', default='detections', help='folder for the results (default: detections)')
     parser.add_argument('--batch-size', type=int, default=1, help='pictures at once (default: 1)')
     parser.add_argument('--device', help='as torch names it, for example cuda:1; default: the GPU where there is one')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE', help='put values on the config'
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 

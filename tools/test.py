@@ -7,12 +7,11 @@ config, checkpoint or data are unusable.
 """
 
 import argparse
-import os
 
 import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
-from florence_mm.engine.cli_options import ConfigOptions
+from florence_mm.engine.cli_options import add_run_arguments, parse_run_arguments
 from florence_mm.engine.errors import UsageError, one_sentence_errors
-from florence_mm.engine.launch import LAUNCHERS, build_runner, load_config, require_checkpoint, set_work_dir
+from florence_mm.engine.launch import build_runner, load_config, require_checkpoint, set_work_dir
 from florence_mm.engine.predictions import SavePredictions, ShowPredictionsHook
 from florence_mm.engine.tta import with_test_time_augmentation
 
@@ -22,24 +21,12 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Test a checkpoint with a config's test data and metrics.")
     parser.add_argument('config', help='config file, or PACKAGE::FILE')
     parser.add_argument('checkpoint', help='.pth or .safetensors file')
-    parser.add_argument('--work-dir', help='where logs and metrics go; default work_dirs/CONFIG_NAME')
+    add_run_arguments(parser, 'logs and metrics', 'test_dataloader.batch_size=8')
     parser.add_argument('--out', metavar='FILE', help='write all predictions to a .pt or .json file')
     parser.add_argument('--show-dir', metavar='DIR', help='draw pictures with their three best classes here')
     parser.add_argument('--tta', action='store_true', help="test at several sizes, with the config's tta_pipeline")
     parser.add_argument('--show-interval', type=int, default=1, metavar='N', help='draw every N-th picture')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=ConfigOptions,
-        metavar='KEY=VALUE',
-        help='put values on the config, for example test_dataloader.batch_size=8',
-    )
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how the processes were started')
-    # torch.distributed.launch gives this instead of the environment variable
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parse_run_arguments(parser)
 
 
 def main() -> None:

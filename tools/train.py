@@ -15,10 +15,9 @@ if '--smoke' in sys.argv:
     os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
 import florence_mm  # noqa: E402, F401  mends the installed packages, so it comes before anything that imports them
-from florence_mm.engine.cli_options import ConfigOptions  # noqa: E402
+from florence_mm.engine.cli_options import add_run_arguments, parse_run_arguments  # noqa: E402
 from florence_mm.engine.errors import one_sentence_errors  # noqa: E402
 from florence_mm.engine.launch import (  # noqa: E402
-    LAUNCHERS,
     build_runner,
     load_config,
     set_amp,
@@ -33,7 +32,7 @@ def parse_args() -> argparse.Namespace:
     """Command-line arguments."""
     parser = argparse.ArgumentParser(description='Train a model from a config.')
     parser.add_argument('config', help='config file, or PACKAGE::FILE')
-    parser.add_argument('--work-dir', help='where checkpoints and logs go; default work_dirs/CONFIG_NAME')
+    add_run_arguments(parser, 'checkpoints and logs', 'optim_wrapper.optimizer.lr=1e-4')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -53,19 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--smoke', action='store_true', help='two training steps and a validation on generated data, on the CPU'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=ConfigOptions,
-        metavar='KEY=VALUE',
-        help='put values on the config, for example optim_wrapper.optimizer.lr=1e-4',
-    )
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how the processes were started')
-    # torch.distributed.launch gives this instead of the environment variable
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parse_run_arguments(parser)
 
 
 def main() -> None:

@@ -1,10 +1,12 @@
-"""``--cfg-options KEY=VALUE ...`` of all tools."""
+"""Arguments that tools share, among them ``--cfg-options KEY=VALUE ...``."""
 
 import argparse
 import ast
+import os
 from collections.abc import Sequence
 from typing import Any
 
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 _WORDS = {'true': True, 'false': False}
 _OPEN, _CLOSE = '([{', ')]}'
 
@@ -34,6 +36,39 @@ class ConfigOptions(argparse.Action):
             except ValueError as error:
                 parser.error(f'{option_string} {argument}: {error}')
         setattr(namespace, self.dest, options)
+
+
+def add_config_options(parser: argparse.ArgumentParser, example: str | None = None) -> None:
+    """Add ``--cfg-options``; the help shows an example where there is one."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=ConfigOptions,
+        metavar='KEY=VALUE',
+        help='put values on the config' + (f', for example {example}' if example else ''),
+    )
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, written: str, example: str) -> None:
+    """Add what a run takes beside its config: ``--work-dir``, ``--cfg-options``, ``--launcher``.
+
+    Args:
+        parser (ArgumentParser): Of the tool.
+        written (str): What goes to the work folder, for the help.
+        example (str): A ``--cfg-options`` value, for the help.
+    """
+    parser.add_argument('--work-dir', help=f'where {written} go; default work_dirs/CONFIG_NAME')
+    add_config_options(parser, example)
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how the processes were started')
+    # torch.distributed.launch gives this instead of the environment variable
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def parse_run_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line; the number of the process goes to the environment, where mmengine reads it."""
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
 
 
 def parse_value(text: str) -> Any:

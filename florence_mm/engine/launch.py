@@ -17,8 +17,6 @@ from .config_check import check_config, check_options
 from .errors import UsageError
 from .runner import FlorenceRunner
 
-LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
-
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config file, put command-line overrides on it and import its ``custom_imports``.

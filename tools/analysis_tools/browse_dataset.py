@@ -12,7 +12,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 
 import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
-from florence_mm.engine.cli_options import ConfigOptions
+from florence_mm.engine.cli_options import add_config_options
 from florence_mm.engine.errors import UsageError, one_sentence_errors
 from florence_mm.engine.launch import load_config
 from florence_mm.registry import DATASETS
@@ -35,9 +35,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--columns', type=int, default=8, help='samples in a row of the contact sheet (default: 8)')
     parser.add_argument('--size', type=int, default=240, help='pixels of a sample in its picture (default: 240)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the random transforms')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE', help='put values on the config'
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 

@@ -16,7 +16,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
-from florence_mm.engine.cli_options import ConfigOptions
+from florence_mm.engine.cli_options import add_config_options
 from florence_mm.engine.complexity import count_macs, count_parameters, readable, table
 from florence_mm.engine.errors import UsageError, one_sentence_errors
 from florence_mm.engine.launch import load_config
@@ -30,9 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--module', help='dotted name of a part that takes pictures, such as image_encoder')
     parser.add_argument('--depth', type=int, default=2, help='how many names deep the table goes; default 2')
     parser.add_argument('--json', action='store_true', help='print only the totals, as JSON')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE', help='put values on the config'
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 

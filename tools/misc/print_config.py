@@ -9,7 +9,7 @@ import argparse
 import os
 
 import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
-from florence_mm.engine.cli_options import ConfigOptions
+from florence_mm.engine.cli_options import add_config_options
 from florence_mm.engine.config_check import check_config
 from florence_mm.engine.config_origin import COMMAND_LINE, origins
 from florence_mm.engine.errors import one_sentence_errors
@@ -22,9 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('--origin', action='store_true', help='one value a line, with the file it comes from')
     parser.add_argument('--check', action='store_true', help='also check keys and types, as training does')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE', help='put values on the config'
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 
