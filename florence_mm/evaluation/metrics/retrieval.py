@@ -7,7 +7,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 
 from ...registry import METRICS
-from ..functional import image_text_recall
+from ..functional import check_topk, image_text_recall
 
 
 @METRICS.register_module()
@@ -40,9 +40,7 @@ class ImageTextRecall(BaseMetric):
         collect_dir: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
-        self.topk = tuple(topk)
-        if not self.topk or min(self.topk) < 1:
-            raise ValueError(f'topk={topk!r} of ImageTextRecall must be positive numbers')
+        self.topk = check_topk(topk, 'ImageTextRecall')
         self.merge_equal_texts = merge_equal_texts
         self.max_elements = max_elements
 

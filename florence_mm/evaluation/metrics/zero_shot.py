@@ -9,7 +9,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from ...registry import METRICS
-from ..functional import per_class_accuracy, target_ranks, topk_accuracy
+from ..functional import check_topk, per_class_accuracy, target_ranks, topk_accuracy
 
 
 @METRICS.register_module()
@@ -40,9 +40,7 @@ class ZeroShotAccuracy(BaseMetric):
         collect_dir: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
-        self.topk = tuple(topk)
-        if not self.topk or min(self.topk) < 1:
-            raise ValueError(f'topk={topk!r} of ZeroShotAccuracy must be positive numbers')
+        self.topk = check_topk(topk, 'ZeroShotAccuracy')
         self.per_class = per_class
         self.table_rows = table_rows
 
