@@ -34,6 +34,8 @@ setup(
         'mmdet>=3.3.0,<3.4',
         'mmaction2>=1.2.0,<1.3',
         'mmpretrain>=1.2.0,<1.3',
+        'av>=14',
+        'decord>=0.6',
         'numpy>=1.26',
         'opencv-python>=4.8',
         'faster-coco-eval>=1.8,<1.9',

@@ -124,21 +124,21 @@ def test_digits_are_not_cut(monkeypatch):
     monkeypatch.setattr('florence_mm.datasets.clips.make_background', lambda rng, size: np.zeros((size, size, 3)))
     for image in load_digits_split('train')[0][::40]:
         frame = draw_clip(rng, image, 'still', 64, 1)[0]
-        assert frame.max() > 80 and frame[-1].max() < 40 and frame[:, -1].max() < 40
+        assert frame.max() > 80 and frame[-1].max() < 128 and frame[:, -1].max() < 128
 
 
 def test_a_random_frame_looks_the_same_under_every_motion():
     samples = {}
     for motion in MOTIONS:
         rng = np.random.default_rng(list(motion.encode()))
-        samples[motion] = np.array([draw_states(rng, motion, 16)[rng.integers(16)] for _ in range(3000)])
+        samples[motion] = np.array([draw_states(rng, motion, 16)[rng.integers(16)] for _ in range(2000)])
     for motion in MOTIONS:
         for axis in range(4):
             assert ks_2samp(samples[motion][:, axis], samples['still'][:, axis]).pvalue > 1e-3
         # and the four are independent of one another
         assert np.abs(np.corrcoef(samples[motion].T) - np.eye(4)).max() < 0.08
     # the test would see a coordinate that stands in the middle of its path instead
-    middle = np.array([draw_states(rng, 'right', 16)[7] for _ in range(3000)])
+    middle = np.array([draw_states(rng, 'right', 16)[7] for _ in range(2000)])
     assert ks_2samp(middle[:, 0], samples['still'][:, 0]).pvalue < 1e-3
 
 
