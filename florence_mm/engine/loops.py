@@ -29,6 +29,13 @@ def _no_batch(runner: Any, loader: DataLoader) -> UsageError:
     )
 
 
+def _validate_if_missed(loop: Any) -> None:
+    """A run that stopped between its checkpoint and the validation that was due makes up for it when it is resumed."""
+    done = loop.runner.message_hub.get_info('resume/validated_iter')
+    if loop._iter and loop._val_is_due() and done != loop._iter:
+        _validate(loop)
+
+
 def _validate(loop: Any) -> None:
     # set first: a checkpoint written by the validation itself (a new best) must say that it took place
     loop.runner.message_hub.update_info('resume/validated_iter', loop._iter)
@@ -84,8 +91,7 @@ class IterTrainLoop(IterBasedTrainLoop):
         runner.call_hook('before_train_epoch')
         self.dataloader_iterator = self._data_from_here()
         self._decide_current_val_interval()
-        if self._iter and self._val_is_due() and runner.message_hub.get_info('resume/validated_iter') != self._iter:
-            _validate(self)  # the run stopped between its checkpoint and this validation
+        _validate_if_missed(self)
         # closing ends the workers here and now; left to the garbage collector they can hold up whatever comes next
         with closing(self.dataloader_iterator):
             while self._iter < self._max_iters and not self.stop_training:
@@ -163,13 +169,8 @@ class EpochTrainLoop(EpochBasedTrainLoop):
         runner.call_hook('before_train')
         skip = self._batches_done()
         self._decide_current_val_interval()
-        if (
-            self._iter
-            and skip == 0
-            and self._val_is_due()
-            and runner.message_hub.get_info('resume/validated_iter') != self._iter
-        ):
-            _validate(self)  # the run stopped between its checkpoint and this validation
+        if skip == 0:
+            _validate_if_missed(self)
         while self._epoch < self._max_epochs and not self.stop_training:
             self._run_rest_of_epoch(skip)
             skip = 0
