@@ -11,13 +11,14 @@ import sys
 import detection
 import dyhead
 import language
+import video
 import vision
 from common import main
 
 from florence_mm.compat.mmcv_ext import is_compiled
 
 if __name__ == '__main__':
-    cases = [*vision.cases(), *language.cases()]
+    cases = [*vision.cases(), *language.cases(), *video.cases()]
     if is_compiled():
         cases += [*detection.cases(), *dyhead.cases()]
     else:

@@ -227,6 +227,8 @@ class WindowBlock(nn.Module):
         if self.gamma is None and not self.training:
             x = branch.add_(x)
             return add_mlp(x, self.norm2(x), self.mlp.fc1, self.mlp.fc2)
-        scale = 1 if self.gamma is None else self.gamma
-        x = x + self.drop_path(scale * branch)
-        return x + self.drop_path(scale * self.mlp(self.norm2(x)))
+        x = x + self._scaled(branch)
+        return x + self._scaled(self.mlp(self.norm2(x)))
+
+    def _scaled(self, branch: Tensor) -> Tensor:
+        return self.drop_path(branch if self.gamma is None else self.gamma * branch)
