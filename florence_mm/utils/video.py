@@ -164,7 +164,7 @@ class PyAVReader(VideoReader):
             raise ValueError(f'cannot be decoded ({error.strerror})') from None
         lost = set(indices) - set(found)
         if lost:
-            raise ValueError(f'is damaged: frame {min(lost)} of {self._count} cannot be decoded')
+            raise ValueError(f'is damaged in frame {min(lost)} of {self._count}')
         if len({image.shape for image in found.values()}) > 1:
             raise ValueError('has frames of different sizes')
         return np.stack([found[index] for index in indices])  # (len(indices), H, W, 3)
@@ -182,6 +182,9 @@ class PyAVReader(VideoReader):
         for count, frame in enumerate(self._container.decode(self._stream)):
             number = self._numbers.get(frame.pts, -1) if self._times else count
             if number in wanted and number not in found:
+                if frame.is_corrupt:
+                    # FFmpeg has filled it up with what came before
+                    raise ValueError(f'is damaged in frame {number} of {self._count}')
                 found[number] = frame.to_ndarray(format='rgb24')
             if number >= max(wanted):
                 return

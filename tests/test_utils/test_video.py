@@ -144,6 +144,25 @@ def test_a_file_cut_off_behind_its_header_has_its_sentence(backend, tmp_path):
         open_video(whole[: len(whole) * 6 // 10], 'x.mp4', backend)
 
 
+def test_frames_that_ffmpeg_fills_up_are_damaged():
+    noise = np.random.default_rng(0).integers(0, 255, FRAMES.shape, dtype=np.uint8)
+    good = encode(noise, g=5, keyint_min=5, sc_threshold=0, bf=0, crf=20)
+    middle = len(good) // 2
+    reader = open_video(good[:middle] + bytes(3000) + good[middle + 3000 :], 'x.mp4')
+    intact, faults = [], []
+    for index in range(30):
+        try:
+            frame = reader.read([index])
+        except DataError as error:
+            faults.append(str(error))
+            continue
+        intact.append(index)
+        # to the bit: none of those that come is made up
+        np.testing.assert_array_equal(frame, open_video(good, 'x.mp4').read([index]))
+    # the key frames before and behind the hole are not concerned
+    assert {*range(10), *range(20, 30)} <= set(intact) and 'the video x.mp4 is damaged in frame' in faults[0]
+
+
 def test_mpeg4_where_there_is_no_x264(monkeypatch):
     monkeypatch.setattr(av, 'codecs_available', {'mpeg4'})
     data = encode_mp4(FRAMES)
