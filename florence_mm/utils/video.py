@@ -7,7 +7,7 @@ import io
 import re
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import av
 import numpy as np
@@ -179,7 +179,7 @@ class PyAVReader(VideoReader):
             self._container.close()
             self._container = av.open(io.BytesIO(self._data))
             self._stream = self._container.streams.video[0]
-        for count, frame in enumerate(self._container.decode(self._stream)):
+        for count, frame in enumerate(self._frames({self._times[i] for i in wanted} if self._times else None)):
             number = self._numbers.get(frame.pts, -1) if self._times else count
             if number in wanted and number not in found:
                 if frame.is_corrupt:
@@ -188,6 +188,14 @@ class PyAVReader(VideoReader):
                 found[number] = frame.to_ndarray(format='rgb24')
             if number >= max(wanted):
                 return
+
+    def _frames(self, times: set[int] | None) -> Iterator[av.VideoFrame]:
+        """Decoded frames from here on; those that no other depends on are left out unless shown at one of ``times``."""
+        context = self._stream.codec_context
+        context.thread_count = 1  # there is a worker for each core already
+        for packet in self._container.demux(self._stream):
+            context.skip_frame = 'DEFAULT' if times is None or packet.pts in times or not packet.size else 'NONREF'
+            yield from packet.decode()
 
     def close(self) -> None:
         """See :class:`VideoReader`."""
