@@ -126,7 +126,7 @@ class PyAVReader(VideoReader):
             self._container = av.open(io.BytesIO(data))
             if not self._container.streams.video:
                 raise ValueError('has no pictures, only other streams')
-            self._stream = self._container.streams.video[0]
+            self._stream = self._first_stream()
             # demuxing ends in an empty packet
             packets = [
                 (packet.pts, packet.is_keyframe, packet.is_corrupt)
@@ -178,7 +178,7 @@ class PyAVReader(VideoReader):
             # nor can such a stream be rewound
             self._container.close()
             self._container = av.open(io.BytesIO(self._data))
-            self._stream = self._container.streams.video[0]
+            self._stream = self._first_stream()
         for count, frame in enumerate(self._frames({self._times[i] for i in wanted} if self._times else None)):
             number = self._numbers.get(frame.pts, -1) if self._times else count
             if number in wanted and number not in found:
@@ -189,10 +189,14 @@ class PyAVReader(VideoReader):
             if number >= max(wanted):
                 return
 
+    def _first_stream(self) -> av.video.stream.VideoStream:
+        stream = self._container.streams.video[0]
+        stream.codec_context.thread_count = 1  # a data loader has workers for the other cores
+        return stream
+
     def _frames(self, times: set[int] | None) -> Iterator[av.VideoFrame]:
         """Decoded frames from here on; those that no other depends on are left out unless shown at one of ``times``."""
         context = self._stream.codec_context
-        context.thread_count = 1  # there is a worker for each core already
         for packet in self._container.demux(self._stream):
             context.skip_frame = 'DEFAULT' if times is None or packet.pts in times or not packet.size else 'NONREF'
             yield from packet.decode()
