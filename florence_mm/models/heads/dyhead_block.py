@@ -77,8 +77,7 @@ class DyHeadBlock(nn.Module):
     For a level: ``mid`` reads the level, ``low`` (stride 2) the finer one before it, ``high`` the coarser one after
     it and is enlarged; each result is weighted by a scalar from its own mean (scale-aware attention), the weighted
     results are averaged and go through :class:`DyReLU` (task-aware attention). Offsets and masks come from a plain
-    3x3 convolution of the level. All levels share one set of
-    parameters.
+    3x3 convolution of the level. All levels share one set of parameters.
 
     ``high`` makes an output of the coarser level's size, for which the level's offsets are too many. The public code
     hands them over as they are, and its kernel reads the first numbers of the flat memory as if they had the smaller
