@@ -18,6 +18,10 @@ train_pipeline[2] = dict(
 )
 test_pipeline = _base_.test_pipeline
 test_pipeline[2].update(scale=(3000, 1200))
+tta_pipeline = _base_.tta_pipeline
+tta_pipeline[1]['transforms'][0] = [
+    dict(type='mmdet.Resize', scale=(3000, side), keep_ratio=True) for side in (800, 1000, 1200, 1400, 1600)
+]
 train_dataloader = dict(batch_size=1, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -127,10 +127,17 @@ class DetectionInferencer:
             file, where one was written.
 
         Raises:
-            UsageError: no pictures, or classes that a model of fixed classes does not have.
+            UsageError: no pictures, classes that a model of fixed classes does not have, or a picture that lies in
+                the output folder, where its drawing could take its place.
             DataError: a picture cannot be read, and ``skip_bad`` is off.
         """
         pictures = list_pictures(images)
+        for picture in pictures if out_dir is not None else ():
+            if not isinstance(picture, np.ndarray) and Path(picture).resolve().parent == Path(out_dir).resolve():
+                raise UsageError(
+                    f'{picture} lies in the output folder, where drawn pictures could take its place; '
+                    'give another output folder'
+                )
         names, reported = self._choose_classes(classes)
         results: list[dict[str, Any]] = []
         progress = ProgressLog('detecting', len(pictures))

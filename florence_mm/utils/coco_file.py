@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .errors import DataError
@@ -41,6 +41,9 @@ def read_coco_file(path: str | Path) -> dict:
     for part in ('images', 'annotations', 'categories'):
         if not isinstance(content.get(part), list):
             raise DataError(f'{path} has no list {part!r}; expected images, annotations and categories as in COCO')
+    for index, image in enumerate(content['images']):
+        if isinstance(image, dict) and 'file_name' not in image and 'coco_url' in image:  # LVIS
+            image['file_name'] = image_file_name(image, f'{path}: images[{index}]')
     images = _unique(path, 'image', content['images'], IMAGE_KEYS)
     categories = _unique(path, 'category', content['categories'], CATEGORY_KEYS)
     names: dict[str, Any] = {}
@@ -114,3 +117,16 @@ def clip_box(box: list[float], width: float, height: float) -> tuple[tuple[float
     # files round sizes and positions each for themselves, so a hundredth of a pixel too much is nothing to count
     overhang = max(inside[0] - corners[0], inside[1] - corners[1], corners[2] - inside[2], corners[3] - inside[3])
     return inside, 'clipped' if overhang > 0.01 else None
+
+
+def image_file_name(item: Mapping, where: str) -> str:
+    """``file_name``, or the last two parts of ``coco_url``, which LVIS has instead.
+
+    Raises:
+        DataError: there is neither.
+    """
+    if isinstance(item.get('file_name'), str) and item['file_name']:
+        return item['file_name']
+    if isinstance(item.get('coco_url'), str):
+        return '/'.join(PurePosixPath(item['coco_url']).parts[-2:])
+    raise DataError(f'{where}: `file_name` is missing; expected it, or `coco_url`')

@@ -141,6 +141,14 @@ def test_a_folder_with_pictures_and_one_json(tmp_path):
     assert tuple(drawn[200, 4 * 16 + 20]) == (0, 200, 0)
 
 
+def test_originals_are_not_drawn_over(tmp_path):
+    picture = write(tmp_path / 'b.png', street())
+    before = picture.read_bytes()
+    with pytest.raises(UsageError, match='b.png lies in the output folder.*give another'):
+        inferencer()(picture, 'red', out_dir=tmp_path)
+    assert picture.read_bytes() == before
+
+
 def test_bad_pictures_have_their_sentence(tmp_path):
     good = write(tmp_path / 'good.png', street())
     cut = tmp_path / 'cut.png'

@@ -37,6 +37,12 @@ def test_a_good_file_comes_back_as_it_is(tmp_path):
     assert read_coco_file(tmp_path / 'good.json') == content
 
 
+def test_lvis_names_pictures_by_their_address(tmp_path):
+    image = {'id': 7, 'coco_url': 'http://images.cocodataset.org/val2017/000000000007.jpg', 'width': 3, 'height': 4}
+    (tmp_path / 'lvis.json').write_text(json.dumps({'images': [image], 'annotations': [], 'categories': []}))
+    assert read_coco_file(tmp_path / 'lvis.json')['images'][0]['file_name'] == 'val2017/000000000007.jpg'
+
+
 def test_a_file_that_is_no_text(tmp_path):
     (tmp_path / 'latin.json').write_bytes(b'{"\xff": 1}')
     with pytest.raises(DataError, match='latin.json cannot be read as JSON'):

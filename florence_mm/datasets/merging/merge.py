@@ -12,13 +12,14 @@ from typing import Any, TextIO
 
 from mmengine.logging import print_log
 
+from ...utils.coco_file import image_file_name
 from ...utils.files import write_atomic
 from ...utils.progress import ProgressLog
 from ..errors import DataError
 from .combine import Combined, combine
 from .json_lists import iter_list
 from .open_images import read_class_descriptions, read_open_images
-from .readers import SourceCounts, image_file_name, picture_key, read_categories, read_coco
+from .readers import SourceCounts, picture_key, read_categories, read_coco
 from .sources import MergePlan
 from .store import MergeStore, StoredImage
 from .taxonomy import Taxonomy

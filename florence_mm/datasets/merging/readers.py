@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from ...utils.coco_file import image_file_name
 from ..errors import DataError
 from .json_lists import iter_list, require
 from .sources import SourceSpec
@@ -120,19 +121,6 @@ def read_categories(spec: SourceSpec) -> Categories:
             raise DataError(f'{where}: the category id {id_} is also that of {categories[id_]!r}; ids must differ')
         categories[id_] = name
     return categories
-
-
-def image_file_name(item: Mapping, where: str) -> str:
-    """``file_name``, or the last two parts of ``coco_url``, which LVIS has instead.
-
-    Raises:
-        DataError: there is neither.
-    """
-    if isinstance(item.get('file_name'), str) and item['file_name']:
-        return item['file_name']
-    if isinstance(item.get('coco_url'), str):
-        return '/'.join(PurePosixPath(item['coco_url']).parts[-2:])
-    raise DataError(f'{where}: `file_name` is missing; expected it, or `coco_url`')
 
 
 def read_coco(
