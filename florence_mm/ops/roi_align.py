@@ -134,6 +134,11 @@ def sample_regions(shape: torch.Size, rois: Tensor, grid: RoIGrid) -> Iterator[S
         raise ValueError(f'region {worst} is {rois[worst].tolist()}, expected x2 >= x1 and y2 >= y1')
     bins = size / size.new_tensor(grid.output_size[::-1])
     counts = torch.full_like(bins, grid.sampling_ratio) if grid.sampling_ratio > 0 else bins.ceil()
+    if not counts.isfinite().all():
+        worst = int((~counts.isfinite()).any(1).nonzero()[0])
+        raise ValueError(
+            f'region {worst} is {rois[worst].tolist()}, expected finite numbers; the network that proposed it diverged'
+        )
     for count in counts.unique(dim=0) if len(rois) else ():
         nx, ny = (int(n) for n in count)
         if nx < 1 or ny < 1:

@@ -364,3 +364,12 @@ def test_a_detector_of_several_classes_is_refused():
     detector.bbox_head.num_classes = 80
     with pytest.raises(ValueError, match='has 80 classes; proposals need num_classes=1'):
         build(detector=detector)
+    # two stages, and a cascade of heads
+    cascade = RectangleFinder()
+    cascade.roi_head, head = nn.Module(), nn.Linear(1, 1)
+    for heads in (head, nn.ModuleList([nn.Linear(1, 1), head])):
+        cascade.roi_head.bbox_head, head.num_classes = heads, 80
+        with pytest.raises(ValueError, match='has 80 classes; proposals need num_classes=1'):
+            build(detector=cascade)
+        head.num_classes = 1
+        build(detector=cascade)

@@ -100,6 +100,8 @@ def test_half_precision_computes_in_full():
     [
         ([[2.0, 0, 0, 1, 1]], {}, 'rois name images 2 to 2, expected 0 to 1'),
         ([[0.0, 5, 0, 1, 1]], {}, r'region 0 is \[0.0, 5.0, 0.0, 1.0, 1.0\], expected x2 >= x1'),
+        ([[0.0, 0, 0, float('nan'), 1]], {}, r'region 0 is \[0.0, 0.0, 0.0, nan, 1.0\], expected finite numbers'),
+        ([[0.0, 0, 0, float('inf'), 1]], {}, 'expected finite numbers'),
         ([[0.0, 0, 1, 1]], {}, r'rois \(1, 4\), expected \(B, C, H, W\) and \(N, 5\)'),
         ([[0.0, 0, 0, 1, 1]], dict(pool_mode='sum'), "pool_mode 'sum' is unknown"),
     ],

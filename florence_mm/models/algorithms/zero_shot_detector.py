@@ -131,9 +131,11 @@ class ZeroShotDetector(BaseModel):
         for name in ('classes_per_box', 'max_per_img', 'regions_at_once'):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name} is {getattr(self, name)}; give at least 1')
-        num_classes = getattr(getattr(self.detector, 'bbox_head', None), 'num_classes', 1)
-        if num_classes != 1:
-            raise ValueError(f"the detector's head has {num_classes} classes; proposals need num_classes=1")
+        # of one stage, of two, or a list of a cascade's
+        heads = getattr(getattr(self.detector, 'roi_head', self.detector), 'bbox_head', None)
+        for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
+            if getattr(head, 'num_classes', 1) != 1:
+                raise ValueError(f"the detector's head has {head.num_classes} classes; proposals need num_classes=1")
         if self.region == 'feature' and not self.shares_backbone:
             raise ValueError(
                 "region='feature' reads the classifier's features from the detector's backbone; leave image_encoder "
