@@ -1,4 +1,4 @@
-# The embedded scenes of digits, from the quickstart's checkpoint, in less than eight minutes on two cores:
+# The embedded scenes of digits, from the quickstart's checkpoint, in about eight minutes on two cores:
 # bash tools/dist_train.sh configs/dynamic_head/atss_coswin-micro_fpn_dyhead_2xb4-8e_scenes.py 2
 _base_ = [
     '../_base_/models/atss_coswin-t_fpn_dyhead.py',
