@@ -14,6 +14,7 @@ from . import (
     multimodal_imports,
     package_paths,
     package_table,
+    process_group_exit,
     torchvision_schemas,
 )
 from .gap import Gap
@@ -28,6 +29,7 @@ GAPS: list[Gap] = [
     package_paths.GAP,
     package_table.GAP,
     cpu_process_group.GAP,
+    process_group_exit.GAP,
     cpu_data_parallel.GAP,
     cpu_mixed_precision.GAP,
 ]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import BaseDataset
 
-from ..registry import TRANSFORMS
 from ..utils.progress import ProgressLog
 from ..utils.prompts import get_class_names
 from ..utils.text import normalize_text
+from .arguments import build_transforms, check_skip_bad, classes_given_once, image_prefix
 from .errors import DataError
 from .skipping import SkipCounter
 from .transforms.loading import LoadImage
@@ -144,28 +144,18 @@ class ImageTextDataset(BaseDataset):
         indices: int | Sequence[int] | None = None,
         lazy_init: bool = False,
     ) -> None:
-        if isinstance(data_prefix, str):
-            data_prefix = {'img_path': data_prefix}
-        if set(data_prefix) != {'img_path'}:
-            raise ValueError(f"data_prefix={data_prefix!r} must be a string or dict(img_path='...')")
-        metainfo = dict(metainfo or {})
-        if 'classes' in metainfo:
-            if classes is not None:
-                raise ValueError("give the class names once, as `classes` or in metainfo['classes']")
-            classes = metainfo.pop('classes')
+        classes, metainfo = classes_given_once(classes, metainfo)
+        check_skip_bad(skip_bad, 'rows')
         self.class_names = ClassNames(load_class_names(classes))
         self.skip_bad = None if skip_bad is None else dict(skip_bad)
-        if self.skip_bad is not None and set(self.skip_bad) != {'max'}:
-            raise ValueError(f'skip_bad={skip_bad!r} must be dict(max=...), a number of rows or a fraction below 1')
         self._skips: SkipCounter | None = None
         super().__init__(
             ann_file=ann_file,
             metainfo=metainfo,
             data_root=data_root,
-            data_prefix=data_prefix,
+            data_prefix=image_prefix(data_prefix, 'img_path'),
             indices=indices,
-            # built here: the registry that mmengine takes would know our transforms in our scope alone
-            pipeline=[TRANSFORMS.build(step) if isinstance(step, Mapping) else step for step in pipeline],
+            pipeline=build_transforms(pipeline),
             test_mode=test_mode,
             lazy_init=lazy_init,
         )

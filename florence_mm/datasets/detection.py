@@ -10,9 +10,10 @@ from pathlib import Path
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from ..registry import DATASETS, TRANSFORMS
+from ..registry import DATASETS
 from ..utils.coco_file import clip_box, read_coco_file
 from ..utils.progress import ProgressLog
+from .arguments import build_transforms, check_skip_bad, classes_given_once, image_prefix
 from .errors import DataError
 from .federated import LabelSources
 from .skipping import SkipCounter
@@ -87,24 +88,14 @@ class DetectionDataset(BaseDataset):
         indices: int | Sequence[int] | None = None,
         lazy_init: bool = False,
     ) -> None:
-        if isinstance(data_prefix, str):
-            data_prefix = {'img': data_prefix}
-        if set(data_prefix) != {'img'}:
-            raise ValueError(f"data_prefix={data_prefix!r} must be a string or dict(img='...')")
-        metainfo = dict(metainfo or {})
-        if 'classes' in metainfo:
-            if classes is not None:
-                raise ValueError("give the class names once, as `classes` or in metainfo['classes']")
-            classes = metainfo.pop('classes')
+        classes, metainfo = classes_given_once(classes, metainfo)
+        check_skip_bad(skip_bad, 'images')
         if isinstance(classes, str) or isinstance(held_out, str):
             raise ValueError('`classes` and `held_out` must be lists of names')
         if held_out and test_mode:
             raise ValueError('held_out is for training; a test is done on all images, so leave it out in test mode')
-        if skip_bad is not None:
-            if set(skip_bad) != {'max'}:
-                raise ValueError(f'skip_bad={skip_bad!r} must be dict(max=...), a number of images or a fraction')
-            if not check_files:
-                raise ValueError('skip_bad needs check_files=True; without it missing images are not noticed')
+        if skip_bad is not None and not check_files:
+            raise ValueError('skip_bad needs check_files=True; without it missing images are not noticed')
         if max_bad_boxes < 0:
             raise ValueError(f'max_bad_boxes={max_bad_boxes} must be a number of boxes, or a fraction below 1')
         self.wanted_classes = None if classes is None else list(classes)
@@ -118,10 +109,9 @@ class DetectionDataset(BaseDataset):
             ann_file=ann_file,
             metainfo=metainfo,
             data_root=data_root,
-            data_prefix=data_prefix,
+            data_prefix=image_prefix(data_prefix, 'img'),
             indices=indices,
-            # built here: the registry that mmengine takes would know our transforms in our scope alone
-            pipeline=[TRANSFORMS.build(step) if isinstance(step, Mapping) else step for step in pipeline],
+            pipeline=build_transforms(pipeline),
             test_mode=test_mode,
             lazy_init=lazy_init,
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..utils.boxes import box_iou
 from ..utils.prompts import get_class_names
 from .digit_ink import draw_ink, ink_colour, tight_box
 from .digits import Split, digit_indices, load_digits_split
@@ -49,14 +50,6 @@ class SceneObject:
     digit: int
     box: tuple[int, int, int, int]
     visible: float
-
-
-def box_iou(first: Sequence[float], second: Sequence[float]) -> float:
-    """Intersection over union of two boxes ``x, y, width, height``."""
-    width = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
-    height = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
-    common = max(width, 0) * max(height, 0)
-    return common / (first[2] * first[3] + second[2] * second[3] - common)
 
 
 def compose_scene(
@@ -124,12 +117,20 @@ def _place(rng: np.random.Generator, image: np.ndarray, size: int, objects: list
         if ink[[0, -1]].any() or ink[:, [0, -1]].any():
             continue  # it would be cut
         box = tight_box(ink)
+        overlaps = box_iou(_corners([box]), _corners([other['box'] for other in objects]))[0]
         if all(
-            box_iou(box, other['box']) <= MAX_IOU and (other['seen'] & ~ink).sum() >= MIN_VISIBLE * other['ink'].sum()
-            for other in objects
+            overlap <= MAX_IOU and (other['seen'] & ~ink).sum() >= MIN_VISIBLE * other['ink'].sum()
+            for overlap, other in zip(overlaps, objects, strict=True)
         ):
             return alpha
     return None
+
+
+def _corners(boxes: Sequence[Sequence[int]]) -> np.ndarray:
+    """``x, y, width, height`` as ``x1, y1, x2, y2``, ``(N, 4)``."""
+    corners = np.array(boxes, dtype=np.int64).reshape(-1, 4)
+    corners[:, 2:] += corners[:, :2]
+    return corners
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,21 @@ ALONE = {
         """,
         'cuda',
     ),
+    'process groups at exit': (
+        """
+        import atexit, os
+        os.environ.update(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='29658')
+        import torch
+        from mmengine.dist import init_dist
+        torch.cuda.set_device, torch.cuda.device_count = (lambda device: None), (lambda: 1)
+        @atexit.register
+        def at_exit():
+            os.write(2, b'open at exit')
+            os._exit(torch.distributed.is_initialized())
+        init_dist('pytorch', 'gloo')
+        """,
+        'open at exit',
+    ),
     'CPU data parallel': (
         """
         import os
@@ -202,6 +217,21 @@ def test_process_group_on_cpu():
         pytest.skip('runs on machines without a GPU')
     result = run(code)
     assert result.stdout.split()[-2:] == ['gloo', 'True'], result.stderr[-1000:]
+
+
+def test_process_group_is_closed_at_exit():
+    code = """
+        import atexit, os
+        os.environ.update(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='29659')
+        import florence_mm, torch
+        from mmengine.dist import init_dist
+        atexit.register(lambda: print('open' if torch.distributed.is_initialized() else 'closed'))
+        init_dist('pytorch', 'gloo')
+        print('open' if torch.distributed.is_initialized() else 'closed')
+    """
+    result = run(code)
+    assert result.returncode == 0, result.stderr[-1000:]
+    assert result.stdout.split()[-2:] == ['open', 'closed']
 
 
 def test_mixed_precision_on_cpu():

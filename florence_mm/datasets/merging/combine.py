@@ -6,6 +6,7 @@ from itertools import groupby
 
 import numpy as np
 
+from ...utils.boxes import box_iou
 from .store import StoredBox, StoredImage
 from .taxonomy import Taxonomy
 
@@ -106,12 +107,3 @@ def _match(kept: list[StoredBox], layer: list[StoredBox], iou_threshold: float) 
             matches[int(second[index])] = int(first[index])
             used.add(first[index])
     return matches
-
-
-def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes ``(N, 4)`` and ``(M, 4)`` given as ``x1, y1, x2, y2``; ``(N, M)``."""
-    upper = np.maximum(first[:, None, :2], second[None, :, :2])  # (N, M, 2)
-    lower = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    overlap = np.clip(lower - upper, 0, None).prod(-1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (first, second)]
-    return overlap / (areas[0][:, None] + areas[1][None] - overlap)
