@@ -6,7 +6,7 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 import florence_mm  # noqa: F401  (first, it mends mmdet)
-from florence_mm.models.algorithms import ImageTextDataPreprocessor, UniCL
+from florence_mm.models.algorithms import ImageTextDataPreprocessor, UniCL, ZeroShotDetector
 
 # features of class names, L2-normalised
 WORDS = {
@@ -17,6 +17,7 @@ WORDS = {
 }
 SCORES = {'red': 0.81, 'green': 0.64, 'blue': 0.49, 'grey': 0.36}
 TEMPERATURE = 5.0
+PLAIN = {'type': 'mmdet.DetDataPreprocessor', 'mean': [0.0] * 3, 'std': [1.0] * 3, 'pad_size_divisor': 8}
 
 
 class Pixels(nn.Module):
@@ -112,3 +113,19 @@ def picture(size, **rectangles):
         colour = (torch.tensor(WORDS[name]) > 0) * (100 if name == 'grey' else 200)
         image[:, y1:y2, x1:x2] = colour[:, None, None].byte()
     return image
+
+
+def zero_shot_detector(shared=False, **kwargs):
+    """Both parts with one backbone or two; crops are stretched, so that they have no surroundings."""
+    finder = RectangleFinder()
+    settings = {'crop_size': 8, 'context': (1.0,), 'square_crop': False, 'data_preprocessor': PLAIN} | kwargs
+    encoder = finder.backbone if shared else Pixels()
+    return ZeroShotDetector(settings.pop('detector', finder), classifier(encoder), **settings).eval()
+
+
+def samples(*images, **meta):
+    """A sample for each image ``(3, H, W)``."""
+    from mmdet.structures import DetDataSample
+
+    shapes = [{'img_shape': tuple(image.shape[1:]), 'img_id': i} for i, image in enumerate(images)]
+    return [DetDataSample(metainfo=shape | meta) for shape in shapes]

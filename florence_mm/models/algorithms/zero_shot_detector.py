@@ -21,6 +21,8 @@ from florence_mm.ops.regions import crop_regions, region_means
 from florence_mm.registry import MODELS
 from florence_mm.utils.prompts import get_class_names
 
+from .zero_shot_checks import check_options, check_parts, height_and_width, mean_and_std
+
 
 @MODELS.register_module()
 class ZeroShotDetector(BaseModel):
@@ -47,8 +49,8 @@ class ZeroShotDetector(BaseModel):
         classes: class names, or the name of a data set, see :meth:`set_classes`.
         templates: prompt templates; None: the classifier's.
         classes_per_box: how many classes a proposal may be reported as.
-        score_thr: only higher scores are reported.
-        nms_iou: of two boxes of one class that overlap by more, the lower-scored is dropped.
+        score_thr: only higher scores are reported; 0 to below 1.
+        nms_iou: of two boxes of one class that overlap by more, the lower-scored is dropped; 0 to 1.
         max_per_img: boxes reported for a picture.
         regions_at_once: crops that go through the image encoder together.
         data_preprocessor: ``mmdet.DetDataPreprocessor`` or its config; None takes the detector's.
@@ -96,7 +98,7 @@ class ZeroShotDetector(BaseModel):
             classifier = MODELS.build({**classifier, 'image_encoder': encoder})
         self.classifier = classifier
         self.region = region
-        self.crop_size = (crop_size, crop_size) if isinstance(crop_size, int) else tuple(crop_size)
+        self.crop_size = height_and_width(crop_size)
         self.context = tuple(context)
         self.square_crop = square_crop
         self.frozen_backbone = frozen_backbone
@@ -109,7 +111,8 @@ class ZeroShotDetector(BaseModel):
         self.max_per_img = max_per_img
         self.regions_at_once = regions_at_once
         self.class_names: tuple[str, ...] = ()
-        self._check()
+        check_options(self)
+        check_parts(self)
         self.classifier.requires_grad_(False)
         if frozen_backbone:
             self.detector.backbone.requires_grad_(False)
@@ -120,53 +123,6 @@ class ZeroShotDetector(BaseModel):
     def shares_backbone(self) -> bool:
         """Whether the classifier's image encoder is the detector's backbone."""
         return self.classifier.image_encoder is self.detector.backbone
-
-    def _check(self) -> None:
-        if self.region not in ('crop', 'feature'):
-            raise ValueError(f"region is {self.region!r}; use 'crop' or 'feature'")
-        if not 0 <= self.proposal_weight <= 1:
-            raise ValueError(f'proposal_weight is {self.proposal_weight}; give 0 (class alone) to 1 (proposal alone)')
-        if not self.context or min(self.context) <= 0:
-            raise ValueError(f'context is {self.context}; give one or more factors above 0')
-        for name in ('classes_per_box', 'max_per_img', 'regions_at_once'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'{name} is {getattr(self, name)}; give at least 1')
-        # of one stage, of two, or a list of a cascade's
-        heads = getattr(getattr(self.detector, 'roi_head', self.detector), 'bbox_head', None)
-        for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
-            if getattr(head, 'num_classes', 1) != 1:
-                raise ValueError(f"the detector's head has {head.num_classes} classes; proposals need num_classes=1")
-        if self.region == 'feature' and not self.shares_backbone:
-            raise ValueError(
-                "region='feature' reads the classifier's features from the detector's backbone; leave image_encoder "
-                "out of the classifier's config, or use region='crop'"
-            )
-        if not self.shares_backbone:
-            return
-        if not self.frozen_backbone:
-            raise ValueError('a backbone shared with the classifier must not learn; set frozen_backbone=True')
-        backbone = self.detector.backbone
-        stages, last = getattr(backbone, 'num_layers', None), getattr(backbone, 'out_indices', (None,))[-1]
-        if None not in (stages, last) and last != stages - 1:
-            raise ValueError(
-                f'the shared backbone ends at stage {last} of out_indices, but the classifier was trained on its last, '
-                f'{stages - 1}; add it to out_indices'
-            )
-        ours, theirs = self._pixels(self.data_preprocessor), self._pixels(self.classifier.data_preprocessor)
-        if ours[0].is_meta:
-            return  # a model that is built for its shapes alone has no numbers
-        if any(not torch.allclose(a.float(), b.float(), atol=1e-3) for a, b in zip(ours, theirs, strict=True)):
-            raise ValueError(
-                'the backbone is shared, but the detector normalises pictures by mean and std '
-                f'{[part.flatten().tolist() for part in ours]}, the classifier by '
-                f'{[part.flatten().tolist() for part in theirs]}; give both data preprocessors the same numbers'
-            )
-
-    @staticmethod
-    def _pixels(preprocessor: nn.Module) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation ``(3, 1, 1)`` by which a preprocessor normalises."""
-        mean, std = getattr(preprocessor, 'mean', None), getattr(preprocessor, 'std', None)
-        return (torch.zeros(3, 1, 1), torch.ones(3, 1, 1)) if mean is None else (mean, std)
 
     def set_classes(self, names: str | Sequence[str], templates: str | Sequence[str] | None = None) -> None:
         """Choose the classes of prediction; their features are computed once, when first needed.
@@ -271,9 +227,9 @@ class ZeroShotDetector(BaseModel):
 
     def _crop_features(self, image: Tensor, boxes: Tensor) -> Tensor:
         """``(N, D)`` from the pixels around each box of a normalised picture ``(3, H, W)``."""
-        mean, std = self._pixels(self.data_preprocessor)
+        mean, std = mean_and_std(self.data_preprocessor)
         # what is outside the picture gets the classifier's mean, 0 after its normalisation
-        fill = self._pixels(self.classifier.data_preprocessor)[0].to(image)
+        fill = mean_and_std(self.classifier.data_preprocessor)[0].to(image)
         image = image * std.to(image) + mean.to(image)
         features = []
         for part in boxes.split(self.regions_at_once):
