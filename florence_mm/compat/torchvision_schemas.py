@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import torch
+from torch import library
 
 from .gap import Gap
 
@@ -31,7 +32,7 @@ def _declare() -> None:
     # torchvision registers fake kernels for these two names at import; a schema alone lets it do so. The
     # operators stay without a kernel, so a call raises torch's NotImplementedError, which names the operator.
     global _LIBRARY
-    _LIBRARY = torch.library.Library('torchvision', 'FRAGMENT')
+    _LIBRARY = library.Library('torchvision', 'FRAGMENT')
     for schema in _SCHEMAS:
         _LIBRARY.define(schema)
 
