@@ -4,10 +4,9 @@ python tools/dataset_converters/few_shot_subset.py ANNOTATIONS.json --shots 5 --
 """
 
 import argparse
-import sys
 
-from florence_mm.datasets import DataError
 from florence_mm.datasets.few_shot import write_few_shot
+from florence_mm.engine.errors import one_sentence_errors
 
 
 def main() -> None:
@@ -18,10 +17,8 @@ def main() -> None:
     parser.add_argument('--shots', type=int, default=5, help='pictures a class (default: 5)')
     parser.add_argument('--seed', type=int, default=0, help='another seed chooses other pictures (default: 0)')
     args = parser.parse_args()
-    try:
+    with one_sentence_errors():
         counts = write_few_shot(args.annotations, args.out, args.shots, args.seed)
-    except (DataError, OSError) as error:
-        sys.exit(f'few_shot_subset: {error}')
     print(f'{args.out}: ' + ', '.join(f'{name} in {count} pictures' for name, count in counts.items()))
 
 

@@ -6,11 +6,10 @@ PLAN.yml lists the sources and the synonyms of class names; docs/detection.md ("
 """
 
 import argparse
-import sys
 import time
 
-from florence_mm.datasets import DataError
 from florence_mm.datasets.merging import merge_detection, read_plan
+from florence_mm.engine.errors import one_sentence_errors
 from florence_mm.utils.progress import format_seconds
 
 
@@ -30,10 +29,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     start = time.monotonic()
-    try:
+    with one_sentence_errors():
         result = merge_detection(read_plan(args.plan, args.taxonomy), args.out, args.iou, args.max_bad_boxes)
-    except (DataError, OSError) as error:
-        sys.exit(f'merge_detection: {error}')
     print(
         f'{result.out}: {result.images} images, {result.boxes} boxes, {result.classes} classes in '
         f'{format_seconds(time.monotonic() - start)}; {result.report} has the map of classes and all counts, '

@@ -5,7 +5,6 @@ python tools/dataset_converters/prepare_clips.py --out data/clips
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from florence_mm.datasets.clips import MOTIONS, ClipOptions, write_clips
+from florence_mm.engine.errors import one_sentence_errors
 from florence_mm.utils.video import open_video
 from florence_mm.visualization.canvas import INK, PAPER, fit_image, font, save_png, tile
 
@@ -65,14 +65,12 @@ def main() -> None:
     args = parse_args()
     start = time.monotonic()
     out = Path(args.out)
-    try:
+    with one_sentence_errors():
         options = ClipOptions(args.train, args.test, args.size, args.frames, args.seed)
         written, total = write_clips(out, options)
         for split in options.folders:
             if written or not (out / f'contact_sheet_{split}.png').is_file():
                 draw_sheet(out, split)
-    except (ImportError, OSError, ValueError) as error:
-        sys.exit(f'prepare_clips: {error}')
     clips = ', '.join(f'{number} in {split}/' for split, number in options.folders.items())
     what = f'wrote {written} of {total} files' if written else f'all {total} files were there already'
     print(f'{out}: clips of {args.frames} frames of {args.size}x{args.size} pixels, {clips}; ', end='')

@@ -4,10 +4,10 @@ python tools/dataset_converters/prepare_digits.py --out data/digits
 """
 
 import argparse
-import sys
 import time
 
 from florence_mm.datasets.digits import load_digits_split, write_digits
+from florence_mm.engine.errors import one_sentence_errors
 
 
 def main() -> None:
@@ -17,10 +17,8 @@ def main() -> None:
     parser.add_argument('--size', type=int, default=32, help='width and height of the images (default: 32)')
     args = parser.parse_args()
     start = time.monotonic()
-    try:
+    with one_sentence_errors():
         written, total = write_digits(args.out, args.size)
-    except (ImportError, OSError, ValueError) as error:
-        sys.exit(f'prepare_digits: {error}')
     train, test = (len(load_digits_split(split)[1]) for split in ('train', 'test'))
     what = f'wrote {written} of {total} files' if written else f'all {total} files were there already'
     print(f'{args.out}: {train} training and {test} test digits of {args.size}x{args.size} pixels; ', end='')

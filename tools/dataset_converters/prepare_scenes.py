@@ -5,15 +5,17 @@ python tools/dataset_converters/prepare_scenes.py --out data/scenes --held-out t
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 
-import cv2
+import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+
+import cv2  # isort: skip
 import torch
 from mmengine.structures import BaseDataElement, InstanceData
 
 from florence_mm.datasets.scenes import SceneOptions, write_scenes
+from florence_mm.engine.errors import one_sentence_errors
 from florence_mm.visualization.canvas import save_png, tile
 from florence_mm.visualization.samples import draw_sample
 
@@ -65,14 +67,12 @@ def main() -> None:
     args = parse_args()
     start = time.monotonic()
     out = Path(args.out)
-    try:
+    with one_sentence_errors():
         options = SceneOptions(args.train, args.test, args.size, tuple(args.digits), args.seed, tuple(args.held_out))
         written, total = write_scenes(out, options)
         for folder in options.folders:
             if written or not (out / f'contact_sheet_{folder}.png').is_file():
                 draw_sheet(out, folder)
-    except (ImportError, OSError, ValueError) as error:
-        sys.exit(f'prepare_scenes: {error}')
     pictures = ', '.join(f'{number} in {folder}/' for folder, (_, number, _) in options.folders.items())
     what = f'wrote {written} of {total} files' if written else f'all {total} files were there already'
     print(f'{out}: scenes of {args.size}x{args.size} pixels, {pictures}; ', end='')
