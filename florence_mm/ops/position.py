@@ -58,15 +58,17 @@ def relative_position_bias(
 def resize_relative_position_table(
     table: Tensor, window_size: tuple[int, ...], from_window: tuple[int, ...] | None = None
 ) -> Tensor:
-    """A table for another window: bicubic over the two spatial axes (the last two).
+    """A table for another window: bicubic over the two spatial axes (the last two), linear over time.
 
-    The rule of the public Microsoft code (Swin ``utils.py``, CoSwin ``coswin.py``): ``F.interpolate`` bicubic without
-    aligned corners on the ``(h, 2 w0 - 1, 2 w1 - 1)`` picture of each head.
+    In space the rule of the public Microsoft code (Swin ``utils.py``, CoSwin ``coswin.py``): ``F.interpolate`` bicubic
+    without aligned corners on the ``(h, 2 w0 - 1, 2 w1 - 1)`` picture of each head. No public code has a rule for time;
+    here it is the same call, linear, over the ``2 t - 1`` pictures. Both leave the value of offset 0 as it is, and a
+    table that does not change over time still does not.
 
     Args:
         table: ``(rows, h)``, of a square 2-D window unless ``from_window`` says otherwise.
-        window_size: the 2-D window wanted.
-        from_window: the 2-D window the table is for.
+        window_size: the window wanted, ``(height, width)`` or ``(steps, height, width)``.
+        from_window: the window the table is for, with as many axes; needed in 3-D, see :func:`table_window`.
 
     Raises:
         ValueError: the number of rows is not that of a window.
@@ -81,13 +83,49 @@ def resize_relative_position_table(
             )
         from_window = ((side + 1) // 2,) * 2
     source, target = ([2 * w - 1 for w in window] for window in (from_window, window_size))
-    if rows != math.prod(source):
+    if rows != math.prod(source) or len(source) != len(target):
         raise ValueError(f'a window {tuple(from_window)} has a table of {math.prod(source)} rows, this one has {rows}')
     if source == target:
         return table
-    picture = table.float().t().reshape(1, heads, *source)  # (1, h, 2 w0 - 1, 2 w1 - 1)
-    picture = F.interpolate(picture, size=target, mode='bicubic', align_corners=False)
-    return picture.reshape(heads, -1).t().contiguous().to(table.dtype)
+    values = table.float().t().reshape(heads, -1, *source[-2:])  # (h, 2 t - 1, 2 w0 - 1, 2 w1 - 1)
+    if source[-2:] != target[-2:]:
+        values = F.interpolate(values, size=target[-2:], mode='bicubic', align_corners=False)
+    if source[:-2] != target[:-2]:
+        values = values.flatten(2).transpose(1, 2)  # (h, places, 2 t - 1)
+        values = F.interpolate(values, size=target[0], mode='linear', align_corners=False).transpose(1, 2)
+    return values.reshape(heads, -1).t().contiguous().to(table.dtype)
+
+
+def table_window(rows: int, like: tuple[int, int, int]) -> tuple[int, int, int] | None:
+    """The 3-D window that a table of ``rows`` rows was made for, or None where its rows do not tell.
+
+    Several windows may have equally many rows, so the nearest to ``like`` is taken: one of the same height and width;
+    else one of the same steps in time; else the only one of a square of at least 2 x 2 tokens.
+
+    Args:
+        rows: of the table.
+        like: the window of the model that the table is to serve, (steps, height, width).
+    """
+    steps, *space = (2 * w - 1 for w in like)
+    if rows % math.prod(space) == 0 and rows // math.prod(space) % 2:
+        return (rows // math.prod(space) + 1) // 2, *like[1:]
+    sides = [side for side in range(3, math.isqrt(rows) + 1, 2) if rows % side**2 == 0 and rows // side**2 % 2]
+    windows = [((rows // side**2 + 1) // 2, (side + 1) // 2, (side + 1) // 2) for side in sides]
+    same_time = [window for window in windows if 2 * window[0] - 1 == steps]
+    found = same_time or windows
+    return found[0] if len(found) == 1 else None
+
+
+def fit_relative_position_table(table: Tensor, window_size: tuple[int, ...]) -> Tensor | None:
+    """A checkpoint's table resized for a window of a model; None where the file's 3-D window cannot be told.
+
+    Raises:
+        ValueError: a table for a 2-D window that is of no square window.
+    """
+    if len(window_size) == 2:
+        return resize_relative_position_table(table, window_size)
+    source = table_window(len(table), window_size)
+    return source and resize_relative_position_table(table, window_size, source)
 
 
 def resize_position_embedding(embed: Tensor, size: tuple[int, int], from_size: tuple[int, int]) -> Tensor:

@@ -9,6 +9,7 @@ from florence_mm.models.backbones import CoSwin, VideoCoSwin
 from florence_mm.models.backbones.arch import ARCHITECTURES
 from florence_mm.models.checkpoints import load_checkpoint
 from florence_mm.models.checkpoints.inflation import inflate, inflate_kernel, inflate_table
+from florence_mm.ops.position import resize_relative_position_table
 
 SMALL = {'embed_dims': 16, 'depths': [2, 2, 2], 'num_heads': [1, 2, 4], 'window_size': 4}
 TABLE = 'layers.{}.blocks.1.attn.relative_position_bias_table'
@@ -210,3 +211,42 @@ def test_video_swin_release(tmp_path, norm):
     )
     load_checkpoint(model, tmp_path / 'video.pth', strict=True)
     assert torch.equal(model['cls_head']['fc_cls'].weight, head['cls_head.fc_cls.weight'])
+
+
+@pytest.mark.parametrize('conv_embed', [False, True])
+def test_another_window_in_space_and_time(tmp_path, conv_embed):
+    """Tables are resized and reported so, the rest is inherited; also where the model loads its own file."""
+    torch.manual_seed(0)
+    kwargs = {'conv_embed': conv_embed, 'bias_by_slot': False}
+    source = VideoCoSwin(SMALL, window_size=(2, 4, 4), **kwargs)
+    torch.save(source.state_dict(), tmp_path / 'video.pth')
+    for window in ((4, 4, 4), (1, 4, 4), (2, 6, 6), (2, 4, 6)):
+        target = VideoCoSwin(SMALL, window_size=window, **kwargs)
+        report = load_checkpoint(target, tmp_path / 'video.pth', strict=True)
+        tables = [key for key in source.state_dict() if key.endswith('bias_table')]
+        assert list(report.resized) == tables and not report.inflated and not report.skipped
+        for key in tables:
+            before, after = source.state_dict()[key], target.state_dict()[key]
+            torch.testing.assert_close(after, resize_relative_position_table(before, window, (2, 4, 4)))
+            assert report.resized[key] == f'{tuple(before.shape)} to {tuple(after.shape)}'
+        other = VideoCoSwin(SMALL, window_size=window, **kwargs)
+        other.load_state_dict(torch.load(tmp_path / 'video.pth', weights_only=True))
+        assert all(torch.equal(a, b) for a, b in zip(target.parameters(), other.parameters(), strict=True))
+
+
+def test_a_still_table_serves_longer_windows_alike(tmp_path):
+    """Of a model inherited from an image one the tables do not change over time: a still clip still looks still."""
+    image, video = pair(window_size=(2, 4, 4))
+    torch.save(video.state_dict(), tmp_path / 'video.pth')
+    longer = VideoCoSwin(SMALL, window_size=[(4, 4, 4), (8, 4, 4), (2, 4, 4)]).eval()
+    report = load_checkpoint(longer, tmp_path / 'video.pth', strict=True)
+    assert len(report.resized) == 4
+    assert_still_clips_look_like_their_frame(image, longer, frames=16)
+
+
+def test_a_window_that_cannot_be_told_is_left_out(tmp_path):
+    torch.save(VideoCoSwin(SMALL, window_size=(5, 7, 7)).state_dict(), tmp_path / 'video.pth')
+    target = VideoCoSwin(SMALL, window_size=(8, 12, 12))
+    report = load_checkpoint(target, tmp_path / 'video.pth')
+    assert len(report.skipped) == 6
+    assert report.skipped[TABLE.format(0)] == 'of another shape ((1521, 1) in the file, (7935, 1) in the model)'

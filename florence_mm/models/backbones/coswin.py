@@ -8,12 +8,11 @@ Shapes: ``B`` batch, ``C`` channels, ``H, W`` map, ``L = H W`` tokens.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from florence_mm.ops.position import resize_position_embedding, resize_relative_position_table
+from florence_mm.ops.position import resize_position_embedding
 from florence_mm.registry import MODELS
 
 from .arch import resolve_arch
@@ -106,7 +105,6 @@ class CoSwin(WindowPyramid):
         if use_abs_pos_embed:
             self.absolute_pos_embed = nn.Parameter(torch.zeros(1, resolution[0] * resolution[1], self.embed_dims))
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
-        self.register_load_state_dict_pre_hook(_fit_state_dict)
         self._freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -135,16 +133,3 @@ class CoSwin(WindowPyramid):
         super()._freeze()
         if self.frozen_stages >= 0 and self.absolute_pos_embed is not None:
             self.absolute_pos_embed.requires_grad_(False)
-
-
-def _fit_state_dict(model: CoSwin, state_dict: dict, prefix: str, *_: Any) -> None:
-    """Before loading: leave out buffers we compute and fit bias tables of another window (the public rule)."""
-    for key in [k for k in state_dict if k.startswith(prefix) and k.endswith(('relative_position_index', 'attn_mask'))]:
-        del state_dict[key]
-    for name, module in model.named_modules():
-        key = f'{prefix}{name}.relative_position_bias_table'
-        table = state_dict.get(key)
-        own = getattr(module, 'relative_position_bias_table', None)
-        if own is None or table is None or table.shape == own.shape or table.shape[1] != own.shape[1]:
-            continue
-        state_dict[key] = resize_relative_position_table(table, module.window_size)

@@ -7,10 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from florence_mm.ops.position import fit_relative_position_table
+
+from ..checkpoints.inflation import inflate
 from .embeddings import to_map
 from .window_block import WindowBlock
 
@@ -107,6 +111,7 @@ class WindowPyramid(BaseModule):
             {'num_chs': width, 'reduction': reduction * 2**i, 'module': f'layers.{i}'} for i, width in enumerate(widths)
         ]
         self._init_parameters()
+        self.register_load_state_dict_pre_hook(_fit_state_dict)
 
     def run_stages(self, x: Tensor, size: tuple[int, ...]) -> list[Tensor]:
         """Tokens ``(B, L, C)`` of the stem's map of ``size`` to one ``(B, C_i, *S_i)`` a stage in ``out_indices``."""
@@ -172,3 +177,23 @@ class WindowPyramid(BaseModule):
         for module in frozen:
             module.eval()
             module.requires_grad_(False)
+
+
+def _fit_state_dict(model: WindowPyramid, state_dict: dict, prefix: str, *_: Any) -> None:
+    """Before loading: leave out buffers we compute, inflate an image model's, fit bias tables of another window."""
+    for key in [k for k in state_dict if k.startswith(prefix) and k.endswith(('relative_position_index', 'attn_mask'))]:
+        del state_dict[key]
+    theirs = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+    fitted, inflated = inflate(model, theirs)
+    state_dict.update({prefix + key: fitted[key] for key in inflated})
+    if inflated:
+        print_log(f'inflated {len(inflated)} of {len(theirs)} tensors of an image model', 'current')
+    for name, module in model.named_modules():
+        key = f'{prefix}{name}.relative_position_bias_table'
+        table = state_dict.get(key)
+        own = getattr(module, 'relative_position_bias_table', None)
+        if own is None or table is None or table.shape == own.shape or table.shape[1] != own.shape[1]:
+            continue
+        fitted = fit_relative_position_table(table, module.window_size)
+        if fitted is not None:
+            state_dict[key] = fitted

@@ -7,7 +7,6 @@ Shapes: ``B`` clips, ``C`` channels, ``T`` frames, then steps in time of a map `
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -156,7 +155,6 @@ class VideoCoSwin(WindowPyramid):
             bias_by_slot=not conv_embed if bias_by_slot is None else bias_by_slot,
         )
         self.in_channels = in_channels
-        self.register_load_state_dict_pre_hook(_drop_buffers)
         self._freeze()
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -180,9 +178,3 @@ class VideoCoSwin(WindowPyramid):
         x, size = self.patch_embed(x)  # (B, L, C)
         maps = self.run_stages(self.pos_drop(x), size)
         return maps[0] if len(maps) == 1 else tuple(maps)
-
-
-def _drop_buffers(_: VideoCoSwin, state_dict: dict, prefix: str, *__: Any) -> None:
-    """Before loading: leave out the index that the public code stores with each table."""
-    for key in [k for k in state_dict if k.startswith(prefix) and k.endswith('relative_position_index')]:
-        del state_dict[key]

@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.logging import MMLogger, print_log
 from torch import Tensor, nn
 
-from florence_mm.ops.position import resize_position_embedding, resize_relative_position_table
+from florence_mm.ops.position import fit_relative_position_table, resize_position_embedding
 from florence_mm.registry import WEIGHT_INITIALIZERS
 
 from .formats import convert_state_dict
@@ -66,8 +66,9 @@ def _some(keys: list[str]) -> str:
 def load_checkpoint(model: nn.Module, path: str | Path, prefix: str | None = None, strict: bool = False) -> LoadReport:
     """Load a checkpoint of any known format into a model.
 
-    Relative position tables and position embeddings of another size are resized by the public rule (bicubic); a text
-    tower with a shorter context takes the first positions; an image model's weights are inflated for a video model
+    Relative position tables and position embeddings of another size are resized by the public rule (bicubic; along time
+    linear, where the number of rows tells the file's window); a text tower with a shorter context takes the first
+    positions; an image model's weights are inflated for a video model
     (:mod:`~florence_mm.models.checkpoints.inflation`).
 
     Args:
@@ -147,8 +148,7 @@ def _fit(model: nn.Module, key: str, value: Tensor, own: Tensor) -> Tensor | Non
     if value.shape == own.shape:
         return value
     if key.endswith('relative_position_bias_table') and value.ndim == 2 and value.shape[1] == own.shape[1]:
-        window = model.get_submodule(key.rpartition('.')[0]).window_size
-        return resize_relative_position_table(value, window) if len(window) == 2 else None
+        return fit_relative_position_table(value, model.get_submodule(key.rpartition('.')[0]).window_size)
     if key.endswith('positional_embedding') and value.ndim == 2 and value.shape[1] == own.shape[1]:
         # a text tower with a shorter context keeps the positions it has
         return value[: len(own)] if len(own) < len(value) else None
