@@ -9,37 +9,21 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 
 from florence_mm.datasets.errors import DataError
-from florence_mm.engine.config_check import nearest
 from florence_mm.engine.errors import UsageError
-from florence_mm.engine.launch import load_config, require_checkpoint
-from florence_mm.registry import MODELS
 from florence_mm.utils.files import write_atomic
 from florence_mm.utils.progress import ProgressLog
 from florence_mm.visualization.canvas import save_png
 from florence_mm.visualization.detections import draw_detections
 
 from .detection_inputs import InferencePipeline, list_pictures, read_picture
-from .model_weights import load_whole_model
+from .inputs import choose_classes, free_name, keep_originals
+from .setup import open_config, ready_model
 
 Picture = str | Path | np.ndarray
 _FILE = 'detections.json'
-
-
-def parse_class_names(classes: str | Sequence[str]) -> list[str]:
-    """``'cat, dog,bench'``, or a list of names, as names without blanks around them, each once.
-
-    Raises:
-        UsageError: no name is left.
-    """
-    names = classes.split(',') if isinstance(classes, str) else classes
-    names = list(dict.fromkeys(' '.join(name.split()) for name in names if name.strip()))
-    if not names:
-        raise UsageError(f'classes={classes!r} has no class name; give names with commas between, as in "cat, dog"')
-    return names
 
 
 class DetectionInferencer:
@@ -74,27 +58,14 @@ class DetectionInferencer:
     ) -> None:
         if batch_size < 1:
             raise UsageError(f'batch_size is {batch_size}; give at least 1')
-        cfg = config if isinstance(config, Config) else load_config(config)
-        if cfg.get('model') is None or (cfg.get('test_dataloader') or {}).get('dataset') is None:
-            raise UsageError(
-                f'config {cfg.filename} has no model or no test_dataloader, which says how to read a picture'
-            )
-        if checkpoint is not None:
-            require_checkpoint(str(checkpoint))
+        cfg = open_config(config, checkpoint, 'picture')
         self.cfg = cfg
-        self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         self.templates = templates
         self.batch_size = batch_size
         # an mmdet config names its parts without a scope
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmdet'):
             self.pipeline = InferencePipeline(cfg.test_dataloader.dataset)
-            self.model = revert_sync_batchnorm(MODELS.build(cfg.model))
-        if checkpoint is None:
-            self.model.init_weights()
-            meta = {}
-        else:
-            meta = load_whole_model(self.model, checkpoint)
-        self.model.to(self.device).eval()
+            self.model, meta, self.device = ready_model(cfg, checkpoint, device)
         self.known_classes = self.pipeline.class_names(meta)
 
     @property
@@ -132,13 +103,9 @@ class DetectionInferencer:
             DataError: a picture cannot be read, and ``skip_bad`` is off.
         """
         pictures = list_pictures(images)
-        for picture in pictures if out_dir is not None else ():
-            if not isinstance(picture, np.ndarray) and Path(picture).resolve().parent == Path(out_dir).resolve():
-                raise UsageError(
-                    f'{picture} lies in the output folder, where drawn pictures could take its place; '
-                    'give another output folder'
-                )
-        names, reported = self._choose_classes(classes)
+        if out_dir is not None:
+            keep_originals([picture for picture in pictures if not isinstance(picture, np.ndarray)], out_dir)
+        names, reported = choose_classes(self.model, self.known_classes, classes, self.templates)
         results: list[dict[str, Any]] = []
         progress = ProgressLog('detecting', len(pictures))
         taken: set[str] = set()
@@ -151,7 +118,7 @@ class DetectionInferencer:
                 result |= self._to_plain(image, found, names, reported, score_thr)
                 if out_dir is not None:
                     stem = 'picture' if file is None else Path(file).stem
-                    result['picture'] = _free_name(stem, taken)
+                    result['picture'] = free_name(stem, '.png', taken)
                     colours = names if reported is None else reported
                     drawn = draw_detections(image, result['boxes'], result['labels'], result['scores'], colours)
                     save_png(drawn, Path(out_dir) / result['picture'])
@@ -165,24 +132,6 @@ class DetectionInferencer:
             }
             write_atomic(Path(out_dir) / _FILE, json.dumps(listed, indent=1, ensure_ascii=False) + '\n')
         return results
-
-    def _choose_classes(self, classes: str | Sequence[str] | None) -> tuple[list[str], list[str] | None]:
-        """The name of each label, and those to report where they are not all."""
-        if self.zero_shot:
-            if classes is not None:
-                self.model.set_classes(parse_class_names(classes), self.templates)
-            if not self.model.class_names:
-                raise UsageError('a zero-shot detector needs class names; give some, as in classes="cat, dog, bench"')
-            return list(self.model.class_names), None
-        if classes is None:
-            return self.known_classes, None
-        wanted = parse_class_names(classes)
-        for name in wanted:
-            if name not in self.known_classes:
-                near = nearest(name, self.known_classes)
-                hint = f'did you mean {near!r}?' if near else f'it has {", ".join(self.known_classes[:20])}'
-                raise UsageError(f'this detector has fixed classes and {name!r} is none of them; {hint}')
-        return self.known_classes, wanted
 
     def _batches(self, pictures: list[Picture], skip_bad: bool) -> Iterator[list[tuple]]:
         """Lists of ``(file, image, error)`` with one of image and error."""
@@ -231,12 +180,3 @@ class DetectionInferencer:
             'labels': [names[label] if label < len(names) else str(label) for label in labels],
             'scores': [round(score, 4) for score in found.scores[order].tolist()],
         }
-
-
-def _free_name(stem: str, taken: set[str]) -> str:
-    """``stem.png``, with a number where another picture of this call has the name."""
-    name, number = f'{stem}.png', 2
-    while name in taken:
-        name, number = f'{stem}_{number}.png', number + 1
-    taken.add(name)
-    return name

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from florence_mm.models.checkpoints.loading import load_checkpoint
 from florence_mm.models.checkpoints.reading import read_checkpoint
+from florence_mm.ops.position import table_window
 
 
 def load_whole_model(model: nn.Module, path: str | Path) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def load_whole_model(model: nn.Module, path: str | Path) -> dict[str, Any]:
     own = model.state_dict()
     if own.keys() <= state.keys():
         for key, value in own.items():
-            if state[key].shape != value.shape and not key.endswith('relative_position_bias_table'):
+            if state[key].shape != value.shape and not _can_be_resized(model, key, state[key]):
                 raise ValueError(
                     f'{path} has {key} of shape {tuple(state[key].shape)}, the model {tuple(value.shape)}; use the '
                     'config that the checkpoint was trained with'
@@ -41,3 +42,11 @@ def load_whole_model(model: nn.Module, path: str | Path) -> dict[str, Any]:
             '; use the config that the checkpoint was trained with'
         )
     return meta
+
+
+def _can_be_resized(model: nn.Module, key: str, value: Tensor) -> bool:
+    """Whether it is a relative position table of a window that its rows tell."""
+    if not key.endswith('relative_position_bias_table'):
+        return False
+    owner = model.get_submodule(key.rpartition('.')[0])
+    return len(owner.window_size) == 2 or table_window(len(value), owner.window_size) is not None

@@ -14,7 +14,7 @@ from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
 
 from florence_mm.apis import DetectionInferencer
-from florence_mm.apis.detection_inferencer import parse_class_names
+from florence_mm.apis.inputs import parse_class_names
 from florence_mm.datasets.errors import DataError
 from florence_mm.engine.errors import UsageError
 from florence_mm.models.algorithms import ZeroShotDetector
