@@ -1,3 +1,3 @@
 """Models: backbones, text towers, heads, algorithms, checkpoint adapters."""
 
-from . import algorithms, backbones, checkpoints, heads, text
+from . import algorithms, backbones, checkpoints, heads, multimodal, text

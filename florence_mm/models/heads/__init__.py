@@ -1,6 +1,7 @@
-"""Heads of detectors."""
+"""Heads of detectors and of fusion models."""
 
 from .dyhead_block import DyHeadBlock
 from .dynamic_head import DynamicHead
+from .multimodal import FusionITMHead, FusionMLMHead, FusionVQAHead
 
-__all__ = ['DyHeadBlock', 'DynamicHead']
+__all__ = ['DyHeadBlock', 'DynamicHead', 'FusionITMHead', 'FusionMLMHead', 'FusionVQAHead']

@@ -10,7 +10,6 @@ batch, ``C`` channels, ``H`` heads, ``D = C / H``.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
 
 import torch
 from mmengine.model import BaseModule
@@ -19,6 +18,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from florence_mm.registry import MODELS
+
+from .token_layout import TokenLayout
 
 ARCHS = {
     'micro': {'embed_dims': 64, 'num_layers': 2, 'num_heads': 2},
@@ -30,34 +31,6 @@ ARCHS = {
     # Inferred: no public file says that it is Florence's.
     'huge': {'embed_dims': 1024, 'num_layers': 16, 'num_heads': 16},
 }
-
-
-@dataclass
-class TokenLayout:
-    """Where the real tokens of a batch lie.
-
-    Attributes:
-        batch: B.
-        length: L.
-        index: ``(N,)`` places of the real tokens among the ``B * L``, or None where all are real.
-        mask: ``(B, 1, 1, L)`` bool, True where attention may look, or None where it looks back only.
-    """
-
-    batch: int
-    length: int
-    index: Tensor | None
-    mask: Tensor | None
-
-    def pad(self, x: Tensor) -> Tensor:
-        """``(N, C) -> (B, L, C)``, zeros behind the ends."""
-        if self.index is not None:
-            x = x.new_zeros(self.batch * self.length, x.shape[1]).index_copy(0, self.index, x)
-        return x.view(self.batch, self.length, -1)
-
-    def pack(self, x: Tensor) -> Tensor:
-        """``(B, L, C) -> (N, C)``."""
-        x = x.flatten(0, 1)
-        return x if self.index is None else x.index_select(0, self.index)
 
 
 class TextAttention(nn.Module):
@@ -75,7 +48,7 @@ class TextAttention(nn.Module):
         qkv = layout.pad(F.linear(x, self.in_proj_weight, self.in_proj_bias))  # (B, L, 3C)
         qkv = qkv.unflatten(2, (3, self.num_heads, -1))  # (B, L, 3, H, D)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, H, L, D)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.mask, is_causal=layout.mask is None)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.mask, is_causal=layout.causal)
         return self.out_proj(layout.pack(x.transpose(1, 2).flatten(2)))  # (B, H, L, D) -> (B, L, C) -> (N, C)
 
 
@@ -200,29 +173,30 @@ class CLIPTextTower(BaseModule):
                 f'input_ids has shape {tuple(input_ids.shape)}; give (texts, tokens) with at least one text and at '
                 f'most {self.context_length} tokens'
             )
-        device = self.positional_embedding.device
         ends = input_ids.argmax(1)  # (B,)
-        layout, input_ids, last = self._layout(input_ids, ends, device)
-        x = self.token_embedding(input_ids) + self.positional_embedding[: layout.length]  # (B, L, C)
-        x = layout.pack(x)  # (N, C)
+        length = int(ends.max()) + 1
+        real = torch.arange(length, device=input_ids.device) <= ends[:, None]  # (B, L)
+        device = self.positional_embedding.device
+        layout = TokenLayout.of(real, self.causal, device)
+        x = self.token_embedding(input_ids[:, :length].to(device, non_blocking=True))  # (B, L, C)
+        x = self.encode(x, layout)  # (N, C)
+        last = ((ends + 1).cumsum(0) - 1).to(device, non_blocking=True)  # (B,) places of the ends among the N
+        return self.ln_final(x.index_select(0, last))  # (B, C); the norm is per token, so one a text is enough
+
+    def encode(self, embeddings: Tensor, layout: TokenLayout) -> Tensor:
+        """Add positions and run the blocks.
+
+        Args:
+            embeddings: ``(B, L, C)`` of the tokens.
+            layout: which of them are real, and whether each sees those behind it.
+
+        Returns:
+            ``(N, C)``, features of the real tokens before the last norm.
+        """
+        x = layout.pack(embeddings + self.positional_embedding[: layout.length])  # (N, C)
         for block in self.resblocks:
             if self.with_cp and torch.is_grad_enabled():
                 x = checkpoint(block, x, layout, use_reentrant=False)
             else:
                 x = block(x, layout)
-        return self.ln_final(x.index_select(0, last))  # (B, C); the norm is per token, so one a text is enough
-
-    def _layout(self, ids: Tensor, ends: Tensor, device: torch.device) -> tuple[TokenLayout, Tensor, Tensor]:
-        """The layout, the ids cut to the longest text ``(B, L)``, and the place of each end among the N."""
-        length = int(ends.max()) + 1
-        real = torch.arange(length, device=ids.device) <= ends[:, None]  # (B, L)
-        index = real.flatten().nonzero().squeeze(1)
-        last = (ends + 1).cumsum(0) - 1
-        full = len(index) == real.numel()
-        layout = TokenLayout(
-            batch=len(ids),
-            length=length,
-            index=None if full else index.to(device, non_blocking=True),
-            mask=None if self.causal else real[:, None, None].to(device, non_blocking=True),
-        )
-        return layout, ids[:, :length].to(device, non_blocking=True), last.to(device, non_blocking=True)
+        return x

@@ -24,6 +24,7 @@ from torch import Tensor
 from florence_mm.registry import TASK_UTILS
 
 _START, _END = '<start_of_text>', '<end_of_text>'
+_WORD_END = '</w>'
 _PIECES = regex.compile(
     rf"{_START}|{_END}|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+", regex.IGNORECASE
 )
@@ -82,6 +83,19 @@ class CLIPTokenizer:
             known = memo.get(piece)
             ids.extend(self._vocabulary.encode(piece) if known is None else known)
         return ids
+
+    def ends_word(self, token_id: int) -> bool:
+        """Whether a token is the last of its word."""
+        return self._vocabulary.bpe.id_to_token(token_id).endswith(_WORD_END)
+
+    def decode(self, input_ids: Sequence[int]) -> str:
+        """The text of ids without start and end, in lower case with single spaces behind words.
+
+        Bytes that are no UTF-8 become replacement characters.
+        """
+        joined = ''.join(self._vocabulary.bpe.id_to_token(i) for i in input_ids)
+        words = (bytes(map(self._vocabulary.char_bytes.get, word)) for word in joined.split(_WORD_END))
+        return b' '.join(words).decode('utf-8', errors='replace').strip()
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Tokenize a list of texts.
@@ -150,9 +164,10 @@ class _Vocabulary:
         visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
         hidden = [byte for byte in range(256) if byte not in set(visible)]
         self.byte_chars = {b: chr(b) for b in visible} | {b: chr(256 + i) for i, b in enumerate(hidden)}
+        self.char_bytes = {char: byte for byte, char in self.byte_chars.items()}
         single = list(self.byte_chars.values())
-        tokens = [*single, *(c + '</w>' for c in single), *map(''.join, merges)]
-        self.bpe = BPE({t: i for i, t in enumerate(tokens)}, merges, end_of_word_suffix='</w>')
+        tokens = [*single, *(c + _WORD_END for c in single), *map(''.join, merges)]
+        self.bpe = BPE({t: i for i, t in enumerate(tokens)}, merges, end_of_word_suffix=_WORD_END)
         self.memo = {_START: [size - 2], _END: [size - 1]}
 
     def encode(self, piece: str) -> list[int]:

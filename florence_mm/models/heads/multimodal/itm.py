@@ -1,0 +1,122 @@
+"""Image-text matching (``METER/meter/modules/objectives.py``).
+
+Shape legend: ``B`` pairs, ``U`` different pictures among them, ``C`` hidden size, ``D`` embedding width of UniCL.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from florence_mm.models.multimodal.fusion import Fused, init_bert_weights
+from florence_mm.registry import MODELS
+from florence_mm.utils.text import normalize_text
+
+from .reduction import mean_of_all
+
+if TYPE_CHECKING:
+    from florence_mm.models.algorithms.meter import METER
+    from florence_mm.models.multimodal.batch import FusionBatch
+
+
+@MODELS.register_module()
+class FusionITMHead(BaseModule):
+    """Does the text belong to the picture?
+
+    In training half of the texts get another picture of the batch, never one that an equal text of the batch describes.
+
+    Args:
+        hard_negatives: a :class:`UniCL` (or its config with ``init_cfg``) by whose similarity false pictures are
+            drawn: picture v for text t with probability proportional to ``exp(temperature * cos(t, v))``, as ALBEF does
+            with its own features (arXiv 2107.07651, section 3.2). It sees the same preprocessed pictures and does not
+            learn. None: all false pictures are equally likely, as in METER.
+        hidden_size: C, which METER gives.
+        init_cfg: see mmengine.
+    """
+
+    def __init__(
+        self, hard_negatives: dict | nn.Module | None = None, hidden_size: int = 768, init_cfg: dict | None = None
+    ) -> None:
+        super().__init__(init_cfg)
+        self.fc = nn.Linear(2 * hidden_size, 2)
+        init_bert_weights(self)
+        if isinstance(hard_negatives, dict):
+            hard_negatives = MODELS.build({'type': 'UniCL', **hard_negatives})
+        self.similarity = hard_negatives
+        if self.similarity is not None:
+            self.similarity.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> 'FusionITMHead':
+        """As any module's, but the model that finds hard negatives stays as it is in prediction."""
+        super().train(mode)
+        if self.similarity is not None:
+            self.similarity.eval()
+        return self
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """``(B, 2 C)`` to logits ``(B, 2)``: no match, match."""
+        return self.fc(pooled)
+
+    def match_score(self, fused: Fused) -> Tensor:
+        """``(B,)`` probabilities that text and picture match."""
+        return self(fused.pooled).float().softmax(1)[:, 1]
+
+    def loss(self, model: 'METER', batch: 'FusionBatch') -> dict[str, Tensor]:
+        """Cross-entropy over matching and false pairs, and ``acc_itm``.
+
+        Raises:
+            ValueError: no text of the batch has a false picture.
+        """
+        picture_of, matches = self.draw_pictures(batch)
+        fused = model.fuse(batch.text_tokens, batch.tokens.mask, batch.image_tokens_of(picture_of))
+        logits = self(fused.pooled)  # (B, 2)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        target = torch.tensor(matches, dtype=torch.int64, device=logits.device)  # (B,)
+        total = F.cross_entropy(logits, target, reduction='sum')
+        return {
+            'loss_itm': mean_of_all(total, len(target)),
+            'acc_itm': (logits.argmax(1) == target).float().mean(),
+        }
+
+    @torch.no_grad()
+    def draw_pictures(self, batch: 'FusionBatch') -> tuple[list[int], list[bool]]:
+        """A picture for each text: its own for one half, a false one for the other (the larger where B is odd).
+
+        Random numbers are torch's on the CPU, so that a seed fixes them on every device.
+
+        Returns:
+            for each of the B texts which of the U pictures, and whether it is the own one.
+        """
+        texts = [normalize_text(text) for text in batch.texts]
+        described: list[set[str]] = [set() for _ in batch.pictures]
+        for text, picture in zip(texts, batch.picture_of, strict=True):
+            described[picture].add(text)
+        allowed = torch.tensor([[text not in own for own in described] for text in texts])  # (B, U)
+        if not allowed.any():
+            raise ValueError(
+                f'the {len(texts)} texts of the batch have no false picture, as there is one picture or one text; '
+                'image-text matching needs batches of several'
+            )
+        weights = self._weights(batch, allowed)
+        picture_of, matches = list(batch.picture_of), [True] * len(texts)
+        for row in torch.randperm(len(texts))[len(texts) // 2 :].tolist():
+            if allowed[row].any():
+                picture_of[row] = int(torch.multinomial(weights[row], 1))
+                matches[row] = False
+        return picture_of, matches
+
+    def _weights(self, batch: 'FusionBatch', allowed: Tensor) -> Tensor:
+        """``(B, U)``: how likely each picture is for each text, up to a factor; rows without any are of no use."""
+        if self.similarity is None:
+            return allowed.float()
+        text_feat = self.similarity.extract_text_feat(batch.texts)  # (B, D)
+        image_feat = self.similarity.extract_image_feat(batch.pictures)  # (U, D)
+        logits = (self.similarity.temperature() * text_feat @ image_feat.T).float().cpu()  # (B, U)
+        return logits.masked_fill(~allowed, -torch.inf).softmax(1)
+
+    def predict(self, model: 'METER', batch: 'FusionBatch') -> None:
+        """Give each sample ``match_score``, the probability that its text and picture match."""
+        for sample, score in zip(batch.samples, self.match_score(batch.fused).tolist(), strict=True):
+            sample.set_field(score, 'match_score')

@@ -1,0 +1,134 @@
+"""Masked language modelling with the picture in view (``METER/meter/modules/objectives.py``, and BERT's rule).
+
+Shape legend: ``B`` texts, ``T`` tokens, ``M`` tokens to be predicted, ``C`` hidden size, ``V`` vocabulary.
+"""
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from florence_mm.models.multimodal.fusion import init_bert_weights
+from florence_mm.models.text.tokens import TextTokenizer, TokenBatch
+from florence_mm.registry import MODELS
+
+from .reduction import mean_of_all
+
+if TYPE_CHECKING:
+    from florence_mm.models.algorithms.meter import METER
+    from florence_mm.models.multimodal.batch import FusionBatch
+
+
+def mask_tokens(
+    tokens: TokenBatch, tokenizer: TextTokenizer, probability: float = 0.15, whole_word: bool = False
+) -> tuple[TokenBatch, Tensor]:
+    """Hide tokens by BERT's rule (arXiv 1810.04805, section 3.1).
+
+    Each token that is not special is chosen with the given probability, or each word with all its tokens. Of the chosen
+    ones 80 % become the mask token, 10 % a token drawn at random, 10 % stay. Random numbers are torch's on the CPU.
+
+    Args:
+        tokens: B texts.
+        tokenizer: knows the mask token, the special ones and the words.
+        probability: of a token or a word to be chosen.
+        whole_word: choose words.
+
+    Returns:
+        the texts with tokens hidden, and ``(B, T)`` bool, True for what was chosen.
+    """
+    ids = tokens.input_ids
+    special = torch.tensor(sorted(tokenizer.special_ids))
+    draw = torch.rand(ids.shape)
+    if whole_word:
+        # one draw a word: that of the word's first token
+        word = tokenizer.word_starts(ids).cumsum(1) - 1  # (B, T)
+        draw = draw.gather(1, word)
+    chosen = (draw < probability) & tokens.mask & ~torch.isin(ids, special)
+    kind = torch.rand(ids.shape)
+    ordinary = torch.ones(tokenizer.vocab_size, dtype=torch.bool)
+    ordinary[special] = False
+    ordinary = ordinary.nonzero().squeeze(1)
+    other = ordinary[torch.randint(len(ordinary), ids.shape)]  # (B, T)
+    hidden = torch.where(chosen & (kind < 0.8), tokenizer.mask_token_id, ids)
+    hidden = torch.where(chosen & (kind >= 0.8) & (kind < 0.9), other, hidden)
+    return TokenBatch(hidden, tokens.mask), chosen
+
+
+@MODELS.register_module()
+class FusionMLMHead(BaseModule):
+    """Which tokens were hidden?
+
+    Logits are computed for hidden tokens alone.
+
+    Args:
+        probability: of a token, or a word, to be chosen; 0.15 in BERT and METER.
+        whole_word: hide whole words.
+        hidden_size: C, which METER gives.
+        vocab_size: V, likewise.
+        layer_norm_eps: 1e-12 in METER.
+        init_cfg: see mmengine.
+
+    Raises:
+        ValueError: a probability that is none.
+    """
+
+    def __init__(
+        self,
+        probability: float = 0.15,
+        whole_word: bool = False,
+        hidden_size: int = 768,
+        vocab_size: int = 50265,
+        layer_norm_eps: float = 1e-12,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if not 0 < probability <= 1:
+            raise ValueError(f'probability is {probability}; give more than 0 and at most 1 (0.15 in BERT)')
+        self.probability = probability
+        self.whole_word = whole_word
+        self.transform = nn.Sequential(
+            OrderedDict(
+                dense=nn.Linear(hidden_size, hidden_size),
+                act=nn.GELU(),
+                LayerNorm=nn.LayerNorm(hidden_size, eps=layer_norm_eps),
+            )
+        )
+        self.decoder = nn.Linear(hidden_size, vocab_size, bias=False)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        init_bert_weights(self)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Fused tokens ``(M, C)`` to logits ``(M, V)``."""
+        return self.decoder(self.transform(tokens)) + self.bias
+
+    def loss(self, model: 'METER', batch: 'FusionBatch') -> dict[str, Tensor]:
+        """Cross-entropy over hidden tokens, a mean over those of all processes, and ``acc_mlm``."""
+        hidden, chosen = mask_tokens(batch.tokens, model.tokenizer, self.probability, self.whole_word)
+        logits = self._logits(model, batch, hidden, chosen)  # (M, V)
+        target = batch.tokens.input_ids[chosen].to(logits.device)  # (M,)
+        total = F.cross_entropy(logits, target, reduction='sum')
+        right = (logits.argmax(1) == target).float().sum()
+        return {'loss_mlm': mean_of_all(total, len(target)), 'acc_mlm': right / max(len(target), 1)}
+
+    def _logits(self, model: 'METER', batch: 'FusionBatch', hidden: TokenBatch, chosen: Tensor) -> Tensor:
+        """``(M, V)``, at least fp32, at the chosen places of texts with hidden tokens."""
+        image_tokens = batch.image_tokens_of(batch.picture_of)
+        fused = model.fuse(model.encode_tokens(hidden), hidden.mask, image_tokens)
+        places = chosen.flatten().nonzero().squeeze(1).to(fused.text.device, non_blocking=True)  # (M,)
+        logits = self(fused.text.flatten(0, 1).index_select(0, places))  # (B, T, C) -> (B T, C) -> (M, C) -> (M, V)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def predict(self, model: 'METER', batch: 'FusionBatch') -> None:
+        """Give samples whose text has mask tokens ``pred_text``, the text with the likeliest tokens in their places."""
+        tokens = batch.tokens
+        chosen = (tokens.input_ids == model.tokenizer.mask_token_id) & tokens.mask  # (B, T)
+        if not chosen.any():
+            return
+        ids = tokens.input_ids.clone()
+        ids[chosen] = self._logits(model, batch, tokens, chosen).argmax(1).cpu()
+        for sample, row, real, asked in zip(batch.samples, ids, tokens.mask, chosen.any(1), strict=True):
+            if asked:
+                sample.set_field(model.tokenizer.decode(row[real]), 'pred_text')

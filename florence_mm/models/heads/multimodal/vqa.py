@@ -1,0 +1,121 @@
+"""Visual question answering as a choice among frequent answers (arXiv 2111.11432, section 3.7; arXiv 2111.02387).
+
+Shape legend: ``B`` questions, ``C`` hidden size, ``K`` answers.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from florence_mm.models.multimodal.fusion import init_bert_weights
+from florence_mm.registry import MODELS
+
+from .reduction import mean_of_all
+
+if TYPE_CHECKING:
+    from florence_mm.models.algorithms.meter import METER
+    from florence_mm.models.multimodal.batch import FusionBatch
+
+
+@MODELS.register_module()
+class FusionVQAHead(BaseModule):
+    """METER's answer classifier, an MLP on the pooled pair.
+
+    Args:
+        num_answers: K; 3,129 for VQAv2 with the usual vocabulary. None: as many as ``answers``.
+        answers: the K answers in the order of their labels; None: predictions are labels without words.
+        hidden_size: C, which METER gives.
+        init_cfg: see mmengine.
+
+    Raises:
+        ValueError: neither ``num_answers`` nor ``answers``, or they differ.
+    """
+
+    def __init__(
+        self,
+        num_answers: int | None = None,
+        answers: Sequence[str] | None = None,
+        hidden_size: int = 768,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if isinstance(answers, str):
+            raise ValueError(f'answers is the string {answers!r}; give the list of answers')
+        if num_answers is None and answers is None:
+            raise ValueError('FusionVQAHead got neither num_answers nor answers; give one of them')
+        if None not in (num_answers, answers) and len(answers) != num_answers:
+            raise ValueError(
+                f'num_answers is {num_answers} and there are {len(answers)} answers; leave one of them out'
+            )
+        self.answers = None if answers is None else list(answers)
+        self.num_answers = num_answers if answers is None else len(answers)
+        width = 2 * hidden_size
+        # places as in METER's Sequential
+        self.classifier = nn.Sequential(
+            nn.Linear(width, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, self.num_answers)
+        )
+        init_bert_weights(self)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """``(B, 2 C)`` to logits ``(B, K)``."""
+        return self.classifier(pooled)
+
+    def loss(self, model: 'METER', batch: 'FusionBatch') -> dict[str, Tensor]:
+        """Binary cross-entropy against soft scores, summed over answers and averaged over questions.
+
+        METER writes it as the mean over all, times the number of answers. ``acc_vqa`` is the mean soft score of the
+        answers chosen.
+
+        Raises:
+            ValueError: a sample has no scores, or scores of other answers than the head's.
+        """
+        logits = self(batch.fused.pooled)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        target = self._targets(batch).to(logits)  # (B, K)
+        total = F.binary_cross_entropy_with_logits(logits, target, reduction='sum')
+        chosen = target.gather(1, logits.argmax(1, keepdim=True))  # (B, 1)
+        return {'loss_vqa': mean_of_all(total, len(target)), 'acc_vqa': chosen.mean()}
+
+    def _targets(self, batch: 'FusionBatch') -> Tensor:
+        """Soft scores ``(B, K)``, from ``gt_score (K,)``, or from ``answer_labels (k,)`` and ``answer_scores (k,)``."""
+        target = torch.zeros(len(batch.samples), self.num_answers)
+        for row, (place, sample) in zip(target, enumerate(batch.samples), strict=True):
+            name = f'sample {place} of the batch'
+            if 'question_id' in sample:
+                name += f' (question_id {sample.question_id})'
+            if 'answer_labels' in sample:
+                labels = torch.as_tensor(sample.answer_labels, dtype=torch.int64).cpu()
+                outside = labels[(labels < 0) | (labels >= self.num_answers)].tolist()
+                if outside:
+                    raise ValueError(
+                        f'{name} has the answer label {outside[0]}, but the VQA head has {self.num_answers} answers (0 '
+                        f'to {self.num_answers - 1}); give data set and head the same answers'
+                    )
+                row[labels] = torch.as_tensor(sample.answer_scores, dtype=target.dtype).cpu()
+            elif 'gt_score' in sample:
+                if sample.gt_score.shape != row.shape:
+                    raise ValueError(
+                        f'{name} has gt_score of shape {tuple(sample.gt_score.shape)}, but the VQA head has '
+                        f'{self.num_answers} answers; give data set and head the same answers'
+                    )
+                row.copy_(sample.gt_score)
+            else:
+                raise ValueError(
+                    f'{name} has neither answer_labels nor gt_score, which training needs; give the data set the '
+                    'annotations and the answers'
+                )
+        return target
+
+    def predict(self, model: 'METER', batch: 'FusionBatch') -> None:
+        """Give each sample ``pred_scores (K,)``, its probabilities, and ``pred_answer``, or ``pred_label (1,)``."""
+        scores = self(batch.fused.pooled).float().sigmoid().cpu()  # (B, K)
+        for sample, score in zip(batch.samples, scores, strict=True):
+            sample.set_field(score, 'pred_scores')
+            if self.answers is None:
+                sample.set_pred_label(score.argmax())
+            else:
+                sample.set_field(self.answers[int(score.argmax())], 'pred_answer')

@@ -1,0 +1,79 @@
+"""Everything of METER between the encoders and the heads (``METER/meter/modules/meter_module.py``).
+
+Shape legend: ``B`` pairs, ``L`` text tokens, ``S`` image tokens, ``C`` hidden size.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from .co_attention import CoAttentionStacks, CrossWeights
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Fused tokens of a batch.
+
+    Attributes:
+        text: ``(B, L, C)``, zeros where no token is.
+        image: ``(B, S, C)``.
+        pooled: ``(B, 2 C)``, text and image.
+        attention: cross-attention by number of layer, where asked for.
+    """
+
+    text: Tensor
+    image: Tensor
+    pooled: Tensor
+    attention: Mapping[int, CrossWeights] = field(default_factory=dict)
+
+
+def init_bert_weights(module: nn.Module) -> None:
+    """Normal weights (standard deviation 0.02) and zero biases in all linear layers and embeddings, as in BERT."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.normal_(part.weight, std=0.02)
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)
+
+
+class CoAttentionFusion(nn.Module):
+    """Linear transforms of both modalities, the stacks, and the poolers.
+
+    Args:
+        text_dims: width of the text encoder.
+        image_dims: width of the image encoder's last stage.
+        hidden_size: C.
+        stacks: further arguments of :class:`CoAttentionStacks`.
+    """
+
+    def __init__(self, text_dims: int, image_dims: int, hidden_size: int, **stacks: float | bool) -> None:
+        super().__init__()
+        self.text_transform = nn.Linear(text_dims, hidden_size)
+        self.image_transform = nn.Linear(image_dims, hidden_size)
+        self.layers = CoAttentionStacks(hidden_size=hidden_size, **stacks)
+        self.text_pooler, self.image_pooler = (
+            nn.Sequential(OrderedDict(dense=nn.Linear(hidden_size, hidden_size), act=nn.Tanh())) for _ in range(2)
+        )
+        init_bert_weights(self)
+
+    def forward(
+        self, text: Tensor, text_mask: Tensor | None, image: Tensor, attention_layers: Sequence[int] = ()
+    ) -> Fused:
+        """Fuse.
+
+        Args:
+            text: ``(B, L, C)``, transformed.
+            text_mask: ``(B, L)`` bool, True where a token is real; None where all are.
+            image: ``(B, S, C)``, transformed.
+            attention_layers: layers whose cross-attention is wanted.
+        """
+        if attention_layers:
+            text, image, attention = self.layers.forward_with_weights(text, image, text_mask, attention_layers)
+        else:
+            (text, image), attention = self.layers(text, image, text_mask), {}
+        # METER pools the start of the text, and for backbones without a class token the mean of the image
+        pooled = torch.cat([self.text_pooler(text[:, 0]), self.image_pooler(image.mean(1))], 1)  # (B, 2 C)
+        return Fused(text, image, pooled, attention)
