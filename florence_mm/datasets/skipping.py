@@ -19,17 +19,21 @@ class SkipCounter:
     Args:
         name (str): The data set in messages, its manifest's path for instance.
         max (int | float): The cap: a number of rows, or below 1 a fraction of all rows.
+        option (str): What the user set the cap with, for messages.
 
     Raises:
         ValueError: ``max`` is negative, or a fraction above 1.
     """
 
-    def __init__(self, name: str, max: int | float) -> None:
+    def __init__(self, name: str, max: int | float, option: str = 'skip_bad=dict(max=...)') -> None:
         whole = isinstance(max, int) and not isinstance(max, bool)
         if not (whole and max >= 0 or isinstance(max, float) and 0 <= max < 1):
-            raise ValueError(f'skip_bad=dict(max={max!r}) must be a number of rows, or a fraction from 0 to below 1')
+            raise ValueError(
+                f'{option.replace("...", repr(max))} must be a number of rows, or a fraction from 0 to below 1'
+            )
         self.name = name
         self.max = max
+        self.option = option.partition('=')[0]
         self.num_lines = 0
         self.flags = torch.zeros(0, dtype=torch.uint8)
 
@@ -76,7 +80,7 @@ class SkipCounter:
         if self.total > cap:
             last = f'; the last was: {error}' if error else ''
             raise DataError(
-                f'{self.name}: {self.total} rows are unusable, more than the {cap} that skip_bad allows{last}'
+                f'{self.name}: {self.total} rows are unusable, more than the {cap} that {self.option} allows{last}'
             )
 
     @staticmethod

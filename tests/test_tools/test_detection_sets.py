@@ -1,10 +1,15 @@
 """Merging, pseudo boxes and few-shot subsets from the command line."""
 
 import json
+import re
 
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
 
 from florence_mm.engine.smoke_detection import write_annotations
+from florence_mm.registry import MODELS
 
 
 @pytest.fixture
@@ -55,6 +60,57 @@ def test_all_boxes_of_a_picture_get_its_class(tool, small_detector, images, tmp_
     assert json.loads(out.with_suffix('.report.json').read_text())['other_class'] == 0
 
 
+def test_pictures_that_cannot_be_read(tool, small_detector, images, tmp_path):
+    (tmp_path / 'data/images/0.png').write_bytes(b'no picture')
+    options = ('--out', tmp_path / 'pseudo.json', '--class-agnostic', '--score-thr', '0.005')
+    config = tmp_path / 'detector.py'  # the second run goes on where the first one ended
+    Config(small_detector).dump(str(config))
+    arguments = (config, tmp_path / 'weights.pth', *images, *options)
+    status, _, error = tool('dataset_converters/pseudo_boxes.py', *arguments)
+    assert status == 2 and 'the image' in error and '0.png is not an image' in error
+    status, said, error = tool('dataset_converters/pseudo_boxes.py', *arguments, '--max-bad', '1')
+    assert not status, error
+    assert ' boxes in 1 images (' in said and '; 1 images cannot be read and 0 had no box' in said
+
+
+def test_a_zero_shot_detector_looks_for_classes_given_as_text(tool, small_detector, images, tmp_path):
+    detector, encoder = dict(small_detector['model']), {'type': 'florence_mm.CoSwin', 'arch': 'micro', 'img_size': 32}
+    refused = ('dataset_converters/pseudo_boxes.py', small_detector, tmp_path / 'weights.pth', *images)
+    status, _, error = tool(*refused, '--out', tmp_path / 'a.json', '--classes', 'red, blue')
+    assert status == 2 and 'this one has fixed classes; leave it out' in error
+    detector['bbox_head'] = {**detector['bbox_head'], 'num_classes': 1}
+    text = {'type': 'florence_mm.CLIPTextTower', 'arch': 'micro', 'vocab_size': 600}
+    tokenizer = {'type': 'florence_mm.CLIPTokenizer', 'vocab_size': 600}
+    towers = {'type': 'florence_mm.UniCL', 'image_encoder': {**encoder, 'patch_size': 4}, 'text_encoder': text,
+              'tokenizer': tokenizer, 'embed_dims': 8, 'templates': 'none'}  # fmt: skip
+    small_detector['model'] = {
+        'type': 'florence_mm.ZeroShotDetector', 'detector': detector, 'classifier': towers, 'crop_size': 32
+    }  # fmt: skip
+    with DefaultScope.overwrite_default_scope('florence_mm'):
+        model = MODELS.build(Config({'model': small_detector['model']}).model)
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'towers.pth')
+    common = ('dataset_converters/pseudo_boxes.py', small_detector, tmp_path / 'towers.pth', *images)
+    (tmp_path / 'names.txt').write_text('blue\nred\ntench, Tinca tinca\n')
+    given = {
+        None: ['blue', 'red'],
+        'red, Blue,red': ['red', 'Blue'],
+        'names.txt': ['blue', 'red', 'tench, Tinca tinca'],
+    }
+    for number, (classes, names) in enumerate(given.items()):
+        out = tmp_path / f'{number}.json'
+        options = () if classes is None else ('--classes', classes)
+        status, _, error = tool(*common, '--out', out, '--score-thr', '0.001', *options)
+        assert not status, error
+        report = json.loads(out.with_suffix('.report.json').read_text())
+        assert report['classes'] == names and not report['class_agnostic']
+        # the boxes of the class that a picture is of are kept, those of others are not
+        assert report['other_class'] > 0
+        assert {category['name'] for category in json.loads(out.read_text())['categories']} <= {'red', 'Blue'}
+    for classes, message in (('green', "no class 'Blue'"), (' , ', 'no class name'), ('no.txt', 'cannot be read')):
+        status, _, error = tool(*common, '--out', tmp_path / 'b.json', '--classes', classes)
+        assert status == 2 and message in error and error.count('\n') == 1
+
+
 def test_few_shot_subset(tool, tmp_path):
     write_annotations(tmp_path, 4, ['red', 'green'], 2)
     arguments = (tmp_path / 'annotations.json', '--out', tmp_path / 'few.json', '--shots', '1')
@@ -67,11 +123,16 @@ def test_few_shot_subset(tool, tmp_path):
 @pytest.mark.parametrize(
     ('name', 'arguments', 'message'),
     [
-        ('merge_detection', ['--out', 'a.json'], 'merge_detection: there is no file missing.json'),
-        ('few_shot_subset', ['--out', 'a.json'], 'few_shot_subset: there is no annotation file missing.json'),
-        ('pseudo_boxes', ['w.pth', 'm.jsonl', '--out', 'a.json'], 'pseudo_boxes: there is no manifest m.jsonl'),
+        ('merge_detection', ['missing.json', '--out', 'a.json'], 'there is no file missing.json'),
+        ('few_shot_subset', ['missing.json', '--out', 'a.json'], 'there is no annotation file missing.json'),
+        ('crop_boxes', ['missing.json', '.', '--out', 'a'], 'there is no annotation file missing.json'),
+        ('pseudo_boxes', ['missing.py', 'w.pth', 'm.jsonl', '--out', 'a.json'], 'there is no manifest m.jsonl'),
+        ('prepare_digits', ['--out', 'digits', '--size', '4'], 'size=4 must be at least 8'),
+        ('prepare_scenes', ['--out', 'scenes', '--digits', '0', '3'], r'digits=\(0, 3\) of the scenes must be'),
+        ('prepare_clips', ['--out', 'clips', '--size', '33'], 'size=33 of the clips must be even'),
     ],
 )
 def test_bad_input_is_one_sentence(tool, name, arguments, message):
-    status, _, _ = tool(f'dataset_converters/{name}.py', 'missing.json', *arguments)
-    assert str(status).startswith(message) and '\n' not in status
+    status, _, error = tool(f'dataset_converters/{name}.py', *arguments)
+    assert status == 2
+    assert re.match(f'error: {message}', error) and error.count('\n') == 1

@@ -4,22 +4,23 @@ python tools/dataset_converters/pseudo_boxes.py CONFIG CHECKPOINT MANIFEST.jsonl
 """
 
 import argparse
-import sys
 import time
+from pathlib import Path
 
 import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
 from florence_mm.apis.detection_inferencer import DetectionInferencer
-from florence_mm.datasets import DataError
+from florence_mm.apis.inputs import parse_class_names
 from florence_mm.datasets.detection import OBJECT
 from florence_mm.datasets.merging import write_pseudo_boxes
 from florence_mm.datasets.merging.pseudo_boxes import image_classes
+from florence_mm.datasets.merging.taxonomy import class_key
 from florence_mm.datasets.readers import read_rows
-from florence_mm.engine.errors import UsageError
+from florence_mm.engine.errors import UsageError, one_sentence_errors
 from florence_mm.utils.progress import format_seconds
 
 
-def main() -> None:
-    """Find boxes and say how many."""
+def parse_args() -> argparse.Namespace:
+    """Command-line arguments."""
     parser = argparse.ArgumentParser(description='Find boxes with a trained detector in images whose class is known')
     parser.add_argument('config', help="the detector's config")
     parser.add_argument('checkpoint', help='.pth or .safetensors file')
@@ -29,14 +30,68 @@ def main() -> None:
     parser.add_argument('--score-thr', type=float, default=0.5, help='least score of a box (default: 0.5)')
     parser.add_argument('--top-k', type=int, default=10, help='most boxes of an image (default: 10)')
     parser.add_argument('--class-agnostic', action='store_true', help="give every box its image's class")
+    parser.add_argument(
+        '--classes',
+        metavar='NAMES',
+        help='what a zero-shot detector looks for: names with commas between, or a .txt file with a name in each line; '
+        "default: the classes in its config, else the manifest's",
+    )
+    parser.add_argument(
+        '--max-bad',
+        type=number_or_fraction,
+        default=0,
+        metavar='N',
+        help='images that may be left out because they cannot be read, below 1 a fraction (default: 0)',
+    )
     parser.add_argument('--device', help='cpu or cuda; default: the GPU where there is one')
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def number_or_fraction(text: str) -> int | float:
+    """``'3'`` images, or ``'0.01'`` of them."""
+    return int(text) if text.isdigit() else float(text)
+
+
+def choose_classes(inferencer: DetectionInferencer, wanted: str | None, images: list[tuple[str, str]]) -> list[str]:
+    """Names of the detector's classes; those of a zero-shot detector are set here.
+
+    Args:
+        inferencer: The detector.
+        wanted: Names with commas between or a .txt file; None: the config's classes, else those of ``images``.
+        images: File and class name of each image.
+
+    Raises:
+        UsageError: names are given for a detector of fixed classes, there are none, or the file cannot be read.
+    """
+    if not inferencer.zero_shot:
+        if wanted is not None:
+            raise UsageError('--classes is for zero-shot detectors and this one has fixed classes; leave it out')
+        return list(inferencer.known_classes)
+    if wanted is not None and wanted.endswith('.txt'):
+        try:
+            # lines, as a name may have commas in it
+            wanted = Path(wanted).read_text(encoding='utf-8').splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f'--classes {wanted} cannot be read as UTF-8 text ({error}); write or correct it'
+            ) from None
+    elif wanted is None and not inferencer.model.class_names:
+        wanted = sorted({class_key(class_) for _, class_ in images})
+    if wanted is not None:
+        inferencer.model.set_classes(parse_class_names(wanted))
+    return list(inferencer.model.class_names)
+
+
+def main() -> None:
+    """Find boxes and say how many."""
+    args = parse_args()
     start = time.monotonic()
-    try:
+    with one_sentence_errors():
         rows = image_classes(read_rows(args.manifest), args.manifest)
         inferencer = DetectionInferencer(args.config, args.checkpoint, args.device)
-        agnostic = args.class_agnostic or list(inferencer.known_classes) == [OBJECT]
-        if not inferencer.known_classes and not agnostic:
+        names = choose_classes(inferencer, args.classes, rows)
+        agnostic = args.class_agnostic or names == [OBJECT]
+        if not names and not agnostic:
             raise UsageError(
                 f'neither {args.checkpoint} nor {args.config} names the classes of the detector; add them as '
                 'test_dataloader.dataset.metainfo.classes, or give --class-agnostic'
@@ -51,18 +106,17 @@ def main() -> None:
             detect,
             args.out,
             args.image_root,
-            None if agnostic else inferencer.known_classes,
+            None if agnostic else names,
             args.score_thr,
             args.top_k,
-            {'config': args.config, 'checkpoint': args.checkpoint, 'class_agnostic': agnostic},
+            {'config': args.config, 'checkpoint': args.checkpoint, 'classes': names, 'class_agnostic': agnostic},
+            args.max_bad,
         )
-    except (DataError, UsageError, OSError, ValueError) as error:
-        sys.exit(f'pseudo_boxes: {error}')
     print(
         f'{args.out}: {counts.boxes} boxes in {counts.images} images ({format_seconds(time.monotonic() - start)}); '
-        f'{counts.images_without_boxes} images had no box that was good enough; of the boxes left out, '
-        f'{counts.low_score} scored below {args.score_thr:g}, {counts.other_class} were of another class and '
-        f'{counts.beyond_top_k} beyond the best {args.top_k}'
+        f'{counts.unreadable} images cannot be read and {counts.images_without_boxes} had no box that was good enough; '
+        f'of the boxes left out, {counts.low_score} scored below {args.score_thr:g}, {counts.other_class} were of '
+        f'another class and {counts.beyond_top_k} beyond the best {args.top_k}'
     )
 
 

@@ -13,11 +13,12 @@ import numpy as np
 from ...utils.files import write_atomic
 from ...utils.progress import ProgressLog
 from ..errors import DataError
+from ..skipping import SkipCounter
 from .json_lists import require
 from .taxonomy import class_key
 
 #: The image at a path -> boxes ``(n, 4)`` as x1, y1, x2, y2 in pixels, scores ``(n,)``, n class names, and the image's
-#: height and width.
+#: height and width; DataError where the image cannot be read.
 Detect = Callable[[str], tuple[np.ndarray, np.ndarray, Sequence[str], tuple[int, int]]]
 
 
@@ -30,6 +31,7 @@ class PseudoBoxCounts:
         images_without_boxes: Images in which nothing was good enough; they are not written.
         boxes: Boxes written.
         low_score, other_class, beyond_top_k: Boxes not written, by the first reason that held.
+        unreadable: Images left out because they cannot be read.
         resumed: Images taken from a run that was cut off.
     """
 
@@ -39,6 +41,7 @@ class PseudoBoxCounts:
     low_score: int = 0
     other_class: int = 0
     beyond_top_k: int = 0
+    unreadable: int = 0
     resumed: int = 0
 
 
@@ -85,12 +88,14 @@ def write_pseudo_boxes(
     score_thr: float = 0.5,
     top_k: int = 10,
     options: Mapping[str, Any] | None = None,
+    max_bad: int | float = 0,
 ) -> PseudoBoxCounts:
     """Write the boxes a detector finds in images of known class as a COCO-format file for ``merge_detection``.
 
     A class-agnostic detector's boxes get the class of their image. Of another detector's, the boxes of that class
     count alone. Images are marked as searched for their own class and no other. The file appears when all is
-    done; what is found goes to ``OUT.partial.jsonl`` first, from which a run that was cut off goes on.
+    done; what is found goes to ``OUT.partial.jsonl`` first, from which a run that was cut off goes on. An image that
+    was left out stays so in the run that goes on; damaged lines of the partial file are found again.
 
     Args:
         rows (Sequence[tuple[str, str]]): File name and class name of each image.
@@ -102,9 +107,12 @@ def write_pseudo_boxes(
         top_k (int): The most boxes of an image.
         options (Mapping | None): What else the boxes depend on, such as the checkpoint; a run with other options does
             not go on from the partial file.
+        max_bad (int | float): How many images that cannot be read may be left out: a number, or below 1 a fraction.
 
     Raises:
-        DataError: there are no rows, a class is none of the detector's, or the partial file is of another run.
+        DataError: there are no rows, a class is none of the detector's, more images than ``max_bad`` cannot be read,
+            or the partial file is of another run or says nothing of its run.
+        ValueError: ``max_bad`` is negative, or a fraction above 1.
     """
     if not rows:
         raise DataError('there are no images to find boxes in; give rows of file name and class')
@@ -118,56 +126,85 @@ def write_pseudo_boxes(
                 f'the detector has no class {unknown[0]!r} ({len(unknown)} classes of the images are missing); take a '
                 'class-agnostic detector or drop these images'
             )
+    skips = SkipCounter(str(out), max_bad, 'max_bad=...')
+    skips.finish_lines(len(rows))
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + '.partial.jsonl')
     digest = hashlib.blake2b(json.dumps(rows).encode(), digest_size=8).hexdigest()
     header = {'images': len(rows), 'rows': digest, 'score_thr': score_thr, 'top_k': top_k, **(options or {})}
-    done = _resume(partial, header)
+    header = json.loads(json.dumps(header))  # as it is read back: a tuple is a list there
+    done, unreadable = _resume(partial, header)
+    for number, sentence in unreadable.items():
+        skips.add_image(number, DataError(sentence))
     progress = ProgressLog(f'finding boxes for {out}', len(rows))
     with partial.open('a', encoding='utf-8') as file:
-        if not done:
+        if not file.tell():
             file.write(json.dumps({'options': header}) + '\n')
         for number in range(done, len(rows)):
             name, class_ = rows[number]
-            boxes, scores, names, size = detect(str(Path(image_root, name)))
-            boxes, scores = np.asarray(boxes, float).reshape(-1, 4), np.asarray(scores, float)
-            same = [detector_classes is None or class_key(other) == class_key(class_) for other in names]
-            kept, reasons = select_boxes(boxes, scores, np.array(same, bool), score_thr, top_k)
-            found = [[*_xywh(boxes[i]), round(float(scores[i]), 4)] for i in kept]
-            line = {'file_name': name, 'class': class_, 'size': list(size), 'boxes': found, 'left_out': reasons}
+            try:
+                boxes, scores, names, size = detect(str(Path(image_root, name)))
+            except DataError as error:
+                skips.add_image(number, error)
+                line = {'file_name': name, 'unreadable': str(error)}
+            else:
+                boxes, scores = np.asarray(boxes, float).reshape(-1, 4), np.asarray(scores, float)
+                same = [detector_classes is None or class_key(other) == class_key(class_) for other in names]
+                kept, reasons = select_boxes(boxes, scores, np.array(same, bool), score_thr, top_k)
+                found = [[*_xywh(boxes[i]), round(float(scores[i]), 4)] for i in kept]
+                line = {'file_name': name, 'class': class_, 'size': list(size), 'boxes': found, 'left_out': reasons}
             file.write(json.dumps(line, ensure_ascii=False) + '\n')
             file.flush()
             progress.update(number + 1)
     counts = _write_coco(partial, out)
-    counts.resumed = done
+    counts.unreadable, counts.resumed = skips.total, done
     write_atomic(out.with_suffix('.report.json'), json.dumps({**header, **asdict(counts)}, indent=1) + '\n')
     partial.unlink()
     return counts
 
 
-def _resume(partial: Path, header: dict) -> int:
-    """How many images are done; cuts off a line that was not finished."""
-    if not partial.is_file():
-        return 0
+def _resume(partial: Path, header: dict) -> tuple[int, dict[int, str]]:
+    """How many images are done, and of those that could not be read the sentence that says so.
+
+    Cuts off what follows the last whole line: of a process or a machine that stopped, the end alone is missing.
+    """
     done, length = -1, 0
+    unreadable: dict[int, str] = {}
+    if not partial.is_file():
+        return 0, unreadable
     with partial.open('rb') as file:
         for raw in file:
-            if not raw.endswith(b'\n'):
-                break
-            if done < 0 and json.loads(raw).get('options') != header:
+            line = _parse(raw)
+            if done < 0 and raw.endswith(b'\n') and 'options' not in line:
+                raise DataError(f'the first line of {partial} is damaged; remove the file to find all boxes again')
+            if done < 0 and raw.endswith(b'\n') and line['options'] != header:
                 raise DataError(
                     f'{partial} is of a run with other images or options; remove it, or go on with those of that run'
                 )
+            if not line:
+                break
+            if 'unreadable' in line:
+                unreadable[done] = line['unreadable']
             done, length = done + 1, length + len(raw)
     os.truncate(partial, length)
-    return max(done, 0)
+    return max(done, 0), unreadable
+
+
+def _parse(raw: bytes) -> dict:
+    """The object of a whole line; empty where the line is damaged."""
+    try:
+        line = json.loads(raw) if raw.endswith(b'\n') else {}
+    except ValueError:  # of JSON and of UTF-8
+        return {}
+    return line if isinstance(line, dict) else {}
 
 
 def _lines(partial: Path) -> Iterator[dict]:
+    """What was found, an image at a time."""
     with partial.open(encoding='utf-8') as file:
         next(file)
-        yield from map(json.loads, file)
+        yield from (line for line in map(json.loads, file) if 'unreadable' not in line)
 
 
 def _write_coco(partial: Path, out: Path) -> PseudoBoxCounts:
@@ -190,7 +227,11 @@ def _write_coco(partial: Path, out: Path) -> PseudoBoxCounts:
     finally:
         temporary.unlink(missing_ok=True)
     if not counts.images:
-        raise DataError(f'no box in any of {counts.images_without_boxes} images was good enough; lower score_thr')
+        raise DataError(
+            f'no box in any of {counts.images_without_boxes} images was good enough; lower score_thr'
+            if counts.images_without_boxes
+            else 'none of the images can be read; correct image_root or the file names'
+        )
     return counts
 
 

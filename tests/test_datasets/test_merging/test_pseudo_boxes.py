@@ -81,6 +81,76 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path):
     assert (tmp_path / 'p.json').read_bytes() == (tmp_path / 'whole.json').read_bytes()
 
 
+def unreadable(path):
+    if path == 'n2/a.jpg':
+        raise DataError(f'{path} is cut off')
+    return detect(path)
+
+
+def test_images_that_cannot_be_read_are_counted_up_to_a_number(tmp_path):
+    out = tmp_path / 'p.json'
+    with pytest.raises(DataError, match='1 rows are unusable, more than the 0 that max_bad allows.*a.jpg is cut off'):
+        write_pseudo_boxes(ROWS, unreadable, out)
+    # what was found before is there; a third of three images is one
+    counts = write_pseudo_boxes(ROWS, unreadable, out, max_bad=0.34)
+    assert (counts.resumed, counts.unreadable, counts.images, counts.images_without_boxes) == (1, 1, 2, 0)
+    assert [image['file_name'] for image in json.loads(out.read_text())['images']] == ['n1/a.jpg', 'n2/b.jpg']
+    assert json.loads((tmp_path / 'p.report.json').read_text())['unreadable'] == 1
+    with pytest.raises(DataError, match='more than the 0 that max_bad allows'):
+        write_pseudo_boxes(ROWS, unreadable, out, max_bad=0.3)
+    with pytest.raises(ValueError, match='max_bad=-1 must be a number of rows'):
+        write_pseudo_boxes(ROWS, unreadable, out, max_bad=-1)
+    with pytest.raises(DataError, match='none of the images can be read'):
+        write_pseudo_boxes(ROWS[1:2], unreadable, tmp_path / 'q.json', max_bad=1)
+
+
+def test_a_run_that_goes_on_counts_what_could_not_be_read_before(tmp_path):
+    def dies(path):
+        if path == 'n2/b.jpg':
+            raise KeyboardInterrupt
+        return unreadable(path)
+
+    with pytest.raises(KeyboardInterrupt):
+        write_pseudo_boxes(ROWS, dies, tmp_path / 'p.json', max_bad=1)
+    with pytest.raises(DataError, match='more than the 0 that max_bad allows.*a.jpg is cut off'):
+        write_pseudo_boxes(ROWS, detect, tmp_path / 'p.json')
+    counts = write_pseudo_boxes(ROWS, detect, tmp_path / 'p.json', max_bad=2)
+    assert (counts.resumed, counts.unreadable, counts.images) == (2, 1, 2)
+
+
+def test_damaged_partial_files(tmp_path):
+    partial = tmp_path / 'p.json.partial.jsonl'
+
+    def cut_off(after):
+        """A partial file with the options and so many images."""
+
+        def dies(path):
+            if path == ROWS[after][0]:
+                raise KeyboardInterrupt
+            return detect(path)
+
+        with pytest.raises(KeyboardInterrupt):
+            write_pseudo_boxes(ROWS, dies, tmp_path / 'p.json')
+        return partial.read_bytes()
+
+    whole = write_pseudo_boxes(ROWS, detect, tmp_path / 'q.json')
+    # stopped before the first image: the options alone are there
+    assert cut_off(0).count(b'\n') == 1
+    assert write_pseudo_boxes(ROWS, detect, tmp_path / 'p.json') == whole
+    # the options were not finished, so nothing was found
+    partial.write_bytes(cut_off(0)[:-9])
+    assert write_pseudo_boxes(ROWS, detect, tmp_path / 'p.json') == whole
+    # images behind a damaged line are found again
+    lines = cut_off(2).splitlines(keepends=True)
+    partial.write_bytes(lines[0] + b'\0' * 20 + b'\n' + lines[2])
+    assert write_pseudo_boxes(ROWS, detect, tmp_path / 'p.json') == whole
+    assert (tmp_path / 'p.json').read_bytes() == (tmp_path / 'q.json').read_bytes()
+    for damaged in (b'{"options": {"im\n', b'\xff\n', b'[]\n', b'{}\n'):
+        partial.write_bytes(damaged + b''.join(lines[1:]))
+        with pytest.raises(DataError, match='the first line of .*p.json.partial.jsonl is damaged; remove the file'):
+            write_pseudo_boxes(ROWS, detect, tmp_path / 'p.json')
+
+
 def test_the_output_is_a_source_searched_for_its_own_class_alone(tmp_path):
     write_pseudo_boxes(ROWS, detect, tmp_path / 'p.json', score_thr=0.75)
     source = {'name': 'in22k', 'format': 'coco', 'ann_file': str(tmp_path / 'p.json'), 'prefix': 'in22k/'}
