@@ -6,12 +6,14 @@ from .errors import DataError
 from .image_folder import ImageFolderText
 from .manifest import ImageTextManifest
 from .mixture import WeightedMixture
+from .vqa import VQADataset
 
 __all__ = [
     'DataError',
     'DetectionDataset',
     'ImageFolderText',
     'ImageTextManifest',
+    'VQADataset',
     'WeightedMixture',
     'transforms',
 ]

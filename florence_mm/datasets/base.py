@@ -203,14 +203,26 @@ class ImageTextDataset(BaseDataset):
             raise ValueError('skip_bad in test mode needs florence_mm.LoadImage in the pipeline')
         progress = ProgressLog(f'checking the images of {self.location}', len(rows))
         readable = []
+        errors: dict[str, DataError | None] = {}  # several rows may share an image, which is read once
         for i, row in enumerate(rows):
-            try:
-                loaders[0](self._to_sample(pickle.loads(row)))
+            sample = self._to_sample(pickle.loads(row))
+            path = sample['img_path']
+            if path not in errors:
+                errors[path] = self._error_of(loaders[0], sample)
+            if errors[path] is None:
                 readable.append(row)
-            except DataError as error:
-                self._skips.add_image(i, error)
+            else:
+                self._skips.add_image(i, errors[path])
             progress.update(i + 1)
         return readable
+
+    @staticmethod
+    def _error_of(loader: LoadImage, sample: dict) -> DataError | None:
+        try:
+            loader(sample)
+        except DataError as error:
+            return error
+        return None
 
     def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
         # the rows are bytes already

@@ -3,7 +3,8 @@
 Digits of one split of :mod:`.digits` are enlarged, turned, coloured and put on a darker background, partly over one
 another: light ink, as in the digits' own pictures. Annotations are COCO's: the box of a digit is the tight box of its
 visible ink. Picture ``i`` of a folder depends on the seed, the folder's name and ``i`` alone, so that more pictures
-leave the first ones as they are, and a damaged one is drawn again by itself.
+leave the first ones as they are, and a damaged one is drawn again by itself. Beyond COCO's keys an annotation has
+``colour`` (red, green and blue of the ink, 0 to 255), ``visible`` and ``digit`` (see :class:`SceneObject`).
 """
 
 import json
@@ -23,8 +24,8 @@ from .generated import write_generated
 from .scene_backgrounds import make_background
 
 RECORD = 'scenes.json'
-# raised when pictures of the same options change, so that a folder of before is not taken for this one
-VERSION = 1
+# raised when files of the same options change, so that a folder of before is not taken for this one
+VERSION = 2
 # a digit's height in units of the picture's; its width is about three quarters of that
 MIN_SCALE, MAX_SCALE = 0.17, 0.4
 MAX_ANGLE = 20.0  # degrees
@@ -44,12 +45,14 @@ class SceneObject:
         digit (int): Place of the image in scikit-learn's order.
         box (tuple): ``x, y, width, height`` in pixels: the tight box of the visible ink.
         visible (float): The part of the ink that no later digit covers.
+        colour (tuple): Red, green and blue of the ink, 0 to 255.
     """
 
     label: int
     digit: int
     box: tuple[int, int, int, int]
     visible: float
+    colour: tuple[int, int, int]
 
 
 def compose_scene(
@@ -92,7 +95,7 @@ def compose_scene(
             other['seen'] &= ~ink
         colour = ink_colour(rng, canvas[ink].mean(0))
         canvas = canvas + alpha[..., None] * (colour - canvas)
-        objects.append({'choice': choice, 'ink': ink, 'seen': ink.copy(), 'box': tight_box(ink)})
+        objects.append({'choice': choice, 'ink': ink, 'seen': ink.copy(), 'box': tight_box(ink), 'colour': colour})
     picture = np.rint(255 * canvas).astype(np.uint8)
     return picture, [
         SceneObject(
@@ -100,6 +103,7 @@ def compose_scene(
             digit=int(places[item['choice']]),
             box=tight_box(item['seen']),
             visible=round(float(item['seen'].sum() / item['ink'].sum()), 4),
+            colour=tuple(np.rint(255 * item['colour']).astype(int).tolist()),
         )
         for item in objects
     ]
@@ -213,6 +217,7 @@ def _files(options: SceneOptions, folder: str) -> Iterator[tuple[str, bytes]]:
                     'area': item.box[2] * item.box[3],
                     'iscrowd': 0,
                     'visible': item.visible,
+                    'colour': list(item.colour),
                     'digit': item.digit,
                 }
             )

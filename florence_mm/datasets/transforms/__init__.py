@@ -1,9 +1,9 @@
 """Transforms of image-text-label samples, and reading videos."""
 
-from .formatting import PackImageText
+from .formatting import PackImageText, PackVQA
 from .geometry import RandomAffineImage
 from .loading import LoadImage
 from .prompt import RandomPrompt
 from .video import VideoDecode, VideoInit
 
-__all__ = ['LoadImage', 'PackImageText', 'RandomAffineImage', 'RandomPrompt', 'VideoDecode', 'VideoInit']
+__all__ = ['LoadImage', 'PackImageText', 'PackVQA', 'RandomAffineImage', 'RandomPrompt', 'VideoDecode', 'VideoInit']

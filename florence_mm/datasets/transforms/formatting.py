@@ -55,3 +55,47 @@ class PackImageText(BaseTransform):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(meta_keys={self.meta_keys})'
+
+
+@TRANSFORMS.register_module()
+class PackVQA(PackImageText):
+    """Pack a picture and a question: what :class:`PackImageText` packs, and the answers.
+
+    Further fields of the sample, where the data set has them: ``answers`` (list[str], one of each annotator),
+    ``answer_labels`` ``(k,)`` int64 and ``answer_scores`` ``(k,)`` float32 (answers in the vocabulary and what each is
+    worth, the others nothing), and as meta information ``question_id``, ``img_id``, ``question_type`` and
+    ``answer_type``. A vector over the whole vocabulary is made on the device, by the head: of 3,129 numbers three or
+    so are not zero.
+
+    Args:
+        meta_keys (Sequence[str]): Keys of the pipeline's dict that go into the sample's meta information.
+
+    Raises:
+        ValueError: the image is not ``(H, W, 3)`` uint8.
+    """
+
+    def __init__(
+        self,
+        meta_keys: Sequence[str] = (
+            'sample_idx',
+            'img_path',
+            'source',
+            'ori_shape',
+            'img_shape',
+            'question_id',
+            'img_id',
+            'question_type',
+            'answer_type',
+        ),
+    ) -> None:
+        super().__init__(meta_keys)
+
+    def transform(self, results: dict) -> dict:
+        """``dict(inputs=..., data_samples=...)``."""
+        packed = super().transform(results)
+        if 'answers' in results:
+            packed['data_samples'].set_field(list(results['answers']), 'answers')
+        for key in ('answer_labels', 'answer_scores'):
+            if key in results:
+                packed['data_samples'].set_field(torch.from_numpy(results[key]), key)
+        return packed

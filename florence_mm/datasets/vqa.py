@@ -1,0 +1,206 @@
+"""Questions about pictures, with the answers of several annotators."""
+
+import logging
+import posixpath
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.logging import print_log
+from mmengine.utils import is_abs
+
+from ..registry import DATASETS
+from ..utils.answers import normalize_answer, soft_scores
+from ..utils.progress import ProgressLog
+from .base import ImageTextDataset, check_text
+from .errors import DataError
+from .vqa_files import annotators, by_question, check_vocabulary, read_answers, read_vqa_list
+
+
+@DATASETS.register_module()
+class VQADataset(ImageTextDataset):
+    """Questions and annotations in the files of VQAv2, as published (arXiv 1612.00837).
+
+    A sample enters the pipeline with ``img_path``, ``img_id``, ``source``, ``text`` (the question), ``question_id``;
+    where it is annotated ``question_type``, ``answer_type`` and ``answers`` (of all annotators, as they wrote them);
+    and with a vocabulary ``answer_labels`` ``(k,)`` int64 and ``answer_scores`` ``(k,)`` float32: the answers that are
+    in the vocabulary and what each is worth (:func:`florence_mm.utils.answers.soft_scores`), the others worth nothing.
+    ``metainfo['answers']`` is the vocabulary.
+
+    ==================================  ==============================================================================
+    an answer outside the vocabulary    is worth nothing; the part of known answers is logged
+    a question without a known answer   is kept (every answer is then wrong), or with ``drop_unknown`` left out; the
+                                        number is logged
+    no annotation, no list of answers,  is an error, or with ``skip_bad`` the question is left out and counted
+    no text, a missing picture
+    an annotation without a question    is not used; the number is logged
+    a ``question_id`` that occurs       is an error
+    twice, damaged JSON
+    ==================================  ==============================================================================
+
+    Args:
+        question_file (str): Questions, relative to ``data_root``.
+        ann_file (str): Annotations, relative to ``data_root``; empty in test mode: a test set without answers.
+        answer_file (str): The vocabulary, an answer a line, relative to ``data_root``. Empty: no labels and scores, for
+            tests of what writes free text.
+        img_pattern (str): The picture's file under ``data_prefix``, by ``image_id``.
+        drop_unknown (bool): Leave questions out that have no answer in the vocabulary; for training.
+        check_files (bool): List the picture folders at the start and look for each picture.
+        data_root, data_prefix, skip_bad, pipeline, test_mode, metainfo, indices, lazy_init: see
+            :class:`~florence_mm.datasets.base.ImageTextDataset`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: a file or a question is unusable.
+        ValueError: arguments contradict each other.
+    """
+
+    def __init__(
+        self,
+        question_file: str,
+        ann_file: str = '',
+        answer_file: str = '',
+        data_root: str = '',
+        data_prefix: str | dict = '',
+        img_pattern: str = '{:012d}.jpg',
+        drop_unknown: bool = False,
+        check_files: bool = True,
+        skip_bad: dict | None = None,
+        pipeline: Sequence[dict | Callable] = (),
+        test_mode: bool = False,
+        metainfo: Mapping | None = None,
+        indices: int | Sequence[int] | None = None,
+        lazy_init: bool = False,
+    ) -> None:
+        if not (ann_file and answer_file) and not test_mode:
+            raise ValueError(
+                'VQADataset needs `ann_file` and `answer_file` for training; without them set test_mode=True'
+            )
+        if drop_unknown and test_mode:
+            raise ValueError('drop_unknown is for training; a test is done on all questions, so leave it out')
+        if '{' not in img_pattern:
+            raise ValueError(f"img_pattern={img_pattern!r} must have a place for the image_id, as in '{{:012d}}.jpg'")
+        self.question_file = self._under(data_root, question_file)
+        self.answer_file = self._under(data_root, answer_file)
+        self.img_pattern = img_pattern
+        self.drop_unknown = drop_unknown
+        self.check_files = check_files
+        super().__init__(
+            ann_file=ann_file,
+            data_root=data_root,
+            data_prefix=data_prefix,
+            skip_bad=skip_bad,
+            pipeline=pipeline,
+            test_mode=test_mode,
+            metainfo=metainfo,
+            indices=indices,
+            lazy_init=lazy_init,
+        )
+
+    @staticmethod
+    def _under(root: str, path: str) -> str:
+        return path if not path or not root or is_abs(path) else posixpath.join(root, path)
+
+    @property
+    def location(self) -> str:
+        """The questions' file, for messages."""
+        return self.question_file
+
+    def iter_rows(self) -> Iterator[dict | DataError]:
+        """Questions in the order of their file."""
+        questions = by_question(self.question_file, 'questions', read_vqa_list(self.question_file, 'questions'))
+        annotations = None
+        if self.ann_file:
+            annotations = by_question(self.ann_file, 'annotations', read_vqa_list(self.ann_file, 'annotations'))
+            self._warn(len(annotations.keys() - questions.keys()), 'annotations belong to no question and are not used')
+        self._labels: dict[str, int] | None = None
+        if self.answer_file:
+            vocabulary = read_answers(self.answer_file)
+            self._labels = check_vocabulary(vocabulary, self.answer_file)
+            self._metainfo['answers'] = tuple(vocabulary)
+        self._folders: dict[Path, set[str]] = {}
+        self._said = self._known = self._unknown = 0
+        progress = ProgressLog(f'reading the questions of {self.question_file}', len(questions))
+        for number, (id_, question) in enumerate(questions.items(), 1):
+            progress.update(number)
+            try:
+                row = self._row(question, annotations)
+            except ValueError as error:
+                yield DataError(f'{self.question_file}, question {id_}: {error}')
+                continue
+            if annotations is None or self._labels is None or len(row['labels']):
+                yield row
+                continue
+            self._unknown += 1
+            if not self.drop_unknown:
+                yield row
+        self._report(len(questions))
+
+    def _row(self, question: dict, annotations: dict[int, dict] | None) -> dict[str, Any]:
+        """The row of a question; the message of a ValueError is the reason alone."""
+        if 'image_id' not in question:
+            raise ValueError('no `image_id`; a question needs a picture')
+        row = {
+            'line': None,
+            'text': check_text(question.get('question'), 'question'),
+            'question_id': question['question_id'],
+            'img_id': question['image_id'],
+        }
+        try:
+            row['image'] = self.img_pattern.format(row['img_id'])
+        except (ValueError, IndexError, KeyError):
+            raise ValueError(f'image_id {row["img_id"]!r} does not fit into img_pattern={self.img_pattern!r}') from None
+        if self.check_files:
+            self._look_for(self.image_path(row['image']))
+        if annotations is None:
+            return row
+        annotation = annotations.get(row['question_id'])
+        if annotation is None:
+            raise ValueError(f'{self.ann_file} has no annotation of it; a test set without answers has no `ann_file`')
+        if annotation.get('image_id', row['img_id']) != row['img_id']:
+            raise ValueError(f'its annotation is of image {annotation["image_id"]}, the question of {row["img_id"]}')
+        row['answers'] = annotators(annotation)
+        row.update({key: annotation[key] for key in ('question_type', 'answer_type') if key in annotation})
+        if self._labels is not None:
+            scores = soft_scores(row['answers'])
+            known = [answer for answer in scores if answer in self._labels]
+            row['labels'] = [self._labels[answer] for answer in known]
+            row['scores'] = [scores[answer] for answer in known]
+            self._said += len(row['answers'])
+            self._known += sum(normalize_answer(answer) in self._labels for answer in row['answers'])
+        return row
+
+    def _look_for(self, path: str) -> None:
+        file = Path(path)
+        if '://' in path:
+            return
+        if file.parent not in self._folders:
+            # one listing a folder: asking for each of a hundred thousand files takes minutes on a network drive
+            listing = file.parent.iterdir() if file.parent.is_dir() else ()
+            self._folders[file.parent] = {found.name for found in listing}
+        if file.name not in self._folders[file.parent]:
+            raise ValueError(f'the picture {path} is missing; correct `data_prefix` and `img_pattern`, or add the file')
+
+    def _report(self, number: int) -> None:
+        if self._said:
+            part = f'{self._known} of {self._said} answers ({self._known / self._said:.1%}) are in the vocabulary'
+            print_log(f'{self.ann_file}: {part} of {len(self._metainfo["answers"])}', logger='current')
+        what = 'left out (drop_unknown)' if self.drop_unknown else 'kept; every answer to them is worth nothing'
+        self._warn(self._unknown, f'of {number} questions have no answer in the vocabulary and are {what}')
+
+    def _warn(self, number: int, message: str) -> None:
+        if number:
+            print_log(f'{self.location}: {number} {message}', logger='current', level=logging.WARNING)
+
+    def _to_sample(self, row: dict) -> dict:
+        sample = {
+            'img_path': self.image_path(row['image']),
+            'source': f'{self.question_file}, question {row["question_id"]}',
+        }
+        keys = ('text', 'question_id', 'img_id', 'question_type', 'answer_type', 'answers')
+        sample.update({key: row[key] for key in keys if key in row})
+        if 'labels' in row:
+            sample['answer_labels'] = np.array(row['labels'], dtype=np.int64)
+            sample['answer_scores'] = np.array(row['scores'], dtype=np.float32)
+        return sample

@@ -1,0 +1,135 @@
+"""Reading the files of VQAv2, and the vocabulary of answers."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..utils.answers import normalize_answer
+from .errors import DataError
+
+# with it the training and validation questions of VQAv2 give 3,129 answers (facts of METER and of those before it)
+MIN_OCCURRENCES = 9
+
+
+def read_vqa_list(path: str | Path, key: str) -> list[dict]:
+    """The list ``questions`` or ``annotations`` of a file in VQAv2's format.
+
+    Args:
+        path (str | Path): The JSON file.
+        key (str): 'questions' or 'annotations'.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it is no JSON, has no such list, or an entry is no object.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'there is no file {path} with {key}; correct the path or fetch the file')
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:  # of JSON and of UTF-8
+        raise DataError(f'{path} cannot be read as JSON ({error}); write or copy it again') from None
+    entries = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise DataError(f'{path} has no list {key!r}; expected a file in the format of VQAv2')
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise DataError(f'{path}: {key}[{number}] is a {type(entry).__name__}; expected an object')
+    return entries
+
+
+def by_question(path: str | Path, key: str, entries: Iterable[dict]) -> dict[int, dict]:
+    """The entries by their ``question_id``.
+
+    Raises:
+        DataError: an entry has none that is a whole number, or two have the same.
+    """
+    found: dict[int, dict] = {}
+    for number, entry in enumerate(entries):
+        id_ = entry.get('question_id')
+        if not isinstance(id_, int) or isinstance(id_, bool):
+            raise DataError(f'{path}: {key}[{number}] has question_id {id_!r}; expected a whole number')
+        if id_ in found:
+            raise DataError(f'{path}: the question_id {id_} occurs twice; give each question its own id')
+        found[id_] = entry
+    return found
+
+
+def annotators(annotation: Mapping[str, Any]) -> list[str]:
+    """What the annotators of a question answered.
+
+    Raises:
+        ValueError: there is no list of answers, or one is no text; the message is the reason alone.
+    """
+    answers = annotation.get('answers')
+    if not isinstance(answers, list) or not answers:
+        raise ValueError(f'the list `answers` is {"empty" if answers == [] else "missing"}')
+    texts = [item.get('answer') if isinstance(item, Mapping) else item for item in answers]
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f'answers[{number}] has no text, but {text!r}')
+    return texts
+
+
+def answer_vocabulary(annotations: Iterable[Mapping[str, Any]], min_count: int = MIN_OCCURRENCES) -> list[str]:
+    """The answers to learn: those that are the most frequent one of at least ``min_count`` questions.
+
+    Answers are normalised (:func:`florence_mm.utils.answers.normalize_answer`) and counted by
+    ``multiple_choice_answer``; one that normalises to nothing is left out. Frequent ones come first, equally frequent
+    ones by alphabet.
+
+    Args:
+        annotations (Iterable[Mapping]): Those of VQAv2, of one or several files.
+        min_count (int): Occurrences.
+
+    Raises:
+        ValueError: an annotation has no ``multiple_choice_answer``, or no answer is frequent enough.
+    """
+    counts: Counter[str] = Counter()
+    for annotation in annotations:
+        answer = annotation.get('multiple_choice_answer')
+        if not isinstance(answer, str):
+            raise ValueError(
+                f'the annotation of question {annotation.get("question_id")} has no multiple_choice_answer'
+            )
+        counts[normalize_answer(answer)] += 1
+    counts.pop('', None)
+    kept = [answer for answer, count in counts.items() if count >= min_count]
+    if not kept:
+        raise ValueError(f'no answer is that of {min_count} questions; lower the number of occurrences')
+    return sorted(kept, key=lambda answer: (-counts[answer], answer))
+
+
+def read_answers(path: str | Path) -> list[str]:
+    """The vocabulary of answers, one a line, as ``tools/dataset_converters/build_answers.py`` writes it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it is empty, or two lines are one answer after normalisation.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'there is no vocabulary of answers {path}; make it with tools/dataset_converters/build_answers.py'
+        )
+    answers = [line.strip() for line in path.read_text(encoding='utf-8').split('\n') if line.strip()]
+    if not answers:
+        raise DataError(f'{path} has no answers; write one a line')
+    check_vocabulary(answers, str(path))
+    return answers
+
+
+def check_vocabulary(answers: Sequence[str], where: str) -> dict[str, int]:
+    """The label of each normalised answer.
+
+    Raises:
+        DataError: two answers are one after normalisation.
+    """
+    labels: dict[str, int] = {}
+    for label, answer in enumerate(answers):
+        first = labels.setdefault(normalize_answer(answer), label)
+        if first != label:
+            raise DataError(f'{where}: {answer!r} is the same answer as {answers[first]!r} after normalisation')
+    return labels

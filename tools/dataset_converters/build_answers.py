@@ -1,0 +1,49 @@
+"""The vocabulary of answers from annotations in VQAv2's format: normalised, most frequent first, one a line.
+
+python tools/dataset_converters/build_answers.py data/vqav2/v2_mscoco_train2014_annotations.json \
+    data/vqav2/v2_mscoco_val2014_annotations.json --out data/vqav2/answers.txt
+"""
+
+import argparse
+
+from florence_mm.datasets.vqa_files import MIN_OCCURRENCES, annotators, answer_vocabulary, read_vqa_list
+from florence_mm.engine.errors import one_sentence_errors
+from florence_mm.utils.answers import normalize_answer
+from florence_mm.utils.files import write_atomic
+
+
+def parse_args() -> argparse.Namespace:
+    """Command-line arguments."""
+    parser = argparse.ArgumentParser(description='Make the vocabulary of answers')
+    parser.add_argument('annotations', nargs='+', help="files in the format of VQAv2's annotations")
+    parser.add_argument('--out', required=True, help='file to write, an answer a line')
+    parser.add_argument(
+        '--min-count',
+        type=int,
+        default=MIN_OCCURRENCES,
+        help='questions that an answer must be the most frequent one of (default: %(default)s, which gives 3,129 '
+        'answers on the training and validation questions of VQAv2)',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Write the vocabulary and say what it covers."""
+    args = parse_args()
+    with one_sentence_errors():
+        annotations = [item for path in args.annotations for item in read_vqa_list(path, 'annotations')]
+        answers = answer_vocabulary(annotations, args.min_count)
+        known = set(answers)
+        given = [[normalize_answer(answer) for answer in annotators(item)] for item in annotations]
+        said = sum(map(len, given))
+        found = sum(answer in known for texts in given for answer in texts)
+        without = sum(known.isdisjoint(texts) for texts in given)
+        write_atomic(args.out, ''.join(f'{answer}\n' for answer in answers))
+    print(
+        f'{args.out}: {len(answers)} answers of {len(annotations)} questions; {found / said:.1%} of what annotators '
+        f'said is among them, {without} questions have no answer that is'
+    )
+
+
+if __name__ == '__main__':
+    main()
