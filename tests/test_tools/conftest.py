@@ -20,14 +20,6 @@ sys.path.insert(0, str(TOY))
 _number = itertools.count()
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def as_file(config, folder) -> str:
     """The path of a config that is given as a dict or a path."""
     if not isinstance(config, dict):
