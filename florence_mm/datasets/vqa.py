@@ -45,6 +45,8 @@ class VQADataset(ImageTextDataset):
         answer_file (str): The vocabulary, an answer a line, relative to ``data_root``. Empty: no labels and scores, for
             tests of what writes free text.
         img_pattern (str): The picture's file under ``data_prefix``, by ``image_id``.
+        image_slice (Sequence[int | None]): Start and end of the pictures used, in the order in which the question file
+            first names them: ``(None, -1000)`` is all but the last thousand. All questions of a picture stay together.
         drop_unknown (bool): Leave questions out that have no answer in the vocabulary; for training.
         check_files (bool): List the picture folders at the start and look for each picture.
         data_root, data_prefix, skip_bad, pipeline, test_mode, metainfo, indices, lazy_init: see
@@ -64,6 +66,7 @@ class VQADataset(ImageTextDataset):
         data_root: str = '',
         data_prefix: str | dict = '',
         img_pattern: str = '{:012d}.jpg',
+        image_slice: Sequence[int | None] = (None, None),
         drop_unknown: bool = False,
         check_files: bool = True,
         skip_bad: dict | None = None,
@@ -81,9 +84,12 @@ class VQADataset(ImageTextDataset):
             raise ValueError('drop_unknown is for training; a test is done on all questions, so leave it out')
         if '{' not in img_pattern:
             raise ValueError(f"img_pattern={img_pattern!r} must have a place for the image_id, as in '{{:012d}}.jpg'")
+        if len(image_slice) != 2:
+            raise ValueError(f'image_slice={image_slice!r} must be a start and an end, None for no limit')
         self.question_file = self._under(data_root, question_file)
         self.answer_file = self._under(data_root, answer_file)
         self.img_pattern = img_pattern
+        self.image_slice = slice(*image_slice)
         self.drop_unknown = drop_unknown
         self.check_files = check_files
         super().__init__(
@@ -114,6 +120,7 @@ class VQADataset(ImageTextDataset):
         if self.ann_file:
             annotations = by_question(self.ann_file, 'annotations', read_vqa_list(self.ann_file, 'annotations'))
             self._warn(len(annotations.keys() - questions.keys()), 'annotations belong to no question and are not used')
+        questions = self._sliced(questions)
         self._labels: dict[str, int] | None = None
         if self.answer_file:
             vocabulary = read_answers(self.answer_file)
@@ -136,6 +143,13 @@ class VQADataset(ImageTextDataset):
             if not self.drop_unknown:
                 yield row
         self._report(len(questions))
+
+    def _sliced(self, questions: dict[int, dict]) -> dict[int, dict]:
+        if self.image_slice == slice(None, None):
+            return questions
+        images = list(dict.fromkeys(str(question.get('image_id')) for question in questions.values()))
+        kept = set(images[self.image_slice])
+        return {id_: question for id_, question in questions.items() if str(question.get('image_id')) in kept}
 
     def _row(self, question: dict, annotations: dict[int, dict] | None) -> dict[str, Any]:
         """The row of a question; the message of a ValueError is the reason alone."""

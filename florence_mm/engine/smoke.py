@@ -68,6 +68,7 @@ def smoke_config(cfg: Config, folder: str | Path) -> Config:
         UsageError: a data set reads files and has no registered generator.
     """
     from .smoke_detection import tell_classes
+    from .smoke_questions import tell_answers
 
     folder = Path(folder)
     cfg = copy.deepcopy(cfg)
@@ -79,6 +80,7 @@ def smoke_config(cfg: Config, folder: str | Path) -> Config:
         if cfg.get(f'{name}_dataloader') is not None:
             loader = cfg[f'{name}_dataloader']
             dataset = tell_classes(loader.dataset, cfg.model, cfg.get(f'{name}_evaluator'))
+            dataset = tell_answers(dataset, cfg.model)
             loader.dataset = generated(dataset, folder / name, f'{name}_dataloader.dataset')
             _shrink_loader(loader, train=name == 'train')
             _set_annotations(cfg.get(f'{name}_evaluator'), loader.dataset)
@@ -135,7 +137,7 @@ def generated(dataset: dict, folder: Path, path: str) -> dict:
     Raises:
         UsageError: the data set reads files and has no registered generator.
     """
-    from . import smoke_data, smoke_detection  # noqa: F401  they register the generators
+    from . import smoke_data, smoke_detection, smoke_questions  # noqa: F401  they register the generators
 
     type_ = dataset['type'] if isinstance(dataset['type'], str) else dataset['type'].__name__
     generator = GENERATORS.get(type_.rsplit('.', 1)[-1])

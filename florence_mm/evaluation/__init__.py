@@ -1,6 +1,14 @@
 """Metrics and evaluation protocols."""
 
 from . import functional, metrics
-from .metrics import DetectionMetric, ImageTextRecall, ZeroShotAccuracy
+from .metrics import CaptionScores, DetectionMetric, ImageTextRecall, VQAAccuracy, ZeroShotAccuracy
 
-__all__ = ['DetectionMetric', 'ImageTextRecall', 'ZeroShotAccuracy', 'functional', 'metrics']
+__all__ = [
+    'CaptionScores',
+    'DetectionMetric',
+    'ImageTextRecall',
+    'VQAAccuracy',
+    'ZeroShotAccuracy',
+    'functional',
+    'metrics',
+]

@@ -1,0 +1,136 @@
+"""Official accuracy of visual question answering, and the file for its test server."""
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+
+from ...registry import METRICS
+from ...utils.files import write_atomic
+from ..functional.vqa import vqa_accuracy
+
+
+@METRICS.register_module()
+class VQAAccuracy(BaseMetric):
+    """Leave-one-out accuracy over the annotators (arXiv 1612.00837 and its public evaluation code); from 0 to 1.
+
+    Reads ``question_id`` and ``pred_answer`` (or ``pred_label`` ``(1,)``, a place in the data set's
+    ``metainfo['answers']``) of each sample, and ``answers``, ``answer_type`` and ``question_type`` where the question
+    is annotated. Results: ``vqa/accuracy``; ``vqa/yes_no``, ``vqa/number`` and ``vqa/other``, as far as there are such
+    questions; ``vqa/num_without_answers`` where there are some that are not annotated, which no accuracy counts; and
+    ``vqa/num_skipped`` where the data set left questions out. The accuracy of each type of question is logged.
+
+    Args:
+        outfile (str | None): Write all answers to this file as the test server takes them, ``[{"question_id": ...,
+            "answer": ...}, ...]`` in the order of the ids.
+        per_question_type (bool): Also return ``vqa/type_TYPE``, blanks as underscores.
+        table_rows (int): At most so many types are logged, those with the lowest accuracy; 0 logs none.
+        collect_device, prefix, collect_dir: see :class:`mmengine.evaluator.BaseMetric`.
+
+    Raises:
+        ValueError: a sample lacks a field, or a label is outside the answers.
+    """
+
+    default_prefix = 'vqa'
+
+    def __init__(
+        self,
+        outfile: str | None = None,
+        per_question_type: bool = False,
+        table_rows: int = 20,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        if outfile is not None and not outfile.endswith('.json'):
+            raise ValueError(f'outfile={outfile!r} of VQAAccuracy must end in .json')
+        self.outfile = outfile
+        self.per_question_type = per_question_type
+        self.table_rows = table_rows
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep the answer of each sample and its accuracy."""
+        for sample in data_samples:
+            source = sample.get('source', 'a sample')
+            if 'question_id' not in sample:
+                raise ValueError(f'{source} has no `question_id`, which VQAAccuracy needs; pack with PackVQA')
+            answer = self._answer(sample, source)
+            accuracy = vqa_accuracy(answer, sample['answers']) if 'answers' in sample else None
+            types = (sample.get('answer_type'), sample.get('question_type'))
+            self.results.append((int(sample['question_id']), answer, accuracy, *types))
+
+    def _answer(self, sample: dict, source: str) -> str:
+        if 'pred_answer' in sample:
+            return sample['pred_answer']
+        if 'pred_label' not in sample:
+            raise ValueError(f'{source} has no `pred_answer`, which VQAAccuracy needs; evaluate a model that answers')
+        answers = (self.dataset_meta or {}).get('answers')
+        if answers is None:
+            raise ValueError(
+                f'{source} has the label of an answer, but the data set has no answers; give it `answer_file`'
+            )
+        label, scores = int(sample['pred_label']), sample.get('pred_scores')
+        number = label + 1 if scores is None else len(scores)
+        if not 0 <= label < len(answers) or scores is not None and number != len(answers):
+            raise ValueError(
+                f'{source} has an answer out of {number}, but the data set has {len(answers)}; give the model and '
+                'the data set the same answers'
+            )
+        return answers[label]
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """The scores of all samples."""
+        # a sampler that fills up the last round gives a question twice
+        results = sorted({result[0]: result for result in results}.values(), key=lambda result: result[0])
+        if self.outfile is not None:
+            written = [{'question_id': id_, 'answer': answer} for id_, answer, *_ in results]
+            write_atomic(self.outfile, json.dumps(written))
+            self._log(f'wrote {len(written)} answers to {self.outfile}')
+        by_answer: dict[str, list[float]] = defaultdict(list)
+        by_question: dict[str, list[float]] = defaultdict(list)
+        everything = []
+        for _, _, accuracy, answer_type, question_type in results:
+            if accuracy is None:
+                continue
+            everything.append(accuracy)
+            if answer_type is not None:
+                by_answer[answer_type].append(accuracy)
+            if question_type is not None:
+                by_question[question_type].append(accuracy)
+        scores: dict[str, float] = {}
+        if everything:
+            scores['accuracy'] = _mean(everything)
+        scores.update({name.replace('/', '_'): _mean(by_answer[name]) for name in sorted(by_answer)})
+        if self.per_question_type:
+            scores.update({f'type_{"_".join(name.split())}': _mean(by_question[name]) for name in sorted(by_question)})
+        if len(everything) < len(results):
+            scores['num_without_answers'] = len(results) - len(everything)
+        if (self.dataset_meta or {}).get('num_skipped'):
+            scores['num_skipped'] = self.dataset_meta['num_skipped']
+        if self.table_rows and by_question:
+            self._log(f'accuracy by type of question\n{type_table(by_question, self.table_rows)}')
+        return scores
+
+    @staticmethod
+    def _log(message: str) -> None:
+        print_log(message, logger='current', level=logging.INFO)
+
+
+def type_table(accuracies: dict[str, list[float]], limit: int) -> str:
+    """Type, questions and accuracy of all types, or of the ``limit`` with the lowest accuracy, as lines of text."""
+    rows = sorted((_mean(values), name, len(values)) for name, values in accuracies.items())[:limit]
+    width = max(len('type'), *(len(name) for _, name, _ in rows))
+    lines = [f'{"type":<{width}}  questions  accuracy']
+    lines += [f'{name:<{width}}  {count:9d}  {accuracy:8.4f}' for accuracy, name, count in rows]
+    if len(rows) < len(accuracies):
+        lines.append(f'the lowest {len(rows)} of {len(accuracies)} types')
+    return '\n'.join(lines)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

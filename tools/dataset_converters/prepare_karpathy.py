@@ -1,0 +1,30 @@
+"""Write manifests of the Karpathy splits of COCO or Flickr30k from their public file.
+
+python tools/dataset_converters/prepare_karpathy.py dataset_coco.json --images data/coco --out data/coco/karpathy
+python tools/dataset_converters/prepare_karpathy.py dataset_flickr30k.json --images data/flickr30k/images \\
+    --out data/flickr30k/karpathy
+"""
+
+import argparse
+
+from florence_mm.datasets.karpathy import read_karpathy, write_karpathy
+from florence_mm.engine.errors import one_sentence_errors
+
+
+def main() -> None:
+    """Write the manifests and say how many pictures and captions they have."""
+    parser = argparse.ArgumentParser(description='Write manifests of the Karpathy splits')
+    parser.add_argument('file', help='dataset_coco.json, dataset_flickr30k.json or dataset_flickr8k.json')
+    parser.add_argument('--out', required=True, help='folder to write to')
+    parser.add_argument('--images', help='folder of the pictures, to look whether all are there')
+    parser.add_argument('--no-rest', action='store_true', help="leave COCO's 'restval' out of the training pictures")
+    args = parser.parse_args()
+    with one_sentence_errors():
+        splits = read_karpathy(args.file, args.images, with_rest=not args.no_rest)
+        write_karpathy(args.out, splits)
+    parts = [f'{split} {len(rows)} ({sum(len(row["texts"]) for row in rows)})' for split, rows in splits.items()]
+    print(f'{args.out}: pictures (captions): {", ".join(parts)}')
+
+
+if __name__ == '__main__':
+    main()
