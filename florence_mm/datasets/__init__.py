@@ -1,4 +1,4 @@
-"""Image-text-label and detection data sets and their transforms."""
+"""Image-text-label, detection and video data sets and their transforms."""
 
 from . import transforms
 from .detection import DetectionDataset
@@ -6,6 +6,7 @@ from .errors import DataError
 from .image_folder import ImageFolderText
 from .manifest import ImageTextManifest
 from .mixture import WeightedMixture
+from .video_list import VideoList
 from .vqa import VQADataset
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     'ImageFolderText',
     'ImageTextManifest',
     'VQADataset',
+    'VideoList',
     'WeightedMixture',
     'transforms',
 ]

@@ -45,12 +45,14 @@ def _class_names(classes: object) -> list[str]:
 
 @register_smoke_data('ImageTextManifest')
 def image_text_manifest(dataset: dict, folder: Path, count: int) -> dict:
-    """A jsonl manifest: classes and captions in turn for training, both for evaluation."""
+    """A jsonl manifest of pictures or videos: classes and captions in turn for training, both for evaluation."""
     given = dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
     names = _class_names(given)
     columns = dict(dataset.get('columns') or {})
     rows = []
-    for index, file in enumerate(write_pictures(folder / 'images', count)):
+    steps = [str(step['type']).rsplit('.', 1)[-1] for step in dataset.get('pipeline', ()) if 'type' in step]
+    write = write_videos if 'VideoInit' in steps else write_pictures
+    for index, file in enumerate(write(folder / 'images', count)):
         name = names[index % len(names)]
         captions = [f'a picture of one {name}', f'number {index}: a {name}']
         if dataset.get('test_mode'):
@@ -111,16 +113,25 @@ def classification(dataset: dict, folder: Path, count: int) -> dict:
             **({'_scope_': dataset['_scope_']} if '_scope_' in dataset else {})}  # fmt: skip
 
 
-@register_smoke_data('VideoDataset')
+@register_smoke_data('VideoDataset', 'VideoList')
 def videos(dataset: dict, folder: Path, count: int) -> dict:
-    """mmaction2's videos with a label each: noisy ones in two classes, which any model with classes has."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for index in range(count):
-        write_video(folder / f'{index}.mp4', seed=index)
-        lines.append(f'{index}.mp4{dataset.get("delimiter", " ")}{index % 2}\n')
+    """Videos with a label each, mmaction2's or ours: noisy ones in two classes, which any model with classes has."""
+    delimiter = dataset.get('delimiter', ' ')
+    lines = [f'{file}{delimiter}{index % 2}\n' for index, file in enumerate(write_videos(folder, count))]
     (folder / 'videos.txt').write_text(''.join(lines))
+    if isinstance(dataset.get('classes'), str):
+        # a file of names that need not be there
+        dataset = {key: value for key, value in dataset.items() if key != 'classes'}
     return {**dataset, 'ann_file': str(folder / 'videos.txt'), 'data_root': '', 'data_prefix': {'video': str(folder)}}
+
+
+def write_videos(folder: Path, count: int) -> list[str]:
+    """Write that many mp4 files, see :func:`write_video`; returns their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f'{index}.mp4' for index in range(count)]
+    for index, name in enumerate(names):
+        write_video(folder / name, seed=index)
+    return names
 
 
 def write_video(path: Path, seed: int, frames: int = 16) -> None:

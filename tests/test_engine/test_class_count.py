@@ -26,3 +26,21 @@ def test_another_number_of_classes_ends_the_run_with_both_numbers(stage, wrapped
 @pytest.mark.parametrize('given', [(2, ('cat', 'dog')), (3, None), (None, ('cat',))])
 def test_equal_or_unknown_numbers_pass(given):
     ClassCountHook().before_train(runner(*given))
+
+
+def recognizer(head_classes, **metainfo):
+    model = SimpleNamespace(cls_head=SimpleNamespace(num_classes=head_classes))
+    loader = SimpleNamespace(dataset=SimpleNamespace(metainfo={'ann_file': 'train.txt', **metainfo}))
+    return SimpleNamespace(model=SimpleNamespace(module=model), train_dataloader=loader)
+
+
+def test_a_recognizer_is_compared_with_names_or_with_the_largest_label():
+    hook = ClassCountHook()
+    with pytest.raises(UsageError, match='train.txt has 2 classes, but the head of the recognizer 3; set model.cls_h'):
+        hook.before_train(recognizer(3, classes=('left', 'right')))
+    with pytest.raises(
+        UsageError, match='train.txt, line 7: class 9 is outside 0 to 8, the classes of the recogn.*set'
+    ):
+        hook.before_train(recognizer(9, largest_label=(9, 7)))
+    hook.before_train(recognizer(9, largest_label=(8, 7)))
+    hook.before_train(recognizer(2, classes=('left', 'right'), largest_label=(1, 1)))

@@ -1,4 +1,4 @@
-"""A detector whose head and whose data have different numbers of classes is stopped before it learns nonsense."""
+"""A head and data with different numbers of classes are stopped before the model learns nonsense."""
 
 from typing import Any
 
@@ -7,13 +7,18 @@ from mmengine.hooks import Hook
 from florence_mm.engine.errors import UsageError
 from florence_mm.registry import HOOKS
 
+_HEADS = {'bbox_head': 'detector', 'cls_head': 'recognizer'}
+
 
 @HOOKS.register_module()
 class ClassCountHook(Hook):
-    """Compare ``bbox_head.num_classes`` with the classes of the data, which may be read from a file.
+    """Compare ``num_classes`` of the head with the classes of the data, which may be read from a file.
+
+    The head is a detector's ``bbox_head`` or a recognizer's ``cls_head``. Data without names of classes
+    (:class:`florence_mm.datasets.VideoList` may have none) must not have a label beyond the head.
 
     Raises:
-        UsageError: training, validation or test data have another number of classes than the head.
+        UsageError: training, validation or test data have another number of classes than the head, or such a label.
     """
 
     def before_train(self, runner: Any) -> None:
@@ -30,15 +35,28 @@ class ClassCountHook(Hook):
 
     @staticmethod
     def _check(runner: Any, dataset: Any) -> None:
-        model = runner.model
-        # inside a distributed or a test-time-augmentation wrapper
-        while not hasattr(model, 'bbox_head') and hasattr(model, 'module'):
-            model = model.module
-        number = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
+        key, number = _head_classes(runner.model)
+        if number is None:
+            return
         metainfo = getattr(dataset, 'metainfo', None) or {}
-        classes = metainfo.get('classes')
-        if number is not None and classes is not None and number != len(classes):
+        classes, file = metainfo.get('classes'), metainfo.get('ann_file', 'the data set')
+        if classes is not None and number != len(classes):
             raise UsageError(
-                f'{metainfo.get("ann_file", "the data set")} has {len(classes)} classes, but the head of the detector '
-                f'{number}; set model.bbox_head.num_classes={len(classes)} or choose `classes` of the data set'
+                f'{file} has {len(classes)} classes, but the head of the {_HEADS[key]} {number}; set '
+                f'model.{key}.num_classes={len(classes)} or choose `classes` of the data set'
             )
+        label, line = metainfo.get('largest_label', (0, 0))
+        if label >= number:
+            raise UsageError(
+                f'{file}, line {line}: class {label} is outside 0 to {number - 1}, the classes of the {_HEADS[key]}; '
+                f'correct the line or set model.{key}.num_classes'
+            )
+
+
+def _head_classes(model: Any) -> tuple[str, int | None]:
+    """Name of the model's head and its number of classes; None where it has no such head."""
+    # inside a distributed or a test-time-augmentation wrapper
+    while not any(hasattr(model, key) for key in _HEADS) and hasattr(model, 'module'):
+        model = model.module
+    key = next((key for key in _HEADS if getattr(model, key, None) is not None), 'bbox_head')
+    return key, getattr(getattr(model, key, None), 'num_classes', None)
