@@ -34,7 +34,7 @@ setup(
         'mmdet>=3.3.0,<3.4',
         'mmaction2>=1.2.0,<1.3',
         'mmpretrain>=1.2.0,<1.3',
-        'av>=14',
+        'av>=17.1',
         'decord>=0.6',
         'numpy>=1.26',
         'opencv-python>=4.8',

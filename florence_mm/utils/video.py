@@ -1,4 +1,4 @@
-"""Video files: writing mp4, and reading single frames of any format with PyAV or decord.
+"""Video files: reading single frames of any format with PyAV or decord; :mod:`.mp4` writes them.
 
 A reader numbers frames in the order in which they are shown, from 0. Frames are ``(H, W, 3)`` uint8 RGB.
 """
@@ -11,43 +11,12 @@ from collections.abc import Iterator, Sequence
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from .errors import DataError
+from .mp4 import encode_mp4, write_mp4
 
-
-def encode_mp4(frames: Sequence[np.ndarray] | np.ndarray, fps: int = 8) -> bytes:
-    """Frames as the bytes of an mp4 file.
-
-    H.264 without loss after the conversion to YUV 4:2:0, so that a decoded frame depends on the frame alone and not on
-    its neighbours. Where FFmpeg was built without x264, MPEG-4 part 2 at its best quality, for the same reason with
-    key frames alone. One thread encodes and no date is written: equal frames give equal bytes from equal versions.
-
-    Args:
-        frames (Sequence[np.ndarray]): ``(T, H, W, 3)`` uint8 RGB, height and width even.
-        fps (int): Frames a second.
-
-    Raises:
-        ValueError: ``frames`` has another shape or type.
-    """
-    frames = np.asarray(frames)
-    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
-        raise ValueError(f'frames have shape {frames.shape} and type {frames.dtype}; expected (T, H, W, 3) uint8')
-    height, width = frames.shape[1:3]
-    if height % 2 or width % 2:
-        raise ValueError(f'frames of {width}x{height} pixels cannot be written as mp4; width and height must be even')
-    if 'libx264' in av.codecs_available:
-        codec, options = 'libx264', {'qp': '0', 'preset': 'veryfast'}
-    else:
-        codec, options = 'mpeg4', {'qmin': '1', 'qmax': '1', 'g': '1'}
-    buffer = io.BytesIO()
-    with av.open(buffer, 'w', format='mp4', options={'fflags': '+bitexact'}) as container:
-        stream = container.add_stream(codec, rate=fps, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, 'yuv420p'
-        stream.codec_context.thread_count = 1
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
-        container.mux(stream.encode())
-    return buffer.getvalue()
+__all__ = ['BACKENDS', 'DecordReader', 'PyAVReader', 'VideoReader', 'encode_mp4', 'open_video', 'write_mp4']
 
 
 class VideoReader(ABC):
@@ -97,6 +66,22 @@ class VideoReader(ABC):
         except ValueError as error:
             raise self._fault(error) from None
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """All frames in their order, each ``(H, W, 3)`` uint8 RGB, with one in memory at a time.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        try:
+            yield from self._iterate()
+        except ValueError as error:
+            raise self._fault(error) from None
+
+    def _iterate(self) -> Iterator[np.ndarray]:
+        """See :meth:`__iter__`; a ValueError's message is the predicate of a sentence."""
+        for index in range(self._count):
+            yield self._read([index])[0]
+
     def _fault(self, error: ValueError) -> DataError:
         return DataError(f'the video {self.name} {error}; replace it or remove it')
 
@@ -127,6 +112,7 @@ class PyAVReader(VideoReader):
             if not self._container.streams.video:
                 raise ValueError('has no pictures, only other streams')
             self._stream = self._first_stream()
+            self._reformatter = VideoReformatter()
             # demuxing ends in an empty packet
             packets = [
                 (packet.pts, packet.is_keyframe, packet.is_corrupt)
@@ -171,23 +157,52 @@ class PyAVReader(VideoReader):
 
     def _decode(self, start: int, wanted: set[int], found: dict[int, np.ndarray]) -> None:
         """Decode from frame ``start``, a key frame or 0, until all that is wanted is found."""
+        self._go_to(start)
+        for count, frame in enumerate(self._frames({self._times[i] for i in wanted} if self._times else None)):
+            number = self._numbers.get(frame.pts, -1) if self._times else count
+            if number in wanted and number not in found:
+                found[number] = self._picture(frame, number)
+            if number >= max(wanted):
+                return
+
+    def _iterate(self) -> Iterator[np.ndarray]:
+        self._go_to(0)
+        shape, done = None, 0
+        try:
+            for frame in self._frames(None):
+                number = self._numbers.get(frame.pts, -1) if self._times else done
+                if number < done:
+                    continue
+                if number > done or done == self._count:
+                    break
+                picture = self._picture(frame, done)
+                shape = shape or picture.shape
+                if picture.shape != shape:
+                    raise ValueError('has frames of different sizes')
+                done += 1
+                yield picture
+        except av.error.FFmpegError as error:
+            raise ValueError(f'cannot be decoded ({error.strerror})') from None
+        if done < self._count:
+            raise ValueError(f'is damaged in frame {done} of {self._count}')
+
+    def _picture(self, frame: av.VideoFrame, number: int) -> np.ndarray:
+        if frame.is_corrupt:
+            # FFmpeg has filled it up with what came before
+            raise ValueError(f'is damaged in frame {number} of {self._count}')
+        # one converter for all frames, and no threads: starting these takes longer than converting a small frame
+        return self._reformatter.reformat(frame, format='rgb24', threads=1).to_ndarray()
+
+    def _go_to(self, start: int) -> None:
+        """Let decoding go on from frame ``start``, a key frame or 0."""
         if self._times:
             time = self._times[start]
             self._container.seek(time if start else min(time, 0), stream=self._stream)
         else:
-            # nor can such a stream be rewound
+            # a stream without times cannot be rewound
             self._container.close()
             self._container = av.open(io.BytesIO(self._data))
             self._stream = self._first_stream()
-        for count, frame in enumerate(self._frames({self._times[i] for i in wanted} if self._times else None)):
-            number = self._numbers.get(frame.pts, -1) if self._times else count
-            if number in wanted and number not in found:
-                if frame.is_corrupt:
-                    # FFmpeg has filled it up with what came before
-                    raise ValueError(f'is damaged in frame {number} of {self._count}')
-                found[number] = frame.to_ndarray(format='rgb24')
-            if number >= max(wanted):
-                return
 
     def _first_stream(self) -> av.video.stream.VideoStream:
         stream = self._container.streams.video[0]
@@ -215,10 +230,12 @@ class DecordReader(VideoReader):
 
         self._errors = (decord.DECORDError, IndexError, RuntimeError)
         try:
-            # decord prints the content of a file that it cannot open, so PyAV looks at it first
-            with av.open(io.BytesIO(data)) as container:
-                if not container.streams.video:
-                    raise ValueError('has no pictures, only other streams')
+            # decord prints the content of a file that it cannot open, so PyAV looks at it first; that takes as long as
+            # opening does
+            if not _is_whole_mp4(data):
+                with av.open(io.BytesIO(data)) as container:
+                    if not container.streams.video:
+                        raise ValueError('has no pictures, only other streams')
             self._reader = decord.VideoReader(io.BytesIO(data), num_threads=1)
             self._count = len(self._reader)
             self.fps = float(self._reader.get_avg_fps())
@@ -256,6 +273,22 @@ def open_video(data: bytes, name: str, backend: str = 'pyav') -> VideoReader:
     if backend not in BACKENDS:
         raise ValueError(f'backend={backend!r} of a video must be one of {", ".join(BACKENDS)}')
     return BACKENDS[backend](data, name)
+
+
+def _is_whole_mp4(data: bytes) -> bool:
+    """Whether boxes of mp4 (ISO/IEC 14496-12, section 4.2) fill the file, with a track of pictures among them."""
+    boxes, at = {}, 0
+    while at + 16 <= len(data):
+        size, kind = int.from_bytes(data[at : at + 4], 'big'), data[at + 4 : at + 8]
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16], 'big')
+        size = size or len(data) - at
+        if size < 8:
+            return False
+        boxes[kind] = (at, at + size)
+        at += size
+    tracks = boxes.get(b'moov', (0, 0))
+    return at == len(data) and {b'ftyp', b'mdat'} <= boxes.keys() and data.find(b'vide', *tracks) >= 0
 
 
 def _reason(error: Exception) -> str:

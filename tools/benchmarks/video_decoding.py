@@ -1,0 +1,96 @@
+"""Decoding clips beside mmaction2's pipelines, with PyAV and with decord, on generated mp4 files.
+
+python tools/benchmarks/video_decoding.py [--only NAME] [--rounds N] [--out FILE]
+
+A clip is 16 frames, every fourth of the middle (of the embedded clips 8, every second); "views" are 4 such clips. Files
+are in the system's cache. Clips a second are 1000 over the milliseconds.
+"""
+
+import io
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import torch
+from common import Case, Pair, main
+from mmengine.dataset import Compose
+
+import florence_mm  # noqa: F401  (mends the stack before the peers are imported)
+from florence_mm.datasets.clips import FPS, ClipOptions, make_clip
+from florence_mm.utils.video import encode_mp4
+
+# ours, and what mmaction2's configs begin with (DecordInit in all of them, PyAV as the other backend)
+OURS = {
+    name: [{'type': 'florence_mm.VideoInit', 'backend': name}, {'type': 'florence_mm.VideoDecode'}]
+    for name in ('pyav', 'decord')
+}
+PEERS = {
+    'pyav': [{'type': 'mmaction.PyAVInit'}, {'type': 'mmaction.PyAVDecode'}],
+    'decord': [{'type': 'mmaction.DecordInit'}, {'type': 'mmaction.DecordDecode'}],
+}
+
+
+def scene(gop: int, frames: int = 300, width: int = 320, height: int = 240) -> bytes:
+    """A picture that moves under a bright spot, as H.264 of usual quality with frames that depend on later ones."""
+    rng = np.random.default_rng(0)
+    wide = cv2.resize(rng.integers(0, 255, (40, 100, 3), dtype=np.uint8), (2 * width, height), interpolation=2)
+    buffer = io.BytesIO()
+    with av.open(buffer, 'w', format='mp4') as container:
+        options = {'crf': '23', 'g': str(gop), 'bf': '2', 'sc_threshold': '0'}
+        stream = container.add_stream('libx264', rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, 'yuv420p'
+        for i in range(frames):
+            frame = np.ascontiguousarray(wide[:, i : i + width])
+            cv2.circle(frame, (i, height // 2), 20, (255, 255, 255), -1)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def embedded() -> bytes:
+    """A clip of the embedded data: 16 frames of 64x64 pixels."""
+    return encode_mp4(make_clip(ClipOptions(), 'train', 0)[0], FPS)
+
+
+def _pair(
+    data: Callable[[], bytes], backend: str, peer_backend: str, num_clips: int, length: int, interval: int
+) -> Pair:
+    file = Path(tempfile.mkdtemp(prefix='florence_mm_'), 'video.mp4')
+    file.write_bytes(data())
+    sample = {'type': 'mmaction.SampleFrames', 'clip_len': length, 'frame_interval': interval}
+    sample |= {'num_clips': num_clips, 'test_mode': True}
+
+    def reader(steps: list[dict]) -> Callable[[], list[torch.Tensor]]:
+        pipeline = Compose([steps[0], sample, steps[1]])
+
+        def read() -> list[torch.Tensor]:
+            return [torch.from_numpy(image) for image in pipeline({'filename': str(file), 'start_index': 0})['imgs']]
+
+        return read
+
+    return Pair(reader(OURS[backend]), reader(PEERS[peer_backend]))
+
+
+def cases() -> list[Case]:
+    """The comparisons of this file. With the same backend ours must not be slower; the others are reported."""
+    files = {
+        'gop12_clip': (lambda: scene(12), 1, 16, 4),
+        'gop12_views': (lambda: scene(12), 4, 16, 4),
+        'gop250_clip': (lambda: scene(250), 1, 16, 4),
+        'gop250_views': (lambda: scene(250), 4, 16, 4),
+        'embedded_clip': (embedded, 1, 8, 2),
+    }
+    backends = (('pyav', 'pyav', 1.0), ('decord', 'decord', 1.0), ('pyav', 'decord', 0.0))
+    return [
+        Case(f'{ours}_vs_{peer}_{name}', bar, lambda o=ours, p=peer, a=arguments: _pair(a[0], o, p, *a[1:]), rounds=15)
+        for name, arguments in files.items()
+        for ours, peer, bar in backends
+    ]
+
+
+if __name__ == '__main__':
+    sys.exit(main(cases()))
