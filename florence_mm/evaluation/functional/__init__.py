@@ -1,7 +1,15 @@
 """Scores as functions of tensors."""
 
-from .retrieval import image_text_recall, retrieval_ranks
+from .retrieval import image_text_recall, retrieval_ranks, summarize_ranks
 from .topk import check_topk
 from .zero_shot import per_class_accuracy, target_ranks, topk_accuracy
 
-__all__ = ['check_topk', 'image_text_recall', 'per_class_accuracy', 'retrieval_ranks', 'target_ranks', 'topk_accuracy']
+__all__ = [
+    'check_topk',
+    'image_text_recall',
+    'per_class_accuracy',
+    'retrieval_ranks',
+    'summarize_ranks',
+    'target_ranks',
+    'topk_accuracy',
+]

@@ -1,16 +1,20 @@
-"""Recall of image-text retrieval.
+"""Recall and ranks of retrieval between texts and images or videos.
 
 Shape legend: ``Q`` queries, ``G`` gallery items, ``N`` images, ``M`` captions, ``D`` channels.
 """
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...utils.progress import ProgressLog
 from ...utils.text import normalize_text
 from .zero_shot import NEVER
+
+#: What the two ways are called: from images, or videos, to texts and back.
+WAYS = {'image': ('i2t', 't2i'), 'video': ('v2t', 't2v')}
 
 
 def retrieval_ranks(
@@ -60,6 +64,24 @@ def retrieval_ranks(
     return ranks
 
 
+def summarize_ranks(ranks: Tensor, gallery_size: int, topk: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
+    """Recall, median rank and mean rank.
+
+    Args:
+        ranks (Tensor): ``(Q,)`` from :func:`retrieval_ranks`, 0 for a hit at 1.
+        gallery_size (int): G.
+        topk (Sequence[int]): The k of recall.
+
+    Returns:
+        dict[str, float]: ``'R@k'``, the fraction of ranks below k; ``'MdR'`` and ``'MnR'``, median and mean of the
+        ranks counted from 1. The median of an even number is the mean of the middle two; :data:`NEVER` counts as the
+        last place, G.
+    """
+    scores = {f'R@{k}': (ranks < k).double().mean().item() for k in topk}
+    places = ranks.clamp(max=gallery_size - 1).cpu().numpy() + 1
+    return {**scores, 'MdR': float(np.median(places)), 'MnR': float(np.mean(places))}
+
+
 def image_text_recall(
     image_feats: Tensor,
     text_feats: Tensor,
@@ -67,11 +89,13 @@ def image_text_recall(
     texts: Sequence[str] | None = None,
     topk: Sequence[int] = (1, 5, 10),
     max_elements: int = 1 << 24,
+    modality: str = 'image',
 ) -> dict[str, float]:
-    """Recall of captions by image and of images by caption.
+    """Recall of captions by image and of images by caption, and their ranks; likewise with videos.
 
     R@k from image to text is the fraction of images with at least one of their captions among the k best
-    texts; from text to image, the fraction of texts with an image of theirs among the k best images.
+    texts; from text to image, the fraction of texts with an image of theirs among the k best images. MdR and MnR are
+    median and mean of the place of the best right item, counted from 1, among the wrong ones.
 
     With ``texts``, captions that are equal after normalisation are one item: it is right for every image that
     has it, it is one query, and its first feature stands for it. Without, each caption is right for its own
@@ -84,13 +108,17 @@ def image_text_recall(
         texts (Sequence[str] | None): The M captions.
         topk (Sequence[int]): The k.
         max_elements (int): See :func:`retrieval_ranks`.
+        modality (str): 'image', or 'video' for the names ``v2t`` and ``t2v``.
 
     Returns:
-        dict[str, float]: ``'i2t_R@k'`` and ``'t2i_R@k'``, from 0 to 1.
+        dict[str, float]: ``'i2t_R@k'`` and ``'t2i_R@k'``, from 0 to 1; ``'i2t_MdR'``, ``'i2t_MnR'``, ``'t2i_MdR'`` and
+        ``'t2i_MnR'``, from 1. See :func:`summarize_ranks`.
 
     Raises:
-        ValueError: numbers do not fit, or an image has no caption.
+        ValueError: numbers do not fit, an image has no caption, or an unknown modality.
     """
+    if modality not in WAYS:
+        raise ValueError(f'modality={modality!r} of retrieval must be one of {", ".join(WAYS)}')
     if len(owners) != len(text_feats) or texts is not None and len(texts) != len(text_feats):
         raise ValueError(
             f'{len(text_feats)} text features, {len(owners)} owners and '
@@ -109,9 +137,15 @@ def image_text_recall(
         images_of[item].add(owner)
         texts_of[owner].add(item)
     if not all(texts_of):
-        raise ValueError(f'image {texts_of.index(set())} has no caption; retrieval needs at least one an image')
+        raise ValueError(f'{modality} {texts_of.index(set())} has no caption; retrieval needs at least one for each')
     item_feats = text_feats[first]  # (items, D)
-    i2t = retrieval_ranks(image_feats, item_feats, [sorted(row) for row in texts_of], max_elements)
-    t2i = retrieval_ranks(item_feats, image_feats, [sorted(row) for row in images_of], max_elements)
-    ranks = {'i2t': i2t, 't2i': t2i}
-    return {f'{way}_R@{k}': (ranks[way] < k).double().mean().item() for way in ranks for k in topk}
+    to_text, from_text = WAYS[modality]
+    scores = {}
+    for way, queries, gallery, positives in (
+        (to_text, image_feats, item_feats, texts_of),
+        (from_text, item_feats, image_feats, images_of),
+    ):
+        ranks = retrieval_ranks(queries, gallery, [sorted(row) for row in positives], max_elements)
+        summary = summarize_ranks(ranks, len(gallery), topk)
+        scores.update({f'{way}_{name}': value for name, value in summary.items()})
+    return scores

@@ -1,4 +1,4 @@
-"""Image-text retrieval recall."""
+"""Retrieval between texts and images or videos."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,16 +8,18 @@ from mmengine.evaluator import BaseMetric
 
 from ...registry import METRICS
 from ..functional import check_topk, image_text_recall
+from ..functional.retrieval import WAYS
 
 
 @METRICS.register_module()
 class ImageTextRecall(BaseMetric):
-    """R@k from image to text and from text to image, with several captions an image; from 0 to 1.
+    """R@k, median and mean rank from image to text and from text to image, with several captions an image.
 
     Reads ``image_feat`` ``(D,)``, ``text_feat`` ``(n_texts, D)`` and ``texts`` of each sample. Results:
-    ``retrieval/i2t_R@1`` and so on, and ``retrieval/num_skipped`` where the data set left images out. A wrong
-    item with the score of the right one comes before it. Captions stay in memory as fp32 features: 2 KB each
-    for 512 channels.
+    ``retrieval/i2t_R@1`` and so on, from 0 to 1; ``retrieval/i2t_MdR`` and ``retrieval/i2t_MnR``, median and mean of
+    the place of the best right item among the wrong ones, from 1; the same for ``t2i``; and ``retrieval/num_skipped``
+    where the data set left images out. A wrong item with the score of the right one comes before it. Captions stay in
+    memory as fp32 features: 2 KB each for 512 channels.
 
     Args:
         topk (Sequence[int]): The k.
@@ -25,6 +27,7 @@ class ImageTextRecall(BaseMetric):
             image that has it, and one query. False is the published COCO and Flickr30K protocol, where a
             caption is right for its own image alone.
         max_elements (int): Similarities held at once.
+        modality (str): 'image', or 'video' for the names ``v2t`` and ``t2v``.
         collect_device, prefix, collect_dir: see :class:`mmengine.evaluator.BaseMetric`.
     """
 
@@ -35,6 +38,7 @@ class ImageTextRecall(BaseMetric):
         topk: Sequence[int] = (1, 5, 10),
         merge_equal_texts: bool = True,
         max_elements: int = 1 << 24,
+        modality: str = 'image',
         collect_device: str = 'cpu',
         prefix: str | None = None,
         collect_dir: str | None = None,
@@ -43,6 +47,9 @@ class ImageTextRecall(BaseMetric):
         self.topk = check_topk(topk, 'ImageTextRecall')
         self.merge_equal_texts = merge_equal_texts
         self.max_elements = max_elements
+        if modality not in WAYS:
+            raise ValueError(f'modality={modality!r} of ImageTextRecall must be one of {", ".join(WAYS)}')
+        self.modality = modality
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the features and captions of each sample."""
@@ -70,6 +77,7 @@ class ImageTextRecall(BaseMetric):
             texts=[text for captions in texts for text in captions] if self.merge_equal_texts else None,
             topk=self.topk,
             max_elements=self.max_elements,
+            modality=self.modality,
         )
         if (self.dataset_meta or {}).get('num_skipped'):
             metrics['num_skipped'] = self.dataset_meta['num_skipped']

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from florence_mm.evaluation.functional import image_text_recall, retrieval_ranks
+from florence_mm.evaluation.functional import image_text_recall, retrieval_ranks, summarize_ranks
 
 
 def test_ranks_by_hand():
@@ -29,9 +29,13 @@ def test_ties_count_against():
         'i2t_R@1': 0.0,
         'i2t_R@5': 0.0,
         'i2t_R@6': 1.0,
+        'i2t_MdR': 6.0,
+        'i2t_MnR': 6.0,
         't2i_R@1': 0.0,
         't2i_R@5': 0.0,
         't2i_R@6': 1.0,
+        't2i_MdR': 6.0,
+        't2i_MnR': 6.0,
     }
 
 
@@ -42,7 +46,10 @@ def test_nan_counts_against():
     assert [retrieval_ranks(query, gallery, [[i]]).item() for i in range(3)] == [1, never, 2]
     assert retrieval_ranks(query, gallery, [[1, 2]]).item() == 1
     features = torch.full((2, 3), float('nan'))
-    assert set(image_text_recall(features, features, [0, 1], topk=(1, 5)).values()) == {0.0}
+    scores = image_text_recall(features, features, [0, 1], topk=(1, 5))
+    assert {value for key, value in scores.items() if '_R@' in key} == {0.0}
+    # last of two
+    assert {value for key, value in scores.items() if '_R@' not in key} == {2.0}
 
 
 @pytest.mark.parametrize('max_elements', [1, 50, 1 << 20])
@@ -85,6 +92,10 @@ def test_equals_the_published_protocol(seed):
     assert 0.2 < scores['i2t_R@1'] < 1
 
 
+def recalls(scores):
+    return {key: value for key, value in scores.items() if '_R@' in key}
+
+
 def test_equal_captions_are_one_item_by_hand():
     # Images a, b, c point along the axes. Captions: a and b share "A dog.", c has "cat".
     images = torch.eye(3)
@@ -93,10 +104,10 @@ def test_equal_captions_are_one_item_by_hand():
     cat = torch.tensor([0.0, 0.0, 1.0])
     features = torch.stack([dog, dog, cat, cat])
     owners = [0, 1, 2, 2]
-    merged = image_text_recall(images, features, owners, texts, topk=(1, 2))
+    merged = recalls(image_text_recall(images, features, owners, texts, topk=(1, 2)))
     # "dog" is right for a and b; its images are a and b; c is right with "cat"
     assert merged == {'i2t_R@1': 1.0, 'i2t_R@2': 1.0, 't2i_R@1': 1.0, 't2i_R@2': 1.0}
-    apart = image_text_recall(images, features, owners, topk=(1, 2))
+    apart = recalls(image_text_recall(images, features, owners, topk=(1, 2)))
     # each copy of "dog" ties with the other's, wrong one; "cat" is right twice
     assert apart == {'i2t_R@1': 1 / 3, 'i2t_R@2': 1.0, 't2i_R@1': 0.5, 't2i_R@2': 1.0}
 
@@ -142,3 +153,75 @@ def test_bad_input():
         image_text_recall(two, three, [0, 1])
     with pytest.raises(ValueError, match='3 text features, 3 owners and 2 texts'):
         image_text_recall(two, three, [0, 1, 1], ['a', 'b'])
+    with pytest.raises(ValueError, match="modality='audio' of retrieval must be one of image, video"):
+        image_text_recall(two, two, [0, 1], modality='audio')
+    with pytest.raises(ValueError, match='video 1 has no caption'):
+        image_text_recall(two, three, [0, 0, 0], modality='video')
+
+
+def test_median_and_mean_rank_by_hand():
+    ranks = torch.tensor([0, 4, 1, 9])
+    # places 1, 5, 2, 10: the middle two are 2 and 5, the sum is 18
+    assert summarize_ranks(ranks, 20, (1, 5)) == {'R@1': 0.25, 'R@5': 0.75, 'MdR': 3.5, 'MnR': 4.5}
+    assert summarize_ranks(ranks[:3], 20, (2,)) == {'R@2': 2 / 3, 'MdR': 2.0, 'MnR': 8 / 3}
+    # what cannot be ranked is last of 20
+    never = torch.tensor([0, torch.iinfo(torch.int64).max])
+    assert summarize_ranks(never, 20, (1, 20)) == {'R@1': 0.5, 'R@20': 0.5, 'MdR': 10.5, 'MnR': 10.5}
+
+
+def test_ranks_with_several_captions_by_hand():
+    # one channel: similarity is the product; images 1, 2 and -1, of which the first has two captions
+    images = torch.tensor([[1.0], [2.0], [-1.0]])
+    texts = torch.tensor([[3.0], [1.0], [2.0], [4.0]])
+    scores = image_text_recall(images, texts, [0, 0, 1, 2], topk=(1,))
+    # image 0 sees 3, 1, 2, 4: its best caption is second, after that of image 2. Image 1 sees 6, 2, 4, 8: third.
+    # Image 2 sees -3, -1, -2, -4: last
+    assert scores['i2t_MdR'] == 3.0
+    assert scores['i2t_MnR'] == (2 + 3 + 4) / 3
+    # every caption ranks the images 1, 0, 2: those of image 0 are second, that of 1 first, that of 2 last
+    assert scores['t2i_MdR'] == 2.0
+    assert scores['t2i_MnR'] == (2 + 2 + 1 + 3) / 4
+    # with the first two captions equal there is one query less, with the first one's feature
+    merged = image_text_recall(images, texts, [0, 0, 1, 2], ['a', 'A.', 'b', 'c'], topk=(1,))
+    assert merged['t2i_MnR'] == (2 + 1 + 3) / 3
+    assert merged['i2t_MnR'] == (2 + 3 + 3) / 3
+
+
+def test_videos_with_one_query_each_by_hand():
+    # the 1K-A protocol: a query is right for its own video, also where another has the same words
+    similarity = torch.tensor([[0.9, 0.1, 0.3], [0.5, 0.4, 0.6], [0.2, 0.8, 0.7]])  # query, video
+    queries = ['a dog runs', 'a man sings', 'A man sings.']
+    # unit vectors as videos make the similarities the texts' own coordinates
+    scores = image_text_recall(torch.eye(3), similarity, range(3), topk=(1, 2), modality='video')
+    # query 0 finds its video first, query 1 last, query 2 second
+    assert scores['t2v_R@1'] == 1 / 3
+    assert scores['t2v_R@2'] == 2 / 3
+    assert scores['t2v_MdR'] == 2.0
+    assert scores['t2v_MnR'] == 2.0
+    # down the columns: video 0 has its query first, video 1 second after query 2, video 2 first
+    assert {k: v for k, v in scores.items() if k.startswith('v2t')} == {
+        'v2t_R@1': 2 / 3,
+        'v2t_R@2': 1.0,
+        'v2t_MdR': 1.0,
+        'v2t_MnR': 4 / 3,
+    }
+    merged = image_text_recall(torch.eye(3), similarity, range(3), queries, topk=(1,), modality='video')
+    # the equal queries are one, right for videos 1 and 2, of which the second comes first
+    assert merged['t2v_R@1'] == 1.0
+
+
+def test_equals_mmactions_metric():
+    from mmaction.evaluation import RetrievalMetric
+
+    generator = torch.Generator().manual_seed(0)
+    videos = normalize(torch.randn(30, 5, generator=generator, dtype=torch.float64), dim=1)
+    texts = normalize(videos + 0.5 * torch.randn(30, 5, generator=generator, dtype=torch.float64), dim=1)
+    ours = image_text_recall(videos, texts, range(30), modality='video')
+    features = [{'video_feature': video, 'text_feature': text} for video, text in zip(videos, texts, strict=True)]
+    metric = RetrievalMetric()
+    metric.process(None, [{'features': feature} for feature in features])
+    theirs = metric.compute_metrics(metric.results)
+    for k in (1, 5, 10):
+        assert 100 * ours[f't2v_R@{k}'] == pytest.approx(theirs[f'R{k}'])
+    assert ours['t2v_MdR'] == theirs['MdR'] > 1
+    assert ours['t2v_MnR'] == pytest.approx(theirs['MnR'])

@@ -94,6 +94,21 @@ def test_recall_equals_its_function_and_reports_skipped():
         assert scores == {f'retrieval/{key}': value for key, value in expected.items()}
 
 
+def test_recall_of_videos_has_their_names():
+    samples = worker.make_samples(30)
+    metric = METRICS.build({'type': 'ImageTextRecall', 'modality': 'video', 'topk': (1,)})
+    metric.process(None, samples)
+    videos = metric.evaluate(30)
+    metric = ImageTextRecall(topk=(1,))
+    metric.process(None, samples)
+    renamed = {key.replace('i2t', 'v2t').replace('t2i', 't2v'): value for key, value in metric.evaluate(30).items()}
+    assert videos == renamed
+    names = [f'retrieval/{way}_{name}' for way in ('v2t', 't2v') for name in ('R@1', 'MdR', 'MnR')]
+    assert list(videos) == names
+    with pytest.raises(ValueError, match="modality='clip' of ImageTextRecall must be one of image, video"):
+        ImageTextRecall(modality='clip')
+
+
 def test_missing_fields_are_named():
     metric = ZeroShotAccuracy()
     with pytest.raises(ValueError, match='list, line 3 has no `gt_label`.*`class` column'):
@@ -123,6 +138,7 @@ def test_two_processes_equal_one():
     # 31 samples: the second process gets one twice, which must not count
     expected = worker.evaluate(31)
     assert expected['zero_shot/num_skipped'] == 3
+    assert 1 < expected['retrieval/t2i_MdR'] <= 31
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = str(free.getsockname()[1])
