@@ -1,9 +1,18 @@
 """Transforms of image-text-label samples, and reading videos."""
 
-from .formatting import PackImageText, PackVQA
+from .formatting import PackImageText, PackVideoText, PackVQA
 from .geometry import RandomAffineImage
 from .loading import LoadImage
 from .prompt import RandomPrompt
 from .video import VideoDecode, VideoInit
 
-__all__ = ['LoadImage', 'PackImageText', 'PackVQA', 'RandomAffineImage', 'RandomPrompt', 'VideoDecode', 'VideoInit']
+__all__ = [
+    'LoadImage',
+    'PackImageText',
+    'PackVQA',
+    'PackVideoText',
+    'RandomAffineImage',
+    'RandomPrompt',
+    'VideoDecode',
+    'VideoInit',
+]

@@ -11,6 +11,22 @@ from ...registry import TRANSFORMS
 from ...utils.text import text_label
 
 
+def _pack_sample(results: dict, meta_keys: Sequence[str]) -> DataSample:
+    """The sample of docs/architecture.md from the dict of a pipeline."""
+    sample = DataSample()
+    sample.set_field(results['text'], 'text')
+    sample.set_field(text_label(results.get('label', results['text'])), 'label_key')
+    sample.set_field(results.get('augmented', False), 'augmented')
+    if 'texts' in results:
+        sample.set_field(list(results['texts']), 'texts')
+    if 'gt_label' in results:
+        sample.set_gt_label(results['gt_label'])
+    for key in meta_keys:
+        if key in results:
+            sample.set_field(results[key], key, field_type='metainfo')
+    return sample
+
+
 @TRANSFORMS.register_module()
 class PackImageText(BaseTransform):
     """Pack an image and its texts: ``inputs`` ``(3, H, W)`` uint8, and a ``DataSample``.
@@ -38,20 +54,54 @@ class PackImageText(BaseTransform):
                 f'{results.get("source", "a sample")}: PackImageText got an image of shape {img.shape} and type '
                 f'{img.dtype}; expected (H, W, 3) uint8, so take normalising transforms out of the pipeline'
             )
-        sample = DataSample()
-        sample.set_field(results['text'], 'text')
-        sample.set_field(text_label(results.get('label', results['text'])), 'label_key')
-        sample.set_field(results.get('augmented', False), 'augmented')
-        if 'texts' in results:
-            sample.set_field(list(results['texts']), 'texts')
-        if 'gt_label' in results:
-            sample.set_gt_label(results['gt_label'])
-        for key in self.meta_keys:
-            if key in results:
-                sample.set_field(results[key], key, field_type='metainfo')
         # (H, W, 3) -> (3, H, W), contiguous so that workers hand it over in one piece
         inputs = torch.from_numpy(np.ascontiguousarray(img.transpose(2, 0, 1)))
-        return {'inputs': inputs, 'data_samples': sample}
+        return {'inputs': inputs, 'data_samples': _pack_sample(results, self.meta_keys)}
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(meta_keys={self.meta_keys})'
+
+
+@TRANSFORMS.register_module()
+class PackVideoText(BaseTransform):
+    """Pack the clips of a video and its texts: ``inputs`` ``(N, 3, T, H, W)`` uint8, and a ``DataSample``.
+
+    Comes after ``mmaction.FormatShape(input_format='NCTHW')``; N counts clips and crops. Fields of the sample as in
+    :class:`PackImageText`.
+
+    Args:
+        meta_keys (Sequence[str]): Keys of the pipeline's dict that go into the sample's meta information.
+
+    Raises:
+        ValueError: the clips are not ``(N, 3, T, H, W)`` uint8.
+    """
+
+    def __init__(
+        self,
+        meta_keys: Sequence[str] = (
+            'sample_idx',
+            'img_path',
+            'source',
+            'original_shape',
+            'img_shape',
+            'num_clips',
+            'extra',
+        ),
+    ) -> None:
+        self.meta_keys = tuple(meta_keys)
+
+    def transform(self, results: dict) -> dict:
+        """``dict(inputs=..., data_samples=...)``."""
+        clips = results['imgs']
+        shape, dtype = getattr(clips, 'shape', None), getattr(clips, 'dtype', None)
+        if shape is None or len(shape) != 5 or shape[1] != 3 or dtype != np.uint8:
+            got = f'shape {shape} and type {dtype}' if shape is not None else f'a {type(clips).__name__} of frames'
+            raise ValueError(
+                f'{results.get("source", "a sample")}: PackVideoText got {got}; expected (N, 3, T, H, W) uint8, so put '
+                "mmaction.FormatShape(input_format='NCTHW') before it and take normalising transforms out"
+            )
+        inputs = torch.from_numpy(np.ascontiguousarray(clips))
+        return {'inputs': inputs, 'data_samples': _pack_sample(results, self.meta_keys)}
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(meta_keys={self.meta_keys})'

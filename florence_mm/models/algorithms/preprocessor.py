@@ -1,4 +1,4 @@
-"""From a list of images on the CPU to one normalised batch where the model is."""
+"""From a list of images or clips on the CPU to one normalised batch where the model is."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,9 +15,9 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 @MODELS.register_module()
 class ImageTextDataPreprocessor(BaseDataPreprocessor):
-    """Stack, move and normalise images; samples pass through untouched.
+    """Stack, move and normalise images or clips; samples pass through untouched.
 
-    Images travel to the device as bytes, in one piece.
+    They travel to the device as bytes, in one piece.
 
     Args:
         mean: of each channel, in units of pixel values (0 to 255), RGB.
@@ -32,36 +32,41 @@ class ImageTextDataPreprocessor(BaseDataPreprocessor):
         non_blocking: bool = False,
     ) -> None:
         super().__init__(non_blocking)
-        self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer('std', torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
 
     def forward(self, data: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
         """One batch.
 
         Args:
-            data: ``inputs``, a list of ``(C, H, W)`` tensors or one ``(B, C, H, W)``, uint8 or float, RGB;
-                ``data_samples``, a list or nothing.
+            data: ``inputs``, a list of images ``(C, H, W)``, of clips ``(C, T, H, W)`` or of several clips a video
+                ``(N, C, T, H, W)``, or one tensor with an axis B before these; uint8 or float, RGB; ``data_samples``,
+                a list or nothing.
             training: not used; mmengine passes it.
 
         Returns:
-            ``inputs (B, C, H, W)`` float and ``data_samples`` as they were.
+            ``inputs`` with its axis B, float, and ``data_samples`` as they were.
 
         Raises:
-            ValueError: images differ in shape, or have another number of channels than ``mean``.
+            ValueError: inputs differ in shape, or have another number of channels than ``mean``.
         """
         images = data['inputs']
         if not isinstance(images, Tensor):
             shapes = sorted({tuple(image.shape) for image in images})
             if len(shapes) != 1:
                 raise ValueError(
-                    f'images of one batch have the shapes {shapes}; end the pipeline with a transform that gives all '
-                    'of them one size'
+                    f'images or clips of one batch have the shapes {shapes}; end the pipeline with a transform that '
+                    'gives all of them one size'
                 )
-            images = torch.stack(list(images))  # (B, C, H, W)
-        if images.ndim != 4 or images.shape[1] != len(self.mean):
+            images = torch.stack(list(images))  # (B, C, H, W), (B, C, T, H, W) or (B, N, C, T, H, W)
+        channels = len(self.mean)
+        if not 4 <= images.ndim <= 6 or images.shape[2 if images.ndim == 6 else 1] != channels:
             raise ValueError(
-                f'the batch of images has shape {tuple(images.shape)}; expected (B, {len(self.mean)}, H, W)'
+                f'the batch has shape {tuple(images.shape)}; expected (B, {channels}, H, W), for clips '
+                f'(B, {channels}, T, H, W), for several clips a video (B, N, {channels}, T, H, W)'
             )
         images = images.to(self.mean.device, non_blocking=self._non_blocking)
-        images = (images.to(self.mean.dtype) - self.mean).div_(self.std)
+        # (C, 1, 1), for clips (C, 1, 1, 1)
+        mean, std = (x if images.ndim == 4 else x.unsqueeze(-1) for x in (self.mean, self.std))
+        images = (images.to(mean.dtype) - mean).div_(std)
         return {'inputs': images, 'data_samples': data.get('data_samples')}

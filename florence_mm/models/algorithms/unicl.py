@@ -2,9 +2,11 @@
 
 Two towers, two linear projections, one temperature. Pairs whose untemplated texts are equal share a label and are
 each other's positives, which makes captions and class names one kind of data. Parameter names are those of the
-public UniCL release (``UniCL/model/model.py``).
+public UniCL release (``UniCL/model/model.py``). With a video encoder the same model pairs videos with texts (section
+3.8): the image model's weights, inflated.
 
-Shape legend: ``B`` pairs, ``C`` width of a tower, ``D`` embedding width, ``K`` classes.
+Shape legend: ``B`` pairs, ``N`` clips a video, ``T`` frames a clip, ``C`` width of a tower, ``D`` embedding width,
+``K`` classes.
 """
 
 import math
@@ -28,8 +30,8 @@ class UniCL(BaseModel):
     """Unified contrastive learning in image-text-label space.
 
     Args:
-        image_encoder: backbone (or its config) that returns a tuple of maps, of which the last, ``(B, C, H, W)``,
-            is averaged over its places. ``num_features`` of the backbone is C.
+        image_encoder: backbone (or its config) that returns a map, or a tuple of maps of which the last counts: ``(B, C,
+            H, W)``, for clips ``(B, C, T, H, W)``, averaged over its places. ``num_features`` of the backbone is C.
         text_encoder: tower (or its config) from token ids ``(B, T)`` to ``(B, C)``; ``embed_dims`` is C.
         tokenizer: texts to token ids (or its config).
         embed_dims: D.
@@ -97,8 +99,8 @@ class UniCL(BaseModel):
         """Features, losses or predictions of one preprocessed batch.
 
         Args:
-            inputs: ``(B, 3, H, W)``.
-            data_samples: one a picture; fields as in ``docs/architecture.md``.
+            inputs: as :meth:`extract_image_feat` takes them.
+            data_samples: one a picture or video; fields as in ``docs/architecture.md``.
             mode: ``'tensor'``: ``(B, D)`` image features, with samples a pair of image and text features;
                 ``'loss'``: see :meth:`loss`; ``'predict'``: see :meth:`predict`.
         """
@@ -114,10 +116,22 @@ class UniCL(BaseModel):
         return image_feat, self.extract_text_feat(_field(data_samples, 'text'))
 
     def extract_image_feat(self, inputs: Tensor) -> Tensor:
-        """``(B, 3, H, W)``, preprocessed, to ``(B, D)``, L2-normalised, at least fp32."""
-        maps = self.image_encoder(inputs)
-        x = maps[-1] if isinstance(maps, tuple | list) else maps  # (B, C, H, W)
-        return _normalize(x.mean((2, 3)) @ self.image_projection)
+        """Features of pictures or videos.
+
+        Args:
+            inputs: preprocessed pictures ``(B, 3, H, W)``; for a video encoder clips ``(B, 3, T, H, W)``, or N clips of
+                each video, ``(B, N, 3, T, H, W)``, whose features are averaged before they are normalised.
+
+        Returns:
+            ``(B, D)``, L2-normalised, at least fp32.
+        """
+        clips = inputs.flatten(0, 1) if inputs.ndim == 6 else inputs  # (B N, 3, T, H, W)
+        maps = self.image_encoder(clips)
+        x = maps[-1] if isinstance(maps, tuple | list) else maps  # (B, C, H, W) or (B N, C, T, H, W)
+        x = x.mean(tuple(range(2, x.ndim)))  # (B, C) or (B N, C)
+        if inputs.ndim == 6:
+            x = x.unflatten(0, inputs.shape[:2]).mean(1)  # (B N, C) to (B, N, C), then (B, C)
+        return _normalize(x @ self.image_projection)
 
     def extract_text_feat(self, texts: Sequence[str]) -> Tensor:
         """A list of B texts to ``(B, D)``, L2-normalised, at least fp32."""
@@ -134,7 +148,7 @@ class UniCL(BaseModel):
         """Both terms of the loss (equations 1 to 3), means over the pairs of all processes.
 
         Args:
-            inputs: ``(B, 3, H, W)``, preprocessed.
+            inputs: as :meth:`extract_image_feat` takes them.
             data_samples: B samples with ``text`` and ``label_key``.
 
         Returns:
@@ -189,10 +203,10 @@ class UniCL(BaseModel):
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> list:
-        """Zero-shot classes and features of pictures.
+        """Zero-shot classes and features of pictures or videos.
 
         Args:
-            inputs: ``(B, 3, H, W)``, preprocessed.
+            inputs: as :meth:`extract_image_feat` takes them.
             data_samples: B samples, or None to have them made.
 
         Returns:
@@ -233,11 +247,11 @@ def _normalize(x: Tensor) -> Tensor:
 def _field(samples: Sequence[Any] | None, name: str) -> list:
     """One field of all samples."""
     if not samples:
-        raise ValueError('UniCL got images without data_samples and cannot train on them')
+        raise ValueError('UniCL got inputs without data_samples and cannot train on them')
     for index, sample in enumerate(samples):
         if name not in sample:
             raise ValueError(
                 f'sample {index} of the batch has no {name!r}, which training needs; end the pipeline with '
-                'PackImageText'
+                'PackImageText or PackVideoText'
             )
     return [sample.get(name) for sample in samples]
