@@ -30,8 +30,8 @@ class UniCL(BaseModel):
     """Unified contrastive learning in image-text-label space.
 
     Args:
-        image_encoder: backbone (or its config) that returns a map, or a tuple of maps of which the last counts: ``(B, C,
-            H, W)``, for clips ``(B, C, T, H, W)``, averaged over its places. ``num_features`` of the backbone is C.
+        image_encoder: backbone (or its config) that returns a map, or a tuple of maps of which the last counts:
+            ``(B, C, H, W)``, for clips ``(B, C, T, H, W)``. ``num_features`` of the backbone is C.
         text_encoder: tower (or its config) from token ids ``(B, T)`` to ``(B, C)``; ``embed_dims`` is C.
         tokenizer: texts to token ids (or its config).
         embed_dims: D.
