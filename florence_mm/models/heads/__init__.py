@@ -2,6 +2,6 @@
 
 from .dyhead_block import DyHeadBlock
 from .dynamic_head import DynamicHead
-from .multimodal import FusionITMHead, FusionMLMHead, FusionVQAHead
+from .multimodal import FusionCaptionHead, FusionITMHead, FusionMLMHead, FusionVQAHead
 
-__all__ = ['DyHeadBlock', 'DynamicHead', 'FusionITMHead', 'FusionMLMHead', 'FusionVQAHead']
+__all__ = ['DyHeadBlock', 'DynamicHead', 'FusionCaptionHead', 'FusionITMHead', 'FusionMLMHead', 'FusionVQAHead']

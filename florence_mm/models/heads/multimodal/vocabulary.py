@@ -1,0 +1,37 @@
+"""From fused tokens to the vocabulary (``METER/meter/modules/heads.py``, BERT's head)."""
+
+from collections import OrderedDict
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from florence_mm.models.multimodal.fusion import init_bert_weights
+
+
+class VocabularyHead(BaseModule):
+    """Base of heads that name tokens.
+
+    Args:
+        hidden_size: C.
+        vocab_size: V.
+        layer_norm_eps: 1e-12 in METER.
+        init_cfg: see mmengine.
+    """
+
+    def __init__(self, hidden_size: int, vocab_size: int, layer_norm_eps: float, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        self.transform = nn.Sequential(
+            OrderedDict(
+                dense=nn.Linear(hidden_size, hidden_size),
+                act=nn.GELU(),
+                LayerNorm=nn.LayerNorm(hidden_size, eps=layer_norm_eps),
+            )
+        )
+        self.decoder = nn.Linear(hidden_size, vocab_size, bias=False)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        init_bert_weights(self)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens ``(N, C)`` to logits ``(N, V)``."""
+        return self.decoder(self.transform(tokens)) + self.bias

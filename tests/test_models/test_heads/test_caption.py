@@ -1,0 +1,129 @@
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+from mmpretrain.structures import DataSample
+
+from florence_mm.models.multimodal.batch import FusionBatch
+from florence_mm.models.text.tokens import TokenBatch
+
+tiny = runpy.run_path(str(Path(__file__).parents[1] / 'tiny_meter.py'))
+tiny_meter, pictures = tiny['tiny_meter'], tiny['pictures']
+TEXTS = ('a red two and a blue five', 'no digits', 'a nine')
+
+
+def captioner(**kwargs):
+    head = {'type': 'FusionCaptionHead', **kwargs.pop('head', {})}
+    return tiny_meter({'caption': head}, **kwargs)
+
+
+def samples(texts=TEXTS):
+    return [DataSample(text=text) for text in texts]
+
+
+def log_probs_step_by_step(model, image, text):
+    """Of each token of one text, from the beginnings alone."""
+    ids = model.tokenize([text]).input_ids
+    layers = model.cross_modal.layers
+    contexts = layers.image_contexts(model.encode_image(image[None]))
+    found = []
+    for end in range(1, ids.shape[1]):
+        tokens = TokenBatch(ids[:, :end], torch.ones(1, end, dtype=torch.bool))
+        out = layers.decode(model.encode_tokens(tokens, causal=True), contexts)
+        found.append(model.heads.caption(out[0, -1:]).log_softmax(1)[0, ids[0, end]])
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize('roberta', [False, True])
+@torch.no_grad()
+def test_the_loss_of_a_caption_is_that_of_writing_it(roberta):
+    model, images = captioner(roberta=roberta, max_text_len=40), pictures(3)
+    losses = model.loss(images, samples())
+    steps = torch.cat([log_probs_step_by_step(model, *pair) for pair in zip(images, TEXTS, strict=True)])
+    assert losses['loss_caption'].item() == pytest.approx(-steps.mean().item(), rel=1e-5)
+    # captions of one picture, which is encoded once
+    model.image_encoder.seen = 0
+    shared = model.loss(images[[0, 0, 1]], samples())
+    assert model.image_encoder.seen == 2
+    steps = torch.cat([log_probs_step_by_step(model, *pair) for pair in zip(images[[0, 0, 1]], TEXTS, strict=True)])
+    assert shared['loss_caption'].item() == pytest.approx(-steps.mean().item(), rel=1e-5)
+
+
+def test_words_see_the_picture_and_the_words_before_them():
+    model = captioner()
+    layers = model.cross_modal.layers
+    image = pictures(1).requires_grad_()
+    tokens = model.tokenize([TEXTS[0]])
+    text = model.encode_tokens(tokens, causal=True).detach().requires_grad_()
+    out = layers.decode(text, layers.image_contexts(model.encode_image(image)))
+    (by_text, by_image) = torch.autograd.grad(out[0, 3, 0], (text, image))
+    assert (by_text[0, :4].abs().sum(1) > 1e-4).all()
+    assert (by_text[0, 4:] == 0).all()
+    # each patch of 8 pixels
+    assert (by_image[0].unfold(1, 8, 8).unfold(2, 8, 8).abs().sum((0, 3, 4)) > 1e-6).all()
+
+
+def test_label_smoothing_and_accuracy_by_hand():
+    model = captioner(head={'label_smoothing': 0.1})
+    head = model.heads.caption
+    torch.nn.init.zeros_(head.decoder.weight)
+    start, a, red, end = model.tokenize(['a red']).input_ids[0].tolist()
+    head.bias.data[a] = 2.0
+    losses = model.loss(pictures(1), samples(['a red']))
+    log_probs = head.bias.log_softmax(0)
+    own = log_probs[[a, red, end]].mean()
+    expected = -(0.9 * own + 0.1 * log_probs.mean())
+    assert losses['loss_caption'].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert losses['acc_caption'].item() == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize('beams', [1, 3])
+def test_a_written_caption_has_the_probability_of_its_loss(beams):
+    model, images = captioner(head={'num_beams': beams, 'max_length': 6}), pictures(4)
+    batch = FusionBatch(model, images[[0, 1, 2, 3, 1]], samples([''] * 5))
+    model.heads.caption.predict(model, batch)
+    captions = [sample.pred_caption for sample in batch.samples]
+    assert captions[1] == captions[4] and len(set(captions)) > 1
+    written = model.heads.caption.write(model, batch.image_tokens)
+    for number, ids in enumerate(written.ids):
+        assert 0 < len(ids) <= 6 and not model.tokenizer.special_ids & set(ids)
+        assert model.tokenizer.decode(ids) == captions[number]
+        alone = model.heads.caption.write(model, batch.image_tokens[number : number + 1])
+        assert alone.ids == [ids]
+        rows = torch.tensor([[model.tokenizer.start_token_id, *ids, model.tokenizer.end_token_id]])
+        model.tokenizer, tokenizer = lambda texts, length, r=rows: TokenBatch(r, r >= 0), model.tokenizer
+        loss = model.loss(images[number : number + 1], samples(['']))['loss_caption'].item()
+        model.tokenizer = tokenizer
+        assert written.log_probs[number].item() == pytest.approx(-loss * (len(ids) + 1), rel=1e-4)
+        assert batch.samples[number].caption_score == pytest.approx(-loss, rel=1e-4)
+
+
+def test_beams_are_no_less_likely_than_greedy():
+    images = pictures(6)
+    greedy, beams = (
+        captioner(head={'num_beams': n, 'length_penalty': 0.0, 'max_length': 5, 'min_length': 2}) for n in (1, 8)
+    )
+    one, eight = (model.heads.caption.write(model, model.encode_image(images)) for model in (greedy, beams))
+    assert (eight.log_probs >= one.log_probs - 1e-5).all() and (eight.log_probs > one.log_probs + 1e-3).any()
+    assert min(len(ids) for ids in one.ids + eight.ids) >= 2
+
+
+def test_a_picture_is_learnt_by_heart():
+    model = captioner().train()
+    images, optimizer = pictures(3), torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(90):
+        loss = model.loss(images, samples())['loss_caption']
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    written = model.eval().predict(images, [DataSample() for _ in images])  # no text is needed
+    assert [sample.pred_caption for sample in written] == list(TEXTS)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match='num_beams=0'):
+        captioner(head={'num_beams': 0})
+    model = captioner(head={'max_length': 11})
+    with pytest.raises(ValueError, match='max_length of the caption head is 11, but texts.*at most 10'):
+        model.predict(pictures(1), samples(['']))
