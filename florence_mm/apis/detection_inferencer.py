@@ -1,7 +1,7 @@
 """Objects in pictures, by a detector of fixed classes or from class names in plain text."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,16 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 
-from florence_mm.datasets.errors import DataError
 from florence_mm.engine.errors import UsageError
 from florence_mm.utils.files import write_atomic
 from florence_mm.utils.progress import ProgressLog
 from florence_mm.visualization.canvas import save_png
 from florence_mm.visualization.detections import draw_detections
 
-from .detection_inputs import InferencePipeline, list_pictures, read_picture
 from .inputs import choose_classes, free_name, keep_originals
+from .picture_inputs import InferencePipeline, Picture, ReadPicture, list_pictures, read_batches
 from .setup import open_config, ready_model
 
-Picture = str | Path | np.ndarray
 _FILE = 'detections.json'
 
 
@@ -109,7 +107,7 @@ class DetectionInferencer:
         results: list[dict[str, Any]] = []
         progress = ProgressLog('detecting', len(pictures))
         taken: set[str] = set()
-        for batch in self._batches(pictures, skip_bad):
+        for batch in read_batches(pictures, self.batch_size, skip_bad):
             for file, image, found in self._detect(batch):
                 result = {'file': None if file is None else str(file)}
                 if isinstance(found, str):
@@ -133,24 +131,7 @@ class DetectionInferencer:
             write_atomic(Path(out_dir) / _FILE, json.dumps(listed, indent=1, ensure_ascii=False) + '\n')
         return results
 
-    def _batches(self, pictures: list[Picture], skip_bad: bool) -> Iterator[list[tuple]]:
-        """Lists of ``(file, image, error)`` with one of image and error."""
-        batch = []
-        for picture in pictures:
-            file = None if isinstance(picture, np.ndarray) else picture
-            try:
-                batch.append((file, read_picture(picture), None))
-            except DataError as error:
-                if not skip_bad:
-                    raise
-                batch.append((file, None, str(error)))
-            if len(batch) == self.batch_size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-
-    def _detect(self, batch: list[tuple]) -> list[tuple]:
+    def _detect(self, batch: list[ReadPicture]) -> list[tuple]:
         """``(file, image, prediction or error)`` of each picture of a batch."""
         packed = [self.pipeline(image, file) for file, image, error in batch if error is None]
         samples = []
