@@ -135,6 +135,17 @@ def test_box_is_where_the_picture_differs_from_its_background():
         assert width - 7 <= item.box[2] <= width and height - 7 <= item.box[3] <= height
 
 
+def test_colour_is_that_of_the_ink(scenes):
+    images, labels = load_digits_split('test')
+    for seed in range(10):
+        picture, (item,) = compose_scene(np.random.default_rng(seed), images, labels, np.arange(len(labels)), count=1)
+        # most pixels of a stroke are all ink
+        assert (picture == item.colour).all(2).sum() > 40
+    content = read(scenes, 'test')
+    first = make_scene(OPTIONS, 'test', content['annotations'][0]['image_id'] - 1)[1][0]
+    assert content['annotations'][0]['colour'] == list(first.colour)
+
+
 def test_scenes_depend_on_seed_folder_and_index_alone():
     first, objects = make_scene(OPTIONS, 'train', 7)
     more = SceneOptions(train=9, test=1, seed=3)
@@ -197,5 +208,6 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert sheet.shape[1] == 3 * (256 + 12) + 12
     run_tool(monkeypatch, *arguments)
     assert 'all 11 files were there already' in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="prepare_scenes: held_out='ten' is not one of"):
+    with pytest.raises(SystemExit) as stopped:
         run_tool(monkeypatch, '--out', tmp_path, '--held-out', 'ten')
+    assert stopped.value.code == 2 and "held_out='ten' is not one of" in capsys.readouterr().err
