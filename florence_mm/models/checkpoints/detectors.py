@@ -9,16 +9,10 @@ import re
 
 import torch
 
-from .renaming import Skipped, StateDict, rename, split
+from .renaming import Skipped, StateDict, rename, split, take
 from .swin import convert_mm_swin, convert_swin
 
 _COMPUTED = r'(^|\.)(pixel_mean|pixel_std|anchor_generator\..*|cell_anchors\..*)$'
-
-
-def _take(state: StateDict, prefix: str) -> StateDict:
-    """Remove from ``state`` the keys that begin with the regular expression, and give them without it."""
-    found = {key: m.end() for key in state if (m := re.match(prefix, key))}
-    return {key[end:]: state.pop(key) for key, end in found.items()}
 
 
 def _prefixed(state: dict, prefix: str) -> dict:
@@ -37,7 +31,7 @@ def _fit_shapes(state: StateDict) -> None:
 def convert_dyhead(state: StateDict) -> tuple[StateDict, Skipped]:
     """Microsoft's DynamicHead, on detectron2. Of the backbones a Swin is read."""
     state, skipped = split(dict(state), rf'^(?!.*{_COMPUTED})', 'part of the data preprocessor or the anchors')
-    backbone = _take(state, r'(backbone\.)*bottom_up\.')
+    backbone = take(state, r'(backbone\.)*bottom_up\.')
     if any(key.startswith('layers.') for key in backbone):
         backbone, left_out = convert_swin(backbone)
     else:
@@ -75,7 +69,7 @@ def convert_mmdet_dyhead(state: StateDict) -> tuple[StateDict, Skipped]:
     mmdet's deformable convolutions have no bias; here they get one of zeros, which is the same function.
     """
     state = dict(state)
-    backbone, skipped = _take(state, r'backbone\.'), {}
+    backbone, skipped = take(state, r'backbone\.'), {}
     if any('.w_msa.' in key for key in backbone):
         backbone, left_out = convert_mm_swin(backbone)
         skipped = _prefixed(left_out, 'backbone.')

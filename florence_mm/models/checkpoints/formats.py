@@ -5,7 +5,8 @@ A format is recognised by its keys alone. Its ``convert`` gives our names: a bac
 ``text_projection`` and ``logit_scale`` as in UniCL's releases. Layouts were read from the public module code:
 Swin-Transformer ``models/swin_transformer.py``, UniCL ``model/model.py``, MedImageInsight ``UniCLModel.py``, mmdet and
 mmpretrain ``swin``, timm ``swin_transformer.py``, Video-Swin-Transformer ``swin_transformer.py``, mmaction2 ``swin``,
-open_clip ``model.py``, transformers ``modeling_clip.py``.
+open_clip ``model.py``, transformers ``modeling_clip.py`` and ``modeling_roberta.py``, METER
+``meter_module.py``.
 """
 
 import re
@@ -13,6 +14,7 @@ import re
 import torch
 
 from .detectors import convert_dyhead, convert_mmdet_dyhead
+from .meter import convert_meter, convert_roberta
 from .renaming import Format, Skipped, StateDict, has, rename, split
 from .swin import convert_mm_swin, convert_swin, convert_timm_swin, convert_video_swin
 
@@ -84,6 +86,7 @@ def _keep(state: StateDict) -> tuple[StateDict, Skipped]:
 FORMATS = [
     Format('DyHead', lambda k: has(k, r'(^|\.)dyhead_tower\.\d+\.offset\.'), convert_dyhead),
     Format('mmdet DyHead', lambda k: has(k, r'(^|\.)dyhead_blocks\.\d+\.spatial_conv_offset\.'), convert_mmdet_dyhead),
+    Format('METER', lambda k: has(k, r'^cross_modal_(text|image)_layers\.'), convert_meter),
     Format('UniCL', lambda k: has(k, r'^image_encoder\.') and has(k, r'^text_encoder\.'), _keep),
     Format('MedImageInsight', lambda k: has(k, r'^lang_encoder\.') or 'lang_projection' in k, _convert_medimageinsight),
     Format('UniCL, old layout', lambda k: has(k, r'^visual\.') and has(k, r'^text\.resblocks\.'), _convert_old_unicl),
@@ -104,6 +107,11 @@ FORMATS = [
         convert_video_swin,
     ),
     Format('CLIP', lambda k: has(k, r'^(text\.)?transformer\.resblocks\.'), _convert_clip),
+    Format(
+        'Hugging Face RoBERTa',
+        lambda k: has(k, r'^(roberta\.)?encoder\.layer\.\d+\.attention\.self\.query\.'),
+        convert_roberta,
+    ),
     Format('Hugging Face CLIP', lambda k: has(k, r'^text_model\.encoder\.layers\.'), _convert_hf_clip),
     Format('florence_mm', lambda k: True, _keep),
 ]

@@ -44,3 +44,9 @@ def split(state: StateDict, pattern: str, reason: str) -> tuple[StateDict, Skipp
     """Leave out the keys that do not match."""
     kept = {key: value for key, value in state.items() if re.search(pattern, key)}
     return kept, {key: reason for key in state if key not in kept}
+
+
+def take(state: StateDict, prefix: str) -> StateDict:
+    """Remove from ``state`` the keys that begin with the regular expression, and give them without it."""
+    found = {key: m.end() for key in state if (m := re.match(prefix, key))}
+    return {key[end:]: state.pop(key) for key, end in found.items()}

@@ -3,7 +3,7 @@
 Florence's paper (arXiv 2111.11432, section 2.5) takes them over. A layer is BERT's decoder layer (post-norm): attention
 within the own tokens, attention to the other modality, MLP. Two stacks of layers, one a modality; layer n of both reads
 what layer n - 1 of both gave (``METER/meter/modules/meter_module.py``). Parameters of a layer are named as there, that
-is as in transformers' ``BertLayer``.
+is as in transformers' ``BertLayer``, but for queries, keys and values, which are computed together.
 
 Padded text is not computed: layers see the real tokens of a batch in one row after the other, and attention sees texts
 padded to the longest. Padding masks stay ``(B, 1, 1, L)``.
@@ -18,23 +18,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from florence_mm.models.text.token_layout import TokenLayout
+from florence_mm.ops.dropout import attention, dropout
 from florence_mm.ops.residual import add_mlp, without_autograd
 
 KeysValues = tuple[Tensor, Tensor]
-
-
-class Projections(nn.Module):
-    """Queries of the own tokens, keys and values of those attended to."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.query = nn.Linear(hidden_size, hidden_size)
-        self.key = nn.Linear(hidden_size, hidden_size)
-        self.value = nn.Linear(hidden_size, hidden_size)
 
 
 class PostNorm(nn.Module):
@@ -44,15 +34,15 @@ class PostNorm(nn.Module):
         super().__init__()
         self.dense = nn.Linear(in_features, hidden_size)
         self.LayerNorm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-        self.dropout = nn.Dropout(drop_rate)
+        self.drop_rate = drop_rate
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """``(N, in_features)`` and ``(N, C)`` to ``(N, C)``."""
-        return self.LayerNorm(self.dropout(self.dense(x)) + residual)
+        return self.LayerNorm(dropout(self.dense(x), self.drop_rate if self.training else 0.0) + residual)
 
 
-class Attention(nn.Module):
-    """Multi-head attention with its output layer, residual and norm."""
+class SelfAttention(nn.Module):
+    """Multi-head attention among the own tokens, with its output layer, residual and norm."""
 
     def __init__(
         self, hidden_size: int, num_heads: int, drop_rate: float, attn_drop_rate: float, layer_norm_eps: float
@@ -60,37 +50,60 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.attn_drop_rate = attn_drop_rate
-        self.self = Projections(hidden_size)
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
         self.output = PostNorm(hidden_size, hidden_size, drop_rate, layer_norm_eps)
 
-    def _heads(self, x: Tensor, layout: TokenLayout) -> Tensor:
-        return layout.pad(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (B, L, C) -> (B, H, L, D)
+    def forward(self, x: Tensor, layout: TokenLayout) -> Tensor:
+        """``(N, C) -> (N, C)``."""
+        query, key, value = _split_heads(self.qkv(x), layout, 3, self.num_heads)
+        rate = self.attn_drop_rate if self.training else 0.0
+        attended = attention(query, key, value, layout.mask, layout.causal, rate)
+        return self.output(_join_heads(attended, layout), x)
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention to the tokens of the other modality, with its output layer, residual and norm."""
+
+    def __init__(
+        self, hidden_size: int, num_heads: int, drop_rate: float, attn_drop_rate: float, layer_norm_eps: float
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attn_drop_rate = attn_drop_rate
+        self.query = nn.Linear(hidden_size, hidden_size)
+        self.key_value = nn.Linear(hidden_size, 2 * hidden_size)
+        self.output = PostNorm(hidden_size, hidden_size, drop_rate, layer_norm_eps)
 
     def keys_values(self, context: Tensor, layout: TokenLayout) -> KeysValues:
         """``(M, C)`` to keys and values ``(B, H, S, D)``; they can be kept where the context stays."""
-        return self._heads(self.self.key(context), layout), self._heads(self.self.value(context), layout)
+        key, value = _split_heads(self.key_value(context), layout, 2, self.num_heads)
+        return key, value
 
     def forward(self, x: Tensor, layout: TokenLayout, keys_values: KeysValues, context_layout: TokenLayout) -> Tensor:
-        """``(N, C) -> (N, C)``; looks back only where ``context_layout`` is causal."""
-        dropout = self.attn_drop_rate if self.training else 0.0
-        x_out = F.scaled_dot_product_attention(
-            self._heads(self.self.query(x), layout),
-            *keys_values,
-            attn_mask=context_layout.mask,
-            dropout_p=dropout,
-            is_causal=context_layout.causal,
-        )
-        x_out = layout.pack(x_out.transpose(1, 2).flatten(2))  # (B, H, L, D) -> (B, L, C) -> (N, C)
-        return self.output(x_out, x)
+        """``(N, C) -> (N, C)``."""
+        (query,) = _split_heads(self.query(x), layout, 1, self.num_heads)
+        rate = self.attn_drop_rate if self.training else 0.0
+        attended = attention(query, *keys_values, context_layout.mask, dropout_p=rate)
+        return self.output(_join_heads(attended, layout), x)
 
     def weights(self, x: Tensor, layout: TokenLayout, keys: Tensor, context_layout: TokenLayout) -> Tensor:
         """What :meth:`forward` weights the values with, without dropout: ``(B, H, L, S)``, rows of padding are 0."""
-        query = self._heads(self.self.query(x), layout)
+        (query,) = _split_heads(self.query(x), layout, 1, self.num_heads)
         scores = query @ keys.transpose(-2, -1) * query.shape[-1] ** -0.5  # (B, H, L, S)
         if context_layout.mask is not None:
             scores = scores.masked_fill(~context_layout.mask, -torch.inf)
         real = layout.pad(x.new_ones(len(x), 1))[:, None]  # (B, 1, L, 1)
         return scores.softmax(-1) * real
+
+
+def _split_heads(x: Tensor, layout: TokenLayout, parts: int, num_heads: int) -> tuple[Tensor, ...]:
+    """``(N, parts C)`` to ``parts`` tensors ``(B, H, L, D)``."""
+    x = layout.pad(x).unflatten(2, (parts, num_heads, -1))  # (B, L, parts C) -> (B, L, parts, H, D)
+    return x.permute(2, 0, 3, 1, 4).unbind()  # parts x (B, H, L, D)
+
+
+def _join_heads(x: Tensor, layout: TokenLayout) -> Tensor:
+    return layout.pack(x.transpose(1, 2).flatten(2))  # (B, H, L, D) -> (B, L, C) -> (N, C)
 
 
 class CoAttentionLayer(nn.Module):
@@ -105,7 +118,7 @@ class CoAttentionLayer(nn.Module):
         layer_norm_eps: 1e-12 in METER and BERT.
 
     Raises:
-        ValueError: ``num_heads`` does not divide ``hidden_size``.
+        ValueError: ``num_heads`` does not divide ``hidden_size``, or a rate that is none.
     """
 
     def __init__(
@@ -120,9 +133,12 @@ class CoAttentionLayer(nn.Module):
         super().__init__()
         if hidden_size % num_heads:
             raise ValueError(f'hidden_size is {hidden_size}, which num_heads={num_heads} does not divide; change one')
+        for name, rate in (('drop_rate', drop_rate), ('attn_drop_rate', attn_drop_rate)):
+            if not 0 <= rate < 1:
+                raise ValueError(f'{name} is {rate}; give at least 0 and less than 1')
         rates = (drop_rate, attn_drop_rate, layer_norm_eps)
-        self.attention = Attention(hidden_size, num_heads, *rates)
-        self.crossattention = Attention(hidden_size, num_heads, *rates)
+        self.attention = SelfAttention(hidden_size, num_heads, *rates)
+        self.crossattention = CrossAttention(hidden_size, num_heads, *rates)
         width = int(mlp_ratio * hidden_size)
         self.intermediate = nn.Sequential(OrderedDict(dense=nn.Linear(hidden_size, width), act=nn.GELU()))
         self.output = PostNorm(width, hidden_size, drop_rate, layer_norm_eps)
@@ -162,14 +178,10 @@ class CoAttentionLayer(nn.Module):
             context: keys and values of :attr:`crossattention`; None leaves this attention out.
             context_layout: where those tokens lie.
         """
-        x = self.attend_within(x, layout)
+        x = self.attention(x, layout)
         if context is not None:
             x = self.crossattention(x, layout, context, context_layout)
         return self._mlp(x)
-
-    def attend_within(self, x: Tensor, layout: TokenLayout) -> Tensor:
-        """The first part of the layer: attention among the own tokens, ``(N, C) -> (N, C)``."""
-        return self.attention(x, layout, self.attention.keys_values(x, layout), layout)
 
     def _mlp(self, x: Tensor) -> Tensor:
         if without_autograd(x, self.output.dense.weight) and not self.training:
@@ -342,4 +354,4 @@ def _cross_weights(
     layer: CoAttentionLayer, x: Tensor, layout: TokenLayout, context: Tensor, context_layout: TokenLayout
 ) -> Tensor:
     keys, _ = layer.crossattention.keys_values(context, context_layout)
-    return layer.crossattention.weights(layer.attend_within(x, layout), layout, keys, context_layout)
+    return layer.crossattention.weights(layer.attention(x, layout), layout, keys, context_layout)

@@ -3,19 +3,17 @@
 Shape legend: ``B`` texts, ``T`` tokens, ``M`` tokens to be predicted, ``C`` hidden size, ``V`` vocabulary.
 """
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import torch
-from mmengine.model import BaseModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from florence_mm.models.multimodal.fusion import init_bert_weights
 from florence_mm.models.text.tokens import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS
 
 from .reduction import mean_of_all
+from .vocabulary import VocabularyHead
 
 if TYPE_CHECKING:
     from florence_mm.models.algorithms.meter import METER
@@ -58,7 +56,7 @@ def mask_tokens(
 
 
 @MODELS.register_module()
-class FusionMLMHead(BaseModule):
+class FusionMLMHead(VocabularyHead):
     """Which tokens were hidden?
 
     Logits are computed for hidden tokens alone.
@@ -84,25 +82,11 @@ class FusionMLMHead(BaseModule):
         layer_norm_eps: float = 1e-12,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__(hidden_size, vocab_size, layer_norm_eps, init_cfg)
         if not 0 < probability <= 1:
             raise ValueError(f'probability is {probability}; give more than 0 and at most 1 (0.15 in BERT)')
         self.probability = probability
         self.whole_word = whole_word
-        self.transform = nn.Sequential(
-            OrderedDict(
-                dense=nn.Linear(hidden_size, hidden_size),
-                act=nn.GELU(),
-                LayerNorm=nn.LayerNorm(hidden_size, eps=layer_norm_eps),
-            )
-        )
-        self.decoder = nn.Linear(hidden_size, vocab_size, bias=False)
-        self.bias = nn.Parameter(torch.zeros(vocab_size))
-        init_bert_weights(self)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Fused tokens ``(M, C)`` to logits ``(M, V)``."""
-        return self.decoder(self.transform(tokens)) + self.bias
 
     def loss(self, model: 'METER', batch: 'FusionBatch') -> dict[str, Tensor]:
         """Cross-entropy over hidden tokens, a mean over those of all processes, and ``acc_mlm``."""

@@ -4,6 +4,7 @@ Shape legend: ``B`` questions, ``C`` hidden size, ``K`` answers.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,31 +22,39 @@ if TYPE_CHECKING:
     from florence_mm.models.multimodal.batch import FusionBatch
 
 
+def _read_answers(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f'there is no vocabulary of answers {path}; give the file that the data set reads')
+    return [line.strip() for line in path.read_text(encoding='utf-8').split('\n') if line.strip()]
+
+
 @MODELS.register_module()
 class FusionVQAHead(BaseModule):
     """METER's answer classifier, an MLP on the pooled pair.
 
     Args:
         num_answers: K; 3,129 for VQAv2 with the usual vocabulary. None: as many as ``answers``.
-        answers: the K answers in the order of their labels; None: predictions are labels without words.
+        answers: the K answers in the order of their labels, or the file that holds them one a line, which the data set
+            reads too; None: predictions are labels without words.
         hidden_size: C, which METER gives.
         init_cfg: see mmengine.
 
     Raises:
-        ValueError: neither ``num_answers`` nor ``answers``, or they differ.
+        FileNotFoundError: there is no such file.
+        ValueError: neither ``num_answers`` nor ``answers``, none in them, or they differ.
     """
 
     def __init__(
         self,
         num_answers: int | None = None,
-        answers: Sequence[str] | None = None,
+        answers: Sequence[str] | str | None = None,
         hidden_size: int = 768,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if isinstance(answers, str):
-            raise ValueError(f'answers is the string {answers!r}; give the list of answers')
-        if num_answers is None and answers is None:
+            answers = _read_answers(Path(answers))
+        if num_answers is None and not answers:
             raise ValueError('FusionVQAHead got neither num_answers nor answers; give one of them')
         if None not in (num_answers, answers) and len(answers) != num_answers:
             raise ValueError(

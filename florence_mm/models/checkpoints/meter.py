@@ -1,0 +1,76 @@
+"""METER's public checkpoints and Hugging Face's RoBERTa under our names.
+
+METER is PyTorch Lightning's ``state_dict`` of ``METER/meter/modules/meter_module.py``; its image encoders are Swin,
+which becomes ours (a CoSwin with ``conv_embed=False``), or CLIP's, which is left out and listed.
+"""
+
+import re
+
+import torch
+
+from .renaming import Skipped, StateDict, rename, split, take
+from .swin import convert_swin, convert_timm_swin
+
+_OTHER_TASKS = r'^(nlvr2_classifier|snli_classifier|rank_output|mppd_score|mpfr_score|img_type_embeddings)\.'
+_METRICS = r'^(train|val|dev|test)_\w+\.'
+
+
+def join_projections(state: StateDict) -> StateDict:
+    """BERT's queries, keys and values under METER's names as our co-attention layers have them.
+
+    ``attention.self.{query,key,value}`` become ``attention.qkv``; ``crossattention.self.query`` becomes
+    ``crossattention.query``, the other two ``crossattention.key_value``.
+    """
+    joined = {}
+    for key, value in state.items():
+        match = re.match(r'(.*\.|)(attention|crossattention)\.self\.(query|key|value)\.(weight|bias)$', key)
+        if not match:
+            joined[key] = value
+            continue
+        layer, kind, name, what = match.groups()
+        names, ours = (('query', 'key', 'value'), 'qkv') if kind == 'attention' else (('key', 'value'), 'key_value')
+        if name not in names:
+            joined[f'{layer}{kind}.query.{what}'] = value
+        elif name == names[0]:
+            parts = [state.get(f'{layer}{kind}.self.{part}.{what}') for part in names]
+            if any(part is None for part in parts):
+                raise ValueError(f'the checkpoint has {key} and not all of {", ".join(names)}; it is incomplete')
+            joined[f'{layer}{kind}.{ours}.{what}'] = torch.cat(parts)
+    return joined
+
+
+def convert_meter(state: StateDict) -> tuple[StateDict, Skipped]:
+    """METER with whichever of its heads the file has."""
+    state, skipped = split(dict(state), rf'^(?!{_METRICS[1:]})', "a metric's state")
+    state, left_out = split(state, rf'^(?!{_OTHER_TASKS[1:]})', 'a head of a task that is not here')
+    skipped.update(left_out)
+    image = take(state, r'vit_model\.')
+    if any(key.startswith('layers.') for key in image):
+        official = any(key.startswith('layers.0.downsample.') for key in image)
+        image, left_out = (convert_swin if official else convert_timm_swin)(image)
+    else:
+        image, left_out = {}, dict.fromkeys(image, 'of an image encoder other than Swin')
+    skipped.update({f'vit_model.{key}': why for key, why in left_out.items()})
+    text, left_out = convert_roberta(take(state, r'text_transformer\.'))
+    skipped.update({f'text_transformer.{key}': why for key, why in left_out.items()})
+    state = rename(
+        state,
+        [
+            (r'^cross_modal_(text|image)_transform\.', r'cross_modal.\1_transform.'),
+            (r'^cross_modal_(text|image)_layers\.', r'cross_modal.layers.\1_layers.'),
+            (r'^cross_modal_(text|image)_pooler\.', r'cross_modal.\1_pooler.'),
+            (r'^mlm_score\.', 'heads.mlm.'),
+            (r'^itm_score\.', 'heads.itm.'),
+            (r'^vqa_classifier\.', 'heads.vqa.classifier.'),
+        ],
+    )
+    image = {f'image_encoder.{key}': value for key, value in image.items()}
+    return {**image, **text, **join_projections(state)}, skipped
+
+
+def convert_roberta(state: StateDict) -> tuple[StateDict, Skipped]:
+    """A ``RobertaModel``, alone or in one of transformers' models with a head."""
+    state, skipped = split(
+        state, r'^(roberta\.)?(embeddings|encoder)\.', 'of the pooler or a head, which METER does not take over'
+    )
+    return rename(state, [(r'^(roberta\.)?', 'text_encoder.model.')]), skipped
