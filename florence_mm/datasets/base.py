@@ -16,8 +16,10 @@ from .arguments import build_transforms, check_skip_bad, classes_given_once, ima
 from .errors import DataError
 from .skipping import SkipCounter
 from .transforms.loading import LoadImage
+from .transforms.video import VideoDecode, VideoInit
 
 KNOWN_CLASSES = ('imagenet1k', 'digits')
+_READERS = (LoadImage, VideoInit, VideoDecode)
 
 
 class ClassNames:
@@ -120,9 +122,9 @@ class ImageTextDataset(BaseDataset):
             ``'digits'``. None: the names that occur, sorted.
         skip_bad (dict | None): ``dict(max=...)`` leaves unusable rows out, counts them in the log, and raises
             beyond ``max`` rows (or below 1: that fraction of the rows). In training the next usable row takes
-            the place of one whose image cannot be read. In test mode all images are read at the start, those
-            that cannot be are left out, and ``metainfo['num_skipped']`` says how many. None: the first
-            unusable row raises.
+            the place of one whose image or video cannot be read. In test mode all are read at the start (of a video
+            the frames that the pipeline asks for), those that cannot be are left out, and
+            ``metainfo['num_skipped']`` says how many. None: the first unusable row raises.
         pipeline (Sequence): Transforms.
         test_mode (bool): Evaluation: captions are kept together, nothing is random.
         metainfo, ann_file, indices, lazy_init: as in :class:`mmengine.dataset.BaseDataset`.
@@ -198,17 +200,21 @@ class ImageTextDataset(BaseDataset):
         return rows
 
     def _drop_unreadable(self, rows: list[bytes]) -> list[bytes]:
-        loaders = [transform for transform in self.pipeline.transforms if isinstance(transform, LoadImage)]
-        if not loaders:
-            raise ValueError('skip_bad in test mode needs florence_mm.LoadImage in the pipeline')
-        progress = ProgressLog(f'checking the images of {self.location}', len(rows))
+        reads = [isinstance(transform, _READERS) for transform in self.pipeline.transforms]
+        if not any(reads):
+            raise ValueError(
+                'skip_bad in test mode needs florence_mm.LoadImage or florence_mm.VideoInit in the pipeline'
+            )
+        # for a video this is its decoding, with the choice of frames before it
+        steps = self.pipeline.transforms[: len(reads) - reads[::-1].index(True)]
+        progress = ProgressLog(f'checking the files of {self.location}', len(rows))
         readable = []
-        errors: dict[str, DataError | None] = {}  # several rows may share an image, which is read once
+        errors: dict[str, DataError | None] = {}  # several rows may share a file, which is read once
         for i, row in enumerate(rows):
             sample = self._to_sample(pickle.loads(row))
             path = sample['img_path']
             if path not in errors:
-                errors[path] = self._error_of(loaders[0], sample)
+                errors[path] = self._error_of(steps, sample)
             if errors[path] is None:
                 readable.append(row)
             else:
@@ -217,9 +223,10 @@ class ImageTextDataset(BaseDataset):
         return readable
 
     @staticmethod
-    def _error_of(loader: LoadImage, sample: dict) -> DataError | None:
+    def _error_of(steps: Sequence[Callable], sample: dict) -> DataError | None:
         try:
-            loader(sample)
+            for step in steps:
+                sample = step(sample)
         except DataError as error:
             return error
         return None
