@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ['DetectionInferencer']
+__all__ = ['DetectionInferencer', 'VideoInferencer']
 
 
 def __getattr__(name: str) -> Any:
@@ -11,4 +11,8 @@ def __getattr__(name: str) -> Any:
         from .detection_inferencer import DetectionInferencer
 
         return DetectionInferencer
+    if name == 'VideoInferencer':
+        from .video_inferencer import VideoInferencer
+
+        return VideoInferencer
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,0 +1,82 @@
+"""Where and when a video model sees a class: gradient-weighted activation (Grad-CAM, arXiv 1610.02391) over time.
+
+Shapes: ``V`` views, ``T, H, W`` frames of a clip, ``t, h, w`` places of a map, ``C`` channels, ``K`` classes.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from florence_mm.engine.errors import UsageError
+
+
+def class_activation(
+    model: nn.Module, inputs: Tensor, sample: Any, label: int | None = None, stage: int | None = None
+) -> tuple[Tensor, int]:
+    """The map of a class over one clip.
+
+    ``relu(sum_c w_c A_c)``, where ``A`` is the map of a stage, ``(C, t, h, w)``, and ``w_c`` the mean over its places
+    of the gradient of the class's logit. For a model that averages the last map and has a linear layer behind it, this
+    is what each place adds to the logit, where it is positive.
+
+    Args:
+        model: a recognizer of mmaction2 with a 3-D backbone, or a ``UniCL`` with a video encoder and classes.
+        inputs: one view as the pipeline gives it, ``(1, 3, T, H, W)``.
+        sample: its data sample.
+        label: number of the class; None: the best one of this view.
+        stage: number of a stage of :class:`VideoCoSwin`, whose last block's output is taken; None: what the backbone
+            returns.
+
+    Returns:
+        the map ``(t, h, w)``, float on the CPU, not scaled, and the class.
+
+    Raises:
+        UsageError: the model has no such stage or class, or its maps have no axis of time.
+    """
+    backbone = model.image_encoder if hasattr(model, 'image_encoder') else model.backbone
+    found: list[tuple[tuple, Tensor]] = []
+    handle = _watched(backbone, stage).register_forward_hook(
+        lambda _, args, out: found.append((args, out[-1] if isinstance(out, tuple | list) else out))
+    )
+    data = model.data_preprocessor({'inputs': [inputs], 'data_samples': [sample]}, False)
+    try:
+        with torch.enable_grad():
+            # of the input, so that a frozen model has gradients too
+            logits = _logits(model, data['inputs'].requires_grad_())[0]  # (K,)
+            label = int(logits.argmax()) if label is None else label
+            if not 0 <= label < len(logits):
+                raise UsageError(f'class {label} is outside the {len(logits)} classes of the model')
+            args, out = found[0]
+            (gradient,) = torch.autograd.grad(logits[label], out)
+    finally:
+        handle.remove()
+    activation, gradient = _as_map(args, out.detach()), _as_map(args, gradient)
+    if activation.ndim != 5:
+        raise UsageError(f'the maps of {type(backbone).__name__} have no axis of time; use a video model')
+    weights = gradient.mean((2, 3, 4), keepdim=True)  # (1, C, 1, 1, 1)
+    return (weights * activation).sum(1).relu()[0].float().cpu(), label
+
+
+def _watched(backbone: nn.Module, stage: int | None) -> nn.Module:
+    if stage is None:
+        return backbone
+    layers = getattr(backbone, 'layers', ())
+    if not 0 <= stage < len(layers) or not hasattr(layers[stage], 'blocks'):
+        raise UsageError(
+            f'{type(backbone).__name__} has no stage {stage}; '
+            + (f'stages are 0 to {len(layers) - 1}' if len(layers) else 'leave `stage` out')
+        )
+    return layers[stage].blocks[-1]
+
+
+def _as_map(args: tuple, out: Tensor) -> Tensor:
+    """A backbone's map as it is; a block's tokens ``(1, t h w, C)`` as ``(1, C, t, h, w)``, its size is in ``args``."""
+    return out.transpose(1, 2).unflatten(2, args[1]) if out.ndim == 3 and len(args) > 1 else out
+
+
+def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
+    """``(1, K)`` before the softmax."""
+    if hasattr(model, 'extract_class_feat'):
+        return model.temperature() * model.extract_image_feat(inputs) @ model.extract_class_feat().T
+    return model(inputs, mode='tensor', stage='head')

@@ -1,0 +1,77 @@
+"""Recognize what happens in videos and write them with the predictions.
+
+    python tools/video.py CONFIG CHECKPOINT VIDEO... [--classes "a goal, a foul"] [--window 2] [--out-dir DIR] ...
+
+VIDEO is a file or a folder. Videos with the predictions under the picture, and ``videos.json``, go to the output
+folder; ``--activation-map`` adds a strip of frames with where and when the model sees its best class. Exit status: 0; 2
+with one sentence where config, checkpoint, classes or a video are unusable (the other videos are done all the same).
+"""
+
+import argparse
+import sys
+
+import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+from florence_mm.apis import VideoInferencer
+from florence_mm.datasets.base import load_class_names
+from florence_mm.engine.cli_options import add_config_options
+from florence_mm.engine.errors import UsageError, one_sentence_errors
+from florence_mm.engine.launch import load_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Command-line arguments."""
+    parser = argparse.ArgumentParser(description='Recognize what happens in videos and write them with predictions.')
+    parser.add_argument('config', help='config file, or PACKAGE::FILE')
+    parser.add_argument('checkpoint', help='.pth or .safetensors file')
+    parser.add_argument('videos', nargs='+', metavar='VIDEO', help='a video, or a folder of videos')
+    parser.add_argument('--classes', help='names with commas between, free text for a two-tower model')
+    parser.add_argument('--class-names', metavar='FILE', help='names of the labels of a fixed model, one a line')
+    parser.add_argument('--templates', help="prompts of the classes: 'imagenet', 'simple' or 'none'")
+    parser.add_argument('--top', type=int, default=5, help='classes that are listed (default: 5)')
+    parser.add_argument('--window', type=float, metavar='SECONDS', help='also recognize a window that slides over time')
+    parser.add_argument('--stride', type=float, metavar='SECONDS', help='between windows (default: half a window)')
+    parser.add_argument('--out-dir', default='recognized', help='folder for the results (default: recognized)')
+    parser.add_argument(
+        '--activation-map', metavar='PNG', help='draw where and when the best class of one video is seen'
+    )
+    parser.add_argument('--activation-class', metavar='NAME', help='the class to draw instead of the best one')
+    parser.add_argument('--activation-stage', type=int, metavar='N', help='stage of the backbone (default: the last)')
+    parser.add_argument('--batch-size', type=int, default=1, help='windows at once (default: 1)')
+    parser.add_argument('--backend', default='pyav', help="decoder: 'pyav' (default) or 'decord'")
+    parser.add_argument('--device', help='as torch names it, for example cuda:1; default: the GPU where there is one')
+    add_config_options(parser)
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Recognize, write, and say what was found."""
+    args = parse_args()
+    with one_sentence_errors():
+        cfg = load_config(args.config, args.cfg_options)
+        names = load_class_names(args.class_names)
+        inferencer = VideoInferencer(
+            cfg, args.checkpoint, args.device, names, args.templates, args.batch_size, args.backend
+        )
+        results = inferencer(args.videos, args.classes, args.top, args.window, args.stride, args.out_dir, skip_bad=True)
+        if args.activation_map:
+            if len(results) != 1:
+                raise UsageError(f'--activation-map draws one video, but there are {len(results)}; name one')
+            if 'error' not in results[0]:
+                inferencer.draw_activation(
+                    results[0]['file'], args.activation_map, args.activation_class, args.classes, args.activation_stage
+                )
+    bad = [result['error'] for result in results if 'error' in result]
+    for result in results:
+        if 'error' not in result:
+            best = ', '.join(
+                f'{name} {score:.2f}' for name, score in zip(result['labels'], result['scores'], strict=True)
+            )
+            print(f'{result["file"]}: {best}')
+    print(f'{args.out_dir}: {len(results) - len(bad)} videos and videos.json')
+    for sentence in bad:
+        print(f'error: {sentence}', file=sys.stderr)
+    return 2 if bad else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
