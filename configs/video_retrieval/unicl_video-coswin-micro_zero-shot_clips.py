@@ -1,0 +1,16 @@
+# Which clip shows a seven? The quickstart's towers, which saw pictures of digits alone:
+# python tools/test.py CONFIG work_dirs/quickstart/epoch_36.pth
+_base_ = [
+    '../_base_/models/unicl_video-coswin-micro.py',
+    '../_base_/datasets/clips_text.py',
+    '../_base_/default_runtime.py',
+]
+
+# the middle, of the size that the towers know: chosen by the training clips (docs/video.md)
+test_pipeline = _base_.test_pipeline
+test_pipeline.insert(3, dict(type='mmaction.CenterCrop', crop_size=32))
+# the query is the digit's name, and each clip that shows the digit is right
+test_dataloader = dict(dataset=dict(columns=dict(text='digit'), pipeline=test_pipeline))
+# nothing is trained
+train_dataloader = val_dataloader = val_evaluator = None
+test_cfg = dict()
