@@ -1,4 +1,5 @@
 # The embedded clips of moving digits (python tools/dataset_converters/prepare_clips.py): which of nine motions
+classes = ['left', 'right', 'up', 'down', 'growing', 'shrinking', 'clockwise', 'counterclockwise', 'still']
 train_pipeline = [
     dict(type='florence_mm.VideoInit'),
     # every second frame of the 16
@@ -22,9 +23,10 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='florence_mm.ResumableSampler', shuffle=True),
     dataset=dict(
-        type='mmaction.VideoDataset',
-        ann_file='data/clips/train.txt',
-        data_prefix=dict(video='data/clips'),
+        type='florence_mm.VideoList',
+        data_root='data/clips',
+        ann_file='train.txt',
+        classes=classes,
         pipeline=train_pipeline,
     ),
 )
@@ -33,9 +35,10 @@ val_dataloader = dict(
     num_workers=0,
     sampler=dict(type='florence_mm.ResumableSampler', shuffle=False, round_up=False),
     dataset=dict(
-        type='mmaction.VideoDataset',
-        ann_file='data/clips/test.txt',
-        data_prefix=dict(video='data/clips'),
+        type='florence_mm.VideoList',
+        data_root='data/clips',
+        ann_file='test.txt',
+        classes=classes,
         test_mode=True,
         pipeline=test_pipeline,
     ),
