@@ -2,6 +2,7 @@
 
 import logging
 import posixpath
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from mmengine.logging import print_log
 from mmengine.utils import is_abs
 
 from ..registry import DATASETS
-from ..utils.answers import normalize_answer, soft_scores
+from ..utils.answers import check_vocabulary, normalize_answer, read_answers, soft_score
 from ..utils.progress import ProgressLog
 from .base import ImageTextDataset, check_text
 from .errors import DataError
-from .vqa_files import annotators, by_question, check_vocabulary, read_answers, read_vqa_list
+from .vqa_files import annotators, by_question, read_vqa_list
 
 
 @DATASETS.register_module()
@@ -126,7 +127,7 @@ class VQADataset(ImageTextDataset):
             vocabulary = read_answers(self.answer_file)
             self._labels = check_vocabulary(vocabulary, self.answer_file)
             self._metainfo['answers'] = tuple(vocabulary)
-        self._folders: dict[Path, set[str]] = {}
+        self._folders: dict[str, set[str]] = {}
         self._said = self._known = self._unknown = 0
         progress = ProgressLog(f'reading the questions of {self.question_file}', len(questions))
         for number, (id_, question) in enumerate(questions.items(), 1):
@@ -177,23 +178,22 @@ class VQADataset(ImageTextDataset):
         row['answers'] = annotators(annotation)
         row.update({key: annotation[key] for key in ('question_type', 'answer_type') if key in annotation})
         if self._labels is not None:
-            scores = soft_scores(row['answers'])
-            known = [answer for answer in scores if answer in self._labels]
-            row['labels'] = [self._labels[answer] for answer in known]
-            row['scores'] = [scores[answer] for answer in known]
+            counts = Counter(map(normalize_answer, row['answers']))
+            known = {self._labels[answer]: count for answer, count in counts.items() if answer in self._labels}
+            row['labels'], row['scores'] = list(known), [soft_score(count) for count in known.values()]
             self._said += len(row['answers'])
-            self._known += sum(normalize_answer(answer) in self._labels for answer in row['answers'])
+            self._known += sum(known.values())
         return row
 
     def _look_for(self, path: str) -> None:
-        file = Path(path)
         if '://' in path:
             return
-        if file.parent not in self._folders:
+        folder, name = posixpath.split(path)
+        if folder not in self._folders:
             # one listing a folder: asking for each of a hundred thousand files takes minutes on a network drive
-            listing = file.parent.iterdir() if file.parent.is_dir() else ()
-            self._folders[file.parent] = {found.name for found in listing}
-        if file.name not in self._folders[file.parent]:
+            listing = Path(folder).iterdir() if Path(folder).is_dir() else ()
+            self._folders[folder] = {found.name for found in listing}
+        if name not in self._folders[folder]:
             raise ValueError(f'the picture {path} is missing; correct `data_prefix` and `img_pattern`, or add the file')
 
     def _report(self, number: int) -> None:

@@ -1,8 +1,9 @@
 """Reading the files of VQAv2, and the vocabulary of answers."""
 
 import json
+import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def read_vqa_list(path: str | Path, key: str) -> list[dict]:
 
     Args:
         path (str | Path): The JSON file.
-        key (str): 'questions' or 'annotations'.
+        key (str): 'questions' or 'annotations'; of each annotator in these the text of the answer alone is kept.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -28,7 +29,7 @@ def read_vqa_list(path: str | Path, key: str) -> list[dict]:
     if not path.is_file():
         raise FileNotFoundError(f'there is no file {path} with {key}; correct the path or fetch the file')
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), object_hook=_compact)
     except ValueError as error:  # of JSON and of UTF-8
         raise DataError(f'{path} cannot be read as JSON ({error}); write or copy it again') from None
     entries = content.get(key) if isinstance(content, dict) else None
@@ -38,6 +39,13 @@ def read_vqa_list(path: str | Path, key: str) -> list[dict]:
         if not isinstance(entry, dict):
             raise DataError(f'{path}: {key}[{number}] is a {type(entry).__name__}; expected an object')
     return entries
+
+
+def _compact(item: dict) -> Any:
+    # of an annotator's answer only the text is of use; as objects the ten of each question would take gigabytes
+    if 'answer' not in item or 'answers' in item:
+        return item
+    return sys.intern(item['answer']) if isinstance(item['answer'], str) else item
 
 
 def by_question(path: str | Path, key: str, entries: Iterable[dict]) -> dict[int, dict]:
@@ -100,36 +108,3 @@ def answer_vocabulary(annotations: Iterable[Mapping[str, Any]], min_count: int =
     if not kept:
         raise ValueError(f'no answer is that of {min_count} questions; lower the number of occurrences')
     return sorted(kept, key=lambda answer: (-counts[answer], answer))
-
-
-def read_answers(path: str | Path) -> list[str]:
-    """The vocabulary of answers, one a line, as ``tools/dataset_converters/build_answers.py`` writes it.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        DataError: it is empty, or two lines are one answer after normalisation.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'there is no vocabulary of answers {path}; make it with tools/dataset_converters/build_answers.py'
-        )
-    answers = [line.strip() for line in path.read_text(encoding='utf-8').split('\n') if line.strip()]
-    if not answers:
-        raise DataError(f'{path} has no answers; write one a line')
-    check_vocabulary(answers, str(path))
-    return answers
-
-
-def check_vocabulary(answers: Sequence[str], where: str) -> dict[str, int]:
-    """The label of each normalised answer.
-
-    Raises:
-        DataError: two answers are one after normalisation.
-    """
-    labels: dict[str, int] = {}
-    for label, answer in enumerate(answers):
-        first = labels.setdefault(normalize_answer(answer), label)
-        if first != label:
-            raise DataError(f'{where}: {answer!r} is the same answer as {answers[first]!r} after normalisation')
-    return labels

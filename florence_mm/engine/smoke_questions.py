@@ -48,17 +48,20 @@ def questions(dataset: dict, folder: Path, count: int) -> dict:
 def tell_answers(dataset: Any, model: Any) -> Any:
     """The data set's config, wrappers included, with the answers of the model's VQA head noted on it.
 
-    They are the head's own, or, where it has a number of them alone, so many.
+    They are the head's own, or, where it has a number of them alone, so many. A head that names a file of answers,
+    which need not be there, is given them.
     """
     heads = model.get('heads') if isinstance(model, Mapping) else None
     head = heads.get('vqa') if isinstance(heads, Mapping) else None
     if not isinstance(head, Mapping):
         return dataset
-    answers = list(head.get('answers') or [])
-    if not answers:
+    answers = head.get('answers')
+    if not answers or isinstance(answers, str):
         number = head.get('num_answers') or len(_ANSWERS)
         answers = [*_ANSWERS, *(f'answer {i}' for i in range(len(_ANSWERS), number))][:number]
-    return _note(dataset, answers)
+    if isinstance(head.get('answers'), str):
+        head['answers'] = answers
+    return _note(dataset, list(answers))
 
 
 def _note(dataset: Any, answers: list[str]) -> Any:

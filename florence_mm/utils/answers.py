@@ -1,9 +1,12 @@
-"""Answers to questions about pictures as the VQA challenge compares them, and their soft scores."""
+"""Answers to questions about pictures as the VQA challenge compares them, their soft scores, and vocabularies."""
 
 import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
+
+from .errors import DataError
 
 # the public evaluation code of VQA (github.com/GT-Vision-Lab/VQA) and the papers that train on it
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
@@ -68,5 +71,43 @@ def soft_scores(answers: Sequence[str]) -> dict[str, float]:
     Returns:
         dict[str, float]: In the order of first occurrence.
     """
+    return {answer: soft_score(count) for answer, count in Counter(map(normalize_answer, answers)).items()}
+
+
+def soft_score(count: int) -> float:
+    """What an answer of ``count`` annotators is worth."""
     # not 0.3 * count, which is 0.8999999999999999 for 3
-    return {answer: min(3 * count, 10) / 10 for answer, count in Counter(map(normalize_answer, answers)).items()}
+    return min(3 * count, 10) / 10
+
+
+def read_answers(path: str | Path) -> list[str]:
+    """The vocabulary of answers, one a line, as ``tools/dataset_converters/build_answers.py`` writes it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it is empty, or two lines are one answer after normalisation.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'there is no vocabulary of answers {path}; make it with tools/dataset_converters/build_answers.py'
+        )
+    answers = [line.strip() for line in path.read_text(encoding='utf-8').split('\n') if line.strip()]
+    if not answers:
+        raise DataError(f'{path} has no answers; write one a line')
+    check_vocabulary(answers, str(path))
+    return answers
+
+
+def check_vocabulary(answers: Sequence[str], where: str) -> dict[str, int]:
+    """The label of each normalised answer.
+
+    Raises:
+        DataError: two answers are one after normalisation.
+    """
+    labels: dict[str, int] = {}
+    for label, answer in enumerate(answers):
+        first = labels.setdefault(normalize_answer(answer), label)
+        if first != label:
+            raise DataError(f'{where}: {answer!r} is the same answer as {answers[first]!r} after normalisation')
+    return labels

@@ -32,6 +32,9 @@ def test_the_head_says_how_many_answers_there_are(tmp_path):
     # 7 of ten cat, 2 dog, one something else
     assert built.get_data_info(0)['answer_labels'].tolist() == [0, 1]
     assert built.get_data_info(0)['answer_scores'].tolist() == pytest.approx([1, 0.6])
+    # a file of answers need not be there
+    model = {'heads': {'vqa': {'answers': 'none/answers.txt'}}}
+    assert tell_answers(config, model)['smoke_answers'] == model['heads']['vqa']['answers'] == ['yes', 'no', '2', 'red']
     # other models' data stay as they are
     assert tell_answers(config, {'bbox_head': {}}) == config
 
