@@ -1,0 +1,275 @@
+import multiprocessing
+import re
+import runpy
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+
+import florence_mm
+from florence_mm.models.algorithms import METER
+from florence_mm.models.heads.multimodal import mlm
+from florence_mm.models.multimodal.batch import FusionBatch, find_equal
+from florence_mm.registry import MODELS
+
+WORKER = Path(__file__).parent / 'meter_worker.py'
+worker = runpy.run_path(str(WORKER))
+build, batch, preprocessed, pictures = (worker[name] for name in ('build', 'batch', 'preprocessed', 'pictures'))
+QUESTIONS, ToyEncoder = worker['QUESTIONS'], worker['ToyEncoder']
+TEXTS = [worker['clip_text'], worker['roberta_text']]
+
+
+@pytest.mark.parametrize('window', [7, 12])
+def test_parameters_of_the_papers_model(window):
+    # the count that Microsoft states for METER-CoSwin-Huge is 878M; CoSwin-H itself is inferred (docs/coswin.md)
+    coswin = {7: 637_370_912, 12: 637_798_112}[window]
+    with torch.device('meta'):
+        model = METER(
+            {'type': 'CoSwin', 'arch': 'huge', 'img_size': 384, 'window_size': window},
+            {'type': 'RobertaTextEncoder', 'config': {}},
+            {'type': 'RobertaTextTokenizer'},
+        )
+
+    def count(module):
+        return sum(p.numel() for p in module.parameters())
+
+    assert count(model.image_encoder) == pytest.approx(coswin, rel=1e-3)
+    # embeddings of 50265 words, 514 positions and 1 type with their norm, and 12 layers
+    layer = 4 * (768 * 768 + 768) + 2 * 768 * 3072 + 3072 + 768 + 4 * 768
+    assert count(model.text_encoder) == (50265 + 514 + 1 + 2) * 768 + 12 * layer == 124_055_040
+    co_attention = 8 * (768 * 768 + 768) + 2 * 768 * 3072 + 3072 + 768 + 6 * 768
+    transforms = 768 * 768 + 768 + 2048 * 768 + 768
+    poolers = 2 * (768 * 768 + 768)
+    assert count(model.cross_modal) == 12 * co_attention + transforms + poolers == 116_766_720
+    assert count(model.token_type_embeddings) == 2 * 768
+    assert round(count(model) / 1e6, 1) == {7: 878.2, 12: 878.6}[window]
+
+
+@pytest.mark.parametrize('text', TEXTS)
+def test_one_training_step_reaches_every_parameter(text):
+    model = build(text=text)
+    torch.manual_seed(0)
+    losses = model(**preprocessed(model), mode='loss')
+    assert set(losses) == {'loss_itm', 'acc_itm', 'loss_mlm', 'acc_mlm', 'loss_vqa', 'acc_vqa'}
+    sum(value for name, value in losses.items() if 'loss' in name).backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert not any(losses[name].requires_grad for name in losses if 'acc' in name)
+
+
+def test_tokens_are_transformed_maps_and_texts_with_their_types():
+    model = build()
+    data = preprocessed(model)
+    maps = model.image_encoder(data['inputs'])[1]  # (4, 6, 2, 2)
+    tokens = torch.stack([maps[:, :, row, column] for row in (0, 1) for column in (0, 1)], 1)  # (4, 4, 6)
+    transform, types = model.cross_modal.image_transform, model.token_type_embeddings.weight
+    expected = tokens @ transform.weight.T + transform.bias + types[1]
+    torch.testing.assert_close(model.encode_image(data['inputs']), expected)
+    ids, text_tokens = model.encode_text(QUESTIONS)
+    features = model.text_encoder(ids.input_ids, ids.mask)
+    transform = model.cross_modal.text_transform
+    torch.testing.assert_close(text_tokens, features @ transform.weight.T + transform.bias + types[0])
+    fused = model(**data, mode='tensor')
+    cross = model.cross_modal
+    text = torch.tanh(cross.text_pooler.dense(fused.text[:, 0]))
+    image = torch.tanh(
+        cross.image_pooler.dense((fused.image[:, 0] + fused.image[:, 1] + fused.image[:, 2] + fused.image[:, 3]) / 4)
+    )
+    torch.testing.assert_close(fused.pooled, torch.cat([text, image], 1))
+    torch.testing.assert_close(model(data['inputs']), model.encode_image(data['inputs']))
+
+
+@pytest.mark.parametrize('text', TEXTS)
+def test_predictions_do_not_depend_on_company_and_padding(text):
+    model = build(('itm', 'vqa'), text).eval()
+    texts = QUESTIONS[:3] if text is TEXTS[1] else QUESTIONS  # as bytes the last is too long for 20 tokens
+    together = model.val_step(batch(texts))
+    for i, sample in enumerate(together):
+        data = {k: v[i : i + 1] for k, v in batch(texts).items()}
+        alone = model.val_step(data)[0]
+        torch.testing.assert_close(alone.pred_scores, sample.pred_scores, rtol=1e-5, atol=1e-6)
+        assert alone.match_score == pytest.approx(sample.match_score, abs=1e-6)
+    spread = torch.stack([s.pred_scores for s in together]).std(0)
+    assert (spread > 1e-3).all()  # what does not depend on the sample would pass too
+
+
+def test_equal_pictures_are_encoded_once():
+    model = build(('vqa',)).eval()
+    inputs = pictures(2)[[0, 1, 0, 0]]
+    shared = model.val_step(batch(inputs=inputs))
+    assert model.image_encoder.seen == [2]
+    for i, sample in enumerate(shared):
+        alone = model.val_step({k: v[i : i + 1] for k, v in batch(inputs=inputs).items()})[0]
+        torch.testing.assert_close(alone.pred_scores, sample.pred_scores, rtol=1e-5, atol=1e-6)
+    # gradients of the shared picture add up
+    model.train()
+    expected = build(('vqa',))
+    model(**preprocessed(model, batch(inputs=inputs)), mode='loss')['loss_vqa'].backward()
+    data = preprocessed(expected, batch(inputs=inputs))
+    four = FusionBatch(expected, data['inputs'], data['data_samples'], picture_of=range(4))
+    expected.heads['vqa'].loss(expected, four)['loss_vqa'].backward()
+    assert expected.image_encoder.seen == [4]
+    torch.testing.assert_close(model.image_encoder.conv.weight.grad, expected.image_encoder.conv.weight.grad)
+
+
+def test_pictures_that_differ_in_a_pixel_or_in_order_are_different():
+    inputs = torch.zeros(4, 3, 2, 2)
+    inputs[1, 0, 0, 0] = inputs[2, 0, 1, 1] = inputs[3, 0, 0, 0] = 1  # 1 and 2 have one sum
+    assert find_equal(inputs) == ([0, 1, 2], [0, 1, 2, 1])
+
+
+def test_questions_on_one_picture_and_their_cache():
+    model = build(('vqa',)).eval()
+    image = preprocessed(model)['inputs'][0]
+    data = batch(inputs=pictures()[[0, 0, 0, 0]])
+    expected = model.val_step(data)
+    model.image_encoder.seen.clear()
+    for answers in (
+        model.predict_questions(image, QUESTIONS, at_once=3),
+        model.predict_questions(image[None], QUESTIONS),
+    ):
+        for got, sample in zip(answers, expected, strict=True):
+            assert (got.text, got.pred_answer) == (sample.text, sample.pred_answer)
+            torch.testing.assert_close(got.pred_scores, sample.pred_scores, rtol=1e-5, atol=1e-6)
+    assert model.image_encoder.seen == [1]
+    model.predict_questions(image + 1, QUESTIONS[:1])
+    assert model.image_encoder.seen == [1, 1]
+    # changed weights are noticed, in place or behind the version counter followed by eval() or train()
+    before = model.predict_questions(image, QUESTIONS[:1])[0].pred_scores
+    with torch.no_grad():
+        model.image_encoder.conv.weight.mul_(-2)
+    after = model.predict_questions(image, QUESTIONS[:1])[0].pred_scores
+    assert (after - before).abs().max() > 1e-4
+    model.image_encoder.conv.weight.data.mul_(-0.5)
+    model.eval()
+    torch.testing.assert_close(model.predict_questions(image, QUESTIONS[:1])[0].pred_scores, before)
+    assert model.predict_questions(image, []) == []
+
+
+def test_pairs_of_pictures_and_texts_are_scored():
+    model = build(('itm',)).eval()
+    inputs = preprocessed(model)['inputs']
+    tokens = model.encode_image(inputs)
+    pairs = [(0, 1), (3, 0), (2, 2), (1, 3), (0, 0)]
+    scores = model.score_pairs(tokens, QUESTIONS, pairs, at_once=2)
+    data = batch([QUESTIONS[t] for _, t in pairs], pictures()[[p for p, _ in pairs]])
+    expected = torch.tensor([sample.match_score for sample in model.val_step(data)])
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-6)
+    assert model.score_pairs(tokens, QUESTIONS, []).shape == (0,)
+
+
+def test_another_resolution_after_pretraining(tmp_path):
+    heads = {'vqa': {'type': 'FusionVQAHead', 'answers': ['yes', 'no']}}
+    image = {'type': 'CoSwin', 'arch': {'embed_dims': 16, 'depths': [1, 1], 'num_heads': [1, 2], 'window_size': 4}}
+    encoder, tokenizer = worker['clip_text']()
+    torch.manual_seed(0)
+    model = METER({**image, 'img_size': 64}, encoder, tokenizer, {'hidden_size': 16, 'num_heads': 2}, heads, 20).eval()
+    torch.save(model.state_dict(), tmp_path / 'a.pth')
+    other = METER({**image, 'img_size': 96}, encoder, tokenizer, {'hidden_size': 16, 'num_heads': 2}, heads, 20).eval()
+    other.load_state_dict(torch.load(tmp_path / 'a.pth', weights_only=True))
+    large = torch.randn(1, 3, 96, 72)
+    assert model.encode_image(torch.randn(1, 3, 64, 64)).shape == (1, 64, 16)
+    assert model.encode_image(large).shape == (1, 12 * 9, 16)
+    torch.testing.assert_close(other.encode_image(large), model.encode_image(large))
+    assert model.predict_questions(large, ['is it'])[0].pred_scores.shape == (2,)
+
+
+def test_cross_attention_on_demand():
+    model = build(()).eval()
+    data = preprocessed(model)
+    tokens, text = model.encode_text(QUESTIONS)
+    image = model.encode_image(data['inputs'])
+    plain, fused = model.fuse(text, tokens.mask, image), model.fuse(text, tokens.mask, image, attention_layers=(-1,))
+    assert plain.attention == {}
+    assert fused.attention[-1].text_to_image.shape == (4, 2, tokens.mask.shape[1], 4)
+    torch.testing.assert_close(fused.pooled, plain.pooled)
+
+
+def test_two_processes_learn_what_one_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(mlm, 'mask_tokens', worker['every_second_token'])
+    expected = worker['gradients'](build(('mlm', 'vqa')).double(), batch())
+    # forked: they need not import all packages again
+    context = multiprocessing.get_context('fork')
+    arguments = (2, str(tmp_path / 'meet'), str(tmp_path / 'out'))
+    processes = [context.Process(target=worker['one_process'], args=(rank, *arguments)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    for rank in range(2):
+        got = torch.load(tmp_path / f'out.{rank}', weights_only=True)
+        assert set(got) == set(expected)
+        for name, value in expected.items():
+            torch.testing.assert_close(got[name], value, rtol=1e-9, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize('scope', ['mmengine', 'mmpretrain'])
+def test_built_from_a_config_under_any_scope(scope):
+    init_default_scope(scope)
+    encoder, tokenizer = worker['clip_text']()
+    model = MODELS.build(
+        {
+            'type': 'METER',
+            'image_encoder': {'type': 'CoSwin', 'arch': 'micro', 'img_size': 32},
+            'text_encoder': encoder,
+            'tokenizer': tokenizer,
+            'fusion': {'hidden_size': 16, 'num_heads': 2, 'num_layers': 1},
+            'heads': {
+                'itm': {'type': 'FusionITMHead'},
+                'mlm': {'type': 'FusionMLMHead'},
+                'vqa': {'type': 'FusionVQAHead', 'num_answers': 7},
+            },
+            'max_text_len': 12,
+        }
+    )
+    assert model.heads['itm'].fc.in_features == 32
+    assert model.heads['mlm'].decoder.weight.shape == (601, 16)
+    assert model.heads['vqa'].classifier[3].weight.shape == (7, 32)
+    copy = deepcopy(model)
+    assert set(copy.state_dict()) == set(model.state_dict())
+
+
+def test_transformers_is_imported_by_roberta_alone(monkeypatch):
+    at_import = re.compile(r'^(from|import) transformers\b', re.MULTILINE)
+    package = Path(florence_mm.__file__).parent
+    assert [path for path in package.rglob('*.py') if at_import.search(path.read_text(encoding='utf-8'))] == []
+    monkeypatch.setitem(sys.modules, 'transformers', None)  # importing it fails
+    model = build()
+    assert model(**preprocessed(model), mode='loss')['loss_vqa'] > 0
+    with pytest.raises(ImportError):
+        build(text=worker['roberta_text'])
+
+
+def test_refusals():
+    encoder, tokenizer = worker['clip_text']()
+    with pytest.raises(
+        ValueError, match='there are 60 tokens in max_text_len and context_length of CLIPTokenEncoder is 20'
+    ):
+        build(max_text_len=60)
+    with pytest.raises(
+        ValueError, match='there are 701 ids in the tokenizer and vocab_size of CLIPTokenEncoder is 601'
+    ):
+        METER(ToyEncoder(), encoder, {**tokenizer, 'vocab_size': 700}, max_text_len=20)
+    with pytest.raises(ValueError, match='Conv2d has no num_features'):
+        METER(torch.nn.Conv2d(3, 3, 1), encoder, tokenizer, max_text_len=20)
+    with pytest.raises(ValueError, match='hidden_size is 768, which num_heads=5 does not divide'):
+        METER(ToyEncoder(), encoder, tokenizer, {'num_heads': 5}, max_text_len=20)
+    model = build(())
+    data = preprocessed(model)
+    with pytest.raises(ValueError, match='METER has no heads and nothing to train'):
+        model(**data, mode='loss')
+    with pytest.raises(ValueError, match="has no head 'vqa', it has none"):
+        model.predict_questions(data['inputs'][0], QUESTIONS)
+    with pytest.raises(ValueError, match="mode is 'train'"):
+        model(**data, mode='train')
+    model = build()
+    with pytest.raises(ValueError, match='without data_samples'):
+        model(data['inputs'], None, 'loss')
+    with pytest.raises(ValueError, match='4 pictures and 3 data samples'):
+        model(data['inputs'], data['data_samples'][:3], 'loss')
+    del data['data_samples'][2].text
+    with pytest.raises(ValueError, match="sample 2 of the batch has no 'text'"):
+        model(**data, mode='loss')
