@@ -1,6 +1,6 @@
 """Which classes an image was searched for, in files whose images come from sources with different classes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -58,16 +58,17 @@ class LabelSources:
         labels = {self.label_of[i] for i in category_ids if i in self.label_of}
         return np.array(sorted(labels), dtype=np.int64)
 
-    def entry(self, image: dict, annotations: list[dict]) -> dict:
-        """What is kept of an image: its ``source``, or the labels themselves where they are its own."""
+    def entry(self, image: dict, positive: Iterable[int]) -> dict:
+        """What is kept of an image with boxes of the categories ``positive``: its source, or labels of its own."""
         if not self.active:
             return {}
         source = image.get('source') if None not in self.labels else None
         if self.labels[source] is not None:
             return {'source': source}
-        positive = {item['category_id'] for item in annotations}
-        searched = positive.union(image.get('neg_category_ids', [])).difference(
-            image.get('not_exhaustive_category_ids', [])
+        searched = (
+            set(positive)
+            .union(image.get('neg_category_ids', []))
+            .difference(image.get('not_exhaustive_category_ids', []))
         )
         return {'source': source, 'own_labels': self._to_labels(searched)}
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,10 +30,41 @@ def read_coco_file(path: str | Path) -> dict:
             image or a category that the file does not have.
     """
     path = Path(path)
+    content = parse_coco_file(path)
+    images, categories = check_images_and_categories(path, content)
+    _unique(path, 'annotation', content['annotations'], ANNOTATION_KEYS)
+    for item in content['annotations']:
+        for key, known in (('image_id', images), ('category_id', categories)):
+            if item[key] not in known:
+                raise DataError(
+                    f'{path}: annotation {item["id"]} has {key} {item[key]!r}, which is none of the {len(known)} in '
+                    f'{"images" if known is images else "categories"}; add it there or remove the annotation'
+                )
+        box = item['bbox']
+        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
+            raise DataError(
+                f'{path}: annotation {item["id"]} has bbox {box!r}; expected four finite numbers x, y, width, height'
+            )
+    return content
+
+
+def parse_coco_file(path: Path, object_hook: Callable[[dict], Any] | None = None) -> dict:
+    """A JSON object with the lists images, annotations and categories, whose entries are not looked at.
+
+    Args:
+        path (Path): The JSON file.
+        object_hook (Callable | None): What to keep of each object, as of :func:`json.loads`.
+
+    Raises:
+        FileNotFoundError, DataError: see :func:`read_coco_file`.
+    """
     if not path.is_file():
         raise FileNotFoundError(f'there is no annotation file {path}; correct `ann_file` and `data_root`, or make it')
     try:
-        content = json.loads(path.read_bytes())
+        data = path.read_bytes()
+        text = data.decode(json.detect_encoding(data))
+        del data  # a file of gigabytes is in memory once while it is parsed
+        content = json.loads(text, object_hook=object_hook)
     except ValueError as error:  # of JSON and of UTF-8
         raise DataError(f'{path} cannot be read as JSON ({error}); write or copy it again') from None
     if not isinstance(content, dict):
@@ -41,6 +72,15 @@ def read_coco_file(path: str | Path) -> dict:
     for part in ('images', 'annotations', 'categories'):
         if not isinstance(content.get(part), list):
             raise DataError(f'{path} has no list {part!r}; expected images, annotations and categories as in COCO')
+    return content
+
+
+def check_images_and_categories(path: Path, content: dict) -> tuple[set[int], set[int]]:
+    """Their ids; pictures of LVIS get their ``file_name``.
+
+    Raises:
+        DataError: see :func:`read_coco_file`.
+    """
     for index, image in enumerate(content['images']):
         if isinstance(image, dict) and 'file_name' not in image and 'coco_url' in image:  # LVIS
             image['file_name'] = image_file_name(image, f'{path}: images[{index}]')
@@ -59,20 +99,7 @@ def read_coco_file(path: str | Path) -> dict:
                 f'{path}: image {image["id"]} has width {image["width"]!r} and height {image["height"]!r}; '
                 'expected its size in pixels'
             )
-    _unique(path, 'annotation', content['annotations'], ANNOTATION_KEYS)
-    for item in content['annotations']:
-        for key, known in (('image_id', images), ('category_id', categories)):
-            if item[key] not in known:
-                raise DataError(
-                    f'{path}: annotation {item["id"]} has {key} {item[key]!r}, which is none of the {len(known)} in '
-                    f'{"images" if known is images else "categories"}; add it there or remove the annotation'
-                )
-        box = item['bbox']
-        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
-            raise DataError(
-                f'{path}: annotation {item["id"]} has bbox {box!r}; expected four finite numbers x, y, width, height'
-            )
-    return content
+    return images, categories
 
 
 def _is_number(value: Any) -> bool:
