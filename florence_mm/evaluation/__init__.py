@@ -1,6 +1,6 @@
 """Metrics and evaluation protocols."""
 
-from . import functional, metrics
+from . import functional, metrics, rerank_loop
 from .metrics import CaptionScores, DetectionMetric, ImageTextRecall, VQAAccuracy, ZeroShotAccuracy
 
 __all__ = [
@@ -11,4 +11,5 @@ __all__ = [
     'ZeroShotAccuracy',
     'functional',
     'metrics',
+    'rerank_loop',
 ]

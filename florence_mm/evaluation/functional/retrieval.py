@@ -4,6 +4,7 @@ Shape legend: ``Q`` queries, ``G`` gallery items, ``N`` images, ``M`` captions, 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -82,6 +83,52 @@ def summarize_ranks(ranks: Tensor, gallery_size: int, topk: Sequence[int] = (1, 
     return {**scores, 'MdR': float(np.median(places)), 'MnR': float(np.mean(places))}
 
 
+@dataclass(frozen=True)
+class CaptionItems:
+    """Captions as items to be found, and what belongs together.
+
+    Attributes:
+        first: for each item the first caption that is it, whose feature stands for it.
+        images_of: for each item the images that it is right for.
+        items_of: for each image its items.
+    """
+
+    first: list[int]
+    images_of: list[list[int]]
+    items_of: list[list[int]]
+
+
+def group_captions(
+    owners: Sequence[int], texts: Sequence[str] | None, num_images: int, modality: str = 'image'
+) -> CaptionItems:
+    """Captions that are equal after normalisation as one item; without ``texts`` each caption is one.
+
+    Args:
+        owners (Sequence[int]): The image of each of the M captions.
+        texts (Sequence[str] | None): The M captions.
+        num_images (int): N.
+        modality (str): What messages call the images.
+
+    Raises:
+        ValueError: an image has no caption.
+    """
+    keys = range(len(owners)) if texts is None else map(normalize_text, texts)
+    items: dict[int | str, int] = {}
+    first: list[int] = []
+    images_of: list[set[int]] = []
+    items_of: list[set[int]] = [set() for _ in range(num_images)]
+    for caption, (key, owner) in enumerate(zip(keys, owners, strict=True)):
+        item = items.setdefault(key, len(items))
+        if item == len(first):
+            first.append(caption)
+            images_of.append(set())
+        images_of[item].add(owner)
+        items_of[owner].add(item)
+    if not all(items_of):
+        raise ValueError(f'{modality} {items_of.index(set())} has no caption; retrieval needs at least one for each')
+    return CaptionItems(first, [sorted(row) for row in images_of], [sorted(row) for row in items_of])
+
+
 def image_text_recall(
     image_feats: Tensor,
     text_feats: Tensor,
@@ -124,28 +171,15 @@ def image_text_recall(
             f'{len(text_feats)} text features, {len(owners)} owners and '
             f'{"no" if texts is None else len(texts)} texts; the numbers must agree'
         )
-    keys = range(len(owners)) if texts is None else map(normalize_text, texts)
-    items: dict[int | str, int] = {}
-    first: list[int] = []
-    images_of: list[set[int]] = []
-    texts_of: list[set[int]] = [set() for _ in range(len(image_feats))]
-    for caption, (key, owner) in enumerate(zip(keys, owners, strict=True)):
-        item = items.setdefault(key, len(items))
-        if item == len(first):
-            first.append(caption)
-            images_of.append(set())
-        images_of[item].add(owner)
-        texts_of[owner].add(item)
-    if not all(texts_of):
-        raise ValueError(f'{modality} {texts_of.index(set())} has no caption; retrieval needs at least one for each')
-    item_feats = text_feats[first]  # (items, D)
+    items = group_captions(owners, texts, len(image_feats), modality)
+    item_feats = text_feats[items.first]  # (items, D)
     to_text, from_text = WAYS[modality]
     scores = {}
     for way, queries, gallery, positives in (
-        (to_text, image_feats, item_feats, texts_of),
-        (from_text, item_feats, image_feats, images_of),
+        (to_text, image_feats, item_feats, items.items_of),
+        (from_text, item_feats, image_feats, items.images_of),
     ):
-        ranks = retrieval_ranks(queries, gallery, [sorted(row) for row in positives], max_elements)
+        ranks = retrieval_ranks(queries, gallery, positives, max_elements)
         summary = summarize_ranks(ranks, len(gallery), topk)
         scores.update({f'{way}_{name}': value for name, value in summary.items()})
     return scores

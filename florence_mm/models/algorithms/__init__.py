@@ -2,7 +2,8 @@
 
 from .meter import METER
 from .preprocessor import ImageTextDataPreprocessor
+from .retrieval_reranker import RetrievalReranker
 from .unicl import UniCL
 from .zero_shot_detector import ZeroShotDetector
 
-__all__ = ['METER', 'ImageTextDataPreprocessor', 'UniCL', 'ZeroShotDetector']
+__all__ = ['METER', 'ImageTextDataPreprocessor', 'RetrievalReranker', 'UniCL', 'ZeroShotDetector']

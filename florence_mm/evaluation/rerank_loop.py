@@ -1,0 +1,163 @@
+"""Retrieval tested in two steps.
+
+Shape legend: ``N`` images, ``M`` captions, ``D`` channels, ``k`` candidates a query.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.dist import broadcast_object_list, collect_results, get_dist_info
+from mmengine.evaluator import Evaluator
+from mmengine.runner import TestLoop
+from mmengine.runner.amp import autocast
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..registry import LOOPS
+from ..utils.progress import ProgressLog
+from .functional.reranking import best_candidates, reranked_ranks
+from .functional.retrieval import WAYS, group_captions, retrieval_ranks, summarize_ranks
+from .metrics.retrieval import ImageTextRecall
+
+
+@LOOPS.register_module()
+class RerankTestLoop(TestLoop):
+    """Test a :class:`florence_mm.RetrievalReranker`: recall of its two-tower model, and after re-ranking.
+
+    The first pass is mmengine's, with the scores of the evaluator's ``ImageTextRecall``. In the second, pictures go
+    through the fusion model batch by batch with the texts that are candidates for them and the texts that they are
+    candidates for, so that no more image tokens are held than those of a batch. What was re-ranked comes before
+    everything else. Further results: ``reranked/i2t_R@1`` and so on, as ``ImageTextRecall`` names them.
+
+    Several processes share the pictures. Each pair's score is then computed beside other pairs than in one process,
+    which changes it by rounding alone (the seventh digit in fp32): results are equal but for ties that this makes or
+    breaks.
+
+    Args:
+        runner, dataloader, evaluator, fp16: see :class:`mmengine.runner.TestLoop`.
+        top_k (int): Texts that are scored for each image, and images for each text.
+        similarity_weight (float): How often the two-tower model's logit is added to the logarithm of the odds of a
+            match; 0 goes by the match alone.
+        pairs_at_once (int): Pairs that are fused together.
+
+    Raises:
+        ValueError: an argument out of range, no ``ImageTextRecall`` among the metrics, or a model that cannot.
+    """
+
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: DataLoader | dict,
+        evaluator: Evaluator | dict | list,
+        fp16: bool = False,
+        top_k: int = 128,
+        similarity_weight: float = 0.0,
+        pairs_at_once: int = 64,
+    ) -> None:
+        super().__init__(runner, dataloader, evaluator, fp16)
+        if top_k < 1 or pairs_at_once < 1 or similarity_weight < 0:
+            raise ValueError(
+                f'top_k={top_k}, pairs_at_once={pairs_at_once} and similarity_weight={similarity_weight} of '
+                'RerankTestLoop must be at least 1, 1 and 0'
+            )
+        self.top_k = top_k
+        self.similarity_weight = similarity_weight
+        self.pairs_at_once = pairs_at_once
+
+    def run(self) -> dict[str, float]:
+        """Both passes."""
+        runner = self.runner
+        recall = next((m for m in self.evaluator.metrics if isinstance(m, ImageTextRecall)), None)
+        model = getattr(runner.model, 'module', runner.model)
+        if recall is None or not hasattr(model, 'match_pictures'):
+            raise ValueError(
+                f'RerankTestLoop got the metrics {[type(m).__name__ for m in self.evaluator.metrics]} and the model '
+                f'{type(model).__name__}; it needs ImageTextRecall and RetrievalReranker'
+            )
+        runner.call_hook('before_test')
+        runner.call_hook('before_test_epoch')
+        runner.model.eval()
+        for index, data_batch in enumerate(self.dataloader):
+            self.run_iter(index, data_batch)
+        found = list(recall.results)  # evaluating empties the metric
+        size = len(self.dataloader.dataset)
+        metrics = self.evaluator.evaluate(size)
+        metrics.update({f'reranked/{name}': value for name, value in self._rerank(model, recall, found, size).items()})
+        runner.call_hook('after_test_epoch', metrics=metrics)
+        runner.call_hook('after_test')
+        return metrics
+
+    @torch.no_grad()
+    def _rerank(self, model: Any, recall: ImageTextRecall, found: list, size: int) -> dict[str, float]:
+        """The scores after re-ranking, on every process.
+
+        Args:
+            model: the model.
+            recall: for its options.
+            found: image feature, text features and texts of each picture of this process.
+            size: N.
+        """
+        everything = [collect_results(found, size)]
+        broadcast_object_list(everything)
+        images, features, captions = zip(*everything[0], strict=True)
+        texts = [text for row in captions for text in row]
+        owners = [i for i, row in enumerate(captions) for _ in row]
+        items = group_captions(owners, texts if recall.merge_equal_texts else None, size)
+        image_feats, item_feats = torch.stack(images), torch.cat(features)[items.first]  # (N, D), (items, D)
+        texts = [texts[caption] for caption in items.first]
+        ways = ((image_feats, item_feats, items.items_of), (item_feats, image_feats, items.images_of))
+        best = [best_candidates(queries, gallery, self.top_k, recall.max_elements) for queries, gallery, _ in ways]
+        matches = self._match(model, texts, best[0][0], best[1][0], captions)
+        scores: list[dict[str, float]] = [{}]
+        if matches is not None:
+            weight = self.similarity_weight * float(model.retriever.temperature())
+            for name, (queries, gallery, right), (candidates, similarity), match in zip(
+                WAYS[recall.modality], ways, best, matches, strict=True
+            ):
+                ranks = retrieval_ranks(queries, gallery, right, recall.max_elements)
+                ranks = reranked_ranks(ranks, candidates, match + weight * similarity, right)
+                summary = summarize_ranks(ranks, len(gallery), recall.topk)
+                scores[0].update({f'{name}_{key}': value for key, value in summary.items()})
+        broadcast_object_list(scores)
+        return scores[0]
+
+    def _match(
+        self, model: Any, texts: list[str], of_images: Tensor, of_texts: Tensor, captions: Sequence[list[str]]
+    ) -> tuple[Tensor, Tensor] | None:
+        """Match scores of all candidates, ``(N, k)`` and ``(items, k)``, on the main process; None on the others."""
+        rank, world = get_dist_info()
+        size, width = len(captions), of_texts.shape[1]
+        # places among the flat candidates of texts, by the picture that is the candidate
+        order = of_texts.flatten().argsort(stable=True)
+        starts = torch.searchsorted(of_texts.flatten()[order], torch.arange(size + 1))
+        results: list[tuple[Tensor, Tensor, Tensor]] = []
+        progress = ProgressLog('re-ranking', len(range(rank, size, world)))
+        for data in self.dataloader:
+            pairs, backs, places = [], [], []
+            for own, sample in enumerate(data['data_samples']):
+                # pictures go round the processes, as where results are collected; the last round may be filled up
+                number = (rank + world * (len(results) + own)) % size
+                if list(sample.texts) != captions[number]:
+                    raise ValueError(
+                        f'picture {number} of the second pass is not that of the first; the order of the test data '
+                        'must stay: use a sampler with shuffle=False'
+                    )
+                places.append(order[starts[number] : starts[number + 1]])
+                # a pair may be a candidate both ways
+                items, back = torch.cat([of_images[number], places[-1] // width]).unique(return_inverse=True)
+                pairs += [(own, item) for item in items.tolist()]
+                backs.append(back + len(pairs) - len(items))
+            with autocast(enabled=self.fp16):
+                scores = model.match_pictures(data, texts, pairs, self.pairs_at_once)
+            for place, back in zip(places, backs, strict=True):
+                of_image, of_text = scores[back].split([of_images.shape[1], len(place)])
+                results.append((of_image, place, of_text))
+            progress.update(len(results))
+        collected = collect_results(results, size)
+        if collected is None:
+            return None
+        match_texts = torch.full((of_texts.numel(),), torch.nan)
+        for _, place, score in collected:
+            match_texts[place] = score
+        return torch.stack([score for score, _, _ in collected]), match_texts.view_as(of_texts)

@@ -1,0 +1,112 @@
+"""Image-text retrieval in two steps: a two-tower model finds candidates, a fusion model puts them in order.
+
+The second step is METER's retrieval by its matching head (arXiv 2111.02387), done for the best candidates alone as in
+ALBEF (arXiv 2107.07651, section 3.4), as a fusion of every picture with every text grows with their product.
+
+Shape legend: ``B`` pictures, ``N`` image tokens, ``C`` hidden size, ``P`` pairs.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from florence_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class RetrievalReranker(BaseModel):
+    """A :class:`UniCL` and a :class:`METER` over the same pictures.
+
+    Both see the pictures of one pipeline, in one size. Training trains the fusion model alone: its ``loss`` is the
+    batch's, the two-tower model does not learn. Prediction alone gives the two-tower model's features; the second step
+    is that of :class:`florence_mm.evaluation.rerank_loop.RerankTestLoop`. A config's model and test, for the Karpathy
+    split of Flickr30k or COCO::
+
+        model = dict(
+            type='florence_mm.RetrievalReranker',
+            retriever=dict(type='florence_mm.UniCL', ..., init_cfg=dict(type='florence_mm.Pretrained', checkpoint=...)),
+            matcher=dict(
+                type='florence_mm.METER',
+                image_encoder=..., text_encoder=..., tokenizer=...,
+                heads=dict(itm=dict(type='florence_mm.FusionITMHead')),
+                init_cfg=dict(type='florence_mm.Pretrained', checkpoint=...),
+            ),
+        )
+        test_evaluator = dict(type='florence_mm.ImageTextRecall', merge_equal_texts=False)
+        test_cfg = dict(type='florence_mm.RerankTestLoop', top_k=128)
+
+    Args:
+        retriever: :class:`UniCL` or its config.
+        matcher: :class:`METER` with a head ``itm``, or its config.
+        data_preprocessor: of both; by default :class:`ImageTextDataPreprocessor`.
+        init_cfg: see mmengine.
+
+    Raises:
+        ValueError: the fusion model has no head ``itm``.
+    """
+
+    def __init__(
+        self,
+        retriever: dict | nn.Module,
+        matcher: dict | nn.Module,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        if not isinstance(data_preprocessor, nn.Module):
+            # built here: mmengine would look the name up in the default scope
+            data_preprocessor = MODELS.build({'type': 'ImageTextDataPreprocessor'} | (data_preprocessor or {}))
+        super().__init__(data_preprocessor, init_cfg)
+        self.retriever = MODELS.build(retriever) if isinstance(retriever, dict) else retriever
+        self.matcher = MODELS.build(matcher) if isinstance(matcher, dict) else matcher
+        self.matcher.get_head('itm')
+        self.retriever.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> 'RetrievalReranker':
+        """As any module's, but the two-tower model stays as it is in prediction."""
+        super().train(mode)
+        self.retriever.eval()
+        return self
+
+    def forward(
+        self, inputs: Tensor, data_samples: Sequence[Any] | None = None, mode: str = 'tensor'
+    ) -> Tensor | dict[str, Tensor] | list:
+        """One preprocessed batch.
+
+        Args:
+            inputs: ``(B, 3, H, W)``.
+            data_samples: one a picture.
+            mode: ``'tensor'``: what the two-tower model gives; ``'loss'``: the fusion model's losses; ``'predict'``:
+                the samples with the two-tower model's features.
+        """
+        if mode == 'loss':
+            return self.matcher.loss(inputs, data_samples)
+        return self.retriever(inputs, data_samples, mode=mode)
+
+    @torch.no_grad()
+    def match_pictures(
+        self, data: dict[str, Any], texts: Sequence[str], pairs: Sequence[tuple[int, int]], pairs_at_once: int = 64
+    ) -> Tensor:
+        """Match scores of chosen pairs.
+
+        Args:
+            data: a batch of the data loader; B pictures, each encoded once.
+            texts: sentences.
+            pairs: P places of a picture of the batch and of a text.
+            pairs_at_once: pairs that are fused together.
+
+        Returns:
+            ``(P,)``, on the CPU: the logarithm of the odds that picture and text match. Probabilities would be equal,
+            1, for all good pairs in fp32.
+        """
+        head, scores = self.matcher.get_head('itm'), []
+        image_tokens = self.matcher.encode_image(self.data_preprocessor(data, False)['inputs'])  # (B, N, C)
+        for start in range(0, len(pairs), pairs_at_once):
+            pictures, sentences = zip(*pairs[start : start + pairs_at_once], strict=True)
+            tokens, text_tokens = self.matcher.encode_text([texts[i] for i in sentences])
+            fused = self.matcher.fuse(text_tokens, tokens.mask, image_tokens[list(pictures)])
+            logits = head(fused.pooled).float()
+            scores.append((logits[:, 1] - logits[:, 0]).cpu())
+        return torch.cat(scores) if scores else torch.zeros(0)

@@ -1,0 +1,104 @@
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from florence_mm.evaluation import rerank_loop
+from florence_mm.evaluation.metrics import ZeroShotAccuracy
+from florence_mm.models.algorithms import RetrievalReranker
+
+WORKER = Path(__file__).with_name('rerank_worker.py')
+worker = runpy.run_path(str(WORKER))
+make_loop, make_model, dense_scores = (worker[name] for name in ('make_loop', 'make_model', 'dense_scores'))
+
+
+@pytest.fixture(scope='module')
+def one_process(tmp_path_factory):
+    return make_loop(tmp_path_factory.mktemp('one'), similarity_weight=0.5).test()
+
+
+def test_scores_equal_those_of_all_pairs_at_once(one_process, tmp_path):
+    wanted = dense_scores({'top_k': 3, 'similarity_weight': 0.5})
+    assert {key: one_process[key] for key in wanted} == pytest.approx(wanted)
+    # the two-tower model's own scores stand beside
+    assert one_process['retrieval/i2t_R@1'] != one_process['reranked/i2t_R@1']
+    wanted = dense_scores({'top_k': 7, 'similarity_weight': 0.0})
+    scores = make_loop(tmp_path, top_k=7).test()
+    assert {key: scores[key] for key in wanted} == pytest.approx(wanted)
+    assert scores['retrieval/t2i_MnR'] == one_process['retrieval/t2i_MnR']
+
+
+def test_one_candidate_changes_nothing_and_batches_neither(one_process, tmp_path):
+    scores = make_loop(tmp_path, top_k=1).test()
+    for key in ('i2t_R@1', 'i2t_R@2', 't2i_R@1', 't2i_MdR'):
+        assert scores[f'reranked/{key}'] == scores[f'retrieval/{key}']
+    other = make_loop(tmp_path, batch_size=5, pairs_at_once=100, similarity_weight=0.5).test()
+    assert other == pytest.approx(one_process)
+
+
+def test_two_processes_equal_one(one_process, tmp_path):
+    with socket.socket() as found:
+        found.bind(('127.0.0.1', 0))
+        port = str(found.getsockname()[1])
+    environment = {**os.environ, 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port, 'WORLD_SIZE': '2'}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, WORKER, str(tmp_path)],
+            env={**environment, 'RANK': str(rank), 'LOCAL_RANK': str(rank), 'OMP_NUM_THREADS': '1'},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    for out, _ in outputs:  # every process has the scores
+        scores = json.loads(out.rpartition('SCORES ')[2])
+        assert {k: v for k, v in scores.items() if k.startswith('re')} == pytest.approx(one_process)
+
+
+def test_each_picture_is_encoded_once_and_few_pairs_are_held(monkeypatch, tmp_path):
+    runner = make_loop(tmp_path)
+    model, sizes = runner.model, []
+    match = RetrievalReranker.match_pictures
+
+    def watched(self, data, texts, pairs, at_once):
+        sizes.append((len(data['inputs']), len(set(pairs)) == len(pairs)))
+        return match(self, data, texts, pairs, at_once)
+
+    monkeypatch.setattr(RetrievalReranker, 'match_pictures', watched)
+    runner.test()
+    assert model.matcher.image_encoder.seen == 11
+    assert sizes == [(2, True)] * 5 + [(1, True)]
+
+
+def test_training_trains_the_fusion_model():
+    model = make_model().train()
+    assert model.matcher.training and not model.retriever.training
+    assert not any(p.requires_grad for p in model.retriever.parameters())
+    data = [worker['Pictures']()[i] for i in range(4)]
+    batch = {key: [row[key] for row in data] for key in ('inputs', 'data_samples')}
+    losses = model(**model.data_preprocessor(batch), mode='loss')
+    losses['loss_itm'].backward()
+    assert set(losses) == {'loss_itm', 'acc_itm'}
+    assert all(p.grad is not None for p in model.matcher.image_encoder.parameters())
+
+
+def test_errors(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"no head 'itm', it has none"):
+        RetrievalReranker(make_model().retriever, worker['tiny']['tiny_meter']({}))
+    runner = make_loop(tmp_path, evaluator={'type': ZeroShotAccuracy})
+    with pytest.raises(ValueError, match=r"metrics \['ZeroShotAccuracy'\].*it needs ImageTextRecall"):
+        runner.test()
+    with pytest.raises(ValueError, match='top_k=0'):
+        make_loop(tmp_path, top_k=0).test()
+    runner = make_loop(tmp_path)
+    monkeypatch.setattr(rerank_loop, 'collect_results', lambda results, size: results[1:] + results[:1])
+    with pytest.raises(ValueError, match='picture 0 of the second pass is not that of the first'):
+        runner.test()
