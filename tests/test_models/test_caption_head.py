@@ -8,7 +8,7 @@ from mmpretrain.structures import DataSample
 from florence_mm.models.multimodal.batch import FusionBatch
 from florence_mm.models.text.tokens import TokenBatch
 
-tiny = runpy.run_path(str(Path(__file__).parents[1] / 'tiny_meter.py'))
+tiny = runpy.run_path(str(Path(__file__).with_name('tiny_meter.py')))
 tiny_meter, pictures = tiny['tiny_meter'], tiny['pictures']
 TEXTS = ('a red two and a blue five', 'no digits', 'a nine')
 
