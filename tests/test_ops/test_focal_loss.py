@@ -50,6 +50,24 @@ def test_extreme_logits_stay_finite_and_an_empty_batch_is_empty():
     assert sigmoid_focal_loss(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)).shape == (0, 3)
 
 
+def test_logarithms_end_where_those_of_the_compiled_operator_do():
+    # log of the smallest normal float32; without an end a logit of minus infinity would give 0 * infinity
+    end = math.log(2.0**-126)
+    logits = torch.tensor([[-200.0, 200.0], [-math.inf, math.inf]])
+    loss = sigmoid_focal_loss(logits, torch.tensor([0, 0]))
+    torch.testing.assert_close(loss, torch.tensor([[-0.25 * end, -0.75 * end]]).expand(2, 2))
+    slope = sigmoid_focal_loss_gradient(logits, torch.tensor([0, 0]))
+    torch.testing.assert_close(slope, torch.tensor([[-0.25, 0.75]]).expand(2, 2))
+
+
+def test_a_negative_label_is_background_with_a_weight_of_one():
+    logits, weight = torch.tensor([[0.3, -0.2]]), torch.tensor([5.0, 7.0])
+    for loss in (sigmoid_focal_loss, sigmoid_focal_loss_gradient):
+        wanted = loss(logits, torch.tensor([2]))
+        assert loss(logits, torch.tensor([-1]), weight).equal(wanted)
+        assert loss(logits, torch.tensor([2]), weight).equal(wanted)
+
+
 def test_a_logit_that_is_not_a_number_shows():
     loss = sigmoid_focal_loss(torch.tensor([[math.nan, 0.0]]), torch.tensor([0]))
     assert loss.isnan().tolist() == [[True, False]]

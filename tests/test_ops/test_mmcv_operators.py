@@ -42,6 +42,40 @@ def test_modulated_deform_conv():
     same(theirs, modulated_deform_conv2d(*tensors, None, *settings), tensors)
 
 
+def test_gradients_are_added_to_what_is_there():
+    # the compiled operators add; mmcv hands them tensors of zeros, others may not
+    torch.manual_seed(0)
+    x, offset, mask = torch.randn(2, 3, 4, 4), torch.randn(2, 18, 4, 4), torch.rand(2, 9, 4, 4)
+    weight, bias, grad = torch.randn(5, 3, 3, 3), torch.randn(5), torch.randn(2, 5, 4, 4)
+    sizes = {f'{name}_{axis}': 1 for name in ('stride', 'pad', 'dilation') for axis in 'hw'}
+
+    def deform(*targets):
+        mmcv_operators.modulated_deform_conv_backward(
+            x, weight, bias, None, offset, mask, None, *targets, grad,
+            group=1, deformable_group=1, with_bias=True, **sizes,
+        )  # fmt: skip
+
+    rois = torch.tensor([[0.0, 0.3, 0.2, 3.1, 2.9], [1.0, 1.2, 0.4, 2.7, 3.3]])
+    ys, xs = torch.rand(2, 3, 2, 2) * 3, torch.rand(2, 3, 2, 2) * 3
+
+    def align(mode):
+        return lambda target: mmcv_operators.roi_align_backward(
+            grad[:, :3, :2, :2].contiguous(), rois, ys, xs, target, 2, 2, 1.0, 2, mode, True
+        )
+
+    for backward, shapes in (
+        (deform, (x, weight, bias, offset, mask)),
+        (align(0), (x,)),
+        (align(1), (x,)),
+    ):
+        once = [torch.zeros_like(t) for t in shapes]
+        backward(*once)
+        assert all(t.any() for t in once)
+        onto = [torch.ones_like(t) for t in shapes]
+        backward(*onto)
+        torch.testing.assert_close(onto, [t + 1 for t in once])
+
+
 def test_offsets_of_a_larger_map_are_read_flat():
     tensors = convolution((3, 4), (6, 8))
     input, offset, mask, weight, bias = tensors

@@ -75,6 +75,17 @@ def test_on_a_slope_a_bin_is_the_value_at_its_middle():
     assert pooled[0, 1].tolist() == [pytest.approx([6.5, 12.5])] * 3
 
 
+@pytest.mark.parametrize(('middle', 'value'), [(4.0, 7.0), (-1.0, 7.0), (4.01, 0.0), (-1.01, 0.0)])
+def test_a_sample_up_to_a_pixel_outside_takes_the_border(middle, value):
+    # one sample, in the middle of a region of two pixels, on a map of 4 x 4
+    for along in (0, 1):
+        corners = [0.0, 0.0, 2.0, 2.0]
+        corners[along], corners[along + 2] = middle - 1, middle + 1
+        rois = torch.tensor([[0.0, *corners]], dtype=torch.float64)
+        out = roi_align(torch.full((1, 1, 4, 4), 7.0, dtype=torch.float64), rois, 1, 1.0, 1, 'avg', aligned=False)
+        assert out.item() == value
+
+
 def test_no_regions_and_regions_without_area():
     input = torch.ones(1, 3, 4, 4, requires_grad=True)
     assert roi_align(input, torch.zeros(0, 5), 7).shape == (0, 3, 7, 7)
