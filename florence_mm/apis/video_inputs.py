@@ -116,7 +116,7 @@ class VideoPipeline(TestData):
             DataError: a frame is damaged.
         """
         name = span.reader.name
-        data = {'filename': name, 'img_path': name, 'start_index': 0, 'modality': 'RGB', 'label': -1}
+        data = {'filename': name, 'img_path': name, 'start_index': 0, 'modality': 'RGB'}
         # packing for retrieval wants a text; no model looks at it here
         data |= {'text': 'a video', 'total_frames': len(span), 'avg_fps': span.reader.fps, 'video_reader': span}
         data = self.decode(self.sample(data))
