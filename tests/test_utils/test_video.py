@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from florence_mm.utils.errors import DataError
-from florence_mm.utils.video import BACKENDS, encode_mp4, open_video
+from florence_mm.utils.video import BACKENDS, _is_whole_mp4, encode_mp4, open_video, write_mp4
 
 GREY = np.repeat(np.arange(10, 250, 8, dtype=np.uint8), 3).reshape(-1, 1, 1, 3)  # (30, 1, 1, 3)
 FRAMES = np.broadcast_to(GREY, (30, 32, 64, 3)).copy()  # frame i has the grey 10 + 8 i
@@ -174,3 +174,66 @@ def test_bad_arguments_have_their_sentence():
         encode_mp4(FRAMES[:, :, 1:])
     with pytest.raises(ValueError, match=r'frames have shape \(30, 32, 64\) and type uint8'):
         encode_mp4(FRAMES[..., 0])
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_all_frames_one_after_the_other(backend):
+    data = encode(FRAMES, g=10, keyint_min=10, bf=3, sc_threshold=0, crf=5)
+    reader = open_video(data, 'x.mp4', backend)
+    assert numbers(reader.read([7])) == [7]
+    for _ in range(2):
+        frames = list(reader)
+        assert numbers(np.stack(frames)) == list(range(30))
+    assert numbers(reader.read([3, 25])) == [3, 25]
+
+
+def test_all_frames_of_other_formats_and_of_damaged_files():
+    for container, options in (('h264', {'g': 8, 'bf': 2}), ('mpegts', {'g': 8, 'bf': 2, 'x264-params': 'open-gop=1'})):
+        reader = open_video(encode(FRAMES, container, crf=5, **options), 'x')
+        assert numbers(np.stack(list(reader))) == list(range(30))
+    noise = np.random.default_rng(0).integers(0, 255, FRAMES.shape, dtype=np.uint8)
+    good = encode(noise, g=5, keyint_min=5, sc_threshold=0, bf=0, crf=20)
+    middle = len(good) // 2
+    found = []
+    with pytest.raises(DataError, match='the video x.mp4 (is damaged in frame 1[0-9]|cannot be decoded).*; replace it'):
+        for frame in open_video(good[:middle] + bytes(3000) + good[middle + 3000 :], 'x.mp4'):
+            found.append(frame)
+    np.testing.assert_array_equal(found, open_video(good, 'x').read(range(len(found))))
+    assert 10 <= len(found) < 20
+
+
+def test_frames_are_written_as_they_come(tmp_path):
+    path = tmp_path / 'new/a.mp4'
+    write_mp4(path, iter(FRAMES), 30000 / 1001)
+    reader = open_video(path.read_bytes(), 'x')
+    assert len(reader) == 30 and reader.fps == pytest.approx(29.97, abs=1e-3)
+    np.testing.assert_allclose(np.stack(list(reader)).astype(int), FRAMES, atol=6)
+
+    def stops():
+        yield FRAMES[0]
+        raise DataError('it ends here')
+
+    with pytest.raises(DataError, match='it ends here'):
+        write_mp4(tmp_path / 'b.mp4', stops(), 8)
+    for frames, message in (
+        ([], 'an mp4 of no frames'),
+        ([FRAMES[0], FRAMES[0, :16]], r'shapes \(32, 64, 3\) and \(16, 64, 3\)'),
+        ([FRAMES[0, 1:]], 'must be even'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            write_mp4(tmp_path / 'b.mp4', frames, 8)
+    with pytest.raises(ValueError, match='must end in .mp4'):
+        write_mp4(tmp_path / 'b.avi', FRAMES, 8)
+    # nothing half-written is left
+    assert [file.name for file in tmp_path.iterdir()] == ['new']
+
+
+def test_whole_mp4_files_are_known_by_their_boxes(monkeypatch):
+    data = encode_mp4(FRAMES)
+    assert _is_whole_mp4(data)
+    assert _is_whole_mp4(encode(FRAMES, movflags='+faststart'))
+    for other in (data[:-1], data + b'x', data.replace(b'vide', b'soun'), b'', bytes(100), encode(FRAMES, 'matroska')):
+        assert not _is_whole_mp4(other)
+    # these are opened once, by decord
+    monkeypatch.setattr(av, 'open', None)
+    assert len(open_video(data, 'x', 'decord')) == 30
