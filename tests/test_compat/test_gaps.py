@@ -239,6 +239,7 @@ def test_mixed_precision_on_cpu():
 
     import torch
     from mmengine.optim import AmpOptimWrapper
+    from mmengine.optim.optimizer import amp_optimizer_wrapper
 
     if not has_gap('CPU mixed precision'):
         pytest.skip('runs on machines without a GPU')
@@ -254,8 +255,11 @@ def test_mixed_precision_on_cpu():
     # three samples with a gradient of one each, not scaled
     torch.testing.assert_close(before - model.bias, torch.full((2,), 3.0))
     wrapper.load_state_dict(wrapper.state_dict())
-    with pytest.raises(ValueError, match="'float16' needs a GPU; on a CPU use 'bfloat16'"):
-        AmpOptimWrapper(optimizer=torch.optim.SGD(model.parameters(), 1.0), dtype='float16')
+    # mmengine was told of an accelerator while it built the wrapper alone
+    assert not amp_optimizer_wrapper.is_cuda_available()
+    for dtype in ('float16', torch.float16):
+        with pytest.raises(ValueError, match="'float16' needs a GPU; on a CPU use 'bfloat16'"):
+            AmpOptimWrapper(optimizer=torch.optim.SGD(model.parameters(), 1.0), dtype=dtype)
 
 
 def test_data_parallel_on_cpu(monkeypatch):
@@ -274,6 +278,7 @@ def test_data_parallel_on_cpu(monkeypatch):
             Runner.wrap_model(runner, config, torch.nn.Linear(1, 1))
             for config in (None, {'type': 'MMDistributedDataParallel', 'detect_anomalous_params': True})
         ]
+        assert Runner.wrap_model(runner, None, wrapped[0]) is wrapped[0]
     finally:
         torch.distributed.destroy_process_group()
     # mmengine's own settings without a config, and torch's beside those of a config
@@ -293,18 +298,20 @@ def test_recognizer_of_mmaction_unpacks_only_a_single_map():
     gap = next(gap for gap in GAPS if gap.name == 'mmaction2 feature tuples')
     assert gap.needed(), 'upstream no longer needs the mend; remove it'
 
-    def features(**backbone):
+    def features(source, **backbone):
         with DefaultScope.overwrite_default_scope('mmaction'):
             model = Recognizer2D(backbone=backbone)
+        assert model.backbone_from == source
         return model.extract_feat(torch.randn(1, 2, 3, 32, 32), stage='backbone')[0]
 
     ours = {'type': 'florence_mm.CoSwin', 'arch': 'micro', 'img_size': 32}
     # (2 frames, channels, height, width) after strides of 4, 8 and 16
-    assert features(**ours, patch_size=4, out_indices=(2,)).shape == (2, 128, 2, 2)
-    several = features(**ours, patch_size=4, out_indices=(0, 2))
+    assert features('mmpretrain', **ours, patch_size=4, out_indices=(2,)).shape == (2, 128, 2, 2)
+    several = features('mmaction2', **ours, patch_size=4, out_indices=(0, 2))
     assert [tuple(one.shape) for one in several] == [(2, 32, 8, 8), (2, 128, 2, 2)]
     # mmaction2's own are left alone
-    assert features(type='mmaction.ResNet', depth=18, norm_eval=False).shape == (2, 512, 1, 1)
+    resnet = {'type': 'mmaction.ResNet', 'depth': 18, 'norm_eval': False, 'out_indices': (3,)}
+    assert features('mmaction2', **resnet).shape == (2, 512, 1, 1)
 
 
 def test_gap_waits_for_the_import_and_stops_when_not_needed(tmp_path, monkeypatch):
