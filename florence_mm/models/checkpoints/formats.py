@@ -87,6 +87,7 @@ FORMATS = [
     Format('DyHead', lambda k: has(k, r'(^|\.)dyhead_tower\.\d+\.offset\.'), convert_dyhead),
     Format('mmdet DyHead', lambda k: has(k, r'(^|\.)dyhead_blocks\.\d+\.spatial_conv_offset\.'), convert_mmdet_dyhead),
     Format('METER', lambda k: has(k, r'^cross_modal_(text|image)_layers\.'), convert_meter),
+    Format('florence_mm METER', lambda k: has(k, r'^cross_modal\.(text|image)_transform\.'), _keep),
     Format('UniCL', lambda k: has(k, r'^image_encoder\.') and has(k, r'^text_encoder\.'), _keep),
     Format('MedImageInsight', lambda k: has(k, r'^lang_encoder\.') or 'lang_projection' in k, _convert_medimageinsight),
     Format('UniCL, old layout', lambda k: has(k, r'^visual\.') and has(k, r'^text\.resblocks\.'), _convert_old_unicl),

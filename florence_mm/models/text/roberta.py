@@ -5,6 +5,9 @@ The network and the tokenizer are transformers', which is imported when one of t
 Shape legend: ``B`` texts, ``T`` tokens of the longest text, ``C`` channels.
 """
 
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,21 @@ def _folder_or_name(what: str, pretrained: str) -> dict[str, Any]:
             f'the folder {pretrained} of the {what} does not exist; give a folder that transformers saved, or the name '
             'of a model on the Hugging Face hub'
         )
-    return {'pretrained_model_name_or_path': pretrained}
+    return {'pretrained_model_name_or_path': pretrained, 'local_files_only': not _hub_answers()}
+
+
+def _hub_answers() -> bool:
+    """Whether the hub can be reached; without it transformers would try for minutes what its cache may hold."""
+    from huggingface_hub.constants import ENDPOINT
+
+    if urllib.request.getproxies():
+        return True  # only a request could tell
+    url = urllib.parse.urlsplit(ENDPOINT)
+    try:
+        socket.create_connection((url.hostname, url.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def _unusable(what: str, pretrained: str, error: Exception) -> ValueError:
@@ -177,6 +194,11 @@ class RobertaTextTokenizer:
         self.start_token_id, self.end_token_id, self.pad_token_id, self.mask_token_id = ids
         self.vocab_size = len(self._tokenizer)
         self.special_ids = frozenset(self._tokenizer.all_special_ids)
+        if self.vocab_size <= len(self.special_ids):
+            # transformers makes an empty one where it finds no file
+            raise ValueError(
+                f'{pretrained!r} holds no vocabulary; a tokenizer needs vocab.json and merges.txt, or tokenizer.json'
+            )
         self._cuts = CutCounter()
 
     @property
