@@ -1,18 +1,19 @@
 """Inference and model listing."""
 
+from importlib import import_module
 from typing import Any
 
-__all__ = ['DetectionInferencer', 'VideoInferencer']
+_MODULES = {
+    'DetectionInferencer': 'detection_inferencer',
+    'MultimodalInferencer': 'multimodal_inferencer',
+    'VideoInferencer': 'video_inferencer',
+}
+
+__all__ = ['DetectionInferencer', 'MultimodalInferencer', 'VideoInferencer']
 
 
 def __getattr__(name: str) -> Any:
     # on demand: the doctor of this package must start where models do not import
-    if name == 'DetectionInferencer':
-        from .detection_inferencer import DetectionInferencer
-
-        return DetectionInferencer
-    if name == 'VideoInferencer':
-        from .video_inferencer import VideoInferencer
-
-        return VideoInferencer
+    if name in _MODULES:
+        return getattr(import_module(f'{__name__}.{_MODULES[name]}'), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,5 +1,7 @@
 """A METER of a few thousand weights for tests: colours as image tokens, CLIP's tokens or bytes as text."""
 
+from functools import cache
+
 import torch
 from torch import nn
 
@@ -7,6 +9,11 @@ from florence_mm.models.algorithms import METER
 from florence_mm.models.text import MaskedCLIPTokenizer
 
 VOCAB = 4096  # the words of the tests are tokens
+
+
+@cache
+def _clip_tokenizer():
+    return MaskedCLIPTokenizer(vocab_size=VOCAB)
 
 
 class Patches(nn.Module):
@@ -37,7 +44,7 @@ def tiny_meter(heads, roberta=False, seed=0, max_text_len=12, num_layers=2, **kw
     else:
         tower = {'arch': {'embed_dims': 16, 'num_layers': 1, 'num_heads': 2}, 'vocab_size': VOCAB}
         text_encoder = {'type': 'CLIPTokenEncoder', 'tower': {**tower, 'context_length': 70}}
-        tokenizer = MaskedCLIPTokenizer(vocab_size=VOCAB)
+        tokenizer = _clip_tokenizer()
     fusion = {'hidden_size': 16, 'num_layers': num_layers, 'num_heads': 2, 'drop_rate': 0.0, 'attn_drop_rate': 0.0}
     model = METER(Patches(), text_encoder, tokenizer, fusion, heads, max_text_len, **kwargs)
     generator = torch.Generator().manual_seed(seed)

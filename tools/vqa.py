@@ -1,0 +1,90 @@
+"""Ask a vision-language model about pictures.
+
+    python tools/vqa.py CONFIG CHECKPOINT IMAGE... [--question TEXT]... [--match SENTENCE]... [--caption] ...
+
+IMAGE is a file or a folder. Each picture is encoded once for all that is asked. Results are printed, and with ``--out``
+written as JSON; ``--attention WORD PNG`` draws where the model looks for a word of the first text that has it. Exit
+status: 0; 2 with one sentence where config, checkpoint, a word or a picture are unusable (the other pictures are done
+all the same).
+"""
+
+import argparse
+import sys
+
+import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+from florence_mm.apis import MultimodalInferencer
+from florence_mm.engine.cli_options import add_config_options
+from florence_mm.engine.errors import UsageError, one_sentence_errors
+from florence_mm.engine.launch import load_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Command-line arguments."""
+    parser = argparse.ArgumentParser(description='Ask a vision-language model about pictures.')
+    parser.add_argument('config', help='config file, or PACKAGE::FILE')
+    parser.add_argument('checkpoint', help='.pth or .safetensors file')
+    parser.add_argument('images', nargs='+', metavar='IMAGE', help='a picture, or a folder of pictures')
+    parser.add_argument('--question', action='append', default=[], metavar='TEXT', help='answer it; may come again')
+    parser.add_argument(
+        '--match', action='append', default=[], metavar='SENTENCE', help='does it describe the picture? may come again'
+    )
+    parser.add_argument('--caption', action='store_true', help='describe the picture')
+    parser.add_argument('--top', type=int, default=5, help='answers that are listed (default: 5)')
+    parser.add_argument('--out', metavar='JSON', help='also write the results to this file')
+    parser.add_argument(
+        '--attention', nargs=2, metavar=('WORD', 'PNG'), help='draw where the model looks for a word, in one picture'
+    )
+    parser.add_argument('--batch-size', type=int, default=1, help='pictures at once (default: 1)')
+    parser.add_argument('--device', help='as torch names it, for example cuda:1; default: the GPU where there is one')
+    add_config_options(parser)
+    return parser.parse_args()
+
+
+def show(result: dict) -> None:
+    """Print what was said of a picture."""
+    print(f'{result["file"]}:')
+    for asked in result.get('answers', []):
+        best = zip(asked['answers'], asked['scores'], strict=True)
+        print(f'  {asked["question"]} ' + ', '.join(f'{answer} ({score:.2f})' for answer, score in best))
+    for match in result.get('matches', []):
+        print(f'  {match["score"]:.2f} {match["sentence"]}')
+    if 'caption' in result:
+        print(f'  {result["caption"]}')
+
+
+def draw(inferencer: MultimodalInferencer, results: list[dict], texts: list[str], word: str, path: str) -> None:
+    """The attention of a word of the first of the texts, or else of the caption, that has it."""
+    if len(results) != 1:
+        raise UsageError(f'--attention draws one picture, but there are {len(results)}; name one')
+    texts = [*texts, *([results[0]['caption']] if results[0].get('caption') else [])]
+    text = next((text for text in texts if word.casefold() in text.casefold()), texts[0] if texts else None)
+    if text is None:
+        raise UsageError(f'--attention {word} needs a text with that word; give --question, --match or --caption')
+    inferencer.draw_attention(results[0]['file'], text, word, path)
+    print(f'{path}: attention to {word!r} in {text!r}')
+
+
+def main() -> int:
+    """Ask, print, write."""
+    args = parse_args()
+    with one_sentence_errors():
+        if args.attention and not args.attention[1].lower().endswith('.png'):
+            raise UsageError(f'--attention {args.attention[1]} must end in .png')
+        cfg = load_config(args.config, args.cfg_options)
+        inferencer = MultimodalInferencer(cfg, args.checkpoint, args.device, args.batch_size)
+        results = inferencer(args.images, args.question, args.match, args.caption, args.top, args.out, skip_bad=True)
+        good = [result for result in results if 'error' not in result]
+        for result in good:
+            show(result)
+        if args.attention and len(good) == len(results):
+            draw(inferencer, results, [*args.question, *args.match], *args.attention)
+    bad = [result['error'] for result in results if 'error' in result]
+    if args.out:
+        print(f'{args.out}: {len(good)} pictures')
+    for sentence in bad:
+        print(f'error: {sentence}', file=sys.stderr)
+    return 2 if bad else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
