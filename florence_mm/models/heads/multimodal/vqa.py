@@ -4,7 +4,6 @@ Shape legend: ``B`` questions, ``C`` hidden size, ``K`` answers.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,18 +13,13 @@ from torch.nn import functional as F
 
 from florence_mm.models.multimodal.fusion import init_bert_weights
 from florence_mm.registry import MODELS
+from florence_mm.utils.answers import read_answers
 
 from .reduction import mean_of_all
 
 if TYPE_CHECKING:
     from florence_mm.models.algorithms.meter import METER
     from florence_mm.models.multimodal.batch import FusionBatch
-
-
-def _read_answers(path: Path) -> list[str]:
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no vocabulary of answers {path}; give the file that the data set reads')
-    return [line.strip() for line in path.read_text(encoding='utf-8').split('\n') if line.strip()]
 
 
 @MODELS.register_module()
@@ -53,7 +47,7 @@ class FusionVQAHead(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if isinstance(answers, str):
-            answers = _read_answers(Path(answers))
+            answers = read_answers(answers)
         if num_answers is None and not answers:
             raise ValueError('FusionVQAHead got neither num_answers nor answers; give one of them')
         if None not in (num_answers, answers) and len(answers) != num_answers:
