@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
-_DELIBERATE = (ValueError, TypeError, KeyError, OSError, RuntimeError)
+_DELIBERATE = (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError)
 _WORKER = re.compile(r'^Caught (\w+) in DataLoader worker process')
 
 
@@ -22,9 +22,9 @@ class UsageError(Exception):
 def one_sentence_errors() -> Iterator[None]:
     """End the process with exit status 2 and one sentence where the error is one that the user can mend.
 
-    Those are :class:`UsageError` and what florence_mm raises on purpose, also from within another package's
-    builder or a data loader's worker. Anything else, and everything with ``FLORENCE_MM_TRACEBACK=1`` in the
-    environment, keeps its stack trace.
+    Those are :class:`UsageError`, what florence_mm raises on purpose, also from within another package's builder or a
+    data loader's worker, and what the system says of a file. Anything else, and everything with
+    ``FLORENCE_MM_TRACEBACK=1`` in the environment, keeps its stack trace.
     """
     try:
         yield
@@ -54,6 +54,8 @@ def _own_sentence(error: Exception) -> str | None:
         return text
     if not isinstance(error, _DELIBERATE):
         return None
+    if isinstance(error, OSError) and error.filename and error.strerror:  # the system's: it names the file
+        return f'{error.filename}: {error.strerror}; check the path, its rights and the disk'
     from_worker = _WORKER.match(text)
     if from_worker:
         return _worker_sentence(text, from_worker[1])

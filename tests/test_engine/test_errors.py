@@ -25,6 +25,16 @@ def test_sentences_of_ours_and_faults_of_the_program():
     assert user_sentence(caught(lambda: torch.zeros(2) @ torch.zeros(3))) is None
 
 
+def test_what_the_system_says_of_a_file(tmp_path):
+    (tmp_path / 'file').write_text('')
+    for path, what in ((tmp_path / 'file/below', 'Not a directory'), (tmp_path / 'none', 'No such file or directory')):
+        with pytest.raises(OSError) as caught:
+            path.open()
+        assert user_sentence(caught.value) == f'{path}: {what}; check the path, its rights and the disk'
+    # an error of a connection names no file
+    assert user_sentence(OSError(111, 'Connection refused')) is None
+
+
 def test_through_a_builder_of_mmengine():
     error = caught(lambda: METRICS.build({'type': 'ImageTextRecall', 'topk': ()}))
     sentence = user_sentence(error)
