@@ -8,6 +8,7 @@ Detection has compiled operators for peers: FOLDER is where a wheel of the compi
 
 import sys
 
+import co_attention
 import detection
 import dyhead
 import language
@@ -18,7 +19,7 @@ from common import main
 from florence_mm.compat.mmcv_ext import is_compiled
 
 if __name__ == '__main__':
-    cases = [*vision.cases(), *language.cases(), *video.cases()]
+    cases = [*vision.cases(), *language.cases(), *video.cases(), *co_attention.cases()]
     if is_compiled():
         cases += [*detection.cases(), *dyhead.cases()]
     else:
