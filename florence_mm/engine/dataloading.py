@@ -72,8 +72,10 @@ def resumable(dataloader: dict, infinite: bool) -> dict:
     if isinstance(cls, str):
         with ROOT_SAMPLERS.switch_scope_and_registry(sampler.get('_scope_')) as registry:
             cls = registry.get(cls)
-    if cls in (DefaultSampler, InfiniteSampler, ResumableSampler):
-        sampler = {**sampler, 'type': ResumableSampler, 'infinite': infinite}
+    if cls in (DefaultSampler, InfiniteSampler):
+        cls = ResumableSampler
+    if isinstance(cls, type) and issubclass(cls, ResumableSampler):
+        sampler = {**sampler, 'type': cls, 'infinite': infinite}
     elif cls is not SeededSampler:
         sampler = {'type': SeededSampler, 'inner': sampler}
     cfg['sampler'] = sampler
