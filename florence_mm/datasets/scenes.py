@@ -27,7 +27,7 @@ RECORD = 'scenes.json'
 # raised when files of the same options change, so that a folder of before is not taken for this one
 VERSION = 2
 # a digit's height in units of the picture's; its width is about three quarters of that
-MIN_SCALE, MAX_SCALE = 0.17, 0.4
+HEIGHTS = (0.17, 0.4)
 MAX_ANGLE = 20.0  # degrees
 MAX_SHEAR = 0.15
 MAX_IOU = 0.2  # of the boxes of two digits, drawn whole
@@ -62,6 +62,7 @@ def compose_scene(
     places: np.ndarray,
     size: int = 128,
     count: int = 4,
+    heights: tuple[float, float] = HEIGHTS,
 ) -> tuple[np.ndarray, list[SceneObject]]:
     """Draw one scene.
 
@@ -72,6 +73,7 @@ def compose_scene(
         places (np.ndarray): ``(N,)``, what :attr:`SceneObject.digit` says.
         size (int): Width and height of the picture.
         count (int): How many digits.
+        heights (tuple): The least and the greatest height of a digit in units of ``size``.
 
     Returns:
         tuple: the picture ``(size, size, 3)`` uint8 RGB and its objects.
@@ -85,7 +87,7 @@ def compose_scene(
     for _ in range(count):
         # the class first, so that classes are equally frequent
         choice = rng.choice(np.flatnonzero(labels == rng.choice(classes)))
-        alpha = _place(rng, images[choice], size, objects)
+        alpha = _place(rng, images[choice], size, heights, objects)
         if alpha is None:
             raise DataError(
                 f'{count} digits do not fit into a scene of {size}x{size} pixels with little overlap; ask for fewer'
@@ -109,12 +111,14 @@ def compose_scene(
     ]
 
 
-def _place(rng: np.random.Generator, image: np.ndarray, size: int, objects: list[dict]) -> np.ndarray | None:
+def _place(
+    rng: np.random.Generator, image: np.ndarray, size: int, heights: tuple[float, float], objects: list[dict]
+) -> np.ndarray | None:
     """The opacity of a digit where it overlaps little with those before it; None where no such place was found."""
     for attempt in range(_ATTEMPTS):
         # sizes are spread evenly over their logarithm; after many failures only small digits are tried
-        largest = MAX_SCALE * (MIN_SCALE / MAX_SCALE) ** (attempt / _ATTEMPTS)
-        height = size * float(np.exp(rng.uniform(np.log(MIN_SCALE), np.log(largest))))
+        largest = heights[1] * (heights[0] / heights[1]) ** (attempt / _ATTEMPTS)
+        height = size * float(np.exp(rng.uniform(np.log(heights[0]), np.log(largest))))
         angle, shear = rng.uniform(-MAX_ANGLE, MAX_ANGLE), rng.uniform(-MAX_SHEAR, MAX_SHEAR)
         alpha = draw_ink(image, size, height, angle, shear, rng.uniform(height / 2, size - height / 2, 2))
         ink = alpha > 0.5
@@ -146,6 +150,7 @@ class SceneOptions:
         test (int): Test pictures.
         size (int): Width and height of a picture in pixels.
         digits (tuple): The smallest and largest number of digits of a picture that has some.
+        heights (tuple): The least and the greatest height of a digit in units of the picture's.
         seed (int): Another seed gives other pictures.
         held_out (tuple): Classes without which ``train_base`` is written beside ``train``.
 
@@ -157,6 +162,7 @@ class SceneOptions:
     test: int = 200
     size: int = 128
     digits: tuple[int, int] = (3, 7)
+    heights: tuple[float, float] = HEIGHTS
     seed: int = 0
     held_out: tuple[str, ...] = ()
 
@@ -166,6 +172,11 @@ class SceneOptions:
                 raise ValueError(f'{name}={getattr(self, name)} of the scenes must be at least {least}')
         if not 1 <= self.digits[0] <= self.digits[1]:
             raise ValueError(f'digits={self.digits} of the scenes must be the smallest and the largest number, from 1')
+        if not 0 < self.heights[0] <= self.heights[1] <= 0.7:
+            raise ValueError(
+                f'heights={self.heights} of the scenes must be the least and the greatest, from above 0 to 0.7 of the '
+                'picture'
+            )
         names = get_class_names('digits')
         for name in self.held_out:
             if name not in names:
@@ -194,7 +205,9 @@ def make_scene(options: SceneOptions, folder: str, index: int) -> tuple[np.ndarr
     kept = np.isin(labels, classes)
     rng = np.random.default_rng([options.seed, *folder.encode(), index])
     count = 0 if rng.random() < EMPTY else int(rng.integers(options.digits[0], options.digits[1] + 1))
-    return compose_scene(rng, images[kept], labels[kept], digit_indices(split)[kept], options.size, count)
+    return compose_scene(
+        rng, images[kept], labels[kept], digit_indices(split)[kept], options.size, count, options.heights
+    )
 
 
 def _files(options: SceneOptions, folder: str) -> Iterator[tuple[str, bytes]]:

@@ -105,6 +105,15 @@ def largest_overlap(objects):
     return np.tril(box_iou(corners, corners), -1).max()
 
 
+def test_heights():
+    # a digit's ink is a little lower than its image of 8x8, by empty rows, and turned
+    for heights in ((0.2, 0.2), (0.5, 0.5)):
+        options = SceneOptions(digits=(1, 1), heights=heights)
+        found = [item.box[3] / 128 for i in range(30) for item in make_scene(options, 'train', i)[1]]
+        assert len(found) > 20
+        assert heights[0] * 0.8 < np.mean(found) < heights[0] * 1.15 and max(found) < heights[0] * 1.4
+
+
 def test_visible_ink_and_overlap(monkeypatch):
     images, labels = load_digits_split('train')
     covered = 0
@@ -187,6 +196,8 @@ def test_bad_options_have_their_sentence():
         ({'train': 0}, 'train=0 of the scenes must be at least 1'),
         ({'size': 32}, 'size=32 of the scenes must be at least 64'),
         ({'digits': (4, 2)}, r'digits=\(4, 2\).*smallest and the largest'),
+        ({'heights': (0.4, 0.3)}, r'heights=\(0.4, 0.3\).*least and the greatest'),
+        ({'heights': (0.0, 0.3)}, 'from above 0 to 0.7'),
         ({'held_out': ('tree',)}, "held_out='tree' is not one of the classes zero, one"),
         ({'held_out': tuple(get_class_names('digits'))}, 'names all classes'),
     ):

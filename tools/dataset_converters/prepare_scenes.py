@@ -36,6 +36,14 @@ def parse_args() -> argparse.Namespace:
         metavar=('MIN', 'MAX'),
         help='digits in a picture that has some (default: 3 7)',
     )
+    parser.add_argument(
+        '--heights',
+        type=float,
+        nargs=2,
+        default=default.heights,
+        metavar=('MIN', 'MAX'),
+        help="height of a digit as a part of the picture's (default: 0.17 0.4)",
+    )
     parser.add_argument('--seed', type=int, default=default.seed, help='seed (default: %(default)s)')
     parser.add_argument(
         '--held-out', nargs='+', default=(), metavar='CLASS', help='also write train_base without these classes'
@@ -68,7 +76,15 @@ def main() -> None:
     start = time.monotonic()
     out = Path(args.out)
     with one_sentence_errors():
-        options = SceneOptions(args.train, args.test, args.size, tuple(args.digits), args.seed, tuple(args.held_out))
+        options = SceneOptions(
+            args.train,
+            args.test,
+            args.size,
+            tuple(args.digits),
+            tuple(args.heights),
+            args.seed,
+            tuple(args.held_out),
+        )
         written, total = write_scenes(out, options)
         for folder in options.folders:
             if written or not (out / f'contact_sheet_{folder}.png').is_file():
