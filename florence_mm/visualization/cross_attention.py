@@ -3,7 +3,7 @@
 Shape legend: ``T`` text tokens, ``N = h * w`` image tokens, ``A`` heads.
 """
 
-import string
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -54,7 +54,7 @@ def find_word(word: str, input_ids: Tensor, tokenizer: 'TextTokenizer') -> list[
 
 
 def _plain(word: str) -> str:
-    return word.strip(string.punctuation + string.whitespace).casefold()
+    return re.sub(r'^\W+|\W+$', '', word).casefold()
 
 
 def word_map(attention: Mapping[int, 'CrossWeights'], places: Sequence[int], grid: tuple[int, int]) -> Tensor:

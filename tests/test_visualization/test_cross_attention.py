@@ -22,6 +22,8 @@ def test_words_are_found_with_all_their_tokens(tokenizer):
         find_word('tw', ids, tokenizer)
     with pytest.raises(ValueError, match="'' is not in the text"):
         find_word('', ids, tokenizer)
+    quoted = tokenizer(['the “Red” two'], 70).input_ids[0]
+    assert re.sub(r'\W', '', tokenizer.decode(quoted[find_word('red', quoted, tokenizer)])).casefold() == 'red'
 
 
 def test_a_map_by_hand():
