@@ -49,6 +49,8 @@ class VQADataset(ImageTextDataset):
         image_slice (Sequence[int | None]): Start and end of the pictures used, in the order in which the question file
             first names them: ``(None, -1000)`` is all but the last thousand. All questions of a picture stay together.
         drop_unknown (bool): Leave questions out that have no answer in the vocabulary; for training.
+        exchange_pictures (bool): A control for tests: each question is asked about the next picture, in the order in
+            which the question file first names them. A model that looks gets much worse.
         check_files (bool): List the picture folders at the start and look for each picture.
         data_root, data_prefix, skip_bad, pipeline, test_mode, metainfo, indices, lazy_init: see
             :class:`~florence_mm.datasets.base.ImageTextDataset`.
@@ -69,6 +71,7 @@ class VQADataset(ImageTextDataset):
         img_pattern: str = '{:012d}.jpg',
         image_slice: Sequence[int | None] = (None, None),
         drop_unknown: bool = False,
+        exchange_pictures: bool = False,
         check_files: bool = True,
         skip_bad: dict | None = None,
         pipeline: Sequence[dict | Callable] = (),
@@ -83,6 +86,8 @@ class VQADataset(ImageTextDataset):
             )
         if drop_unknown and test_mode:
             raise ValueError('drop_unknown is for training; a test is done on all questions, so leave it out')
+        if exchange_pictures and not test_mode:
+            raise ValueError('exchange_pictures is a control for tests; set test_mode=True, or leave it out')
         if '{' not in img_pattern:
             raise ValueError(f"img_pattern={img_pattern!r} must have a place for the image_id, as in '{{:012d}}.jpg'")
         if len(image_slice) != 2:
@@ -92,6 +97,7 @@ class VQADataset(ImageTextDataset):
         self.img_pattern = img_pattern
         self.image_slice = slice(*image_slice)
         self.drop_unknown = drop_unknown
+        self.exchange_pictures = exchange_pictures
         self.check_files = check_files
         super().__init__(
             ann_file=ann_file,
@@ -122,6 +128,8 @@ class VQADataset(ImageTextDataset):
             annotations = by_question(self.ann_file, 'annotations', read_vqa_list(self.ann_file, 'annotations'))
             self._warn(len(annotations.keys() - questions.keys()), 'annotations belong to no question and are not used')
         questions = self._sliced(questions)
+        images = list(dict.fromkeys(question.get('image_id') for question in questions.values()))
+        self._shown = dict(zip(images, images[1:] + images[:1], strict=True)) if self.exchange_pictures else {}
         self._labels: dict[str, int] | None = None
         if self.answer_file:
             vocabulary = read_answers(self.answer_file)
@@ -163,7 +171,7 @@ class VQADataset(ImageTextDataset):
             'img_id': question['image_id'],
         }
         try:
-            row['image'] = self.img_pattern.format(row['img_id'])
+            row['image'] = self.img_pattern.format(self._shown.get(row['img_id'], row['img_id']))
         except (ValueError, IndexError, KeyError):
             raise ValueError(f'image_id {row["img_id"]!r} does not fit into img_pattern={self.img_pattern!r}') from None
         if self.check_files:

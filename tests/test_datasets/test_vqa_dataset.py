@@ -119,6 +119,18 @@ def test_slice_of_pictures(root):
     assert len(held_out) == 1 and held_out.get_data_info(0)['question_id'] == 3
 
 
+def test_exchanged_pictures(root):
+    # picture 1 is named first, then 0; what is asked and answered stays
+    usual, exchanged = load(root, test_mode=True), load(root, test_mode=True, exchange_pictures=True)
+    shown = [[Path(data.get_data_info(i)['img_path']).stem[-1] for i in range(3)] for data in (usual, exchanged)]
+    assert shown == [['1', '0', '1'], ['0', '1', '0']]
+    for i in range(3):
+        first, second = usual.get_data_info(i), exchanged.get_data_info(i)
+        assert all(first[key] == second[key] for key in ('text', 'answers', 'question_id', 'img_id'))
+    with pytest.raises(ValueError, match='exchange_pictures is a control for tests'):
+        load(root, exchange_pictures=True)
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 
 from ...registry import METRICS
 from ...utils.files import write_atomic
-from ..functional.vqa import vqa_accuracy
+from ..functional.vqa import best_constant_answers, vqa_accuracy
 
 
 @METRICS.register_module()
@@ -28,6 +28,9 @@ class VQAAccuracy(BaseMetric):
         outfile (str | None): Write all answers to this file as the test server takes them, ``[{"question_id": ...,
             "answer": ...}, ...]`` in the order of the ids.
         per_question_type (bool): Also return ``vqa/type_TYPE``, blanks as underscores.
+        question_only (bool): Also return ``vqa/question_only``, the accuracy of the best answer to each text of a
+            question, fitted to the very annotations that are scored: no model does better without the pictures. Needs
+            ``text``.
         table_rows (int): At most so many types are logged, those with the lowest accuracy; 0 logs none.
         collect_device, prefix, collect_dir: see :class:`mmengine.evaluator.BaseMetric`.
 
@@ -41,6 +44,7 @@ class VQAAccuracy(BaseMetric):
         self,
         outfile: str | None = None,
         per_question_type: bool = False,
+        question_only: bool = False,
         table_rows: int = 20,
         collect_device: str = 'cpu',
         prefix: str | None = None,
@@ -51,6 +55,7 @@ class VQAAccuracy(BaseMetric):
             raise ValueError(f'outfile={outfile!r} of VQAAccuracy must end in .json')
         self.outfile = outfile
         self.per_question_type = per_question_type
+        self.question_only = question_only
         self.table_rows = table_rows
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -62,7 +67,14 @@ class VQAAccuracy(BaseMetric):
             answer = self._answer(sample, source)
             accuracy = vqa_accuracy(answer, sample['answers']) if 'answers' in sample else None
             types = (sample.get('answer_type'), sample.get('question_type'))
-            self.results.append((int(sample['question_id']), answer, accuracy, *types))
+            asked = self._asked(sample, source) if self.question_only and accuracy is not None else None
+            self.results.append((int(sample['question_id']), answer, accuracy, *types, asked))
+
+    @staticmethod
+    def _asked(sample: dict, source: str) -> tuple[str, list[str]]:
+        if 'text' not in sample:
+            raise ValueError(f'{source} has no `text`, which question_only=True needs; pack with PackVQA')
+        return sample['text'], list(sample['answers'])
 
     def _answer(self, sample: dict, source: str) -> str:
         if 'pred_answer' in sample:
@@ -94,10 +106,12 @@ class VQAAccuracy(BaseMetric):
         by_answer: dict[str, list[float]] = defaultdict(list)
         by_question: dict[str, list[float]] = defaultdict(list)
         everything = []
-        for _, _, accuracy, answer_type, question_type in results:
+        asked = []
+        for _, _, accuracy, answer_type, question_type, text_and_answers in results:
             if accuracy is None:
                 continue
             everything.append(accuracy)
+            asked.append(text_and_answers)
             if answer_type is not None:
                 by_answer[answer_type].append(accuracy)
             if question_type is not None:
@@ -105,6 +119,10 @@ class VQAAccuracy(BaseMetric):
         scores: dict[str, float] = {}
         if everything:
             scores['accuracy'] = _mean(everything)
+            if self.question_only:
+                texts, given = zip(*asked, strict=True)
+                best = best_constant_answers(texts, given)
+                scores['question_only'] = _mean([best[text][1] for text in texts])
         scores.update({name.replace('/', '_'): _mean(by_answer[name]) for name in sorted(by_answer)})
         if self.per_question_type:
             scores.update({f'type_{"_".join(name.split())}': _mean(by_question[name]) for name in sorted(by_question)})

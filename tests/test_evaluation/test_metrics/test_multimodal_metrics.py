@@ -63,6 +63,17 @@ def test_accuracy_by_hand(tmp_path):
     ]
 
 
+def test_question_only_by_hand():
+    metric = VQAAccuracy(question_only=True, table_rows=0)
+    asked = [('how many?', ['2'] * 10), ('how many?', ['2'] * 3 + ['3'] * 7), ('is it?', ['no'] * 10)]
+    samples = [{**question(i, 'red', answers), 'text': text} for i, (text, answers) in enumerate(asked)]
+    metric.process(None, samples)
+    # "2" to both questions of the first text: 1 and 0.9, better than "3": 0 and 1
+    assert metric.evaluate(3)['vqa/question_only'] == pytest.approx((1 + 0.9 + 1) / 3)
+    with pytest.raises(ValueError, match='no `text`, which question_only=True needs'):
+        metric.process(None, [question(1, 'red', ['red'] * 10)])
+
+
 def test_a_test_set_without_answers_has_no_accuracy():
     metric = VQAAccuracy()
     metric.process(None, [question(1, 'red'), question(2, 'blue')])
