@@ -1,0 +1,24 @@
+# VQAv2 for one machine: CoSwin-T at the 384 pixels of pretraining, METER's learning rates
+_base_ = [
+    '../_base_/models/meter_coswin-t.py',
+    '../_base_/datasets/vqav2.py',
+    '../_base_/schedules/meter_10e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    heads=dict(vqa=dict(type='florence_mm.FusionVQAHead', num_answers=3129)),
+    init_cfg=dict(
+        type='florence_mm.Pretrained',
+        checkpoint='work_dirs/meter_coswin-t_roberta_8xb64-10e_coco-vg-cc-sbu/epoch_10.pth',
+    ),
+)
+train_pipeline = _base_.train_pipeline
+train_pipeline[1].update(scale=(384, 384))
+train_dataloader = _base_.train_dataloader
+train_dataloader.update(batch_size=64)
+for dataset in train_dataloader['dataset']['datasets']:
+    dataset.update(pipeline=train_pipeline)
+val_dataloader = dict(batch_size=64, dataset=dict(pipeline=train_pipeline))
+test_dataloader = dict(batch_size=64, dataset=dict(pipeline=train_pipeline))
+optim_wrapper = dict(paramwise_cfg=dict(lr_mult=dict(heads=50)))
