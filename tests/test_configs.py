@@ -36,18 +36,32 @@ def test_every_config_has_a_metafile_entry_and_every_entry_a_config():
         assert model['Name'] == Path(path).stem
 
 
+def without_files(node):
+    """A model's config without files that are no part of the repository; sizes do not hang on them."""
+    if isinstance(node, (list, tuple)):
+        return [without_files(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: None if key == 'pretrained' else without_files(value) for key, value in node.items()}
+
+
 @pytest.mark.parametrize('path', CONFIGS)
 @pytest.mark.parametrize('scope', ['mmdet', 'mmpretrain'])
 def test_config_builds_under_a_foreign_scope_with_the_stated_size(path, scope):
     cfg = Config.fromfile(ROOT / path)
     check_config(cfg)
     with DefaultScope.overwrite_default_scope(scope), torch.device('meta'):
-        model = MODELS.build(cfg.model)
+        model = MODELS.build(without_files(cfg.model))
     assert sum(p.numel() for p in model.parameters()) == metafile_models()[path]['Metadata']['Parameters']
 
 
 @pytest.mark.parametrize('path', CONFIGS)
 def test_two_smoke_steps(path, tmp_path):
-    metrics = run_smoke(Config.fromfile(ROOT / path), tmp_path)
-    ranks = {key for key in metrics if key.endswith(('_MdR', '_MnR'))}
-    assert metrics and all(value >= 1 if key in ranks else 0 <= value <= 1 for key, value in metrics.items())
+    cfg = Config.fromfile(ROOT / path)
+    metrics = run_smoke(cfg, tmp_path)
+    # ranks begin at 1, CIDEr-D ends at 10
+    limits = {'MdR': (1, float('inf')), 'MnR': (1, float('inf')), 'CIDEr-D': (0, 10)}
+    for key, value in metrics.items():
+        low, high = next((limits[end] for end in limits if key.endswith(end)), (0, 1))
+        assert low <= value <= high, key
+    assert metrics or not cfg.get('val_dataloader') and not cfg.get('test_dataloader')

@@ -103,10 +103,10 @@ def smoke_config(cfg: Config, folder: str | Path) -> Config:
 
 
 def run_smoke(cfg: Config, folder: str | Path) -> dict[str, Any]:
-    """Check the config, take its two steps and a validation (a test where there is no training).
+    """Check the config, take its two steps and a validation, or a test where there is no training or no validation.
 
     Returns:
-        dict: The metrics of the validation.
+        dict: The metrics of the validation or test; empty where the config has neither.
 
     Raises:
         UsageError: an unknown key, or a data set that reads files and has no registered generator.
@@ -119,10 +119,16 @@ def run_smoke(cfg: Config, folder: str | Path) -> dict[str, Any]:
         return metrics
     runner.train()
     loss = runner.message_hub.get_scalar('train/loss').data[0]
-    history = runner.message_hub.get_info('summary/validations', [{'metrics': {}}])
-    metrics = history[-1]['metrics']
-    losses = ', '.join(f'{value:.4f}' for value in loss)
-    print_log(f'smoke: passed {len(loss)} steps (loss {losses}) and a validation, {metrics}', logger='current')
+    steps = f'{len(loss)} steps (loss {", ".join(f"{value:.4f}" for value in loss)})'
+    if runner._val_loop is None and runner._test_loop is None:
+        print_log(f'smoke: passed {steps}; the config has no validation and no test', logger='current')
+        return {}
+    if runner._val_loop is None:
+        what, metrics = 'a test', runner.test()
+    else:
+        history = runner.message_hub.get_info('summary/validations', [{'metrics': {}}])
+        what, metrics = 'a validation', history[-1]['metrics']
+    print_log(f'smoke: passed {steps} and {what}, {metrics}', logger='current')
     return metrics
 
 
