@@ -12,6 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SCENES = 'configs/dynamic_head/atss_coswin-micro_fpn_dyhead_2xb4-8e_scenes.py'
 SCENE_CROPS = 'configs/unicl/unicl_coswin-micro_1xb64-10e_scene-crops.py'
 ZERO_SHOT_SCENES = 'configs/dynamic_head/zero-shot_coswin-micro_fpn_dyhead_2xb4-3e_scenes.py'
+LARGE_DIGITS = 'configs/unicl/unicl_coswin-micro_2xb32-6e_large-digits.py'
+METER = 'configs/meter/meter_coswin-micro_2xb16-5e_large-digits.py'
+METER_VQA = 'configs/meter/meter_coswin-micro_2xb32-5e_large-digit-vqa.py'
 LOADERS = ('train', 'val', 'test')
 
 
@@ -47,23 +50,63 @@ def test_scenes(quickstart, tmp_path):
     assert scores['bbox/AP'] >= 0.55
 
 
-@pytest.mark.slow
-def test_zero_shot_detection_of_scenes(quickstart, tmp_path):
+def train_on_crops(quickstart, tmp_path, held_out=()):
+    """Scenes, and towers that know the digits cut out of them."""
     data, crops, towers = tmp_path / 'scenes', tmp_path / 'crops', tmp_path / 'towers'
     converters = 'tools/dataset_converters'
-    run(sys.executable, f'{converters}/prepare_scenes.py', '--out', data, '--held-out', 'three', 'seven')
+    options = ('--held-out', *held_out) if held_out else ()
+    run(sys.executable, f'{converters}/prepare_scenes.py', '--out', data, *options)
     for split in ('train', 'test'):
         folders = (data / f'annotations/{split}.json', data / split, '--out', crops / split)
         run(sys.executable, f'{converters}/crop_boxes.py', *folders, '--size', 32)
     options = [f'load_from={quickstart / "epoch_36.pth"}', f'train_dataloader.dataset.ann_file={crops}/train.jsonl']
     options += [f'{loader}_dataloader.dataset.ann_file={crops}/test.jsonl' for loader in ('val', 'test')]
     run(sys.executable, 'tools/train.py', SCENE_CROPS, '--seed', 0, '--work-dir', towers, '--cfg-options', *options)
+    return data, towers / 'epoch_10.pth'
+
+
+@pytest.mark.slow
+def test_zero_shot_detection_of_scenes(quickstart, tmp_path):
+    data, towers = train_on_crops(quickstart, tmp_path, ('three', 'seven'))
     options = [f'{loader}_dataloader.dataset.data_root={data}' for loader in LOADERS]
     for part in ('detector.backbone', 'classifier'):
-        options.append(f'model.{part}.init_cfg.checkpoint={towers / "epoch_10.pth"}')
+        options.append(f'model.{part}.init_cfg.checkpoint={towers}')
     work_dir = tmp_path / 'run'
     run('bash', 'tools/dist_train.sh', ZERO_SHOT_SCENES, 2, '--seed', 0, '--work-dir', work_dir,
         '--cfg-options', *options)  # fmt: skip
     scores = json.loads((work_dir / 'metrics.json').read_text())['metrics']
     assert scores['bbox/AP50'] >= 0.80
     assert scores['bbox/held_out_AP50'] >= 0.70  # "three" and "seven"
+
+
+@pytest.mark.slow
+def test_questions_about_scenes(quickstart, tmp_path):
+    _, towers = train_on_crops(quickstart, tmp_path)
+    scenes, questions = tmp_path / 'large_digits', tmp_path / 'questions'
+    converters = 'tools/dataset_converters'
+    sizes = '--train 4000 --test 400 --size 64 --digits 1 3 --heights 0.35 0.55 --seed 1'
+    run(sys.executable, f'{converters}/prepare_scenes.py', '--out', scenes, *sizes.split())
+    run(sys.executable, f'{converters}/prepare_questions.py', '--scenes', scenes, '--out', questions)
+
+    def train(config, last, loaders, *options):
+        for loader in loaders:
+            split = 'train' if loader == 'train' else 'test'
+            data, ours = f'{loader}_dataloader.dataset', questions / split
+            options += (f'{data}.data_prefix={scenes / split}',)
+            if config == METER_VQA:
+                options += (f'{data}.question_file={ours}_questions.json', f'{data}.ann_file={ours}_annotations.json')
+                options += (f'{data}.answer_file={questions}/answers.txt',)
+            else:
+                options += (f'{data}.ann_file={ours}.jsonl',)
+        work_dir = tmp_path / Path(config).stem
+        run('bash', 'tools/dist_train.sh', config, 2, '--seed', 0, '--work-dir', work_dir, '--cfg-options', *options)
+        return work_dir / last
+
+    towers = train(LARGE_DIGITS, 'epoch_6.pth', LOADERS, f'load_from={towers}')
+    parts = ('image_encoder', 'text_encoder.tower')
+    options = [f'model.{part}.init_cfg.checkpoint={towers}' for part in parts]
+    fusion = train(METER, 'epoch_5.pth', ('train',), *options)
+    options = (f'model.init_cfg.checkpoint={fusion}', f'model.heads.vqa.answers={questions}/answers.txt')
+    scores = json.loads(train(METER_VQA, 'metrics.json', LOADERS, *options).read_text())['metrics']
+    assert scores['vqa/accuracy'] >= 0.80
+    assert scores['vqa/question_only'] <= scores['vqa/accuracy'] - 0.25

@@ -13,6 +13,7 @@ import florence_mm
 from florence_mm.models.algorithms import METER
 from florence_mm.models.heads.multimodal import mlm
 from florence_mm.models.multimodal.batch import FusionBatch, find_equal
+from florence_mm.models.multimodal.fusion import CoAttentionFusion
 from florence_mm.registry import MODELS
 
 WORKER = Path(__file__).parent / 'meter_worker.py'
@@ -273,3 +274,11 @@ def test_refusals():
     del data['data_samples'][2].text
     with pytest.raises(ValueError, match="sample 2 of the batch has no 'text'"):
         model(**data, mode='loss')
+
+
+def test_spread_of_the_first_weights():
+    for given, std in (({}, 0.02), ({'init_std': 0.1}, 0.1)):
+        fusion = CoAttentionFusion(64, 64, 64, num_layers=1, num_heads=2, **given)
+        for layer in (fusion.text_transform, fusion.image_pooler.dense, fusion.layers.text_layers[0].attention.qkv):
+            assert float(layer.weight.std()) == pytest.approx(std, rel=0.1)
+            assert not layer.bias.any()

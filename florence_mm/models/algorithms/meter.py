@@ -34,7 +34,8 @@ class METER(BaseModel):
             :class:`~florence_mm.models.text.tokens.TextTokenizer`.
         fusion: arguments of :class:`~florence_mm.models.multimodal.co_attention.CoAttentionStacks`: ``hidden_size``
             (768), ``num_layers`` (6), ``num_heads`` (12), ``mlp_ratio``, ``drop_rate``, ``attn_drop_rate``,
-            ``layer_norm_eps``, ``with_cp``.
+            ``layer_norm_eps``, ``with_cp``; and ``init_std`` (0.02) of
+            :class:`~florence_mm.models.multimodal.fusion.CoAttentionFusion`.
         heads: heads by name (or their configs): ``dict(itm=dict(type='FusionITMHead'), ...)``. A head has
             ``loss(model, batch)`` and ``predict(model, batch)``, the batch a
             :class:`~florence_mm.models.multimodal.batch.FusionBatch`. ``hidden_size`` and ``vocab_size`` are given to

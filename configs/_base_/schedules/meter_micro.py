@@ -1,0 +1,9 @@
+# small batches and weights drawn anew: one rate for all, far above METER's
+optim_wrapper = dict(
+    type='OptimWrapper',
+    constructor='florence_mm.NoDecayOptimWrapperConstructor',
+    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05, fused=True),
+    clip_grad=dict(max_norm=1.0),
+)
+val_cfg = dict()
+test_cfg = dict()
