@@ -1,4 +1,4 @@
-# The towers that know digits cut out of scenes go on with captions of whole scenes; METER starts from them (docs/meter.md):
+# Towers that know digits cut out of scenes go on with captions of whole scenes; METER starts from them (docs/meter.md):
 # bash tools/dist_train.sh configs/unicl/unicl_coswin-micro_2xb32-6e_large-digits.py 2
 _base_ = ['./unicl_coswin-micro_1xb64-36e_digits.py']
 
