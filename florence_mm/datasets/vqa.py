@@ -128,8 +128,11 @@ class VQADataset(ImageTextDataset):
             annotations = by_question(self.ann_file, 'annotations', read_vqa_list(self.ann_file, 'annotations'))
             self._warn(len(annotations.keys() - questions.keys()), 'annotations belong to no question and are not used')
         questions = self._sliced(questions)
-        images = list(dict.fromkeys(question.get('image_id') for question in questions.values()))
-        self._shown = dict(zip(images, images[1:] + images[:1], strict=True)) if self.exchange_pictures else {}
+        self._shown: dict[int | str, int | str] = {}
+        if self.exchange_pictures:
+            ids = (question.get('image_id') for question in questions.values())
+            images = list(dict.fromkeys(id_ for id_ in ids if isinstance(id_, int | str)))
+            self._shown = dict(zip(images, images[1:] + images[:1], strict=True))
         self._labels: dict[str, int] | None = None
         if self.answer_file:
             vocabulary = read_answers(self.answer_file)
@@ -172,7 +175,7 @@ class VQADataset(ImageTextDataset):
         }
         try:
             row['image'] = self.img_pattern.format(self._shown.get(row['img_id'], row['img_id']))
-        except (ValueError, IndexError, KeyError):
+        except (ValueError, IndexError, KeyError, TypeError):  # a TypeError is that of null and of lists
             raise ValueError(f'image_id {row["img_id"]!r} does not fit into img_pattern={self.img_pattern!r}') from None
         if self.check_files:
             self._look_for(self.image_path(row['image']))

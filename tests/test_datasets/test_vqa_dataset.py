@@ -160,6 +160,8 @@ def test_bad_annotations(root, change, message):
         (lambda item: item.pop('image_id'), 'question 3: no `image_id`'),
         (lambda item: item.update(image_id=9), r'question 3: the picture .*COCO_000000000009.png is missing'),
         (lambda item: item.update(image_id='a'), "question 3: image_id 'a' does not fit into img_pattern"),
+        (lambda item: item.update(image_id=None), 'question 3: image_id None does not fit into img_pattern'),
+        (lambda item: item.update(image_id=[0]), r'question 3: image_id \[0\] does not fit into img_pattern'),
         (lambda item: item.update(question=' '), "question 3: the question ' ' is empty"),
         (lambda item: item.pop('question'), 'question 3: the question must be a string, but is None'),
     ],
