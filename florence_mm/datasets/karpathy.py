@@ -55,7 +55,7 @@ def read_karpathy(path: str | Path, images: str | Path | None = None, with_rest:
             if not with_rest:
                 continue
             split = 'train'
-        if split not in splits:
+        if split not in SPLITS:  # not `splits`: a list cannot be looked up there
             raise DataError(f'{where} has the split {split!r}; expected one of {", ".join((*SPLITS, REST))}')
         splits[split].append(row)
     if images is not None:
@@ -68,6 +68,9 @@ def _row(entry: dict, where: str) -> dict:
     for key in ('filename', 'sentences'):
         if not isinstance(entry, dict) or key not in entry:
             raise DataError(f'{where} has no {key!r}; expected filename, sentences and split')
+    for key, kind in (('filename', str), ('sentences', list)):
+        if not isinstance(entry[key], kind):
+            raise DataError(f'{where} has {key}={entry[key]!r}; expected a {"text" if kind is str else "list"}')
     texts = []
     for sentence in entry['sentences']:
         raw = sentence.get('raw') if isinstance(sentence, dict) else None
