@@ -85,14 +85,18 @@ def read_answers(path: str | Path) -> list[str]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: it is empty, or two lines are one answer after normalisation.
+        DataError: it is empty or no UTF-8 text, or two lines are one answer after normalisation.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f'there is no vocabulary of answers {path}; make it with tools/dataset_converters/build_answers.py'
         )
-    answers = [line.strip() for line in path.read_text(encoding='utf-8').split('\n') if line.strip()]
+    try:
+        text = path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError:
+        raise DataError(f'{path} is not UTF-8 text; write an answer a line') from None
+    answers = [line.strip() for line in text.split('\n') if line.strip()]
     if not answers:
         raise DataError(f'{path} has no answers; write one a line')
     check_vocabulary(answers, str(path))

@@ -3,7 +3,8 @@ import random
 import pytest
 from mmpretrain.evaluation.metrics.vqa import _process_digit_article, _process_punctuation
 
-from florence_mm.utils.answers import _CONTRACTIONS, normalize_answer, soft_scores
+from florence_mm.utils.answers import _CONTRACTIONS, normalize_answer, read_answers, soft_scores
+from florence_mm.utils.errors import DataError
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,12 @@ def test_soft_scores():
     said = ['2'] * 4 + ['two'] + ['3'] * 3 + ['a dog', 'Dog.']
     assert soft_scores(said) == {'2': 1.0, '3': 0.9, 'dog': 0.6}
     assert soft_scores(['x'] * 9 + ['y']) == {'x': 1.0, 'y': 0.3}
+
+
+def test_encodings_of_a_vocabulary(tmp_path):
+    file = tmp_path / 'answers.txt'
+    file.write_bytes(b'\xef\xbb\xbfyes\nno\n')  # as some editors begin a file
+    assert read_answers(file) == ['yes', 'no']
+    file.write_bytes(b'caf\xe9\n')
+    with pytest.raises(DataError, match='answers.txt is not UTF-8 text'):
+        read_answers(file)
