@@ -65,10 +65,17 @@ class VQAAccuracy(BaseMetric):
             if 'question_id' not in sample:
                 raise ValueError(f'{source} has no `question_id`, which VQAAccuracy needs; pack with PackVQA')
             answer = self._answer(sample, source)
-            accuracy = vqa_accuracy(answer, sample['answers']) if 'answers' in sample else None
+            accuracy = self._accuracy(answer, sample, source) if 'answers' in sample else None
             types = (sample.get('answer_type'), sample.get('question_type'))
             asked = self._asked(sample, source) if self.question_only and accuracy is not None else None
             self.results.append((int(sample['question_id']), answer, accuracy, *types, asked))
+
+    @staticmethod
+    def _accuracy(answer: str, sample: dict, source: str) -> float:
+        try:
+            return vqa_accuracy(answer, sample['answers'])
+        except ValueError as error:
+            raise ValueError(f'{source}: {error}') from None
 
     @staticmethod
     def _asked(sample: dict, source: str) -> tuple[str, list[str]]:
