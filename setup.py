@@ -52,6 +52,7 @@ setup(
         'safetensors>=0.4',
         'scikit-learn>=1.4',
         'tokenizers>=0.15',
+        'huggingface_hub>=0.23',
         'transformers>=4.40',
     ],
     extras_require={

@@ -47,6 +47,10 @@ def main() -> int:
     """Recognize, write, and say what was found."""
     args = parse_args()
     with one_sentence_errors():
+        if args.activation_map and not args.activation_map.lower().endswith('.png'):
+            raise UsageError(f'--activation-map {args.activation_map} must end in .png')
+        if not args.activation_map and (args.activation_class or args.activation_stage is not None):
+            raise UsageError('--activation-class and --activation-stage say how --activation-map is drawn; give it')
         cfg = load_config(args.config, args.cfg_options)
         names = load_class_names(args.class_names)
         inferencer = VideoInferencer(

@@ -9,6 +9,7 @@ all the same).
 """
 
 import argparse
+import re
 import sys
 
 import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
@@ -57,7 +58,7 @@ def draw(inferencer: MultimodalInferencer, results: list[dict], texts: list[str]
     if len(results) != 1:
         raise UsageError(f'--attention draws one picture, but there are {len(results)}; name one')
     texts = [*texts, *([results[0]['caption']] if results[0].get('caption') else [])]
-    text = next((text for text in texts if word.casefold() in text.casefold()), texts[0] if texts else None)
+    text = next((t for t in texts if word.casefold() in re.findall(r'\w+', t.casefold())), texts[0] if texts else None)
     if text is None:
         raise UsageError(f'--attention {word} needs a text with that word; give --question, --match or --caption')
     inferencer.draw_attention(results[0]['file'], text, word, path)

@@ -72,7 +72,13 @@ class MultimodalInferencer:
         if 'vqa' not in self.model.heads:
             return []
         head = self.model.heads['vqa']
-        known = head.answers or (meta.get('dataset_meta') or {}).get('answers')
+        trained = (meta.get('dataset_meta') or {}).get('answers')
+        if head.answers and trained and list(head.answers) != list(trained):
+            raise UsageError(
+                "the answers of the config's VQA head are not those that the checkpoint was trained on; use the config "
+                'and the file of answers that it was trained with'
+            )
+        known = head.answers or trained
         if known is None:
             return [str(label) for label in range(head.num_answers)]
         if len(known) != head.num_answers:

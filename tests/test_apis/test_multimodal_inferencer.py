@@ -99,6 +99,9 @@ def test_where_answers_come_from(checkpoint):
     named = {'vqa': {'type': 'FusionVQAHead', 'answers': ['a', 'b', 'c', 'd']}, **{k: HEADS[k] for k in ('itm',)}}
     assert MultimodalInferencer(config(model(named)), None, 'cpu').answers == ['a', 'b', 'c', 'd']
     assert MultimodalInferencer(config(), None, 'cpu').answers == ['0', '1', '2', '3']
+    named['vqa']['answers'] = [ANSWERS[1], ANSWERS[0], *ANSWERS[2:]]
+    with pytest.raises(UsageError, match='are not those that the checkpoint was trained on'):
+        MultimodalInferencer(config(model(named)), checkpoint, 'cpu')
     state = torch.load(checkpoint, weights_only=True)
     state['meta']['dataset_meta']['answers'] = ANSWERS[:3]
     torch.save(state, checkpoint)

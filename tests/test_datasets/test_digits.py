@@ -115,7 +115,10 @@ def test_command(tmp_path, monkeypatch, capsys):
     run_tool(monkeypatch, '--out', tmp_path / 'd', '--size', '16')
     assert 'all 1799 files were there already' in capsys.readouterr().out
     (tmp_path / 'file').write_text('')
-    with pytest.raises(SystemExit, match='prepare_digits: .*file'):
-        run_tool(monkeypatch, '--out', tmp_path / 'file')
-    with pytest.raises(SystemExit, match='prepare_digits: size=4 must be at least 8'):
-        run_tool(monkeypatch, '--out', tmp_path / 'd', '--size', '4')
+    for arguments, message in (
+        (('--out', tmp_path / 'file'), f'error: {tmp_path / "file"}'),
+        (('--out', tmp_path / 'd', '--size', '4'), 'error: size=4 must be at least 8'),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            run_tool(monkeypatch, *arguments)
+        assert stopped.value.code == 2 and capsys.readouterr().err.startswith(message)

@@ -76,7 +76,7 @@ def test_a_damaged_video_ends_the_run_with_its_name_and_line(config, folder, wor
 
 
 def test_unusable_lists_end_the_run_with_a_sentence(config, folder):
-    (folder / 'train.txt').write_text('train/000000.mp4 9\n' * 6)
+    (folder / 'train.txt').write_text('train/000000.mp4 9\n' * 18)
     assert "train.txt, line 1: class 9 of 'train/000000.mp4' is outside 0 to 8" in sentence(config)
     config.train_dataloader.dataset.classes = None
     assert 'train.txt, line 1: class 9 is outside 0 to 8, the classes of the recognizer' in sentence(config)

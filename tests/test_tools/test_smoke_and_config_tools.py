@@ -14,7 +14,7 @@ from florence_mm.engine.smoke import run_smoke, smoke_config
 
 REPOSITORY = Path(__file__).parents[2]
 SHIPPED = Path(mmpretrain.__file__).parent / '.mim/configs'
-DIGITS = next((REPOSITORY / 'configs/unicl').glob('*micro*digits.py'))
+DIGITS = next((REPOSITORY / 'configs/unicl').glob('*micro*e_digits.py'))
 
 
 def test_smoke_command(tool, tmp_path, monkeypatch):

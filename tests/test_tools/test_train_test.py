@@ -10,7 +10,7 @@ import pytest
 import torch
 from toy_project import toy_config
 
-DIGITS = next((Path(__file__).parents[2] / 'configs/unicl').glob('*micro*digits.py'))
+DIGITS = next((Path(__file__).parents[2] / 'configs/unicl').glob('*micro*e_digits.py'))
 
 
 def free_port() -> str:

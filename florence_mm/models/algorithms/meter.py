@@ -38,8 +38,8 @@ class METER(BaseModel):
             :class:`~florence_mm.models.multimodal.fusion.CoAttentionFusion`.
         heads: heads by name (or their configs): ``dict(itm=dict(type='FusionITMHead'), ...)``. A head has
             ``loss(model, batch)`` and ``predict(model, batch)``, the batch a
-            :class:`~florence_mm.models.multimodal.batch.FusionBatch`. ``hidden_size`` and ``vocab_size`` are given to
-            those that take them.
+            :class:`~florence_mm.models.multimodal.batch.FusionBatch`. ``hidden_size``, ``vocab_size`` and
+            ``init_std`` are given to those that take them.
         max_text_len: longest text in tokens, start and end included; 50 in METER.
         data_preprocessor: see mmengine; by default :class:`ImageTextDataPreprocessor`.
         init_cfg: see mmengine.
@@ -75,6 +75,7 @@ class METER(BaseModel):
         nn.init.normal_(self.token_type_embeddings.weight, std=0.02)
         self.cross_modal = CoAttentionFusion(self.text_encoder.embed_dims, self.image_encoder.num_features, **fusion)
         given = {'hidden_size': self.hidden_size, 'vocab_size': self.tokenizer.vocab_size}
+        given['init_std'] = fusion.get('init_std', 0.02)
         self.heads = ModuleDict({name: _build_head(head, given) for name, head in (heads or {}).items()})
         self._last_picture: tuple[Tensor, tuple, Tensor] | None = None
 
@@ -272,7 +273,8 @@ class METER(BaseModel):
             if version == its_version and known.shape == image.shape and torch.equal(known, image):
                 return tokens
         tokens = self.encode_image(image)
-        self._last_picture = (image.clone(), version, tokens)
+        if not self.training:  # drop path draws anew each time
+            self._last_picture = (image.clone(), version, tokens)
         return tokens
 
     def train(self, mode: bool = True) -> 'METER':
@@ -285,6 +287,8 @@ def _build_head(head: dict | nn.Module, given: Mapping[str, Any]) -> nn.Module:
     """Build a head's config, with those of ``given`` that its constructor takes and the config does not have."""
     if isinstance(head, nn.Module):
         return head
+    if 'type' not in head:
+        raise ValueError(f'the head {dict(head)} has no `type`; name one, such as FusionVQAHead')
     kind = MODELS.get(head['type']) if isinstance(head['type'], str) else head['type']
     takes = inspect.signature(kind).parameters if kind is not None else {}
     return MODELS.build({**{key: value for key, value in given.items() if key in takes}, **head})

@@ -44,6 +44,7 @@ class FusionCaptionHead(VocabularyHead):
         hidden_size: C, which METER gives.
         vocab_size: V, likewise.
         layer_norm_eps: 1e-12 in METER.
+        init_std: standard deviation of the linear layers' first weights; METER gives that of its fusion.
         init_cfg: see mmengine.
 
     Raises:
@@ -60,9 +61,10 @@ class FusionCaptionHead(VocabularyHead):
         hidden_size: int = 768,
         vocab_size: int = 50265,
         layer_norm_eps: float = 1e-12,
+        init_std: float = 0.02,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(hidden_size, vocab_size, layer_norm_eps, init_cfg)
+        super().__init__(hidden_size, vocab_size, layer_norm_eps, init_std, init_cfg)
         if num_beams < 1 or length_penalty < 0 or not 0 <= label_smoothing < 1:
             raise ValueError(
                 f'num_beams={num_beams}, length_penalty={length_penalty} and label_smoothing={label_smoothing} of the '

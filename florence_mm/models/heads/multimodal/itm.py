@@ -33,15 +33,20 @@ class FusionITMHead(BaseModule):
             with its own features (arXiv 2107.07651, section 3.2). It sees the same preprocessed pictures and does not
             learn. None: all false pictures are equally likely, as in METER.
         hidden_size: C, which METER gives.
+        init_std: standard deviation of the linear layers' first weights; METER gives that of its fusion.
         init_cfg: see mmengine.
     """
 
     def __init__(
-        self, hard_negatives: dict | nn.Module | None = None, hidden_size: int = 768, init_cfg: dict | None = None
+        self,
+        hard_negatives: dict | nn.Module | None = None,
+        hidden_size: int = 768,
+        init_std: float = 0.02,
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.fc = nn.Linear(2 * hidden_size, 2)
-        init_bert_weights(self)
+        init_bert_weights(self, init_std)
         if isinstance(hard_negatives, dict):
             hard_negatives = MODELS.build({'type': 'UniCL', **hard_negatives})
         self.similarity = hard_negatives

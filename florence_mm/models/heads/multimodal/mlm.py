@@ -67,6 +67,7 @@ class FusionMLMHead(VocabularyHead):
         hidden_size: C, which METER gives.
         vocab_size: V, likewise.
         layer_norm_eps: 1e-12 in METER.
+        init_std: standard deviation of the linear layers' first weights; METER gives that of its fusion.
         init_cfg: see mmengine.
 
     Raises:
@@ -80,9 +81,10 @@ class FusionMLMHead(VocabularyHead):
         hidden_size: int = 768,
         vocab_size: int = 50265,
         layer_norm_eps: float = 1e-12,
+        init_std: float = 0.02,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(hidden_size, vocab_size, layer_norm_eps, init_cfg)
+        super().__init__(hidden_size, vocab_size, layer_norm_eps, init_std, init_cfg)
         if not 0 < probability <= 1:
             raise ValueError(f'probability is {probability}; give more than 0 and at most 1 (0.15 in BERT)')
         self.probability = probability

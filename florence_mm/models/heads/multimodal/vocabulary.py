@@ -16,10 +16,13 @@ class VocabularyHead(BaseModule):
         hidden_size: C.
         vocab_size: V.
         layer_norm_eps: 1e-12 in METER.
+        init_std: standard deviation of the linear layers' first weights.
         init_cfg: see mmengine.
     """
 
-    def __init__(self, hidden_size: int, vocab_size: int, layer_norm_eps: float, init_cfg: dict | None = None) -> None:
+    def __init__(
+        self, hidden_size: int, vocab_size: int, layer_norm_eps: float, init_std: float, init_cfg: dict | None = None
+    ) -> None:
         super().__init__(init_cfg)
         self.transform = nn.Sequential(
             OrderedDict(
@@ -30,7 +33,7 @@ class VocabularyHead(BaseModule):
         )
         self.decoder = nn.Linear(hidden_size, vocab_size, bias=False)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
-        init_bert_weights(self)
+        init_bert_weights(self, init_std)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens ``(N, C)`` to logits ``(N, V)``."""

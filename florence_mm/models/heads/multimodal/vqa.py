@@ -31,6 +31,7 @@ class FusionVQAHead(BaseModule):
         answers: the K answers in the order of their labels, or the file that holds them one a line, which the data set
             reads too; None: predictions are labels without words.
         hidden_size: C, which METER gives.
+        init_std: standard deviation of the linear layers' first weights; METER gives that of its fusion.
         init_cfg: see mmengine.
 
     Raises:
@@ -43,6 +44,7 @@ class FusionVQAHead(BaseModule):
         num_answers: int | None = None,
         answers: Sequence[str] | str | None = None,
         hidden_size: int = 768,
+        init_std: float = 0.02,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -61,7 +63,7 @@ class FusionVQAHead(BaseModule):
         self.classifier = nn.Sequential(
             nn.Linear(width, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, self.num_answers)
         )
-        init_bert_weights(self)
+        init_bert_weights(self, init_std)
 
     def forward(self, pooled: Tensor) -> Tensor:
         """``(B, 2 C)`` to logits ``(B, K)``."""
