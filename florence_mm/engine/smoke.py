@@ -6,6 +6,7 @@ own pipelines into its own model; its ``smoke = dict(...)`` section, where it ha
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,10 @@ def _shrink_optimization(cfg: Config) -> None:
 
 
 def _keep_ends(schedulers: Any, loop: Mapping) -> None:
-    """Write down the end of schedulers that take it from the training loop, before that becomes two steps long."""
+    """Write down the end of schedulers that take it from the training loop, before that becomes two steps long.
+
+    Parts of an epoch become whole ones.
+    """
     if isinstance(schedulers, (list, tuple)):
         for scheduler in schedulers:
             _keep_ends(scheduler, loop)
@@ -216,6 +220,9 @@ def _keep_ends(schedulers: Any, loop: Mapping) -> None:
         length = loop.get('max_epochs' if schedulers.get('by_epoch', True) else 'max_iters')
         # a loop that counts the other unit does not tell; a schedule may not end before it begins
         schedulers.setdefault('end', max(length or 0, schedulers.get('begin', 0) + STEPS))
+        if schedulers.get('convert_to_iter_based'):
+            # an epoch of two steps has no third of its own to warm up in
+            schedulers.update({key: math.ceil(schedulers[key]) for key in ('begin', 'end') if key in schedulers})
 
 
 def _drop_checkpoints(node: Any, path: str) -> list[str]:
