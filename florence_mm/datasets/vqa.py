@@ -132,6 +132,11 @@ class VQADataset(ImageTextDataset):
         if self.exchange_pictures:
             ids = (question.get('image_id') for question in questions.values())
             images = list(dict.fromkeys(id_ for id_ in ids if isinstance(id_, int | str)))
+            if len(images) < 2:
+                raise DataError(
+                    f'{self.question_file} asks about {len(images)} pictures, and exchange_pictures needs two or more; '
+                    'leave it out or use more pictures'
+                )
             self._shown = dict(zip(images, images[1:] + images[:1], strict=True))
         self._labels: dict[str, int] | None = None
         if self.answer_file:

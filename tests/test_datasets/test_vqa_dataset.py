@@ -129,6 +129,8 @@ def test_exchanged_pictures(root):
         assert all(first[key] == second[key] for key in ('text', 'answers', 'question_id', 'img_id'))
     with pytest.raises(ValueError, match='exchange_pictures is a control for tests'):
         load(root, exchange_pictures=True)
+    with pytest.raises(DataError, match='asks about 1 pictures, and exchange_pictures needs two'):
+        load(root, test_mode=True, exchange_pictures=True, image_slice=(0, 1))
 
 
 @pytest.mark.parametrize(
