@@ -80,6 +80,7 @@ def test_zero_shot_detection_of_scenes(quickstart, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.xfail(raises=AssertionError, strict=True, reason='missed: seed 0 reached 0.770, docs/meter.md')
 def test_questions_about_scenes(quickstart, tmp_path):
     _, towers = train_on_crops(quickstart, tmp_path)
     scenes, questions = tmp_path / 'large_digits', tmp_path / 'questions'
@@ -108,5 +109,5 @@ def test_questions_about_scenes(quickstart, tmp_path):
     fusion = train(METER, 'epoch_5.pth', ('train',), *options)
     options = (f'model.init_cfg.checkpoint={fusion}', f'model.heads.vqa.answers={questions}/answers.txt')
     scores = json.loads(train(METER_VQA, 'metrics.json', LOADERS, *options).read_text())['metrics']
-    assert scores['vqa/accuracy'] >= 0.74  # the aim is 0.80
     assert scores['vqa/question_only'] <= scores['vqa/accuracy'] - 0.25
+    assert scores['vqa/accuracy'] >= 0.80

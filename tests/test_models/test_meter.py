@@ -276,6 +276,22 @@ def test_refusals():
         model(**data, mode='loss')
 
 
+def test_heads_get_the_spread_of_the_fusion():
+    heads = {'vqa': {'type': 'FusionVQAHead', 'num_answers': 200}, 'mlm': {'type': 'FusionMLMHead'}}
+    tower = {'arch': {'embed_dims': 16, 'num_layers': 1, 'num_heads': 2}, 'vocab_size': 4096}
+    for given, std in (({}, 0.02), ({'init_std': 0.1}, 0.1)):
+        model = MODELS.build({
+            'type': 'METER',
+            'image_encoder': {'type': 'CoSwin', 'arch': 'micro'},
+            'text_encoder': {'type': 'CLIPTokenEncoder', 'tower': tower},
+            'tokenizer': {'type': 'MaskedCLIPTokenizer', 'vocab_size': 4096},
+            'fusion': {'hidden_size': 64, 'num_layers': 1, 'num_heads': 2, **given},
+            'heads': heads,
+        })  # fmt: skip
+        for layer in (model.heads.vqa.classifier[3], model.heads.mlm.decoder, model.cross_modal.text_transform):
+            assert float(layer.weight.std()) == pytest.approx(std, rel=0.1)
+
+
 def test_spread_of_the_first_weights():
     for given, std in (({}, 0.02), ({'init_std': 0.1}, 0.1)):
         fusion = CoAttentionFusion(64, 64, 64, num_layers=1, num_heads=2, **given)

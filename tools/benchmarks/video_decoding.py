@@ -88,7 +88,7 @@ def cases() -> list[Case]:
         'gop250_views': (lambda: scene(250), 4, 16, 4),
         'embedded_clip': (embedded, 1, 8, 2),
     }
-    backends = (('pyav', 'pyav', 1.0), ('decord', 'decord', 0.9), ('pyav', 'decord', 0.0))
+    backends = (('pyav', 'pyav', 1.0), ('decord', 'decord', 1.0), ('pyav', 'decord', 0.0))
     return [
         Case(f'{ours}_vs_{peer}_{name}', bar, lambda o=ours, p=peer, a=arguments: _pair(a[0], o, p, *a[1:]), rounds=15)
         for name, arguments in files.items()
