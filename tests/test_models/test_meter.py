@@ -159,6 +159,21 @@ def test_pairs_of_pictures_and_texts_are_scored():
     expected = torch.tensor([sample.match_score for sample in model.val_step(data)])
     torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-6)
     assert model.score_pairs(tokens, QUESTIONS, []).shape == (0,)
+    torch.testing.assert_close(model.pair_logits(tokens, QUESTIONS, pairs), (scores / (1 - scores)).log())
+    assert not scores.requires_grad
+
+
+def test_scores_of_pairs_keep_their_order_where_probabilities_are_equal():
+    model = build(('itm',)).eval()
+    head = model.heads.itm.fc
+    tokens, pairs = model.encode_image(preprocessed(model)['inputs']), [(0, 1), (3, 0), (2, 2)]
+    before = model.pair_logits(tokens, QUESTIONS, pairs)
+    assert before.argsort().tolist() != [0, 1, 2] and len(before.unique()) == 3
+    with torch.no_grad():
+        head.bias[1] += 40
+    assert model.score_pairs(tokens, QUESTIONS, pairs).tolist() == [1, 1, 1]
+    torch.testing.assert_close(model.pair_logits(tokens, QUESTIONS, pairs), before + 40)
+    assert model.pair_logits(tokens, QUESTIONS, pairs).argsort().tolist() == before.argsort().tolist()
 
 
 def test_another_resolution_after_pretraining(tmp_path):

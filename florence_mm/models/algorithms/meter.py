@@ -226,10 +226,10 @@ class METER(BaseModel):
         return samples
 
     @torch.no_grad()
-    def score_pairs(
+    def pair_logits(
         self, image_tokens: Tensor, texts: Sequence[str], pairs: Sequence[tuple[int, int]], at_once: int = 64
     ) -> Tensor:
-        """Match scores of chosen pictures and texts, for instance of the best that a two-tower model found.
+        """Match scores of chosen pictures and texts, to put them in order.
 
         Args:
             image_tokens: ``(U, N, C)`` of :meth:`encode_image`.
@@ -238,7 +238,8 @@ class METER(BaseModel):
             at_once: pairs that are fused together.
 
         Returns:
-            ``(P,)`` probabilities that picture and text match, on the CPU.
+            ``(P,)``, on the CPU: the logarithm of the odds that picture and text match. Probabilities would be equal,
+            1, for all good pairs in fp32.
 
         Raises:
             ValueError: the model has no head named ``itm``.
@@ -249,8 +250,14 @@ class METER(BaseModel):
             pictures, sentences = zip(*pairs[start : start + at_once], strict=True)
             tokens, text_tokens = self.encode_text([texts[i] for i in sentences])
             fused = self.fuse(text_tokens, tokens.mask, image_tokens[list(pictures)])
-            scores.append(head.match_score(fused).cpu())
+            scores.append(head.match_logit(fused).cpu())
         return torch.cat(scores) if scores else torch.zeros(0)
+
+    def score_pairs(
+        self, image_tokens: Tensor, texts: Sequence[str], pairs: Sequence[tuple[int, int]], at_once: int = 64
+    ) -> Tensor:
+        """:meth:`pair_logits` as probabilities that picture and text match, ``(P,)``."""
+        return self.pair_logits(image_tokens, texts, pairs, at_once).sigmoid()
 
     def get_head(self, name: str) -> nn.Module:
         """A head.

@@ -98,15 +98,7 @@ class RetrievalReranker(BaseModel):
             pairs_at_once: pairs that are fused together.
 
         Returns:
-            ``(P,)``, on the CPU: the logarithm of the odds that picture and text match. Probabilities would be equal,
-            1, for all good pairs in fp32.
+            ``(P,)``, on the CPU: :meth:`METER.pair_logits`.
         """
-        head, scores = self.matcher.get_head('itm'), []
         image_tokens = self.matcher.encode_image(self.data_preprocessor(data, False)['inputs'])  # (B, N, C)
-        for start in range(0, len(pairs), pairs_at_once):
-            pictures, sentences = zip(*pairs[start : start + pairs_at_once], strict=True)
-            tokens, text_tokens = self.matcher.encode_text([texts[i] for i in sentences])
-            fused = self.matcher.fuse(text_tokens, tokens.mask, image_tokens[list(pictures)])
-            logits = head(fused.pooled).float()
-            scores.append((logits[:, 1] - logits[:, 0]).cpu())
-        return torch.cat(scores) if scores else torch.zeros(0)
+        return self.matcher.pair_logits(image_tokens, texts, pairs, pairs_at_once)

@@ -66,7 +66,13 @@ class FusionITMHead(BaseModule):
 
     def match_score(self, fused: Fused) -> Tensor:
         """``(B,)`` probabilities that text and picture match."""
-        return self(fused.pooled).float().softmax(1)[:, 1]
+        return self.match_logit(fused).sigmoid()
+
+    def match_logit(self, fused: Fused) -> Tensor:
+        """``(B,)``, at least fp32: the logarithm of the odds that text and picture match."""
+        logits = self(fused.pooled)  # (B, 2)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return logits[:, 1] - logits[:, 0]
 
     def loss(self, model: 'METER', batch: 'FusionBatch') -> dict[str, Tensor]:
         """Cross-entropy over matching and false pairs, and ``acc_itm``.
