@@ -90,6 +90,48 @@ def test_training_trains_the_fusion_model():
     assert all(p.grad is not None for p in model.matcher.image_encoder.parameters())
 
 
+def reranker(outer=None, retriever=None, matcher=None):
+    """Of configs, with these preprocessors."""
+    text = {
+        'text_encoder': {'type': 'CLIPTextTower', 'arch': {'embed_dims': 16, 'num_layers': 1, 'num_heads': 2}},
+        'tokenizer': {'type': 'CLIPTokenizer'},
+    }
+    words = {'type': 'CLIPTokenEncoder', 'tower': {'arch': text['text_encoder']['arch'], 'context_length': 50}}
+    first = {'type': 'UniCL', 'image_encoder': worker['Mean'](), **text, 'embed_dims': 8}
+    second = {
+        'type': 'METER',
+        'image_encoder': worker['Mean'](),
+        'text_encoder': words,
+        'tokenizer': {'type': 'MaskedCLIPTokenizer'},
+        'fusion': {'hidden_size': 16, 'num_heads': 2, 'num_layers': 1},
+        'heads': {'itm': {'type': 'FusionITMHead'}},
+    }
+    for model, own in ((first, retriever), (second, matcher)):
+        if own is not None:
+            model['data_preprocessor'] = own
+    return RetrievalReranker(first, second, outer)
+
+
+def test_both_models_see_pictures_normalised_alike():
+    other = {'mean': [0.0, 0.0, 0.0], 'std': [255.0, 255.0, 255.0]}
+    assert reranker().matcher.data_preprocessor.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
+    model = reranker(other, matcher=other)
+    assert model.retriever.data_preprocessor.std.flatten().tolist() == [255] * 3  # as no other is asked for
+    bgr = {'type': 'mmdet.DetDataPreprocessor', 'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375]}
+    reranker(retriever=bgr)
+    reranker(other, matcher={})
+    for wrong, name, message in (
+        ({'matcher': other}, 'matcher', r'mean=\[0.0, 0.0, 0.0\], std=\[255.*mean=\[123.675, .*make them equal'),
+        ({'retriever': {'std': [1.0, 57.12, 57.375]}}, 'retriever', r'std=\[1.0, 57.12, 57.375\] .*std=\[58.395, 57'),
+        ({'retriever': {**bgr, 'bgr_to_rgb': True}}, 'retriever', r'channels exchanged, .*channels as they come'),
+    ):
+        with pytest.raises(ValueError, match=f'data_preprocessor of the {name} of RetrievalReranker has .*{message}'):
+            reranker(**wrong)
+    built = make_model()
+    with pytest.raises(ValueError, match='data_preprocessor of the retriever'):
+        RetrievalReranker(built.retriever, built.matcher, other)
+
+
 def test_errors(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"no head 'itm', it has none"):
         RetrievalReranker(make_model().retriever, worker['tiny']['tiny_meter']({}))

@@ -41,11 +41,12 @@ class RetrievalReranker(BaseModel):
     Args:
         retriever: :class:`UniCL` or its config.
         matcher: :class:`METER` with a head ``itm``, or its config.
-        data_preprocessor: of both; by default :class:`ImageTextDataPreprocessor`.
+        data_preprocessor: of both, whose own may not normalise otherwise; by default
+            :class:`ImageTextDataPreprocessor`.
         init_cfg: see mmengine.
 
     Raises:
-        ValueError: the fusion model has no head ``itm``.
+        ValueError: the fusion model has no head ``itm``, or a model's own preprocessor normalises otherwise.
     """
 
     def __init__(
@@ -59,10 +60,24 @@ class RetrievalReranker(BaseModel):
             # built here: mmengine would look the name up in the default scope
             data_preprocessor = MODELS.build({'type': 'ImageTextDataPreprocessor'} | (data_preprocessor or {}))
         super().__init__(data_preprocessor, init_cfg)
-        self.retriever = MODELS.build(retriever) if isinstance(retriever, dict) else retriever
-        self.matcher = MODELS.build(matcher) if isinstance(matcher, dict) else matcher
+        self.retriever = self._build('retriever', retriever)
+        self.matcher = self._build('matcher', matcher)
         self.matcher.get_head('itm')
         self.retriever.requires_grad_(False).eval()
+
+    def _build(self, name: str, model: dict | nn.Module) -> nn.Module:
+        """A model, with the common preprocessor where its config has none of its own."""
+        if isinstance(model, dict):
+            model = MODELS.build(
+                {**model, 'data_preprocessor': model.get('data_preprocessor') or self.data_preprocessor}
+            )
+        own, common = (_normalisation(part.data_preprocessor) for part in (model, self))
+        if own != common:
+            raise ValueError(
+                f'data_preprocessor of the {name} of RetrievalReranker has {own}, but both models see pictures '
+                f'with {common} of the outer data_preprocessor; make them equal'
+            )
+        return model
 
     def train(self, mode: bool = True) -> 'RetrievalReranker':
         """As any module's, but the two-tower model stays as it is in prediction."""
@@ -102,3 +117,11 @@ class RetrievalReranker(BaseModel):
         """
         image_tokens = self.matcher.encode_image(self.data_preprocessor(data, False)['inputs'])  # (B, N, C)
         return self.matcher.pair_logits(image_tokens, texts, pairs, pairs_at_once)
+
+
+def _normalisation(preprocessor: nn.Module) -> str:
+    """Mean, standard deviation and exchange of red and blue, in words; of our preprocessor or of OpenMMLab's."""
+    mean, std = (getattr(preprocessor, name, None) for name in ('mean', 'std'))
+    values = [None if x is None else [round(v, 4) for v in x.flatten().tolist()] for x in (mean, std)]
+    exchange = getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'to_rgb', False))
+    return f'mean={values[0]}, std={values[1]} and channels {"exchanged" if exchange else "as they come"}'
