@@ -81,6 +81,36 @@ def annotators(annotation: Mapping[str, Any]) -> list[str]:
     return texts
 
 
+def read_annotations(paths: Iterable[str | Path]) -> list[dict]:
+    """The annotations of several files in VQAv2's format, each with answers and the most frequent one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: a file or an annotation is unusable, or an annotation is in two files.
+    """
+    first: dict[int, list[tuple[str | Path, dict]]] = {}
+    for path in paths:
+        for id_, annotation in by_question(path, 'annotations', read_vqa_list(path, 'annotations')).items():
+            try:
+                annotators(annotation)
+                _main_answer(annotation)
+            except ValueError as error:
+                raise DataError(f'{path}, question {id_}: {error}; write or copy the file again') from None
+            # other data sets may count their questions from 1 too
+            for other, its in first.setdefault(id_, []):
+                if its == annotation:
+                    raise DataError(f'{path}: the annotation of question {id_} is also in {other}; give each file once')
+            first[id_].append((path, annotation))
+    return [annotation for found in first.values() for _, annotation in found]
+
+
+def _main_answer(annotation: Mapping[str, Any]) -> str:
+    answer = annotation.get('multiple_choice_answer')
+    if not isinstance(answer, str):
+        raise ValueError(f'multiple_choice_answer is {answer!r}, expected a text')
+    return answer
+
+
 def answer_vocabulary(annotations: Iterable[Mapping[str, Any]], min_count: int = MIN_OCCURRENCES) -> list[str]:
     """The answers to learn: those that are the most frequent one of at least ``min_count`` questions.
 
@@ -97,12 +127,10 @@ def answer_vocabulary(annotations: Iterable[Mapping[str, Any]], min_count: int =
     """
     counts: Counter[str] = Counter()
     for annotation in annotations:
-        answer = annotation.get('multiple_choice_answer')
-        if not isinstance(answer, str):
-            raise ValueError(
-                f'the annotation of question {annotation.get("question_id")} has no multiple_choice_answer'
-            )
-        counts[normalize_answer(answer)] += 1
+        try:
+            counts[normalize_answer(_main_answer(annotation))] += 1
+        except ValueError as error:
+            raise ValueError(f'the annotation of question {annotation.get("question_id")}: {error}') from None
     counts.pop('', None)
     kept = [answer for answer, count in counts.items() if count >= min_count]
     if not kept:

@@ -239,7 +239,7 @@ def test_vocabulary_by_hand():
     assert answer_vocabulary(annotations[::-1], min_count=8) == ['2', 'dog', 'yes', 'cat']
     with pytest.raises(ValueError, match='no answer is that of 99 questions'):
         answer_vocabulary(annotations, 99)
-    with pytest.raises(ValueError, match='question 5 has no multiple_choice_answer'):
+    with pytest.raises(ValueError, match='question 5: multiple_choice_answer is None'):
         answer_vocabulary([{'question_id': 5}])
 
 
@@ -261,6 +261,47 @@ def test_vocabulary_command(root, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(TOOL), run_name='__main__')
     assert stopped.value.code == 2 and 'no answer is that of 5 questions' in capsys.readouterr().err
+
+
+def test_vocabulary_of_several_files_counts_each_annotation_once(root, monkeypatch, capsys):
+    paths = [root / name for name in ('train.json', 'val.json', 'copy.json')]
+
+    def put(path, *annotations):
+        path.write_text(json.dumps({'annotations': annotations}))
+
+    def run(*files):
+        arguments = [str(TOOL), *map(str, files), '--out', str(root / 'vocabulary.txt'), '--min-count', '1']
+        monkeypatch.setattr(sys, 'argv', arguments)
+        runpy.run_path(str(TOOL), run_name='__main__')
+
+    def refusal(*files):
+        with pytest.raises(SystemExit) as stopped:
+            run(*files)
+        error = capsys.readouterr().err
+        assert stopped.value.code == 2 and error.count('\n') == 1 and not (root / 'vocabulary.txt').exists()
+        return error
+
+    two = entry(1, 0, ['2'] * 10, multiple_choice_answer='2')
+    put(paths[0], two)
+    put(paths[2], entry(5, 0, ['no'] * 3, multiple_choice_answer='no'), two)
+    put(paths[1], entry(2, 1, ['a', 3]))
+    assert f'{paths[0]}: the annotation of question 1 is also in {paths[0]}; give' in refusal(paths[0], paths[0])
+    assert f'{paths[2]}: the annotation of question 1 is also in {paths[0]}; give' in refusal(paths[0], paths[2])
+    assert f'{paths[1]}, question 2: answers[1] has no text' in refusal(*paths[:2])
+    put(paths[1], entry(2, 1, ['a', 'b']))
+    assert f'{paths[1]}, question 2: multiple_choice_answer is None' in refusal(*paths[:2])
+    put(paths[1], two, two)
+    assert 'val.json: the question_id 1 occurs twice' in refusal(paths[1])
+    # another data set that counts from 1
+    put(paths[1], entry(1, 9, ['red'] * 10, multiple_choice_answer='red'))
+    run(*paths[:2])
+    assert read_answers(root / 'vocabulary.txt') == ['2', 'red']
+    assert 'answers of 2 questions' in capsys.readouterr().out
+
+
+def test_usage_in_the_tools_docstring_continues_its_lines():
+    usage = runpy.run_path(str(TOOL))['__doc__']
+    assert 'annotations.json \\\n' in usage
 
 
 def test_pickled_rows_are_equal_in_workers(root):

@@ -1,12 +1,12 @@
 """The vocabulary of answers from annotations in VQAv2's format: normalised, most frequent first, one a line.
 
-python tools/dataset_converters/build_answers.py data/vqav2/v2_mscoco_train2014_annotations.json \
+python tools/dataset_converters/build_answers.py data/vqav2/v2_mscoco_train2014_annotations.json \\
     data/vqav2/v2_mscoco_val2014_annotations.json --out data/vqav2/answers.txt
 """
 
 import argparse
 
-from florence_mm.datasets.vqa_files import MIN_OCCURRENCES, annotators, answer_vocabulary, read_vqa_list
+from florence_mm.datasets.vqa_files import MIN_OCCURRENCES, annotators, answer_vocabulary, read_annotations
 from florence_mm.engine.errors import one_sentence_errors
 from florence_mm.utils.answers import normalize_answer
 from florence_mm.utils.files import write_atomic
@@ -31,7 +31,7 @@ def main() -> None:
     """Write the vocabulary and say what it covers."""
     args = parse_args()
     with one_sentence_errors():
-        annotations = [item for path in args.annotations for item in read_vqa_list(path, 'annotations')]
+        annotations = read_annotations(args.annotations)
         answers = answer_vocabulary(annotations, args.min_count)
         known = set(answers)
         given = [[normalize_answer(answer) for answer in annotators(item)] for item in annotations]
