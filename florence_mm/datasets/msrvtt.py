@@ -105,9 +105,12 @@ class VideoFiles:
 
     Raises:
         FileNotFoundError: there is no such folder.
+        DataError: ``max_missing`` is negative.
     """
 
     def __init__(self, folder: str | Path, suffix: str = '.mp4', max_missing: int = 0) -> None:
+        if max_missing < 0:
+            raise DataError(f'{max_missing} videos may be missing; give 0 or more (--skip-missing)')
         self.folder, self.suffix, self.max_missing = Path(folder), suffix, max_missing
         if not self.folder.is_dir():
             raise FileNotFoundError(f'there is no folder {self.folder}; give the one with the videos')
@@ -151,20 +154,22 @@ def write_msrvtt(
         files (VideoFiles): The videos.
         test_csv (str | Path): ``MSRVTT_JSFUSION_test.csv``.
         train_csv (str | Path | None): ``MSRVTT_train.9k.csv``; needs ``annotations``.
-        annotations (str | Path | None): ``MSRVTT_data.json``.
+        annotations (str | Path | None): ``MSRVTT_data.json``; goes with ``train_csv``.
 
     Returns:
         dict[str, int]: How many videos each manifest has.
 
     Raises:
         FileNotFoundError, DataError: a file is missing or unusable, a training video has no caption, or is a test
-            video.
+            video, or one of ``train_csv`` and ``annotations`` is given alone.
     """
+    if annotations is not None and train_csv is None:
+        raise DataError(f'{annotations} has captions of training videos, but no list of them; give --train-csv too')
+    if train_csv is not None and annotations is None:
+        raise DataError(f'{train_csv} names videos without captions; give MSRVTT_data.json too (--annotations)')
     queries = read_queries(test_csv)
     manifests = {'test': [{'video': name, 'texts': [queries[video]]} for video, name in files.existing(queries)]}
     if train_csv is not None:
-        if annotations is None:
-            raise DataError(f'{train_csv} names videos without captions; give MSRVTT_data.json too')
         training, captions = read_training_videos(train_csv), read_captions(annotations)
         for video in training:
             if video in queries:

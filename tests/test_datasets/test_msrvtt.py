@@ -113,6 +113,10 @@ def test_faults_are_one_sentence_each(public):
         write(public)
     with pytest.raises(DataError, match='names videos without captions; give MSRVTT_data.json too'):
         write(public, annotations=None)
+    with pytest.raises(DataError, match=r'data.json has captions of training videos, .*; give --train-csv too$'):
+        write(public, train_csv=None)
+    with pytest.raises(DataError, match=r'^-1 videos may be missing; give 0 or more \(--skip-missing\)$'):
+        write(public, max_missing=-1)
     assert not (public / 'out').exists()
 
 

@@ -15,7 +15,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Write manifests of MSR-VTT (1K-A) from its public files')
     parser.add_argument('--test-csv', required=True, help='MSRVTT_JSFUSION_test.csv')
     parser.add_argument('--train-csv', help='MSRVTT_train.9k.csv; without it test.jsonl alone is written')
-    parser.add_argument('--annotations', help='MSRVTT_data.json, the captions of the training videos')
+    parser.add_argument(
+        '--annotations', help='MSRVTT_data.json, the captions of the training videos; goes with --train-csv'
+    )
     parser.add_argument('--videos', default='data/msrvtt/videos', help='folder of the videos (default: %(default)s)')
     parser.add_argument('--suffix', default='.mp4', help='of the video files (default: %(default)s)')
     parser.add_argument('--out', default='data/msrvtt', help='folder to write to (default: %(default)s)')
