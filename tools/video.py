@@ -12,6 +12,8 @@ import sys
 
 import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
 from florence_mm.apis import VideoInferencer
+from florence_mm.apis.inputs import list_inputs
+from florence_mm.apis.video_inputs import SUFFIXES
 from florence_mm.datasets.base import load_class_names
 from florence_mm.engine.cli_options import add_config_options
 from florence_mm.engine.errors import UsageError, one_sentence_errors
@@ -51,19 +53,19 @@ def main() -> int:
             raise UsageError(f'--activation-map {args.activation_map} must end in .png')
         if not args.activation_map and (args.activation_class or args.activation_stage is not None):
             raise UsageError('--activation-class and --activation-stage say how --activation-map is drawn; give it')
+        files = list_inputs(args.videos, SUFFIXES, 'videos')
+        if args.activation_map and len(files) != 1:
+            raise UsageError(f'--activation-map draws one video, but there are {len(files)}; name one')
         cfg = load_config(args.config, args.cfg_options)
         names = load_class_names(args.class_names)
         inferencer = VideoInferencer(
             cfg, args.checkpoint, args.device, names, args.templates, args.batch_size, args.backend
         )
-        results = inferencer(args.videos, args.classes, args.top, args.window, args.stride, args.out_dir, skip_bad=True)
-        if args.activation_map:
-            if len(results) != 1:
-                raise UsageError(f'--activation-map draws one video, but there are {len(results)}; name one')
-            if 'error' not in results[0]:
-                inferencer.draw_activation(
-                    results[0]['file'], args.activation_map, args.activation_class, args.classes, args.activation_stage
-                )
+        results = inferencer(files, args.classes, args.top, args.window, args.stride, args.out_dir, skip_bad=True)
+        if args.activation_map and 'error' not in results[0]:
+            inferencer.draw_activation(
+                results[0]['file'], args.activation_map, args.activation_class, args.classes, args.activation_stage
+            )
     bad = [result['error'] for result in results if 'error' in result]
     for result in results:
         if 'error' not in result:

@@ -14,6 +14,7 @@ import sys
 
 import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
 from florence_mm.apis import MultimodalInferencer
+from florence_mm.apis.picture_inputs import list_pictures
 from florence_mm.engine.cli_options import add_config_options
 from florence_mm.engine.errors import UsageError, one_sentence_errors
 from florence_mm.engine.launch import load_config
@@ -53,15 +54,13 @@ def show(result: dict) -> None:
         print(f'  {result["caption"]}')
 
 
-def draw(inferencer: MultimodalInferencer, results: list[dict], texts: list[str], word: str, path: str) -> None:
+def draw(inferencer: MultimodalInferencer, result: dict, texts: list[str], word: str, path: str) -> None:
     """The attention of a word of the first of the texts, or else of the caption, that has it."""
-    if len(results) != 1:
-        raise UsageError(f'--attention draws one picture, but there are {len(results)}; name one')
-    texts = [*texts, *([results[0]['caption']] if results[0].get('caption') else [])]
+    texts = [*texts, *([result['caption']] if result.get('caption') else [])]
     text = next((t for t in texts if word.casefold() in re.findall(r'\w+', t.casefold())), texts[0] if texts else None)
     if text is None:
         raise UsageError(f'--attention {word} needs a text with that word; give --question, --match or --caption')
-    inferencer.draw_attention(results[0]['file'], text, word, path)
+    inferencer.draw_attention(result['file'], text, word, path)
     print(f'{path}: attention to {word!r} in {text!r}')
 
 
@@ -71,14 +70,17 @@ def main() -> int:
     with one_sentence_errors():
         if args.attention and not args.attention[1].lower().endswith('.png'):
             raise UsageError(f'--attention {args.attention[1]} must end in .png')
+        files = list_pictures(args.images)
+        if args.attention and len(files) != 1:
+            raise UsageError(f'--attention draws one picture, but there are {len(files)}; name one')
         cfg = load_config(args.config, args.cfg_options)
         inferencer = MultimodalInferencer(cfg, args.checkpoint, args.device, args.batch_size)
-        results = inferencer(args.images, args.question, args.match, args.caption, args.top, args.out, skip_bad=True)
+        results = inferencer(files, args.question, args.match, args.caption, args.top, args.out, skip_bad=True)
         good = [result for result in results if 'error' not in result]
         for result in good:
             show(result)
-        if args.attention and len(good) == len(results):
-            draw(inferencer, results, [*args.question, *args.match], *args.attention)
+        if args.attention and good:
+            draw(inferencer, good[0], [*args.question, *args.match], *args.attention)
     bad = [result['error'] for result in results if 'error' in result]
     if args.out:
         print(f'{args.out}: {len(good)} pictures')
