@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -35,7 +36,8 @@ class VQAAccuracy(BaseMetric):
         collect_device, prefix, collect_dir: see :class:`mmengine.evaluator.BaseMetric`.
 
     Raises:
-        ValueError: a sample lacks a field, or a label is outside the answers.
+        ValueError: a sample lacks a field, a label is outside the answers, two questions have one ``question_id``, or
+            not every sample of the data set was answered.
     """
 
     default_prefix = 'vqa'
@@ -57,6 +59,7 @@ class VQAAccuracy(BaseMetric):
         self.per_question_type = per_question_type
         self.question_only = question_only
         self.table_rows = table_rows
+        self._size = 0
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the answer of each sample and its accuracy."""
@@ -68,7 +71,7 @@ class VQAAccuracy(BaseMetric):
             accuracy = self._accuracy(answer, sample, source) if 'answers' in sample else None
             types = (sample.get('answer_type'), sample.get('question_type'))
             asked = self._asked(sample, source) if self.question_only and accuracy is not None else None
-            self.results.append((int(sample['question_id']), answer, accuracy, *types, asked))
+            self.results.append((int(sample['question_id']), answer, accuracy, *types, asked, sample.get('source')))
 
     @staticmethod
     def _accuracy(answer: str, sample: dict, source: str) -> float:
@@ -102,10 +105,32 @@ class VQAAccuracy(BaseMetric):
             )
         return answers[label]
 
+    def evaluate(self, size: int) -> dict[str, float]:
+        """The scores of all samples, of a data set of that size; see :class:`mmengine.evaluator.BaseMetric`."""
+        self._size = size
+        # mmengine would cut the results to `size`, as if what a sampler fills up with came last with every sampler
+        return super().evaluate(sys.maxsize)
+
+    def _questions(self, results: list) -> list:
+        """One result a question, by ids: a sampler that fills up the last round gives some questions twice."""
+        found: dict[int, tuple] = {}
+        for result in results:
+            known = found.setdefault(result[0], result)
+            if known[-1] != result[-1]:
+                raise ValueError(
+                    f'{known[-1]} and {result[-1]} have one question_id, by which VQAAccuracy tells questions; '
+                    'evaluate the two data sets apart, or give the questions ids of their own'
+                )
+        if len(found) != self._size:
+            raise ValueError(
+                f'VQAAccuracy got answers to {len(found)} different question_ids from a data set of {self._size} '
+                'samples; give each question its own id, and test with a sampler that leaves none out'
+            )
+        return [found[id_] for id_ in sorted(found)]
+
     def compute_metrics(self, results: list) -> dict[str, float]:
         """The scores of all samples."""
-        # a sampler that fills up the last round gives a question twice
-        results = sorted({result[0]: result for result in results}.values(), key=lambda result: result[0])
+        results = self._questions(results)
         if self.outfile is not None:
             written = [{'question_id': id_, 'answer': answer} for id_, answer, *_ in results]
             write_atomic(self.outfile, json.dumps(written))
@@ -114,7 +139,7 @@ class VQAAccuracy(BaseMetric):
         by_question: dict[str, list[float]] = defaultdict(list)
         everything = []
         asked = []
-        for _, _, accuracy, answer_type, question_type, text_and_answers in results:
+        for _, _, accuracy, answer_type, question_type, text_and_answers, _ in results:
             if accuracy is None:
                 continue
             everything.append(accuracy)

@@ -80,6 +80,25 @@ def test_a_test_set_without_answers_has_no_accuracy():
     assert metric.evaluate(2) == {'vqa/num_without_answers': 2}
 
 
+def test_no_question_is_lost_to_another_with_its_id():
+    def evaluate(size, *questions):
+        metric = VQAAccuracy()
+        metric.process(None, [{**question(id_, 'red', ['red'] * 10), 'source': source} for id_, source in questions])
+        return metric.evaluate(size)
+
+    first, second, other = (1, 'a.json, question 1'), (2, 'a.json, question 2'), (1, 'b.json, question 1')
+    # processes with a stretch each, of which the first is filled up in the middle
+    assert evaluate(2, first, first, second)['vqa/accuracy'] == 1
+    with pytest.raises(ValueError, match=r'^a.json, question 1 and b.json, question 1 have one question_id, .* apart'):
+        evaluate(3, first, second, other)
+    # where samples do not say where they come from, or data sets share a file
+    for questions in ([(1, None), (2, None), (1, None)], [first, second, first]):
+        with pytest.raises(ValueError, match='answers to 2 different question_ids from a data set of 3 samples'):
+            evaluate(3, *questions)
+    with pytest.raises(ValueError, match='answers to 1 different question_ids from a data set of 2'):
+        evaluate(2, first)
+
+
 def test_labels_are_read_from_the_data_set():
     metric = VQAAccuracy(table_rows=0)
     metric.dataset_meta = {'answers': ('yes', 'no')}
