@@ -122,6 +122,7 @@ class RetrievalReranker(BaseModel):
 def _normalisation(preprocessor: nn.Module) -> str:
     """Mean, standard deviation and exchange of red and blue, in words; of our preprocessor or of OpenMMLab's."""
     mean, std = (getattr(preprocessor, name, None) for name in ('mean', 'std'))
-    values = [None if x is None else [round(v, 4) for v in x.flatten().tolist()] for x in (mean, std)]
+    # on the meta device, where sizes are counted, there are no values
+    values = [None if x is None or x.is_meta else [round(v, 4) for v in x.flatten().tolist()] for x in (mean, std)]
     exchange = getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'to_rgb', False))
     return f'mean={values[0]}, std={values[1]} and channels {"exchanged" if exchange else "as they come"}'
