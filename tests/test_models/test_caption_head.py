@@ -121,6 +121,14 @@ def test_a_picture_is_learnt_by_heart():
     assert [sample.pred_caption for sample in written] == list(TEXTS)
 
 
+@pytest.mark.parametrize('beams', [1, 3])
+def test_a_padded_head_writes_tokens_alone(beams):
+    model = captioner(head={'num_beams': beams, 'vocab_size': tiny['VOCAB'] + 64, 'max_length': 4})
+    model.heads.caption.bias.data[tiny['VOCAB'] + 1 :] = 1e3  # likeliest; the mask token is the last that there is
+    written = model.heads.caption.write(model, model.encode_image(pictures(2)))
+    assert all(ids and max(ids) < model.tokenizer.vocab_size for ids in written.ids)
+
+
 def test_errors():
     with pytest.raises(ValueError, match='num_beams=0'):
         captioner(head={'num_beams': 0})

@@ -269,6 +269,10 @@ def test_refusals():
         ValueError, match='there are 701 ids in the tokenizer and vocab_size of CLIPTokenEncoder is 601'
     ):
         METER(ToyEncoder(), encoder, {**tokenizer, 'vocab_size': 700}, max_text_len=20)
+    for name, kind in (('mlm', 'FusionMLMHead'), ('caption', 'FusionCaptionHead')):
+        with pytest.raises(ValueError, match=f"head '{name}' is 600 and the tokenizer has 601 ids; the head needs"):
+            build({name: {'type': kind, 'vocab_size': 600}})
+        assert build({name: {'type': kind, 'vocab_size': 640}}).heads[name].vocab_size == 640  # padded
     with pytest.raises(ValueError, match='Conv2d has no num_features'):
         METER(torch.nn.Conv2d(3, 3, 1), encoder, tokenizer, max_text_len=20)
     with pytest.raises(ValueError, match='hidden_size is 768, which num_heads=5 does not divide'):

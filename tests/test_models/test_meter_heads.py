@@ -306,6 +306,16 @@ def test_masked_words_are_filled_in():
         FusionMLMHead(probability=0)
 
 
+def test_a_padded_head_fills_in_tokens():
+    padded = build({'mlm': {'type': 'FusionMLMHead', 'vocab_size': 640}}).eval()
+    head = padded.heads['mlm']
+    head.bias.data[620] = 1e3  # likeliest, and no token
+    head.bias.data[7] = 1e2
+    (sample,) = padded.val_step(batch(['how many <mask>']))
+    ids = padded.tokenize(['how many']).input_ids[0].tolist()
+    assert sample.pred_text == padded.tokenizer.decode([*ids[:-1], 7, ids[-1]])
+
+
 def test_labels_are_the_tokens_not_the_masks():
     tokens = TokenBatch(torch.tensor([[598, 5, 6, 599]]), torch.ones(1, 4).bool())
     hidden, chosen = mask_tokens(tokens, MaskedCLIPTokenizer(vocab_size=600), 1.0)

@@ -77,6 +77,13 @@ class METER(BaseModel):
         given = {'hidden_size': self.hidden_size, 'vocab_size': self.tokenizer.vocab_size}
         given['init_std'] = fusion.get('init_std', 0.02)
         self.heads = ModuleDict({name: _build_head(head, given) for name, head in (heads or {}).items()})
+        for name, head in self.heads.items():
+            # a larger one is padded: what lies beyond the tokenizer's ids is no target and is never written
+            if getattr(head, 'vocab_size', self.tokenizer.vocab_size) < self.tokenizer.vocab_size:
+                raise ValueError(
+                    f'vocab_size of the head {name!r} is {head.vocab_size} and the tokenizer has '
+                    f'{self.tokenizer.vocab_size} ids; the head needs as many'
+                )
         self._last_picture: tuple[Tensor, tuple, Tensor] | None = None
 
     def _check_parts(self) -> None:

@@ -42,7 +42,7 @@ class FusionCaptionHead(VocabularyHead):
         min_length: least tokens, likewise.
         label_smoothing: part of the target that all tokens share, 0 for none.
         hidden_size: C, which METER gives.
-        vocab_size: V, likewise.
+        vocab_size: V, likewise; may be more than the tokenizer's ids, as in padded weights, and not less.
         layer_norm_eps: 1e-12 in METER.
         init_std: standard deviation of the linear layers' first weights; METER gives that of its fusion.
         init_cfg: see mmengine.
@@ -141,7 +141,8 @@ class FusionCaptionHead(VocabularyHead):
             end_id=tokenizer.end_token_id,
             max_length=longest if self.max_length is None else self.max_length,
             min_length=self.min_length,
-            banned=tokenizer.special_ids - {tokenizer.end_token_id},
+            # a padded head has outputs that are no tokens
+            banned=tokenizer.special_ids - {tokenizer.end_token_id} | {*range(tokenizer.vocab_size, self.vocab_size)},
         )
 
     def predict(self, model: 'METER', batch: 'FusionBatch') -> None:

@@ -65,7 +65,7 @@ class FusionMLMHead(VocabularyHead):
         probability: of a token, or a word, to be chosen; 0.15 in BERT and METER.
         whole_word: hide whole words.
         hidden_size: C, which METER gives.
-        vocab_size: V, likewise.
+        vocab_size: V, likewise; may be more than the tokenizer's ids, as in padded weights, and not less.
         layer_norm_eps: 1e-12 in METER.
         init_std: standard deviation of the linear layers' first weights; METER gives that of its fusion.
         init_cfg: see mmengine.
@@ -114,7 +114,8 @@ class FusionMLMHead(VocabularyHead):
         if not chosen.any():
             return
         ids = tokens.input_ids.clone()
-        ids[chosen] = self._logits(model, batch, tokens, chosen).argmax(1).cpu()
+        # a padded head has outputs that are no tokens
+        ids[chosen] = self._logits(model, batch, tokens, chosen)[:, : model.tokenizer.vocab_size].argmax(1).cpu()
         for sample, row, real, asked in zip(batch.samples, ids, tokens.mask, chosen.any(1), strict=True):
             if asked:
                 sample.set_field(model.tokenizer.decode(row[real]), 'pred_text')

@@ -24,6 +24,7 @@ class VocabularyHead(BaseModule):
         self, hidden_size: int, vocab_size: int, layer_norm_eps: float, init_std: float, init_cfg: dict | None = None
     ) -> None:
         super().__init__(init_cfg)
+        self.vocab_size = vocab_size
         self.transform = nn.Sequential(
             OrderedDict(
                 dense=nn.Linear(hidden_size, hidden_size),
