@@ -250,3 +250,28 @@ def test_a_window_that_cannot_be_told_is_left_out(tmp_path):
     report = load_checkpoint(target, tmp_path / 'video.pth')
     assert len(report.skipped) == 6
     assert report.skipped[TABLE.format(0)] == 'of another shape ((1521, 1) in the file, (7935, 1) in the model)'
+
+
+@pytest.mark.parametrize(
+    ('rows', 'inflated'),
+    [
+        (77, True),  # (4, 6), the window of the model
+        (49, True),  # (4, 4), resized
+        (55, False),  # (3, 6): neither square nor the model's
+        (64, False),  # no window has an even number of offsets along a side
+    ],
+)
+def test_tables_of_image_windows_that_can_be_told(rows, inflated):
+    with torch.device('meta'):
+        image, video = CoSwin(SMALL), VideoCoSwin(SMALL, window_size=(2, 4, 6))
+    state, key = randomised(image).state_dict(), TABLE.format(0)
+    heads = state[key].shape[1]
+    state[key] = torch.randn(rows, heads)
+    made, done = inflate(video, state)
+    assert (key in done) == inflated and 'patch_embed.proj.weight' in done
+    if not inflated:  # the loader then reports its shape
+        assert made[key] is state[key]
+        return
+    assert made[key].shape == (3 * 77, heads)
+    same = state[key] if rows == 77 else resize_relative_position_table(state[key], (4, 6))
+    assert all(torch.equal(step, same) for step in made[key].view(3, 77, heads))
