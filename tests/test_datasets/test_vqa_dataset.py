@@ -133,6 +133,16 @@ def test_exchanged_pictures(root):
         load(root, test_mode=True, exchange_pictures=True, image_slice=(0, 1))
 
 
+def test_exchanged_pictures_are_the_next_ones_and_the_last_asks_about_the_first(root):
+    asked = [(1, 5), (2, 9), (3, 5), (4, 2), (5, 9)]  # pictures 5, 9 and 2, as they are first named
+    write(root, questions=[{'question_id': q, 'image_id': i, 'question': 'what?'} for q, i in asked])
+    arguments = {'ann_file': '', 'answer_file': '', 'test_mode': True, 'check_files': False, 'img_pattern': '{}.png'}
+    data = load(root, exchange_pictures=True, **arguments)
+    rows = [data.get_data_info(i) for i in range(5)]
+    assert [row['question_id'] for row in rows] == [1, 2, 3, 4, 5]
+    assert [Path(row['img_path']).stem for row in rows] == ['9', '2', '9', '5', '2']
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
