@@ -126,7 +126,7 @@ class ClipOptions:
         ValueError: a number is out of range.
     """
 
-    train: int = 1800
+    train: int = 7200
     test: int = 450
     size: int = 64
     frames: int = 16

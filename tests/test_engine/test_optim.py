@@ -67,20 +67,23 @@ def test_groups_of_unicl_by_name():
         assert all(parameters[n] is p for n, p in zip(group['names'], group['params'], strict=True))
 
 
-def test_learning_rates_by_prefix():
+def test_learning_rates_by_parts_of_names():
     model = unicl()
     model.text_encoder.token_embedding.weight.requires_grad_(False)
     groups = parameter_groups(
         model,
         1.0,
         0.1,
-        lr_mult={'image_encoder': 0.5, 'image_encoder.layers.1': 0.25},
+        lr_mult={'image_encoder': 0.5, 'image_encoder.layers.1': 0.25, 'relative_position_bias_table': 2.5, 'proj': 9},
         decay_mult={'text_projection': 3.0},
     )
     settings = {name: (g['lr'], g['weight_decay']) for g in groups for name in g['names']}
     assert settings['image_encoder.patch_embed.proj.weight'] == (0.5, 0.1)
     assert settings['image_encoder.layers.1.blocks.0.attn.qkv.weight'] == (0.25, 0.1)
     assert settings['image_encoder.layers.1.blocks.0.attn.qkv.bias'] == (0.25, 0.0)
+    # wherever it is in the name, whole between dots; of several the longest
+    assert settings['image_encoder.layers.0.blocks.0.attn.relative_position_bias_table'] == (2.5, 0.0)
+    assert settings['image_encoder.layers.0.blocks.0.attn.proj.weight'] == (0.5, 0.1)
     assert settings['image_projection'] == (1.0, 0.1)
     assert settings['text_projection'] == (1.0, pytest.approx(0.3))
     assert 'text_encoder.token_embedding.weight' not in settings
@@ -120,7 +123,7 @@ def test_built_as_a_runner_builds_it(scope):
     [
         ({'lr_mul': {}}, "unknown key 'lr_mul'; did you mean 'lr_mult'"),
         ({'norm_decay_mult': 0.0}, "unknown key 'norm_decay_mult'"),
-        ({'lr_mult': {'image_encodr': 0.1}}, "'image_encodr', with which no parameter begins; did you mean 'image_enc"),
+        ({'lr_mult': {'image_encodr': 0.1}}, "'image_encodr', which is in no name of a parameter; did you mean 'image_enc"),
     ],
 )
 def test_misspelt_options(paramwise, words):

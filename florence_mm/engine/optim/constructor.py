@@ -46,21 +46,21 @@ def parameter_groups(
         weight_decay: likewise.
         no_decay: parts of names, whole between dots.
         decay_vectors: let parameters of at most one axis decay too.
-        lr_mult: factors of the learning rate by the beginning of the name, e.g. ``{'image_encoder': 0.1}``; the
-            longest that fits counts.
+        lr_mult: factors of the learning rate by one or more parts of the name, whole between dots, wherever they are
+            in it, e.g. ``{'image_encoder': 0.1, 'relative_position_bias_table': 2.5}``; the longest that fits counts.
         decay_mult: factors of the weight decay, likewise.
 
     Returns:
         One dict a group with ``params``, ``lr``, ``weight_decay`` and ``names``, in the order of the model.
 
     Raises:
-        ValueError: a beginning of a name in ``lr_mult`` or ``decay_mult`` that no parameter has.
+        ValueError: parts of a name in ``lr_mult`` or ``decay_mult`` that no parameter has.
     """
     names = [name for name, _ in model.named_parameters()]
     lr_mult, decay_mult = lr_mult or {}, decay_mult or {}
     for option, factors in (('lr_mult', lr_mult), ('decay_mult', decay_mult)):
-        for prefix in factors:
-            _check_prefix(prefix, names, f'paramwise_cfg.{option}')
+        for part in factors:
+            _check_part(part, names, f'paramwise_cfg.{option}')
     exempt = _exempt_by_module(model)
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
@@ -92,22 +92,22 @@ def _exempt_by_module(model: nn.Module) -> set[str]:
     return exempt
 
 
-def _starts(name: str, prefix: str) -> bool:
-    return name == prefix or name.startswith(prefix + '.')
+def _has(name: str, part: str) -> bool:
+    return f'.{part}.' in f'.{name}.'
 
 
 def _longest_match(factors: dict[str, float], name: str) -> float:
-    return factors[max(fits, key=len)] if (fits := [p for p in factors if _starts(name, p)]) else 1.0
+    return factors[max(fits, key=len)] if (fits := [part for part in factors if _has(name, part)]) else 1.0
 
 
-def _check_prefix(prefix: str, names: list[str], option: str) -> None:
-    if any(_starts(name, prefix) for name in names):
+def _check_part(part: str, names: list[str], option: str) -> None:
+    if any(_has(name, part) for name in names):
         return
-    depth = prefix.count('.') + 1
+    depth = part.count('.') + 1
     known = {'.'.join(name.split('.')[:depth]) for name in names}
-    near = difflib.get_close_matches(prefix, known, n=1)
+    near = difflib.get_close_matches(part, known, n=1)
     hint = f'; did you mean {near[0]!r}?' if near else f'; names begin with {", ".join(sorted(known)[:8])}'
-    raise ValueError(f'{option} names {prefix!r}, with which no parameter begins{hint}')
+    raise ValueError(f'{option} names {part!r}, which is in no name of a parameter{hint}')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
