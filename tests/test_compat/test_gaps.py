@@ -1,5 +1,6 @@
 """Each gap twice: the packages as they are fail (a test that turns red once upstream is mended), with us they work."""
 
+import logging
 import subprocess
 import sys
 import textwrap
@@ -102,7 +103,14 @@ def run(code, prelude=''):
 def has_gap(name):
     """Whether a gap that depends on the machine is there; compat may not have met its module yet."""
     gap = next(gap for gap in GAPS if gap.name == name)
-    return gap.state == 'mended' or gap.needed()
+    # asking may import the module, and that mends it
+    return gap.state == 'mended' or gap.needed() or gap.state == 'mended'
+
+
+def on_cpu():
+    from mmengine.device import get_device
+
+    return get_device() == 'cpu'
 
 
 @pytest.mark.parametrize('name', ALONE)
@@ -110,7 +118,7 @@ def test_gap_is_there_without_us(name):
     code, word = ALONE[name]
     if name in ('torchvision operators', 'mmcv operators') and not has_gap(name):
         pytest.skip('runs where torch is a CPU build beside a CUDA torchvision and mmcv is mmcv-lite, as in CI')
-    if name.startswith('CPU') and not has_gap(name):
+    if name.startswith('CPU') and not on_cpu():
         pytest.skip('runs on machines without a GPU')
     result = run(code)
     assert result.returncode != 0, f'{name}: upstream no longer needs the mend; remove it'
@@ -241,7 +249,7 @@ def test_mixed_precision_on_cpu():
     from mmengine.optim import AmpOptimWrapper
     from mmengine.optim.optimizer import amp_optimizer_wrapper
 
-    if not has_gap('CPU mixed precision'):
+    if not on_cpu():
         pytest.skip('runs on machines without a GPU')
     model = torch.nn.Linear(4, 2)
     with warnings.catch_warnings():
@@ -257,6 +265,12 @@ def test_mixed_precision_on_cpu():
     wrapper.load_state_dict(wrapper.state_dict())
     # mmengine was told of an accelerator while it built the wrapper alone
     assert not amp_optimizer_wrapper.is_cuda_available()
+    # everything reaches mmengine, by name or by place
+    made = AmpOptimWrapper(4.0, 'bfloat16', False, optimizer=wrapper.optimizer, accumulative_counts=2)
+    assert (made.cast_dtype, made._scale_update_param, made._accumulative_counts) == (torch.bfloat16, 4.0, 2)
+    assert type(made.loss_scaler).__name__ == 'GradScaler'
+    made = AmpOptimWrapper('dynamic', None, True, optimizer=wrapper.optimizer)
+    assert type(made.loss_scaler).__name__ == 'ShardedGradScaler' and made.cast_dtype is None
     for dtype in ('float16', torch.float16):
         with pytest.raises(ValueError, match="'float16' needs a GPU; on a CPU use 'bfloat16'"):
             AmpOptimWrapper(optimizer=torch.optim.SGD(model.parameters(), 1.0), dtype=dtype)
@@ -268,7 +282,7 @@ def test_data_parallel_on_cpu(monkeypatch):
     import torch
     from mmengine.runner import Runner
 
-    if not has_gap('CPU data parallel'):
+    if not on_cpu():
         pytest.skip('runs on machines without a GPU')
     monkeypatch.setenv('LOCAL_RANK', '0')
     runner = SimpleNamespace(cfg={'find_unused_parameters': True}, distributed=True)
@@ -288,6 +302,65 @@ def test_data_parallel_on_cpu(monkeypatch):
     ]
     name = 'MMDistributedDataParallel'
     assert found == [(name, None, False, True, False), (name, None, True, False, True)]
+
+
+def test_wrappers_of_data_parallel_get_what_their_config_says(monkeypatch):
+    from types import SimpleNamespace
+
+    import torch
+    from mmengine.model import MMDistributedDataParallel
+    from mmengine.registry import MODEL_WRAPPERS
+    from mmengine.runner import Runner
+
+    if not on_cpu():
+        pytest.skip('runs on machines without a GPU')
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    seen = []
+
+    class NoData(torch.nn.Module):
+        def __init__(self, module, **kwargs):
+            super().__init__()
+            seen.append(kwargs)
+
+    class OnDevices(MMDistributedDataParallel):
+        def __init__(self, module, device_ids=(), **kwargs):
+            seen.append({'device_ids': device_ids, **kwargs})
+            super().__init__(module, **kwargs)
+
+    for kind in (NoData, OnDevices):
+        monkeypatch.setitem(MODEL_WRAPPERS._module_dict, kind.__name__, kind)
+    model, runner = torch.nn.Linear(1, 1), SimpleNamespace(cfg={}, distributed=True)
+    torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        configs = [{'type': 'NoData', 'depth': 3}, {'type': 'OnDevices'}, {'type': 'OnDevices', 'device_ids': [7]}]
+        before = [dict(config) for config in configs]
+        for config in configs:
+            Runner.wrap_model(runner, config, model)
+        assert not Runner.wrap_model(runner, None, model).find_unused_parameters
+    finally:
+        torch.distributed.destroy_process_group()
+    assert configs == before
+    # device_ids are torch's; a wrapper of another kind knows none, and one that names its own keeps them
+    assert seen[0].pop('module', model) is model and seen[0] == {'depth': 3}
+    assert [kwargs['device_ids'] for kwargs in seen[1:]] == [None, [7]]
+    # one process: no wrapper, so none is looked up
+    runner = SimpleNamespace(cfg={}, distributed=False, logger=logging.getLogger('nobody'))
+    assert Runner.wrap_model(runner, {'type': 'NoSuchWrapper'}, model) is model
+
+
+@pytest.mark.parametrize('name', ['CPU mixed precision', 'CPU data parallel'])
+def test_gaps_of_the_cpu_are_none_with_a_gpu(monkeypatch, name):
+    import mmengine.device
+    from mmengine.optim.optimizer import amp_optimizer_wrapper
+
+    def refuse(**kwargs):
+        raise AssertionError
+
+    gap = next(gap for gap in GAPS if gap.name == name)
+    monkeypatch.setattr(amp_optimizer_wrapper, 'AmpOptimWrapper', refuse)
+    for device in ('cpu', 'cuda'):
+        monkeypatch.setattr(mmengine.device, 'get_device', lambda d=device: d)
+        assert gap.needed() == (device == 'cpu')
 
 
 def test_recognizer_of_mmaction_unpacks_only_a_single_map():
