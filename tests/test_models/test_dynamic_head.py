@@ -48,9 +48,14 @@ def losses_and_grads(head, feats, samples):
 
 
 @pytest.mark.parametrize('labels', [([0, 3, 4], [1, 1]), ([2], []), ([], [])], ids=['objects', 'one empty', 'empty'])
-def test_losses_equal_mmdets_from_all_logits(labels):
-    ours, feats = head(), pyramid()
+@pytest.mark.parametrize(
+    'focal', [{}, {'gamma': 1.5}, {'alpha': 0.4}, {'loss_weight': 3.0}], ids=['default', 'gamma', 'alpha', 'weight']
+)
+def test_losses_equal_mmdets_from_all_logits(labels, focal):
+    ours, feats = head(loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True, **focal)), pyramid()
     samples = [sample(found, seed) for seed, found in enumerate(labels)]
+    # anchors in the padding of the second picture count nothing
+    samples[1].set_metainfo(dict(pad_shape=(96, 120)))
     losses, grads = losses_and_grads(ours, feats, samples)
     wanted = ours.loss_by_feat(*ours(feats), [s.gt_instances for s in samples], [s.metainfo for s in samples])
     wanted = {name: sum(levels) for name, levels in wanted.items()}
@@ -101,6 +106,16 @@ def positive_anchors(head, feats, samples):
     return [level[level < head.num_classes] for level in labels]
 
 
+def test_a_list_with_repetitions_is_the_list_of_what_it_names():
+    ours, feats = head(), pyramid()
+    wanted, wanted_grads = losses_and_grads(ours, feats, [sample([0], annotated_labels=[0, 2]), sample([3], 1)])
+    # as many entries as there are classes, but not all of them
+    for known in ([2, 0, 2, 0, 0], torch.tensor([2, 0])):
+        got, grads = losses_and_grads(ours, feats, [sample([0], annotated_labels=known), sample([3], 1)])
+        assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+        assert all(torch.equal(grads[name], wanted_grads[name]) for name in grads)
+
+
 def test_no_list_and_a_full_list_are_bit_for_bit_the_ordinary_loss():
     ours, feats = head(), pyramid()
     ordinary, grads = losses_and_grads(ours, feats, [sample([0, 3]), sample([4], 1)])
@@ -118,6 +133,17 @@ def test_one_class_stands_for_any_object():
     other, _ = losses_and_grads(ours, feats, many)
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert many[0].gt_instances.labels.tolist() == [7, 2]  # the sample keeps its labels
+
+
+def test_mmdets_loss_of_one_class_takes_any_list():
+    ours, feats = head(num_classes=1), pyramid()
+    gt = sample([0]).gt_instances
+    feats = tuple(level[:1] for level in feats)
+    meta = sample([0]).metainfo
+    plain, listed = (
+        ours.loss_by_feat(*ours(feats), [gt], [{**meta, 'annotated_labels': known}]) for known in (None, [4, 7])
+    )
+    torch.testing.assert_close(listed, plain, rtol=0, atol=0)
 
 
 def test_checkpointing_changes_no_gradient():
@@ -165,9 +191,17 @@ def test_init_weights_leaves_the_blocks_alone():
             lambda: head().loss(pyramid(), [sample([5]), sample([])]),
             'labels from 5 to 5, but the head has num_classes=5',
         ),
+        (
+            lambda: head().loss(pyramid(), [sample([-1, 2]), sample([])]),
+            'labels from -1 to 2, but the head has num_classes=5',
+        ),
         (lambda: head().loss(pyramid(), [sample([1], annotated_labels=[9])] * 2), 'annotated classes from 9 to 9'),
         (
             lambda: head().loss_by_feat(*head()(pyramid()), [], [dict(annotated_labels=[0])]),
+            'cannot leave out classes, but a picture has annotated_labels',
+        ),
+        (
+            lambda: head().loss_by_feat(*head()(pyramid()), [], [dict(), dict(annotated_labels=torch.tensor([]))]),
             'cannot leave out classes, but a picture has annotated_labels',
         ),
     ],
