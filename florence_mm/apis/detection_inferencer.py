@@ -147,8 +147,9 @@ class DetectionInferencer:
     ) -> dict[str, Any]:
         keep = found.scores >= score_thr
         if reported is not None:
-            wanted = torch.tensor([name in reported for name in names])
-            keep &= wanted[found.labels]
+            # a head may have more classes than the names that are known
+            chosen = torch.tensor([label for label, name in enumerate(names) if name in reported])
+            keep &= torch.isin(found.labels, chosen)
         found = found[keep]
         order = found.scores.argsort(descending=True, stable=True)
         # hundredths of a pixel; more digits would only look exact

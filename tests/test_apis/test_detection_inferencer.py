@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
 
 from florence_mm.apis import DetectionInferencer
 from florence_mm.apis.inputs import parse_class_names
@@ -189,6 +190,82 @@ def test_fixed_classes(tmp_path):
     )
     (result,) = inferencer(ClosedSetFinder, metainfo=known, checkpoint=file)(street())
     assert result['labels'] == ['a', 'c']
+
+
+def test_what_is_reported_of_predictions_by_hand():
+    """Scores from the threshold on, best first; boxes in hundredths of a pixel; numbers where there is no name."""
+    corners = torch.tensor([[1.2345, 2, 3, 4.006], [5, 6, 7, 8], [1, 1, 2, 2], [0, 0, 9, 9]])
+    found = InstanceData(
+        bboxes=corners, scores=torch.tensor([0.5, 0.75, 0.4999, 0.87654]), labels=torch.tensor([1, 0, 0, 5])
+    )
+    image = np.zeros((10, 20, 3), np.uint8)
+    arguments = (image, found, ['cat', 'dog'])
+    assert DetectionInferencer._to_plain(*arguments, None, 0.5) == {
+        'width': 20,
+        'height': 10,
+        'boxes': [[0, 0, 9, 9], [5, 6, 7, 8], [1.23, 2, 3, 4.01]],
+        'labels': ['5', 'cat', 'dog'],
+        'scores': [0.8765, 0.75, 0.5],
+    }
+    assert DetectionInferencer._to_plain(*arguments, ['dog'], 0.5)['boxes'] == [[1.23, 2, 3, 4.01]]
+    assert DetectionInferencer._to_plain(*arguments, ['cat'], 0.0)['scores'] == [0.75, 0.4999]
+
+
+def test_a_chosen_class_keeps_the_colour_of_the_choice(tmp_path):
+    detect = inferencer(ClosedSetFinder, metainfo={'classes': ('red', 'green', 'blue', 'grey')})
+    (result,) = detect(street(), 'grey, blue', score_thr=0.4, out_dir=tmp_path)
+    written = json.loads((tmp_path / 'detections.json').read_text())
+    assert written == {'classes': ['grey', 'blue'], 'score_thr': 0.4, 'images': [result]}
+    drawn = cv2.imread(str(tmp_path / result['picture']))[..., ::-1]
+    x, y = 4 * STREET['blue'][0], 4 * 50
+    assert tuple(drawn[y, x]) == class_colour('blue', ['grey', 'blue']) != class_colour('blue', detect.known_classes)
+
+
+def test_arrays_are_drawn_under_names_of_their_own(tmp_path):
+    results = inferencer()([street(), street()], 'red', out_dir=tmp_path)
+    assert [result['picture'] for result in results] == ['picture.png', 'picture_2.png']
+    assert all(result['file'] is None and (tmp_path / result['picture']).exists() for result in results)
+
+
+def test_scores_below_three_tenths_are_left_out_by_default():
+    detect = inferencer()
+    assert detect.zero_shot
+    # three classes that are as likely: the square root of 0.36 times a third is above, of 0.36 times a fifteenth below
+    words = ('red', 'green', 'blue')
+    (found,) = detect(street(grey=(8, 8, 40, 40)), ', '.join(words))
+    assert found['scores'] == [round(math.sqrt(0.36 / 3), 4)]
+    (found,) = detect(street(grey=(8, 8, 40, 40)), ', '.join(f'{i} {word}' for word in words for i in range(5)))
+    assert found['scores'] == []
+
+
+def test_settings_reach_the_model():
+    scopes, asked = [], []
+
+    class Watched(ZeroShotDetector):
+        def set_classes(self, names, templates=None):
+            asked.append((names, templates))
+            super().set_classes(names, 'none')
+
+        def predict(self, *args, **kwargs):
+            asked.append(torch.is_grad_enabled())
+            return super().predict(*args, **kwargs)
+
+    def model():
+        scopes.append(DefaultScope.get_current_instance().scope_name)
+        made = zero_shot()
+        made.__class__ = Watched
+        return made
+
+    # names in a config without a scope are mmdet's
+    for scope in (None, 'florence_mm'):
+        cfg = config(model)
+        cfg.default_scope = scope
+        detect = DetectionInferencer(cfg, None, 'cpu', templates='simple')
+    assert scopes == ['mmdet', 'florence_mm']
+    detect(street(), 'red')
+    assert asked == [(['red'], 'simple'), False]
+    with pytest.raises(UsageError, match='batch_size is 0; give at least 1'):
+        inferencer(batch_size=0)
 
 
 def test_a_checkpoint_has_all_weights_or_is_refused(tmp_path):
