@@ -1,9 +1,10 @@
 """Several views of each test picture, whose predictions are merged."""
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from .errors import UsageError
 
@@ -23,13 +24,20 @@ def with_test_time_augmentation(cfg: Config) -> Config:
     if not any(_name(step) == 'TestTimeAug' for step in cfg.tta_pipeline):
         raise UsageError(f'{cfg.filename}: tta_pipeline has no step TestTimeAug, which makes the views; add it')
     cfg = copy.deepcopy(cfg)
-    dataset = cfg.test_dataloader.dataset
-    # wrappers such as ConcatDataset read no pictures themselves
-    while 'pipeline' not in dataset and 'dataset' in dataset:
-        dataset = dataset.dataset
-    dataset.pipeline = cfg.tta_pipeline
+    for dataset in _reading(cfg.test_dataloader.dataset):
+        dataset.pipeline = cfg.tta_pipeline
     cfg.model = {**cfg.tta_model, 'module': cfg.model}
     return cfg
+
+
+def _reading(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    """The data sets that read pictures, which wrappers such as ConcatDataset do not do themselves."""
+    inner = [] if 'pipeline' in dataset else dataset.get('datasets') or [dataset.get('dataset')]
+    if not any(inner):
+        yield dataset
+        return
+    for part in inner:
+        yield from _reading(part)
 
 
 def _name(step: Any) -> str:

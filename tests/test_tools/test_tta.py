@@ -5,6 +5,9 @@ import json
 import cv2
 import pytest
 import torch
+from mmengine.config import Config
+
+from florence_mm.engine.tta import with_test_time_augmentation
 
 LOAD = [{'type': 'mmdet.LoadImageFromFile'}, {'type': 'mmdet.LoadAnnotations', 'with_bbox': True}]
 RESIZE = {'type': 'mmdet.Resize', 'scale': (128, 128), 'keep_ratio': True}
@@ -75,10 +78,40 @@ def test_a_flipped_view_alone_finds_the_boxes_of_the_mirrored_picture(boxes, con
         torch.testing.assert_close(there[1], mirrored[1])
 
 
+@pytest.mark.parametrize('wrappers', [0, 2])
+def test_the_data_set_that_reads_gets_the_views_and_the_config_stays(config, wrappers):
+    reading = dict(config['test_dataloader']['dataset'])
+    for _ in range(wrappers):
+        config['test_dataloader']['dataset'] = {'type': 'mmengine.RepeatDataset', 'times': 1} | {
+            'dataset': config['test_dataloader']['dataset']
+        }
+    cfg = Config(config)
+    before = cfg.to_dict()
+    made = with_test_time_augmentation(cfg)
+    assert cfg.to_dict() == before
+    dataset = made.test_dataloader.dataset
+    for _ in range(wrappers):
+        assert 'pipeline' not in dataset
+        dataset = dataset.dataset
+    assert dataset.to_dict() == {**reading, 'pipeline': config['tta_pipeline']}
+    assert made.model.to_dict() == {**config['tta_model'], 'module': config['model']}
+
+
+def test_each_part_of_a_concatenation_gets_the_views(config):
+    reading = config['test_dataloader']['dataset']
+    wrapped = {'type': 'mmengine.RepeatDataset', 'times': 1, 'dataset': reading}
+    config['test_dataloader']['dataset'] = {'type': 'mmengine.ConcatDataset', 'datasets': [reading, wrapped]}
+    dataset = with_test_time_augmentation(Config(config)).test_dataloader.dataset
+    wanted = {**reading, 'pipeline': config['tta_pipeline']}
+    assert dataset.to_dict() == {'type': 'mmengine.ConcatDataset', 'datasets': [wanted, {**wrapped, 'dataset': wanted}]}
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'tta_model': None}, 'has no tta_model'),
+        ({'tta_model': None}, 'has no tta_model, which say how'),
+        ({'tta_pipeline': None}, 'has no tta_pipeline, which say how'),
+        ({'tta_model': None, 'tta_pipeline': None}, 'has no tta_model and no tta_pipeline, which say how'),
         ({'tta_pipeline': [*LOAD, RESIZE, PACK]}, 'no step TestTimeAug'),
     ],
 )
