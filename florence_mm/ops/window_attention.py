@@ -90,8 +90,9 @@ def _fused_by_window(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout_p: f
 class LearningBiasAttention(torch.autograd.Function):
     """Explicit matrix products with a gradient for the bias.
 
-    Works head by head on views, so that q, k and v are read, and their gradients written, where they stand in the
-    projection's memory; one window-by-window score tensor serves all heads of the backward pass.
+    Works head by head on views, so that q, k and v are read where they stand in the projection's memory; one
+    window-by-window score tensor serves all heads of the backward pass. Products are written to memory of their own and
+    copied to their place: into every h-th block of a row PyTorch would multiply one window after the other.
     """
 
     @staticmethod
@@ -103,13 +104,14 @@ class LearningBiasAttention(torch.autograd.Function):
         out = qkv.new_empty(batch * windows, tokens, channels // 3)
         weights = qkv.new_empty(num_heads, batch, windows, tokens, tokens)
         keep = torch.rand_like(weights).ge_(dropout_p).div_(1 - dropout_p) if dropout_p else None
+        product = out.new_empty(*out.shape[:2], out.shape[2] // num_heads)  # (B * W, N, d)
         for head, ((q, k, v), o) in enumerate(zip(_heads(qkv, 3, num_heads), _heads(out, 1, num_heads), strict=True)):
             score = weights[head].flatten(0, 1)  # (B * W, N, N)
             # beta=0 leaves the first argument out; the scale costs nothing inside the product
             torch.baddbmm(score, q, k.transpose(1, 2), beta=0, alpha=q.shape[-1] ** -0.5, out=score)
             weights[head].add_(bias[head] if mask is None else bias[head] + mask)
             torch.softmax(score, -1, out=score)
-            torch.bmm(score if keep is None else score * keep[head].flatten(0, 1), v, out=o[0])
+            o[0].copy_(torch.bmm(score if keep is None else score * keep[head].flatten(0, 1), v, out=product))
         ctx.save_for_backward(qkv, weights, keep)
         ctx.num_heads = num_heads
         return out.view(batch, windows, tokens, -1)
@@ -123,19 +125,20 @@ class LearningBiasAttention(torch.autograd.Function):
         grad_qkv = torch.empty_like(qkv)
         grad_bias = weights.new_empty(weights.shape[0], *weights.shape[3:])
         score = torch.empty_like(weights[0].flatten(0, 1))  # (B * W, N, N)
+        product = grad.new_empty(*score.shape[:2], grad.shape[-1] // ctx.num_heads)  # (B * W, N, d)
         views = (_heads(t, n, ctx.num_heads) for t, n in ((qkv, 3), (grad_qkv, 3), (grad, 1)))
         for head, ((q, k, v), (grad_q, grad_k, grad_v), (grad_o,)) in enumerate(zip(*views, strict=True)):
             weight = weights[head].flatten(0, 1)
             scale = q.shape[-1] ** -0.5
             used = weight if keep is None else weight * keep[head].flatten(0, 1)
-            torch.bmm(used.transpose(1, 2), grad_o, out=grad_v)
+            grad_v.copy_(torch.bmm(used.transpose(1, 2), grad_o, out=product))
             torch.bmm(grad_o, v.transpose(1, 2), out=score)
             if keep is not None:
                 score.mul_(keep[head].flatten(0, 1))
             torch.ops.aten._softmax_backward_data.out(score, weight, -1, weight.dtype, grad_input=score)
             torch.sum(score, 0, out=grad_bias[head])
-            torch.baddbmm(grad_q, score, k, beta=0, alpha=scale, out=grad_q)
-            torch.baddbmm(grad_k, score.transpose(1, 2), q, beta=0, alpha=scale, out=grad_k)
+            grad_q.copy_(torch.baddbmm(product, score, k, beta=0, alpha=scale, out=product))
+            grad_k.copy_(torch.baddbmm(product, score.transpose(1, 2), q, beta=0, alpha=scale, out=product))
         return grad_qkv, grad_bias, None, None, None
 
 
