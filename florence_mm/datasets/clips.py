@@ -28,10 +28,11 @@ from .digit_ink import draw_ink, ink_colour
 from .digits import Split, digit_indices, load_digits_split
 from .generated import write_generated
 from .scene_backgrounds import make_background
+from .scene_facts import with_article
 
 RECORD = 'clips.json'
 # raised when clips of the same options change, so that a folder of before is not taken for this one
-VERSION = 1
+VERSION = 2
 FPS = 8
 # what moves, and whether to larger values; columns count to the right, rows down, angles counterclockwise
 MOTIONS: dict[str, tuple[int, int]] = {
@@ -70,7 +71,16 @@ AXES = np.array(
 
 def caption(digit: str, motion: str) -> str:
     """``caption('seven', 'left')`` is 'a seven moving to the left'."""
-    return f'{"an" if digit == "eight" else "a"} {digit} {PHRASES[motion]}'
+    return f'{with_article(digit)} {PHRASES[motion]}'
+
+
+def parts(digit: str, motion: str) -> list[str]:
+    """What says less than the caption: the digit alone, and the motion alone.
+
+    Towers that know digits read past the motion of a whole caption: while the video tower does not see motions, a text
+    tower that tells them apart gains nothing, nor the other way round.
+    """
+    return [with_article(digit), f'a digit {PHRASES[motion]}']
 
 
 def draw_states(rng: np.random.Generator, motion: str, frames: int) -> np.ndarray:
@@ -126,7 +136,7 @@ class ClipOptions:
         ValueError: a number is out of range.
     """
 
-    train: int = 7200
+    train: int = 6480
     test: int = 450
     size: int = 64
     frames: int = 16
@@ -181,8 +191,9 @@ def _files(options: ClipOptions) -> Iterator[tuple[str, bytes]]:
             file, digit = f'{split}/{index:06d}.mp4', names[clip.label]
             yield file, encode_mp4(frames, FPS)
             classes.append(f'{file} {motions.index(clip.motion)}\n')
+            row = {'video': file, 'digit': digit, 'motion': clip.motion, 'source': clip.digit}
             text = caption(digit, clip.motion)
-            row = {'video': file, 'text': text, 'digit': digit, 'motion': clip.motion, 'source': clip.digit}
+            row.update({'text': text} if split == 'test' else {'texts': [text, *parts(digit, clip.motion)]})
             rows.append(json.dumps(row) + '\n')
         yield f'{split}.txt', ''.join(classes).encode()
         yield f'{split}.jsonl', ''.join(rows).encode()
@@ -193,8 +204,9 @@ def write_clips(out: str | Path, options: ClipOptions | None = None) -> tuple[in
 
     ``train/`` and ``test/`` hold the clips. ``train.txt`` and ``test.txt`` have a path and the number of the motion
     a line, which is what mmaction2's ``VideoDataset`` reads; ``motions.txt`` has the motions' names in that order.
-    ``train.jsonl`` and ``test.jsonl`` have ``video``, ``text`` (the caption), ``digit``, ``motion`` and ``source``
-    (place of the digit's image in scikit-learn's order) a row.
+    ``train.jsonl`` and ``test.jsonl`` have ``video``, ``digit``, ``motion`` and ``source`` (place of the digit's image
+    in scikit-learn's order) a row, and the caption: as ``text`` of a test clip, and first among the ``texts`` of a
+    training clip, where :func:`parts` of it follow.
 
     What is there already and right is left alone, see :func:`.generated.write_generated`.
 

@@ -44,6 +44,12 @@ def test_captions():
     assert len({caption('one', motion) for motion in MOTIONS}) == 9
 
 
+def test_training_texts_also_say_the_digit_and_the_motion_alone(clips):
+    [row] = [row for row in rows(clips, 'train') if (row['digit'], row['motion']) == ('eight', 'up')]
+    assert row['texts'] == ['an eight moving up', 'an eight', 'a digit moving up']
+    assert 'text' not in row
+
+
 def test_lists_and_files(clips):
     motions = (clips / 'motions.txt').read_text().split()
     assert motions == list(MOTIONS)
@@ -57,7 +63,8 @@ def test_lists_and_files(clips):
         assert len(found) == len(lines) == number
         for row, (path, label) in zip(found, lines, strict=True):
             assert row['video'] == path and row['motion'] == motions[int(label)]
-            assert row['text'] == caption(row['digit'], row['motion'])
+            text = caption(row['digit'], row['motion'])
+            assert row['text'] == text if split == 'test' else row['texts'][0] == text
             # the digit is that of the image drawn, and the image of the split
             assert row['digit'] == names[labels[row['source']]] and row['source'] in digit_indices(split)
     # each digit with each motion once

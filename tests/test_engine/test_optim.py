@@ -123,7 +123,7 @@ def test_built_as_a_runner_builds_it(scope):
     [
         ({'lr_mul': {}}, "unknown key 'lr_mul'; did you mean 'lr_mult'"),
         ({'norm_decay_mult': 0.0}, "unknown key 'norm_decay_mult'"),
-        ({'lr_mult': {'image_encodr': 0.1}}, "'image_encodr', which is in no name of a parameter; did you mean 'image_enc"),
+        ({'lr_mult': {'image_encodr': 0.1}}, "'image_encodr', which is in no name of a parameter; did you mean 'image"),
     ],
 )
 def test_misspelt_options(paramwise, words):

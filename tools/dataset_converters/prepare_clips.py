@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from florence_mm.datasets.clips import MOTIONS, ClipOptions, write_clips
+from florence_mm.datasets.clips import MOTIONS, ClipOptions, caption, write_clips
 from florence_mm.engine.errors import one_sentence_errors
 from florence_mm.utils.video import open_video
 from florence_mm.visualization.canvas import INK, PAPER, fit_image, font, save_png, tile
@@ -54,7 +54,7 @@ def draw_sheet(out: Path, split: str, per_motion: int = 2) -> Path:
         # different digits for different motions
         found = [row for row in rows if row['motion'] == motion]
         for row in [found[(place + 5 * i) % len(found)] for i in range(per_motion) if found]:
-            cells.append(draw_strip(out / row['video'], row['text']))
+            cells.append(draw_strip(out / row['video'], caption(row['digit'], row['motion'])))
     path = out / f'contact_sheet_{split}.png'
     save_png(tile(cells, columns=per_motion), path)
     return path
