@@ -14,7 +14,7 @@ model = dict(
         window_size=[(2, 4, 4), (4, 4, 4), (8, 4, 4)],
         init_cfg=dict(
             type='florence_mm.Pretrained',
-            checkpoint='work_dirs/video_coswin-micro_2xb5-5e_clips/epoch_5.pth',
+            checkpoint='work_dirs/video_coswin-micro_2xb5-3e_clips/epoch_3.pth',
             prefix='backbone.',
         ),
     ),

@@ -31,7 +31,7 @@ def folder(clips, tmp_path):
 @pytest.fixture
 def config(folder, tmp_path):
     """The micro config, from scratch on four frames, two epochs of three steps."""
-    (tmp_path / 'small.py').write_text("_base_ = 'florence_mm::video_coswin/video_coswin-micro_2xb5-5e_clips.py'")
+    (tmp_path / 'small.py').write_text("_base_ = 'florence_mm::video_coswin/video_coswin-micro_2xb5-3e_clips.py'")
     cfg = Config.fromfile(tmp_path / 'small.py')
     cfg.model.backbone.init_cfg = None
     for loader in (cfg.train_dataloader, cfg.val_dataloader):

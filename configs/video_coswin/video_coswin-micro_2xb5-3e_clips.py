@@ -1,5 +1,5 @@
 # The embedded clips' nine motions, from the quickstart's checkpoint, in minutes on two cores:
-# bash tools/dist_train.sh configs/video_coswin/video_coswin-micro_2xb5-5e_clips.py 2
+# bash tools/dist_train.sh configs/video_coswin/video_coswin-micro_2xb5-3e_clips.py 2
 _base_ = [
     '../_base_/models/video_coswin-t.py',
     '../_base_/datasets/clips.py',
@@ -32,9 +32,9 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=400),
-    dict(type='CosineAnnealingLR', eta_min=0, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=0, by_epoch=True, begin=0, end=3, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=5, val_interval=5)
+train_cfg = dict(by_epoch=True, max_epochs=3, val_interval=3)
 val_cfg = dict()
 test_cfg = dict()
 train_dataloader = dict(batch_size=5)

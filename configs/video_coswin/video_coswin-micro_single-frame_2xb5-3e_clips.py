@@ -1,6 +1,6 @@
 # What one frame tells of the motion, by construction at most 0.5: the same model sees a single frame, in training a
 # random one and in the test the middle one
-_base_ = './video_coswin-micro_2xb5-5e_clips.py'
+_base_ = './video_coswin-micro_2xb5-3e_clips.py'
 
 train_pipeline = _base_.train_pipeline
 train_pipeline[1].update(clip_len=1, frame_interval=1)
