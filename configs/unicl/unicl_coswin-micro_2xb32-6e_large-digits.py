@@ -1,8 +1,8 @@
 # Towers that know digits cut out of scenes go on with captions of whole scenes; METER starts from them (docs/meter.md):
-# bash tools/dist_train.sh configs/unicl/unicl_coswin-micro_2xb32-3e_large-digits.py 2
+# bash tools/dist_train.sh configs/unicl/unicl_coswin-micro_2xb32-6e_large-digits.py 2
 _base_ = ['./unicl_coswin-micro_1xb64-36e_digits.py']
 
-load_from = 'work_dirs/unicl_coswin-micro_2xb32-3e_large-digit-crops/epoch_3.pth'
+load_from = 'work_dirs/unicl_coswin-micro_1xb64-10e_scene-crops/epoch_10.pth'
 # neither flipped nor cropped: captions name digits from left to right
 pipeline = [dict(type='florence_mm.LoadImage'), dict(type='florence_mm.PackImageText')]
 train_dataloader = dict(
@@ -30,9 +30,9 @@ test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=0.25, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0.25, end=3, convert_to_iter_based=True),
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=0.5, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0.5, end=6, convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=3, val_interval=3)
+train_cfg = dict(max_epochs=6, val_interval=6)
 # captions have no classes
 default_hooks = dict(class_names=None)
