@@ -1,6 +1,5 @@
 """Drawing the ink of a digit: its shape at any size and angle, and a colour that is seen on what lies below."""
 
-import colorsys
 from collections.abc import Sequence
 
 import cv2
@@ -9,8 +8,6 @@ import numpy as np
 from .scene_backgrounds import LUMA
 
 MIN_CONTRAST = 0.35  # by which ink is brighter than what is below it on average, from 0 to 1
-# inks that a name fits: degrees off one of the six hues that are 60 degrees apart, saturation, value
-_HUE_OFF, _SATURATION, _VALUE = 12.0, (0.55, 0.95), (0.8, 1.0)
 
 
 def draw_ink(
@@ -55,16 +52,3 @@ def ink_colour(rng: np.random.Generator, below: np.ndarray) -> np.ndarray:
         if float(LUMA @ (colour - below)) >= MIN_CONTRAST:
             return colour
     return np.ones(3, dtype=np.float32)
-
-
-def named_ink_colour(rng: np.random.Generator, below: np.ndarray) -> np.ndarray:
-    """A colour that is plainly red, yellow, green, cyan, blue or magenta, each as often, and brighter than ``below``.
-
-    By :data:`MIN_CONTRAST` at least; where the hue has no such colour, its palest and brightest.
-    """
-    hue = (60 * rng.integers(6) + rng.uniform(-_HUE_OFF, _HUE_OFF)) % 360 / 360
-    for _ in range(100):
-        colour = np.array(colorsys.hsv_to_rgb(hue, rng.uniform(*_SATURATION), rng.uniform(*_VALUE)), dtype=np.float32)
-        if float(LUMA @ (colour - below)) >= MIN_CONTRAST:
-            return colour
-    return np.array(colorsys.hsv_to_rgb(hue, _SATURATION[0], _VALUE[1]), dtype=np.float32)

@@ -22,13 +22,13 @@ import numpy as np
 from ..utils.answers import normalize_answer
 from ..utils.prompts import get_class_names
 from .generated import write_generated
-from .scene_captions import list_digits, make_captions
+from .scene_captions import make_captions
 from .scene_facts import COLOURS, Scene, read_scenes, with_article
 from .vqa_files import answer_vocabulary
 
 RECORD = 'questions.json'
 # raised when files of the same options change
-VERSION = 2
+VERSION = 1
 SPLITS = ('train', 'test')
 NUM_ANNOTATORS = 10
 # how often an annotator errs in a question that is not contested, and in one that is
@@ -205,9 +205,9 @@ def _question_files(asked: Sequence[tuple[Question, list[dict]]], split: str) ->
     return {**head, 'task_type': 'Open-Ended', 'questions': questions}, {**head, 'annotations': annotations}
 
 
-def _caption_files(scenes: Sequence[Scene], options: QuestionOptions, split: str) -> tuple[dict, str, str]:
-    """COCO's caption file, our manifest, and one of lists."""
-    images, annotations, rows, lists = [], [], [], []
+def _caption_files(scenes: Sequence[Scene], options: QuestionOptions, split: str) -> tuple[dict, str]:
+    """COCO's caption file, and our manifest."""
+    images, annotations, rows = [], [], []
     rng = np.random.default_rng([options.seed, *f'{split} captions'.encode()])
     for scene in scenes:
         texts = make_captions(rng, scene)
@@ -218,10 +218,8 @@ def _caption_files(scenes: Sequence[Scene], options: QuestionOptions, split: str
             {'id': len(annotations) + i, 'image_id': scene.image_id, 'caption': text} for i, text in enumerate(texts)
         ]
         rows.append(json.dumps({'image': scene.file_name, 'texts': texts, 'image_id': scene.image_id}) + '\n')
-        lists.append(json.dumps({'image': scene.file_name, 'text': list_digits(scene)}) + '\n')
     info = {'description': f'Captions of the embedded scenes of digits, {split}'}
-    content = {'info': info, 'licenses': [], 'images': images, 'annotations': annotations}
-    return content, ''.join(rows), ''.join(lists)
+    return {'info': info, 'licenses': [], 'images': images, 'annotations': annotations}, ''.join(rows)
 
 
 def _files(scenes: dict[str, Path], options: QuestionOptions) -> Iterator[tuple[str, bytes]]:
@@ -229,12 +227,11 @@ def _files(scenes: dict[str, Path], options: QuestionOptions) -> Iterator[tuple[
     for split, path in scenes.items():
         drawn = read_scenes(path)
         questions, annotations = _question_files(make_questions(drawn, options, split), split)
-        captions, manifest, lists = _caption_files(drawn, options, split)
+        captions, manifest = _caption_files(drawn, options, split)
         yield f'{split}_questions.json', json.dumps(questions).encode()
         yield f'{split}_annotations.json', json.dumps(annotations).encode()
         yield f'{split}_captions.json', json.dumps(captions).encode()
         yield f'{split}.jsonl', manifest.encode()
-        yield f'{split}_lists.jsonl', lists.encode()
         if split == 'train':
             vocabulary = answer_vocabulary(annotations['annotations'])
             yield 'answers.txt', ''.join(f'{answer}\n' for answer in vocabulary).encode()
@@ -245,8 +242,7 @@ def write_questions(scenes: str | Path, out: str | Path, options: QuestionOption
 
     For ``train`` and ``test``: ``train_questions.json`` and ``train_annotations.json`` as VQAv2's,
     ``train_captions.json`` as COCO's, ``train.jsonl`` with the captions for
-    :class:`florence_mm.datasets.ImageTextManifest`, ``train_lists.jsonl`` with one text a picture, all digits and
-    colours in the same words; and ``answers.txt``, the answers to learn. Pictures stay where they
+    :class:`florence_mm.datasets.ImageTextManifest`; and ``answers.txt``, the answers to learn. Pictures stay where they
     are. What is there already and right is left alone, see :func:`.generated.write_generated`.
 
     Args:
@@ -270,5 +266,5 @@ def write_questions(scenes: str | Path, out: str | Path, options: QuestionOption
             )
     digests = {split: hashlib.sha256(path.read_bytes()).hexdigest() for split, path in paths.items()}
     wanted = {'version': VERSION, 'scenes': digests, **asdict(options)}
-    total = 5 * len(SPLITS) + 1
+    total = 4 * len(SPLITS) + 1
     return write_generated(Path(out), RECORD, wanted, _files(paths, options), total, 'asking questions')

@@ -26,11 +26,6 @@ def make_captions(rng: np.random.Generator, scene: Scene, number: int = NUM_CAPT
     return [wordings[i](scene) for i in chosen]
 
 
-def list_digits(scene: Scene) -> str:
-    """Every digit with its colour from left to right, always in the same words: ``'a red two and a blue five'``."""
-    return _coloured(scene) if scene.digits else 'no digits'
-
-
 def join(parts: list[str]) -> str:
     """``'a two, a five and an eight'``."""
     return parts[0] if len(parts) == 1 else f'{", ".join(parts[:-1])} and {parts[-1]}'
@@ -77,12 +72,12 @@ def _ends(scene: Scene) -> str:
 
 
 _WORDINGS: tuple[Callable[[Scene], str], ...] = (
-    _coloured,
-    lambda scene: f'{_coloured(scene)} on a dark background',
-    lambda scene: f'a picture of {_coloured(scene)}',
-    lambda scene: f'{count_digits(scene)}: {_coloured(scene)}',
+    lambda scene: f'{count_digits(scene)}: {_listed(scene)}',
     lambda scene: f'{_listed(scene)}.',
+    lambda scene: f'a picture of {_listed(scene)}',
     lambda scene: f'there {"is" if len(scene.digits) == 1 else "are"} {_counted(scene)}',
+    lambda scene: f'{count_digits(scene)}, {_coloured(scene)}',
+    lambda scene: f'{_coloured(scene)} on a dark background',
     _ends,
 )
 _EMPTY_WORDINGS: tuple[Callable[[Scene], str], ...] = (

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..utils.boxes import box_iou
 from ..utils.prompts import get_class_names
-from .digit_ink import draw_ink, ink_colour, named_ink_colour, tight_box
+from .digit_ink import draw_ink, ink_colour, tight_box
 from .digits import Split, digit_indices, load_digits_split
 from .errors import DataError
 from .generated import write_generated
@@ -33,7 +33,6 @@ MAX_SHEAR = 0.15
 MAX_IOU = 0.2  # of the boxes of two digits, drawn whole
 MIN_VISIBLE = 0.8  # of a digit's ink
 EMPTY = 0.05  # of the pictures have no digits
-DIMMED = 0.2  # of a background's light is left below named inks: blue is dark
 _ATTEMPTS = 200
 
 
@@ -64,7 +63,6 @@ def compose_scene(
     size: int = 128,
     count: int = 4,
     heights: tuple[float, float] = HEIGHTS,
-    named_inks: bool = False,
 ) -> tuple[np.ndarray, list[SceneObject]]:
     """Draw one scene.
 
@@ -76,7 +74,6 @@ def compose_scene(
         size (int): Width and height of the picture.
         count (int): How many digits.
         heights (tuple): The least and the greatest height of a digit in units of ``size``.
-        named_inks (bool): See :class:`SceneOptions`.
 
     Returns:
         tuple: the picture ``(size, size, 3)`` uint8 RGB and its objects.
@@ -85,9 +82,6 @@ def compose_scene(
         DataError: so many digits do not fit with the little overlap that is allowed.
     """
     canvas = make_background(rng, size)
-    if named_inks:
-        canvas = DIMMED * canvas
-    draw_colour = named_ink_colour if named_inks else ink_colour
     classes = np.unique(labels)
     objects: list[dict] = []
     for _ in range(count):
@@ -101,7 +95,7 @@ def compose_scene(
         ink = alpha > 0.5
         for other in objects:
             other['seen'] &= ~ink
-        colour = draw_colour(rng, canvas[ink].mean(0))
+        colour = ink_colour(rng, canvas[ink].mean(0))
         canvas = canvas + alpha[..., None] * (colour - canvas)
         objects.append({'choice': choice, 'ink': ink, 'seen': ink.copy(), 'box': tight_box(ink), 'colour': colour})
     picture = np.rint(255 * canvas).astype(np.uint8)
@@ -159,8 +153,6 @@ class SceneOptions:
         heights (tuple): The least and the greatest height of a digit in units of the picture's.
         seed (int): Another seed gives other pictures.
         held_out (tuple): Classes without which ``train_base`` is written beside ``train``.
-        named_inks (bool): Colours are plainly red, yellow, green, cyan, blue or magenta, each as often, on backgrounds
-            of a fifth of the light; otherwise any that is bright enough.
 
     Raises:
         ValueError: a number is out of range, or ``held_out`` names no class or all of them.
@@ -173,10 +165,9 @@ class SceneOptions:
     heights: tuple[float, float] = HEIGHTS
     seed: int = 0
     held_out: tuple[str, ...] = ()
-    named_inks: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (('train', 1), ('test', 1), ('size', 32), ('seed', 0)):
+        for name, least in (('train', 1), ('test', 1), ('size', 64), ('seed', 0)):
             if getattr(self, name) < least:
                 raise ValueError(f'{name}={getattr(self, name)} of the scenes must be at least {least}')
         if not 1 <= self.digits[0] <= self.digits[1]:
@@ -215,14 +206,7 @@ def make_scene(options: SceneOptions, folder: str, index: int) -> tuple[np.ndarr
     rng = np.random.default_rng([options.seed, *folder.encode(), index])
     count = 0 if rng.random() < EMPTY else int(rng.integers(options.digits[0], options.digits[1] + 1))
     return compose_scene(
-        rng,
-        images[kept],
-        labels[kept],
-        digit_indices(split)[kept],
-        options.size,
-        count,
-        options.heights,
-        options.named_inks,
+        rng, images[kept], labels[kept], digit_indices(split)[kept], options.size, count, options.heights
     )
 
 

@@ -57,18 +57,6 @@ def test_context_reaches_over_the_edge_and_follows_the_seed(tmp_path):
     assert seen[0] == seen[1] != seen[2]
 
 
-def test_captions_name_the_ink(tmp_path):
-    red, between = {'bbox': [0, 0, 9, 9], 'colour': [250, 40, 60]}, {'bbox': [9, 9, 9, 9], 'colour': [200, 200, 210]}
-    write_box_crops(annotations(tmp_path, red, between), tmp_path / 'in', tmp_path / 'out', size=16, captions=True)
-    lines = [json.loads(line) for line in (tmp_path / 'out_captions.jsonl').read_text().splitlines()]
-    assert lines == [
-        {'image': 'out/000000000.png', 'text': 'a red cat'},
-        {'image': 'out/000000001.png', 'text': 'a dog'},
-    ]
-    with pytest.raises(DataError, match='a.json: annotation 0 has no colour to make a caption of'):
-        write_box_crops(annotations(tmp_path, {'bbox': [0, 0, 9, 9]}), tmp_path / 'in', tmp_path / 'o', captions=True)
-
-
 def test_nothing_to_crop_and_missing_pictures_are_named(tmp_path):
     with pytest.raises(DataError, match='a.json has no box to crop'):
         write_box_crops(annotations(tmp_path, {'bbox': [70, 0, 5, 5]}), tmp_path / 'in', tmp_path / 'out')

@@ -19,7 +19,7 @@ from florence_mm.datasets.questions import (
     possible_questions,
     write_questions,
 )
-from florence_mm.datasets.scene_captions import list_digits, make_captions
+from florence_mm.datasets.scene_captions import make_captions
 from florence_mm.datasets.scene_facts import Scene, SceneDigit, colour_name, read_scenes
 from florence_mm.datasets.scenes import SceneOptions, write_scenes
 from florence_mm.evaluation.functional.vqa import best_constant_answers, vqa_accuracy
@@ -99,12 +99,12 @@ def test_captions_are_true_and_different():
     of = scene((8, 10, 20, 40, 'red'), (2, 40, 20, 30, None), (2, 70, 20, 20, 'blue'))
     found = {text for seed in range(40) for text in make_captions(np.random.default_rng(seed), of)}
     assert found == {
-        'a red eight, a two and a blue two',
-        'a red eight, a two and a blue two on a dark background',
-        'a picture of a red eight, a two and a blue two',
-        'three digits: a red eight, a two and a blue two',
+        'three digits: an eight, a two and a two',
         'an eight, a two and a two.',
+        'a picture of an eight, a two and a two',
         'there are two twos and an eight',
+        'three digits, a red eight, a two and a blue two',
+        'a red eight, a two and a blue two on a dark background',
         'three digits from an eight on the left to a two on the right',
     }
     one = {text for seed in range(40) for text in make_captions(np.random.default_rng(seed), scene((6, 1, 9, 9, None)))}
@@ -114,15 +114,6 @@ def test_captions_are_true_and_different():
     for seed in range(5):
         assert len(set(make_captions(np.random.default_rng(seed), of))) == 5
         assert len(set(make_captions(np.random.default_rng(seed), scene()))) == 5
-
-
-def test_lists_have_one_wording(folders):
-    assert list_digits(scene((8, 10, 20, 40, 'red'), (2, 40, 20, 30, None))) == 'a red eight and a two'
-    assert list_digits(scene()) == 'no digits'
-    for split in SPLITS:
-        lines = [json.loads(line) for line in (folders / f'questions/{split}_lists.jsonl').read_text().splitlines()]
-        scenes = read_scenes(folders / f'scenes/annotations/{split}.json')
-        assert lines == [{'image': found.file_name, 'text': list_digits(found)} for found in scenes]
 
 
 def test_annotators_disagree_as_said():
@@ -150,7 +141,7 @@ def test_annotators_disagree_as_said():
 def folders(tmp_path_factory):
     out = tmp_path_factory.mktemp('scenes')
     write_scenes(out / 'scenes', SceneOptions(train=150, test=40, size=64, digits=(1, 3), seed=5))
-    assert write_questions(out / 'scenes', out / 'questions') == (11, 11)
+    assert write_questions(out / 'scenes', out / 'questions') == (9, 9)
     return out
 
 
@@ -294,7 +285,7 @@ def test_command(folders, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', arguments)
     runpy.run_path(str(TOOL), run_name='__main__')
     said = capsys.readouterr().out
-    assert 'accuracy on train' in said and 'wrote 11 of 11 files' in said
+    assert 'accuracy on train' in said and 'wrote 9 of 9 files' in said
     assert cv2.imread(str(tmp_path / 'q/contact_sheet_test.png')).shape[1] == 2 * (620 + 12) + 12
     monkeypatch.setattr(sys, 'argv', [str(TOOL), '--scenes', str(tmp_path / 'none'), '--out', str(tmp_path / 'r')])
     with pytest.raises(SystemExit) as stopped:

@@ -21,18 +21,11 @@ def main() -> None:
         '--context', type=float, nargs=2, default=(1.0, 1.5), metavar=('MIN', 'MAX'), help='default: 1.0 1.5'
     )
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument(
-        '--captions',
-        action='store_true',
-        help="embedded scenes: also write DIR_captions.jsonl, with 'a red five' instead of the class",
-    )
     args = parser.parse_args()
     with one_sentence_errors():
         if args.size < 1 or not 0 < args.context[0] <= args.context[1]:
             raise UsageError(f'--size {args.size} or --context {args.context} is not above 0, or MAX is below MIN')
-        counts = write_box_crops(
-            args.ann_file, args.image_folder, args.out, args.size, tuple(args.context), args.seed, args.captions
-        )
+        counts = write_box_crops(args.ann_file, args.image_folder, args.out, args.size, tuple(args.context), args.seed)
     print(f'{args.out}.jsonl: ' + ', '.join(f'{count} {what}' for what, count in counts.items()))
 
 

@@ -48,11 +48,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--held-out', nargs='+', default=(), metavar='CLASS', help='also write train_base without these classes'
     )
-    parser.add_argument(
-        '--named-inks',
-        action='store_true',
-        help='inks are plainly red, yellow, green, cyan, blue or magenta, on darker backgrounds',
-    )
     return parser.parse_args()
 
 
@@ -89,7 +84,6 @@ def main() -> None:
             tuple(args.heights),
             args.seed,
             tuple(args.held_out),
-            args.named_inks,
         )
         written, total = write_scenes(out, options)
         for folder in options.folders:

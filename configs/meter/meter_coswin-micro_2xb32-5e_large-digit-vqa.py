@@ -1,5 +1,5 @@
 # Questions about the embedded scenes, from the pretrained fusion:
-# python tools/train.py configs/meter/meter_coswin-micro_1xb64-5e_large-digit-vqa.py
+# bash tools/dist_train.sh configs/meter/meter_coswin-micro_2xb32-5e_large-digit-vqa.py 2
 _base_ = [
     '../_base_/models/meter_coswin-micro.py',
     '../_base_/datasets/large_digit_questions.py',
@@ -13,12 +13,12 @@ model = dict(
     heads=dict(vqa=dict(type='florence_mm.FusionVQAHead', answers='data/large_digit_questions/answers.txt')),
     init_cfg=dict(
         type='florence_mm.Pretrained',
-        checkpoint='work_dirs/meter_coswin-micro_1xb32-9e_large-digits/epoch_9.pth',
+        checkpoint='work_dirs/meter_coswin-micro_2xb16-5e_large-digits/epoch_5.pth',
     ),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=0.2, convert_to_iter_based=True),
-    dict(type='PolyLR', power=1.0, eta_min=1e-5, by_epoch=True, begin=0.2, end=5, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0.2, end=5, convert_to_iter_based=True),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=5, val_interval=5)
-train_dataloader = dict(batch_size=64)
+train_dataloader = dict(batch_size=32)

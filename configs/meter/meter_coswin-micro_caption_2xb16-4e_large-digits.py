@@ -1,5 +1,5 @@
 # Captions of the embedded scenes, from the pretrained fusion:
-# python tools/train.py configs/meter/meter_coswin-micro_caption_1xb32-4e_large-digits.py
+# bash tools/dist_train.sh configs/meter/meter_coswin-micro_caption_2xb16-4e_large-digits.py 2
 _base_ = [
     '../_base_/models/meter_coswin-micro.py',
     '../_base_/datasets/large_digit_captions.py',
@@ -13,7 +13,7 @@ model = dict(
     heads=dict(caption=dict(type='florence_mm.FusionCaptionHead', num_beams=3, max_length=24)),
     init_cfg=dict(
         type='florence_mm.Pretrained',
-        checkpoint='work_dirs/meter_coswin-micro_1xb32-9e_large-digits/epoch_9.pth',
+        checkpoint='work_dirs/meter_coswin-micro_2xb16-5e_large-digits/epoch_5.pth',
     ),
 )
 param_scheduler = [
@@ -21,5 +21,6 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0.2, end=4, convert_to_iter_based=True),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=4, val_interval=4)
+train_dataloader = dict(batch_size=16)
 # poolers, and what image tokens would read text with, get no gradient
 find_unused_parameters = True

@@ -1,12 +1,12 @@
-# Towers that know digits cut out of scenes go on with captions of whole scenes, to find what METER puts in order
-# (docs/meter.md, "The embedded task"):
-# python tools/train.py configs/unicl/unicl_coswin-micro_1xb64-6e_large-digits.py
+# Towers that know digits cut out of scenes go on with captions of whole scenes; METER starts from them (docs/meter.md):
+# bash tools/dist_train.sh configs/unicl/unicl_coswin-micro_2xb32-6e_large-digits.py 2
 _base_ = ['./unicl_coswin-micro_1xb64-36e_digits.py']
 
-load_from = 'work_dirs/unicl_coswin-micro_1xb64-7e_large-digit-crops/epoch_7.pth'
+load_from = 'work_dirs/unicl_coswin-micro_1xb64-10e_scene-crops/epoch_10.pth'
 # neither flipped nor cropped: captions name digits from left to right
 pipeline = [dict(type='florence_mm.LoadImage'), dict(type='florence_mm.PackImageText')]
 train_dataloader = dict(
+    batch_size=32,
     dataset=dict(
         _delete_=True,
         type='florence_mm.ImageTextManifest',
@@ -35,4 +35,4 @@ param_scheduler = [
 ]
 train_cfg = dict(max_epochs=6, val_interval=6)
 # captions have no classes
-default_hooks = dict(class_names=None, checkpoint=dict(interval=6))
+default_hooks = dict(class_names=None)
