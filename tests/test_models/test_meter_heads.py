@@ -67,6 +67,12 @@ def test_a_question_without_known_answers_teaches_that_none_is_right():
     assert model.heads['vqa'].loss(model, made)['loss_vqa'].item() == pytest.approx(5 * math.log(2))
 
 
+def test_one_answer_in_k_is_expected_before_training():
+    for number in (1, 2, 3129):
+        head = FusionVQAHead(number, hidden_size=4)
+        assert head.classifier[-1].bias.sigmoid().sum().item() == pytest.approx(1 if number > 1 else 0.5, rel=1e-4)
+
+
 def test_predicted_answers():
     model = build(('vqa',)).eval()
     made = with_logits(model, [[0, 1, 2, 3, math.log(3) + 3], [9, 0, 0, 0, 0]])

@@ -1,5 +1,11 @@
 # Questions about scenes with one to three large digits (docs/meter.md, "The embedded task")
 _base_ = './scene_questions.py'
+# equal for the questions of a picture; digits stay where they are seen from left to right
+train_pipeline = [
+    dict(type='florence_mm.LoadImage'),
+    dict(type='florence_mm.RandomAffineImage', max_rotate=0.0, max_translate=0.06, scale=(0.89, 1.12)),
+    dict(type='florence_mm.PackVQA'),
+]
 train_dataloader = dict(
     sampler=dict(_delete_=True, type='florence_mm.PictureSampler', shuffle=True),
     dataset=dict(
@@ -7,6 +13,7 @@ train_dataloader = dict(
         ann_file='data/large_digit_questions/train_annotations.json',
         answer_file='data/large_digit_questions/answers.txt',
         data_prefix='data/large_digits/train',
+        pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(

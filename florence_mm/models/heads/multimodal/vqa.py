@@ -3,6 +3,7 @@
 Shape legend: ``B`` questions, ``C`` hidden size, ``K`` answers.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,8 @@ class FusionVQAHead(BaseModule):
             nn.Linear(width, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, self.num_answers)
         )
         init_bert_weights(self, init_std)
+        # before training one answer of K is expected to be right; at even odds the first steps would only learn that
+        nn.init.constant_(self.classifier[-1].bias, -math.log(max(self.num_answers - 1, 1)))
 
     def forward(self, pooled: Tensor) -> Tensor:
         """``(B, 2 C)`` to logits ``(B, K)``."""
