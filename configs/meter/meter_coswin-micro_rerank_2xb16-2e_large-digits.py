@@ -33,8 +33,6 @@ train_cfg = dict(by_epoch=True, max_epochs=2)
 train_dataloader = dict(batch_size=16)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 # a validation would see the two towers, which do not learn
-val_dataloader = None
-val_evaluator = None
-val_cfg = None
+val_dataloader = val_evaluator = val_cfg = None
 test_evaluator = dict(_delete_=True, type='florence_mm.ImageTextRecall')
 test_cfg = dict(type='florence_mm.RerankTestLoop', top_k=16)

@@ -1,6 +1,6 @@
 # Questions about scenes with one to three large digits (docs/meter.md, "The embedded task")
 _base_ = './scene_questions.py'
-# equal for the questions of a picture; digits stay where they are seen from left to right
+# PictureSampler gives the questions of a picture one seed, so that it is shifted equally for all; left stays left
 train_pipeline = [
     dict(type='florence_mm.LoadImage'),
     dict(type='florence_mm.RandomAffineImage', max_rotate=0.0, max_translate=0.06, scale=(0.89, 1.12)),
