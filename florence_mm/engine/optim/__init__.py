@@ -2,5 +2,12 @@
 
 from .amp import FlorenceAmpOptimWrapper
 from .constructor import NoDecayOptimWrapperConstructor, parameter_groups
+from .muon import MuonAdamW, orthogonalize
 
-__all__ = ['FlorenceAmpOptimWrapper', 'NoDecayOptimWrapperConstructor', 'parameter_groups']
+__all__ = [
+    'FlorenceAmpOptimWrapper',
+    'MuonAdamW',
+    'NoDecayOptimWrapperConstructor',
+    'orthogonalize',
+    'parameter_groups',
+]

@@ -11,6 +11,8 @@ from torch import nn
 
 from florence_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 
+from .muon import MuonAdamW
+
 #: Names, whole between dots, of parameters or modules that do not decay whatever their shape.
 NO_DECAY = (
     'relative_position_bias_table',
@@ -21,7 +23,7 @@ NO_DECAY = (
     'cls_token',
     'logit_scale',
 )
-_OPTIONS = ('no_decay', 'decay_vectors', 'lr_mult', 'decay_mult')
+_OPTIONS = ('no_decay', 'decay_vectors', 'lr_mult', 'decay_mult', 'orthogonal')
 
 
 def parameter_groups(
@@ -32,8 +34,9 @@ def parameter_groups(
     decay_vectors: bool = False,
     lr_mult: dict[str, float] | None = None,
     decay_mult: dict[str, float] | None = None,
+    orthogonal: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Trainable parameters by learning rate and weight decay.
+    """Trainable parameters by learning rate and weight decay, and for MuonAdamW by kind.
 
     A parameter does not decay if it has at most one axis (biases, norms, layer scales, the temperature), if it is
     of an ``nn.Embedding``, if a part of its name is in ``no_decay``, or if a module's ``no_weight_decay()`` names
@@ -49,20 +52,24 @@ def parameter_groups(
         lr_mult: factors of the learning rate by one or more parts of the name, whole between dots, wherever they are
             in it, e.g. ``{'image_encoder': 0.1, 'relative_position_bias_table': 2.5}``; the longest that fits counts.
         decay_mult: factors of the weight decay, likewise.
+        orthogonal: parts of names, likewise, of which decaying parameters of two axes get groups of their own.
 
     Returns:
-        One dict a group with ``params``, ``lr``, ``weight_decay`` and ``names``, in the order of the model.
+        One dict a group with ``params``, ``lr``, ``weight_decay`` and ``names``, in the order of the model; with
+        ``orthogonal=True`` where it is so.
 
     Raises:
-        ValueError: parts of a name in ``lr_mult`` or ``decay_mult`` that no parameter has.
+        ValueError: parts of a name in ``lr_mult``, ``decay_mult`` or ``orthogonal`` that no parameter has.
     """
     names = [name for name, _ in model.named_parameters()]
     lr_mult, decay_mult = lr_mult or {}, decay_mult or {}
-    for option, factors in (('lr_mult', lr_mult), ('decay_mult', decay_mult)):
-        for part in factors:
+    if isinstance(orthogonal, str):
+        raise ValueError(f'paramwise_cfg.orthogonal is {orthogonal!r}; expected a list of parts of names')
+    for option, parts in (('lr_mult', lr_mult), ('decay_mult', decay_mult), ('orthogonal', orthogonal)):
+        for part in parts:
             _check_part(part, names, f'paramwise_cfg.{option}')
     exempt = _exempt_by_module(model)
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -72,8 +79,11 @@ def parameter_groups(
         settings = (
             lr * _longest_match(lr_mult, name),
             weight_decay * _longest_match(decay_mult, name) if decays else 0.0,
+            decays and parameter.ndim == 2 and any(_has(name, part) for part in orthogonal),
         )
         group = groups.setdefault(settings, {'params': [], 'lr': settings[0], 'weight_decay': settings[1], 'names': []})
+        if settings[2]:
+            group['orthogonal'] = True
         group['params'].append(parameter)
         group['names'].append(name)
     return list(groups.values())
@@ -125,10 +135,11 @@ class NoDecayOptimWrapperConstructor:
     Args:
         optim_wrapper_cfg: config of the wrapper, with ``optimizer``.
         paramwise_cfg: options of :func:`parameter_groups`: ``no_decay``, ``decay_vectors``, ``lr_mult``,
-            ``decay_mult``.
+            ``decay_mult``, ``orthogonal``.
 
     Raises:
-        ValueError: no optimizer or learning rate, or an unknown option.
+        ValueError: no optimizer or learning rate, an unknown option, or ``orthogonal`` for an optimizer that does
+            not know it.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
@@ -154,9 +165,12 @@ class NoDecayOptimWrapperConstructor:
             names = group.pop('names')
             print_log(
                 f'{len(names)} parameters ({sum(p.numel() for p in group["params"]):,} numbers) with '
-                f'lr {group["lr"]:g} and weight decay {group["weight_decay"]:g}: {names[0]}, ...',
+                f'lr {group["lr"]:g} and weight decay {group["weight_decay"]:g}'
+                f'{", orthogonalized" if "orthogonal" in group else ""}: {names[0]}, ...',
                 'current',
                 logging.INFO,
             )
+        if self.options.get('orthogonal') and OPTIMIZERS.get(cfg['type']) is not MuonAdamW:
+            raise ValueError(f'paramwise_cfg.orthogonal is for florence_mm.MuonAdamW; the optimizer is {cfg["type"]}')
         optimizer = OPTIMIZERS.build({**cfg, 'params': groups})
         return OPTIM_WRAPPERS.build({'type': 'OptimWrapper', **self.wrapper_cfg}, default_args={'optimizer': optimizer})

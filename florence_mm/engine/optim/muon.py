@@ -1,0 +1,138 @@
+"""Muon for matrices beside AdamW for all else, as one optimizer."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from florence_mm.registry import OPTIMIZERS
+
+# of the odd polynomial a x + b x^3 + c x^5, which takes singular values from (0, 1] to about 0.7 to 1.2 in five steps
+# (Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024)
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+# the root mean square that AdamW's updates have ("Muon is scalable for LLM training", arXiv 2502.16982, section 2.2)
+_ADAMW_RMS = 0.2
+
+
+def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Replace all singular values by about 1, by Newton and Schulz' iteration.
+
+    Args:
+        matrices: ``(N, rows, columns)``, any scale.
+        steps: of the iteration.
+
+    Returns:
+        ``(N, rows, columns)`` with the same singular vectors; a matrix of zeros stays as it is.
+    """
+    a, b, c = _COEFFICIENTS
+    upright = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if upright else matrices  # the products below are of the smaller side
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ x
+    return x.mT if upright else x
+
+
+@OPTIMIZERS.register_module()
+class MuonAdamW(AdamW):
+    """Orthogonalized momentum for groups of matrices, AdamW for the others.
+
+    Updates of matrices are made orthogonal, so that directions in which gradients are small are learned as fast as
+    those in which they are large, and have the root mean square of AdamW's: one learning rate serves both kinds, and
+    decay works alike. A fused projection (query, key, value) is one matrix. ``torch.optim.Muon`` takes matrices
+    only and works in bfloat16, which CPUs without units for it emulate; here products are of 32 bits on a CPU, and
+    equal shapes are one batch.
+
+    Config::
+
+        optim_wrapper = dict(
+            constructor='florence_mm.NoDecayOptimWrapperConstructor',
+            optimizer=dict(type='florence_mm.MuonAdamW', lr=1e-3, weight_decay=0.05),
+            paramwise_cfg=dict(orthogonal=('image_encoder', 'cross_modal')),
+        )
+
+    Args:
+        params: groups, of which those with ``orthogonal=True`` hold matrices.
+        momentum: of the matrices.
+        ns_steps: steps of :func:`orthogonalize`.
+        **options: of :class:`torch.optim.AdamW`; ``lr`` and ``weight_decay`` are of the matrices too.
+
+    Raises:
+        ValueError: no group is to be orthogonalized, or one that is holds something else than matrices.
+    """
+
+    def __init__(
+        self, params: Iterable[dict[str, Any]], *, momentum: float = 0.95, ns_steps: int = 5, **options: Any
+    ) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(f'momentum is {momentum}; expected 0 to below 1')
+        if ns_steps < 1:
+            raise ValueError(f'ns_steps is {ns_steps}; expected at least 1')
+        self.momentum = momentum
+        self.ns_steps = ns_steps
+        super().__init__(params, **options)
+        # a scaler is to take its factor out of the gradients before step(), also where AdamW is fused
+        self._step_supports_amp_scaling = False
+        if not any(group['orthogonal'] for group in self.param_groups):
+            raise ValueError(
+                'MuonAdamW got no matrices; name parts of the model in paramwise_cfg.orthogonal of '
+                'florence_mm.NoDecayOptimWrapperConstructor, or use AdamW'
+            )
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As the base class does, with ``orthogonal`` false where it is not said."""
+        param_group = {'orthogonal': False, **param_group}
+        super().add_param_group(param_group)
+        if param_group['orthogonal']:
+            for parameter in self.param_groups[-1]['params']:
+                if parameter.ndim != 2:
+                    raise ValueError(
+                        f'a group with orthogonal=True has a parameter of shape {tuple(parameter.shape)}; '
+                        'expected matrices'
+                    )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """Update all parameters that have a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._step_matrices()
+        groups = self.param_groups
+        self.param_groups = [group for group in groups if not group['orthogonal']]
+        try:
+            super().step()
+        finally:
+            self.param_groups = groups
+        return loss
+
+    def _step_matrices(self) -> None:
+        alike: dict[tuple, list[tuple[Tensor, dict[str, Any]]]] = defaultdict(list)
+        for group in self.param_groups:
+            for parameter in group['params'] if group['orthogonal'] else ():
+                if parameter.grad is not None:
+                    alike[parameter.shape, parameter.device].append((parameter, group))
+        for (shape, device), members in alike.items():
+            ahead = torch.stack([self._nesterov(parameter) for parameter, _ in members])
+            if device.type != 'cpu':
+                ahead = ahead.bfloat16()
+            rms = _ADAMW_RMS * max(shape) ** 0.5  # an orthogonal matrix has 1 / sqrt(larger side)
+            for (parameter, group), update in zip(members, orthogonalize(ahead, self.ns_steps), strict=True):
+                parameter.mul_(1 - group['lr'] * group['weight_decay'])
+                parameter.add_(update.to(parameter.dtype), alpha=-group['lr'] * rms)
+
+    def _nesterov(self, parameter: Tensor) -> Tensor:
+        """The mean of past gradients, one step ahead."""
+        state = self.state[parameter]
+        if 'momentum_buffer' not in state:
+            # AdamW's load_state_dict asks every state for its number of steps
+            state['step'] = torch.zeros(())
+            state['momentum_buffer'] = torch.zeros_like(parameter)
+        state['step'] += 1
+        mean = state['momentum_buffer'].lerp_(parameter.grad, 1 - self.momentum)
+        return parameter.grad.lerp(mean, self.momentum)

@@ -1,0 +1,176 @@
+import copy
+
+import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from torch import nn
+
+import florence_mm.engine  # noqa: F401  (registers)
+from florence_mm.engine.optim import MuonAdamW, orthogonalize, parameter_groups
+
+
+def matrix_with(singular_values, rows, columns, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    left, _ = torch.linalg.qr(torch.randn(rows, rows, generator=generator))
+    right, _ = torch.linalg.qr(torch.randn(columns, columns, generator=generator))
+    count = len(singular_values)
+    return left[:, :count] @ torch.diag(torch.tensor(singular_values)) @ right[:, :count].T, left, right
+
+
+@pytest.mark.parametrize('shape', [(4, 6), (6, 4), (4, 4)])
+def test_singular_values_become_nearly_equal_and_vectors_stay(shape):
+    matrix, left, right = matrix_with([9.0, 3.0, 1.0, 0.5], *shape)
+    made = orthogonalize(matrix[None])[0]
+    assert made.shape == shape
+    inside = left[:, :4].T @ made @ right[:, :4]  # diagonal, where the singular vectors are the same
+    assert (inside - torch.diag(inside.diagonal())).abs().max() < 1e-4
+    assert inside.diagonal().min() > 0.6 and inside.diagonal().max() < 1.3
+    # the sum of squares is that of an orthogonal matrix, so nothing was lost into other directions
+    torch.testing.assert_close(made.square().sum(), inside.diagonal().square().sum())
+
+
+def test_one_step_by_hand():
+    # of a multiple of an orthogonal matrix every singular value is 1 / sqrt(2) after the division by the norm
+    value = 2**-0.5
+    for _ in range(2):
+        value = 3.4445 * value - 4.7750 * value**3 + 2.0315 * value**5
+    turn = torch.tensor([[0.0, -3.0], [3.0, 0.0]])
+    torch.testing.assert_close(orthogonalize(turn[None], steps=2)[0], value * turn / 3)
+    weight = nn.Parameter(torch.eye(2))
+    optimizer = MuonAdamW([{'params': [weight], 'orthogonal': True}], lr=0.1, weight_decay=0.5, ns_steps=2)
+    weight.grad = turn.clone()
+    optimizer.step()
+    # decay 1 - 0.1 x 0.5, rate 0.1, and the 0.2 of AdamW's updates for a larger side of 2
+    torch.testing.assert_close(weight.detach(), 0.95 * torch.eye(2) - 0.1 * 0.2 * 2**0.5 * value * turn / 3)
+
+
+def test_batches_scale_and_zeros():
+    several = torch.stack([matrix_with([4.0, 1.0, 0.3], 3, 5, seed)[0] for seed in range(3)])
+    together = orthogonalize(several)
+    for one, made in zip(several, together, strict=True):
+        torch.testing.assert_close(orthogonalize(one[None])[0], made)
+        torch.testing.assert_close(orthogonalize(1000 * one[None])[0], made)
+    assert orthogonalize(torch.zeros(1, 3, 5)).eq(0).all()
+
+
+def test_momentum_over_two_steps():
+    first, second = torch.diag(torch.tensor([1.0, 0.0])), torch.diag(torch.tensor([0.0, 1.0]))
+    weight = nn.Parameter(torch.zeros(2, 2))
+    optimizer = MuonAdamW([{'params': [weight], 'orthogonal': True}], lr=1.0, weight_decay=0.0, momentum=0.5)
+    weight.grad = first.clone()
+    optimizer.step()
+    before = weight.detach().clone()
+    weight.grad = second.clone()
+    optimizer.step()
+    mean = 0.5 * (0.5 * first) + 0.5 * second
+    ahead = 0.5 * second + 0.5 * mean
+    expected = -0.2 * 2**0.5 * orthogonalize(ahead[None])[0]
+    torch.testing.assert_close(weight.detach() - before, expected)
+    assert optimizer.state[weight]['momentum_buffer'].equal(mean)
+
+
+@pytest.mark.parametrize('fused', [False, True])
+def test_other_groups_are_adamws(fused):
+    torch.manual_seed(0)
+    mine, theirs = nn.Parameter(torch.randn(5)), None
+    theirs = nn.Parameter(mine.detach().clone())
+    matrix = nn.Parameter(torch.randn(3, 4))
+    options = {'lr': 0.1, 'betas': (0.8, 0.9), 'weight_decay': 0.3, 'fused': fused}
+    optimizer = MuonAdamW([{'params': [matrix], 'orthogonal': True}, {'params': [mine]}], **options)
+    reference = torch.optim.AdamW([theirs], **options)
+    for _ in range(4):
+        grad = torch.randn(5)
+        mine.grad, theirs.grad, matrix.grad = grad.clone(), grad.clone(), torch.randn(3, 4)
+        optimizer.step()
+        reference.step()
+    assert mine.equal(theirs)
+    assert len(optimizer.param_groups) == 2
+
+
+def test_state_goes_on_where_it_was_saved():
+    def make():
+        torch.manual_seed(0)
+        layer = nn.Linear(3, 4)
+        return layer, MuonAdamW([{'params': [layer.weight], 'orthogonal': True}, {'params': [layer.bias]}], lr=0.01)
+
+    grads = torch.randn(6, 4, 3)
+    layer, optimizer = make()
+    for i, grad in enumerate(grads):
+        if i == 3:
+            saved = copy.deepcopy(optimizer.state_dict())
+            weights = {name: value.clone() for name, value in layer.state_dict().items()}
+        layer.weight.grad, layer.bias.grad = grad.clone(), grad.sum(1)
+        optimizer.step()
+    again, resumed = make()
+    again.load_state_dict(weights)
+    resumed.load_state_dict(saved)
+    for grad in grads[3:]:
+        again.weight.grad, again.bias.grad = grad.clone(), grad.sum(1)
+        resumed.step()
+    assert again.weight.equal(layer.weight) and again.bias.equal(layer.bias)
+
+
+def test_a_direction_with_small_gradients_is_learned():
+    # a quadratic with curvatures 1 and 1e-4: momentum alone would need some 10^4 steps for the flat direction
+    target = torch.diag(torch.tensor([1.0, 1.0]))
+    curvature = torch.tensor([[1.0], [1e-4]])
+    weight = nn.Parameter(torch.zeros(2, 2))
+    optimizer = MuonAdamW([{'params': [weight], 'orthogonal': True}], lr=0.1, weight_decay=0.0)
+    for _ in range(100):
+        optimizer.zero_grad()
+        (curvature * (weight - target).square()).sum().backward()
+        optimizer.step()
+    assert (weight.detach() - target).abs().max() < 0.05
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 4), nn.LayerNorm(4), nn.Conv2d(4, 4, 3))
+        self.head = nn.Linear(4, 2)
+
+
+def test_groups_of_matrices():
+    groups = parameter_groups(Model(), 1e-3, 0.1, lr_mult={'head': 10}, orthogonal=('body',))
+    by_kind = {bool(group.get('orthogonal')): [] for group in groups}
+    for group in groups:
+        by_kind[bool(group.get('orthogonal'))] += group['names']
+    # neither the embedding, nor the convolution of four axes, nor vectors, nor what is not named
+    assert by_kind[True] == ['body.1.weight']
+    assert len(by_kind[False]) == len(list(Model().parameters())) - 1
+
+
+def build(optimizer, **paramwise):
+    with_scope = {'constructor': 'florence_mm.NoDecayOptimWrapperConstructor', 'optimizer': optimizer}
+    init_default_scope('florence_mm')
+    return build_optim_wrapper(Model(), {**with_scope, 'paramwise_cfg': paramwise})
+
+
+def test_built_from_a_config():
+    wrapper = build({'type': 'MuonAdamW', 'lr': 1e-3, 'weight_decay': 0.1}, orthogonal=['body'], lr_mult={'head': 10})
+    optimizer = wrapper.optimizer
+    assert isinstance(optimizer, MuonAdamW)
+    assert [g['lr'] for g in optimizer.param_groups if g['orthogonal']] == [1e-3]
+    assert max(g['lr'] for g in optimizer.param_groups) == pytest.approx(1e-2)
+
+
+@pytest.mark.parametrize(
+    ('optimizer', 'paramwise', 'message'),
+    [
+        ({'type': 'AdamW', 'lr': 1e-3}, {'orthogonal': ['body']}, 'is for florence_mm.MuonAdamW; the optimizer is'),
+        ({'type': 'MuonAdamW', 'lr': 1e-3}, {}, 'MuonAdamW got no matrices; name parts of the model'),
+        ({'type': 'MuonAdamW', 'lr': 1e-3}, {'orthogonal': ['bodi']}, "did you mean 'body'"),
+        ({'type': 'MuonAdamW', 'lr': 1e-3}, {'orthogonal': 'body'}, 'expected a list of parts of names'),
+        ({'type': 'MuonAdamW', 'lr': 1e-3, 'momentum': 1.0}, {'orthogonal': ['body']}, 'momentum is 1.0'),
+        ({'type': 'MuonAdamW', 'lr': 1e-3, 'ns_steps': 0}, {'orthogonal': ['body']}, 'ns_steps is 0'),
+    ],
+)
+def test_what_cannot_be(optimizer, paramwise, message):
+    with pytest.raises(ValueError, match=message):
+        build(optimizer, **paramwise)
+
+
+def test_a_group_that_is_no_matrix():
+    with pytest.raises(ValueError, match=r'shape \(3,\); expected matrices'):
+        MuonAdamW([{'params': [nn.Parameter(torch.zeros(3))], 'orthogonal': True}])
