@@ -11,11 +11,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SCENES = 'configs/dynamic_head/atss_coswin-micro_fpn_dyhead_2xb4-8e_scenes.py'
 SCENE_CROPS = 'configs/unicl/unicl_coswin-micro_1xb64-10e_scene-crops.py'
+SCENE_CROPS_OF_TWO = 'configs/unicl/unicl_coswin-micro_2xb64-10e_scene-crops.py'
 ZERO_SHOT_SCENES = 'configs/dynamic_head/zero-shot_coswin-micro_fpn_dyhead_2xb4-3e_scenes.py'
 LARGE_DIGITS = 'configs/unicl/unicl_coswin-micro_2xb32-6e_large-digits.py'
 MOTIONS = 'configs/video_coswin/video_coswin-micro_2xb5-3e_clips.py'
-METER = 'configs/meter/meter_coswin-micro_2xb16-5e_large-digits.py'
-METER_VQA = 'configs/meter/meter_coswin-micro_2xb32-8e_large-digit-vqa.py'
+METER = 'configs/meter/meter_coswin-micro_2xb32-2e_large-digits.py'
+METER_VQA = 'configs/meter/meter_coswin-micro_2xb64-6e_large-digit-vqa.py'
 LOADERS = ('train', 'val', 'test')
 
 
@@ -51,7 +52,7 @@ def test_scenes(quickstart, tmp_path):
     assert scores['bbox/AP'] >= 0.55
 
 
-def train_on_crops(quickstart, tmp_path, held_out=()):
+def train_on_crops(quickstart, tmp_path, *start, held_out=()):
     """Scenes, and towers that know the digits cut out of them."""
     data, crops, towers = tmp_path / 'scenes', tmp_path / 'crops', tmp_path / 'towers'
     converters = 'tools/dataset_converters'
@@ -62,13 +63,14 @@ def train_on_crops(quickstart, tmp_path, held_out=()):
         run(sys.executable, f'{converters}/crop_boxes.py', *folders, '--size', 32)
     options = [f'load_from={quickstart / "epoch_36.pth"}', f'train_dataloader.dataset.ann_file={crops}/train.jsonl']
     options += [f'{loader}_dataloader.dataset.ann_file={crops}/test.jsonl' for loader in ('val', 'test')]
-    run(sys.executable, 'tools/train.py', SCENE_CROPS, '--seed', 0, '--work-dir', towers, '--cfg-options', *options)
+    run(*start, '--seed', 0, '--work-dir', towers, '--cfg-options', *options)
     return data, towers / 'epoch_10.pth'
 
 
 @pytest.mark.slow
 def test_zero_shot_detection_of_scenes(quickstart, tmp_path):
-    data, towers = train_on_crops(quickstart, tmp_path, ('three', 'seven'))
+    start = (sys.executable, 'tools/train.py', SCENE_CROPS)
+    data, towers = train_on_crops(quickstart, tmp_path, *start, held_out=('three', 'seven'))
     options = [f'{loader}_dataloader.dataset.data_root={data}' for loader in LOADERS]
     for part in ('detector.backbone', 'classifier'):
         options.append(f'model.{part}.init_cfg.checkpoint={towers}')
@@ -93,7 +95,7 @@ def test_motions(quickstart, tmp_path):
 
 @pytest.mark.slow
 def test_questions_about_scenes(quickstart, tmp_path):
-    _, towers = train_on_crops(quickstart, tmp_path)
+    _, towers = train_on_crops(quickstart, tmp_path, 'bash', 'tools/dist_train.sh', SCENE_CROPS_OF_TWO, 2)
     scenes, questions = tmp_path / 'large_digits', tmp_path / 'questions'
     converters = 'tools/dataset_converters'
     sizes = '--train 4000 --test 400 --size 64 --digits 1 3 --heights 0.35 0.55 --seed 1'
@@ -117,7 +119,7 @@ def test_questions_about_scenes(quickstart, tmp_path):
     towers = train(LARGE_DIGITS, 'epoch_6.pth', LOADERS, f'load_from={towers}')
     parts = ('image_encoder', 'text_encoder.tower')
     options = [f'model.{part}.init_cfg.checkpoint={towers}' for part in parts]
-    fusion = train(METER, 'epoch_5.pth', ('train',), *options)
+    fusion = train(METER, 'epoch_2.pth', ('train',), *options)
     options = (f'model.init_cfg.checkpoint={fusion}', f'model.heads.vqa.answers={questions}/answers.txt')
     scores = json.loads(train(METER_VQA, 'metrics.json', LOADERS, *options).read_text())['metrics']
     assert scores['vqa/question_only'] <= scores['vqa/accuracy'] - 0.25

@@ -2,7 +2,7 @@
 # bash tools/dist_train.sh configs/unicl/unicl_coswin-micro_2xb32-6e_large-digits.py 2
 _base_ = ['./unicl_coswin-micro_1xb64-36e_digits.py']
 
-load_from = 'work_dirs/unicl_coswin-micro_1xb64-10e_scene-crops/epoch_10.pth'
+load_from = 'work_dirs/unicl_coswin-micro_2xb64-10e_scene-crops/epoch_10.pth'
 # neither flipped nor cropped: captions name digits from left to right
 pipeline = [dict(type='florence_mm.LoadImage'), dict(type='florence_mm.PackImageText')]
 train_dataloader = dict(

@@ -21,5 +21,7 @@ model = dict(
         ),
     ),
     tokenizer=dict(type='florence_mm.MaskedCLIPTokenizer', vocab_size=4096),
-    fusion=dict(hidden_size=128, num_layers=2, num_heads=4, drop_rate=0.0, attn_drop_rate=0.0, init_std=128**-0.5),
+    fusion=dict(
+        hidden_size=96, num_layers=2, num_heads=4, mlp_ratio=2.0, drop_rate=0.0, attn_drop_rate=0.0, init_std=96**-0.5
+    ),
 )

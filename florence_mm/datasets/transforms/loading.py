@@ -21,7 +21,8 @@ class LoadImage(BaseTransform):
     """Read ``img_path`` into ``img``, ``(H, W, 3)`` uint8, **RGB**, upright.
 
     EXIF orientation is applied; grey is repeated in three channels; 16-bit values are scaled to 8 bits; what
-    is transparent shows ``background``. ``img_shape`` and ``ori_shape`` are ``(H, W)``.
+    is transparent shows ``background``. ``img_shape`` and ``ori_shape`` are ``(H, W)``. A file that equals the last one
+    is not decoded again: several questions about one picture follow each other (see :class:`PictureSampler`).
 
     Args:
         background (Sequence[int] | None): RGB behind transparent pixels. None ignores transparency, as PIL's
@@ -37,6 +38,7 @@ class LoadImage(BaseTransform):
         if self.background is not None and self.background.shape != (3,):
             raise ValueError(f'background={background!r} must be three numbers (R, G, B) or None')
         self.backend_args = backend_args
+        self._last: tuple[bytes, np.ndarray] | None = None
 
     def transform(self, results: dict) -> dict:
         """Add ``img``, ``img_shape`` and ``ori_shape`` to ``results``."""
@@ -47,11 +49,12 @@ class LoadImage(BaseTransform):
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise DataError(f'{source}the image {path} cannot be read ({reason}); restore it or remove it') from None
-        try:
-            img = decode_image(data, self.background)
-        except ValueError as error:
-            raise DataError(f'{source}the image {path} {error}; replace it or remove it') from None
-        results['img'] = img
+        if self._last is None or self._last[0] != data:
+            try:
+                self._last = data, decode_image(data, self.background)
+            except ValueError as error:
+                raise DataError(f'{source}the image {path} {error}; replace it or remove it') from None
+        results['img'] = img = self._last[1].copy()
         results['img_shape'] = results['ori_shape'] = img.shape[:2]
         return results
 

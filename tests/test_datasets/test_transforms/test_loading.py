@@ -144,6 +144,26 @@ def test_load_image(tmp_path, picture):
         LoadImage(background=(1, 2))
 
 
+def test_an_equal_file_is_decoded_once_and_a_changed_one_again(tmp_path, picture, monkeypatch):
+    decoded = []
+    original = cv2.imdecode
+    monkeypatch.setattr(cv2, 'imdecode', lambda *args: decoded.append(1) or original(*args))
+    path, other = tmp_path / 'a.png', 255 - picture
+    path.write_bytes(encode(picture, 'RGB', 'PNG'))
+    load = LoadImage()
+    first = load({'img_path': str(path)})['img']
+    first[:] = 0  # what later transforms do to it is not seen by the next
+    again = load({'img_path': str(path)})['img']
+    assert np.array_equal(again, picture) and len(decoded) == 1
+    path.write_bytes(encode(other, 'RGB', 'PNG'))
+    assert np.array_equal(load({'img_path': str(path)})['img'], other) and len(decoded) == 2
+    path.write_bytes(b'no image')
+    with pytest.raises(DataError, match='is not an image'):
+        load({'img_path': str(path)})
+    path.write_bytes(encode(other, 'RGB', 'PNG'))
+    assert np.array_equal(load({'img_path': str(path)})['img'], other)
+
+
 def test_damaged_png_is_found(picture):
     data = bytearray(encode(picture, 'RGB', 'PNG'))
     data[len(data) // 2] ^= 255

@@ -1,5 +1,5 @@
 # Pretraining of the fusion on captions of the embedded scenes, from the quickstart's checkpoint:
-# bash tools/dist_train.sh configs/meter/meter_coswin-micro_2xb16-5e_large-digits.py 2
+# bash tools/dist_train.sh configs/meter/meter_coswin-micro_2xb32-2e_large-digits.py 2
 _base_ = [
     '../_base_/models/meter_coswin-micro.py',
     '../_base_/datasets/large_digit_captions.py',
@@ -15,11 +15,11 @@ model = dict(
     ),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=0.3, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0.3, end=5, convert_to_iter_based=True),
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=0.1, convert_to_iter_based=True),
+    dict(type='PolyLR', power=1.0, eta_min=1e-5, by_epoch=True, begin=0.1, end=2, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=5)
-train_dataloader = dict(batch_size=16)
+train_cfg = dict(by_epoch=True, max_epochs=2)
+train_dataloader = dict(batch_size=32)
 # what the model is for comes with fine-tuning; matching and masked words are logged
 val_dataloader = None
 val_evaluator = None

@@ -1,5 +1,5 @@
 # Questions about the embedded scenes, from the pretrained fusion:
-# bash tools/dist_train.sh configs/meter/meter_coswin-micro_2xb32-8e_large-digit-vqa.py 2
+# bash tools/dist_train.sh configs/meter/meter_coswin-micro_2xb64-6e_large-digit-vqa.py 2
 _base_ = [
     '../_base_/models/meter_coswin-micro.py',
     '../_base_/datasets/large_digit_questions.py',
@@ -13,14 +13,14 @@ model = dict(
     heads=dict(vqa=dict(type='florence_mm.FusionVQAHead', answers='data/large_digit_questions/answers.txt')),
     init_cfg=dict(
         type='florence_mm.Pretrained',
-        checkpoint='work_dirs/meter_coswin-micro_2xb16-5e_large-digits/epoch_5.pth',
+        checkpoint='work_dirs/meter_coswin-micro_2xb32-2e_large-digits/epoch_2.pth',
     ),
 )
-# a new head on what is pretrained: the head ten times as fast, the rest at half the rate of pretraining
-optim_wrapper = dict(optimizer=dict(lr=5e-4), paramwise_cfg=dict(lr_mult=dict(heads=10)))
+# a new head on what is pretrained: the head five times as fast
+optim_wrapper = dict(optimizer=dict(lr=1.5e-3), paramwise_cfg=dict(lr_mult=dict(heads=5)))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=0.2, convert_to_iter_based=True),
-    dict(type='PolyLR', power=1.0, eta_min=1e-5, by_epoch=True, begin=0.2, end=8, convert_to_iter_based=True),
+    dict(type='PolyLR', power=1.0, eta_min=1e-5, by_epoch=True, begin=0.2, end=6, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=8, val_interval=4)
-train_dataloader = dict(batch_size=32)
+train_cfg = dict(by_epoch=True, max_epochs=6, val_interval=6)
+train_dataloader = dict(batch_size=64)
