@@ -82,7 +82,7 @@ def draw_examples(runner: FlorenceRunner, path: Path) -> None:
 def main() -> int:
     """Prepare, train, evaluate, draw, compare."""
     args = parse_args()
-    # so small a model gains nothing from a second thread; the other core reads data
+    # so small a model gains nothing from a second thread
     torch.set_num_threads(1)
     write_digits(args.data)
     baseline = pixel_baseline()

@@ -13,7 +13,7 @@ model = dict(
     heads=dict(caption=dict(type='florence_mm.FusionCaptionHead', num_beams=3, max_length=24)),
     init_cfg=dict(
         type='florence_mm.Pretrained',
-        checkpoint='work_dirs/meter_coswin-micro_2xb16-5e_large-digits/epoch_5.pth',
+        checkpoint='work_dirs/meter_coswin-micro_2xb32-2e_large-digits/epoch_2.pth',
     ),
 )
 param_scheduler = [

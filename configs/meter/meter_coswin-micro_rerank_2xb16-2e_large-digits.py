@@ -21,7 +21,7 @@ model = dict(
         heads=dict(itm=dict(type='florence_mm.FusionITMHead')),
         init_cfg=dict(
             type='florence_mm.Pretrained',
-            checkpoint='work_dirs/meter_coswin-micro_2xb16-5e_large-digits/epoch_5.pth',
+            checkpoint='work_dirs/meter_coswin-micro_2xb32-2e_large-digits/epoch_2.pth',
         ),
     ),
 )

@@ -1,5 +1,4 @@
-# small batches and weights drawn anew: one rate for all, far above METER's, and matrices by Muon, which needs about
-# three quarters of AdamW's steps here
+# small batches and weights drawn anew: one rate for all, far above METER's, and Muon for matrices, which learned faster
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='florence_mm.NoDecayOptimWrapperConstructor',
