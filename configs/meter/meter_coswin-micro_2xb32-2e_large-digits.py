@@ -1,4 +1,4 @@
-# Pretraining of the fusion on captions of the embedded scenes, from the quickstart's checkpoint:
+# Pretraining of the fusion on captions of the embedded scenes, from towers that learned them (docs/meter.md):
 # bash tools/dist_train.sh configs/meter/meter_coswin-micro_2xb32-2e_large-digits.py 2
 _base_ = [
     '../_base_/models/meter_coswin-micro.py',
@@ -19,7 +19,6 @@ param_scheduler = [
     dict(type='PolyLR', power=1.0, eta_min=1e-5, by_epoch=True, begin=0.1, end=2, convert_to_iter_based=True),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=2)
-train_dataloader = dict(batch_size=32)
 # what the model is for comes with fine-tuning; matching and masked words are logged
 val_dataloader = None
 val_evaluator = None

@@ -6,5 +6,6 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=0.5, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0.5, end=10, convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=10, val_interval=10)
+train_cfg = dict(val_interval=10)
 default_hooks = dict(checkpoint=dict(interval=10))
+auto_scale_lr = dict(base_batch_size=128)

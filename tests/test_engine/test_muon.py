@@ -73,7 +73,7 @@ def test_momentum_over_two_steps():
 @pytest.mark.parametrize('fused', [False, True])
 def test_other_groups_are_adamws(fused):
     torch.manual_seed(0)
-    mine, theirs = nn.Parameter(torch.randn(5)), None
+    mine = nn.Parameter(torch.randn(5))
     theirs = nn.Parameter(mine.detach().clone())
     matrix = nn.Parameter(torch.randn(3, 4))
     options = {'lr': 0.1, 'betas': (0.8, 0.9), 'weight_decay': 0.3, 'fused': fused}
@@ -111,17 +111,108 @@ def test_state_goes_on_where_it_was_saved():
     assert again.weight.equal(layer.weight) and again.bias.equal(layer.bias)
 
 
-def test_a_direction_with_small_gradients_is_learned():
-    # a quadratic with curvatures 1 and 1e-4: momentum alone would need some 10^4 steps for the flat direction
-    target = torch.diag(torch.tensor([1.0, 1.0]))
-    curvature = torch.tensor([[1.0], [1e-4]])
+def farthest(make_optimizer):
+    """From its target after 200 steps, on a quadratic with curvatures 1 and 1e-3 along turned axes."""
+    turn = torch.tensor([[0.8, -0.6], [0.6, 0.8]])
+    target = turn @ torch.diag(torch.tensor([1.5, 1.0]))
+    curvature = turn @ torch.diag(torch.tensor([1.0, 1e-3])) @ turn.T
     weight = nn.Parameter(torch.zeros(2, 2))
-    optimizer = MuonAdamW([{'params': [weight], 'orthogonal': True}], lr=0.1, weight_decay=0.0)
-    for _ in range(100):
+    optimizer = make_optimizer(weight)
+    for step in range(200):
+        optimizer.param_groups[0]['lr'] = 0.1 * (1 - step / 200)
         optimizer.zero_grad()
-        (curvature * (weight - target).square()).sum().backward()
+        off = weight - target
+        (off * (curvature @ off)).sum().backward()
         optimizer.step()
-    assert (weight.detach() - target).abs().max() < 0.05
+    return float((weight.detach() - target).abs().max())
+
+
+def test_a_direction_with_small_gradients_is_learned():
+    options = {'lr': 0.1, 'weight_decay': 0.0}
+    assert farthest(lambda weight: MuonAdamW([{'params': [weight], 'orthogonal': True}], **options)) < 0.1
+    assert farthest(lambda weight: torch.optim.SGD([weight], momentum=0.95, **options)) > 0.3
+    assert farthest(lambda weight: torch.optim.AdamW([weight], **options)) > 0.2
+
+
+def twins(**options):
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 4)
+    groups = [{'params': [layer.weight], 'orthogonal': True}, {'params': [layer.bias]}]
+    return layer, MuonAdamW(groups, lr=0.01, fused=True, **options)
+
+
+def test_scaled_gradients_are_taken_back():
+    (plain, optimizer), (scaled, other) = twins(), twins()
+    scaler = torch.amp.GradScaler('cpu', init_scale=1024.0)
+    x = torch.randn(5, 3)
+    for _ in range(3):
+        optimizer.zero_grad(), other.zero_grad()
+        plain(x).square().mean().backward()
+        optimizer.step()
+        scaler.scale(scaled(x).square().mean()).backward()
+        scaler.step(other)
+        scaler.update()
+    torch.testing.assert_close(scaled.state_dict(), plain.state_dict())
+    # a step whose gradients are not finite is left out whole
+    before = {name: value.clone() for name, value in scaled.state_dict().items()}
+    scaled.weight.grad.fill_(torch.inf), scaled.bias.grad.fill_(1.0)
+    scaler.step(other)
+    torch.testing.assert_close(scaled.state_dict(), before, rtol=0, atol=0)
+
+
+def test_closure_and_missing_gradients():
+    layer, optimizer = twins()
+    before = layer.weight.detach().clone()
+
+    def closure():
+        optimizer.zero_grad()
+        loss = layer.bias.square().sum()
+        loss.backward()
+        return loss
+
+    bias = layer.bias.detach().clone()
+    loss = optimizer.step(closure)
+    assert loss.item() == pytest.approx(bias.square().sum().item())
+    assert layer.weight.equal(before) and not layer.bias.equal(bias)
+    assert layer.weight not in optimizer.state
+
+
+def test_half_precision_follows_single():
+    (layer, optimizer), (half, other) = twins(), twins()
+    half.to(torch.bfloat16)
+    grad = torch.randn(4, 3).bfloat16().float()
+    layer.weight.grad, half.weight.grad = grad, grad.bfloat16()
+    start = layer.weight.detach().clone()
+    optimizer.step(), other.step()
+    torch.testing.assert_close(half.weight.float(), layer.weight.detach(), rtol=0, atol=4e-3)
+    assert (layer.weight - start).abs().max() > 2e-3
+
+
+def test_hooks_run_once():
+    torch.optim.AdamW([nn.Parameter(torch.zeros(1))])  # wraps AdamW's step in the hooks
+    layer, optimizer = twins()
+    calls = []
+    optimizer.register_step_post_hook(lambda *_: calls.append(1))
+    layer.weight.grad, layer.bias.grad = torch.ones(4, 3), torch.ones(4)
+    optimizer.step()
+    assert calls == [1]
+
+
+def test_a_copy_goes_on_alike():
+    layer, optimizer = twins(momentum=0.5, ns_steps=2)
+    other_layer, other = copy.deepcopy((layer, optimizer))
+    for one, its in ((layer, optimizer), (other_layer, other)):
+        one.weight.grad, one.bias.grad = torch.ones(4, 3), torch.ones(4)
+        its.step()
+    assert other_layer.weight.equal(layer.weight) and other_layer.bias.equal(layer.bias)
+    assert not other_layer.weight.equal(twins()[0].weight)
+
+
+def test_the_state_of_another_optimizer():
+    layer, optimizer = twins()
+    saved = torch.optim.AdamW([{'params': [layer.weight]}, {'params': [layer.bias]}]).state_dict()
+    with pytest.raises(ValueError, match='the state is not of MuonAdamW'):
+        optimizer.load_state_dict(saved)
 
 
 class Model(nn.Module):
@@ -163,6 +254,7 @@ def test_built_from_a_config():
         ({'type': 'MuonAdamW', 'lr': 1e-3}, {'orthogonal': ['bodi']}, "did you mean 'body'"),
         ({'type': 'MuonAdamW', 'lr': 1e-3}, {'orthogonal': 'body'}, 'expected a list of parts of names'),
         ({'type': 'MuonAdamW', 'lr': 1e-3, 'momentum': 1.0}, {'orthogonal': ['body']}, 'momentum is 1.0'),
+        ({'type': 'MuonAdamW', 'lr': 1e-3, 'maximize': True}, {'orthogonal': ['body']}, 'maximize is not supported'),
         ({'type': 'MuonAdamW', 'lr': 1e-3, 'ns_steps': 0}, {'orthogonal': ['body']}, 'ns_steps is 0'),
     ],
 )
@@ -172,5 +264,5 @@ def test_what_cannot_be(optimizer, paramwise, message):
 
 
 def test_a_group_that_is_no_matrix():
-    with pytest.raises(ValueError, match=r'shape \(3,\); expected matrices'):
+    with pytest.raises(ValueError, match=r'shape \(3,\); expected whole matrices'):
         MuonAdamW([{'params': [nn.Parameter(torch.zeros(3))], 'orthogonal': True}])

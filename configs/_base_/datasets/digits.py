@@ -8,7 +8,7 @@ train_pipeline = [
 test_pipeline = [dict(type='florence_mm.LoadImage'), dict(type='florence_mm.PackImageText')]
 train_dataloader = dict(
     batch_size=64,
-    num_workers=0,  # so small a picture is read sooner than it passes from a worker
+    num_workers=0,  # a worker would take longer to hand over pictures this small than they take to read
     drop_last=True,
     sampler=dict(type='florence_mm.ResumableSampler', shuffle=True),
     dataset=dict(type='florence_mm.ImageTextManifest', ann_file='data/digits/train.jsonl', pipeline=train_pipeline),

@@ -4,7 +4,7 @@ train_pipeline = [dict(type='florence_mm.LoadImage'), dict(type='florence_mm.Pac
 test_pipeline = train_pipeline
 train_dataloader = dict(
     batch_size=32,
-    num_workers=0,  # so small a picture is read sooner than it passes from a worker
+    num_workers=0,  # a worker would take longer to hand over pictures this small than they take to read
     drop_last=True,
     sampler=dict(type='florence_mm.ResumableSampler', shuffle=True),
     dataset=dict(

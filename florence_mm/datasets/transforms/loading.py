@@ -49,14 +49,18 @@ class LoadImage(BaseTransform):
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise DataError(f'{source}the image {path} cannot be read ({reason}); restore it or remove it') from None
-        if self._last is None or self._last[0] != data:
+        last = self._last
+        if last is None or last[0] != data:
             try:
-                self._last = data, decode_image(data, self.background)
+                last = self._last = data, decode_image(data, self.background)
             except ValueError as error:
                 raise DataError(f'{source}the image {path} {error}; replace it or remove it') from None
-        results['img'] = img = self._last[1].copy()
+        results['img'] = img = last[1].copy()
         results['img_shape'] = results['ori_shape'] = img.shape[:2]
         return results
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, '_last': None}
 
     def __repr__(self) -> str:
         background = None if self.background is None else self.background.astype(int).tolist()

@@ -34,7 +34,7 @@ def parameter_groups(
     decay_vectors: bool = False,
     lr_mult: dict[str, float] | None = None,
     decay_mult: dict[str, float] | None = None,
-    orthogonal: Sequence[str] = (),
+    orthogonal: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Trainable parameters by learning rate and weight decay, and for MuonAdamW by kind.
 
@@ -62,7 +62,7 @@ def parameter_groups(
         ValueError: parts of a name in ``lr_mult``, ``decay_mult`` or ``orthogonal`` that no parameter has.
     """
     names = [name for name, _ in model.named_parameters()]
-    lr_mult, decay_mult = lr_mult or {}, decay_mult or {}
+    lr_mult, decay_mult, orthogonal = lr_mult or {}, decay_mult or {}, orthogonal or ()
     if isinstance(orthogonal, str):
         raise ValueError(f'paramwise_cfg.orthogonal is {orthogonal!r}; expected a list of parts of names')
     for option, parts in (('lr_mult', lr_mult), ('decay_mult', decay_mult), ('orthogonal', orthogonal)):
@@ -170,7 +170,8 @@ class NoDecayOptimWrapperConstructor:
                 'current',
                 logging.INFO,
             )
-        if self.options.get('orthogonal') and OPTIMIZERS.get(cfg['type']) is not MuonAdamW:
-            raise ValueError(f'paramwise_cfg.orthogonal is for florence_mm.MuonAdamW; the optimizer is {cfg["type"]}')
         optimizer = OPTIMIZERS.build({**cfg, 'params': groups})
+        if self.options.get('orthogonal') and not isinstance(optimizer, MuonAdamW):
+            kind = type(optimizer).__name__
+            raise ValueError(f'paramwise_cfg.orthogonal is for florence_mm.MuonAdamW; the optimizer is {kind}')
         return OPTIM_WRAPPERS.build({'type': 'OptimWrapper', **self.wrapper_cfg}, default_args={'optimizer': optimizer})

@@ -1,17 +1,20 @@
 """Muon for matrices beside AdamW for all else, as one optimizer."""
 
+import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 
 from florence_mm.registry import OPTIMIZERS
 
-# of the odd polynomial a x + b x^3 + c x^5, which takes singular values from (0, 1] to about 0.7 to 1.2 in five steps
-# (Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024)
+# of the odd polynomial a x + b x^3 + c x^5, of which five steps take singular values from 0.002 on to about 0.7 to 1.2
+# and multiply smaller ones by up to 3.4445^5 (Jordan et al., "Muon: an optimizer for hidden layers in neural
+# networks", 2024)
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 # the root mean square that AdamW's updates have ("Muon is scalable for LLM training", arXiv 2502.16982, section 2.2)
 _ADAMW_RMS = 0.2
@@ -21,7 +24,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     """Replace all singular values by about 1, by Newton and Schulz' iteration.
 
     Args:
-        matrices: ``(N, rows, columns)``, any scale.
+        matrices: ``(N, rows, columns)``, whose scale makes no difference above norms of 1e-7.
         steps: of the iteration.
 
     Returns:
@@ -44,7 +47,7 @@ class MuonAdamW(AdamW):
     Updates of matrices are made orthogonal, so that directions in which gradients are small are learned as fast as
     those in which they are large, and have the root mean square of AdamW's: one learning rate serves both kinds, and
     decay works alike. A fused projection (query, key, value) is one matrix. ``torch.optim.Muon`` takes matrices
-    only and works in bfloat16, which CPUs without units for it emulate; here products are of 32 bits on a CPU, and
+    only and works in bfloat16, which CPUs without units for it emulate; here a CPU's products are of 32 bits, and
     equal shapes are one batch.
 
     Config::
@@ -59,10 +62,12 @@ class MuonAdamW(AdamW):
         params: groups, of which those with ``orthogonal=True`` hold matrices.
         momentum: of the matrices.
         ns_steps: steps of :func:`orthogonalize`.
-        **options: of :class:`torch.optim.AdamW`; ``lr`` and ``weight_decay`` are of the matrices too.
+        **options: of :class:`torch.optim.AdamW` but ``maximize``, ``capturable`` and ``differentiable``; ``lr`` and
+            ``weight_decay`` are of the matrices too.
 
     Raises:
-        ValueError: no group is to be orthogonalized, or one that is holds something else than matrices.
+        ValueError: no group is to be orthogonalized, or one that is holds anything but whole matrices; an option
+            out of its range or not known here; a state of another optimizer is loaded.
     """
 
     def __init__(
@@ -72,9 +77,13 @@ class MuonAdamW(AdamW):
             raise ValueError(f'momentum is {momentum}; expected 0 to below 1')
         if ns_steps < 1:
             raise ValueError(f'ns_steps is {ns_steps}; expected at least 1')
-        self.momentum = momentum
-        self.ns_steps = ns_steps
-        super().__init__(params, **options)
+        for name in ('maximize', 'capturable', 'differentiable'):
+            if options.get(name):
+                raise ValueError(f'{name} is not supported by MuonAdamW; leave it out')
+        # "momentum" is a key that schedulers of betas write to
+        own = {'orthogonal': False, 'matrix_momentum': momentum, 'ns_steps': ns_steps}
+        super().__init__([{**own, **group} for group in params], **options)
+        self.defaults.update(own)
         # a scaler is to take its factor out of the gradients before step(), also where AdamW is fused
         self._step_supports_amp_scaling = False
         if not any(group['orthogonal'] for group in self.param_groups):
@@ -84,16 +93,24 @@ class MuonAdamW(AdamW):
             )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As the base class does, with ``orthogonal`` false where it is not said."""
-        param_group = {'orthogonal': False, **param_group}
+        """As the base class does; groups with ``orthogonal=True`` must hold whole matrices."""
         super().add_param_group(param_group)
-        if param_group['orthogonal']:
-            for parameter in self.param_groups[-1]['params']:
-                if parameter.ndim != 2:
-                    raise ValueError(
-                        f'a group with orthogonal=True has a parameter of shape {tuple(parameter.shape)}; '
-                        'expected matrices'
-                    )
+        added = self.param_groups[-1]
+        for parameter in added['params'] if added['orthogonal'] else ():
+            if parameter.ndim != 2 or isinstance(parameter, DTensor):
+                kind = 'a sharded parameter' if isinstance(parameter, DTensor) else 'a parameter'
+                raise ValueError(
+                    f'a group with orthogonal=True has {kind} of shape {tuple(parameter.shape)}; expected whole '
+                    'matrices; leave it out of paramwise_cfg.orthogonal'
+                )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state of this optimizer."""
+        if any('orthogonal' not in group for group in state_dict['param_groups']):
+            raise ValueError(
+                'the state is not of MuonAdamW; resume with the optimizer that wrote it, or load its weights alone'
+            )
+        super().load_state_dict(state_dict)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -106,7 +123,8 @@ class MuonAdamW(AdamW):
         groups = self.param_groups
         self.param_groups = [group for group in groups if not group['orthogonal']]
         try:
-            super().step()
+            # torch may have wrapped AdamW's step in the hooks that this step is wrapped in already
+            inspect.unwrap(AdamW.step)(self)
         finally:
             self.param_groups = groups
         return loss
@@ -116,17 +134,16 @@ class MuonAdamW(AdamW):
         for group in self.param_groups:
             for parameter in group['params'] if group['orthogonal'] else ():
                 if parameter.grad is not None:
-                    alike[parameter.shape, parameter.device].append((parameter, group))
-        for (shape, device), members in alike.items():
-            ahead = torch.stack([self._nesterov(parameter) for parameter, _ in members])
-            if device.type != 'cpu':
-                ahead = ahead.bfloat16()
+                    alike[parameter.shape, parameter.device, group['ns_steps']].append((parameter, group))
+        for (shape, device, steps), members in alike.items():
+            ahead = torch.stack([self._nesterov(parameter, group['matrix_momentum']) for parameter, group in members])
+            ahead = ahead.float() if device.type == 'cpu' else ahead.bfloat16()
             rms = _ADAMW_RMS * max(shape) ** 0.5  # an orthogonal matrix has 1 / sqrt(larger side)
-            for (parameter, group), update in zip(members, orthogonalize(ahead, self.ns_steps), strict=True):
+            for (parameter, group), update in zip(members, orthogonalize(ahead, steps), strict=True):
                 parameter.mul_(1 - group['lr'] * group['weight_decay'])
                 parameter.add_(update.to(parameter.dtype), alpha=-group['lr'] * rms)
 
-    def _nesterov(self, parameter: Tensor) -> Tensor:
+    def _nesterov(self, parameter: Tensor, momentum: float) -> Tensor:
         """The mean of past gradients, one step ahead."""
         state = self.state[parameter]
         if 'momentum_buffer' not in state:
@@ -134,5 +151,5 @@ class MuonAdamW(AdamW):
             state['step'] = torch.zeros(())
             state['momentum_buffer'] = torch.zeros_like(parameter)
         state['step'] += 1
-        mean = state['momentum_buffer'].lerp_(parameter.grad, 1 - self.momentum)
-        return parameter.grad.lerp(mean, self.momentum)
+        mean = state['momentum_buffer'].lerp_(parameter.grad, 1 - momentum)
+        return parameter.grad.lerp(mean, momentum)
