@@ -1,5 +1,5 @@
 # Towers that know digits cut out of scenes go on with captions of whole scenes; METER starts from them (docs/meter.md):
-# bash tools/dist_train.sh configs/unicl/unicl_coswin-micro_2xb32-6e_large-digits.py 2
+# bash tools/dist_train.sh configs/unicl/unicl_coswin-micro_2xb32-9e_large-digits.py 2
 _base_ = ['./unicl_coswin-micro_1xb64-36e_digits.py']
 
 load_from = 'work_dirs/unicl_coswin-micro_2xb64-10e_scene-crops/epoch_10.pth'
@@ -31,8 +31,8 @@ test_evaluator = val_evaluator
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=0.5, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0.5, end=6, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0.5, end=9, convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=6, val_interval=6)
+train_cfg = dict(max_epochs=9, val_interval=9)
 # captions have no classes
 default_hooks = dict(class_names=None)
