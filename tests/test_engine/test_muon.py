@@ -129,7 +129,7 @@ def farthest(make_optimizer):
 
 def test_a_direction_with_small_gradients_is_learned():
     options = {'lr': 0.1, 'weight_decay': 0.0}
-    assert farthest(lambda weight: MuonAdamW([{'params': [weight], 'orthogonal': True}], **options)) < 0.1
+    assert farthest(lambda weight: MuonAdamW([{'params': [weight], 'orthogonal': True}], **options)) < 0.05
     assert farthest(lambda weight: torch.optim.SGD([weight], momentum=0.95, **options)) > 0.3
     assert farthest(lambda weight: torch.optim.AdamW([weight], **options)) > 0.2
 
