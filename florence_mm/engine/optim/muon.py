@@ -44,11 +44,11 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 class MuonAdamW(AdamW):
     """Orthogonalized momentum for groups of matrices, AdamW for the others.
 
-    Updates of matrices are made nearly orthogonal, so that directions in which gradients are small, but not much below
-    a hundredth of the largest, are learned as fast as the others. They have the root mean square of AdamW's: one learning
-    rate serves both kinds, and decay works alike. A fused projection (query, key, value) is one matrix. ``torch.optim.Muon`` takes matrices
-    only and works in bfloat16, which CPUs without units for it emulate; here a CPU's products are of 32 bits, and
-    equal shapes are one batch.
+    Updates of matrices are made nearly orthogonal, so that directions whose gradients are small, down to about a
+    thousandth of the largest, are learned almost as fast as the others. They have the root mean square of AdamW's:
+    one learning rate serves both kinds, and decay works alike. A fused projection (query, key, value) is one matrix.
+    ``torch.optim.Muon`` takes matrices only and works in bfloat16, which CPUs without units for it emulate; here a
+    CPU's products are of 32 bits, and equal shapes are one batch.
 
     Config::
 
