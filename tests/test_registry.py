@@ -1,9 +1,13 @@
 """Unscoped names built from our registries are ours under every default scope."""
 
-import pytest
-from mmengine.registry import DefaultScope
+import subprocess
+import sys
+import types
 
-from florence_mm.registry import MODELS
+import pytest
+from mmengine.registry import DefaultScope, Registry
+
+from florence_mm.registry import MODELS, OwnFirstRegistry
 
 
 @pytest.fixture
@@ -51,3 +55,55 @@ def test_class_names_are_in_no_other_package():
     assert {'CoSwin', 'UniCL'} <= ours
     for registry in (MMACTION_MODELS, MMDET_MODELS, MMPRETRAIN_MODELS):
         assert not ours & set(registry.module_dict)
+
+
+@pytest.mark.parametrize(
+    'look_up',
+    [
+        lambda root, ours: ours.get('Late'),
+        lambda root, ours: ours.get('florence_late.Late'),
+        lambda root, ours: root.get('florence_late.Late'),
+        lambda root, ours: ours.module_dict['Late'],
+        lambda root, ours: type(ours.build({'type': 'Late'})),
+        lambda root, ours: type(ours.build({'type': 'florence_late.Late'})),
+        lambda root, ours: type(root.build({'type': 'florence_late.Late'})),
+    ],
+)
+def test_deferred_classes_are_imported_when_asked_for(tmp_path, monkeypatch, look_up):
+    (tmp_path / 'florence_late.py').write_text(
+        'from florence_late_registry import REGISTRY\n@REGISTRY.register_module()\nclass Late:\n    ...\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, 'modules', dict(sys.modules))
+    root = Registry('late', scope='mmengine', locations=['sys'])
+    ours = OwnFirstRegistry(
+        'late', parent=root, scope='florence_late', locations=['sys'], deferred={'Late': 'florence_late'}
+    )
+    sys.modules['florence_late_registry'] = types.SimpleNamespace(REGISTRY=ours)
+    ours.register_module('Early', module=dict)
+    assert ours.get('Early') is dict and ours.get('florence_late.Early') is dict and ours.get('Other') is None
+    assert 'florence_late' not in sys.modules
+    assert look_up(root, ours).__module__ == 'florence_late'
+
+
+def test_mmdet_is_imported_for_its_head_alone():
+    """In another process, since this one has imported everything."""
+    code = """if True:
+        import sys
+        from florence_mm.registry import MODELS
+        assert MODELS.get('METER') and MODELS.get('florence_mm.CoSwin')
+        print('mmdet' in sys.modules, 'torch._dynamo' in sys.modules)
+        print(MODELS.get('DynamicHead').__module__)
+        from florence_mm.models import heads
+        assert heads.DynamicHead is MODELS.get('DynamicHead')
+    """
+    found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
+    assert found == ['False', 'False', 'florence_mm.models.heads.dynamic_head']
+
+
+def test_heads_without_such_a_name():
+    from florence_mm.models import heads
+
+    with pytest.raises(AttributeError, match=r"'florence_mm\.models\.heads' has no attribute 'DynamicHaed'"):
+        _ = heads.DynamicHaed
+    assert all(hasattr(heads, name) for name in heads.__all__)

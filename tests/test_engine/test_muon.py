@@ -7,7 +7,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 import florence_mm.engine  # noqa: F401  (registers)
-from florence_mm.engine.optim import MuonAdamW, orthogonalize, parameter_groups
+from florence_mm.engine.optim import MuonAdamW, muon, orthogonalize, parameter_groups
 
 
 def matrix_with(singular_values, rows, columns, seed=0):
@@ -278,3 +278,66 @@ def test_what_cannot_be(optimizer, paramwise, message):
 def test_a_group_that_is_no_matrix():
     with pytest.raises(ValueError, match=r'shape \(3,\); expected whole matrices'):
         MuonAdamW([{'params': [nn.Parameter(torch.zeros(3))], 'orthogonal': True}])
+
+
+def several_matrices(share, shapes, steps):
+    """Matrices and a vector after three steps; the second matrix gets a gradient in the last step alone."""
+    generator = torch.Generator().manual_seed(0)
+    weights = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    vector = nn.Parameter(torch.randn(5, generator=generator))
+    groups = [
+        {'params': [weight], 'orthogonal': True, 'ns_steps': count}
+        for weight, count in zip(weights, steps, strict=True)
+    ]
+    optimizer = MuonAdamW([*groups, {'params': [vector]}], lr=0.1, weight_decay=0.1, share=share)
+    for step in range(3):
+        for place, weight in enumerate([*weights, vector]):
+            grad = torch.randn(weight.shape, generator=generator)
+            weight.grad = None if place == 1 and step < 2 else grad
+        optimizer.step()
+    return [weight.detach() for weight in (*weights, vector)]
+
+
+@pytest.mark.parametrize(
+    ('shapes', 'steps', 'parts'),
+    [
+        # products of 1280, 405, 1280 and 288 multiplications; the second matrix is there in the last step alone
+        (
+            [(4, 6), (3, 3), (6, 4), (2, 8)],
+            [5, 5, 5, 4],
+            [[(4, 6), (2, 8), (4, 6), (2, 8), (4, 6), (3, 3)], [(6, 4), (6, 4), (6, 4), (2, 8)]],
+        ),
+        # one process has nothing to do in the first two steps
+        ([(3, 3), (4, 6)], [5, 5], [[(3, 3), (3, 3), (4, 6)], [(3, 3)]]),
+    ],
+)
+def test_processes_share_matrices(two_processes, tmp_path, monkeypatch, shapes, steps, parts):
+    expected = several_matrices(False, shapes, steps)
+
+    def work():
+        torch.distributed.init_process_group('gloo')
+        rank = torch.distributed.get_rank()
+        seen = []
+
+        def recorded(matrices, count):
+            seen.extend([tuple(matrices.shape[1:])] * len(matrices))
+            return orthogonalize(matrices, count)
+
+        monkeypatch.setattr(muon, 'orthogonalize', recorded)
+        torch.save((several_matrices(True, shapes, steps), seen), tmp_path / f'{rank}.pt')
+        torch.distributed.destroy_process_group()
+
+    two_processes(work)
+    (first, first_seen), (second, second_seen) = (torch.load(tmp_path / f'{rank}.pt') for rank in range(2))
+    assert [first_seen, second_seen] == parts
+    for one, other, alone in zip(first, second, expected, strict=True):
+        assert one.equal(other)
+        torch.testing.assert_close(one, alone)
+
+
+def test_sharing_alone_and_in_a_copy():
+    shapes, steps = [(4, 6), (3, 3)], [5, 5]
+    for one, other in zip(several_matrices(True, shapes, steps), several_matrices(False, shapes, steps), strict=True):
+        assert one.equal(other)
+    optimizer = MuonAdamW([{'params': [nn.Parameter(torch.eye(2))], 'orthogonal': True}], share=True)
+    assert copy.deepcopy(optimizer).share and not MuonAdamW(optimizer.param_groups).share

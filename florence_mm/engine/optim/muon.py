@@ -2,11 +2,11 @@
 
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 
@@ -62,6 +62,9 @@ class MuonAdamW(AdamW):
         params: groups, of which those with ``orthogonal=True`` hold matrices.
         momentum: of the matrices.
         ns_steps: steps of :func:`orthogonalize`.
+        share: each process of a distributed run orthogonalizes a part of the matrices, and all exchange what they got.
+            For processes that have the same gradients, as those of ``DistributedDataParallel``, with all matrices of
+            a process on one device; every process still holds the whole state. Alone it makes no difference.
         **options: of :class:`torch.optim.AdamW` but ``maximize``, ``capturable`` and ``differentiable``; ``lr`` and
             ``weight_decay`` are of the matrices too.
 
@@ -71,7 +74,13 @@ class MuonAdamW(AdamW):
     """
 
     def __init__(
-        self, params: Iterable[dict[str, Any]], *, momentum: float = 0.95, ns_steps: int = 5, **options: Any
+        self,
+        params: Iterable[dict[str, Any]],
+        *,
+        momentum: float = 0.95,
+        ns_steps: int = 5,
+        share: bool = False,
+        **options: Any,
     ) -> None:
         if not 0 <= momentum < 1:
             raise ValueError(f'momentum is {momentum}; expected 0 to below 1')
@@ -84,6 +93,7 @@ class MuonAdamW(AdamW):
         own = {'orthogonal': False, 'matrix_momentum': momentum, 'ns_steps': ns_steps}
         super().__init__([{**own, **group} for group in params], **options)
         self.defaults.update(own)
+        self.share = share
         # a scaler is to take its factor out of the gradients before step(), also where AdamW is fused
         self._step_supports_amp_scaling = False
         if not any(group['orthogonal'] for group in self.param_groups):
@@ -91,6 +101,9 @@ class MuonAdamW(AdamW):
                 'MuonAdamW got no matrices; name parts of the model in paramwise_cfg.orthogonal of '
                 'florence_mm.NoDecayOptimWrapperConstructor, or use AdamW'
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), 'share': self.share}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As the base class does; groups with ``orthogonal=True`` must hold whole matrices."""
@@ -130,18 +143,21 @@ class MuonAdamW(AdamW):
         return loss
 
     def _step_matrices(self) -> None:
-        alike: dict[tuple, list[tuple[Tensor, dict[str, Any]]]] = defaultdict(list)
-        for group in self.param_groups:
-            for parameter in group['params'] if group['orthogonal'] else ():
-                if parameter.grad is not None:
-                    alike[parameter.shape, parameter.device, group['ns_steps']].append((parameter, group))
-        for (shape, device, steps), members in alike.items():
-            ahead = torch.stack([self._nesterov(parameter, group['matrix_momentum']) for parameter, group in members])
-            ahead = ahead.float() if device.type == 'cpu' else ahead.bfloat16()
-            rms = _ADAMW_RMS * max(shape) ** 0.5  # an orthogonal matrix has 1 / sqrt(larger side)
-            for (parameter, group), update in zip(members, orthogonalize(ahead, steps), strict=True):
-                parameter.mul_(1 - group['lr'] * group['weight_decay'])
-                parameter.add_(update.to(parameter.dtype), alpha=-group['lr'] * rms)
+        members = [
+            (parameter, group)
+            for group in self.param_groups
+            if group['orthogonal']
+            for parameter in group['params']
+            if parameter.grad is not None
+        ]
+        ahead = [self._nesterov(parameter, group['matrix_momentum']) for parameter, group in members]
+        steps = [group['ns_steps'] for _, group in members]
+        shared = self.share and distributed.is_available() and distributed.is_initialized()
+        updates = (_orthogonalize_in_parts if shared else _orthogonalize_alike)(ahead, steps)
+        for (parameter, group), update in zip(members, updates, strict=True):
+            rms = _ADAMW_RMS * max(parameter.shape) ** 0.5  # an orthogonal matrix has 1 / sqrt(larger side)
+            parameter.mul_(1 - group['lr'] * group['weight_decay'])
+            parameter.add_(update.to(parameter.dtype), alpha=-group['lr'] * rms)
 
     def _nesterov(self, parameter: Tensor, momentum: float) -> Tensor:
         """The mean of past gradients, one step ahead."""
@@ -153,3 +169,56 @@ class MuonAdamW(AdamW):
         state['step'] += 1
         mean = state['momentum_buffer'].lerp_(parameter.grad, 1 - momentum)
         return parameter.grad.lerp(mean, momentum)
+
+
+def _orthogonalize_alike(matrices: Sequence[Tensor], steps: Sequence[int]) -> list[Tensor]:
+    """:func:`orthogonalize` of each, those of one shape, device and number of steps together."""
+    alike: dict[tuple, list[int]] = defaultdict(list)
+    for place, (matrix, count) in enumerate(zip(matrices, steps, strict=True)):
+        alike[matrix.shape, matrix.device, count].append(place)
+    made: dict[int, Tensor] = {}
+    for (_, device, count), places in alike.items():
+        batch = torch.stack([matrices[place] for place in places])
+        batch = batch.float() if device.type == 'cpu' else batch.bfloat16()
+        made.update(zip(places, orthogonalize(batch, count), strict=True))
+    return [made[place] for place in range(len(matrices))]
+
+
+def _orthogonalize_in_parts(matrices: Sequence[Tensor], steps: Sequence[int]) -> list[Tensor]:
+    """As :func:`_orthogonalize_alike`, each process a part, of matrices that are the same in all processes."""
+    if not matrices:
+        return []
+    parts = _split_evenly([_cost(matrix, count) for matrix, count in zip(matrices, steps, strict=True)])
+    own = parts[distributed.get_rank()]
+    made = _orthogonalize_alike([matrices[place] for place in own], [steps[place] for place in own])
+    sizes = [sum(matrices[place].numel() for place in part) for part in parts]
+    # a process may have none, where there are fewer matrices than processes; CPUs compute in 32 bits, others in 16
+    kind = torch.float32 if matrices[0].device.type == 'cpu' else torch.bfloat16
+    sent = torch.zeros(max(sizes), dtype=kind, device=matrices[0].device)
+    if own:
+        torch.cat([update.flatten() for update in made], out=sent[: sizes[distributed.get_rank()]])
+    received = [torch.empty_like(sent) for _ in parts]
+    distributed.all_gather(received, sent)
+    updates: dict[int, Tensor] = {}
+    for part, flat, size in zip(parts, received, sizes, strict=True):
+        shapes = [matrices[place].shape for place in part]
+        for place, shape, piece in zip(part, shapes, flat[:size].split([s.numel() for s in shapes]), strict=True):
+            updates[place] = piece.view(shape)
+    return [updates[place] for place in range(len(matrices))]
+
+
+def _cost(matrix: Tensor, steps: int) -> int:
+    """Multiplications of :func:`orthogonalize`."""
+    small, large = sorted(matrix.shape)
+    return steps * small * small * (2 * large + small)
+
+
+def _split_evenly(costs: Sequence[int]) -> list[list[int]]:
+    """Places of ``costs``, a list for each process: the most expensive first, to whom has least."""
+    parts: list[list[int]] = [[] for _ in range(distributed.get_world_size())]
+    loads = [0] * len(parts)
+    for place in sorted(range(len(costs)), key=lambda place: -costs[place]):
+        least = loads.index(min(loads))
+        parts[least].append(place)
+        loads[least] += costs[place]
+    return parts
