@@ -20,6 +20,7 @@ from .checkpointing import find_latest, read_checkpoint
 from .config_check import check_config
 from .errors import UsageError
 from .hooks import AtomicCheckpointHook, ClassNamesHook, InvalidLossHook, RunSummaryHook
+from .host_memory import keep_freed_memory
 from .loops import EpochTrainLoop, IterTrainLoop
 from .parallelize import (
     check_options,
@@ -70,6 +71,12 @@ class FlorenceRunner(Runner):
         """
         check_config(cfg)
         return super().from_cfg(cfg)
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """mmengine's environment; without an accelerator, freed memory is kept for the next step."""
+        super().setup_env(env_cfg)
+        if get_device() == 'cpu':
+            keep_freed_memory()
 
     def register_default_hooks(self, hooks: dict[str, Hook | dict] | None = None) -> None:
         """mmengine's default hooks, with checkpoints that are written whole, and three of ours; None leaves one out."""
