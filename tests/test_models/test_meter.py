@@ -121,6 +121,45 @@ def test_pictures_that_differ_in_a_pixel_or_in_order_are_different():
     assert find_equal(inputs) == ([0, 1, 2], [0, 1, 2, 1])
 
 
+@pytest.mark.parametrize('text', TEXTS)
+@pytest.mark.parametrize('causal', [False, True])
+def test_equal_texts_are_encoded_once(text, causal):
+    model = build(text=text).eval()
+    encoded = []
+    model.text_encoder.register_forward_pre_hook(lambda _, arguments: encoded.append(arguments[0].tolist()))
+    texts = [QUESTIONS[0], QUESTIONS[1], QUESTIONS[0], 'how', QUESTIONS[1]]
+    tokens, made = model.encode_text(texts, causal)
+    assert encoded == [tokens.input_ids[[0, 1, 3]].tolist()]
+    # a batch of one text has its own length
+    for place, one in enumerate(texts):
+        alone, expected = model.encode_text([one], causal)
+        torch.testing.assert_close(made[place, : alone.mask.sum()], expected[0])
+
+
+def test_equal_texts_get_the_gradients_of_all():
+    model, texts = build().double(), [QUESTIONS[0], QUESTIONS[1], QUESTIONS[0]]
+    weight = model.text_encoder.tower.token_embedding.weight
+    per_text = [torch.autograd.grad(model.encode_text([one])[1].square().sum(), weight)[0] for one in texts]
+    tokens, made = model.encode_text(texts)
+    (together,) = torch.autograd.grad(made[tokens.mask].square().sum(), weight)
+    torch.testing.assert_close(together, sum(per_text))
+
+
+def test_dropout_makes_equal_texts_differ():
+    model = build(text=TEXTS[1])
+    dropouts = [part for part in model.text_encoder.modules() if isinstance(part, torch.nn.Dropout)]
+    for part in dropouts:
+        part.p = 0.0
+    encoded = []
+    model.text_encoder.register_forward_pre_hook(lambda _, arguments: encoded.append(len(arguments[0])))
+    for p, training in ((0.0, True), (0.5, True), (0.5, False)):
+        dropouts[-1].p = p
+        model.train(training)
+        _, (first, second) = model.encode_text([QUESTIONS[0]] * 2)
+        assert first.equal(second) == (not (p and training))
+    assert encoded == [1, 2, 1]
+
+
 def test_questions_on_one_picture_and_their_cache():
     model = build(('vqa',)).eval()
     image = preprocessed(model)['inputs'][0]

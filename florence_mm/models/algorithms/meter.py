@@ -15,7 +15,7 @@ import torch
 from mmengine.model import BaseModel, ModuleDict
 from torch import Tensor, nn
 
-from florence_mm.models.multimodal.batch import FusionBatch
+from florence_mm.models.multimodal.batch import FusionBatch, find_equal
 from florence_mm.models.multimodal.fusion import CoAttentionFusion, Fused
 from florence_mm.models.text.tokens import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS, TASK_UTILS
@@ -138,12 +138,21 @@ class METER(BaseModel):
     def encode_tokens(self, tokens: TokenBatch, causal: bool = False) -> Tensor:
         """Ids ``(B, T)`` to tokens ``(B, T, C)``, transformed and with their type added.
 
+        Equal texts, such as one question about several pictures, are encoded once, unless dropout makes them differ.
+
         Args:
             tokens: of :meth:`tokenize`.
             causal: each token sees itself and those before it, for captions.
         """
-        x = self.text_encoder(tokens.input_ids, tokens.mask, causal)  # (B, T, C_t)
-        return self.cross_modal.text_transform(x) + self.token_type_embeddings.weight[0]
+        input_ids, mask, which = tokens.input_ids, tokens.mask, None
+        if not self._drops_text():
+            first, which = find_equal(torch.cat([input_ids, mask], 1))
+            input_ids, mask = input_ids[first], mask[first]
+        x = self.text_encoder(input_ids, mask, causal)  # (U, T, C_t), of U different texts
+        x = self.cross_modal.text_transform(x) + self.token_type_embeddings.weight[0]
+        if which is None or len(x) == len(which):
+            return x
+        return x.index_select(0, torch.tensor(which, device=x.device))  # (B, T, C)
 
     def encode_text(self, texts: Sequence[str], causal: bool = False) -> tuple[TokenBatch, Tensor]:
         """B texts to their ids and tokens ``(B, T, C)``."""
@@ -277,6 +286,9 @@ class METER(BaseModel):
                 f'the model has no head {name!r}, it has {", ".join(self.heads) or "none"}; name one in its config'
             )
         return self.heads[name]
+
+    def _drops_text(self) -> bool:
+        return any(part.training and part.p > 0 for part in self.text_encoder.modules() if isinstance(part, nn.Dropout))
 
     def _tokens_of_picture(self, image: Tensor) -> Tensor:
         """:meth:`encode_image`, remembered for the last picture until weights change."""
