@@ -138,14 +138,15 @@ class METER(BaseModel):
     def encode_tokens(self, tokens: TokenBatch, causal: bool = False) -> Tensor:
         """Ids ``(B, T)`` to tokens ``(B, T, C)``, transformed and with their type added.
 
-        Equal texts, such as one question about several pictures, are encoded once, unless dropout makes them differ.
+        In evaluation equal texts, such as one question about several pictures, are encoded once; in training dropout
+        makes them differ.
 
         Args:
             tokens: of :meth:`tokenize`.
             causal: each token sees itself and those before it, for captions.
         """
         input_ids, mask, which = tokens.input_ids, tokens.mask, None
-        if not self._drops_text():
+        if not self.training:
             first, which = find_equal(torch.cat([input_ids, mask], 1))
             input_ids, mask = input_ids[first], mask[first]
         x = self.text_encoder(input_ids, mask, causal)  # (U, T, C_t), of U different texts
@@ -286,9 +287,6 @@ class METER(BaseModel):
                 f'the model has no head {name!r}, it has {", ".join(self.heads) or "none"}; name one in its config'
             )
         return self.heads[name]
-
-    def _drops_text(self) -> bool:
-        return any(part.training and part.p > 0 for part in self.text_encoder.modules() if isinstance(part, nn.Dropout))
 
     def _tokens_of_picture(self, image: Tensor) -> Tensor:
         """:meth:`encode_image`, remembered for the last picture until weights change."""
