@@ -29,7 +29,9 @@ def read_rows(path: str | Path) -> Rows:
     if path.suffix not in readers:
         raise DataError(f'{path} must end in one of {", ".join(readers)}')
     if not path.is_file():
-        raise FileNotFoundError(f'there is no manifest {path}; make it or correct `ann_file` and `data_root`')
+        raise FileNotFoundError(
+            f'there is no manifest {path}; make it (docs/data.md) or correct `ann_file` and `data_root`'
+        )
     return readers[path.suffix](path)
 
 

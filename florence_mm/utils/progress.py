@@ -19,7 +19,8 @@ def format_seconds(seconds: float) -> str:
 class ProgressLog:
     """Logs how far a loop is and how long the rest will take, at most once in ``interval`` seconds.
 
-    A loop shorter than ``interval`` logs nothing.
+    A loop shorter than ``interval`` logs nothing. The time left follows from the pace since the first update, so that
+    what comes before the first round (data to be loaded) does not count as one.
 
     Args:
         what (str): The work, as in "reading train.jsonl".
@@ -31,14 +32,18 @@ class ProgressLog:
         self.what = what
         self.total = max(total, 1)
         self.interval = interval
-        self._start = self._last = time.monotonic()
+        self._first: tuple[float, float] | None = None  # when, and what was done
+        self._last = 0.0
 
     def update(self, done: float) -> None:
         """Tell that ``done`` of ``total`` is done; cheap enough to be called in every round."""
         now = time.monotonic()
-        if now - self._last < self.interval or done <= 0:
+        if self._first is None:
+            self._first, self._last = (now, done), now
+        start, before = self._first
+        if now - self._last < self.interval or done <= before:
             return
         self._last = now
-        left = (now - self._start) / done * max(self.total - done, 0)
+        left = (now - start) / (done - before) * max(self.total - done, 0)
         percent = min(100 * done / self.total, 100)
         print_log(f'{self.what}: {percent:.0f} %, {format_seconds(left)} left', logger='current', level=logging.INFO)

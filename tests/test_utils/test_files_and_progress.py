@@ -48,6 +48,7 @@ def test_progress_tells_the_time_left(monkeypatch):
     monkeypatch.setattr(progress.time, 'monotonic', lambda: clock[0])
     monkeypatch.setattr(progress, 'print_log', lambda text, **_: lines.append(text))
     log = ProgressLog('reading', total=200)
+    log.update(0)
     for second in range(1, 21):
         clock[0] = float(second)
         log.update(second * 10)
@@ -58,3 +59,15 @@ def test_progress_tells_the_time_left(monkeypatch):
         'reading: 75 %, 5 s left',
         'reading: 100 %, 0 s left',
     ]
+
+
+def test_what_comes_before_the_first_round_takes_no_part(monkeypatch):
+    clock, lines = [0.0], []
+    monkeypatch.setattr(progress.time, 'monotonic', lambda: clock[0])
+    monkeypatch.setattr(progress, 'print_log', lambda text, **_: lines.append(text))
+    log = ProgressLog('drawing', total=101)
+    for done, when in ((1, 60.0), (1, 66.0), (11, 70.0), (51, 90.0)):
+        clock[0] = when
+        log.update(done)
+    # 10 pictures in 10 s, then 50 in 30
+    assert lines == ['drawing: 11 %, 1 min 30 s left', 'drawing: 50 %, 30 s left']
