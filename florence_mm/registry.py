@@ -16,35 +16,49 @@ from mmengine.registry import Registry
 SCOPE = 'florence_mm'
 
 
+class _LateModules(dict):
+    """Classes by name, some of which are imported when their name is looked up."""
+
+    def __init__(self, deferred: Mapping[str, str]) -> None:
+        super().__init__()
+        self.deferred = dict(deferred)
+
+    def _import(self, name: object) -> None:
+        if name in self.deferred:
+            import_module(self.deferred[name])
+
+    def __contains__(self, name: object) -> bool:
+        self._import(name)
+        return super().__contains__(name)
+
+    def __getitem__(self, name: str) -> Any:
+        self._import(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self._import(name)
+        return super().get(name, default)
+
+
 class OwnFirstRegistry(Registry):
     """A registry whose unscoped names mean its own classes under every default scope.
 
     Args:
         *args, **kwargs: of :class:`mmengine.registry.Registry`.
         deferred: names of classes, each with its module, which is imported when the class is asked for: what is built
-            on another package need not cost those who do not use it the seconds that its import takes.
+            on another package need not cost those who do not use it the seconds that its import takes. Until then
+            listings lack it.
     """
 
     def __init__(self, *args: Any, deferred: Mapping[str, str] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._deferred = dict(deferred or {})
+        # child registries of other packages look into it themselves
+        self._module_dict = _LateModules(deferred or {})
 
     @property
-    def module_dict(self) -> dict[str, type]:
-        """All names and their classes, those included that are imported late."""
-        for name in self._deferred:
-            self._import_deferred(name)
-        return self._module_dict
-
-    def get(self, key: str) -> type | None:
-        """The class of that name, scoped or not; None: there is none."""
-        self._import_deferred(key)
-        return super().get(key)
-
-    def _import_deferred(self, key: str) -> None:
-        module = self._deferred.get(key.rpartition('.')[2]) if isinstance(key, str) else None
-        if module is not None:
-            import_module(module)
+    def names(self) -> set[str]:
+        """All names, those included that are imported late; imports nothing."""
+        return {*self._module_dict, *self._module_dict.deferred}
 
     def build(self, cfg: dict, *args: Any, **kwargs: Any) -> Any:
         """Build ``cfg``; ``type`` is a name (scoped or not) or a class.
@@ -55,7 +69,6 @@ class OwnFirstRegistry(Registry):
         type_ = cfg.get('type') if isinstance(cfg, dict) else None
         if isinstance(type_, str) and '_scope_' not in cfg:
             self.import_from_location()
-            self._import_deferred(type_)
             own = self._module_dict.get(type_)
             if own is not None:
                 # a class in `type` is built as it is, without a look at the default scope

@@ -51,8 +51,8 @@ def test_class_names_are_in_no_other_package():
 
     for registry in (MODELS, MMACTION_MODELS, MMDET_MODELS, MMPRETRAIN_MODELS):
         registry.import_from_location()
-    ours = set(MODELS.module_dict)
-    assert {'CoSwin', 'UniCL'} <= ours
+    ours = MODELS.names
+    assert {'CoSwin', 'UniCL', 'DynamicHead'} <= ours
     for registry in (MMACTION_MODELS, MMDET_MODELS, MMPRETRAIN_MODELS):
         assert not ours & set(registry.module_dict)
 
@@ -64,26 +64,28 @@ def test_class_names_are_in_no_other_package():
         lambda root, ours: ours.get('florence_late.Late'),
         lambda root, ours: root.get('florence_late.Late'),
         lambda root, ours: ours.module_dict['Late'],
+        lambda root, ours: 'Late' in ours and ours.module_dict.get('Late'),
+        lambda root, ours: Registry('late', parent=ours, scope='florence_child', locations=['sys']).get('Late'),
         lambda root, ours: type(ours.build({'type': 'Late'})),
         lambda root, ours: type(ours.build({'type': 'florence_late.Late'})),
         lambda root, ours: type(root.build({'type': 'florence_late.Late'})),
     ],
 )
 def test_deferred_classes_are_imported_when_asked_for(tmp_path, monkeypatch, look_up):
-    (tmp_path / 'florence_late.py').write_text(
-        'from florence_late_registry import REGISTRY\n@REGISTRY.register_module()\nclass Late:\n    ...\n'
+    (tmp_path / 'late_module.py').write_text(
+        'from late_registry import REGISTRY\n@REGISTRY.register_module()\nclass Late:\n    ...\n'
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, 'modules', dict(sys.modules))
     root = Registry('late', scope='mmengine', locations=['sys'])
     ours = OwnFirstRegistry(
-        'late', parent=root, scope='florence_late', locations=['sys'], deferred={'Late': 'florence_late'}
+        'late', parent=root, scope='florence_late', locations=['sys'], deferred={'Late': 'late_module'}
     )
-    sys.modules['florence_late_registry'] = types.SimpleNamespace(REGISTRY=ours)
+    sys.modules['late_registry'] = types.SimpleNamespace(REGISTRY=ours)
     ours.register_module('Early', module=dict)
     assert ours.get('Early') is dict and ours.get('florence_late.Early') is dict and ours.get('Other') is None
-    assert 'florence_late' not in sys.modules
-    assert look_up(root, ours).__module__ == 'florence_late'
+    assert 'late_module' not in sys.modules and ours.names == {'Early', 'Late'} and list(ours.module_dict) == ['Early']
+    assert look_up(root, ours).__module__ == 'late_module'
 
 
 def test_mmdet_is_imported_for_its_head_alone():

@@ -332,6 +332,6 @@ def _names(registry: str, type_: str, scope: str) -> list[str]:
     scoped: Registry | None = _scoped(registry, type_.split('.')[0] if '.' in type_ else scope)
     names: list[str] = []
     while scoped is not None:
-        names += scoped.module_dict
+        names += getattr(scoped, 'names', scoped.module_dict)
         scoped = scoped.parent
     return names

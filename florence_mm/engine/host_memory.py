@@ -15,12 +15,11 @@ def keep_freed_memory() -> bool:
     """Keep the memory of freed tensors for the next ones, instead of a return to the system.
 
     A step on the CPU frees its activations and the next asks for as much; glibc gives most of it back in between, and
-    the system hands out cleared pages one by one, for up to a quarter of a small model's step. Tensors above 32 MiB
-    still come and go, and the most that a process ever uses hardly changes. glibc's own environment variables go first,
-    and other systems and allocators are left as they are.
+    the system hands out cleared pages one by one (``tools/benchmarks/host_memory.py``). Tensors above 32 MiB still come
+    and go. glibc's own environment variables go first, and other systems are left as they are.
 
     Returns:
-        whether glibc does so now.
+        whether glibc accepted it.
     """
     if platform.libc_ver()[0] != 'glibc' or 'glibc.malloc' in os.environ.get('GLIBC_TUNABLES', ''):
         return False

@@ -14,7 +14,8 @@ SETTINGS = ('MALLOC_TRIM_THRESHOLD_', 'MALLOC_MMAP_THRESHOLD_', 'MALLOC_MMAP_MAX
 
 # in a new process, where nothing was freed before; pages that the system hands out in steps of 120 MiB after the first
 STEPS = """
-import resource, runpy, sys
+import ctypes, resource, runpy, sys
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # no huge pages, of which a few would do
 if sys.argv[2] == 'kept':
     assert runpy.run_path(sys.argv[1])['keep_freed_memory']()
 counts = []

@@ -298,6 +298,26 @@ def several_matrices(share, shapes, steps):
     return [weight.detach() for weight in (*weights, vector)]
 
 
+def test_matrices_are_updated_in_pieces(monkeypatch):
+    shapes, steps = [(4, 6), (3, 3), (6, 4), (4, 6), (2, 8)], [5, 5, 5, 5, 4]
+    expected, seen = several_matrices(False, shapes, steps), []
+
+    def recorded(matrices, count):
+        seen.append(tuple(matrices.shape))
+        return orthogonalize(matrices, count)
+
+    monkeypatch.setattr(muon, 'orthogonalize', recorded)
+    monkeypatch.setattr(muon, '_AT_ONCE', 40)
+    for one, alone in zip(several_matrices(False, shapes, steps), expected, strict=True):
+        torch.testing.assert_close(one, alone)
+    # 24 + 9, 24, 24 + 16 numbers in the last step
+    assert seen[-5:] == [(1, 4, 6), (1, 3, 3), (1, 6, 4), (1, 4, 6), (1, 2, 8)] and len(seen) == 4 + 4 + 5
+    monkeypatch.setattr(muon, '_AT_ONCE', 1000)
+    seen.clear()
+    several_matrices(False, shapes, steps)
+    assert seen[-4:] == [(2, 4, 6), (1, 3, 3), (1, 6, 4), (1, 2, 8)]
+
+
 @pytest.mark.parametrize(
     ('shapes', 'steps', 'parts'),
     [

@@ -18,6 +18,8 @@ from florence_mm.registry import OPTIMIZERS
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 # the root mean square that AdamW's updates have ("Muon is scalable for LLM training", arXiv 2502.16982, section 2.2)
 _ADAMW_RMS = 0.2
+# numbers that are updated at once: there are several copies of them meanwhile
+_AT_ONCE = 2**26
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
@@ -150,14 +152,15 @@ class MuonAdamW(AdamW):
             for parameter in group['params']
             if parameter.grad is not None
         ]
-        ahead = [self._nesterov(parameter, group['matrix_momentum']) for parameter, group in members]
-        steps = [group['ns_steps'] for _, group in members]
         shared = self.share and distributed.is_available() and distributed.is_initialized()
-        updates = (_orthogonalize_in_parts if shared else _orthogonalize_alike)(ahead, steps)
-        for (parameter, group), update in zip(members, updates, strict=True):
-            rms = _ADAMW_RMS * max(parameter.shape) ** 0.5  # an orthogonal matrix has 1 / sqrt(larger side)
-            parameter.mul_(1 - group['lr'] * group['weight_decay'])
-            parameter.add_(update.to(parameter.dtype), alpha=-group['lr'] * rms)
+        for piece in _pieces(members):
+            ahead = [self._nesterov(parameter, group['matrix_momentum']) for parameter, group in piece]
+            steps = [group['ns_steps'] for _, group in piece]
+            updates = (_orthogonalize_in_parts if shared else _orthogonalize_alike)(ahead, steps)
+            for (parameter, group), update in zip(piece, updates, strict=True):
+                rms = _ADAMW_RMS * max(parameter.shape) ** 0.5  # an orthogonal matrix has 1 / sqrt(larger side)
+                parameter.mul_(1 - group['lr'] * group['weight_decay'])
+                parameter.add_(update.to(parameter.dtype), alpha=-group['lr'] * rms)
 
     def _nesterov(self, parameter: Tensor, momentum: float) -> Tensor:
         """The mean of past gradients, one step ahead."""
@@ -169,6 +172,22 @@ class MuonAdamW(AdamW):
         state['step'] += 1
         mean = state['momentum_buffer'].lerp_(parameter.grad, 1 - momentum)
         return parameter.grad.lerp(mean, momentum)
+
+
+_Member = tuple[Tensor, dict[str, Any]]  # a matrix and its group
+
+
+def _pieces(members: Sequence[_Member]) -> list[list[_Member]]:
+    """Matrices in their order, as many together as have ``_AT_ONCE`` numbers, at least one."""
+    pieces: list[list[_Member]] = []
+    size = _AT_ONCE
+    for parameter, group in members:
+        if size + parameter.numel() > _AT_ONCE:
+            pieces.append([])
+            size = 0
+        pieces[-1].append((parameter, group))
+        size += parameter.numel()
+    return pieces
 
 
 def _orthogonalize_alike(matrices: Sequence[Tensor], steps: Sequence[int]) -> list[Tensor]:
@@ -186,8 +205,6 @@ def _orthogonalize_alike(matrices: Sequence[Tensor], steps: Sequence[int]) -> li
 
 def _orthogonalize_in_parts(matrices: Sequence[Tensor], steps: Sequence[int]) -> list[Tensor]:
     """As :func:`_orthogonalize_alike`, each process a part, of matrices that are the same in all processes."""
-    if not matrices:
-        return []
     parts = _split_evenly([_cost(matrix, count) for matrix, count in zip(matrices, steps, strict=True)])
     own = parts[distributed.get_rank()]
     made = _orthogonalize_alike([matrices[place] for place in own], [steps[place] for place in own])

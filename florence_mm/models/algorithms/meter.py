@@ -138,8 +138,8 @@ class METER(BaseModel):
     def encode_tokens(self, tokens: TokenBatch, causal: bool = False) -> Tensor:
         """Ids ``(B, T)`` to tokens ``(B, T, C)``, transformed and with their type added.
 
-        In evaluation equal texts, such as one question about several pictures, are encoded once; in training dropout
-        makes them differ.
+        In evaluation equal texts, such as one question about several pictures, are encoded once; in training each by
+        itself, since dropout may make them differ.
 
         Args:
             tokens: of :meth:`tokenize`.

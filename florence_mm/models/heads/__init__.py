@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name != 'DynamicHead':
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    # built on mmdet, whose import takes seconds that no other model needs
+    # built on mmdet, whose import takes seconds that UniCL and METER do without
     from .dynamic_head import DynamicHead
 
     return DynamicHead

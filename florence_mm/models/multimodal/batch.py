@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def find_equal(pictures: Tensor) -> tuple[list[int], list[int]]:
-    """Which pictures of a batch are equal, pixel for pixel.
+    """Which pictures of a batch are equal, pixel for pixel, or which other rows of numbers.
 
     Names do not tell: a picture comes augmented in two ways.
 
@@ -28,7 +28,7 @@ def find_equal(pictures: Tensor) -> tuple[list[int], list[int]]:
         pictures: ``(B, ...)``.
 
     Returns:
-        the places of the U different pictures, and for each of the B which of the U it is.
+        the places of the U different ones, and for each of the B which of the U it is.
     """
     # equal rows have equal sums; so only few are compared
     sums = pictures.flatten(1).sum(1, dtype=torch.float64).tolist()
