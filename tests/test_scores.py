@@ -18,7 +18,7 @@ MOTIONS = 'configs/video_coswin/video_coswin-micro_2xb5-3e_clips.py'
 METER = 'configs/meter/meter_coswin-micro_2xb32-2e_large-digits.py'
 METER_VQA = 'configs/meter/meter_coswin-micro_2xb64-6e_large-digit-vqa.py'
 LOADERS = ('train', 'val', 'test')
-pytestmark = pytest.mark.timeout(3600)  # the longest takes a quarter of an hour on two cores, above the usual limit
+pytestmark = pytest.mark.timeout(1800)  # the longest takes a quarter of an hour on two cores, above the usual limit
 
 
 def run(*command: object) -> None:
