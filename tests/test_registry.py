@@ -72,20 +72,23 @@ def test_class_names_are_in_no_other_package():
     ],
 )
 def test_deferred_classes_are_imported_when_asked_for(tmp_path, monkeypatch, look_up):
-    (tmp_path / 'late_module.py').write_text(
-        'from late_registry import REGISTRY\n@REGISTRY.register_module()\nclass Late:\n    ...\n'
+    (tmp_path / 'deferred_classes.py').write_text(
+        'from deferring_registry import REGISTRY\n@REGISTRY.register_module()\nclass Late:\n    ...\n'
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sys, 'modules', dict(sys.modules))
     root = Registry('late', scope='mmengine', locations=['sys'])
     ours = OwnFirstRegistry(
-        'late', parent=root, scope='florence_late', locations=['sys'], deferred={'Late': 'late_module'}
+        'late', parent=root, scope='florence_late', locations=['sys'], deferred={'Late': 'deferred_classes'}
     )
-    sys.modules['late_registry'] = types.SimpleNamespace(REGISTRY=ours)
+    monkeypatch.setitem(sys.modules, 'deferring_registry', types.SimpleNamespace(REGISTRY=ours))
     ours.register_module('Early', module=dict)
     assert ours.get('Early') is dict and ours.get('florence_late.Early') is dict and ours.get('Other') is None
-    assert 'late_module' not in sys.modules and ours.names == {'Early', 'Late'} and list(ours.module_dict) == ['Early']
-    assert look_up(root, ours).__module__ == 'late_module'
+    assert 'deferred_classes' not in sys.modules
+    assert ours.names == {'Early', 'Late'} and list(ours.module_dict) == ['Early']
+    try:
+        assert look_up(root, ours).__module__ == 'deferred_classes'
+    finally:
+        sys.modules.pop('deferred_classes', None)
 
 
 def test_mmdet_is_imported_for_its_head_alone():
