@@ -4,7 +4,7 @@ _base_ = ['./unicl_coswin-micro_1xb64-36e_digits.py']
 
 load_from = 'work_dirs/unicl_coswin-micro_2xb64-10e_scene-crops/epoch_10.pth'
 # neither flipped nor cropped: captions name digits from left to right
-pipeline = [dict(type='florence_mm.LoadImage'), dict(type='florence_mm.PackImageText')]
+pipeline = [dict(type='florence_mm.LoadImage', keep_mb=256), dict(type='florence_mm.PackImageText')]
 train_dataloader = dict(
     batch_size=32,
     dataset=dict(

@@ -45,6 +45,31 @@ def test_one_step_by_hand():
     torch.testing.assert_close(weight.detach(), 0.95 * torch.eye(2) - 0.1 * 0.2 * 2**0.5 * value * turn / 3)
 
 
+@pytest.mark.parametrize('shape', [(5, 8), (8, 5), (6, 24), (6, 8)])
+@pytest.mark.parametrize('steps', [1, 2, 5])
+def test_long_matrices_are_those_of_the_plain_iteration(shape, steps):
+    # in 64 bits every step multiplies the matrix itself; two of the singular values are nearly 0
+    matrix, _, _ = matrix_with([9.0, 3.0, 1.0, 1e-4, 1e-6], *shape)
+    plain = orthogonalize(matrix.double()[None], steps)
+    assert muon._is_long(*sorted(shape), True) == (shape != (6, 8)) and not muon._is_long(*sorted(shape), False)
+    # a step multiplies small values, and what they were rounded by, by 3.4445
+    bound = 8 * 2**-24 * 3.4445**steps
+    torch.testing.assert_close(orthogonalize(matrix[None], steps).double(), plain, rtol=0, atol=bound)
+
+
+def test_costs_are_the_multiplications_made(monkeypatch):
+    made = []
+    multiply, multiply_add = torch.Tensor.__matmul__, torch.baddbmm
+    count = lambda left, right: made.append(left.shape[1] * left.shape[2] * right.shape[2])  # noqa: E731
+    monkeypatch.setattr(torch.Tensor, '__matmul__', lambda x, y: count(x, y) or multiply(x, y))
+    monkeypatch.setattr(torch, 'baddbmm', lambda z, x, y, **kw: count(x, y) or multiply_add(z, x, y, **kw))
+    for shape in ((3, 4), (4, 12), (12, 4)):
+        for steps in (1, 4):
+            made.clear()
+            orthogonalize(torch.rand(1, *shape), steps)
+            assert muon._cost(torch.rand(shape), steps) == sum(made)
+
+
 def test_batches_scale_and_zeros():
     several = torch.stack([matrix_with([4.0, 1.0, 0.3], 3, 5, seed)[0] for seed in range(3)])
     together = orthogonalize(several)

@@ -136,6 +136,24 @@ def test_equal_texts_are_encoded_once(text, causal):
         torch.testing.assert_close(made[place, : alone.mask.sum()], expected[0])
 
 
+@pytest.mark.parametrize('text', TEXTS)
+def test_gradients_of_equal_texts_add_up(text):
+    shared, single = build(text=text).train(), build(text=text).train()
+    encoded = []
+    shared.text_encoder.register_forward_pre_hook(lambda _, arguments: encoded.append(len(arguments[0])))
+    texts = [QUESTIONS[0], QUESTIONS[1], QUESTIONS[0]]
+    tokens, made = shared.encode_text(texts)
+    weights = torch.rand(made.shape, generator=torch.Generator().manual_seed(0)) * tokens.mask[..., None]
+    (made * weights).sum().backward()
+    assert encoded == [2]
+    for one, weight in zip(texts, weights, strict=True):
+        tokens, made = single.encode_text([one])
+        (made[0] * weight[: tokens.mask.sum()]).sum().backward()
+    for part in ('text_encoder', 'cross_modal.text_transform'):
+        for left, right in zip(*(m.get_submodule(part).parameters() for m in (shared, single)), strict=True):
+            torch.testing.assert_close(left.grad, right.grad, rtol=1e-4, atol=1e-5)
+
+
 def test_dropout_makes_equal_texts_differ():
     model = build(text=TEXTS[1])
     dropout = [part for part in model.text_encoder.modules() if isinstance(part, torch.nn.Dropout)][-1]

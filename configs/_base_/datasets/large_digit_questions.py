@@ -2,7 +2,7 @@
 _base_ = './scene_questions.py'
 # PictureSampler gives the questions of a picture one seed, so that it is shifted equally for all; left stays left
 train_pipeline = [
-    dict(type='florence_mm.LoadImage'),
+    dict(type='florence_mm.LoadImage', keep_mb=256),
     dict(type='florence_mm.RandomAffineImage', max_rotate=0.0, max_translate=0.06, scale=(0.89, 1.12)),
     dict(type='florence_mm.PackVQA'),
 ]

@@ -1,7 +1,7 @@
 # The embedded questions about the scenes (tools/dataset_converters/prepare_scenes.py, then prepare_questions.py)
 # neither flipped nor cropped: in the mirror left is right
-train_pipeline = [dict(type='florence_mm.LoadImage'), dict(type='florence_mm.PackVQA')]
-test_pipeline = train_pipeline
+train_pipeline = [dict(type='florence_mm.LoadImage', keep_mb=256), dict(type='florence_mm.PackVQA')]
+test_pipeline = [dict(type='florence_mm.LoadImage'), dict(type='florence_mm.PackVQA')]
 train_dataloader = dict(
     batch_size=32,
     num_workers=0,  # a worker would take longer to hand over pictures this small than they take to read

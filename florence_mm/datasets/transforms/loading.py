@@ -28,22 +28,49 @@ class LoadImage(BaseTransform):
         background (Sequence[int] | None): RGB behind transparent pixels. None ignores transparency, as PIL's
             ``convert('RGB')`` does.
         backend_args (dict | None): Where paths lead, see :func:`mmengine.fileio.get`. None: local files.
+        keep_mb (float): Decoded images, up to so many megabytes of them, stay in memory and are neither read nor
+            decoded again in later epochs: for small data sets. Each process that loads keeps its own, a worker as
+            long as it lives (``persistent_workers=True``). A file that changes meanwhile is not noticed.
 
     Raises:
         DataError: the file is missing, empty, cut off, or no image.
+        ValueError: an argument out of its range.
     """
 
-    def __init__(self, background: Sequence[int] | None = (255, 255, 255), backend_args: dict | None = None) -> None:
+    def __init__(
+        self,
+        background: Sequence[int] | None = (255, 255, 255),
+        backend_args: dict | None = None,
+        keep_mb: float = 0.0,
+    ) -> None:
         self.background = None if background is None else np.array(background, dtype=np.float32)
         if self.background is not None and self.background.shape != (3,):
             raise ValueError(f'background={background!r} must be three numbers (R, G, B) or None')
+        if keep_mb < 0:
+            raise ValueError(f'keep_mb={keep_mb} must not be negative; 0 keeps no image')
         self.backend_args = backend_args
+        self.keep_mb = keep_mb
+        self._forget()
+
+    def _forget(self) -> None:
         self._last: tuple[bytes, np.ndarray] | None = None
+        self._kept: dict[str, np.ndarray] = {}
+        self._room = self.keep_mb * 2**20
 
     def transform(self, results: dict) -> dict:
         """Add ``img``, ``img_shape`` and ``ori_shape`` to ``results``."""
         path = results['img_path']
-        source = f'{results["source"]}: ' if 'source' in results else ''
+        img = self._kept.get(path)
+        if img is None:
+            img = self._read(path, f'{results["source"]}: ' if 'source' in results else '')
+            if img.nbytes <= self._room:
+                self._kept[path] = img
+                self._room -= img.nbytes
+        results['img'] = img = img.copy()  # transforms may write into it
+        results['img_shape'] = results['ori_shape'] = img.shape[:2]
+        return results
+
+    def _read(self, path: str, source: str) -> np.ndarray:
         try:
             data = fileio.get(path, backend_args=self.backend_args)
         except OSError as error:
@@ -55,16 +82,20 @@ class LoadImage(BaseTransform):
                 last = self._last = data, decode_image(data, self.background)
             except ValueError as error:
                 raise DataError(f'{source}the image {path} {error}; replace it or remove it') from None
-        results['img'] = img = last[1].copy()
-        results['img_shape'] = results['ori_shape'] = img.shape[:2]
-        return results
+        return last[1]
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, '_last': None}
+        return {key: value for key, value in self.__dict__.items() if key not in ('_last', '_kept', '_room')}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._forget()
 
     def __repr__(self) -> str:
         background = None if self.background is None else self.background.astype(int).tolist()
-        return f'{type(self).__name__}(background={background}, backend_args={self.backend_args})'
+        return (
+            f'{type(self).__name__}(background={background}, backend_args={self.backend_args}, keep_mb={self.keep_mb})'
+        )
 
 
 def decode_image(data: bytes, background: np.ndarray | None = None) -> np.ndarray:
@@ -124,7 +155,7 @@ def _to_8_bit(img: np.ndarray) -> np.ndarray:
 def _to_rgb(img: np.ndarray, background: np.ndarray | None) -> np.ndarray:
     if img.ndim == 2:
         return np.repeat(img[..., None], 3, axis=2)  # (H, W) -> (H, W, 3)
-    rgb = np.ascontiguousarray(img[..., 2::-1])  # BGR(A) -> RGB
+    rgb = cv2.cvtColor(img, cv2.COLOR_BGR2RGB if img.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
     if img.shape[2] == 4 and background is not None:
         alpha = img[..., 3:].astype(np.float32) / 255  # (H, W, 1)
         rgb = np.rint(rgb * alpha + background * (1 - alpha)).astype(np.uint8)

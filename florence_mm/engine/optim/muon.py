@@ -36,10 +36,39 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     upright = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if upright else matrices  # the products below are of the smaller side
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ x
+    if _is_long(x.shape[1], x.shape[2], x.dtype == torch.float32):
+        x = _whole_polynomial(x @ x.mT, steps) @ x
+    else:
+        for _ in range(steps):
+            gram = x @ x.mT
+            x = a * x + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ x
     return x.mT if upright else x
+
+
+def _is_long(small: int, large: int, exact: bool) -> bool:
+    """Whether it is cheaper to iterate on the matrix times its transpose alone, which takes 32 bits."""
+    return exact and 2 * large >= 3 * small
+
+
+def _whole_polynomial(gram: Tensor, steps: int) -> Tensor:
+    """What all steps together multiply a matrix by, from the matrix times its transpose.
+
+    A step multiplies x by p = a + b x xT + c (x xT)^2, and so x xT by p from both sides. All of them are polynomials of
+    one matrix, whose order in a product makes no difference.
+
+    Args:
+        gram: ``(N, rows, rows)``.
+        steps: of the iteration.
+    """
+    a, b, c = _COEFFICIENTS
+    whole = None
+    for step in range(steps):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        whole = factor if whole is None else factor @ whole
+        if step < steps - 1:
+            gram = factor @ gram @ factor
+    return whole
 
 
 @OPTIMIZERS.register_module()
@@ -227,6 +256,8 @@ def _orthogonalize_in_parts(matrices: Sequence[Tensor], steps: Sequence[int]) ->
 def _cost(matrix: Tensor, steps: int) -> int:
     """Multiplications of :func:`orthogonalize`."""
     small, large = sorted(matrix.shape)
+    if _is_long(small, large, matrix.device.type == 'cpu'):
+        return small * small * (2 * large + (4 * steps - 3) * small)
     return steps * small * small * (2 * large + small)
 
 

@@ -138,15 +138,14 @@ class METER(BaseModel):
     def encode_tokens(self, tokens: TokenBatch, causal: bool = False) -> Tensor:
         """Ids ``(B, T)`` to tokens ``(B, T, C)``, transformed and with their type added.
 
-        In evaluation equal texts, such as one question about several pictures, are encoded once; in training each by
-        itself, since dropout may make them differ.
+        Equal texts, such as one question about several pictures, are encoded once, unless dropout makes them differ.
 
         Args:
             tokens: of :meth:`tokenize`.
             causal: each token sees itself and those before it, for captions.
         """
         input_ids, mask, which = tokens.input_ids, tokens.mask, None
-        if not self.training:
+        if not self._drops_in_text():
             first, which = find_equal(torch.cat([input_ids, mask], 1))
             input_ids, mask = input_ids[first], mask[first]
         x = self.text_encoder(input_ids, mask, causal)  # (U, T, C_t), of U different texts
@@ -154,6 +153,10 @@ class METER(BaseModel):
         if which is None or len(x) == len(which):
             return x
         return x.index_select(0, torch.tensor(which, device=x.device))  # (B, T, C)
+
+    def _drops_in_text(self) -> bool:
+        modules = self.text_encoder.modules()
+        return any(isinstance(module, nn.Dropout) and module.training and module.p > 0 for module in modules)
 
     def encode_text(self, texts: Sequence[str], causal: bool = False) -> tuple[TokenBatch, Tensor]:
         """B texts to their ids and tokens ``(B, T, C)``."""

@@ -1,4 +1,6 @@
 import io
+import pickle
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -162,6 +164,33 @@ def test_an_equal_file_is_decoded_once_and_a_changed_one_again(tmp_path, picture
         load({'img_path': str(path)})
     path.write_bytes(encode(other, 'RGB', 'PNG'))
     assert np.array_equal(load({'img_path': str(path)})['img'], other)
+
+
+def test_images_are_kept_up_to_a_size(tmp_path, picture):
+    paths = [str(tmp_path / f'{n}.png') for n in range(3)]
+    for n, path in enumerate(paths):
+        Path(path).write_bytes(encode(picture // (n + 1), 'RGB', 'PNG'))
+    load = LoadImage(keep_mb=2 * picture.nbytes / 2**20)  # two of the three
+    for path in paths:
+        load({'img_path': path})['img'][:] = 0  # what later transforms do to it is not seen by the next
+        Path(path).unlink()
+    for n in (1, 0, 1):
+        results = load({'img_path': paths[n]})
+        assert np.array_equal(results['img'], picture // (n + 1)) and results['ori_shape'] == picture.shape[:2]
+    with pytest.raises(DataError, match='cannot be read'):
+        load({'img_path': paths[2]})
+    # a copy, such as a worker's, begins anew and with all the room
+    copy = pickle.loads(pickle.dumps(load))
+    assert repr(copy) == repr(load) and len(pickle.dumps(load)) < picture.nbytes
+    for n in (0, 1):
+        with pytest.raises(DataError, match='cannot be read'):
+            copy({'img_path': paths[n]})
+        Path(paths[n]).write_bytes(encode(picture // 5, 'RGB', 'PNG'))
+        copy({'img_path': paths[n]})
+        Path(paths[n]).unlink()
+        assert np.array_equal(copy({'img_path': paths[n]})['img'], picture // 5)
+    with pytest.raises(ValueError, match='keep_mb=-1 must not be negative'):
+        LoadImage(keep_mb=-1)
 
 
 def test_damaged_png_is_found(picture):
