@@ -5,7 +5,7 @@ Shape legend: ``B`` questions, ``C`` hidden size, ``K`` answers.
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.model import BaseModule
@@ -91,31 +91,37 @@ class FusionVQAHead(BaseModule):
     def _targets(self, batch: 'FusionBatch') -> Tensor:
         """Soft scores ``(B, K)``, from ``gt_score (K,)``, or from ``answer_labels (k,)`` and ``answer_scores (k,)``."""
         target = torch.zeros(len(batch.samples), self.num_answers)
-        for row, (place, sample) in zip(target, enumerate(batch.samples), strict=True):
-            name = f'sample {place} of the batch'
-            if 'question_id' in sample:
-                name += f' (question_id {sample.question_id})'
+        places, labels, scores = [], [], []  # of the samples with labels
+        for place, sample in enumerate(batch.samples):
             if 'answer_labels' in sample:
-                labels = torch.as_tensor(sample.answer_labels, dtype=torch.int64).cpu()
-                outside = labels[(labels < 0) | (labels >= self.num_answers)].tolist()
-                if outside:
-                    raise ValueError(
-                        f'{name} has the answer label {outside[0]}, but the VQA head has {self.num_answers} answers (0 '
-                        f'to {self.num_answers - 1}); give data set and head the same answers'
-                    )
-                row[labels] = torch.as_tensor(sample.answer_scores, dtype=target.dtype).cpu()
-            elif 'gt_score' in sample:
-                if sample.gt_score.shape != row.shape:
-                    raise ValueError(
-                        f'{name} has gt_score of shape {tuple(sample.gt_score.shape)}, but the VQA head has '
-                        f'{self.num_answers} answers; give data set and head the same answers'
-                    )
-                row.copy_(sample.gt_score)
-            else:
+                places.append(place)
+                labels.append(torch.as_tensor(sample.answer_labels, dtype=torch.int64).cpu())
+                scores.append(torch.as_tensor(sample.answer_scores, dtype=target.dtype).cpu())
+            elif 'gt_score' not in sample:
                 raise ValueError(
-                    f'{name} has neither answer_labels nor gt_score, which training needs; give the data set the '
-                    'annotations and the answers'
+                    f'{_name(place, sample)} has neither answer_labels nor gt_score, which training needs; give the '
+                    'data set the annotations and the answers'
                 )
+            elif sample.gt_score.shape != target[place].shape:
+                raise ValueError(
+                    f'{_name(place, sample)} has gt_score of shape {tuple(sample.gt_score.shape)}, but the VQA head '
+                    f'has {self.num_answers} answers; give data set and head the same answers'
+                )
+            else:
+                target[place].copy_(sample.gt_score)
+        if labels:
+            rows = torch.tensor(places).repeat_interleave(torch.tensor([len(own) for own in labels]))
+            columns = torch.cat(labels)
+            outside = ((columns < 0) | (columns >= self.num_answers)).nonzero()
+            if len(outside):
+                wrong = int(outside[0])
+                place = int(rows[wrong])
+                raise ValueError(
+                    f'{_name(place, batch.samples[place])} has the answer label {int(columns[wrong])}, but the VQA '
+                    f'head has {self.num_answers} answers (0 to {self.num_answers - 1}); give data set and head the '
+                    'same answers'
+                )
+            target[rows, columns] = torch.cat(scores)
         return target
 
     def predict(self, model: 'METER', batch: 'FusionBatch') -> None:
@@ -127,3 +133,8 @@ class FusionVQAHead(BaseModule):
                 sample.set_pred_label(score.argmax())
             else:
                 sample.set_field(self.answers[int(score.argmax())], 'pred_answer')
+
+
+def _name(place: int, sample: Any) -> str:
+    """What a message calls a sample."""
+    return f'sample {place} of the batch' + (f' (question_id {sample.question_id})' if 'question_id' in sample else '')
