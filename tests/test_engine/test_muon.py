@@ -346,7 +346,7 @@ def test_matrices_are_updated_in_pieces(monkeypatch):
 @pytest.mark.parametrize(
     ('shapes', 'steps', 'parts'),
     [
-        # products of 1280, 405, 1280 and 288 multiplications; the second matrix is there in the last step alone
+        # products of 1280, 405, 1280 and 168 multiplications; the second matrix is there in the last step alone
         (
             [(4, 6), (3, 3), (6, 4), (2, 8)],
             [5, 5, 5, 4],
