@@ -105,6 +105,13 @@ def test_refused_answers(tmp_path):
     made.samples[2].answer_labels = torch.tensor([-1, 3])
     with pytest.raises(ValueError, match='has the answer label -1, but the VQA head has 5 answers'):
         model.heads['vqa'].loss(model, made)
+    # too many here and too few there would add up
+    labels, scores = made.samples[0].answer_labels, made.samples[0].answer_scores
+    made.samples[2].answer_labels, made.samples[2].answer_scores = torch.tensor([1]), torch.ones(2)
+    made.samples[0].answer_labels, made.samples[0].answer_scores = torch.tensor([1, 2]), torch.ones(1)
+    with pytest.raises(ValueError, match='sample 0 .* has 2 answer_labels and 1 answer_scores; expected as many'):
+        model.heads['vqa'].loss(model, made)
+    made.samples[0].answer_labels, made.samples[0].answer_scores = labels, scores
     del made.samples[2].answer_labels
     with pytest.raises(ValueError, match='has neither answer_labels nor gt_score'):
         model.heads['vqa'].loss(model, made)

@@ -97,6 +97,11 @@ class FusionVQAHead(BaseModule):
                 places.append(place)
                 labels.append(torch.as_tensor(sample.answer_labels, dtype=torch.int64).cpu())
                 scores.append(torch.as_tensor(sample.answer_scores, dtype=target.dtype).cpu())
+                if len(labels[-1]) != len(scores[-1]):
+                    raise ValueError(
+                        f'{_name(place, sample)} has {len(labels[-1])} answer_labels and {len(scores[-1])} '
+                        'answer_scores; expected as many, so give each label its score'
+                    )
             elif 'gt_score' not in sample:
                 raise ValueError(
                     f'{_name(place, sample)} has neither answer_labels nor gt_score, which training needs; give the '
