@@ -94,6 +94,20 @@ def test_answers_from_a_file(tmp_path):
     assert (head.answers, head.num_answers) == (['yes', 'no', 'two'], 3)
 
 
+def test_targets_of_labels_and_of_whole_scores_in_one_batch():
+    model = build(('vqa',))
+    made = fusion_batch(model)
+    expected = torch.zeros(len(made.samples), 5)
+    for place, sample in enumerate(made.samples):
+        del sample.answer_labels, sample.answer_scores
+        if place % 2:
+            sample.answer_labels, sample.answer_scores = torch.tensor([4, place]), torch.tensor([0.3, 0.1 * place])
+            expected[place, 4], expected[place, place] = 0.3, 0.1 * place
+        else:
+            sample.gt_score = expected[place] = torch.arange(5) / 10 + place
+    assert model.heads['vqa']._targets(made).equal(expected) and len(made.samples) > 2
+
+
 def test_refused_answers(tmp_path):
     model = build(('vqa',))
     made = fusion_batch(model)
