@@ -4,9 +4,10 @@ Importing the package mends the installed OpenMMLab stack (:mod:`florence_mm.com
 mmdet, mmpretrain or mmaction.
 """
 
-from . import compat
+from . import compat, moved
 from .version import __version__
 
-compat.install()
+compat.install(operators='florence_mm.ops.mmcv_operators')
+moved.install()
 
 __all__ = ['__version__']

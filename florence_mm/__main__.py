@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from florence_mm.apis import doctor
+from . import doctor
 
 
 def main() -> int:

@@ -1,13 +1,19 @@
 """Registries of florence_mm: one child of each mmengine root, scope ``florence_mm``.
 
+A model registers by existing: :func:`register_models` finds every file under ``florence_mm/models``.
+
 mmengine lets the *default scope* win over the registry an object is built from, so
 ``MODELS.build(dict(type='SwinTransformer'))`` returns another package's class whenever that package is the
 default scope. Our registries look an unscoped name up among our own classes first; a name that we do not
 have goes mmengine's way (default scope, then the root).
 """
 
+import pkgutil
+import re
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from mmengine import registry as roots
@@ -60,6 +66,10 @@ class OwnFirstRegistry(Registry):
         """All names, those included that are imported late; imports nothing."""
         return {*self._module_dict, *self._module_dict.deferred}
 
+    def defer(self, modules: Mapping[str, str]) -> None:
+        """Note further names whose modules are imported when the class is asked for."""
+        self._module_dict.deferred.update(modules)
+
     def build(self, cfg: dict, *args: Any, **kwargs: Any) -> Any:
         """Build ``cfg``; ``type`` is a name (scoped or not) or a class.
 
@@ -76,19 +86,17 @@ class OwnFirstRegistry(Registry):
         return super().build(cfg, *args, **kwargs)
 
 
-def _child(name: str, *locations: str, deferred: Mapping[str, str] | None = None) -> OwnFirstRegistry:
+def _child(name: str, *locations: str) -> OwnFirstRegistry:
     root = getattr(roots, name)
     return OwnFirstRegistry(
         root.name,
         parent=root,
         scope=SCOPE,
         locations=[f'{SCOPE}.{location}' for location in locations],
-        deferred={key: f'{SCOPE}.{location}' for key, location in (deferred or {}).items()},
     )
 
 
-# the head of mmdet's detectors is built on mmdet
-MODELS = _child('MODELS', 'models', deferred={'DynamicHead': 'models.heads.dynamic_head'})
+MODELS = _child('MODELS', 'models')
 MODEL_WRAPPERS = _child('MODEL_WRAPPERS', 'engine')
 WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS', 'models')
 DATASETS = _child('DATASETS', 'datasets')
@@ -111,3 +119,27 @@ TASK_UTILS = _child('TASK_UTILS', 'models')
 VISUALIZERS = _child('VISUALIZERS', 'visualization')
 VISBACKENDS = _child('VISBACKENDS', 'visualization')
 INFERENCERS = _child('INFERENCERS', 'apis')
+
+# the import of these takes seconds, which a model that is not built on them need not wait for
+_SLOW = re.compile(r'^(?:from|import) (?:mmdet|mmaction)\b', re.MULTILINE)
+_REGISTERED = re.compile(r'^@(\w+)\.register_module\([^\n]*\)\nclass (\w+)', re.MULTILINE)
+
+
+def register_models(package: str) -> None:
+    """Register what every module under a package registers.
+
+    Modules are imported, but for those that import mmdet or mmaction: the names of their classes are noted, and they
+    are imported when one is asked for.
+
+    Args:
+        package: name of the package; its modules are found in its folders.
+    """
+    for info in pkgutil.walk_packages(find_spec(package).submodule_search_locations, f'{package}.'):
+        if info.ispkg:
+            continue
+        source = Path(find_spec(info.name).origin).read_text(encoding='utf-8')
+        if not _SLOW.search(source):
+            import_module(info.name)
+            continue
+        for registry, name in _REGISTERED.findall(source):
+            globals()[registry].defer({name: info.name})

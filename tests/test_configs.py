@@ -8,9 +8,9 @@ import yaml
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from florence_mm.engine.config_check import check_config
-from florence_mm.engine.smoke import run_smoke
+from florence_mm.config.check import check_config
 from florence_mm.registry import MODELS
+from florence_mm.smoke.run import run_smoke
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from florence_mm.datasets.digits import write_digits
+from florence_mm.corpora.digits import write_digits
 from florence_mm.registry import DATASETS, MODELS
 
 ROOT = Path(__file__).resolve().parents[1]

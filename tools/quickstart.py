@@ -20,7 +20,7 @@ import torch
 from mmengine.config import Config
 from sklearn.linear_model import LogisticRegression
 
-from florence_mm.datasets.digits import load_digits_split, write_digits
+from florence_mm.corpora.digits import load_digits_split, write_digits
 from florence_mm.engine.runner import FlorenceRunner
 from florence_mm.utils.files import write_atomic
 from florence_mm.visualization import draw_prediction_grid

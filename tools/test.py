@@ -9,11 +9,12 @@ config, checkpoint or data are unusable.
 import argparse
 
 import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
-from florence_mm.engine.cli_options import add_run_arguments, parse_run_arguments
-from florence_mm.engine.errors import UsageError, one_sentence_errors
-from florence_mm.engine.launch import build_runner, load_config, require_checkpoint, set_work_dir
+from florence_mm.config.load import load_config
+from florence_mm.config.options import add_run_arguments, parse_run_arguments
+from florence_mm.engine.launch import build_runner, require_checkpoint, set_work_dir
 from florence_mm.engine.predictions import SavePredictions, ShowPredictionsHook
 from florence_mm.engine.tta import with_test_time_augmentation
+from florence_mm.errors import UsageError, one_sentence_errors
 
 
 def parse_args() -> argparse.Namespace:

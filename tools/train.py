@@ -15,17 +15,11 @@ if '--smoke' in sys.argv:
     os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
 import florence_mm  # noqa: E402, F401  mends the installed packages, so it comes before anything that imports them
-from florence_mm.engine.cli_options import add_run_arguments, parse_run_arguments  # noqa: E402
-from florence_mm.engine.errors import one_sentence_errors  # noqa: E402
-from florence_mm.engine.launch import (  # noqa: E402
-    build_runner,
-    load_config,
-    set_amp,
-    set_auto_scale_lr,
-    set_resume,
-    set_work_dir,
-)
-from florence_mm.engine.smoke import run_smoke  # noqa: E402
+from florence_mm.config.load import load_config
+from florence_mm.config.options import add_run_arguments, parse_run_arguments  # noqa: E402
+from florence_mm.engine.launch import build_runner, set_amp, set_auto_scale_lr, set_resume, set_work_dir
+from florence_mm.errors import one_sentence_errors  # noqa: E402
+from florence_mm.smoke.run import run_smoke  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:

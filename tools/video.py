@@ -14,10 +14,10 @@ import florence_mm  # noqa: F401  mends the installed packages, so it comes befo
 from florence_mm.apis import VideoInferencer
 from florence_mm.apis.inputs import list_inputs
 from florence_mm.apis.video_inputs import SUFFIXES
-from florence_mm.datasets.base import load_class_names
-from florence_mm.engine.cli_options import add_config_options
-from florence_mm.engine.errors import UsageError, one_sentence_errors
-from florence_mm.engine.launch import load_config
+from florence_mm.config.load import load_config
+from florence_mm.config.options import add_config_options
+from florence_mm.errors import UsageError, one_sentence_errors
+from florence_mm.language.class_names import load_class_names
 
 
 def parse_args() -> argparse.Namespace:

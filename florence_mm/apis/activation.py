@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from florence_mm.engine.errors import UsageError
+from florence_mm.errors import UsageError
 
 
 def class_activation(

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 
-from florence_mm.engine.errors import UsageError
+from florence_mm.errors import UsageError
 from florence_mm.utils.files import write_atomic
 from florence_mm.utils.progress import ProgressLog
 from florence_mm.visualization.canvas import save_png

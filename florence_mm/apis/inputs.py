@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from florence_mm.engine.config_check import nearest
-from florence_mm.engine.errors import UsageError
+from florence_mm.config.check import nearest
+from florence_mm.errors import UsageError
 
 
 def list_inputs(inputs: Any, suffixes: Sequence[str], what: str, memory: type | tuple[type, ...] = ()) -> list:

@@ -12,7 +12,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
-from florence_mm.engine.errors import UsageError
+from florence_mm.errors import UsageError
 from florence_mm.models.multimodal.batch import FusionBatch
 from florence_mm.utils.files import write_atomic
 from florence_mm.utils.progress import ProgressLog

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import Compose
 
-from florence_mm.datasets.errors import DataError
 from florence_mm.datasets.transforms.loading import LoadImage
+from florence_mm.errors import DataError
 from florence_mm.registry import TRANSFORMS
 
 from .inputs import list_inputs

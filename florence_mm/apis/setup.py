@@ -9,9 +9,10 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from torch import nn
 
-from florence_mm.datasets.base import KNOWN_CLASSES, load_class_names
-from florence_mm.engine.errors import UsageError
-from florence_mm.engine.launch import load_config, require_checkpoint
+from florence_mm.config.load import load_config
+from florence_mm.engine.launch import require_checkpoint
+from florence_mm.errors import UsageError
+from florence_mm.language.class_names import KNOWN_CLASSES, load_class_names
 from florence_mm.registry import DATASETS, MODELS
 
 from .model_weights import load_whole_model

@@ -11,11 +11,10 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
-from florence_mm.datasets.errors import DataError
-from florence_mm.engine.errors import UsageError
+from florence_mm.errors import DataError, UsageError
+from florence_mm.formats.video import BACKENDS, VideoReader, write_mp4
 from florence_mm.utils.files import write_atomic
 from florence_mm.utils.progress import ProgressLog
-from florence_mm.utils.video import BACKENDS, VideoReader, write_mp4
 from florence_mm.visualization.canvas import save_png
 from florence_mm.visualization.video import PredictionPainter, TimedScores, draw_activation_strip
 

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import Compose
 
-from florence_mm.datasets.errors import DataError
 from florence_mm.datasets.transforms.video import VideoDecode
-from florence_mm.engine.errors import UsageError
+from florence_mm.errors import DataError, UsageError
+from florence_mm.formats.video import VideoReader, open_video
 from florence_mm.registry import TRANSFORMS
-from florence_mm.utils.video import VideoReader, open_video
 
 from .setup import TestData, transform_name
 

@@ -35,7 +35,14 @@ GAPS: list[Gap] = [
 ]
 
 
-def install() -> None:
-    """Apply every mend that the installed packages need; repeated calls change nothing."""
+def install(operators: str | None = None) -> None:
+    """Apply every mend that the installed packages need; repeated calls change nothing.
+
+    Args:
+        operators: name of the module whose functions stand in for the compiled operators of mmcv; it is imported when
+            one of them is called. None: those operators say that they are missing.
+    """
+    if operators is not None:
+        mmcv_ext.set_operators(operators)
     for gap in GAPS:
         gap.install()

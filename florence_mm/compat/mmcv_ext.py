@@ -1,6 +1,7 @@
 """mmcv-lite has no ``mmcv._ext``, yet ``mmdet.models`` imports it: a stand-in for the compiled operators.
 
-Those that detectors need are functions of ours, loaded at their first call; the others say what is missing.
+Those that detectors need are functions of a module that the package hands over by name and that is imported at their
+first call; the others say what is missing.
 """
 
 import importlib
@@ -20,20 +21,24 @@ HOW_TO_GET_IT = (
     '--no-build-isolation) or choose a model without this operator'
 )
 
-#: operators that florence_mm provides: name in ``mmcv._ext`` -> 'module:function'
-PROVIDED: dict[str, str] = {
-    name: f'florence_mm.ops.mmcv_operators:{name}'
-    for name in (
-        'modulated_deform_conv_backward',
-        'modulated_deform_conv_forward',
-        'nms',
-        'roi_align_backward',
-        'roi_align_forward',
-        'sigmoid_focal_loss_backward',
-        'sigmoid_focal_loss_forward',
-        'softnms',
-    )
-}
+#: names in ``mmcv._ext`` for which the module of :func:`set_operators` has a function
+OPERATORS = (
+    'modulated_deform_conv_backward',
+    'modulated_deform_conv_forward',
+    'nms',
+    'roi_align_backward',
+    'roi_align_forward',
+    'sigmoid_focal_loss_backward',
+    'sigmoid_focal_loss_forward',
+    'softnms',
+)
+#: operators that are provided: name in ``mmcv._ext`` -> 'module:function'
+PROVIDED: dict[str, str] = {}
+
+
+def set_operators(module: str) -> None:
+    """Provide the :data:`OPERATORS` from a module of that name, which is imported when one is called."""
+    PROVIDED.update({name: f'{module}:{name}' for name in OPERATORS})
 
 
 class _StandInLoader(importlib.abc.Loader):

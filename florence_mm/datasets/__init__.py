@@ -1,8 +1,9 @@
 """Image-text-label, detection and video data sets and their transforms."""
 
+from florence_mm.errors import DataError
+
 from . import transforms
 from .detection import DetectionDataset
-from .errors import DataError
 from .image_folder import ImageFolderText
 from .manifest import ImageTextManifest
 from .mixture import WeightedMixture

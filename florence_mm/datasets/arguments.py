@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..registry import TRANSFORMS
+from florence_mm.registry import TRANSFORMS
 
 
 def image_prefix(data_prefix: str | Mapping, key: str) -> dict:

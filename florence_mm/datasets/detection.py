@@ -11,12 +11,13 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from ..registry import DATASETS
-from ..utils.coco_boxes import read_coco_boxes
-from ..utils.coco_file import clip_box
-from ..utils.progress import ProgressLog
+from florence_mm.errors import DataError
+from florence_mm.formats.coco import clip_box
+from florence_mm.formats.coco_boxes import read_coco_boxes
+from florence_mm.registry import DATASETS
+from florence_mm.utils.progress import ProgressLog
+
 from .arguments import build_transforms, check_skip_bad, classes_given_once, image_prefix
-from .errors import DataError
 from .federated import LabelSources
 from .skipping import SkipCounter
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DataError
+from florence_mm.errors import DataError
 
 
 class LabelSources:

@@ -4,9 +4,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..registry import DATASETS
-from .base import ImageTextDataset, load_class_names
-from .errors import DataError
+from florence_mm.errors import DataError
+from florence_mm.language.class_names import load_class_names
+from florence_mm.registry import DATASETS
+
+from .base import ImageTextDataset
 
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif', '.ppm', '.pgm')
 

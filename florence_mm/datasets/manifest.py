@@ -5,11 +5,13 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from ..registry import DATASETS
-from ..utils.text import normalize_text
-from .base import ImageTextDataset, check_text, check_texts
-from .errors import DataError
-from .readers import read_rows
+from florence_mm.errors import DataError
+from florence_mm.formats.captions import checked_caption, checked_captions
+from florence_mm.formats.rows import read_rows
+from florence_mm.language.labels import normalize_text
+from florence_mm.registry import DATASETS
+
+from .base import ImageTextDataset
 
 COLUMNS = ('image', 'text', 'texts', 'class', 'label', 'augmented')
 _FLAGS = {'true': True, '1': True, 'false': False, '0': False}
@@ -112,13 +114,13 @@ class ImageTextManifest(ImageTextDataset):
             raise ValueError(f'no {self._keys[0]!r}; a row needs the path of its image')
         if isinstance(image, (bytes, Mapping)):
             raise ValueError('the image is stored in the manifest itself; write it to a file and give the path')
-        row: dict[str, Any] = {'image': check_text(image, 'image path'), 'line': line}
+        row: dict[str, Any] = {'image': checked_caption(image, 'image path'), 'line': line}
         if text is not None and texts is not None:
             raise ValueError('both `text` and `texts`; give one of them')
         if text is not None:
-            row['texts'] = [check_text(text)]
+            row['texts'] = [checked_caption(text)]
         elif texts is not None:
-            row['texts'] = check_texts(texts)
+            row['texts'] = checked_captions(texts)
         if class_ is not None:
             row['class_index'] = self.class_names.index(class_)
         elif 'texts' not in row:
@@ -126,7 +128,7 @@ class ImageTextManifest(ImageTextDataset):
         if label is not None:
             if text is None:
                 raise ValueError('`label` without `text`; it names the text that the label of `text` is made of')
-            row['label'] = check_text(label, 'label')
+            row['label'] = checked_caption(label, 'label')
         if augmented is not None:
             row['augmented'] = self._flag(augmented)
             if row['augmented'] and 'label' not in row:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from ..registry import DATASETS
+from florence_mm.registry import DATASETS
 
 
 @DATASETS.register_module()

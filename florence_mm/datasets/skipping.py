@@ -6,7 +6,7 @@ import math
 import torch
 from mmengine.logging import print_log
 
-from .errors import DataError
+from florence_mm.errors import DataError
 
 
 class SkipCounter:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from mmengine.dataset import BaseDataset
 
-from ..registry import DATASETS
+from florence_mm.errors import DataError
+from florence_mm.language.class_names import load_class_names
+from florence_mm.registry import DATASETS
+
 from .arguments import build_transforms, classes_given_once, image_prefix
-from .base import load_class_names
-from .errors import DataError
 
 
 @DATASETS.register_module()

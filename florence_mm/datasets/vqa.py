@@ -11,12 +11,14 @@ import numpy as np
 from mmengine.logging import print_log
 from mmengine.utils import is_abs
 
-from ..registry import DATASETS
-from ..utils.answers import check_vocabulary, normalize_answer, read_answers, soft_score
-from ..utils.progress import ProgressLog
-from .base import ImageTextDataset, check_text
-from .errors import DataError
-from .vqa_files import annotators, by_question, read_vqa_list
+from florence_mm.errors import DataError
+from florence_mm.formats.captions import checked_caption
+from florence_mm.formats.vqa import annotators, by_question, read_vqa_list
+from florence_mm.language.answers import check_vocabulary, normalize_answer, read_answers, soft_score
+from florence_mm.registry import DATASETS
+from florence_mm.utils.progress import ProgressLog
+
+from .base import ImageTextDataset
 
 
 @DATASETS.register_module()
@@ -26,7 +28,8 @@ class VQADataset(ImageTextDataset):
     A sample enters the pipeline with ``img_path``, ``img_id``, ``source``, ``text`` (the question), ``question_id``;
     where it is annotated ``question_type``, ``answer_type`` and ``answers`` (of all annotators, as they wrote them);
     and with a vocabulary ``answer_labels`` ``(k,)`` int64 and ``answer_scores`` ``(k,)`` float32: the answers that are
-    in the vocabulary and what each is worth (:func:`florence_mm.utils.answers.soft_scores`), the others worth nothing.
+    in the vocabulary and what each is worth (:func:`florence_mm.language.answers.soft_scores`), the others worth
+    nothing.
     ``metainfo['answers']`` is the vocabulary.
 
     ==================================  ==============================================================================
@@ -174,7 +177,7 @@ class VQADataset(ImageTextDataset):
             raise ValueError('no `image_id`; a question needs a picture')
         row = {
             'line': None,
-            'text': check_text(question.get('question'), 'question'),
+            'text': checked_caption(question.get('question'), 'question'),
             'question_id': question['question_id'],
             'img_id': question['image_id'],
         }

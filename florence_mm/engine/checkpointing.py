@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from .errors import UsageError
+from florence_mm.errors import UsageError
 
 _NUMBERED = re.compile(r'^(?:iter|epoch)_(\d+)\.pth$')
 

@@ -1,81 +1,16 @@
 """From a command line to a runner; ``tools/train.py`` and ``tools/test.py`` are thin around it."""
 
-import ast
-import importlib.util
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
-from mmengine.hub import get_config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
-from mmengine.utils import import_modules_from_strings
 
-from .config_check import check_config, check_options
-from .errors import UsageError
+from florence_mm.config.check import check_config
+from florence_mm.errors import UsageError
+
 from .runner import FlorenceRunner
-
-
-def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
-    """Read a config file, put command-line overrides on it and import its ``custom_imports``.
-
-    Args:
-        path (str): The file; ``pkg::path`` names a config inside an installed package.
-        options (dict, optional): Dotted keys and values.
-
-    Raises:
-        UsageError: the file or one of its bases is missing or not readable, an override would create a key
-            beside the one that was meant, or a module of ``custom_imports`` does not exist.
-    """
-    try:
-        cfg = _read(str(path))
-    except UsageError:
-        raise
-    except SyntaxError as error:
-        raise UsageError(f'config {_unparsable(str(path))}, line {error.lineno}: {error.msg}') from error
-    except Exception as error:
-        text = str(error.args[0]) if error.args else ''
-        raise UsageError(f'config {path} cannot be read: {type(error).__name__}: {text}') from error
-    if options:
-        check_options(cfg, options)
-        cfg.merge_from_dict(dict(options))
-    imports = cfg.get('custom_imports')
-    if imports:
-        try:
-            import_modules_from_strings(**imports)
-        except ImportError as error:
-            # only a module that is not there is the config's fault; other errors are inside that module
-            if not isinstance(error.__cause__ or error.__context__ or error, ModuleNotFoundError):
-                raise
-            raise UsageError(
-                f'custom_imports of {path}: {error}; run from the folder that holds the module, or put that folder '
-                'into PYTHONPATH'
-            ) from error
-    return cfg
-
-
-def _read(path: str) -> Config:
-    if '::' in path:
-        package = path.split('::', 1)[0]
-        # get_config would try to install a package that is not there
-        if importlib.util.find_spec(package) is None:
-            raise UsageError(f'config {path}: no package {package} is installed; check the name')
-        return get_config(path)
-    if not Path(path).is_file():
-        raise UsageError(f'config {path} does not exist; check the path')
-    return Config.fromfile(path, import_custom_modules=False)
-
-
-def _unparsable(path: str) -> str | None:
-    """The file or its first base that is not Python; mmengine's error does not name it."""
-    try:
-        ast.parse(Path(path).read_text())
-    except SyntaxError:
-        return path
-    bases = [Config._get_cfg_path(base, path)[0] for base in Config._get_base_files(path)]
-    return next((found for base in bases if (found := _unparsable(base))), None)
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:

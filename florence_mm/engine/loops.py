@@ -8,10 +8,10 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner.utils import calc_dynamic_intervals
 from torch.utils.data import DataLoader
 
+from florence_mm.errors import UsageError
 from florence_mm.registry import LOOPS
 
 from .dataloading import resumable, start_loader_at
-from .errors import UsageError
 from .seeding import base_seed, seed_step
 
 

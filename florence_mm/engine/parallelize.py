@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import parametrize
 
-from .errors import UsageError
+from florence_mm.errors import UsageError
 
 _OPTIONS = ('blocks', 'shard', 'compile', 'reshard_after_forward', 'param_dtype', 'reduce_dtype')
 _PARAMETRIZED = re.compile(r'(^|\.)parametrizations\.(\w+)\.original$')

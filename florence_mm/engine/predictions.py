@@ -13,11 +13,11 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 
+from florence_mm.errors import UsageError
 from florence_mm.utils.files import write_atomic
 from florence_mm.visualization.predictions import draw_prediction
 
 from .checkpointing import replacing
-from .errors import UsageError
 from .hooks.run_summary import plain
 
 

@@ -14,11 +14,11 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
+from florence_mm.config.check import check_config
+from florence_mm.errors import UsageError
 from florence_mm.registry import RUNNERS
 
 from .checkpointing import find_latest, read_checkpoint
-from .config_check import check_config
-from .errors import UsageError
 from .hooks import AtomicCheckpointHook, ClassNamesHook, InvalidLossHook, RunSummaryHook
 from .host_memory import keep_freed_memory
 from .loops import EpochTrainLoop, IterTrainLoop
@@ -47,7 +47,7 @@ _CHECKPOINT_HOOKS = (CheckpointHook, 'CheckpointHook', 'mmengine.CheckpointHook'
 class FlorenceRunner(Runner):
     """mmengine's ``Runner`` that takes any OpenMMLab config as it is and makes its run exact.
 
-    - The config is checked before anything is built (:func:`~florence_mm.engine.config_check.check_config`).
+    - The config is checked before anything is built (:func:`~florence_mm.config.check.check_config`).
     - Samples, their augmentation and the model's random state are functions of the seed and the iteration; a
       resumed run ends with the weights of the run that was not stopped, and the number of data-loading workers
       changes nothing. mmengine's two training loops are replaced by

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from .errors import UsageError
+from florence_mm.errors import UsageError
 
 
 def with_test_time_augmentation(cfg: Config) -> Config:

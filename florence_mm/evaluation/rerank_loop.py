@@ -14,8 +14,9 @@ from mmengine.runner.amp import autocast
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..registry import LOOPS
-from ..utils.progress import ProgressLog
+from florence_mm.registry import LOOPS
+from florence_mm.utils.progress import ProgressLog
+
 from .functional.reranking import best_candidates, reranked_ranks
 from .functional.retrieval import WAYS, group_captions, retrieval_ranks, summarize_ranks
 from .metrics.retrieval import ImageTextRecall

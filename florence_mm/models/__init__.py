@@ -1,3 +1,5 @@
-"""Models: backbones, text towers, heads, algorithms, checkpoint adapters."""
+"""Models: backbones, text encoders, heads, algorithms, detectors, fusion models, checkpoint adapters."""
 
-from . import algorithms, backbones, checkpoints, heads, multimodal, text
+from florence_mm.registry import register_models
+
+register_models(__name__)

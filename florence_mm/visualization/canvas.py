@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..utils.files import write_atomic
+from florence_mm.utils.files import write_atomic
 
 Colour = tuple[int, int, int]
 

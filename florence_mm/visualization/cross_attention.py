@@ -17,7 +17,7 @@ from .video import overlay_map
 
 if TYPE_CHECKING:
     from florence_mm.models.multimodal.co_attention import CrossWeights
-    from florence_mm.models.text.tokens import TextTokenizer
+    from florence_mm.models.tokenizers.protocol import TextTokenizer
 
 _LEAST_SIDE = 320  # of a panel; a smaller picture is enlarged by a whole factor
 _GAP = 10

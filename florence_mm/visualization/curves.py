@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
-from ..utils.files import write_atomic
+from florence_mm.utils.files import write_atomic
 
 Curve = list[tuple[float, float]]
 

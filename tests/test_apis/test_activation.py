@@ -7,7 +7,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from florence_mm.apis.activation import class_activation
-from florence_mm.engine.errors import UsageError
+from florence_mm.errors import UsageError
 from florence_mm.registry import MODELS
 
 

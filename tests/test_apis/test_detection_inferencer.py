@@ -16,9 +16,8 @@ from mmengine.structures import InstanceData
 
 from florence_mm.apis import DetectionInferencer
 from florence_mm.apis.inputs import parse_class_names
-from florence_mm.datasets.errors import DataError
-from florence_mm.engine.errors import UsageError
-from florence_mm.models.algorithms import ZeroShotDetector
+from florence_mm.errors import DataError, UsageError
+from florence_mm.models.detectors import ZeroShotDetector
 from florence_mm.registry import MODELS
 from florence_mm.visualization.detections import class_colour
 

@@ -11,9 +11,8 @@ from mmengine.config import Config
 from mmengine.model import BaseModule
 
 from florence_mm.apis import MultimodalInferencer
-from florence_mm.datasets.errors import DataError
-from florence_mm.engine.errors import UsageError
-from florence_mm.models.algorithms import ImageTextDataPreprocessor
+from florence_mm.errors import DataError, UsageError
+from florence_mm.models.preprocessor import ImageTextDataPreprocessor
 
 ROOT = Path(__file__).parents[2]
 tiny_meter = runpy.run_path(str(ROOT / 'tests/test_models/tiny_meter.py'))['tiny_meter']

@@ -14,10 +14,9 @@ from torch import nn
 
 from florence_mm.apis import VideoInferencer
 from florence_mm.apis.video_inputs import cut
-from florence_mm.datasets.errors import DataError
-from florence_mm.engine.errors import UsageError
+from florence_mm.errors import DataError, UsageError
+from florence_mm.formats.video import BACKENDS, encode_mp4, open_video
 from florence_mm.models.algorithms import UniCL
-from florence_mm.utils.video import BACKENDS, encode_mp4, open_video
 from florence_mm.visualization.detections import class_colour
 
 ROOT = Path(__file__).parents[2]

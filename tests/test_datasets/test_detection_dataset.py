@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from florence_mm.datasets import DataError, DetectionDataset
+from florence_mm.datasets import DetectionDataset
+from florence_mm.errors import DataError
 from florence_mm.registry import DATASETS
 
 CATEGORIES = [{'id': 9, 'name': 'dog'}, {'id': 2, 'name': 'cat'}, {'id': 5, 'name': 'emu'}]

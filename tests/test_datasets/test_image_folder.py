@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from florence_mm.datasets import DataError, ImageFolderText
+from florence_mm.datasets import ImageFolderText
+from florence_mm.errors import DataError
 
 PACK = [{'type': 'LoadImage'}, {'type': 'PackImageText'}]
 

@@ -10,10 +10,11 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
 
-from florence_mm.datasets import DataError, ImageTextManifest
+from florence_mm.datasets import ImageTextManifest
+from florence_mm.errors import DataError
+from florence_mm.language.labels import text_label
 from florence_mm.registry import DATASETS
 from florence_mm.utils.seeded import SeededIndex, seed_everything_for_sample
-from florence_mm.utils.text import text_label
 
 PACK = [{'type': 'LoadImage'}, {'type': 'PackImageText'}]
 

@@ -3,7 +3,8 @@
 import pytest
 from mmaction.datasets import VideoDataset
 
-from florence_mm.datasets import DataError, VideoList
+from florence_mm.datasets import VideoList
+from florence_mm.errors import DataError
 from florence_mm.registry import DATASETS
 
 

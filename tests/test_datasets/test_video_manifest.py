@@ -8,8 +8,9 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
 
-from florence_mm.datasets import DataError, ImageTextManifest
-from florence_mm.utils.video import encode_mp4
+from florence_mm.datasets import ImageTextManifest
+from florence_mm.errors import DataError
+from florence_mm.formats.video import encode_mp4
 
 
 def number(results):

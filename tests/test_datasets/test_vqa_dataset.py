@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from florence_mm.datasets import DataError, VQADataset
-from florence_mm.datasets.vqa_files import answer_vocabulary
-from florence_mm.engine.smoke_data import write_pictures
+from florence_mm.datasets import VQADataset
+from florence_mm.errors import DataError
+from florence_mm.formats.vqa import answer_vocabulary
+from florence_mm.language.answers import read_answers
 from florence_mm.registry import DATASETS
-from florence_mm.utils.answers import read_answers
+from florence_mm.smoke.pictures import write_pictures
 
 TOOL = Path(__file__).parents[2] / 'tools/dataset_converters/build_answers.py'
 PACK = [{'type': 'LoadImage'}, {'type': 'PackVQA'}]

@@ -10,9 +10,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-TESTS = Path(__file__).parent
-REPOSITORY = TESTS.parents[1]
-sys.path.insert(0, str(TESTS))
+TESTS = Path(__file__).parents[1]
+REPOSITORY = TESTS.parent
 
 import toy_project
 

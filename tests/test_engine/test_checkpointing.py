@@ -6,7 +6,7 @@ import torch
 from toy_project import toy_config
 
 from florence_mm.engine.checkpointing import find_latest, read_checkpoint, replacing, write_text
-from florence_mm.engine.errors import UsageError
+from florence_mm.errors import UsageError
 
 
 def names(folder, pattern='*.pth'):

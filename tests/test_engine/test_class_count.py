@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from florence_mm.engine.errors import UsageError
 from florence_mm.engine.hooks import ClassCountHook
+from florence_mm.errors import UsageError
 
 
 def runner(head_classes, classes, wrapped=False):

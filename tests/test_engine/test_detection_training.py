@@ -5,9 +5,9 @@ import json
 import pytest
 from mmengine.config import Config
 
-from florence_mm.datasets.scenes import SceneOptions, write_scenes
-from florence_mm.engine.errors import UsageError
+from florence_mm.corpora.scenes import SceneOptions, write_scenes
 from florence_mm.engine.runner import FlorenceRunner
+from florence_mm.errors import UsageError
 
 
 @pytest.fixture(scope='module')

@@ -5,7 +5,7 @@ import torch
 
 import florence_mm.engine  # noqa: F401  (registers)
 from florence_mm.engine.optim import parameter_groups
-from florence_mm.models.algorithms import METER
+from florence_mm.models.multimodal import METER
 
 PREFIXES = ('image_encoder', 'text_encoder', 'token_type_embeddings', 'cross_modal', 'heads')
 

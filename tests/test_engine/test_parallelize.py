@@ -7,8 +7,8 @@ from mmengine.runner import Runner
 from torch import nn
 from toy_project import ToyModel, toy_config
 
-from florence_mm.engine.errors import UsageError
 from florence_mm.engine.parallelize import check_options, parallelize
+from florence_mm.errors import UsageError
 
 PLAIN = {'model': {'type': 'ToyModel', 'drop_rate': 0.0}, 'custom_hooks': []}
 
@@ -112,7 +112,7 @@ def test_ema_of_a_sharded_model_is_refused(two_processes, train):
 
 
 def test_the_config_key_is_known():
-    from florence_mm.engine.config_check import check_config
+    from florence_mm.config.check import check_config
 
     check_config(Config(toy_config('x', parallelize={'blocks': ['Sequential']})))
 

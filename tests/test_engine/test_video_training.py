@@ -9,11 +9,11 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from florence_mm.datasets.clips import ClipOptions, write_clips
-from florence_mm.engine.errors import user_sentence
+from florence_mm.corpora.clips import ClipOptions, write_clips
 from florence_mm.engine.runner import FlorenceRunner
+from florence_mm.errors import user_sentence
+from florence_mm.formats.mp4 import encode_mp4
 from florence_mm.registry import DATASETS, MODELS
-from florence_mm.utils.mp4 import encode_mp4
 
 
 @pytest.fixture(scope='module')

@@ -13,8 +13,10 @@ from torch.nn import functional as F
 
 import florence_mm  # noqa: F401
 from florence_mm.engine import FlorenceRunner
-from florence_mm.models.algorithms import RetrievalReranker, UniCL
-from florence_mm.models.text import CLIPTextTower, CLIPTokenizer
+from florence_mm.models.algorithms import UniCL
+from florence_mm.models.multimodal import RetrievalReranker
+from florence_mm.models.text import CLIPTextTower
+from florence_mm.models.tokenizers import CLIPTokenizer
 
 tiny = runpy.run_path(str(Path(__file__).parents[1] / 'test_models/tiny_meter.py'))
 _NUMBER = itertools.count()

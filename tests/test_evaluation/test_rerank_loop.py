@@ -10,7 +10,7 @@ import pytest
 
 from florence_mm.evaluation import rerank_loop
 from florence_mm.evaluation.metrics import ZeroShotAccuracy
-from florence_mm.models.algorithms import RetrievalReranker
+from florence_mm.models.multimodal import RetrievalReranker
 
 WORKER = Path(__file__).with_name('rerank_worker.py')
 worker = runpy.run_path(str(WORKER))

@@ -6,7 +6,9 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 import florence_mm  # noqa: F401  (first, it mends mmdet)
-from florence_mm.models.algorithms import ImageTextDataPreprocessor, UniCL, ZeroShotDetector
+from florence_mm.models.algorithms import UniCL
+from florence_mm.models.detectors import ZeroShotDetector
+from florence_mm.models.preprocessor import ImageTextDataPreprocessor
 
 # features of class names, L2-normalised
 WORDS = {

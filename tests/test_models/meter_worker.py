@@ -5,8 +5,8 @@ import torch.distributed as dist
 from torch import nn
 
 import florence_mm  # noqa: F401  (first, it mends mmpretrain)
-from florence_mm.models.algorithms import METER
 from florence_mm.models.heads.multimodal import mlm
+from florence_mm.models.multimodal import METER
 
 QUESTIONS = ['how many dogs are there', 'is it red', 'which is the largest', 'what colour is the dog on the left']
 ANSWERS = ['two', 'red', 'yes', 'no', 'blue']

@@ -6,7 +6,7 @@ import torch
 from mmpretrain.structures import DataSample
 
 from florence_mm.models.multimodal.batch import FusionBatch
-from florence_mm.models.text.tokens import TokenBatch
+from florence_mm.models.tokenizers.protocol import TokenBatch
 
 tiny = runpy.run_path(str(Path(__file__).with_name('tiny_meter.py')))
 tiny_meter, pictures = tiny['tiny_meter'], tiny['pictures']

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from florence_mm.models.backbones import CoSwin
-from florence_mm.models.backbones.window_block import DropPath, WindowBlock
+from florence_mm.models.layers.window_block import DropPath, WindowBlock
 from florence_mm.registry import MODELS
 
 SMALL = {'embed_dims': 16, 'depths': [2, 2], 'num_heads': [1, 2], 'window_size': 4}
@@ -147,8 +147,8 @@ def test_a_picture_does_not_depend_on_its_batch(size):
 @pytest.mark.parametrize('size', [(64, 64), (50, 75)])
 @pytest.mark.parametrize(('qkv', 'kept'), [(1, 10**6), (1, 0), (5000, 0), (10**5, 10**6)])
 def test_evaluation_works_off_large_batches_in_pieces(monkeypatch, size, qkv, kept):
-    from florence_mm.models.backbones import window_block
-    from florence_mm.ops import residual
+    from florence_mm.models.layers import window_block
+    from florence_mm.ops import mlp as residual
 
     model = make(SMALL, img_size=64).eval()
     x = torch.randn(3, 3, *size)

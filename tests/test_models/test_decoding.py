@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from florence_mm.models.multimodal.decoding import DecodingRules, beam_search, greedy_search
+from florence_mm.models.generation.search import DecodingRules, beam_search, greedy_search
 
 END, A, B, START = range(4)
 # probabilities of the next token: (end, a, b, start)

@@ -10,7 +10,7 @@ from mmdet.models.necks.dyhead import DyHeadBlock as MMDetBlock
 from torch import nn
 
 from florence_mm.models.checkpoints import convert_state_dict
-from florence_mm.models.heads import DyHeadBlock
+from florence_mm.models.layers.dyhead_block import DyHeadBlock
 from florence_mm.ops.deform_conv import modulated_deform_conv2d
 
 pyramids = runpy.run_path(str(Path(__file__).parent / 'pyramids.py'))

@@ -10,8 +10,8 @@ import torch
 from mmengine.registry import init_default_scope
 
 import florence_mm
-from florence_mm.models.algorithms import METER
 from florence_mm.models.heads.multimodal import mlm
+from florence_mm.models.multimodal import METER
 from florence_mm.models.multimodal.batch import FusionBatch, find_equal
 from florence_mm.models.multimodal.fusion import CoAttentionFusion
 from florence_mm.registry import MODELS

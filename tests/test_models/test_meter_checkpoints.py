@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from florence_mm.models.algorithms import METER
 from florence_mm.models.checkpoints import convert_state_dict, load_checkpoint
 from florence_mm.models.checkpoints.meter import join_projections
+from florence_mm.models.multimodal import METER
 from florence_mm.models.text import RobertaTextEncoder
 
 worker = runpy.run_path(str(Path(__file__).parent / 'meter_worker.py'))

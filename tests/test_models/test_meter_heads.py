@@ -9,7 +9,7 @@ import torch
 from florence_mm.models.heads.multimodal import FusionITMHead, FusionMLMHead, FusionVQAHead
 from florence_mm.models.heads.multimodal.mlm import mask_tokens
 from florence_mm.models.multimodal.batch import FusionBatch
-from florence_mm.models.text import MaskedCLIPTokenizer, TokenBatch
+from florence_mm.models.tokenizers import MaskedCLIPTokenizer, TokenBatch
 
 worker = runpy.run_path(str(Path(__file__).parent / 'meter_worker.py'))
 build, batch, preprocessed, pictures = (worker[name] for name in ('build', 'batch', 'preprocessed', 'pictures'))

@@ -6,9 +6,9 @@ import string
 import pytest
 from torch.utils.data import DataLoader
 
-from florence_mm.models.text import CLIPTokenizer
-from florence_mm.models.text import tokenizer as tokenizer_module
-from florence_mm.models.text.tokenizer import find_vocabulary
+from florence_mm.models.tokenizers import CLIPTokenizer
+from florence_mm.models.tokenizers import clip as tokenizer_module
+from florence_mm.models.tokenizers.clip import find_vocabulary
 
 TRICKY = [
     'a photo of a cat',

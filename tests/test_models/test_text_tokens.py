@@ -1,16 +1,10 @@
 import pytest
 import torch
 
-from florence_mm.models.text import (
-    CLIPTextTower,
-    CLIPTokenEncoder,
-    CLIPTokenizer,
-    MaskedCLIPTokenizer,
-    RobertaTextEncoder,
-    RobertaTextTokenizer,
-)
+from florence_mm.models.text import CLIPTextTower, CLIPTokenEncoder, RobertaTextEncoder
 from florence_mm.models.text import roberta as roberta_module
-from florence_mm.models.text import tokens as tokens_module
+from florence_mm.models.tokenizers import CLIPTokenizer, MaskedCLIPTokenizer, RobertaTextTokenizer
+from florence_mm.models.tokenizers import protocol as tokens_module
 
 SMALL = {
     'vocab_size': 300,

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from florence_mm.models.text import CLIPTextTower, CLIPTokenizer
+from florence_mm.models.text import CLIPTextTower
+from florence_mm.models.tokenizers import CLIPTokenizer
 from florence_mm.registry import MODELS, TASK_UTILS
 
 SMALL = {'embed_dims': 32, 'num_layers': 3, 'num_heads': 4}

@@ -14,8 +14,10 @@ from torch.nn import functional as F
 import florence_mm.models.algorithms.class_features as class_features_module
 import florence_mm.models.algorithms.unicl as unicl_module
 from florence_mm.engine.optim import FlorenceAmpOptimWrapper
-from florence_mm.models.algorithms import ImageTextDataPreprocessor, UniCL
-from florence_mm.models.text import CLIPTextTower, CLIPTokenizer
+from florence_mm.models.algorithms import UniCL
+from florence_mm.models.preprocessor import ImageTextDataPreprocessor
+from florence_mm.models.text import CLIPTextTower
+from florence_mm.models.tokenizers import CLIPTokenizer
 from florence_mm.registry import MODELS
 
 WORKER = Path(__file__).parent / 'unicl_worker.py'

@@ -9,11 +9,13 @@ from mmengine.runner.checkpoint import load_state_dict
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from florence_mm.models.algorithms import ImageTextDataPreprocessor, UniCL
+from florence_mm.language.labels import text_label
+from florence_mm.models.algorithms import UniCL
 from florence_mm.models.backbones import CoSwin, VideoCoSwin
 from florence_mm.models.checkpoints import load_checkpoint
-from florence_mm.models.text import CLIPTextTower, CLIPTokenizer
-from florence_mm.utils.text import text_label
+from florence_mm.models.preprocessor import ImageTextDataPreprocessor
+from florence_mm.models.text import CLIPTextTower
+from florence_mm.models.tokenizers import CLIPTokenizer
 
 ARCH = {'embed_dims': 16, 'depths': [2, 2], 'num_heads': [1, 2], 'patch_size': 4}
 

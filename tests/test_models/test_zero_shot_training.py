@@ -8,7 +8,7 @@ import torch
 from mmengine.structures import InstanceData
 from torch import nn
 
-from florence_mm.models.algorithms import ZeroShotDetector
+from florence_mm.models.detectors import ZeroShotDetector
 from florence_mm.registry import MODELS
 
 world = runpy.run_path(str(Path(__file__).parent / 'coloured_boxes.py'))
@@ -107,7 +107,8 @@ def test_a_frozen_backbone_stays_as_it_is(frozen):
 
 
 def test_a_shared_backbone_is_one_module_of_one_checkpoint(tmp_path):
-    from florence_mm.models.text import CLIPTextTower, CLIPTokenizer
+    from florence_mm.models.text import CLIPTextTower
+    from florence_mm.models.tokenizers import CLIPTokenizer
 
     text = {'embed_dims': 16, 'num_layers': 1, 'num_heads': 2}
     towers = {

@@ -5,8 +5,8 @@ from functools import cache
 import torch
 from torch import nn
 
-from florence_mm.models.algorithms import METER
-from florence_mm.models.text import MaskedCLIPTokenizer
+from florence_mm.models.multimodal import METER
+from florence_mm.models.tokenizers import MaskedCLIPTokenizer
 
 VOCAB = 4096  # the words of the tests are tokens
 

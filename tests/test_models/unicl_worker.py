@@ -8,9 +8,10 @@ import torch.distributed as dist
 from torch import nn
 
 import florence_mm  # noqa: F401  (first, it mends mmpretrain)
+from florence_mm.language.labels import text_label
 from florence_mm.models.algorithms import UniCL
-from florence_mm.models.text import CLIPTextTower, CLIPTokenizer
-from florence_mm.utils.text import text_label
+from florence_mm.models.text import CLIPTextTower
+from florence_mm.models.tokenizers import CLIPTokenizer
 
 # equal texts lie on different processes
 TEXTS = ['a dog', 'two cats', 'A Dog.', 'one', 'three big red balls', 'two  cats', 'a dog', 'night']

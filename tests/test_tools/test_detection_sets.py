@@ -8,8 +8,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from florence_mm.engine.smoke_detection import write_annotations
 from florence_mm.registry import MODELS
+from florence_mm.smoke.detection import write_annotations
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from mmengine.config import Config
 from toy_project import toy_config
 
-from florence_mm.engine.errors import UsageError
-from florence_mm.engine.smoke import run_smoke, smoke_config
+from florence_mm.errors import UsageError
+from florence_mm.smoke.run import run_smoke, smoke_config
 
 REPOSITORY = Path(__file__).parents[2]
 SHIPPED = Path(mmpretrain.__file__).parent / '.mim/configs'

@@ -170,7 +170,7 @@ def test_pictures_and_predictions_of_the_digits(tool, tmp_path):
     """Two held-out digits of each class through the whole command, with an untrained model."""
     from mmengine.config import Config
 
-    from florence_mm.datasets.digits import write_digits
+    from florence_mm.corpora.digits import write_digits
     from florence_mm.registry import MODELS
 
     write_digits(tmp_path / 'data/digits')

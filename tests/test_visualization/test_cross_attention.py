@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from florence_mm.models.multimodal.co_attention import CrossWeights
-from florence_mm.models.text import MaskedCLIPTokenizer, RobertaTextTokenizer
+from florence_mm.models.tokenizers import MaskedCLIPTokenizer, RobertaTextTokenizer
 from florence_mm.visualization.cross_attention import draw_word_attention, find_word, word_map
 
 

@@ -12,9 +12,9 @@ from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 
 import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
-from florence_mm.engine.cli_options import add_config_options
-from florence_mm.engine.errors import UsageError, one_sentence_errors
-from florence_mm.engine.launch import load_config
+from florence_mm.config.load import load_config
+from florence_mm.config.options import add_config_options
+from florence_mm.errors import UsageError, one_sentence_errors
 from florence_mm.registry import DATASETS
 from florence_mm.utils.progress import ProgressLog
 from florence_mm.utils.seeded import seed_everything_for_sample

@@ -16,10 +16,10 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
-from florence_mm.engine.cli_options import add_config_options
+from florence_mm.config.load import load_config
+from florence_mm.config.options import add_config_options
 from florence_mm.engine.complexity import count_macs, count_parameters, readable, table
-from florence_mm.engine.errors import UsageError, one_sentence_errors
-from florence_mm.engine.launch import load_config
+from florence_mm.errors import UsageError, one_sentence_errors
 
 
 def parse_args() -> argparse.Namespace:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import florence_mm  # noqa: F401  (mends the stack before the peers are imported)
-from florence_mm.models.text import CLIPTextTower, CLIPTokenizer
+from florence_mm.models.text import CLIPTextTower
+from florence_mm.models.tokenizers import CLIPTokenizer
 from florence_mm.ops.contrastive import unified_contrastive_loss
 
 # as long as captions of the web are: 4 to 24 tokens

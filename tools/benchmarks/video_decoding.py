@@ -20,8 +20,8 @@ from common import Case, Pair, main
 from mmengine.dataset import Compose
 
 import florence_mm  # noqa: F401  (mends the stack before the peers are imported)
-from florence_mm.datasets.clips import FPS, ClipOptions, make_clip
-from florence_mm.utils.video import encode_mp4
+from florence_mm.corpora.clips import FPS, ClipOptions, make_clip
+from florence_mm.formats.video import encode_mp4
 
 # ours, and what mmaction2's configs begin with (DecordInit in all of them, PyAV as the other backend)
 OURS = {

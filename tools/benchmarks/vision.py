@@ -13,8 +13,8 @@ from torch import nn
 
 import florence_mm  # noqa: F401  (mends the stack before the peers are imported)
 from florence_mm.models.backbones import CoSwin
-from florence_mm.models.backbones.window_block import WindowAttention
 from florence_mm.models.checkpoints.formats import convert_state_dict
+from florence_mm.models.layers.window_block import WindowAttention
 from florence_mm.ops.windows import window_plan
 
 

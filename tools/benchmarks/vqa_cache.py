@@ -14,7 +14,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 import florence_mm  # noqa: F401  (mends the stack before the peers are imported)
-from florence_mm.models.algorithms import METER
+from florence_mm.models.multimodal import METER
 from florence_mm.models.multimodal.batch import FusionBatch
 
 # as many tokens as VQAv2's questions have: the tokenizer without vocabulary makes one of each letter

@@ -6,9 +6,9 @@ python tools/dataset_converters/build_answers.py data/vqav2/v2_mscoco_train2014_
 
 import argparse
 
-from florence_mm.datasets.vqa_files import MIN_OCCURRENCES, annotators, answer_vocabulary, read_annotations
-from florence_mm.engine.errors import one_sentence_errors
-from florence_mm.utils.answers import normalize_answer
+from florence_mm.errors import one_sentence_errors
+from florence_mm.formats.vqa import MIN_OCCURRENCES, annotators, answer_vocabulary, read_annotations
+from florence_mm.language.answers import normalize_answer
 from florence_mm.utils.files import write_atomic
 
 

@@ -5,8 +5,8 @@ python tools/dataset_converters/few_shot_subset.py ANNOTATIONS.json --shots 5 --
 
 import argparse
 
-from florence_mm.datasets.few_shot import write_few_shot
-from florence_mm.engine.errors import one_sentence_errors
+from florence_mm.errors import one_sentence_errors
+from florence_mm.preparation.few_shot import write_few_shot
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ PLAN.yml lists the sources and the synonyms of class names; docs/detection.md ("
 import argparse
 import time
 
-from florence_mm.datasets.merging import merge_detection, read_plan
-from florence_mm.engine.errors import one_sentence_errors
+from florence_mm.errors import one_sentence_errors
+from florence_mm.preparation.merging import merge_detection, read_plan
 from florence_mm.utils.progress import format_seconds
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from florence_mm.datasets.clips import MOTIONS, ClipOptions, caption, write_clips
-from florence_mm.engine.errors import one_sentence_errors
-from florence_mm.utils.video import open_video
+from florence_mm.corpora.clips import MOTIONS, ClipOptions, caption, write_clips
+from florence_mm.errors import one_sentence_errors
+from florence_mm.formats.video import open_video
 from florence_mm.visualization.canvas import INK, PAPER, fit_image, font, save_png, tile
 
 STRIP_FRAMES = 8

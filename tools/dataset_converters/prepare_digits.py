@@ -6,8 +6,8 @@ python tools/dataset_converters/prepare_digits.py --out data/digits
 import argparse
 import time
 
-from florence_mm.datasets.digits import load_digits_split, write_digits
-from florence_mm.engine.errors import one_sentence_errors
+from florence_mm.corpora.digits import load_digits_split, write_digits
+from florence_mm.errors import one_sentence_errors
 
 
 def main() -> None:

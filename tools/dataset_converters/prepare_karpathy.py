@@ -7,8 +7,8 @@ python tools/dataset_converters/prepare_karpathy.py dataset_flickr30k.json --ima
 
 import argparse
 
-from florence_mm.datasets.karpathy import read_karpathy, write_karpathy
-from florence_mm.engine.errors import one_sentence_errors
+from florence_mm.errors import one_sentence_errors
+from florence_mm.preparation.karpathy import read_karpathy, write_karpathy
 
 
 def main() -> None:

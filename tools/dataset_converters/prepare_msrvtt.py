@@ -6,8 +6,8 @@ python tools/dataset_converters/prepare_msrvtt.py --test-csv MSRVTT_JSFUSION_tes
 
 import argparse
 
-from florence_mm.datasets.msrvtt import VideoFiles, write_msrvtt
-from florence_mm.engine.errors import one_sentence_errors
+from florence_mm.errors import one_sentence_errors
+from florence_mm.preparation.msrvtt import VideoFiles, write_msrvtt
 
 
 def main() -> None:

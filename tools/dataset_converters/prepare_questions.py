@@ -13,17 +13,17 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from florence_mm.datasets.questions import (
+from florence_mm.corpora.questions import (
     KINDS,
     SPLITS,
     QuestionOptions,
     make_questions,
     write_questions,
 )
-from florence_mm.datasets.scene_facts import read_scenes
-from florence_mm.engine.errors import one_sentence_errors
+from florence_mm.corpora.scene_facts import read_scenes
+from florence_mm.errors import one_sentence_errors
 from florence_mm.evaluation.functional.vqa import best_constant_answers, vqa_accuracy
-from florence_mm.utils.answers import soft_scores
+from florence_mm.language.answers import soft_scores
 from florence_mm.visualization.canvas import FAINT, INK, PAPER, fit_image, fit_text, font, save_png, tile, wrap_text
 
 CELL_WIDTH, PICTURE = 620, 240

@@ -14,8 +14,8 @@ import cv2  # isort: skip
 import torch
 from mmengine.structures import BaseDataElement, InstanceData
 
-from florence_mm.datasets.scenes import SceneOptions, write_scenes
-from florence_mm.engine.errors import one_sentence_errors
+from florence_mm.corpora.scenes import SceneOptions, write_scenes
+from florence_mm.errors import one_sentence_errors
 from florence_mm.visualization.canvas import save_png, tile
 from florence_mm.visualization.samples import draw_sample
 

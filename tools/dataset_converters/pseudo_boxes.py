@@ -11,11 +11,11 @@ import florence_mm  # noqa: F401  mends the installed packages, so it comes befo
 from florence_mm.apis.detection_inferencer import DetectionInferencer
 from florence_mm.apis.inputs import parse_class_names
 from florence_mm.datasets.detection import OBJECT
-from florence_mm.datasets.merging import write_pseudo_boxes
-from florence_mm.datasets.merging.pseudo_boxes import image_classes
-from florence_mm.datasets.merging.taxonomy import class_key
-from florence_mm.datasets.readers import read_rows
-from florence_mm.engine.errors import UsageError, one_sentence_errors
+from florence_mm.errors import UsageError, one_sentence_errors
+from florence_mm.formats.rows import read_rows
+from florence_mm.preparation.merging import write_pseudo_boxes
+from florence_mm.preparation.merging.taxonomy import class_key
+from florence_mm.preparation.pseudo_boxes import image_classes
 from florence_mm.utils.progress import format_seconds
 
 

@@ -9,11 +9,11 @@ import argparse
 import os
 
 import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
-from florence_mm.engine.cli_options import add_config_options
-from florence_mm.engine.config_check import check_config
-from florence_mm.engine.config_origin import COMMAND_LINE, origins
-from florence_mm.engine.errors import one_sentence_errors
-from florence_mm.engine.launch import load_config
+from florence_mm.config.check import check_config
+from florence_mm.config.load import load_config
+from florence_mm.config.options import add_config_options
+from florence_mm.config.origin import COMMAND_LINE, origins
+from florence_mm.errors import one_sentence_errors
 
 
 def parse_args() -> argparse.Namespace:

@@ -7,8 +7,8 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmpretrain.structures import DataSample
 
-from ...registry import TRANSFORMS
-from ...utils.text import text_label
+from florence_mm.language.labels import text_label
+from florence_mm.registry import TRANSFORMS
 
 
 def _pack_sample(results: dict, meta_keys: Sequence[str]) -> DataSample:

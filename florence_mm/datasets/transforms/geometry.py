@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from ...registry import TRANSFORMS
+from florence_mm.registry import TRANSFORMS
 
 INTERPOLATIONS = {
     'nearest': cv2.INTER_NEAREST,

@@ -1,19 +1,14 @@
 """Reading images."""
 
 from collections.abc import Sequence
-from io import BytesIO
 
-import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
-from PIL import Image
 
-from ...registry import TRANSFORMS
-from ..errors import DataError
-
-_EXIF_ORIENTATION = 0x0112
-_EXIF_MARKS = (b'eXIf', b'EXIF', b'Raw profile type')
+from florence_mm.errors import DataError
+from florence_mm.formats.image import decode_image
+from florence_mm.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
@@ -96,91 +91,3 @@ class LoadImage(BaseTransform):
         return (
             f'{type(self).__name__}(background={background}, backend_args={self.backend_args}, keep_mb={self.keep_mb})'
         )
-
-
-def decode_image(data: bytes, background: np.ndarray | None = None) -> np.ndarray:
-    """An encoded image as ``(H, W, 3)`` uint8 RGB (see :class:`LoadImage`).
-
-    Args:
-        data (bytes): The file's content.
-        background (np.ndarray | None): ``(3,)`` RGB behind transparent pixels; None drops transparency.
-
-    Raises:
-        ValueError: not a whole image; the message is the predicate of a sentence.
-    """
-    if not data:
-        raise ValueError('is an empty file')
-    jpeg = data.startswith(b'\xff\xd8')
-    if is_cut_off(data):
-        raise ValueError('is cut off before its end')
-    # IMREAD_COLOR turns a JPEG upright and converts CMYK; for the other formats it would lose alpha and depth
-    flag = cv2.IMREAD_COLOR if jpeg else cv2.IMREAD_UNCHANGED
-    try:
-        img = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flag)
-    except cv2.error as error:
-        raise ValueError(f'cannot be decoded ({error.err})') from None
-    if img is None:
-        raise ValueError('is not an image, or is damaged')
-    img = _to_rgb(_to_8_bit(img), background)
-    return img if jpeg else _upright(img, data)
-
-
-def is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG or PNG ends before its end mark, which some decoders fill up with grey in silence."""
-    if data.startswith(b'\xff\xd8'):
-        # walk over the segments (an EXIF thumbnail has an end mark of its own) to the start of the scan
-        at = 2
-        while at + 4 <= len(data) and data[at] == 0xFF:
-            if data[at + 1] == 0xDA:
-                return data.find(b'\xff\xd9', at) < 0
-            if data[at + 1] == 0xFF:
-                at += 1
-                continue
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
-        return True
-    if data.startswith(b'\x89PNG\r\n\x1a\n'):
-        return data.rfind(b'IEND') < 0
-    return False
-
-
-def _to_8_bit(img: np.ndarray) -> np.ndarray:
-    if img.dtype == np.uint8:
-        return img
-    if img.dtype == np.uint16:
-        # 65535 = 255 * 257, so 257 maps the ends onto each other exactly
-        return ((img.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    raise ValueError(f'has values of type {img.dtype}; expected 8 or 16 bits a channel')
-
-
-def _to_rgb(img: np.ndarray, background: np.ndarray | None) -> np.ndarray:
-    if img.ndim == 2:
-        return np.repeat(img[..., None], 3, axis=2)  # (H, W) -> (H, W, 3)
-    rgb = cv2.cvtColor(img, cv2.COLOR_BGR2RGB if img.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
-    if img.shape[2] == 4 and background is not None:
-        alpha = img[..., 3:].astype(np.float32) / 255  # (H, W, 1)
-        rgb = np.rint(rgb * alpha + background * (1 - alpha)).astype(np.uint8)
-    return rgb
-
-
-def _upright(img: np.ndarray, data: bytes) -> np.ndarray:
-    # parsing the header again costs more than decoding a small PNG, so look for EXIF first (PNG, WebP, TIFF)
-    tiff = data[:4] in (b'II*\0', b'MM\0*')
-    if not (tiff or any(mark in data for mark in _EXIF_MARKS)):
-        return img
-    try:
-        with Image.open(BytesIO(data)) as header:
-            orientation = header.getexif().get(_EXIF_ORIENTATION, 1)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        # a format that PIL does not know, or broken EXIF: the pixels are fine, so take them as they are
-        return img
-    if tiff and orientation != 1:
-        # libtiff turns some of these and not others
-        raise ValueError(f'is a TIFF stored turned (orientation {orientation})')
-    # EXIF 2.32, section 4.6.4: where the 0th row and the 0th column are seen
-    if orientation in (5, 6, 7, 8):
-        img = img.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        img = img[::-1]
-    if orientation in (2, 3, 6, 7):
-        img = img[:, ::-1]
-    return np.ascontiguousarray(img)

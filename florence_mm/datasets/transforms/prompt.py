@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from ...registry import TRANSFORMS
-from ...utils.prompts import fill_template, get_templates
+from florence_mm.language.prompts import fill_template, get_templates
+from florence_mm.registry import TRANSFORMS
 
 _ARTICLE = re.compile(r'^\s*(a|an|the)\s+', re.IGNORECASE)
 
@@ -21,7 +21,7 @@ class RandomPrompt(BaseTransform):
     and its full stop in the template, which brings its own. Draws from numpy's global generator.
 
     Args:
-        templates (str | Sequence[str]): See :func:`florence_mm.utils.prompts.get_templates`.
+        templates (str | Sequence[str]): See :func:`florence_mm.language.prompts.get_templates`.
         max_words (int): A caption of up to this many words is short; class names always are. The paper does
             not say where short ends; 0 leaves all captions alone.
         prob (float): Probability of taking a template.

@@ -4,9 +4,9 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
 
-from ...registry import TRANSFORMS
-from ...utils.video import BACKENDS, open_video
-from ..errors import DataError
+from florence_mm.errors import DataError
+from florence_mm.formats.video import BACKENDS, open_video
+from florence_mm.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()

@@ -12,10 +12,9 @@ from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
 from torch.distributed.tensor import DTensor
 
+from florence_mm.engine.checkpointing import remove_unfinished, replacing, write_text
+from florence_mm.errors import UsageError
 from florence_mm.registry import HOOKS
-
-from ..checkpointing import remove_unfinished, replacing, write_text
-from ..errors import UsageError
 
 
 @HOOKS.register_module()

@@ -4,7 +4,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
-from florence_mm.engine.errors import UsageError
+from florence_mm.errors import UsageError
 from florence_mm.registry import HOOKS
 
 _HEADS = {'bbox_head': 'detector', 'cls_head': 'recognizer'}

@@ -5,8 +5,8 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
+from florence_mm.language.prompts import get_templates
 from florence_mm.registry import HOOKS
-from florence_mm.utils.prompts import get_templates
 
 
 @HOOKS.register_module()

@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 
+from florence_mm.errors import UsageError
 from florence_mm.registry import HOOKS
-
-from ..errors import UsageError
 
 
 @HOOKS.register_module()

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...utils.progress import ProgressLog
-from ...utils.text import normalize_text
+from florence_mm.language.labels import normalize_text
+from florence_mm.utils.progress import ProgressLog
+
 from .zero_shot import NEVER
 
 #: What the two ways are called: from images, or videos, to texts and back.

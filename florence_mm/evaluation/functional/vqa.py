@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
-from ...utils.answers import clean_answer, normalize_answer
+from florence_mm.language.answers import clean_answer, normalize_answer
 
 # so many of the other annotators make an answer fully right
 FULL_AGREEMENT = 3
@@ -13,7 +13,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """How right an answer is: the mean over all annotators of ``min(n / 3, 1)``, ``n`` of the others agreeing.
 
     As the public evaluation code of VQA does it (github.com/GT-Vision-Lab/VQA), answers are normalised
-    (:func:`florence_mm.utils.answers.normalize_answer`) only where the annotators did not all write the same; where
+    (:func:`florence_mm.language.answers.normalize_answer`) only where the annotators did not all write the same; where
     they did, blanks at the ends apart, the prediction must be what they wrote. Of ten annotators 1, 2, 3 and 4 who
     agree give 0.3, 0.6, 0.9 and 1.
 

@@ -8,9 +8,9 @@ from typing import Any
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from ...registry import METRICS
-from ...utils.files import write_atomic
-from ..functional.captions import caption_words, cider_d, corpus_bleu, rouge_l
+from florence_mm.evaluation.functional.captions import caption_words, cider_d, corpus_bleu, rouge_l
+from florence_mm.registry import METRICS
+from florence_mm.utils.files import write_atomic
 
 
 @METRICS.register_module()

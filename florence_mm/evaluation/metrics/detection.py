@@ -9,10 +9,16 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from ...registry import METRICS
-from ...utils.coco_file import read_coco_file
-from ...utils.files import write_atomic
-from ..functional.detection import FREQUENCIES, limit_detections, mean_precision, precision_table, summarize
+from florence_mm.evaluation.functional.detection import (
+    FREQUENCIES,
+    limit_detections,
+    mean_precision,
+    precision_table,
+    summarize,
+)
+from florence_mm.formats.coco import read_coco_file
+from florence_mm.registry import METRICS
+from florence_mm.utils.files import write_atomic
 
 
 @METRICS.register_module()

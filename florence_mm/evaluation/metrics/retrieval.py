@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from mmengine.evaluator import BaseMetric
 
-from ...registry import METRICS
-from ..functional import check_topk, image_text_recall
-from ..functional.retrieval import WAYS
+from florence_mm.evaluation.functional import check_topk, image_text_recall
+from florence_mm.evaluation.functional.retrieval import WAYS
+from florence_mm.registry import METRICS
 
 
 @METRICS.register_module()

@@ -10,9 +10,9 @@ from typing import Any
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from ...registry import METRICS
-from ...utils.files import write_atomic
-from ..functional.vqa import best_constant_answers, vqa_accuracy
+from florence_mm.evaluation.functional.vqa import best_constant_answers, vqa_accuracy
+from florence_mm.registry import METRICS
+from florence_mm.utils.files import write_atomic
 
 
 @METRICS.register_module()

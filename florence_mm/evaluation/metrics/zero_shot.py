@@ -8,8 +8,8 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from ...registry import METRICS
-from ..functional import check_topk, per_class_accuracy, target_ranks, topk_accuracy
+from florence_mm.evaluation.functional import check_topk, per_class_accuracy, target_ranks, topk_accuracy
+from florence_mm.registry import METRICS
 
 
 @METRICS.register_module()

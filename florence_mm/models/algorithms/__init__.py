@@ -1,9 +1,17 @@
-"""Whole models: pretraining, fusion of image and text, zero-shot detection."""
+"""Pretraining algorithms."""
 
-from .meter import METER
-from .preprocessor import ImageTextDataPreprocessor
-from .retrieval_reranker import RetrievalReranker
+from florence_mm.moved import moved_names
+
 from .unicl import UniCL
-from .zero_shot_detector import ZeroShotDetector
 
-__all__ = ['METER', 'ImageTextDataPreprocessor', 'RetrievalReranker', 'UniCL', 'ZeroShotDetector']
+__all__ = ['UniCL']
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        'METER': 'florence_mm.models.multimodal',
+        'RetrievalReranker': 'florence_mm.models.multimodal',
+        'ZeroShotDetector': 'florence_mm.models.detectors',
+        'ImageTextDataPreprocessor': 'florence_mm.models.preprocessor',
+    },
+)

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 from torch.nn import functional as F
 
-from florence_mm.utils.prompts import fill_template, get_class_names, get_templates
+from florence_mm.language.prompts import fill_template, get_class_names, get_templates
 
 
 class ClassFeatures:
@@ -21,7 +21,7 @@ class ClassFeatures:
     features of its templates, normalised again.
 
     Args:
-        names: class names, or the name of a data set that ``florence_mm.utils.prompts`` knows.
+        names: class names, or the name of a data set that ``florence_mm.language.prompts`` knows.
         templates: strings with one ``{}``, or ``'imagenet'``, ``'simple'``, ``'none'``.
         texts_at_once: texts that are encoded together, whole classes at a time.
 

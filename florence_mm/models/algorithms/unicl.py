@@ -41,7 +41,7 @@ class UniCL(BaseModel):
             as in the public UniCL code.
         classes: class names for prediction, or the name of a data set ('imagenet1k', 'digits'); can be set later
             with :meth:`set_classes`.
-        templates: prompt templates of the classes, see :func:`florence_mm.utils.prompts.get_templates`.
+        templates: prompt templates of the classes, see :func:`florence_mm.language.prompts.get_templates`.
         micro_batch: gradient cache (section 2.7): the towers keep activations of this many pairs at a time and
             compute the others again in the backward pass, with the same random numbers. The loss is over all pairs
             and the gradient the same. None keeps all activations.

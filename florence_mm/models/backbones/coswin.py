@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from florence_mm.models.layers.patch_embed import ConvEmbed, PatchEmbed, PatchMerging
 from florence_mm.ops.position import resize_position_embedding
 from florence_mm.registry import MODELS
 
 from .arch import resolve_arch
-from .embeddings import ConvEmbed, PatchEmbed, PatchMerging
 from .pyramid import MIN_SIDE, WindowPyramid
 
 

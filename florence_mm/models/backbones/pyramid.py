@@ -12,11 +12,10 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from florence_mm.models.checkpoints.inflation import inflate
+from florence_mm.models.layers.patch_embed import to_map
+from florence_mm.models.layers.window_block import WindowBlock
 from florence_mm.ops.position import fit_relative_position_table
-
-from ..checkpoints.inflation import inflate
-from .embeddings import to_map
-from .window_block import WindowBlock
 
 MIN_SIDE = 32
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from florence_mm.models.layers.patch_embed import ConvEmbed, PatchEmbed, PatchMerging
 from florence_mm.registry import MODELS
 
 from .arch import resolve_arch
-from .embeddings import ConvEmbed, PatchEmbed, PatchMerging
 from .pyramid import MIN_SIDE, WindowPyramid
 
 _LONGEST_WINDOW = 8  # steps in time, Video Swin's

@@ -2,18 +2,21 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .dyhead_block import DyHeadBlock
+from florence_mm.moved import moved_names
+
 from .multimodal import FusionCaptionHead, FusionITMHead, FusionMLMHead, FusionVQAHead
 
-__all__ = ['DyHeadBlock', 'DynamicHead', 'FusionCaptionHead', 'FusionITMHead', 'FusionMLMHead', 'FusionVQAHead']
+__all__ = ['DynamicHead', 'FusionCaptionHead', 'FusionITMHead', 'FusionMLMHead', 'FusionVQAHead']
 
 if TYPE_CHECKING:
     from .dynamic_head import DynamicHead
 
+_moved = moved_names(__name__, {'DyHeadBlock': 'florence_mm.models.layers.dyhead_block'})
+
 
 def __getattr__(name: str) -> Any:
     if name != 'DynamicHead':
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+        return _moved(name)
     # built on mmdet, whose import takes seconds that UniCL and METER do without
     from .dynamic_head import DynamicHead
 

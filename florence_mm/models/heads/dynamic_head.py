@@ -15,10 +15,9 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from florence_mm.models.layers.dyhead_block import DyHeadBlock
 from florence_mm.ops.linear_focal_loss import linear_focal_loss
 from florence_mm.registry import MODELS
-
-from .dyhead_block import DyHeadBlock
 
 _NORMAL = dict(type='Normal', std=0.01)
 

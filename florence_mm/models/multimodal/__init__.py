@@ -1,5 +1,16 @@
-"""Fusion of image and text tokens."""
+"""Models that fuse image and text."""
 
-from .co_attention import CoAttentionLayer, CoAttentionStacks
+from florence_mm.moved import moved_names
 
-__all__ = ['CoAttentionLayer', 'CoAttentionStacks']
+from .meter import METER
+from .reranker import RetrievalReranker
+
+__all__ = ['METER', 'RetrievalReranker']
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        'CoAttentionLayer': 'florence_mm.models.multimodal.co_attention',
+        'CoAttentionStacks': 'florence_mm.models.multimodal.co_attention',
+    },
+)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from florence_mm.models.text.tokens import TokenBatch
+from florence_mm.models.tokenizers.protocol import TokenBatch
 
 from .fusion import Fused
 
 if TYPE_CHECKING:
-    from florence_mm.models.algorithms.meter import METER
+    from .meter import METER
 
 
 def find_equal(pictures: Tensor) -> tuple[list[int], list[int]]:

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from florence_mm.models.text.token_layout import TokenLayout
-from florence_mm.ops.dropout import attention, dropout
-from florence_mm.ops.residual import add_mlp, without_autograd
+from florence_mm.models.layers.token_layout import TokenLayout
+from florence_mm.ops.attention import attention, dropout
+from florence_mm.ops.mlp import add_mlp, without_autograd
 
 KeysValues = tuple[Tensor, Tensor]
 

@@ -1,18 +1,17 @@
-"""Text towers and their tokenizers."""
+"""Text encoders."""
+
+from florence_mm.moved import moved_names
 
 from .clip_text import CLIPTextTower
-from .clip_tokens import CLIPTokenEncoder, MaskedCLIPTokenizer
-from .roberta import RobertaTextEncoder, RobertaTextTokenizer
-from .tokenizer import CLIPTokenizer
-from .tokens import TextTokenizer, TokenBatch
+from .clip_tokens import CLIPTokenEncoder
+from .roberta import RobertaTextEncoder
 
-__all__ = [
-    'CLIPTextTower',
-    'CLIPTokenEncoder',
-    'CLIPTokenizer',
-    'MaskedCLIPTokenizer',
-    'RobertaTextEncoder',
-    'RobertaTextTokenizer',
-    'TextTokenizer',
-    'TokenBatch',
-]
+__all__ = ['CLIPTextTower', 'CLIPTokenEncoder', 'RobertaTextEncoder']
+
+__getattr__ = moved_names(
+    __name__,
+    dict.fromkeys(
+        ('CLIPTokenizer', 'MaskedCLIPTokenizer', 'RobertaTextTokenizer', 'TextTokenizer', 'TokenBatch'),
+        'florence_mm.models.tokenizers',
+    ),
+)

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from florence_mm.models.layers.token_layout import TokenLayout
 from florence_mm.registry import MODELS
-
-from .token_layout import TokenLayout
 
 ARCHS = {
     'micro': {'embed_dims': 64, 'num_layers': 2, 'num_heads': 2},

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from florence_mm.datasets import DataError
 from florence_mm.datasets.transforms import LoadImage
-from florence_mm.datasets.transforms.loading import decode_image, is_cut_off
+from florence_mm.errors import DataError
+from florence_mm.formats.image import decode_image, is_cut_off
 
 WHITE = np.array([255, 255, 255], dtype=np.float32)
 

@@ -6,12 +6,12 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
-from florence_mm.datasets.clips import ClipOptions, write_clips
+from florence_mm.corpora.clips import ClipOptions, write_clips
 from florence_mm.datasets.transforms import PackVideoText
-from florence_mm.models.algorithms import ImageTextDataPreprocessor
+from florence_mm.formats.video import open_video
+from florence_mm.language.labels import text_label
+from florence_mm.models.preprocessor import ImageTextDataPreprocessor
 from florence_mm.registry import DATASETS
-from florence_mm.utils.text import text_label
-from florence_mm.utils.video import open_video
 
 CONFIG = Path(__file__).parents[3] / 'configs/_base_/datasets/clips_text.py'
 

@@ -4,10 +4,10 @@ from mmengine.registry import DefaultScope
 
 from florence_mm.datasets.transforms import PackImageText, RandomAffineImage, RandomPrompt
 from florence_mm.datasets.transforms.geometry import affine_matrix
+from florence_mm.language.labels import text_label
+from florence_mm.language.prompts import get_templates
 from florence_mm.registry import TRANSFORMS
-from florence_mm.utils.prompts import get_templates
 from florence_mm.utils.seeded import seed_everything_for_sample
-from florence_mm.utils.text import text_label
 
 
 def test_prompt_keeps_the_label():

@@ -10,10 +10,11 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
 from torch.utils.data import DataLoader, Dataset
 
-from florence_mm.datasets import DataError, ImageTextManifest
-from florence_mm.datasets.clips import MOTIONS, ClipOptions, make_clip, write_clips
+from florence_mm.corpora.clips import MOTIONS, ClipOptions, make_clip, write_clips
+from florence_mm.datasets import ImageTextManifest
+from florence_mm.errors import DataError
+from florence_mm.formats.video import BACKENDS, encode_mp4
 from florence_mm.registry import TRANSFORMS
-from florence_mm.utils.video import BACKENDS, encode_mp4
 
 CONFIG = Path(__file__).parents[3] / 'configs/_base_/datasets/clips.py'
 OPTIONS = ClipOptions(train=18, test=20)

@@ -3,7 +3,7 @@ from itertools import combinations
 import pytest
 
 from florence_mm.evaluation.functional.vqa import best_constant_answers, vqa_accuracy
-from florence_mm.utils.answers import soft_scores
+from florence_mm.language.answers import soft_scores
 
 
 @pytest.mark.parametrize(

@@ -16,16 +16,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from florence_mm.models.multimodal.decoding import Decoded, DecodingRules, beam_search, greedy_search
-from florence_mm.models.text.tokens import TokenBatch
+from florence_mm.models.generation.search import Decoded, DecodingRules, beam_search, greedy_search
+from florence_mm.models.tokenizers.protocol import TokenBatch
 from florence_mm.registry import MODELS
 
 from .reduction import mean_of_all
 from .vocabulary import VocabularyHead
 
 if TYPE_CHECKING:
-    from florence_mm.models.algorithms.meter import METER
     from florence_mm.models.multimodal.batch import FusionBatch
+    from florence_mm.models.multimodal.meter import METER
 
 
 @MODELS.register_module()
@@ -37,7 +37,7 @@ class FusionCaptionHead(VocabularyHead):
 
     Args:
         num_beams: K of prediction; 1 is greedy.
-        length_penalty: see :func:`~florence_mm.models.multimodal.decoding.beam_search`.
+        length_penalty: see :func:`~florence_mm.models.generation.search.beam_search`.
         max_length: most tokens of a predicted caption, without start and end; None: as many as METER's texts may have.
         min_length: least tokens, likewise.
         label_smoothing: part of the target that all tokens share, 0 for none.

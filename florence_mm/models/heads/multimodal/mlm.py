@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from florence_mm.models.text.tokens import TextTokenizer, TokenBatch
+from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS
 
 from .reduction import mean_of_all
 from .vocabulary import VocabularyHead
 
 if TYPE_CHECKING:
-    from florence_mm.models.algorithms.meter import METER
     from florence_mm.models.multimodal.batch import FusionBatch
+    from florence_mm.models.multimodal.meter import METER
 
 
 def mask_tokens(

@@ -12,15 +12,15 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from florence_mm.language.answers import read_answers
 from florence_mm.models.multimodal.fusion import init_bert_weights
 from florence_mm.registry import MODELS
-from florence_mm.utils.answers import read_answers
 
 from .reduction import mean_of_all
 
 if TYPE_CHECKING:
-    from florence_mm.models.algorithms.meter import METER
     from florence_mm.models.multimodal.batch import FusionBatch
+    from florence_mm.models.multimodal.meter import METER
 
 
 @MODELS.register_module()

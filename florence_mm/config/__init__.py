@@ -1,0 +1,1 @@
+"""Config files: reading, checking, command-line options, and where a value came from."""

@@ -1,0 +1,337 @@
+"""Misspelt config keys and types are errors, found before any data is read.
+
+Every dict with a ``type`` is resolved in the registry its place calls for, and its keys are held against the
+constructor's arguments (:mod:`florence_mm.config.signatures`). Where arguments cannot be known nothing is said.
+"""
+
+import contextlib
+import difflib
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from mmengine import registry as roots
+from mmengine.config import Config
+from mmengine.registry import Registry
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+import florence_mm.registry as own
+from florence_mm.errors import UsageError
+
+from .signatures import accepted_arguments
+
+#: Registry of the objects under a config key, wherever the key stands.
+_REGISTRY_OF_KEY = {
+    'model': 'MODELS',
+    'tta_model': 'MODELS',
+    'data_preprocessor': 'MODELS',
+    'dataset': 'DATASETS',
+    'datasets': 'DATASETS',
+    'pipeline': 'TRANSFORMS',
+    'transforms': 'TRANSFORMS',
+    'batch_sampler': 'DATA_SAMPLERS',
+    'collate_fn': 'FUNCTIONS',
+    'worker_init_fn': 'FUNCTIONS',
+    'optim_wrapper': 'OPTIM_WRAPPERS',
+    'optimizer': 'OPTIMIZERS',
+    'param_scheduler': 'PARAM_SCHEDULERS',
+    'val_evaluator': 'METRICS',
+    'test_evaluator': 'METRICS',
+    'metrics': 'METRICS',
+    'default_hooks': 'HOOKS',
+    'custom_hooks': 'HOOKS',
+    'visualizer': 'VISUALIZERS',
+    'vis_backends': 'VISBACKENDS',
+    'log_processor': 'LOG_PROCESSORS',
+    'init_cfg': 'WEIGHT_INITIALIZERS',
+    'model_wrapper_cfg': 'MODEL_WRAPPERS',
+}
+#: Keys that the place's builder takes before the constructor is called.
+_BUILDER_KEYS = {
+    'HOOKS': {'priority'},
+    'PARAM_SCHEDULERS': {'convert_to_iter_based', 'epoch_length'},
+    'OPTIM_WRAPPERS': {'optimizer', 'constructor', 'paramwise_cfg'},
+    'WEIGHT_INITIALIZERS': {'override', 'name'},
+    'MODELS': {'requires_grad', 'postfix'},
+}
+#: Where else to look for a type, the likeliest first.
+_FALLBACKS = (
+    *('MODELS', 'TASK_UTILS', 'TRANSFORMS', 'DATASETS', 'METRICS', 'EVALUATOR', 'HOOKS', 'WEIGHT_INITIALIZERS'),
+    *('DATA_SAMPLERS', 'FUNCTIONS', 'OPTIMIZERS', 'LOOPS', 'VISUALIZERS', 'VISBACKENDS', 'INFERENCERS'),
+)
+#: Transforms whose inner types are albumentations', not a registry's.
+_OTHER_BUILDERS = ('Albu', 'Albumentations')
+_LOADER_KEYS = frozenset(
+    [*inspect.signature(DataLoader).parameters, 'num_batch_per_epoch', 'disable_subprocess_warning']
+)
+_FIXED_KEYS = {
+    'train_dataloader': _LOADER_KEYS,
+    'val_dataloader': _LOADER_KEYS,
+    'test_dataloader': _LOADER_KEYS,
+    'randomness': frozenset(['seed', 'diff_rank_seed', 'deterministic']),
+    'auto_scale_lr': frozenset(['enable', 'base_batch_size']),
+    'env_cfg': frozenset(['cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit']),
+    'custom_imports': frozenset(['imports', 'allow_failed_imports']),
+}
+#: Top-level names that the runner and the tools read.
+RUNNER_KEYS = frozenset(
+    [*(set(inspect.signature(Runner).parameters) - {'cfg'}), 'runner_type', 'custom_imports', 'compile', 'smoke']
+    + ['activation_checkpointing', 'efficient_conv_bn_eval', 'model_wrapper_cfg', 'sync_bn', 'find_unused_parameters']
+    + ['parallelize', 'tta_model']
+)
+_EPOCH_LOOP, _ITER_LOOP = 'EpochBasedTrainLoop', 'IterBasedTrainLoop'
+
+
+def check_config(cfg: Config | Mapping[str, Any]) -> None:
+    """Hold every key and type of a config against what reads it.
+
+    Args:
+        cfg (Config or dict): A whole config, of this or another OpenMMLab package.
+
+    Raises:
+        UsageError: one line for each key or type that nothing knows, with the nearest name that something does.
+    """
+    cfg = cfg._cfg_dict if isinstance(cfg, Config) else cfg
+    checker = _Checker(cfg.get('default_scope') or 'mmengine')
+    checker.check_top(cfg)
+    if checker.problems:
+        raise UsageError('\n'.join(checker.problems))
+
+
+def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Find command-line overrides that would create a key beside the one that was meant.
+
+    Args:
+        cfg (Config): The config before the overrides.
+        options (dict): Dotted keys and values, as given to ``--cfg-options``.
+
+    Raises:
+        UsageError: the first part of a key is neither in the config nor known to the runner, or a later part
+            is new and close to a key that stands beside it.
+    """
+    for key in options:
+        node: Any = cfg._cfg_dict
+        parts = key.split('.')
+        for position, part in enumerate(parts):
+            if isinstance(node, (list, tuple)):
+                if not (part.lstrip('-').isdigit() and int(part) < len(node)):
+                    raise UsageError(f'--cfg-options {key}: {part!r} is no index of a list of {len(node)}')
+                node = node[int(part)]
+                continue
+            if not isinstance(node, Mapping):
+                break
+            if part in node:
+                node = node[part]
+                continue
+            known = set(node) | (RUNNER_KEYS if position == 0 else set())
+            near = nearest(part, known)
+            if part not in known and (position == 0 or (near and 'type' not in node)):
+                place = '.'.join(parts[:position]) or 'the config'
+                raise UsageError(f'--cfg-options {key}: {place} has no key {part!r}{_did_you_mean(near, known)}')
+            break
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that ``name`` is probably a misspelling of, or None."""
+    lowered = {candidate.lower(): candidate for candidate in candidates}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    if not close:
+        return None
+    ratio = difflib.SequenceMatcher(None, name.lower(), close[0]).ratio()
+    return lowered[close[0]] if ratio >= 0.8 or _slips(name.lower(), close[0]) <= 1 else None
+
+
+def _did_you_mean(near: str | None, candidates: Iterable[str]) -> str:
+    if near:
+        return f'; did you mean {near!r}?'
+    names = sorted(candidate for candidate in candidates if not candidate.startswith('_'))
+    return f'; it has {", ".join(names)}' if 0 < len(names) <= 40 else ''
+
+
+class _Checker:
+    """Walks a config and collects sentences in :attr:`problems`."""
+
+    def __init__(self, scope: str) -> None:
+        self.problems: list[str] = []
+        self.scope = scope
+
+    def check_top(self, cfg: Mapping[str, Any]) -> None:
+        for key in cfg:
+            near = nearest(key, RUNNER_KEYS) if key not in RUNNER_KEYS else None
+            # other names at the top are the config's own variables
+            if near and _one_slip(key, near):
+                self.problems.append(f'{key}: the runner reads no such key; did you mean {near!r}?')
+        for key, value in cfg.items():
+            if key in _FIXED_KEYS and isinstance(value, Mapping):
+                self._check_keys(key, value, _FIXED_KEYS[key], key)
+            if key in ('train_cfg', 'val_cfg', 'test_cfg') and isinstance(value, Mapping):
+                self._check_loop(key, value)
+            elif key in RUNNER_KEYS and key != 'smoke':
+                self._walk(key, _with_default_type(key, value), _REGISTRY_OF_KEY.get(key), self.scope)
+
+    def _check_loop(self, path: str, cfg: Mapping[str, Any]) -> None:
+        by_epoch = cfg.get('by_epoch', 'max_epochs' in cfg)
+        default = {'train_cfg': _EPOCH_LOOP if by_epoch else _ITER_LOOP, 'val_cfg': 'ValLoop'}
+        loop = {'type': default.get(path, 'TestLoop'), **{key: cfg[key] for key in cfg if key != 'by_epoch'}}
+        self._walk(path, loop, 'LOOPS', self.scope)
+
+    def _walk(self, path: str, node: Any, registry: str | None, scope: str, owners: tuple[type, ...] = ()) -> None:
+        """Check ``node`` and what is in it.
+
+        Args:
+            path (str): Dotted place in the config.
+            node (Any): What stands there.
+            registry (str, optional): The registry that the place calls for, None where it is not known.
+            scope (str): Scope in which unscoped types are looked up.
+            owners (tuple[type]): Classes whose arguments enclose the place.
+        """
+        if isinstance(node, (list, tuple)):
+            for index, item in enumerate(node):
+                self._walk(f'{path}.{index}', item, registry, scope, owners)
+            return
+        if not isinstance(node, Mapping):
+            return
+        scope = node.get('_scope_', scope)
+        inner = registry
+        if 'type' in node:
+            inner = None
+            cls, place = self._resolve(path, node['type'], registry, scope)
+            if cls is not None:
+                self._check_arguments(path, node, cls, place, owners)
+                # classes of ours build their parts from our registry
+                scope = own.SCOPE if getattr(cls, '__module__', '').startswith(own.SCOPE + '.') else scope
+                owners = (*owners, cls)
+                if getattr(cls, '__name__', None) in _OTHER_BUILDERS:
+                    return
+        for key, value in node.items():
+            if key == 'sampler' and path.endswith('dataloader'):
+                self._walk(f'{path}.{key}', value, 'DATA_SAMPLERS', scope, owners)
+            elif key == 'constructor' and registry == 'OPTIM_WRAPPERS' and isinstance(value, str):
+                self._resolve(f'{path}.{key}', value, 'OPTIM_WRAPPER_CONSTRUCTORS', scope)
+            elif key != 'paramwise_cfg' and isinstance(key, str) and isinstance(value, (Mapping, list, tuple)):
+                self._walk(f'{path}.{key}', value, _REGISTRY_OF_KEY.get(key, inner), scope, owners)
+
+    def _resolve(self, path: str, type_: Any, registry: str | None, scope: str) -> tuple[Callable | None, str | None]:
+        """The class that ``type_`` names and the registry it came from."""
+        if not isinstance(type_, str):
+            return (type_ if callable(type_) else None), registry
+        cls = _lookup(registry, type_, scope) if registry else None
+        if cls is not None:
+            return cls, registry
+        for name in _FALLBACKS:
+            cls = _lookup(name, type_, scope)
+            if cls is not None:
+                return cls, name
+        names = _names(registry or 'MODELS', type_, scope)
+        word = type_.rsplit('.', 1)[-1]
+        near = nearest(word, names)
+        near = near if near and near != word and _one_slip(word.lower(), near.lower()) else None
+        # a type outside a known place may be a word that its owner reads (mmcv's nms): there only a near miss of a
+        # class name is an error
+        if registry is not None or (near and len(type_) > 5 and not type_.islower()):
+            prefix = f'{type_.rsplit(".", 1)[0]}.' if '.' in type_ else ''
+            hint = (
+                f'; did you mean {prefix + near!r}?'
+                if near
+                else '; check the name, or add its module to custom_imports'
+            )
+            what = (registry or 'MODELS').lower().replace('_', ' ')
+            self.problems.append(f'{path}.type: {type_!r} is not registered in {what}{hint}')
+        return None, None
+
+    def _check_arguments(
+        self, path: str, node: Mapping, cls: Callable, registry: str | None, owners: tuple[type, ...]
+    ) -> None:
+        accepted = accepted_arguments(cls)
+        if accepted is None:
+            return
+        silent = {'type', '_scope_', *_BUILDER_KEYS.get(registry, ())}
+        # an enclosing class may take keys for itself before it builds this one
+        silent |= {key for key in node if key not in accepted and any(_mentions(owner, key) for owner in owners)}
+        self._check_keys(path, node, accepted, cls.__name__, silent)
+
+    def _check_keys(
+        self, path: str, node: Mapping, accepted: Iterable[str], owner: str, silent: Iterable[str] = ()
+    ) -> None:
+        accepted = frozenset(accepted)
+        for key in node:
+            if key in accepted or key in silent or not isinstance(key, str):
+                continue
+            hint = _did_you_mean(nearest(key, accepted), accepted)
+            self.problems.append(f'{path}.{key}: {owner} has no argument {key!r}{hint}')
+
+
+def _with_default_type(key: str, value: Any) -> Any:
+    """What the runner builds from a dict without a type; several optimizers stand under names of their own."""
+    if isinstance(value, Mapping) and 'type' not in value:
+        if key == 'log_processor':
+            return {'type': 'LogProcessor', **value}
+        if key == 'optim_wrapper' and 'optimizer' in value:
+            return {'type': 'OptimWrapper', **value}
+    return value
+
+
+@functools.cache
+def _mentions(owner: type, key: str) -> bool:
+    """Whether the source of a class or of one of its parents has ``key`` as a string."""
+    for cls in getattr(owner, '__mro__', ()):
+        if cls.__module__.split('.')[0] in ('torch', 'builtins'):
+            continue
+        with contextlib.suppress(OSError, TypeError):
+            source = inspect.getsource(cls)
+            if f"'{key}'" in source or f'"{key}"' in source:
+                return True
+    return False
+
+
+def _one_slip(name: str, near: str) -> bool:
+    """Whether two names differ by a letter (two in long names), as opposed to a word."""
+    return _slips(name, near) <= (2 if len(near) >= 10 else 1)
+
+
+def _slips(a: str, b: str) -> int:
+    """Letters left out, put in, exchanged for another or with their neighbour, to get from ``a`` to ``b``."""
+    before, row = [], list(range(len(b) + 1))
+    for i, letter in enumerate(a, start=1):
+        before_that, before, row = before, row, [i]
+        for j, other in enumerate(b, start=1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and a[i - 2] == other and letter == b[j - 2]:
+                cost = min(cost, before_that[j - 2] + 1)
+            row.append(cost)
+    return row[-1]
+
+
+def _scoped(registry: str, scope: str) -> Registry:
+    """The registry that builds of ``registry`` use under the default scope ``scope``."""
+    root: Registry = getattr(roots, registry)
+    with contextlib.suppress(ModuleNotFoundError):
+        importlib.import_module(f'{scope}.registry')
+    scoped = root._search_child(scope)
+    return root if scoped is None else scoped
+
+
+def _lookup(registry: str, type_: str, scope: str) -> Any:
+    scoped = _scoped(registry, scope)
+    try:
+        return scoped.get(type_)
+    except RuntimeError:  # mmengine's answer to a name that is nowhere
+        return None
+    except ModuleNotFoundError as error:
+        # mmaction2 1.2.0 lists modules of its own that do not exist; the names of mmengine are still good
+        if error.name not in scoped._locations:
+            raise
+        return scoped.root.module_dict.get(type_)
+
+
+def _names(registry: str, type_: str, scope: str) -> list[str]:
+    """Registered names that ``type_`` may be a misspelling of."""
+    scoped: Registry | None = _scoped(registry, type_.split('.')[0] if '.' in type_ else scope)
+    names: list[str] = []
+    while scoped is not None:
+        names += getattr(scoped, 'names', scoped.module_dict)
+        scoped = scoped.parent
+    return names

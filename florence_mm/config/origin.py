@@ -1,0 +1,73 @@
+"""Which file of a config's inheritance tree a value comes from."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from florence_mm.errors import UsageError
+
+COMMAND_LINE = 'command line'
+
+
+def flatten(value: Any, path: str = '') -> dict[str, Any]:
+    """Dotted paths and leaves of a config; lists without dicts are leaves, as inheritance exchanges them whole."""
+    if isinstance(value, Mapping) and value:
+        items = value.items()
+    elif isinstance(value, (list, tuple)) and any(isinstance(item, (Mapping, list, tuple)) for item in value):
+        items = enumerate(value)
+    else:
+        return {path: value}
+    leaves: dict[str, Any] = {}
+    for key, item in items:
+        leaves |= flatten(item, f'{path}.{key}' if path else str(key))
+    return leaves
+
+
+def origins(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[str, tuple[Any, str]]:
+    """Every leaf of a config with the file that gave it its value.
+
+    A value that a file repeats from its base counts as the base's.
+
+    Args:
+        path (str or Path): A text config; its bases are followed, ``pkg::`` ones too.
+        options (dict, optional): Overrides of the command line.
+
+    Returns:
+        dict[str, tuple[Any, str]]: dotted path to value and file (or ``'command line'``).
+
+    Raises:
+        UsageError: a config in pure Python style, which imports its bases as modules.
+    """
+    filename = str(path)
+    if Config._is_lazy_import(filename):
+        raise UsageError(f'{filename} imports its bases as Python modules; --origin follows _base_ = [...] only')
+    found = {key: (value, _origin(filename, key, value)) for key, value in _leaves(filename).items()}
+    if options:
+        cfg = Config.fromfile(filename, import_custom_modules=False)
+        cfg.merge_from_dict(dict(options))
+        for key, value in flatten(cfg._cfg_dict).items():
+            if key not in found or found[key][0] != value:
+                found[key] = value, COMMAND_LINE
+        found = {key: found[key] for key in flatten(cfg._cfg_dict)}
+    return found
+
+
+@functools.cache
+def _leaves(filename: str) -> dict[str, Any]:
+    return flatten(Config.fromfile(filename, import_custom_modules=False)._cfg_dict)
+
+
+@functools.cache
+def _bases(filename: str) -> tuple[str, ...]:
+    return tuple(Config._get_cfg_path(base, filename)[0] for base in Config._get_base_files(filename))
+
+
+def _origin(filename: str, key: str, value: Any) -> str:
+    for base in _bases(filename):
+        leaves = _leaves(base)
+        if key in leaves and leaves[key] == value:
+            return _origin(base, key, value)
+    return filename

@@ -1,0 +1,1 @@
+"""Embedded corpora, made from the handwritten digits that scikit-learn ships: digits, scenes, clips, questions."""

@@ -1,0 +1,139 @@
+"""What can be said and asked about an embedded scene of digits, where it is plain."""
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from florence_mm.errors import DataError
+from florence_mm.formats.coco import read_coco_file
+from florence_mm.language.prompts import get_class_names
+
+# the hues of HSV that are 60 degrees apart, from 0 on
+COLOURS = ('red', 'yellow', 'green', 'cyan', 'blue', 'magenta')
+# a colour has a name where its hue is so near to one of these and it is so far from grey
+MAX_HUE_OFF = 18.0  # degrees
+MIN_SATURATION = 0.5
+# by how much the leftmost and the rightmost digit stand out, in widths of the picture, and the largest, as a factor
+SIDE_MARGIN = 0.05
+SIZE_MARGIN = 1.15
+
+
+@dataclass(frozen=True)
+class SceneDigit:
+    """A digit of a scene.
+
+    Attributes:
+        label (int): 0 to 9.
+        box (tuple): ``x, y, width, height`` in pixels.
+        colour (str | None): One of :data:`COLOURS`; None where the ink is between two of them or pale.
+    """
+
+    label: int
+    box: tuple[float, float, float, float]
+    colour: str | None
+
+    @property
+    def name(self) -> str:
+        """'zero' to 'nine'."""
+        return get_class_names('digits')[self.label]
+
+    @property
+    def centre(self) -> float:
+        """Column of the middle of the box."""
+        return self.box[0] + self.box[2] / 2
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture and its digits.
+
+    Attributes:
+        image_id (int): The number in the picture's file name.
+        file_name (str): Under the folder of its split.
+        width (int): In pixels.
+        height (int): In pixels.
+        digits (tuple[SceneDigit, ...]): From left to right by their middles.
+    """
+
+    image_id: int
+    file_name: str
+    width: int
+    height: int
+    digits: tuple[SceneDigit, ...]
+
+    def side_order(self, right: bool = False) -> list[SceneDigit] | None:
+        """The digits from the left, or from the right; None where two compete for the first place.
+
+        The first one's outer edge is further out than any other's by :data:`SIDE_MARGIN`, and so is its middle.
+        """
+        if not self.digits:
+            return None
+        sign = -1 if right else 1
+        edges = {id(digit): sign * (digit.box[0] + (digit.box[2] if right else 0)) for digit in self.digits}
+        ordered = sorted(self.digits, key=lambda digit: edges[id(digit)])
+        margin = SIDE_MARGIN * self.width
+        first = ordered[0]
+        for other in ordered[1:]:
+            if edges[id(other)] - edges[id(first)] < margin or sign * (other.centre - first.centre) < margin:
+                return None
+        return ordered
+
+    def size_order(self) -> list[SceneDigit] | None:
+        """The digits from the largest to the smallest; None where two compete for the first place.
+
+        The first one is higher than any other by :data:`SIZE_MARGIN`, and its box has the largest area.
+        """
+        if not self.digits:
+            return None
+        ordered = sorted(self.digits, key=lambda digit: -digit.box[3])
+        first = ordered[0]
+        for other in ordered[1:]:
+            if first.box[3] < SIZE_MARGIN * other.box[3] or first.box[2] * first.box[3] <= other.box[2] * other.box[3]:
+                return None
+        return ordered
+
+
+def colour_name(colour: Sequence[int]) -> str | None:
+    """The name of red, green and blue, 0 to 255, where it is plain; ``colour_name((250, 60, 60))`` is 'red'."""
+    hue, saturation, _ = colorsys.rgb_to_hsv(*(value / 255 for value in colour))
+    nearest = round(6 * hue)
+    if saturation < MIN_SATURATION or abs(360 * hue - 60 * nearest) > MAX_HUE_OFF:
+        return None
+    return COLOURS[nearest % 6]
+
+
+def with_article(name: str) -> str:
+    """``'an eight'``, ``'a two'``."""
+    return f'{"an" if name.startswith("e") else "a"} {name}'
+
+
+def read_scenes(path: str | Path) -> list[Scene]:
+    """The scenes of an annotation file that ``prepare_scenes.py`` has written.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it is not such a file, or of a release that did not note the ink's colour.
+    """
+    content = read_coco_file(path)
+    labels = {name: label for label, name in enumerate(get_class_names('digits'))}
+    names = {category['id']: category['name'] for category in content['categories']}
+    if not set(names.values()) <= set(labels):
+        raise DataError(f'{path} has categories that are no digits; expected annotations of prepare_scenes.py')
+    digits: dict[int, list[SceneDigit]] = {image['id']: [] for image in content['images']}
+    for item in content['annotations']:
+        if 'colour' not in item:
+            raise DataError(
+                f'{path}: annotation {item["id"]} has no colour; write the scenes again with '
+                'tools/dataset_converters/prepare_scenes.py, which leaves the pictures as they are'
+            )
+        label = labels[names[item['category_id']]]
+        digits[item['image_id']].append(SceneDigit(label, tuple(item['bbox']), colour_name(item['colour'])))
+    scenes = []
+    for image in content['images']:
+        stem = Path(image['file_name']).stem
+        if not stem.isdecimal():
+            raise DataError(f'{path}: the picture {image["file_name"]} is not named by a number, as scenes are')
+        ordered = sorted(digits[image['id']], key=lambda digit: digit.centre)
+        scenes.append(Scene(int(stem), image['file_name'], image['width'], image['height'], tuple(ordered)))
+    return scenes

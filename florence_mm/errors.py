@@ -1,0 +1,90 @@
+"""Errors that a user can mend, and how a command shows them."""
+
+import linecache
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PACKAGE = str(Path(__file__).resolve().parent)
+_DELIBERATE = (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError)
+_WORKER = re.compile(r'^Caught (\w+) in DataLoader worker process')
+
+
+class UsageError(Exception):
+    """One sentence that names the file, key or shape, says what was expected and what to do."""
+
+
+class DataError(ValueError):
+    """A row, an image or a video that cannot be used; the message is one sentence naming file and line."""
+
+
+@contextmanager
+def one_sentence_errors() -> Iterator[None]:
+    """End the process with exit status 2 and one sentence where the error is one that the user can mend.
+
+    Those are :class:`UsageError`, what florence_mm raises on purpose, also from within another package's builder or a
+    data loader's worker, and what the system says of a file. Anything else, and everything with
+    ``FLORENCE_MM_TRACEBACK=1`` in the environment, keeps its stack trace.
+    """
+    try:
+        yield
+    except Exception as error:
+        sentence = None if os.environ.get('FLORENCE_MM_TRACEBACK') == '1' else user_sentence(error)
+        if sentence is None:
+            raise
+        print(f'error: {sentence}', file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
+
+
+def user_sentence(error: BaseException) -> str | None:
+    """The sentence to show for ``error``; None where it is a fault of the program."""
+    chain: BaseException | None = error
+    # mmengine's builders raise a copy of the error whose text starts with the class being built
+    while isinstance(chain, Exception):
+        sentence = _own_sentence(chain)
+        if sentence is not None:
+            return sentence
+        chain = chain.__cause__ or chain.__context__
+    return None
+
+
+def _own_sentence(error: Exception) -> str | None:
+    text = _text(error)
+    if isinstance(error, UsageError):
+        return text
+    if not isinstance(error, _DELIBERATE):
+        return None
+    if isinstance(error, OSError) and error.filename and error.strerror:  # the system's: it names the file
+        return f'{error.filename}: {error.strerror}; check the path, its rights and the disk'
+    from_worker = _WORKER.match(text)
+    if from_worker:
+        return _worker_sentence(text, from_worker[1])
+    frames = traceback.extract_tb(error.__traceback__)
+    if frames and _raised_by_us(frames[-1].filename, frames[-1].lineno or 0):
+        return text
+    return None
+
+
+def _text(error: BaseException) -> str:
+    # str() of a KeyError is the repr of its message
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
+def _raised_by_us(filename: str, line: int) -> bool:
+    """Whether a line of the package says ``raise``: the error is a sentence of ours, not an accident there."""
+    return filename.startswith(_PACKAGE + os.sep) and linecache.getline(filename, line).strip().startswith('raise ')
+
+
+def _worker_sentence(text: str, kind: str) -> str | None:
+    """The last error in the stack trace that a worker sends as text, where the package raised it on purpose."""
+    frames = re.findall(r'^\s*File "(.+)", line (\d+), in ', text, flags=re.MULTILINE)
+    # a stack trace names classes outside builtins with their module
+    starts = list(re.finditer(rf'^(?:[\w.]+\.)?{kind}: ', text, flags=re.MULTILINE))
+    if not frames or not starts or not _raised_by_us(frames[-1][0], int(frames[-1][1])):
+        return None
+    sentence = text[starts[-1].end() :].strip()
+    return sentence.strip('\'"') if kind == 'KeyError' else sentence

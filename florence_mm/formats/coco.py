@@ -1,0 +1,159 @@
+"""Reading and checking COCO-format annotation files."""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from florence_mm.errors import DataError
+
+IMAGE_KEYS = ('id', 'file_name', 'width', 'height')
+ANNOTATION_KEYS = ('id', 'image_id', 'category_id', 'bbox')
+CATEGORY_KEYS = ('id', 'name')
+
+
+def read_coco_file(path: str | Path) -> dict:
+    """A COCO-format file whose ids are unique and lead somewhere, and whose boxes are four numbers.
+
+    What a box covers is not looked at (:func:`clip_box`).
+
+    Args:
+        path (str | Path): The JSON file.
+
+    Returns:
+        dict: Its content.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: the file is no JSON of this format, an id occurs twice, a key is missing, or an annotation names an
+            image or a category that the file does not have.
+    """
+    path = Path(path)
+    content = parse_coco_file(path)
+    images, categories = check_images_and_categories(path, content)
+    _unique(path, 'annotation', content['annotations'], ANNOTATION_KEYS)
+    for item in content['annotations']:
+        for key, known in (('image_id', images), ('category_id', categories)):
+            if item[key] not in known:
+                raise DataError(
+                    f'{path}: annotation {item["id"]} has {key} {item[key]!r}, which is none of the {len(known)} in '
+                    f'{"images" if known is images else "categories"}; add it there or remove the annotation'
+                )
+        box = item['bbox']
+        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
+            raise DataError(
+                f'{path}: annotation {item["id"]} has bbox {box!r}; expected four finite numbers x, y, width, height'
+            )
+    return content
+
+
+def parse_coco_file(path: Path, object_hook: Callable[[dict], Any] | None = None) -> dict:
+    """A JSON object with the lists images, annotations and categories, whose entries are not looked at.
+
+    Args:
+        path (Path): The JSON file.
+        object_hook (Callable | None): What to keep of each object, as of :func:`json.loads`.
+
+    Raises:
+        FileNotFoundError, DataError: see :func:`read_coco_file`.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'there is no annotation file {path}; correct `ann_file` and `data_root`, or make it')
+    try:
+        data = path.read_bytes()
+        text = data.decode(json.detect_encoding(data))
+        del data  # a file of gigabytes is in memory once while it is parsed
+        content = json.loads(text, object_hook=object_hook)
+    except ValueError as error:  # of JSON and of UTF-8
+        raise DataError(f'{path} cannot be read as JSON ({error}); write or copy it again') from None
+    if not isinstance(content, dict):
+        raise DataError(f'{path} holds a {type(content).__name__}; expected a COCO-format object with images')
+    for part in ('images', 'annotations', 'categories'):
+        if not isinstance(content.get(part), list):
+            raise DataError(f'{path} has no list {part!r}; expected images, annotations and categories as in COCO')
+    return content
+
+
+def check_images_and_categories(path: Path, content: dict) -> tuple[set[int], set[int]]:
+    """Their ids; pictures of LVIS get their ``file_name``.
+
+    Raises:
+        DataError: see :func:`read_coco_file`.
+    """
+    for index, image in enumerate(content['images']):
+        if isinstance(image, dict) and 'file_name' not in image and 'coco_url' in image:  # LVIS
+            image['file_name'] = image_file_name(image, f'{path}: images[{index}]')
+    images = _unique(path, 'image', content['images'], IMAGE_KEYS)
+    categories = _unique(path, 'category', content['categories'], CATEGORY_KEYS)
+    names: dict[str, Any] = {}
+    for category in content['categories']:
+        if names.setdefault(category['name'], category['id']) != category['id']:
+            raise DataError(
+                f'{path}: the categories {names[category["name"]]} and {category["id"]} are both called '
+                f'{category["name"]!r}; give each its own name'
+            )
+    for image in content['images']:
+        if not all(_is_number(image[key]) and image[key] > 0 for key in ('width', 'height')):
+            raise DataError(
+                f'{path}: image {image["id"]} has width {image["width"]!r} and height {image["height"]!r}; '
+                'expected its size in pixels'
+            )
+    return images, categories
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _unique(path: Path, what: str, items: Iterable[Any], keys: tuple[str, ...]) -> set:
+    """The ids of ``items``; raises where one has no key of ``keys`` or the id of another."""
+    ids = set()
+    for number, item in enumerate(items):
+        missing = keys if not isinstance(item, Mapping) else [key for key in keys if key not in item]
+        if missing:
+            raise DataError(
+                f'{path}: {what} number {number} (from 0) has no {missing[0]!r}; expected {", ".join(keys)}'
+            )
+        if not isinstance(item['id'], int):
+            raise DataError(f'{path}: {what} number {number} (from 0) has id {item["id"]!r}; expected a whole number')
+        if item['id'] in ids:
+            raise DataError(f'{path}: the {what} id {item["id"]} occurs twice; give each {what} its own id')
+        ids.add(item['id'])
+    return ids
+
+
+def clip_box(box: list[float], width: float, height: float) -> tuple[tuple[float, float, float, float], str | None]:
+    """A box as corners within its image, and what was wrong with it.
+
+    Args:
+        box (list[float]): ``x, y, width, height`` in pixels.
+        width (float): The image's.
+        height (float): The image's.
+
+    Returns:
+        tuple: ``x1, y1, x2, y2``, and None where the box was inside, ``'clipped'`` where a part of it was not,
+        ``'outside'`` where all of it was not, or ``'no area'`` where its width or height is not above 0.
+    """
+    corners = (box[0], box[1], box[0] + box[2], box[1] + box[3])
+    inside = (max(corners[0], 0), max(corners[1], 0), min(corners[2], width), min(corners[3], height))
+    if box[2] <= 0 or box[3] <= 0:
+        return corners, 'no area'
+    if inside[0] >= inside[2] or inside[1] >= inside[3]:
+        return corners, 'outside'
+    # files round sizes and positions each for themselves, so a hundredth of a pixel too much is nothing to count
+    overhang = max(inside[0] - corners[0], inside[1] - corners[1], corners[2] - inside[2], corners[3] - inside[3])
+    return inside, 'clipped' if overhang > 0.01 else None
+
+
+def image_file_name(item: Mapping, where: str) -> str:
+    """``file_name``, or the last two parts of ``coco_url``, which LVIS has instead.
+
+    Raises:
+        DataError: there is neither.
+    """
+    if isinstance(item.get('file_name'), str) and item['file_name']:
+        return item['file_name']
+    if isinstance(item.get('coco_url'), str):
+        return '/'.join(PurePosixPath(item['coco_url']).parts[-2:])
+    raise DataError(f'{where}: `file_name` is missing; expected it, or `coco_url`')

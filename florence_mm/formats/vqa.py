@@ -1,0 +1,138 @@
+"""Reading the files of VQAv2, and the vocabulary of answers."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from florence_mm.errors import DataError
+from florence_mm.language.answers import normalize_answer
+
+# with it the training and validation questions of VQAv2 give 3,129 answers (facts of METER and of those before it)
+MIN_OCCURRENCES = 9
+
+
+def read_vqa_list(path: str | Path, key: str) -> list[dict]:
+    """The list ``questions`` or ``annotations`` of a file in VQAv2's format.
+
+    Args:
+        path (str | Path): The JSON file.
+        key (str): 'questions' or 'annotations'; of each annotator in these the text of the answer alone is kept.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it is no JSON, has no such list, or an entry is no object.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'there is no file {path} with {key}; correct the path or fetch the file')
+    try:
+        content = json.loads(path.read_bytes(), object_hook=_compact)
+    except ValueError as error:  # of JSON and of UTF-8
+        raise DataError(f'{path} cannot be read as JSON ({error}); write or copy it again') from None
+    entries = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise DataError(f'{path} has no list {key!r}; expected a file in the format of VQAv2')
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise DataError(f'{path}: {key}[{number}] is a {type(entry).__name__}; expected an object')
+    return entries
+
+
+def _compact(item: dict) -> Any:
+    # of an annotator's answer only the text is of use; as objects the ten of each question would take gigabytes
+    if 'answer' not in item or 'answers' in item:
+        return item
+    return sys.intern(item['answer']) if isinstance(item['answer'], str) else item
+
+
+def by_question(path: str | Path, key: str, entries: Iterable[dict]) -> dict[int, dict]:
+    """The entries by their ``question_id``.
+
+    Raises:
+        DataError: an entry has none that is a whole number, or two have the same.
+    """
+    found: dict[int, dict] = {}
+    for number, entry in enumerate(entries):
+        id_ = entry.get('question_id')
+        if not isinstance(id_, int) or isinstance(id_, bool):
+            raise DataError(f'{path}: {key}[{number}] has question_id {id_!r}; expected a whole number')
+        if id_ in found:
+            raise DataError(f'{path}: the question_id {id_} occurs twice; give each question its own id')
+        found[id_] = entry
+    return found
+
+
+def annotators(annotation: Mapping[str, Any]) -> list[str]:
+    """What the annotators of a question answered.
+
+    Raises:
+        ValueError: there is no list of answers, or one is no text; the message is the reason alone.
+    """
+    answers = annotation.get('answers')
+    if not isinstance(answers, list) or not answers:
+        raise ValueError(f'the list `answers` is {"empty" if answers == [] else "missing"}')
+    texts = [item.get('answer') if isinstance(item, Mapping) else item for item in answers]
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f'answers[{number}] has no text, but {text!r}')
+    return texts
+
+
+def read_annotations(paths: Iterable[str | Path]) -> list[dict]:
+    """The annotations of several files in VQAv2's format, each with answers and the most frequent one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: a file or an annotation is unusable, or an annotation is in two files.
+    """
+    first: dict[int, list[tuple[str | Path, dict]]] = {}
+    for path in paths:
+        for id_, annotation in by_question(path, 'annotations', read_vqa_list(path, 'annotations')).items():
+            try:
+                annotators(annotation)
+                _main_answer(annotation)
+            except ValueError as error:
+                raise DataError(f'{path}, question {id_}: {error}; write or copy the file again') from None
+            # other data sets may count their questions from 1 too
+            for other, its in first.setdefault(id_, []):
+                if its == annotation:
+                    raise DataError(f'{path}: the annotation of question {id_} is also in {other}; give each file once')
+            first[id_].append((path, annotation))
+    return [annotation for found in first.values() for _, annotation in found]
+
+
+def _main_answer(annotation: Mapping[str, Any]) -> str:
+    answer = annotation.get('multiple_choice_answer')
+    if not isinstance(answer, str):
+        raise ValueError(f'multiple_choice_answer is {answer!r}, expected a text')
+    return answer
+
+
+def answer_vocabulary(annotations: Iterable[Mapping[str, Any]], min_count: int = MIN_OCCURRENCES) -> list[str]:
+    """The answers to learn: those that are the most frequent one of at least ``min_count`` questions.
+
+    Answers are normalised (:func:`florence_mm.language.answers.normalize_answer`) and counted by
+    ``multiple_choice_answer``; one that normalises to nothing is left out. Frequent ones come first, equally frequent
+    ones by alphabet.
+
+    Args:
+        annotations (Iterable[Mapping]): Those of VQAv2, of one or several files.
+        min_count (int): Occurrences.
+
+    Raises:
+        ValueError: an annotation has no ``multiple_choice_answer``, or no answer is frequent enough.
+    """
+    counts: Counter[str] = Counter()
+    for annotation in annotations:
+        try:
+            counts[normalize_answer(_main_answer(annotation))] += 1
+        except ValueError as error:
+            raise ValueError(f'the annotation of question {annotation.get("question_id")}: {error}') from None
+    counts.pop('', None)
+    kept = [answer for answer, count in counts.items() if count >= min_count]
+    if not kept:
+        raise ValueError(f'no answer is that of {min_count} questions; lower the number of occurrences')
+    return sorted(kept, key=lambda answer: (-counts[answer], answer))

@@ -1,0 +1,1 @@
+"""Text labels, prompts, class names and answers: what texts mean to data sets and models alike."""

@@ -1,0 +1,117 @@
+"""Answers to questions about pictures as the VQA challenge compares them, their soft scores, and vocabularies."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from florence_mm.errors import DataError
+
+# the public evaluation code of VQA (github.com/GT-Vision-Lab/VQA) and the papers that train on it
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_ARTICLES = ('a', 'an', 'the')
+_NUMBERS = {
+    word: str(number)
+    for number, word in enumerate(
+        ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten')
+    )
+} | {'none': '0'}
+_CONTRACTED = """
+    ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
+    he's how'd how'll how's isn't it'd it'd've it'll ma'am might've mightn't mightn't've must've mustn't needn't not've
+    o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's
+    someone'd someone'd've someone'll someone's something'd something'd've something'll that's there'd there'd've
+    there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's
+    what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've
+    wouldn't wouldn't've y'all y'all'd've y'all'll you'd you'd've you'll you're you've
+"""
+# a word that lacks one of its apostrophes gets it back, except that the code takes it from "somebody'd"
+_CONTRACTIONS = {
+    word[:place] + word[place + 1 :]: word
+    for word in _CONTRACTED.split()
+    for place in (match.start() for match in re.finditer("'", word))
+} | {"somebody'd": 'somebodyd'}
+_COMMA_IN_NUMBER = re.compile(r'\d,\d')
+_FULL_STOP = re.compile(r'\.(?!\d)')
+
+
+@lru_cache(maxsize=1 << 18)
+def normalize_answer(answer: str) -> str:
+    """An answer as VQA's official evaluation compares it.
+
+    Punctuation goes, and becomes a blank where it stood between two letters; full stops stay in numbers alone; then
+    lower case, numbers up to ten as numerals ("none" is 0), no articles, apostrophes back in contractions that lost
+    one. ``normalize_answer('The twenty-two dogs.')`` is ``'twenty 2 dogs'``.
+    """
+    answer = text = clean_answer(answer)
+    number = _COMMA_IN_NUMBER.search(answer)
+    for mark in _PUNCTUATION:
+        # the code asks the whole answer, not each occurrence
+        apart = number or f'{mark} ' in answer or f' {mark}' in answer
+        text = text.replace(mark, '' if apart else ' ')
+    words = (_NUMBERS.get(word, word) for word in _FULL_STOP.sub('', text).lower().split())
+    return ' '.join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def clean_answer(answer: str) -> str:
+    """``answer`` without line ends, tabs, and blanks at its ends: what happens to all answers before comparing."""
+    return answer.replace('\n', ' ').replace('\t', ' ').strip()
+
+
+def soft_scores(answers: Sequence[str]) -> dict[str, float]:
+    """What each normalised answer of a question is worth in training: 0.3 for each annotator who gave it, at most 1.
+
+    The targets of METER and of those before it (``METER/meter/utils/write_vqa.py``); of ten annotators it is the
+    official accuracy too, the mean over all sets of nine of a third for each of them who agrees, at most 1.
+
+    Args:
+        answers (Sequence[str]): One of each annotator.
+
+    Returns:
+        dict[str, float]: In the order of first occurrence.
+    """
+    return {answer: soft_score(count) for answer, count in Counter(map(normalize_answer, answers)).items()}
+
+
+def soft_score(count: int) -> float:
+    """What an answer of ``count`` annotators is worth."""
+    # not 0.3 * count, which is 0.8999999999999999 for 3
+    return min(3 * count, 10) / 10
+
+
+def read_answers(path: str | Path) -> list[str]:
+    """The vocabulary of answers, one a line, as ``tools/dataset_converters/build_answers.py`` writes it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it is empty or no UTF-8 text, or two lines are one answer after normalisation.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'there is no vocabulary of answers {path}; make it with tools/dataset_converters/build_answers.py'
+        )
+    try:
+        text = path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError:
+        raise DataError(f'{path} is not UTF-8 text; write an answer a line') from None
+    answers = [line.strip() for line in text.split('\n') if line.strip()]
+    if not answers:
+        raise DataError(f'{path} has no answers; write one a line')
+    check_vocabulary(answers, str(path))
+    return answers
+
+
+def check_vocabulary(answers: Sequence[str], where: str) -> dict[str, int]:
+    """The label of each normalised answer.
+
+    Raises:
+        DataError: two answers are one after normalisation.
+    """
+    labels: dict[str, int] = {}
+    for label, answer in enumerate(answers):
+        first = labels.setdefault(normalize_answer(answer), label)
+        if first != label:
+            raise DataError(f'{where}: {answer!r} is the same answer as {answers[first]!r} after normalisation')
+    return labels

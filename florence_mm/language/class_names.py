@@ -1,0 +1,85 @@
+"""Class names: from a list, a file or a known data set, and the index of each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .labels import normalize_text
+from .prompts import get_class_names
+
+KNOWN_CLASSES = ('imagenet1k', 'digits')
+
+
+class ClassNames:
+    """Class names and their indices; names that are equal after normalisation are one class.
+
+    Args:
+        names (Sequence[str] | None): The names in the order of their indices. None: collect them from the
+            rows, sorted by :meth:`finish`.
+    """
+
+    def __init__(self, names: Sequence[str] | None = None) -> None:
+        self.given = names is not None
+        self.names: list[str] = list(names or [])
+        self._index: dict[str, list[int]] = {}
+        for i, name in enumerate(self.names):
+            if not isinstance(name, str) or not normalize_text(name):
+                raise ValueError(f'class {i} of `classes` is {name!r}; expected a non-empty string')
+            self._index.setdefault(normalize_text(name), []).append(i)
+
+    def index(self, value: str | int) -> int:
+        """The index of a name or a checked index; an unknown name gets a new one where names are collected.
+
+        Raises:
+            ValueError: unknown or ambiguous; the message is the reason alone.
+        """
+        if isinstance(value, int) and not isinstance(value, bool):
+            if not self.given:
+                raise ValueError(f'class {value} is an index, but the data set has no `classes`; give the names')
+            if not 0 <= value < len(self.names):
+                raise ValueError(f'class {value} is outside 0 to {len(self.names) - 1}')
+            return value
+        if not isinstance(value, str):
+            raise ValueError(f'the class must be a name or an index, but is {value!r}')
+        key = normalize_text(value)
+        if not key:
+            raise ValueError(f'the class name {value!r} is empty')
+        found = self._index.get(key, [])
+        if len(found) > 1:
+            raise ValueError(f'the class name {value!r} stands for the classes {found} alike; give the index')
+        if found:
+            return found[0]
+        if self.given:
+            raise ValueError(f'class {value!r} is not one of the {len(self.names)} names in `classes`')
+        self._index[key] = [len(self.names)]
+        self.names.append(value)
+        return len(self.names) - 1
+
+    def finish(self) -> np.ndarray:
+        """Sort collected names; returns the (K,) int64 map from the indices handed out to the final ones."""
+        ranks = np.arange(len(self.names))
+        if not self.given:
+            order = sorted(range(len(self.names)), key=self.names.__getitem__)
+            ranks[order] = np.arange(len(self.names))
+            self.names = [self.names[i] for i in order]
+        return ranks
+
+
+def load_class_names(classes: str | Sequence[str] | None) -> list[str] | None:
+    """Class names from a list, a known data set's name, or a text file with one name a line.
+
+    Raises:
+        ValueError: ``classes`` is neither, or an empty file.
+    """
+    if not isinstance(classes, str):
+        return None if classes is None else list(classes)
+    if classes in KNOWN_CLASSES:
+        return get_class_names(classes)
+    path = Path(classes)
+    if not path.is_file():
+        raise ValueError(f'classes={classes!r} is neither a file nor one of {", ".join(KNOWN_CLASSES)}')
+    names = [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+    if not names:
+        raise ValueError(f'{path} has no class names; write one a line')
+    return names

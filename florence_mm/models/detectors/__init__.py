@@ -1,0 +1,5 @@
+"""Detectors."""
+
+from .zero_shot_detector import ZeroShotDetector
+
+__all__ = ['ZeroShotDetector']

@@ -1,0 +1,293 @@
+"""Zero-shot object detection with Florence (arXiv 2111.11432, section 3.6).
+
+The backbone is frozen, a class-agnostic detector is trained for proposals, and each proposal is classified by the
+two towers as a picture would be (section 3.1). What the paper leaves open is an option here: what of a proposal the
+classifier sees, how both scores are joined, and which boxes are then dropped.
+
+Shape legend: ``B`` pictures, ``N`` proposals of one picture, ``C`` channels, ``D`` embedding width, ``K`` classes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from florence_mm.language.prompts import get_class_names
+from florence_mm.ops.boxes import nms
+from florence_mm.ops.regions import crop_regions, region_means
+from florence_mm.registry import MODELS
+
+from .zero_shot_checks import check_options, check_parts, height_and_width, mean_and_std
+
+
+@MODELS.register_module()
+class ZeroShotDetector(BaseModel):
+    """Class-agnostic proposals, each classified by a two-tower model from class names.
+
+    Training trains the detector with all labels mapped to 0; the classifier never learns. Batches and samples are
+    mmdet's. Pictures reach the model in RGB.
+
+    Args:
+        detector: mmdet detector (or its config) of one class, with a ``backbone``.
+        classifier: :class:`UniCL` (or its config). A config without ``image_encoder`` shares the detector's backbone,
+            which must then be frozen and give the last stage that the towers were trained with.
+        region: ``'crop'``: the pixels around a proposal go through the image encoder; ``'feature'``: the shared
+            backbone's last map is averaged over the proposal, which costs next to nothing but sees with a stride of
+            32 pixels.
+        crop_size: side, or (height, width), of the classifier's input.
+        context: sides of crops as multiples of the proposal's; the features of all crops of a proposal are added, as
+            ViLD does with 1 and 1.5 (arXiv 2104.13921, section 3.2).
+        square_crop: crop squares, which keep proportions; ``False``: stretch the proposal to ``crop_size``.
+        frozen_backbone: the detector's backbone neither learns nor moves its statistics (the paper's choice).
+        proposal_weight: a in ``score = proposal_score ** a * class_probability ** (1 - a)``.
+        background: names of what is no object, or of no interest. They take part in the softmax over classes and
+            are not reported. Without them each proposal is one of the classes, whatever it shows.
+        classes: class names, or the name of a data set, see :meth:`set_classes`.
+        templates: prompt templates; None: the classifier's.
+        classes_per_box: how many classes a proposal may be reported as.
+        score_thr: only higher scores are reported; 0 to below 1.
+        nms_iou: of two boxes of one class that overlap by more, the lower-scored is dropped; 0 to 1.
+        max_per_img: boxes reported for a picture.
+        regions_at_once: crops that go through the image encoder together.
+        data_preprocessor: ``mmdet.DetDataPreprocessor`` or its config; None takes the detector's.
+        init_cfg: see mmengine.
+
+    Raises:
+        ValueError: an option outside its range, a detector of more than one class, a shared backbone that learns or
+            whose pictures are normalised otherwise than the classifier's.
+    """
+
+    def __init__(
+        self,
+        detector: dict | nn.Module,
+        classifier: dict | nn.Module,
+        region: str = 'crop',
+        crop_size: int | tuple[int, int] = 224,
+        context: Sequence[float] = (1.0, 1.5),
+        square_crop: bool = True,
+        frozen_backbone: bool = True,
+        proposal_weight: float = 0.5,
+        background: Sequence[str] = (),
+        classes: str | Sequence[str] | None = None,
+        templates: str | Sequence[str] | None = None,
+        classes_per_box: int = 1,
+        score_thr: float = 0.0,
+        nms_iou: float = 0.5,
+        max_per_img: int = 100,
+        regions_at_once: int = 64,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        if isinstance(detector, dict):
+            detector = dict(detector)
+            own = detector.pop('data_preprocessor', None)
+            detector = MODELS.build(detector)
+        else:
+            own = detector.data_preprocessor
+        data_preprocessor = data_preprocessor or own
+        if isinstance(data_preprocessor, dict):
+            data_preprocessor = MODELS.build(data_preprocessor)
+        super().__init__(data_preprocessor, init_cfg)
+        self.detector = detector
+        if isinstance(classifier, dict):
+            encoder = classifier.get('image_encoder') or detector.backbone
+            classifier = MODELS.build({**classifier, 'image_encoder': encoder})
+        self.classifier = classifier
+        self.region = region
+        self.crop_size = height_and_width(crop_size)
+        self.context = tuple(context)
+        self.square_crop = square_crop
+        self.frozen_backbone = frozen_backbone
+        self.proposal_weight = proposal_weight
+        self.background = tuple(background)
+        self.templates = templates
+        self.classes_per_box = classes_per_box
+        self.score_thr = score_thr
+        self.nms_iou = nms_iou
+        self.max_per_img = max_per_img
+        self.regions_at_once = regions_at_once
+        self.class_names: tuple[str, ...] = ()
+        check_options(self)
+        check_parts(self)
+        self.classifier.requires_grad_(False)
+        if frozen_backbone:
+            self.detector.backbone.requires_grad_(False)
+        if classes is not None:
+            self.set_classes(classes)
+
+    @property
+    def shares_backbone(self) -> bool:
+        """Whether the classifier's image encoder is the detector's backbone."""
+        return self.classifier.image_encoder is self.detector.backbone
+
+    def set_classes(self, names: str | Sequence[str], templates: str | Sequence[str] | None = None) -> None:
+        """Choose the classes of prediction; their features are computed once, when first needed.
+
+        Args:
+            names: class names in the order of the labels, or the name of a data set.
+            templates: prompt templates; None takes those given to the model, else the classifier's.
+
+        Raises:
+            ValueError: no names, or a name that is also in ``background``.
+        """
+        names = get_class_names(names) if isinstance(names, str) else list(names)
+        both = sorted(set(names) & set(self.background))
+        if both:
+            raise ValueError(f'{both[0]!r} is a class and in background too; take it out of one of them')
+        if not names:
+            raise ValueError('no class names were given; zero-shot detection needs at least one')
+        self.classifier.set_classes([*names, *self.background], self.templates if templates is None else templates)
+        self.class_names = tuple(names)
+
+    def forward(self, inputs: Tensor, data_samples: Sequence[Any] | None = None, mode: str = 'tensor') -> Any:
+        """One preprocessed batch.
+
+        Args:
+            inputs: ``(B, 3, H, W)``.
+            data_samples: ``mmdet.structures.DetDataSample``, one a picture.
+            mode: ``'tensor'``: what the detector's heads give; ``'loss'``: see :meth:`loss`; ``'predict'``: see
+                :meth:`predict`.
+        """
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        if mode != 'tensor':
+            raise ValueError(f"mode is {mode!r}; use 'tensor', 'loss' or 'predict'")
+        return self.detector(inputs, data_samples, mode='tensor')
+
+    def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
+        """The detector's losses, with every object of one class; the samples stay as they are."""
+        return self.detector.loss(inputs, [_without_classes(sample) for sample in data_samples])
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor, data_samples: Sequence[Any], rescale: bool = True) -> list:
+        """Boxes of the classes that were set.
+
+        Args:
+            inputs: ``(B, 3, H, W)``, preprocessed.
+            data_samples: B samples with ``img_shape``, and ``scale_factor`` and ``ori_shape`` where pictures were
+                resized.
+            rescale: boxes in pixels of the original picture; else of ``inputs``.
+
+        Returns:
+            The samples with ``pred_instances``: ``bboxes (n, 4)``, ``scores (n,)`` from high to low and ``labels
+            (n,)``; and ``label_names`` in their metainfo, the name of each label.
+
+        Raises:
+            ValueError: no classes are set.
+        """
+        if not self.class_names:
+            raise ValueError('the detector has no classes; call set_classes(names) or give classes in its config')
+        proposals, maps = self._propose(inputs, data_samples)
+        for i, sample in enumerate(data_samples):
+            boxes, scores = proposals[i].bboxes, proposals[i].scores  # (N, 4), (N,)
+            height, width = sample.img_shape[:2]  # the rest of the input is padding
+            if not len(boxes):
+                probabilities = boxes.new_zeros(0, len(self.class_names))
+            elif self.region == 'feature':
+                cell = inputs.shape[2] / maps.shape[2], inputs.shape[3] / maps.shape[3]
+                probabilities = self.class_probabilities(self._map_features(maps[i], boxes, cell, (height, width)))
+            else:
+                probabilities = self.class_probabilities(self._crop_features(inputs[i, :, :height, :width], boxes))
+            sample.pred_instances = self._select(boxes, scores, probabilities)
+            if rescale:
+                _to_original(sample)
+            sample.set_metainfo({'label_names': self.class_names})
+        return list(data_samples)
+
+    def class_probabilities(self, features: Tensor) -> Tensor:
+        """Normalised image features ``(N, D)`` to ``(N, K)``; with ``background`` rows add up to less than 1."""
+        logits = self.classifier.temperature() * features @ self.classifier.extract_class_feat().T
+        return logits.softmax(1)[:, : len(self.class_names)]
+
+    def _propose(self, inputs: Tensor, data_samples: Sequence[Any]) -> tuple[list[InstanceData], Tensor | None]:
+        """Proposals in pixels of the input, and the backbone's last map ``(B, C, h, w)`` where it is needed."""
+        if self.region == 'crop':
+            samples = self.detector.predict(inputs, data_samples, rescale=False)
+            return [sample.pred_instances for sample in samples], None
+        kept: list[Tensor] = []
+        # one pass through the backbone serves both; every mmdet detector calls it by this name
+        hook = self.detector.backbone.register_forward_hook(lambda module, args, maps: kept.append(maps[-1]))
+        try:
+            samples = self.detector.predict(inputs, data_samples, rescale=False)
+        finally:
+            hook.remove()
+        return [sample.pred_instances for sample in samples], kept[0]
+
+    def _map_features(self, maps: Tensor, boxes: Tensor, cell: tuple[float, float], size: tuple[int, int]) -> Tensor:
+        """``(N, D)`` from a map of the shared backbone."""
+        limits = boxes.new_tensor([size[1], size[0], size[1], size[0]])
+        pooled = region_means(maps, torch.minimum(boxes.clamp(min=0), limits), cell)  # (N, C)
+        return F.normalize(pooled @ self.classifier.image_projection, dim=-1)
+
+    def _crop_features(self, image: Tensor, boxes: Tensor) -> Tensor:
+        """``(N, D)`` from the pixels around each box of a normalised picture ``(3, H, W)``."""
+        mean, std = mean_and_std(self.data_preprocessor)
+        # what is outside the picture gets the classifier's mean, 0 after its normalisation
+        fill = mean_and_std(self.classifier.data_preprocessor)[0].to(image)
+        image = image * std.to(image) + mean.to(image)
+        features = []
+        for part in boxes.split(self.regions_at_once):
+            total = 0
+            for context in self.context:
+                crops, inside = crop_regions(image, part, self.crop_size, context, self.square_crop)
+                crops = self.classifier.data_preprocessor({'inputs': crops + (1 - inside) * fill})['inputs']
+                total = total + self.classifier.extract_image_feat(crops)
+            features.append(F.normalize(total, dim=-1))
+        return torch.cat(features)
+
+    def _select(self, boxes: Tensor, proposal_scores: Tensor, probabilities: Tensor) -> InstanceData:
+        """Join scores, take the best classes of each box, drop low scores and duplicates."""
+        a = self.proposal_weight
+        scores = proposal_scores.clamp(0, 1)[:, None] ** a * probabilities ** (1 - a)  # (N, K)
+        scores, labels = scores.topk(min(self.classes_per_box, scores.shape[1]))  # (N, classes_per_box)
+        kept, place = (scores > self.score_thr).nonzero(as_tuple=True)
+        boxes, scores, labels = boxes[kept], scores[kept, place], labels[kept, place]
+        order = _nms_of_each_class(boxes, scores, labels, self.nms_iou)[: self.max_per_img]
+        return InstanceData(bboxes=boxes[order], scores=scores[order], labels=labels[order])
+
+    def train(self, mode: bool = True) -> 'ZeroShotDetector':
+        """As any module's, but what does not learn stays in evaluation mode."""
+        super().train(mode)
+        self.classifier.eval()
+        if self.frozen_backbone:
+            self.detector.backbone.eval()
+        return self
+
+
+def _nms_of_each_class(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) -> Tensor:
+    """Indices of the boxes that are kept, the highest score first."""
+    if not len(boxes):
+        return labels
+    # classes far from each other do not overlap; thousands of them would eat up the digits of fp32
+    boxes = boxes.double()
+    apart = labels[:, None] * (boxes.max() - boxes.min() + 1)
+    return nms(boxes + apart, scores.double(), iou)
+
+
+def _without_classes(sample: Any) -> Any:
+    """A copy of a sample whose objects all have the label 0."""
+    copy = sample.new()
+    # indices of classes, which there are no longer
+    copy.set_metainfo({'annotated_labels': None})
+    for name in ('gt_instances', 'ignored_instances'):
+        if name in copy and 'labels' in copy.get(name):
+            instances = copy.get(name).new()
+            instances.labels = torch.zeros_like(instances.labels)
+            copy.set_field(instances, name)
+    return copy
+
+
+def _to_original(sample: Any) -> None:
+    """Boxes of a prediction from pixels of the input to those of the original picture, none outside it."""
+    width_factor, height_factor = sample.get('scale_factor', (1.0, 1.0))
+    height, width = sample.get('ori_shape', sample.img_shape)[:2]
+    boxes = sample.pred_instances.bboxes
+    boxes = boxes / boxes.new_tensor([width_factor, height_factor] * 2)
+    limits = boxes.new_tensor([width, height, width, height])
+    sample.pred_instances.bboxes = torch.minimum(boxes.clamp(min=0), limits)

@@ -1,0 +1,95 @@
+"""What fusion models expect of a tokenizer, whichever text encoder it belongs to.
+
+Shape legend: ``B`` texts, ``T`` tokens of the longest text of the batch.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Texts as ids, on the CPU.
+
+    Attributes:
+        input_ids: ``(B, T)`` int64, start and end tokens included, padded behind.
+        mask: ``(B, T)`` bool, True where a token is real.
+    """
+
+    input_ids: Tensor
+    mask: Tensor
+
+
+class TextTokenizer(Protocol):
+    """Texts to :class:`TokenBatch` and back."""
+
+    vocab_size: int
+    start_token_id: int
+    end_token_id: int
+    pad_token_id: int
+    mask_token_id: int
+    special_ids: frozenset[int]
+    num_truncated: int
+
+    def __call__(self, texts: Sequence[str], max_length: int) -> TokenBatch:
+        """A list of texts, each cut to ``max_length`` tokens with start and end, padded to the longest."""
+
+    def word_starts(self, input_ids: Tensor) -> Tensor:
+        """``(B, T)`` bool: whether a token begins a word; special tokens do."""
+
+    def decode(self, input_ids: Sequence[int] | Tensor) -> str:
+        """The text of ids, special tokens left out."""
+
+
+class CutCounter:
+    """Counts texts that are cut and reports the first ones once.
+
+    Attributes:
+        num_truncated (int): texts cut so far.
+    """
+
+    def __init__(self) -> None:
+        self.num_truncated = 0
+
+    def add(self, cut: int, texts: int, max_length: int) -> None:
+        """``cut`` of ``texts`` had more than ``max_length`` tokens."""
+        if cut and not self.num_truncated:
+            print_log(
+                f'{cut} of {texts} texts have more than {max_length} tokens with start and end, and are cut; later '
+                'cuts are only counted (num_truncated of the tokenizer)',
+                'current',
+                logging.WARNING,
+            )
+        self.num_truncated += cut
+
+
+def check_text_list(texts: Sequence[str], max_length: int) -> None:
+    """Raise for what is no list of texts.
+
+    Raises:
+        TypeError: ``texts`` is one string, or holds something else than strings.
+        ValueError: no texts, or no room for a token between start and end.
+    """
+    if isinstance(texts, str):
+        raise TypeError(f'the tokenizer takes a list of texts and got one text, {texts!r}; put it into a list')
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f'text {index} of {len(texts)} is a {type(text).__name__}, {text!r}; give strings')
+    if not len(texts):
+        raise ValueError('the tokenizer got no texts; give at least one')
+    if max_length < 3:
+        raise ValueError(f'max_length is {max_length}; give at least 3 tokens (start, one token, end)')
+
+
+def pad_ids(rows: Sequence[Sequence[int]], pad_token_id: int) -> TokenBatch:
+    """Rows of ids of different lengths as one batch."""
+    lengths = torch.tensor([len(row) for row in rows])
+    longest = int(lengths.max())
+    ids = torch.tensor([[*row, *[pad_token_id] * (longest - len(row))] for row in rows])  # (B, T)
+    return TokenBatch(ids, torch.arange(longest) < lengths[:, None])

@@ -1,0 +1,100 @@
+"""RoBERTa's byte-level vocabulary, by transformers' tokenizer, which is imported when one is built.
+
+Shape legend: ``B`` texts, ``T`` tokens of the longest text.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from florence_mm.registry import TASK_UTILS
+
+from .protocol import CutCounter, TokenBatch, check_text_list, pad_ids
+from .transformers_files import folder_or_name, unusable
+
+
+@TASK_UTILS.register_module()
+class RobertaTextTokenizer:
+    """RoBERTa's byte-level tokens, by transformers' tokenizer.
+
+    Args:
+        pretrained: a folder with ``vocab.json`` and ``merges.txt`` or ``tokenizer.json``, or a name on the Hugging
+            Face hub; None: no merges, so that each byte is a token (261 ids), which needs no file.
+
+    Attributes:
+        num_truncated (int): texts cut so far; the first call that cuts logs a warning.
+
+    Raises:
+        FileNotFoundError: ``pretrained`` looks like a folder, but is none.
+        ValueError: no tokenizer there, or one without the tokens of RoBERTa.
+    """
+
+    def __init__(self, pretrained: str | None = None) -> None:
+        from transformers import RobertaTokenizer
+
+        if pretrained is None:
+            from tokenizers.pre_tokenizers import ByteLevel
+
+            tokens = ['<s>', '<pad>', '</s>', '<unk>', '<mask>', *sorted(ByteLevel.alphabet())]
+            self._tokenizer = RobertaTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[])
+        else:
+            source = folder_or_name('tokenizer', pretrained)
+            try:
+                self._tokenizer = RobertaTokenizer.from_pretrained(**source)
+            except (OSError, ValueError) as error:
+                raise unusable('tokenizer', pretrained, error) from None
+        names = ('bos', 'eos', 'pad', 'mask')
+        ids = [getattr(self._tokenizer, f'{name}_token_id') for name in names]
+        unknown = self._tokenizer.unk_token_id
+        lacking = [name for name, i in zip(names, ids, strict=True) if i is None or i == unknown]
+        if lacking:
+            raise ValueError(
+                f"the tokenizer in {pretrained!r} has no {', '.join(lacking)} token; give a tokenizer of RoBERTa's kind"
+            )
+        self.start_token_id, self.end_token_id, self.pad_token_id, self.mask_token_id = ids
+        self.vocab_size = len(self._tokenizer)
+        self.special_ids = frozenset(self._tokenizer.all_special_ids)
+        if self.vocab_size <= len(self.special_ids):
+            # transformers makes an empty one where it finds no file
+            raise ValueError(
+                f'{pretrained!r} holds no vocabulary; a tokenizer needs vocab.json and merges.txt, or tokenizer.json'
+            )
+        self._cuts = CutCounter()
+
+    @property
+    def num_truncated(self) -> int:
+        """Texts cut so far."""
+        return self._cuts.num_truncated
+
+    def __call__(self, texts: Sequence[str], max_length: int) -> TokenBatch:
+        """Tokenize.
+
+        Args:
+            texts: B texts; one that is too long keeps its first tokens and the end.
+            max_length: most tokens of a text, start and end included.
+
+        Raises:
+            TypeError: ``texts`` is one string, or holds something else than strings.
+            ValueError: no texts, or ``max_length`` below 3.
+        """
+        check_text_list(texts, max_length)
+        rows = self._tokenizer(list(texts), add_special_tokens=False)['input_ids']
+        cut = sum(len(row) > max_length - 2 for row in rows)
+        self._cuts.add(cut, len(rows), max_length)
+        rows = [[self.start_token_id, *row[: max_length - 2], self.end_token_id] for row in rows]
+        return pad_ids(rows, self.pad_token_id)
+
+    def word_starts(self, input_ids: Tensor) -> Tensor:
+        """``(B, T)`` bool: whether a token begins a word (its first byte is a space); special tokens do."""
+        special = torch.isin(input_ids, torch.tensor(sorted(self.special_ids)))  # (B, T)
+        tokens = self._tokenizer.convert_ids_to_tokens(input_ids.flatten().tolist())
+        # 'Ġ' is how byte-level vocabularies write a space
+        starts = torch.tensor([token.startswith('Ġ') for token in tokens]).view(input_ids.shape) | special
+        starts[:, 0] = True
+        starts[:, 1:] |= special[:, :-1]  # the first word of a text has no space before it
+        return starts
+
+    def decode(self, input_ids: Sequence[int] | Tensor) -> str:
+        """The text of ids, special tokens left out."""
+        return self._tokenizer.decode([int(i) for i in input_ids], skip_special_tokens=True).strip()

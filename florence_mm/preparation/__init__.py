@@ -1,0 +1,1 @@
+"""Public files into ours, once, before any training."""

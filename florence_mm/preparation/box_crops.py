@@ -1,0 +1,78 @@
+"""Boxes of a detection data set as pairs of a picture and a class name, for training two towers on regions."""
+
+import json
+import random
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from florence_mm.datasets.transforms.loading import LoadImage
+from florence_mm.errors import DataError
+from florence_mm.formats.coco import clip_box, read_coco_file
+from florence_mm.ops.regions import crop_regions
+from florence_mm.utils.files import write_atomic
+from florence_mm.utils.progress import ProgressLog
+
+# behind what is outside the picture: the mean that towers take off, as in zero-shot detection
+_MEAN = (123.675, 116.28, 103.53)
+
+
+def write_box_crops(
+    ann_file: str | Path,
+    image_folder: str | Path,
+    out: str | Path,
+    size: int = 224,
+    context: tuple[float, float] = (1.0, 1.5),
+    seed: int = 0,
+) -> dict[str, int]:
+    """Write each box as a square PNG, and ``OUT.jsonl`` beside the folder ``out`` with the columns image and class.
+
+    Args:
+        ann_file: COCO-format annotations; crowds are left out.
+        image_folder: where its file names start.
+        out: folder of the crops, one ``ANNOTATION_ID.png`` each.
+        size: side of a crop in pixels.
+        context: side of what is cropped in sides of the box, drawn evenly from this range.
+        seed: of that draw.
+
+    Returns:
+        how many boxes were ``written``, and left out as ``crowd`` or ``unusable`` (no area in the picture).
+
+    Raises:
+        DataError: the annotations or a picture are unusable, or no box is left.
+    """
+    content = read_coco_file(ann_file)
+    names = {category['id']: category['name'] for category in content['categories']}
+    boxes: dict[int, list[dict]] = {}
+    for annotation in content['annotations']:
+        boxes.setdefault(annotation['image_id'], []).append(annotation)
+    out, draw, load = Path(out), random.Random(seed), LoadImage()
+    fill = torch.tensor(_MEAN).view(3, 1, 1)
+    counts = {'written': 0, 'crowd': 0, 'unusable': 0}
+    lines = []
+    progress = ProgressLog(f'cropping the boxes of {ann_file}', len(content['images']))
+    for number, image in enumerate(content['images'], 1):
+        found = boxes.get(image['id'], [])
+        pixels = None
+        for annotation in found:
+            factor = draw.uniform(*context)
+            corners, problem = clip_box(annotation['bbox'], image['width'], image['height'])
+            if annotation.get('iscrowd') or problem in ('outside', 'no area'):
+                counts['crowd' if annotation.get('iscrowd') else 'unusable'] += 1
+                continue
+            if pixels is None:
+                picture = load({'img_path': str(Path(image_folder) / image['file_name'])})['img']
+                pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float()  # (3, H, W)
+            crops, inside = crop_regions(pixels, torch.tensor([corners]), (size, size), factor)
+            crop = (crops + (1 - inside) * fill)[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
+            name = f'{annotation["id"]:09d}.png'
+            write_atomic(out / name, cv2.imencode('.png', crop[..., ::-1])[1].tobytes())
+            lines.append(json.dumps({'image': f'{out.name}/{name}', 'class': names[annotation['category_id']]}))
+            counts['written'] += 1
+        progress.update(number)
+    if not lines:
+        raise DataError(f'{ann_file} has no box to crop; expected annotations with an area inside their picture')
+    write_atomic(out.with_name(f'{out.name}.jsonl'), '\n'.join(lines) + '\n')
+    return counts

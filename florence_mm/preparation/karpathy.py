@@ -1,0 +1,107 @@
+"""The Karpathy splits of COCO, Flickr30k and Flickr8k as manifests (arXiv 1412.2306, section 4)."""
+
+import json
+from pathlib import Path
+
+from florence_mm.errors import DataError
+from florence_mm.utils.files import write_atomic
+from florence_mm.utils.progress import ProgressLog
+
+SPLITS = ('train', 'val', 'test')
+# pictures of COCO's validation set that none of the three splits has; they are trained on
+REST = 'restval'
+
+
+def read_karpathy(path: str | Path, images: str | Path | None = None, with_rest: bool = True) -> dict[str, list[dict]]:
+    """Rows of a manifest for each split of ``dataset_coco.json``, ``dataset_flickr30k.json`` and the like.
+
+    A row has ``image`` (``filepath`` and ``filename`` of the entry), ``texts`` (all captions as they were written), and
+    ``image_id``: COCO's own number, or the entry's.
+
+    Args:
+        path (str | Path): The file as published.
+        images (str | Path | None): Folder of the pictures, in which each is looked for. None: they are not looked for.
+        with_rest (bool): Count the 30,504 pictures of COCO marked 'restval' to the training ones, as is usual.
+
+    Returns:
+        dict[str, list[dict]]: 'train', 'val' and 'test', in the order of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file, or pictures are missing.
+        DataError: it is no file of this kind, an entry lacks a key or captions, or two entries are of one picture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'there is no file {path}; give the dataset_*.json of the Karpathy splits')
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:  # of JSON and of UTF-8
+        raise DataError(f'{path} cannot be read as JSON ({error}); write or copy it again') from None
+    entries = content.get('images') if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise DataError(f'{path} has no list `images`; expected a dataset_*.json of the Karpathy splits')
+    splits: dict[str, list[dict]] = {split: [] for split in SPLITS}
+    seen: set[str] = set()
+    progress = ProgressLog(f'reading {path}', len(entries))
+    for number, entry in enumerate(entries):
+        progress.update(number)
+        where = f'{path}: images[{number}]'
+        row = _row(entry, where)
+        if row['image'] in seen:
+            raise DataError(f'{where} is of {row["image"]}, as an entry before it; keep one of them')
+        seen.add(row['image'])
+        split = entry.get('split')
+        if split == REST:
+            if not with_rest:
+                continue
+            split = 'train'
+        if split not in SPLITS:  # not `splits`: a list cannot be looked up there
+            raise DataError(f'{where} has the split {split!r}; expected one of {", ".join((*SPLITS, REST))}')
+        splits[split].append(row)
+    if images is not None:
+        _look_for(Path(images), [row['image'] for rows in splits.values() for row in rows])
+    return splits
+
+
+def _row(entry: dict, where: str) -> dict:
+    """The manifest's row of an entry."""
+    for key in ('filename', 'sentences'):
+        if not isinstance(entry, dict) or key not in entry:
+            raise DataError(f'{where} has no {key!r}; expected filename, sentences and split')
+    for key, kind in (('filename', str), ('sentences', list)):
+        if not isinstance(entry[key], kind):
+            raise DataError(f'{where} has {key}={entry[key]!r}; expected a {"text" if kind is str else "list"}')
+    texts = []
+    for sentence in entry['sentences']:
+        raw = sentence.get('raw') if isinstance(sentence, dict) else None
+        if not isinstance(raw, str):
+            raise DataError(f'{where} ({entry["filename"]}) has a sentence without `raw` text')
+        # a few captions of COCO are blanks, or end with a line end
+        if raw.strip():
+            texts.append(' '.join(raw.split()))
+    if not texts:
+        raise DataError(f'{where} ({entry["filename"]}) has no captions')
+    folder = entry.get('filepath')
+    row = {'image': f'{folder}/{entry["filename"]}' if folder else entry['filename'], 'texts': texts}
+    image_id = entry.get('cocoid', entry.get('imgid'))
+    return row if image_id is None else {**row, 'image_id': image_id}
+
+
+def _look_for(folder: Path, names: list[str]) -> None:
+    there: dict[Path, set[str]] = {}
+    missing = []
+    for name in names:
+        file = folder / name
+        if file.parent not in there:
+            there[file.parent] = {path.name for path in file.parent.iterdir()} if file.parent.is_dir() else set()
+        if file.name not in there[file.parent]:
+            missing.append(file)
+    if missing:
+        raise FileNotFoundError(f'{len(missing)} of {len(names)} pictures are missing, the first is {missing[0]}')
+
+
+def write_karpathy(out: str | Path, splits: dict[str, list[dict]]) -> None:
+    """Write ``train.jsonl``, ``val.jsonl`` and ``test.jsonl``; a split without rows is not written."""
+    for split, rows in splits.items():
+        if rows:
+            write_atomic(Path(out, f'{split}.jsonl'), ''.join(json.dumps(row) + '\n' for row in rows))

@@ -1,0 +1,144 @@
+"""Open Images' CSV files into the store (columns as in https://storage.googleapis.com/openimages/web)."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from florence_mm.errors import DataError
+from florence_mm.formats.rows import read_csv
+
+from .readers import BoxIntake, SourceCounts, picture_key
+from .sources import SourceSpec
+from .store import MergeStore, StoredImage
+from .taxonomy import Categories
+
+_CORNERS = ('XMin', 'YMin', 'XMax', 'YMax')
+
+
+def read_class_descriptions(spec: SourceSpec) -> Categories:
+    """Codes such as ``'/m/01g317'`` and their names; the file may have a header line or none.
+
+    Raises:
+        FileNotFoundError, DataError: the file is missing or its lines are not pairs.
+    """
+    path = _existing(spec.class_descriptions)
+    categories: Categories = {}
+    with path.open(encoding='utf-8-sig', newline='') as file:
+        for line, cells in enumerate(csv.reader(file), 1):
+            if len(cells) != 2 or not all(cells):
+                raise DataError(f'{path}, line {line}: expected a class code and a name, but found {cells!r}')
+            if cells == ['LabelName', 'DisplayName']:
+                continue
+            if cells[0] in categories:
+                raise DataError(f'{path}, line {line}: the code {cells[0]!r} comes twice')
+            categories[cells[0]] = cells[1]
+    if not categories:
+        raise DataError(f'{path} has no classes; expected lines such as /m/01g317,Person')
+    return categories
+
+
+def read_open_images(
+    spec: SourceSpec, source: int, categories: Categories, shared: bool, store: MergeStore, max_bad_boxes: float
+) -> SourceCounts:
+    """Read the images that have boxes, the boxes, and what people verified in these images.
+
+    In an image, a class is annotated where it has boxes or was verified to be absent. A class verified to be there
+    that has no box is annotated in part.
+
+    Raises:
+        FileNotFoundError, DataError: a file is missing, or a line is unusable; the message names it.
+    """
+    counts = SourceCounts()
+    sizes = _Sizes(spec, source, store)
+    intake = BoxIntake(store, source, counts, max_bad_boxes)
+    for where, row in _rows(spec.ann_file, ('ImageID', 'LabelName', *_CORNERS)):
+        id_ = row['ImageID']
+        image = store.find_image(source, id_)
+        if image is None:
+            width, height = sizes.of(id_, where)
+            stored = StoredImage(source, id_, f'{spec.prefix}{id_}.jpg', width, height, (), ())
+            image = (store.add_image(stored, picture_key(spec.images, id_, shared), where), width, height)
+            counts.images += 1
+        _known(row['LabelName'], categories, where)
+        x1, y1, x2, y2 = (_number(row, key, where) for key in _CORNERS)
+        corners = (x1 * image[1], y1 * image[2], x2 * image[1], y2 * image[2])
+        intake.add(image, row['LabelName'], corners, where, crowd=row.get('IsGroupOf') == '1')
+    intake.finish()
+    if not counts.images:
+        raise DataError(f'{spec.ann_file} has no boxes under its header; get it again')
+    if spec.image_labels:
+        _read_labels(spec, source, categories, store)
+    return counts
+
+
+def _read_labels(spec: SourceSpec, source: int, categories: Categories, store: MergeStore) -> None:
+    for where, row in _rows(spec.image_labels, ('ImageID', 'LabelName', 'Confidence')):
+        image = store.find_image(source, row['ImageID'])
+        # codes outside the boxable classes, images without boxes, and guesses of a machine say nothing here
+        if image is None or row['LabelName'] not in categories or row.get('Source') == 'machine':
+            continue
+        confidence = _number(row, 'Confidence', where)
+        if confidence not in (0, 1):
+            raise DataError(f'{where}: a verified label has the confidence 0 or 1, but this has {confidence:g}')
+        store.add_label(image[0], row['LabelName'], absent=confidence == 0)
+    store.apply_labels(source)
+
+
+class _Sizes:
+    """Width and height of images, from a CSV that goes into the store first, or from the pictures' headers."""
+
+    def __init__(self, spec: SourceSpec, source: int, store: MergeStore) -> None:
+        self._root, self._csv, self._source, self._store = spec.image_root, spec.image_sizes, source, store
+        if self._csv:
+            for where, row in _rows(self._csv, ('ImageID', 'Width', 'Height')):
+                size = tuple(_number(row, key, where) for key in ('Width', 'Height'))
+                if any(value < 1 or value != int(value) for value in size):
+                    raise DataError(f'{where}: the size {size[0]:g}x{size[1]:g} is not one of an image in pixels')
+                store.add_size(source, row['ImageID'], int(size[0]), int(size[1]))
+
+    def of(self, id_: str, where: str) -> tuple[int, int]:
+        if self._csv:
+            size = self._store.find_size(self._source, id_)
+            if size is None:
+                raise DataError(f'{where}: {self._csv} has no size of the image {id_!r}; add it')
+            return size
+        path = Path(self._root) / f'{id_}.jpg'
+        try:
+            with Image.open(path) as image:
+                return image.size
+        except FileNotFoundError:
+            raise DataError(f'{where}: there is no image {path}; get it or give `image_sizes`') from None
+        except OSError as error:
+            raise DataError(f'{where}: {path} is not an image ({error})') from None
+
+
+def _rows(path: str, columns: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
+    """Place and cells of each line; the first line must name the columns."""
+    file = _existing(path)
+    for line, row in read_csv(file):
+        if isinstance(row, DataError):
+            raise row
+        missing = [column for column in columns if column not in row]
+        if missing:
+            raise DataError(f'{file}, line {line}: no {missing[0]!r}; expected the columns {", ".join(columns)}')
+        yield f'{file}, line {line}', row
+
+
+def _existing(path: str) -> Path:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'there is no annotation file {path}; get it or correct the path')
+    return Path(path)
+
+
+def _known(code: str, categories: Categories, where: str) -> None:
+    if code not in categories:
+        raise DataError(f'{where}: the class code {code!r} is not in the class descriptions; get the file that fits')
+
+
+def _number(row: dict, key: str, where: str) -> float:
+    try:
+        return float(row[key])
+    except ValueError:
+        raise DataError(f'{where}: `{key}` is {row[key]!r}; expected a number') from None

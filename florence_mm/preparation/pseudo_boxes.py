@@ -1,0 +1,295 @@
+"""Boxes for images that have a class but none: a trained detector finds them (Florence, section 2.4)."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from florence_mm.datasets.skipping import SkipCounter
+from florence_mm.errors import DataError
+from florence_mm.utils.files import write_atomic
+from florence_mm.utils.progress import ProgressLog
+
+from .merging.json_lists import require
+from .merging.taxonomy import class_key
+
+#: The image at a path -> boxes ``(n, 4)`` as x1, y1, x2, y2 in pixels, scores ``(n,)``, n class names, and the image's
+#: height and width; DataError where the image cannot be read.
+Detect = Callable[[str], tuple[np.ndarray, np.ndarray, Sequence[str], tuple[int, int]]]
+
+
+@dataclass
+class PseudoBoxCounts:
+    """What became of images and boxes.
+
+    Attributes:
+        images: Images written.
+        images_without_boxes: Images in which nothing was good enough; they are not written.
+        boxes: Boxes written.
+        low_score, other_class, beyond_top_k: Boxes not written, by the first reason that held.
+        unreadable: Images left out because they cannot be read.
+        resumed: Images taken from a run that was cut off.
+    """
+
+    images: int = 0
+    images_without_boxes: int = 0
+    boxes: int = 0
+    low_score: int = 0
+    other_class: int = 0
+    beyond_top_k: int = 0
+    unreadable: int = 0
+    resumed: int = 0
+
+
+def select_boxes(
+    boxes: np.ndarray, scores: np.ndarray, of_class: np.ndarray, score_thr: float, top_k: int
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Indices of the boxes to keep, best first, and how many were left out for which reason.
+
+    Args:
+        boxes: ``(n, 4)``, x1, y1, x2, y2 in pixels.
+        scores: ``(n,)``.
+        of_class: ``(n,)`` bool, whether a box is of the image's class.
+        score_thr: The least score; boxes without area count as below it.
+        top_k: The most boxes an image may have.
+
+    Raises:
+        DataError: lengths differ, or a number is not finite.
+    """
+    if boxes.shape != (len(scores), 4) or len(of_class) != len(scores):
+        raise DataError(
+            f'the detector gave boxes {boxes.shape}, {len(scores)} scores, {len(of_class)} classes; expected n of each'
+        )
+    if not np.isfinite(scores).all() or not np.isfinite(boxes).all():
+        raise DataError('the detector gave scores or boxes that are not finite; look at its weights')
+    good = scores >= score_thr
+    area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    # the order of equal scores must not depend on the sort
+    order = np.argsort(-scores, kind='stable')
+    kept = [index for index in order if of_class[index] and good[index] and area[index]]
+    reasons = {
+        'other_class': int((~of_class).sum()),
+        'low_score': int((of_class & ~(good & area)).sum()),
+        'beyond_top_k': max(len(kept) - top_k, 0),
+    }
+    return np.array(kept[:top_k], dtype=int), reasons
+
+
+def write_pseudo_boxes(
+    rows: Sequence[tuple[str, str]],
+    detect: Detect,
+    out: str | Path,
+    image_root: str | Path = '',
+    detector_classes: Sequence[str] | None = None,
+    score_thr: float = 0.5,
+    top_k: int = 10,
+    options: Mapping[str, Any] | None = None,
+    max_bad: int | float = 0,
+) -> PseudoBoxCounts:
+    """Write the boxes a detector finds in images of known class as a COCO-format file for ``merge_detection``.
+
+    A class-agnostic detector's boxes get the class of their image. Of another detector's, the boxes of that class
+    count alone. Images are marked as searched for their own class and no other. The file appears when all is
+    done; what is found goes to ``OUT.partial.jsonl`` first, from which a run that was cut off goes on. An image that
+    was left out stays so in the run that goes on; damaged lines of the partial file are found again.
+
+    Args:
+        rows (Sequence[tuple[str, str]]): File name and class name of each image.
+        detect (Callable): Gives boxes, scores, class names and (height, width) for the path of an image.
+        out (str or Path): The file to write.
+        image_root (str or Path): Folder that file names start from.
+        detector_classes (Sequence[str] | None): Names of the detector's classes; None: class-agnostic.
+        score_thr (float): The least score of a box.
+        top_k (int): The most boxes of an image.
+        options (Mapping | None): What else the boxes depend on, such as the checkpoint; a run with other options does
+            not go on from the partial file.
+        max_bad (int | float): How many images that cannot be read may be left out: a number, or below 1 a fraction.
+
+    Raises:
+        DataError: there are no rows, a class is none of the detector's, more images than ``max_bad`` cannot be read,
+            or the partial file is of another run or says nothing of its run.
+        ValueError: ``max_bad`` is negative, or a fraction above 1.
+    """
+    if not rows:
+        raise DataError('there are no images to find boxes in; give rows of file name and class')
+    if not 0 <= score_thr <= 1 or top_k < 1:
+        raise DataError(f'score_thr={score_thr} and top_k={top_k}; expected a score from 0 to 1 and at least one box')
+    if detector_classes is not None:
+        known = set(map(class_key, detector_classes))
+        unknown = sorted({class_ for _, class_ in rows if class_key(class_) not in known})
+        if unknown:
+            raise DataError(
+                f'the detector has no class {unknown[0]!r} ({len(unknown)} classes of the images are missing); take a '
+                'class-agnostic detector or drop these images'
+            )
+    skips = SkipCounter(str(out), max_bad, 'max_bad=...')
+    skips.finish_lines(len(rows))
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + '.partial.jsonl')
+    digest = hashlib.blake2b(json.dumps(rows).encode(), digest_size=8).hexdigest()
+    header = {'images': len(rows), 'rows': digest, 'score_thr': score_thr, 'top_k': top_k, **(options or {})}
+    header = json.loads(json.dumps(header))  # as it is read back: a tuple is a list there
+    done, unreadable = _resume(partial, header)
+    for number, sentence in unreadable.items():
+        skips.add_image(number, DataError(sentence))
+    progress = ProgressLog(f'finding boxes for {out}', len(rows))
+    with partial.open('a', encoding='utf-8') as file:
+        if not file.tell():
+            file.write(json.dumps({'options': header}) + '\n')
+        for number in range(done, len(rows)):
+            name, class_ = rows[number]
+            try:
+                boxes, scores, names, size = detect(str(Path(image_root, name)))
+            except DataError as error:
+                skips.add_image(number, error)
+                line = {'file_name': name, 'unreadable': str(error)}
+            else:
+                boxes, scores = np.asarray(boxes, float).reshape(-1, 4), np.asarray(scores, float)
+                same = [detector_classes is None or class_key(other) == class_key(class_) for other in names]
+                kept, reasons = select_boxes(boxes, scores, np.array(same, bool), score_thr, top_k)
+                found = [[*_xywh(boxes[i]), round(float(scores[i]), 4)] for i in kept]
+                line = {'file_name': name, 'class': class_, 'size': list(size), 'boxes': found, 'left_out': reasons}
+            file.write(json.dumps(line, ensure_ascii=False) + '\n')
+            file.flush()
+            progress.update(number + 1)
+    counts = _write_coco(partial, out)
+    counts.unreadable, counts.resumed = skips.total, done
+    write_atomic(out.with_suffix('.report.json'), json.dumps({**header, **asdict(counts)}, indent=1) + '\n')
+    partial.unlink()
+    return counts
+
+
+def _resume(partial: Path, header: dict) -> tuple[int, dict[int, str]]:
+    """How many images are done, and of those that could not be read the sentence that says so.
+
+    Cuts off what follows the last whole line: of a process or a machine that stopped, the end alone is missing.
+    """
+    done, length = -1, 0
+    unreadable: dict[int, str] = {}
+    if not partial.is_file():
+        return 0, unreadable
+    with partial.open('rb') as file:
+        for raw in file:
+            line = _parse(raw)
+            if done < 0 and raw.endswith(b'\n') and 'options' not in line:
+                raise DataError(f'the first line of {partial} is damaged; remove the file to find all boxes again')
+            if done < 0 and raw.endswith(b'\n') and line['options'] != header:
+                raise DataError(
+                    f'{partial} is of a run with other images or options; remove it, or go on with those of that run'
+                )
+            if not line:
+                break
+            if 'unreadable' in line:
+                unreadable[done] = line['unreadable']
+            done, length = done + 1, length + len(raw)
+    os.truncate(partial, length)
+    return max(done, 0), unreadable
+
+
+def _parse(raw: bytes) -> dict:
+    """The object of a whole line; empty where the line is damaged."""
+    try:
+        line = json.loads(raw) if raw.endswith(b'\n') else {}
+    except ValueError:  # of JSON and of UTF-8
+        return {}
+    return line if isinstance(line, dict) else {}
+
+
+def _lines(partial: Path) -> Iterator[dict]:
+    """What was found, an image at a time."""
+    with partial.open(encoding='utf-8') as file:
+        next(file)
+        yield from (line for line in map(json.loads, file) if 'unreadable' not in line)
+
+
+def _write_coco(partial: Path, out: Path) -> PseudoBoxCounts:
+    """The images with boxes of the partial file in COCO's format; a line at a time is in memory."""
+    classes = sorted({line['class'] for line in _lines(partial)})
+    ids = {name: id_ for id_, name in enumerate(classes, 1)}
+    counts = PseudoBoxCounts()
+    temporary = out.with_name(f'.{out.name}.{os.getpid()}.tmp')
+    try:
+        with temporary.open('w', encoding='utf-8', newline='\n') as file:
+            file.write('{"categories": ')
+            _write_list(file, ({'id': id_, 'name': name} for name, id_ in ids.items()))
+            file.write(',\n"images": ')
+            _write_list(file, _images(partial, counts))
+            file.write(',\n"annotations": ')
+            _write_list(file, _annotations(partial, ids, counts))
+            file.write('}\n')
+        if counts.images:
+            temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if not counts.images:
+        raise DataError(
+            f'no box in any of {counts.images_without_boxes} images was good enough; lower score_thr'
+            if counts.images_without_boxes
+            else 'none of the images can be read; correct image_root or the file names'
+        )
+    return counts
+
+
+def _images(partial: Path, counts: PseudoBoxCounts) -> Iterator[dict]:
+    for line in _lines(partial):
+        for reason, count in line['left_out'].items():
+            setattr(counts, reason, getattr(counts, reason) + count)
+        if not line['boxes']:
+            counts.images_without_boxes += 1
+            continue
+        counts.images += 1
+        height, width = line['size']
+        image = {'id': counts.images, 'file_name': line['file_name'], 'width': width, 'height': height}
+        # only its own class was looked for
+        yield image | {'neg_category_ids': [], 'not_exhaustive_category_ids': []}
+
+
+def _annotations(partial: Path, ids: Mapping[str, int], counts: PseudoBoxCounts) -> Iterator[dict]:
+    image = 0
+    for line in _lines(partial):
+        image += bool(line['boxes'])
+        for *box, score in line['boxes']:
+            counts.boxes += 1
+            yield {
+                'id': counts.boxes,
+                'image_id': image,
+                'category_id': ids[line['class']],
+                'bbox': box,
+                'area': round(box[2] * box[3], 2),
+                'iscrowd': 0,
+                'score': score,
+            }
+
+
+def _write_list(file: Any, items: Iterable[dict]) -> None:
+    separator = '['
+    for item in items:
+        file.write(separator + '\n' + json.dumps(item, ensure_ascii=False))
+        separator = ','
+    file.write('\n]')
+
+
+def _xywh(box: np.ndarray) -> list[float]:
+    x1, y1, x2, y2 = (round(float(value), 2) for value in box)
+    return [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)]
+
+
+def image_classes(manifest_rows: Iterable[tuple[int, dict | DataError]], path: str) -> list[tuple[str, str]]:
+    """File and class names from rows of a manifest (:func:`florence_mm.formats.rows.read_rows`).
+
+    Raises:
+        DataError: a row has no ``image`` or no ``class`` that is a name.
+    """
+    pairs = []
+    for line, row in manifest_rows:
+        if isinstance(row, DataError):
+            raise row
+        where = f'{path}, line {line}'
+        pairs.append((require(row, 'image', str, where), require(row, 'class', str, where)))
+    return pairs

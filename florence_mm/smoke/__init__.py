@@ -1,0 +1,7 @@
+"""Any config's first two steps on generated data, in seconds (``tools/train.py CONFIG --smoke``)."""
+
+from . import detection, pictures, questions
+from .run import run_smoke, smoke_config
+from .stand_ins import register_smoke_data
+
+__all__ = ['detection', 'pictures', 'questions', 'register_smoke_data', 'run_smoke', 'smoke_config']

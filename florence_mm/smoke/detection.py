@@ -1,0 +1,137 @@
+"""Generated stand-ins for detection data: few pictures, with an object of each size that COCO tells apart."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.registry import DATASETS as ROOT_DATASETS
+
+from .pictures import write_pictures
+from .stand_ins import register_smoke_data
+
+# pixels; an object is large from 96x96 on
+_SIDE = 160
+# x, y, width, height: large (the bright square begins there), medium and small as COCO has it
+_BOXES = ([0, 0, 100, 100], [100, 100, 48, 48], [110, 20, 24, 24])
+# longest side that pictures go through the model with
+_LONGEST = 96
+_SCALES = ('scale', 'scales', 'crop_size', 'img_scale')
+_NAMES = ['red square', 'green square', 'blue square', 'white square']
+
+
+@register_smoke_data('CocoDataset', 'LVISV1Dataset', 'LVISV05Dataset', 'Objects365V1Dataset', 'Objects365V2Dataset')
+def coco_detection(dataset: dict, folder: Path, count: int) -> dict:
+    """COCO annotations with boxes and their outlines, in the first classes of the data set."""
+    cls = ROOT_DATASETS.get(dataset['type'] if '.' in dataset['type'] else f'mmdet.{dataset["type"]}')
+    classes = (dataset.get('metainfo') or {}).get('classes') or cls.METAINFO['classes']
+    write_annotations(folder, count, list(classes), len(classes))
+    return {**dataset, **_files(folder)}
+
+
+@register_smoke_data('DetectionDataset')
+def detection(dataset: dict, folder: Path, count: int) -> dict:
+    """COCO annotations with as many classes as the data set's model has, and pictures of 96 pixels.
+
+    Classes have the frequencies of LVIS, and not every image was searched for all.
+
+    What :func:`tell_classes` noted on the config is taken off.
+    """
+    dataset = dict(dataset)
+    wanted, names = dataset.pop('smoke_num_classes', None), dataset.pop('smoke_names', [])
+    classes = dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
+    if classes is None:
+        names = [*names, *_NAMES]
+        classes = [*names, *(f'class {number}' for number in range(len(names), wanted or 0))][:wanted]
+    held_out = [name for name in dataset.get('held_out', ()) if name not in classes]
+    write_annotations(folder, count, [*classes, *held_out], len(classes))
+    if wanted is not None:
+        _federate(folder / 'annotations.json')
+    return {**dataset, **_files(folder), 'pipeline': small_pictures(dataset.get('pipeline', ()))}
+
+
+def write_annotations(folder: Path, count: int, classes: list[str], num_used: int) -> None:
+    """Write pictures and ``annotations.json``; boxes are of the first ``num_used`` classes in turn."""
+    images, annotations = [], []
+    for index, file in enumerate(write_pictures(folder / 'images', count, (_SIDE, _SIDE))):
+        images.append({'id': index, 'file_name': file, 'height': _SIDE, 'width': _SIDE})
+        for x, y, width, height in _BOXES:
+            outline = [x, y, x + width, y, x + width, y + height, x, y + height]
+            annotations.append(
+                {
+                    'id': len(annotations) + 1,
+                    'image_id': index,
+                    'category_id': len(annotations) % num_used + 1,
+                    'bbox': [x, y, width, height],
+                    'area': width * height,
+                    'segmentation': [outline],
+                    'iscrowd': 0,
+                }
+            )
+    categories = [{'id': index, 'name': name, 'frequency': 'rcf'[index % 3]} for index, name in enumerate(classes, 1)]
+    content = {'images': images, 'annotations': annotations, 'categories': categories}
+    (folder / 'annotations.json').write_text(json.dumps(content))
+
+
+def _federate(path: Path) -> None:
+    """Say, as LVIS does, that the first image was searched for its own classes and the first one."""
+    content = json.loads(path.read_text())
+    content['images'][0]['neg_category_ids'] = [1]
+    path.write_text(json.dumps(content))
+
+
+def _files(folder: Path) -> dict:
+    return {'ann_file': 'annotations.json', 'data_root': str(folder), 'data_prefix': {'img': 'images/'}}
+
+
+def tell_classes(dataset: Any, model: Any, evaluator: Any = None) -> Any:
+    """The data set's config, wrappers included, with what its generated classes must be noted on it.
+
+    As many as the detector's head has; a model around a detector (``detector=dict(...)``) is told its classes by the
+    data and takes any number. And those that a metric reports apart (``subsets``).
+    """
+    head = model.get('bbox_head') if isinstance(model, Mapping) else None
+    number = head.get('num_classes') if isinstance(head, Mapping) else None
+    return _note(dataset, {'smoke_num_classes': number, 'smoke_names': _subset_names(evaluator)})
+
+
+def _note(dataset: Any, notes: dict) -> Any:
+    if isinstance(dataset, (list, tuple)):
+        return [_note(item, notes) for item in dataset]
+    if not isinstance(dataset, Mapping):
+        return dataset
+    noted = {key: _note(value, notes) if key in ('dataset', 'datasets') else value for key, value in dataset.items()}
+    if str(dataset.get('type')).rsplit('.', 1)[-1] == 'DetectionDataset' and not dataset.get('class_agnostic'):
+        noted.update({key: value for key, value in notes.items() if value})
+    return noted
+
+
+def _subset_names(evaluator: Any) -> list[str]:
+    if isinstance(evaluator, (list, tuple)):
+        return [name for metric in evaluator for name in _subset_names(metric)]
+    if not isinstance(evaluator, Mapping):
+        return []
+    names = [name for subset in (evaluator.get('subsets') or {}).values() for name in subset]
+    return list(dict.fromkeys(names + _subset_names(evaluator.get('metrics'))))
+
+
+def small_pictures(pipeline: Any) -> list:
+    """A pipeline whose sizes in pixels are divided by one number, so that the largest is 96."""
+    largest = max(_pixels(pipeline), default=0)
+    return _divide(pipeline, max(largest / _LONGEST, 1.0), False)
+
+
+def _pixels(node: Any, is_size: bool = False) -> list[int]:
+    if isinstance(node, Mapping):
+        return [size for key, value in node.items() for size in _pixels(value, key in _SCALES)]
+    if isinstance(node, (list, tuple)):
+        return [size for item in node for size in _pixels(item, is_size)]
+    return [node] if is_size and isinstance(node, int) else []
+
+
+def _divide(node: Any, by: float, is_size: bool) -> Any:
+    if isinstance(node, Mapping):
+        return {key: _divide(value, by, key in _SCALES) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return type(node)(_divide(item, by, is_size) for item in node)
+    return max(round(node / by), 1) if is_size and isinstance(node, int) else node

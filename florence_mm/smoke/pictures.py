@@ -1,0 +1,148 @@
+"""Generated stand-ins for the data sets of configs, one function a kind; :mod:`florence_mm.smoke.run` calls them."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from florence_mm.errors import UsageError
+from florence_mm.language.class_names import KNOWN_CLASSES, load_class_names
+
+from .stand_ins import generated, register_smoke_data
+
+_HEIGHT, _WIDTH = 80, 96
+_NAMES = ['red square', 'green square', 'blue square', 'white square']
+
+
+def write_pictures(folder: Path, count: int, size: tuple[int, int] = (_HEIGHT, _WIDTH)) -> list[str]:
+    """Write noisy pictures with a bright square each; returns their file names.
+
+    Args:
+        folder (Path): Made where it is missing.
+        count (int): How many.
+        size (tuple[int, int]): Height and width.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    names = []
+    for index in range(count):
+        picture = rng.integers(0, 128, (*size, 3), dtype=np.uint8)
+        box_height, box_width = size[0] // 2, size[1] // 2
+        picture[:box_height, :box_width, index % 3] = 255
+        names.append(f'{index}.png')
+        if not cv2.imwrite(str(folder / names[-1]), picture):
+            raise UsageError(f'--smoke cannot write its generated pictures to {folder}; free some space there')
+    return names
+
+
+def _class_names(classes: object) -> list[str]:
+    """The config's first class names where they can be had without its files, else made-up ones."""
+    if isinstance(classes, str) and classes not in KNOWN_CLASSES:
+        return _NAMES
+    return (load_class_names(classes) or _NAMES)[:10]
+
+
+@register_smoke_data('ImageTextManifest')
+def image_text_manifest(dataset: dict, folder: Path, count: int) -> dict:
+    """A jsonl manifest of pictures or videos: classes and captions in turn for training, both for evaluation."""
+    given = dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
+    names = _class_names(given)
+    columns = dict(dataset.get('columns') or {})
+    rows = []
+    steps = [str(step['type']).rsplit('.', 1)[-1] for step in dataset.get('pipeline', ()) if 'type' in step]
+    write = write_videos if 'VideoInit' in steps else write_pictures
+    for index, file in enumerate(write(folder / 'images', count)):
+        name = names[index % len(names)]
+        captions = [f'a picture of one {name}', f'number {index}: a {name}']
+        if dataset.get('test_mode'):
+            row = {'image': file, 'class': name, 'texts': captions}
+        else:
+            row = {'image': file, 'class': name} if index % 2 else {'image': file, 'text': captions[0]}
+        rows.append({columns.get(key, key): value for key, value in row.items()})
+    manifest = folder / 'manifest.jsonl'
+    manifest.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    generated = {**dataset, 'ann_file': str(manifest), 'data_root': '', 'data_prefix': str(folder / 'images')}
+    if given:
+        generated.update(classes=names)
+        generated['metainfo'] = {k: v for k, v in (dataset.get('metainfo') or {}).items() if k != 'classes'}
+    return generated
+
+
+@register_smoke_data('ImageFolderText')
+def image_folder_text(dataset: dict, folder: Path, count: int) -> dict:
+    """One folder for each of the first class names, with a picture each."""
+    given = dataset.get('class_names')
+    if isinstance(given, dict):
+        names = {key: given[key] for key in list(given)[:count]}
+        folders = list(names)
+    else:
+        chosen = _class_names(given)[:count]
+        folders = [f'{index:02d}' for index in range(len(chosen))]
+        names = chosen
+    for name in folders:
+        write_pictures(folder / 'images' / name, 1)
+    return {**dataset, 'data_root': str(folder / 'images'), 'data_prefix': '', 'class_names': names}
+
+
+@register_smoke_data('WeightedMixture')
+def weighted_mixture(dataset: dict, folder: Path, count: int) -> dict:
+    """The stand-ins of its data sets, with the config's weights, in the smallest epoch that holds them."""
+    entries = [
+        {**entry, 'dataset': generated(entry['dataset'], folder / str(index), f'datasets.{index}.dataset')}
+        for index, entry in enumerate(dataset['datasets'])
+    ]
+    # weights of pretraining mixtures differ by orders of magnitude; four samples of each take any epoch
+    return {**dataset, 'datasets': [{**entry, 'weight': 1} for entry in entries], 'epoch_size': None}
+
+
+@register_smoke_data('CustomDataset', 'ImageNet', 'ImageNet21k', 'CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST', 'CUB',
+                     'Caltech101', 'DTD', 'FGVCAircraft', 'Flowers102', 'Food101', 'OxfordIIITPet', 'Places205',
+                     'StanfordCars', 'SUN397')  # fmt: skip
+def classification(dataset: dict, folder: Path, count: int) -> dict:
+    """mmpretrain's data sets of single-label pictures: a folder a class for ``CustomDataset``."""
+    small = dataset['type'].rsplit('.', 1)[-1] in ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
+    for index in range(count):
+        write_pictures(folder / 'images' / f'{index:02d}', 1, (32, 32) if small else (_HEIGHT, _WIDTH))
+    pipeline = list(dataset['pipeline'])
+    if small:
+        # these data sets hold pictures, not files, so their pipelines do not load any
+        color = 'grayscale' if 'MNIST' in dataset['type'] else 'color'
+        pipeline.insert(0, {'type': 'mmcv.LoadImageFromFile', 'color_type': color})
+    return {'type': 'mmpretrain.CustomDataset', 'data_root': str(folder / 'images'), 'pipeline': pipeline,
+            **({'_scope_': dataset['_scope_']} if '_scope_' in dataset else {})}  # fmt: skip
+
+
+@register_smoke_data('VideoDataset', 'VideoList')
+def videos(dataset: dict, folder: Path, count: int) -> dict:
+    """Videos with a label each, mmaction2's or ours: noisy ones in two classes, which any model with classes has."""
+    delimiter = dataset.get('delimiter', ' ')
+    lines = [f'{file}{delimiter}{index % 2}\n' for index, file in enumerate(write_videos(folder, count))]
+    (folder / 'videos.txt').write_text(''.join(lines))
+    if isinstance(dataset.get('classes'), str):
+        # a file of names that need not be there
+        dataset = {key: value for key, value in dataset.items() if key != 'classes'}
+    return {**dataset, 'ann_file': str(folder / 'videos.txt'), 'data_root': '', 'data_prefix': {'video': str(folder)}}
+
+
+def write_videos(folder: Path, count: int) -> list[str]:
+    """Write that many mp4 files, see :func:`write_video`; returns their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f'{index}.mp4' for index in range(count)]
+    for index, name in enumerate(names):
+        write_video(folder / name, seed=index)
+    return names
+
+
+def write_video(path: Path, seed: int, frames: int = 16) -> None:
+    """Write an mp4 of noise with a bright square that moves to the right."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 8, (_WIDTH, _HEIGHT))
+    if not writer.isOpened():
+        raise UsageError(f'--smoke cannot write its generated videos to {path.parent}; free some space there')
+    rng = np.random.default_rng(seed)
+    for number in range(frames):
+        picture = rng.integers(0, 128, (_HEIGHT, _WIDTH, 3), dtype=np.uint8)
+        left = number * (_WIDTH // 2) // frames
+        picture[: _HEIGHT // 2, left : left + _WIDTH // 2] = 255
+        writer.write(picture)
+    writer.release()

@@ -1,0 +1,75 @@
+"""Generated stand-ins for questions about pictures."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .pictures import write_pictures
+from .stand_ins import register_smoke_data
+
+_ANSWERS = ['yes', 'no', '2', 'red']
+_QUESTIONS = ('is there a square?', 'is there a cat?', 'how many colours are there?', 'what colour is the square?')
+_TYPES = ('yes/no', 'yes/no', 'number', 'other')
+
+
+@register_smoke_data('VQADataset')
+def questions(dataset: dict, folder: Path, count: int) -> dict:
+    """VQAv2's files with a question a picture, and a vocabulary of as many answers as the model's head has.
+
+    A test set without answers stays one. What :func:`tell_answers` noted on the config is taken off.
+    """
+    dataset = dict(dataset)
+    answers = dataset.pop('smoke_answers', _ANSWERS)
+    asked, annotations = [], []
+    for number, file in enumerate(write_pictures(folder / 'images', count)):
+        ids = {'image_id': int(Path(file).stem), 'question_id': number}
+        right, other = answers[number % len(answers)], answers[(number + 1) % len(answers)]
+        said = [right] * 7 + [other] * 2 + ['outside the vocabulary']
+        asked.append({**ids, 'question': _QUESTIONS[number % len(_QUESTIONS)]})
+        annotations.append(
+            {
+                **ids,
+                'question_type': 'smoke',
+                'answer_type': _TYPES[number % len(_TYPES)],
+                'multiple_choice_answer': right,
+                'answers': [{'answer': text, 'answer_id': i} for i, text in enumerate(said, 1)],
+            }
+        )
+    (folder / 'questions.json').write_text(json.dumps({'questions': asked}))
+    (folder / 'annotations.json').write_text(json.dumps({'annotations': annotations}))
+    (folder / 'answers.txt').write_text(''.join(f'{answer}\n' for answer in answers))
+    files = {'question_file': 'questions.json', 'ann_file': 'annotations.json', 'answer_file': 'answers.txt'}
+    kept = {key: name for key, name in files.items() if dataset.get(key)}
+    dataset.pop('image_slice', None)
+    return {**dataset, **kept, 'data_root': str(folder), 'data_prefix': 'images', 'img_pattern': '{:d}.png'}
+
+
+def tell_answers(dataset: Any, model: Any) -> Any:
+    """The data set's config, wrappers included, with the answers of the model's VQA head noted on it.
+
+    They are the head's own, or, where it has a number of them alone, so many. A head that names a file of answers,
+    which need not be there, is given them.
+    """
+    heads = model.get('heads') if isinstance(model, Mapping) else None
+    head = heads.get('vqa') if isinstance(heads, Mapping) else None
+    if not isinstance(head, Mapping):
+        return dataset
+    answers = head.get('answers')
+    if not answers or isinstance(answers, str):
+        number = head.get('num_answers') or len(_ANSWERS)
+        answers = [*_ANSWERS, *(f'answer {i}' for i in range(len(_ANSWERS), number))][:number]
+    if isinstance(head.get('answers'), str):
+        head['answers'] = answers
+    return _note(dataset, list(answers))
+
+
+def _note(dataset: Any, answers: list[str]) -> Any:
+    if isinstance(dataset, (list, tuple)):
+        return [_note(item, answers) for item in dataset]
+    if not isinstance(dataset, Mapping):
+        return dataset
+    noted = {key: _note(value, answers) if key in ('dataset', 'datasets') else value for key, value in dataset.items()}
+    if str(dataset.get('type')).rsplit('.', 1)[-1] == 'VQADataset':
+        noted['smoke_answers'] = answers
+    return noted

@@ -1,0 +1,192 @@
+"""Any config's first two steps, in seconds, on a machine with nothing: the check that keeps configs from rotting.
+
+The config's data sets are exchanged for a few generated pictures of the same kind, which go through the config's
+own pipelines into its own model; its ``smoke = dict(...)`` section, where it has one, is merged last.
+"""
+
+import copy
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import MMLogger, print_log
+
+from florence_mm.config.check import check_config
+from florence_mm.engine.runner import FlorenceRunner
+
+from .detection import tell_classes
+from .questions import tell_answers
+from .stand_ins import generated
+
+BATCH_SIZE = 2
+STEPS = 2
+
+# optimizer wrappers with mixed precision, and the format they take where the config names none
+_AMP = {'AmpOptimWrapper': 'float16', 'FlorenceAmpOptimWrapper': 'bfloat16'}
+# how the runner's messages about the set-up begin
+_SETUP = ('-' * 60, 'Config:', 'Hooks will be executed')
+
+
+class _SmokeRunner(FlorenceRunner):
+    """Its environment, config and order of hooks go to the log file alone, so that the console shows what happened."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(lambda record: not record.getMessage().lstrip().startswith(_SETUP))
+        return logger
+
+
+def smoke_config(cfg: Config, folder: str | Path) -> Config:
+    """A copy of ``cfg`` for two training steps and a validation on generated data, on the CPU.
+
+    Batches of two, no workers, no pretrained weights (the log says which were left out), one prompt a class, no
+    checkpoint, one log backend, mixed precision only as bfloat16; everything else is the config's own.
+
+    Args:
+        cfg (Config): Any config of florence_mm, mmpretrain or mmdet.
+        folder (str or Path): Where the generated data and the run go.
+
+    Raises:
+        UsageError: a data set reads files and has no registered generator.
+    """
+    folder = Path(folder)
+    cfg = copy.deepcopy(cfg)
+    own = cfg.pop('smoke', {})
+    cfg.work_dir = str(folder / 'work_dir')
+    cfg.launcher, cfg.load_from, cfg.resume, cfg.compile = 'none', None, False, False
+    cfg.pop('parallelize', None)
+    for name in ('train', 'val', 'test'):
+        if cfg.get(f'{name}_dataloader') is not None:
+            loader = cfg[f'{name}_dataloader']
+            dataset = tell_classes(loader.dataset, cfg.model, cfg.get(f'{name}_evaluator'))
+            dataset = tell_answers(dataset, cfg.model)
+            loader.dataset = generated(dataset, folder / name, f'{name}_dataloader.dataset')
+            _shrink_loader(loader, train=name == 'train')
+            _set_annotations(cfg.get(f'{name}_evaluator'), loader.dataset)
+    # variables of the config that are in the data sets already; formatting them for the log would take seconds
+    for key in ('train_pipeline', 'val_pipeline', 'test_pipeline', 'tta_pipeline'):
+        cfg.pop(key, None)
+    # one prompt a class instead of CLIP's 81
+    cfg.setdefault('default_hooks', {})['class_names'] = {'type': 'florence_mm.ClassNamesHook', 'templates': 'none'}
+    if cfg.get('train_cfg') is not None:
+        _keep_ends(cfg.get('param_scheduler'), cfg.train_cfg)
+        cfg.train_cfg = {'type': 'florence_mm.IterTrainLoop', 'max_iters': STEPS, 'val_interval': STEPS}
+        _shrink_optimization(cfg)
+    left_out = _drop_checkpoints(cfg.model, 'model')
+    if left_out:
+        print_log(f'smoke: random weights instead of {", ".join(left_out)}', logger='current')
+    if isinstance(cfg.get('visualizer'), Mapping):
+        cfg.visualizer.vis_backends = [{'type': 'LocalVisBackend'}]
+    cfg.merge_from_dict(own)
+    return cfg
+
+
+def run_smoke(cfg: Config, folder: str | Path) -> dict[str, Any]:
+    """Check the config, take its two steps and a validation, or a test where there is no training or no validation.
+
+    Returns:
+        dict: The metrics of the validation or test; empty where the config has neither.
+
+    Raises:
+        UsageError: an unknown key, or a data set that reads files and has no registered generator.
+    """
+    check_config(cfg)
+    runner = _SmokeRunner.from_cfg(smoke_config(cfg, folder))
+    if runner._train_loop is None:
+        metrics = runner.test()
+        print_log(f'smoke: passed a test, {metrics}', logger='current')
+        return metrics
+    runner.train()
+    loss = runner.message_hub.get_scalar('train/loss').data[0]
+    steps = f'{len(loss)} steps (loss {", ".join(f"{value:.4f}" for value in loss)})'
+    if runner._val_loop is None and runner._test_loop is None:
+        print_log(f'smoke: passed {steps}; the config has no validation and no test', logger='current')
+        return {}
+    if runner._val_loop is None:
+        what, metrics = 'a test', runner.test()
+    else:
+        history = runner.message_hub.get_info('summary/validations', [{'metrics': {}}])
+        what, metrics = 'a validation', history[-1]['metrics']
+    print_log(f'smoke: passed {steps} and {what}, {metrics}', logger='current')
+    return metrics
+
+
+def _shrink_loader(loader: dict, train: bool) -> None:
+    loader.update(batch_size=BATCH_SIZE, num_workers=0, persistent_workers=False, pin_memory=False)
+    for key in ('prefetch_factor', 'num_batch_per_epoch', 'multiprocessing_context', 'timeout'):
+        loader.pop(key, None)
+    loader['sampler'] = {'type': 'mmengine.DefaultSampler', 'shuffle': train}
+
+
+def _set_annotations(evaluator: Any, dataset: dict) -> None:
+    """Point metrics that read the annotations themselves to the generated ones."""
+    for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]:
+        if isinstance(metric, dict) and 'metrics' in metric:
+            _set_annotations(metric['metrics'], dataset)
+        elif isinstance(metric, dict) and metric.get('ann_file'):
+            metric['ann_file'] = str(Path(dataset.get('data_root') or '') / dataset['ann_file'])
+
+
+def _shrink_optimization(cfg: Config) -> None:
+    wrapper = cfg.get('optim_wrapper') or {}
+    type_ = str(wrapper.get('type', '')).rsplit('.', 1)[-1]
+    if type_ in _AMP and wrapper.get('dtype', _AMP[type_]) != 'bfloat16':
+        # float16 has no CPU kernels worth the name
+        wrapper['type'] = 'mmengine.OptimWrapper'
+        for key in ('loss_scale', 'use_fsdp', 'dtype'):
+            wrapper.pop(key, None)
+    hooks = cfg.default_hooks
+    # gigabytes for a large model, and every test of the runner writes some
+    hooks['checkpoint'] = {'type': 'mmengine.CheckpointHook', 'interval': -1, 'by_epoch': False, 'save_last': False}
+    hooks['logger'] = {'type': 'mmengine.LoggerHook', 'interval': 1}
+    for hook in cfg.get('custom_hooks') or []:
+        if isinstance(hook, dict):
+            # a hook that begins later than the last step is refused
+            for key in ('begin_iter', 'begin_epoch'):
+                if key in hook:
+                    hook[key] = 0
+
+
+def _keep_ends(schedulers: Any, loop: Mapping) -> None:
+    """Write down the end of schedulers that take it from the training loop, before that becomes two steps long.
+
+    Parts of an epoch become whole ones.
+    """
+    if isinstance(schedulers, (list, tuple)):
+        for scheduler in schedulers:
+            _keep_ends(scheduler, loop)
+    elif isinstance(schedulers, Mapping) and 'type' not in schedulers:
+        # one list for each of several optimizers
+        _keep_ends(list(schedulers.values()), loop)
+    elif isinstance(schedulers, Mapping):
+        length = loop.get('max_epochs' if schedulers.get('by_epoch', True) else 'max_iters')
+        # a loop that counts the other unit does not tell; a schedule may not end before it begins
+        schedulers.setdefault('end', max(length or 0, schedulers.get('begin', 0) + STEPS))
+        if schedulers.get('convert_to_iter_based'):
+            # an epoch of two steps has no third of its own to warm up in
+            schedulers.update({key: math.ceil(schedulers[key]) for key in ('begin', 'end') if key in schedulers})
+
+
+def _drop_checkpoints(node: Any, path: str) -> list[str]:
+    """Take pretrained weights out of a model's config in place; returns what was taken out."""
+    left_out = []
+    if isinstance(node, (list, tuple)):
+        for index, item in enumerate(node):
+            left_out += _drop_checkpoints(item, f'{path}.{index}')
+    elif isinstance(node, dict):
+        for key in list(node):
+            value = node[key]
+            if key == 'init_cfg' and isinstance(value, dict) and value.get('checkpoint'):
+                left_out.append(f'{path}.{key} ({value["checkpoint"]})')
+                node[key] = None
+            elif key == 'pretrained' and isinstance(value, str):
+                left_out.append(f'{path}.{key} ({value})')
+                node[key] = None
+            else:
+                left_out += _drop_checkpoints(value, f'{path}.{key}')
+    return left_out

@@ -1,0 +1,59 @@
+"""Which generated data set stands in for which type of data set; the modules beside this one register some."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from florence_mm.errors import UsageError
+
+NUM_SAMPLES = 4
+
+#: Gives the config of a generated data set: ``(config, folder to write to, number of samples) -> config``.
+Generator = Callable[[dict, Path, int], dict]
+GENERATORS: dict[str, Generator] = {}
+
+_FILES = ('ann_file', 'data_root', 'data_prefix', 'img_prefix', 'root')
+_WRAPPED = ('dataset', 'datasets')
+
+
+def register_smoke_data(*types: str) -> Callable[[Generator], Generator]:
+    """Decorator for the generator of data sets of these types; names are compared without their scope."""
+
+    def register(generator: Generator) -> Generator:
+        GENERATORS.update(dict.fromkeys(types, generator))
+        return generator
+
+    return register
+
+
+def generated(dataset: dict, folder: Path, path: str) -> dict:
+    """The generated stand-in of a data set's config, or the config itself where it reads no files.
+
+    Args:
+        dataset (dict): Config of the data set; wrappers are gone through.
+        folder (Path): Where to write.
+        path (str): Place in the config, for messages.
+
+    Raises:
+        UsageError: the data set reads files and has no registered generator.
+    """
+    type_ = dataset['type'] if isinstance(dataset['type'], str) else dataset['type'].__name__
+    generator = GENERATORS.get(type_.rsplit('.', 1)[-1])
+    if generator is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return generator(dict(dataset), folder, NUM_SAMPLES)
+    wrapped = [key for key in _WRAPPED if isinstance(dataset.get(key), (dict, list, tuple))]
+    if wrapped:
+        dataset = dict(dataset)
+        for key in wrapped:
+            inner = dataset[key]
+            if isinstance(inner, dict):
+                dataset[key] = generated(inner, folder, f'{path}.{key}')
+            else:
+                dataset[key] = [generated(item, folder / str(i), f'{path}.{key}.{i}') for i, item in enumerate(inner)]
+        return dataset
+    if any(dataset.get(key) for key in _FILES):
+        raise UsageError(
+            f'{path}: --smoke has no generated data for the type {type_!r}; register some with '
+            'florence_mm.smoke.register_smoke_data'
+        )
+    return dataset

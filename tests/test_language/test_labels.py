@@ -1,0 +1,41 @@
+"""Normalised text and its label, against values worked out by hand."""
+
+import hashlib
+import subprocess
+import sys
+
+import pytest
+
+from florence_mm.language.labels import normalize_text, text_label
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('Dog', 'dog'),
+        ('  a  DOG\n on grass. ', 'a dog on grass'),
+        ('Stra\u00dfe', 'strasse'),
+        ('\uff24\uff4f\uff47', 'dog'),
+        ('3.5 mm', '3.5 mm'),
+    ],
+)
+def test_normalize(text, expected):
+    assert normalize_text(text) == expected
+
+
+def test_equal_text_equal_label_and_63_bits():
+    digest = hashlib.blake2b(b'dog', digest_size=8).digest()
+    assert text_label('Dog.') == text_label(' dog') == int.from_bytes(digest, 'big') // 2
+    assert text_label('dog') != text_label('dogs')
+    assert all(0 <= text_label(f'text {i}') < 2**63 for i in range(1000))
+
+
+def test_label_is_the_same_in_another_process():
+    code = 'from florence_mm.language.labels import text_label; print(text_label("A dog"))'
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, timeout=60)
+    assert int(result.stdout) == text_label('a dog')
+
+
+def test_empty_text_is_refused():
+    with pytest.raises(ValueError, match='empty after normalisation'):
+        text_label(' . ')
