@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from florence_mm.models.base import FlorenceModel, build_part, check_text_sizes
 from florence_mm.ops.contrastive import unified_contrastive_loss
 from florence_mm.registry import MODELS, TASK_UTILS
 
@@ -26,7 +26,7 @@ from .class_features import ClassFeatures
 
 
 @MODELS.register_module()
-class UniCL(BaseModel):
+class UniCL(FlorenceModel):
     """Unified contrastive learning in image-text-label space.
 
     Args:
@@ -66,19 +66,12 @@ class UniCL(BaseModel):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        if not isinstance(data_preprocessor, nn.Module):
-            # built here: mmengine would look the name up in the default scope
-            data_preprocessor = MODELS.build({'type': 'ImageTextDataPreprocessor'} | (data_preprocessor or {}))
         super().__init__(data_preprocessor, init_cfg)
-        self.image_encoder = MODELS.build(image_encoder) if isinstance(image_encoder, dict) else image_encoder
-        self.text_encoder = MODELS.build(text_encoder) if isinstance(text_encoder, dict) else text_encoder
-        self.tokenizer = TASK_UTILS.build(tokenizer) if isinstance(tokenizer, dict) else tokenizer
-        for name in ('vocab_size', 'context_length'):
-            have, need = (getattr(part, name, None) for part in (self.text_encoder, self.tokenizer))
-            if have is not None and need is not None and need > have:
-                raise ValueError(
-                    f'{name} is {need} in the tokenizer and {have} in the text tower; the tower needs as much'
-                )
+        self.image_encoder = build_part(image_encoder)
+        self.text_encoder = build_part(text_encoder)
+        self.tokenizer = build_part(tokenizer, TASK_UTILS)
+        sizes = (getattr(self.tokenizer, name, None) for name in ('vocab_size', 'context_length'))
+        check_text_sizes(self.text_encoder, *sizes)
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f'micro_batch is {micro_batch}; give at least 1, or None to keep all activations')
         self.image_projection = nn.Parameter(torch.empty(self.image_encoder.num_features, embed_dims))
@@ -93,23 +86,16 @@ class UniCL(BaseModel):
         if classes is not None:
             self.set_classes(classes)
 
-    def forward(
-        self, inputs: Tensor, data_samples: Sequence[Any] | None = None, mode: str = 'tensor'
-    ) -> Tensor | tuple[Tensor, Tensor] | dict[str, Tensor] | list:
-        """Features, losses or predictions of one preprocessed batch.
+    def tensor(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Features of one preprocessed batch.
 
         Args:
             inputs: as :meth:`extract_image_feat` takes them.
-            data_samples: one a picture or video; fields as in ``docs/architecture.md``.
-            mode: ``'tensor'``: ``(B, D)`` image features, with samples a pair of image and text features;
-                ``'loss'``: see :meth:`loss`; ``'predict'``: see :meth:`predict`.
+            data_samples: None, or one a picture or video, with ``text``.
+
+        Returns:
+            ``(B, D)`` image features, with samples a pair of image and text features.
         """
-        if mode == 'loss':
-            return self.loss(inputs, data_samples)
-        if mode == 'predict':
-            return self.predict(inputs, data_samples)
-        if mode != 'tensor':
-            raise ValueError(f"mode is {mode!r}; use 'tensor', 'loss' or 'predict'")
         image_feat = self.extract_image_feat(inputs)
         if data_samples is None:
             return image_feat
