@@ -58,7 +58,7 @@ MODULES: dict[str, str | tuple[str, ...]] = {
     'models.backbones.embeddings': 'models.layers.patch_embed',
     'models.backbones.window_block': 'models.layers.window_block',
     'models.heads.dyhead_block': 'models.layers.dyhead_block',
-    'models.multimodal.decoding': 'models.generation.search',
+    'models.multimodal.decoding': 'models.generation',
     'models.text.token_layout': 'models.layers.token_layout',
     'models.text.tokenizer': 'models.tokenizers.clip',
     'models.text.tokens': 'models.tokenizers.protocol',

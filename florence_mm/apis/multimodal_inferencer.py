@@ -1,7 +1,7 @@
 """Questions about pictures, captions of pictures, and whether a sentence matches a picture."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +9,23 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from florence_mm.errors import UsageError
-from florence_mm.models.multimodal.batch import FusionBatch
+from florence_mm.models.multimodal.protocol import Attending, VisionLanguage
+from florence_mm.models.tokenizers.words import find_word
 from florence_mm.utils.files import write_atomic
 from florence_mm.utils.progress import ProgressLog
 from florence_mm.visualization.canvas import save_png
-from florence_mm.visualization.cross_attention import draw_word_attention, find_word, word_map
+from florence_mm.visualization.cross_attention import draw_word_attention, word_map
 from florence_mm.visualization.samples import sample_image
 
 from .picture_inputs import InferencePipeline, Picture, list_pictures, read_batches, read_picture
 from .setup import open_config, ready_model
 
-_PAIRS_AT_ONCE = 64  # of pictures and texts that are fused together
-
 
 class MultimodalInferencer:
-    """Ask a trained :class:`METER` about pictures.
+    """Ask a trained vision-language model, such as :class:`METER`, about pictures.
 
     ::
 
@@ -37,14 +35,14 @@ class MultimodalInferencer:
     Each picture is encoded once, whatever is asked about it.
 
     Args:
-        config (str | Path | Config): Of a METER; ``test_dataloader`` gives the pipeline.
+        config (str | Path | Config): Of a vision-language model; ``test_dataloader`` gives the pipeline.
         checkpoint (str | Path | None): File or URL with all the model's weights; None keeps what ``init_cfg`` loads.
         device (str | None): None takes the GPU where there is one.
         batch_size (int): Pictures that go through the model together.
 
     Raises:
-        UsageError: config or checkpoint are missing, the config has no METER or no test pipeline, or the checkpoint
-            knows another number of answers than the model.
+        UsageError: config or checkpoint are missing, the config has no vision-language model or no test pipeline, or
+            the checkpoint knows another number of answers than the model.
         ValueError: the checkpoint does not hold all the model's weights.
     """
 
@@ -63,30 +61,16 @@ class MultimodalInferencer:
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'florence_mm'):
             self.pipeline = InferencePipeline(cfg.test_dataloader.dataset)
             self.model, meta, self.device = ready_model(cfg, checkpoint, device)
-        if not hasattr(self.model, 'encode_image') or not hasattr(self.model, 'fuse'):
-            raise UsageError(f'config {cfg.filename} is of a {type(self.model).__name__}; give one of a METER')
-        self.answers = self._known_answers(meta)
-
-    def _known_answers(self, meta: Mapping[str, Any]) -> list[str]:
-        """The answers by their labels, from the head, else the training data; their numbers where nothing says them."""
-        if 'vqa' not in self.model.heads:
-            return []
-        head = self.model.heads['vqa']
-        trained = (meta.get('dataset_meta') or {}).get('answers')
-        if head.answers and trained and list(head.answers) != list(trained):
+        if not isinstance(self.model, VisionLanguage):
             raise UsageError(
-                "the answers of the config's VQA head are not those that the checkpoint was trained on; use the config "
-                'and the file of answers that it was trained with'
+                f'config {cfg.filename} is of a {type(self.model).__name__}; give one of a vision-language model, such '
+                'as METER'
             )
-        known = head.answers or trained
-        if known is None:
-            return [str(label) for label in range(head.num_answers)]
-        if len(known) != head.num_answers:
-            raise UsageError(
-                f'the checkpoint was trained on {len(known)} answers and the VQA head has {head.num_answers}; use the '
-                'config that it was trained with'
-            )
-        return list(known)
+        try:
+            self.model.learn_data(meta.get('dataset_meta') or {})
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        self.answers = self.model.answer_names()
 
     def __call__(
         self,
@@ -127,9 +111,7 @@ class MultimodalInferencer:
             raise UsageError('nothing is asked about the pictures; give questions, sentences, or ask for captions')
         if top < 1:
             raise UsageError(f'top is {top}; give at least 1 answer to report')
-        for name, wanted in (('vqa', questions), ('itm', sentences), ('caption', caption)):
-            if wanted:
-                self.model.get_head(name)
+        self.model.require(answers=bool(questions), matches=bool(sentences), writes=caption)
         pictures = list_pictures(images)
         progress, results = ProgressLog('looking at pictures', len(pictures)), []
         for batch in read_batches(pictures, self.batch_size, skip_bad):
@@ -157,14 +139,20 @@ class MultimodalInferencer:
         tokens = self.model.encode_image(inputs)  # (B, N, C)
         said: list[dict[str, Any]] = [{} for _ in pictures]
         if questions:
-            for own, asked in zip(said, self._ask('vqa', inputs, tokens, questions), strict=True):
-                own['answers'] = [self._to_answers(sample, top) for sample in asked]
+            pairs = [(picture, text) for picture in range(len(pictures)) for text in range(len(questions))]
+            for (picture, text), found in zip(pairs, self.model.answer(tokens, questions, pairs, top), strict=True):
+                scores = [round(score, 4) for score in found.scores]
+                answer = {'question': questions[text], 'answers': found.answers, 'scores': scores}
+                said[picture].setdefault('answers', []).append(answer)
         if sentences:
-            for own, asked in zip(said, self._ask('itm', inputs, tokens, sentences), strict=True):
-                own['matches'] = [{'sentence': s.text, 'score': round(s.match_score, 4)} for s in asked]
+            pairs = [(picture, text) for picture in range(len(pictures)) for text in range(len(sentences))]
+            scores = self.model.match(tokens, sentences, pairs).sigmoid().tolist()
+            for (picture, text), score in zip(pairs, scores, strict=True):
+                match = {'sentence': sentences[text], 'score': round(score, 4)}
+                said[picture].setdefault('matches', []).append(match)
         if caption:
-            for own, sample in zip(said, self._describe(inputs, tokens), strict=True):
-                own |= {'caption': sample.pred_caption, 'caption_score': round(sample.caption_score, 4)}
+            for own, written in zip(said, self.model.write(tokens), strict=True):
+                own |= {'caption': written.text, 'caption_score': round(written.score, 4)}
         return said
 
     def _prepare(self, pictures: list[tuple]) -> tuple[list[dict], Tensor]:
@@ -173,31 +161,6 @@ class MultimodalInferencer:
         packed = [self.pipeline(image, file, text='a picture') for image, file in pictures]
         data = self.model.data_preprocessor({'inputs': [one['inputs'] for one in packed]}, False)
         return packed, data['inputs']
-
-    def _describe(self, inputs: Tensor, tokens: Tensor) -> list[DataSample]:
-        """A sample with a caption for each picture."""
-        samples = [DataSample() for _ in inputs]
-        batch = FusionBatch(self.model, inputs, samples, range(len(inputs)), tokens)
-        self.model.get_head('caption').predict(self.model, batch)
-        return samples
-
-    def _ask(self, head: str, inputs: Tensor, tokens: Tensor, texts: list[str]) -> list[list[DataSample]]:
-        """A head's samples for each picture and text."""
-        samples = [DataSample(text=text) for _ in inputs for text in texts]
-        picture_of = [number for number in range(len(inputs)) for _ in texts]
-        for start in range(0, len(samples), _PAIRS_AT_ONCE):
-            part = slice(start, start + _PAIRS_AT_ONCE)
-            batch = FusionBatch(self.model, inputs, samples[part], picture_of[part], tokens)
-            self.model.get_head(head).predict(self.model, batch)
-        return [samples[start : start + len(texts)] for start in range(0, len(samples), len(texts))]
-
-    def _to_answers(self, sample: DataSample, top: int) -> dict[str, Any]:
-        best = sample.pred_scores.sort(descending=True, stable=True)
-        return {
-            'question': sample.text,
-            'answers': [self.answers[label] for label in best.indices[:top].tolist()],
-            'scores': [round(score, 4) for score in best.values[:top].tolist()],
-        }
 
     @torch.no_grad()
     def draw_attention(
@@ -221,22 +184,17 @@ class MultimodalInferencer:
         Raises:
             ValueError: the word is not in the text, or there is no such layer.
             DataError: the picture cannot be read.
+            UsageError: the model has no attention to draw.
         """
-        tokens, text_tokens = self.model.encode_text(_texts(text, 'text'))
-        places = find_word(word, tokens.input_ids[0], self.model.tokenizer)
+        if not isinstance(self.model, Attending):
+            raise UsageError(
+                f'{type(self.model).__name__} has no attention to draw; use a model that has, such as METER'
+            )
+        (text,) = _texts(text, 'text')
+        places = find_word(word, self.model.tokenize([text]).input_ids[0], self.model.tokenizer)
         picture = read_picture(image)
         (packed,), inputs = self._prepare([(picture, None if isinstance(image, np.ndarray) else image)])
-        maps: list[Any] = []
-        handle = self.model.image_encoder.register_forward_hook(lambda _, args, out: maps.append(out))
-        try:
-            image_tokens = self.model.encode_image(inputs)
-        finally:
-            handle.remove()
-        last = maps[0][-1] if isinstance(maps[0], tuple | list) else maps[0]  # (1, C, h, w)
-        if layers is None:
-            layers = range(len(self.model.cross_modal.layers.text_layers))
-        fused = self.model.fuse(text_tokens, tokens.mask, image_tokens, list(layers))
-        weights = word_map(fused.attention, places, tuple(last.shape[-2:]))
+        weights = word_map(self.model.attend(inputs, text, layers).weights, places)
         save_png(draw_word_attention(sample_image(packed, self.pipeline.bgr), weights, word, text), path)
         return weights
 

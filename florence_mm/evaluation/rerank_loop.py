@@ -14,6 +14,7 @@ from mmengine.runner.amp import autocast
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from florence_mm.models.multimodal.protocol import Reranker
 from florence_mm.registry import LOOPS
 from florence_mm.utils.progress import ProgressLog
 
@@ -24,7 +25,9 @@ from .metrics.retrieval import ImageTextRecall
 
 @LOOPS.register_module()
 class RerankTestLoop(TestLoop):
-    """Test a :class:`florence_mm.RetrievalReranker`: recall of its two-tower model, and after re-ranking.
+    """Test retrieval in two steps: recall of a re-ranker's two-tower model, and after re-ranking.
+
+    The model is a :class:`~florence_mm.models.multimodal.protocol.Reranker`.
 
     The first pass is mmengine's, with the scores of the evaluator's ``ImageTextRecall``. In the second, pictures go
     through the fusion model batch by batch with the texts that are candidates for them and the texts that they are
@@ -71,10 +74,10 @@ class RerankTestLoop(TestLoop):
         runner = self.runner
         recall = next((m for m in self.evaluator.metrics if isinstance(m, ImageTextRecall)), None)
         model = getattr(runner.model, 'module', runner.model)
-        if recall is None or not hasattr(model, 'match_pictures'):
+        if recall is None or not isinstance(model, Reranker):
             raise ValueError(
                 f'RerankTestLoop got the metrics {[type(m).__name__ for m in self.evaluator.metrics]} and the model '
-                f'{type(model).__name__}; it needs ImageTextRecall and RetrievalReranker'
+                f'{type(model).__name__}; it needs ImageTextRecall and a model that re-ranks, such as RetrievalReranker'
             )
         runner.call_hook('before_test')
         runner.call_hook('before_test_epoch')
@@ -90,7 +93,7 @@ class RerankTestLoop(TestLoop):
         return metrics
 
     @torch.no_grad()
-    def _rerank(self, model: Any, recall: ImageTextRecall, found: list, size: int) -> dict[str, float]:
+    def _rerank(self, model: Reranker, recall: ImageTextRecall, found: list, size: int) -> dict[str, float]:
         """The scores after re-ranking, on every process.
 
         Args:
@@ -112,7 +115,7 @@ class RerankTestLoop(TestLoop):
         matches = self._match(model, texts, best[0][0], best[1][0], captions)
         scores: list[dict[str, float]] = [{}]
         if matches is not None:
-            weight = self.similarity_weight * float(model.retriever.temperature())
+            weight = self.similarity_weight * model.similarity_scale()
             for name, (queries, gallery, right), (candidates, similarity), match in zip(
                 WAYS[recall.modality], ways, best, matches, strict=True
             ):

@@ -74,20 +74,23 @@ def check_width(part: nn.Module, name: str, owner: str) -> None:
         )
 
 
-def check_text_sizes(text_encoder: nn.Module, vocab_size: int | None, context_length: int | None) -> None:
+def check_text_sizes(
+    text_encoder: nn.Module, vocab_size: int | None, context_length: int | None, limit: str = 'the tokenizer'
+) -> None:
     """Raise where texts have more ids or more tokens than a text encoder takes.
 
     Args:
         text_encoder: it may have ``vocab_size`` and ``context_length``.
         vocab_size: number of ids that the tokenizer gives.
         context_length: longest text in tokens.
+        limit: what says so, for the message.
 
     Raises:
         ValueError: the encoder has fewer.
     """
     needed = (
         ('vocab_size', vocab_size, 'ids in the tokenizer'),
-        ('context_length', context_length, 'tokens in the longest text (max_text_len, or the tokenizer)'),
+        ('context_length', context_length, f'tokens in {limit}'),
     )
     for name, need, what in needed:
         have = getattr(text_encoder, name, None)

@@ -1,9 +1,11 @@
 """Generated stand-ins for questions about pictures."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from florence_mm.registry import MODELS
 
 from .pictures import write_pictures
 from .stand_ins import register_smoke_data
@@ -46,22 +48,33 @@ def questions(dataset: dict, folder: Path, count: int) -> dict:
 
 
 def tell_answers(dataset: Any, model: Any) -> Any:
-    """The data set's config, wrappers included, with the answers of the model's VQA head noted on it.
+    """The data set's config, wrappers included, with the answers that the model chooses among noted on it.
 
-    They are the head's own, or, where it has a number of them alone, so many. A head that names a file of answers,
-    which need not be there, is given them.
+    A part of the model that chooses among known answers says in ``answer_arguments`` which of its arguments are their
+    number and their names. They are the names, or, where there is a number alone, so many. A part that names a file of
+    answers, which need not be there, is given them.
     """
-    heads = model.get('heads') if isinstance(model, Mapping) else None
-    head = heads.get('vqa') if isinstance(heads, Mapping) else None
-    if not isinstance(head, Mapping):
-        return dataset
-    answers = head.get('answers')
-    if not answers or isinstance(answers, str):
-        number = head.get('num_answers') or len(_ANSWERS)
-        answers = [*_ANSWERS, *(f'answer {i}' for i in range(len(_ANSWERS), number))][:number]
-    if isinstance(head.get('answers'), str):
-        head['answers'] = answers
-    return _note(dataset, list(answers))
+    for part, number, names in _choosers(model):
+        answers = part.get(names)
+        if not answers or isinstance(answers, str):
+            count = part.get(number) or len(_ANSWERS)
+            answers = [*_ANSWERS, *(f'answer {i}' for i in range(len(_ANSWERS), count))][:count]
+        if isinstance(part.get(names), str):
+            part[names] = answers
+        return _note(dataset, list(answers))
+    return dataset
+
+
+def _choosers(node: Any) -> Iterator[tuple[dict, str, str]]:
+    """Configs of parts that choose among known answers, with the names of the two arguments."""
+    if isinstance(node, Mapping):
+        type_ = node.get('type')
+        kind = MODELS.get(type_) if isinstance(type_, str) else type_
+        if arguments := getattr(kind, 'answer_arguments', None):
+            yield node, *arguments
+    inner = node.values() if isinstance(node, Mapping) else node if isinstance(node, (list, tuple)) else ()
+    for part in inner:
+        yield from _choosers(part)
 
 
 def _note(dataset: Any, answers: list[str]) -> Any:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModule
+from mmpretrain.structures import DataSample
 
 from florence_mm.apis import MultimodalInferencer
 from florence_mm.errors import DataError, UsageError
@@ -68,13 +69,15 @@ def test_answers_matches_and_captions_are_those_of_the_model(inferencer):
     meter, inputs = tiny_meter(HEADS), normalised(*images)
     for number, result in enumerate(results):
         assert (result['file'], result['width'], result['height']) == (None, 24, 16)
-        for asked, sample in zip(result['answers'], meter.predict_questions(inputs[number], QUESTIONS), strict=True):
+        samples = [DataSample(text=question) for question in QUESTIONS]
+        meter.heads.vqa.predict(meter.make_batch(inputs[number : number + 1], samples, [0, 0]))
+        for asked, sample in zip(result['answers'], samples, strict=True):
             order = sample.pred_scores.argsort(descending=True)[:2].tolist()
             assert asked['question'] == sample.text and asked['answers'] == [ANSWERS[i] for i in order]
             assert asked['scores'] == pytest.approx(sample.pred_scores[order].tolist(), abs=6e-5)
         with torch.no_grad():
-            pairs = meter.score_pairs(meter.encode_image(inputs), sentences, [(number, i) for i in range(3)])
-            written = meter.heads.caption.write(meter, meter.encode_image(inputs[number : number + 1]))
+            pairs = meter.match(meter.encode_image(inputs), sentences, [(number, i) for i in range(3)]).sigmoid()
+            written = meter.heads.caption.decode(meter, meter.encode_image(inputs[number : number + 1]))
         assert [match['sentence'] for match in result['matches']] == sentences
         assert [match['score'] for match in result['matches']] == pytest.approx(pairs.tolist(), abs=6e-5)
         assert result['caption'] == meter.tokenizer.decode(written.ids[0])
@@ -130,9 +133,9 @@ def test_what_cannot_be_asked(inferencer):
     with pytest.raises(UsageError, match='top is 0'):
         inferencer(picture(), 'how many?', top=0)
     only_itm = MultimodalInferencer(config(model({'itm': HEADS['itm']})), None, 'cpu')
-    with pytest.raises(ValueError, match="no head 'caption', it has itm"):
+    with pytest.raises(ValueError, match='no head that writes captions, it has itm; .* FusionCaptionHead'):
         only_itm(picture(), caption=True)
-    with pytest.raises(UsageError, match='is of a BaseModule; give one of a METER'):
+    with pytest.raises(UsageError, match='is of a BaseModule; give one of a vision-language model'):
         MultimodalInferencer(config(BaseModule), None, 'cpu')
 
 

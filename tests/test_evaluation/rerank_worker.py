@@ -84,7 +84,7 @@ def dense_scores(options):
         used = list(dict.fromkeys(text for row in rows for text in row['data_samples'].texts))
         text_feats = model.retriever.extract_text_feat(used)
         pairs = [(i, j) for i in range(len(rows)) for j in range(len(used))]
-        match = model.matcher.score_pairs(model.matcher.encode_image(inputs), used, pairs).double()
+        match = model.matcher.match(model.matcher.encode_image(inputs), used, pairs).sigmoid().double()
     match = (match / (1 - match)).log().view(len(rows), len(used))
     similarity = (image_feats @ text_feats.T).double()
     match = match + options['similarity_weight'] * float(model.retriever.temperature()) * similarity

@@ -50,6 +50,78 @@ def test_the_loss_of_a_caption_is_that_of_writing_it(roberta):
     assert shared['loss_caption'].item() == pytest.approx(-steps.mean().item(), rel=1e-5)
 
 
+@pytest.mark.parametrize('beams', [1, 3])
+@pytest.mark.parametrize('roberta', [False, True])
+@torch.no_grad()
+def test_kept_keys_and_values_change_nothing(roberta, beams):
+    head = {'num_beams': beams, 'max_length': 30, 'min_length': 20}
+    model = captioner(head=head, roberta=roberta, max_text_len=50).double()
+    tokens = model.encode_image(pictures(4).double())
+    for prompts in (None, ['a red', 'two', 'a blue', 'no red digits']):
+        kept, again = (model.heads.caption.decode(model, tokens, prompts, cached) for cached in (True, False))
+        assert kept.ids == again.ids and len({tuple(ids) for ids in kept.ids}) == 4
+        assert min(map(len, kept.ids)) >= 20
+        torch.testing.assert_close(kept.log_probs, again.log_probs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('roberta', [False, True])
+@torch.no_grad()
+def test_hidden_states_do_not_depend_on_how_many_words_come_at_once(roberta):
+    model = captioner(roberta=roberta, max_text_len=40).double()
+    tokens = model.encode_image(pictures(2).double())
+    ids = torch.cat([model.tokenize([text]).input_ids[:, :6] for text in ('red two and a blue five', 'a nine, no one')])
+    whole = model.write_on(TokenBatch(ids, ids >= 0), model.start_writing(tokens, [1, 0]))
+    for cuts in ([1] * 6, [2, 1, 3], [6]):
+        state = model.start_writing(tokens, [1, 0], cached=True)
+        parts = []
+        for part in ids.split(cuts, 1):
+            parts.append(model.write_on(TokenBatch(part, part >= 0), state))
+        assert state.length == 6
+        torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-9, atol=1e-9)
+    # rows that go on from another row of their picture
+    state = model.start_writing(tokens, [0, 0, 0], cached=True)
+    first = torch.stack([ids[0, :3], ids[1, :3], ids[0, :3]])
+    model.write_on(TokenBatch(first, first >= 0), state)
+    state.select(torch.tensor([1, 1, 0]))
+    last = ids[0, 3:5].expand(3, -1)
+    got = model.write_on(TokenBatch(last, last >= 0), state)
+    texts = torch.cat([first[[1, 1, 0]], last], 1)
+    expected = model.write_on(TokenBatch(texts, texts >= 0), model.start_writing(tokens, [0, 0, 0]))[:, 3:]
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    assert (got[0] - got[2]).abs().max() > 1e-2
+    with pytest.raises(ValueError, match='about another picture'):
+        model.start_writing(tokens, [0, 1], cached=True).select(torch.tensor([1, 1]))
+
+
+@torch.no_grad()
+def test_a_prompt_is_read_and_neither_learned_nor_reported():
+    model, plain = captioner(head={'prompt': ' a red '}, max_text_len=16), captioner(max_text_len=16)
+    images = pictures(3)
+    tokens = plain.encode_image(images)
+    # writing goes on from the prompt: the same ids as from a text that begins so
+    written = model.predict(images, [DataSample() for _ in images])
+    prompted = plain.write(tokens, ['a red'] * 3)
+    assert [sample.pred_caption for sample in written] == [text.text for text in prompted]
+    assert [sample.pred_caption for sample in written] != [text.text for text in plain.write(tokens)]
+    # the loss is that of the words after it
+    texts = ('two and a blue five', 'digits', 'nine')
+    losses = model.loss(images, samples(texts))
+    steps = [
+        log_probs_step_by_step(plain, image, f'a red {text}')[2:] for image, text in zip(images, texts, strict=True)
+    ]
+    assert losses['loss_caption'].item() == pytest.approx(-torch.cat(steps).mean().item(), rel=1e-5)
+    # prompts of several lengths, each as if alone
+    prompts = ['a red', 'no', 'a red two and']
+    together = plain.write(tokens, prompts)
+    for number, prompt in enumerate(prompts):
+        (alone,) = plain.write(tokens[number : number + 1], [prompt])
+        assert alone.text == together[number].text
+        assert alone.score == pytest.approx(together[number].score, rel=1e-5)
+    with pytest.raises(ValueError, match='at most 1 tokens'):
+        short = captioner(head={'max_length': 2, 'prompt': 'a red two and a'}, max_text_len=8)
+        short.predict(images, [DataSample() for _ in images])
+
+
 def test_words_see_the_picture_and_the_words_before_them():
     model = captioner()
     layers = model.cross_modal.layers
@@ -82,19 +154,19 @@ def test_label_smoothing_and_accuracy_by_hand():
 def test_a_written_caption_has_the_probability_of_its_loss(beams):
     model, images = captioner(head={'num_beams': beams, 'max_length': 6}), pictures(4)
     batch = FusionBatch(model, images[[0, 1, 2, 3, 1]], samples([''] * 5))
-    model.heads.caption.predict(model, batch)
+    model.heads.caption.predict(batch)
     captions = [sample.pred_caption for sample in batch.samples]
     assert captions[1] == captions[4] and len(set(captions)) > 1
-    written = model.heads.caption.write(model, batch.image_tokens)
+    written = model.heads.caption.decode(model, batch.image_tokens)
     for number, ids in enumerate(written.ids):
         assert 0 < len(ids) <= 6 and not model.tokenizer.special_ids & set(ids)
         assert model.tokenizer.decode(ids) == captions[number]
-        alone = model.heads.caption.write(model, batch.image_tokens[number : number + 1])
+        alone = model.heads.caption.decode(model, batch.image_tokens[number : number + 1])
         assert alone.ids == [ids]
         rows = torch.tensor([[model.tokenizer.start_token_id, *ids, model.tokenizer.end_token_id]])
-        model.tokenizer, tokenizer = lambda texts, length, r=rows: TokenBatch(r, r >= 0), model.tokenizer
+        model.tokenize = lambda texts, r=rows: TokenBatch(r, r >= 0)
         loss = model.loss(images[number : number + 1], samples(['']))['loss_caption'].item()
-        model.tokenizer = tokenizer
+        del model.tokenize
         assert written.log_probs[number].item() == pytest.approx(-loss * (len(ids) + 1), rel=1e-4)
         assert batch.samples[number].caption_score == pytest.approx(-loss, rel=1e-4)
 
@@ -104,7 +176,7 @@ def test_beams_are_no_less_likely_than_greedy():
     greedy, beams = (
         captioner(head={'num_beams': n, 'length_penalty': 0.0, 'max_length': 5, 'min_length': 2}) for n in (1, 8)
     )
-    one, eight = (model.heads.caption.write(model, model.encode_image(images)) for model in (greedy, beams))
+    one, eight = (model.heads.caption.decode(model, model.encode_image(images)) for model in (greedy, beams))
     assert (eight.log_probs >= one.log_probs - 1e-5).all() and (eight.log_probs > one.log_probs + 1e-3).any()
     assert min(len(ids) for ids in one.ids + eight.ids) >= 2
 
@@ -125,7 +197,7 @@ def test_a_picture_is_learnt_by_heart():
 def test_a_padded_head_writes_tokens_alone(beams):
     model = captioner(head={'num_beams': beams, 'vocab_size': tiny['VOCAB'] + 64, 'max_length': 4})
     model.heads.caption.bias.data[tiny['VOCAB'] + 1 :] = 1e3  # likeliest; the mask token is the last that there is
-    written = model.heads.caption.write(model, model.encode_image(pictures(2)))
+    written = model.heads.caption.decode(model, model.encode_image(pictures(2)))
     assert all(ids and max(ids) < model.tokenizer.vocab_size for ids in written.ids)
 
 

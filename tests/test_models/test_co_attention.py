@@ -194,15 +194,15 @@ def test_dropout_is_used_in_training_alone():
 
 
 def test_no_mask_is_expanded(monkeypatch):
-    from florence_mm.models.multimodal import co_attention
+    from florence_mm.models.layers import fusion_layer
 
-    shapes, original = [], co_attention.attention
+    shapes, original = [], fusion_layer.attention
 
     def watch(query, key, value, mask=None, *args, **kwargs):
         shapes.append(None if mask is None else tuple(mask.shape))
         return original(query, key, value, mask, *args, **kwargs)
 
-    monkeypatch.setattr(co_attention, 'attention', watch)
+    monkeypatch.setattr(fusion_layer, 'attention', watch)
     stacks(1)(*tokens(), TEXT_MASK)
     # text within, text to image, image within, image to text
     assert shapes == [(3, 1, 1, 7), None, None, (3, 1, 1, 7)]

@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 
 import florence_mm
 from florence_mm.models.heads.multimodal import mlm
-from florence_mm.models.multimodal import METER
+from florence_mm.models.multimodal import METER, VisionLanguageModel
 from florence_mm.models.multimodal.batch import FusionBatch, find_equal
 from florence_mm.models.multimodal.fusion import CoAttentionFusion
 from florence_mm.registry import MODELS
@@ -110,7 +110,7 @@ def test_equal_pictures_are_encoded_once():
     model(**preprocessed(model, batch(inputs=inputs)), mode='loss')['loss_vqa'].backward()
     data = preprocessed(expected, batch(inputs=inputs))
     four = FusionBatch(expected, data['inputs'], data['data_samples'], picture_of=range(4))
-    expected.heads['vqa'].loss(expected, four)['loss_vqa'].backward()
+    expected.heads['vqa'].loss(four)['loss_vqa'].backward()
     assert expected.image_encoder.seen == [4]
     torch.testing.assert_close(model.image_encoder.conv.weight.grad, expected.image_encoder.conv.weight.grad)
 
@@ -128,11 +128,13 @@ def test_equal_texts_are_encoded_once(text, causal):
     encoded = []
     model.text_encoder.register_forward_pre_hook(lambda _, arguments: encoded.append(arguments[0].tolist()))
     texts = [QUESTIONS[0], QUESTIONS[1], QUESTIONS[0], 'how', QUESTIONS[1]]
-    tokens, made = model.encode_text(texts, causal)
+    tokens = model.tokenize(texts)
+    made = model.encode_tokens(tokens, causal)
     assert encoded == [tokens.input_ids[[0, 1, 3]].tolist()]
     # a batch of one text has its own length
     for place, one in enumerate(texts):
-        alone, expected = model.encode_text([one], causal)
+        alone = model.tokenize([one])
+        expected = model.encode_tokens(alone, causal)
         torch.testing.assert_close(made[place, : alone.mask.sum()], expected[0])
 
 
@@ -163,32 +165,24 @@ def test_dropout_makes_equal_texts_differ():
         assert first.equal(second) == (not training)
 
 
-def test_questions_on_one_picture_and_their_cache():
+def test_questions_on_pictures_that_are_encoded_once(monkeypatch):
     model = build(('vqa',)).eval()
-    image = preprocessed(model)['inputs'][0]
-    data = batch(inputs=pictures()[[0, 0, 0, 0]])
-    expected = model.val_step(data)
+    inputs = preprocessed(model)['inputs'][:2]
+    pairs = [(picture, text) for picture in (0, 1) for text in range(4)]
+    expected = model.val_step(batch([QUESTIONS[t] for _, t in pairs], pictures()[[p for p, _ in pairs]]))
     model.image_encoder.seen.clear()
-    for answers in (
-        model.predict_questions(image, QUESTIONS, at_once=3),
-        model.predict_questions(image[None], QUESTIONS),
-    ):
+    tokens = model.encode_image(inputs)
+    for at_once in (3, 64):
+        monkeypatch.setattr(VisionLanguageModel._batches, '__defaults__', (at_once,))
+        answers = model.answer(tokens, QUESTIONS, pairs, top=5)
         for got, sample in zip(answers, expected, strict=True):
-            assert (got.text, got.pred_answer) == (sample.text, sample.pred_answer)
-            torch.testing.assert_close(got.pred_scores, sample.pred_scores, rtol=1e-5, atol=1e-6)
-    assert model.image_encoder.seen == [1]
-    model.predict_questions(image + 1, QUESTIONS[:1])
-    assert model.image_encoder.seen == [1, 1]
-    # changed weights are noticed, in place or behind the version counter followed by eval() or train()
-    before = model.predict_questions(image, QUESTIONS[:1])[0].pred_scores
-    with torch.no_grad():
-        model.image_encoder.conv.weight.mul_(-2)
-    after = model.predict_questions(image, QUESTIONS[:1])[0].pred_scores
-    assert (after - before).abs().max() > 1e-4
-    model.image_encoder.conv.weight.data.mul_(-0.5)
-    model.eval()
-    torch.testing.assert_close(model.predict_questions(image, QUESTIONS[:1])[0].pred_scores, before)
-    assert model.predict_questions(image, []) == []
+            assert got.answers[0] == sample.pred_answer and len(got.answers) == 5
+            scores = torch.tensor([sample.pred_scores[worker['ANSWERS'].index(answer)] for answer in got.answers])
+            torch.testing.assert_close(torch.tensor(got.scores), scores, rtol=1e-5, atol=1e-6)
+            assert got.scores == sorted(got.scores, reverse=True)
+    assert model.image_encoder.seen == [2]
+    assert [len(one.answers) for one in model.answer(tokens, QUESTIONS, pairs)] == [1] * 8
+    assert model.answer(tokens, QUESTIONS, []) == []
 
 
 def test_pairs_of_pictures_and_texts_are_scored():
@@ -196,12 +190,12 @@ def test_pairs_of_pictures_and_texts_are_scored():
     inputs = preprocessed(model)['inputs']
     tokens = model.encode_image(inputs)
     pairs = [(0, 1), (3, 0), (2, 2), (1, 3), (0, 0)]
-    scores = model.score_pairs(tokens, QUESTIONS, pairs, at_once=2)
+    scores = model.match(tokens, QUESTIONS, pairs, at_once=2)
     data = batch([QUESTIONS[t] for _, t in pairs], pictures()[[p for p, _ in pairs]])
     expected = torch.tensor([sample.match_score for sample in model.val_step(data)])
-    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-6)
-    assert model.score_pairs(tokens, QUESTIONS, []).shape == (0,)
-    torch.testing.assert_close(model.pair_logits(tokens, QUESTIONS, pairs), (scores / (1 - scores)).log())
+    torch.testing.assert_close(scores.sigmoid(), expected, rtol=1e-5, atol=1e-6)
+    assert model.match(tokens, QUESTIONS, []).shape == (0,)
+    torch.testing.assert_close(model.match(tokens, QUESTIONS, pairs), (expected / (1 - expected)).log())
     assert not scores.requires_grad
 
 
@@ -209,13 +203,14 @@ def test_scores_of_pairs_keep_their_order_where_probabilities_are_equal():
     model = build(('itm',)).eval()
     head = model.heads.itm.fc
     tokens, pairs = model.encode_image(preprocessed(model)['inputs']), [(0, 1), (3, 0), (2, 2)]
-    before = model.pair_logits(tokens, QUESTIONS, pairs)
+    before = model.match(tokens, QUESTIONS, pairs)
     assert before.argsort().tolist() != [0, 1, 2] and len(before.unique()) == 3
     with torch.no_grad():
         head.bias[1] += 40
-    assert model.score_pairs(tokens, QUESTIONS, pairs).tolist() == [1, 1, 1]
-    torch.testing.assert_close(model.pair_logits(tokens, QUESTIONS, pairs), before + 40)
-    assert model.pair_logits(tokens, QUESTIONS, pairs).argsort().tolist() == before.argsort().tolist()
+    after = model.match(tokens, QUESTIONS, pairs)
+    assert after.sigmoid().tolist() == [1, 1, 1]
+    torch.testing.assert_close(after, before + 40)
+    assert after.argsort().tolist() == before.argsort().tolist()
 
 
 def test_another_resolution_after_pretraining(tmp_path):
@@ -231,7 +226,8 @@ def test_another_resolution_after_pretraining(tmp_path):
     assert model.encode_image(torch.randn(1, 3, 64, 64)).shape == (1, 64, 16)
     assert model.encode_image(large).shape == (1, 12 * 9, 16)
     torch.testing.assert_close(other.encode_image(large), model.encode_image(large))
-    assert model.predict_questions(large, ['is it'])[0].pred_scores.shape == (2,)
+    (answered,) = model.answer(model.encode_image(large), ['is it'], [(0, 0)], top=3)
+    assert sorted(answered.answers) == ['no', 'yes']
 
 
 def test_cross_attention_on_demand():
@@ -323,8 +319,8 @@ def test_refusals():
     data = preprocessed(model)
     with pytest.raises(ValueError, match='METER has no heads and nothing to train'):
         model(**data, mode='loss')
-    with pytest.raises(ValueError, match="has no head 'vqa', it has none"):
-        model.predict_questions(data['inputs'][0], QUESTIONS)
+    with pytest.raises(ValueError, match='has no head that answers questions, it has none'):
+        model.answer(model.encode_image(data['inputs']), QUESTIONS, [(0, 0)])
     with pytest.raises(ValueError, match="mode is 'train'"):
         model(**data, mode='train')
     model = build()

@@ -35,7 +35,7 @@ def test_answers_by_hand():
     # ln 3 is a probability of 3/4
     made = with_logits(model, [[math.log(3), 0, 0, 0, 0], [0, 0, 0, -math.log(3), 0]])
     # sample 0 has the answers 0 (1.0) and 2 (0.3), sample 1 has 1 (1.0) and 3 (0.3)
-    losses = model.heads['vqa'].loss(model, made)
+    losses = model.heads['vqa'].loss(made)
     first = -math.log(0.75) + 4 * math.log(2)
     second = 4 * math.log(2) - 0.3 * math.log(0.25) - 0.7 * math.log(0.75)
     assert losses['loss_vqa'].item() == pytest.approx((first + second) / 2, rel=1e-6)
@@ -45,13 +45,13 @@ def test_answers_by_hand():
 
 def test_dense_and_sparse_scores_are_one():
     model = build(('vqa',))
-    sparse = model.heads['vqa'].loss(model, fusion_batch(model))['loss_vqa']
+    sparse = model.heads['vqa'].loss(fusion_batch(model))['loss_vqa']
     made = fusion_batch(model)
     for i, sample in enumerate(made.samples):
         sample.gt_score = torch.zeros(5)
         sample.gt_score[i % 5], sample.gt_score[(i + 2) % 5] = 1.0, 0.3
         del sample.answer_labels, sample.answer_scores
-    dense = model.heads['vqa'].loss(model, made)['loss_vqa']
+    dense = model.heads['vqa'].loss(made)['loss_vqa']
     torch.testing.assert_close(dense, sparse)
     # METER's way of writing it
     target = torch.stack([sample.gt_score for sample in made.samples])
@@ -64,7 +64,7 @@ def test_a_question_without_known_answers_teaches_that_none_is_right():
     model = build(('vqa',))
     made = with_logits(model, [[0.0] * 5])
     made.samples[0].answer_labels, made.samples[0].answer_scores = torch.tensor([], dtype=torch.int64), torch.tensor([])
-    assert model.heads['vqa'].loss(model, made)['loss_vqa'].item() == pytest.approx(5 * math.log(2))
+    assert model.heads['vqa'].loss(made)['loss_vqa'].item() == pytest.approx(5 * math.log(2))
 
 
 def test_one_answer_in_k_is_expected_before_training():
@@ -77,13 +77,13 @@ def test_predicted_answers():
     model = build(('vqa',)).eval()
     made = with_logits(model, [[0, 1, 2, 3, math.log(3) + 3], [9, 0, 0, 0, 0]])
     with torch.no_grad():
-        model.heads['vqa'].predict(model, made)
+        model.heads['vqa'].predict(made)
     assert [sample.pred_answer for sample in made.samples] == ['blue', 'two']
     torch.testing.assert_close(made.samples[0].pred_scores[:2], torch.tensor([0.5, 1 / (1 + math.exp(-1))]))
     nameless = build({'vqa': {'type': 'FusionVQAHead', 'num_answers': 5}}).eval()
     made = with_logits(nameless, [[0, 1, 2, 3, 4]])
     with torch.no_grad():
-        nameless.heads['vqa'].predict(nameless, made)
+        nameless.heads['vqa'].predict(made)
     assert made.samples[0].pred_label.tolist() == [4]
     assert 'pred_answer' not in made.samples[0]
 
@@ -115,23 +115,23 @@ def test_refused_answers(tmp_path):
     with pytest.raises(
         ValueError, match=r'sample 2 of the batch \(question_id 12\) has the answer label 5, but the VQA'
     ):
-        model.heads['vqa'].loss(model, made)
+        model.heads['vqa'].loss(made)
     made.samples[2].answer_labels = torch.tensor([-1, 3])
     with pytest.raises(ValueError, match='has the answer label -1, but the VQA head has 5 answers'):
-        model.heads['vqa'].loss(model, made)
+        model.heads['vqa'].loss(made)
     # too many here and too few there would add up
     labels, scores = made.samples[0].answer_labels, made.samples[0].answer_scores
     made.samples[2].answer_labels, made.samples[2].answer_scores = torch.tensor([1]), torch.ones(2)
     made.samples[0].answer_labels, made.samples[0].answer_scores = torch.tensor([1, 2]), torch.ones(1)
     with pytest.raises(ValueError, match='sample 0 .* has 2 answer_labels and 1 answer_scores; expected as many'):
-        model.heads['vqa'].loss(model, made)
+        model.heads['vqa'].loss(made)
     made.samples[0].answer_labels, made.samples[0].answer_scores = labels, scores
     del made.samples[2].answer_labels
     with pytest.raises(ValueError, match='has neither answer_labels nor gt_score'):
-        model.heads['vqa'].loss(model, made)
+        model.heads['vqa'].loss(made)
     made.samples[2].gt_score = torch.zeros(6)
     with pytest.raises(ValueError, match=r'gt_score of shape \(6,\), but the VQA head has 5'):
-        model.heads['vqa'].loss(model, made)
+        model.heads['vqa'].loss(made)
     with pytest.raises(ValueError, match='neither num_answers nor answers'):
         FusionVQAHead()
     with pytest.raises(ValueError, match='num_answers is 3 and there are 2 answers'):
@@ -151,7 +151,7 @@ def test_half_of_the_texts_get_a_false_picture():
     drawn, false = Counter(), Counter()
     for seed in range(300):
         torch.manual_seed(seed)
-        picture_of, matches = head.draw_pictures(made)
+        picture_of, matches = head.sample_negatives(made)
         assert matches.count(False) == 2
         for text, (picture, match) in enumerate(zip(picture_of, matches, strict=True)):
             assert match == (picture == made.picture_of[text])
@@ -163,9 +163,9 @@ def test_half_of_the_texts_get_a_false_picture():
     assert all(110 < false[text] < 190 for text in range(4))
     assert 0.3 < drawn[0, 1] / false[0] < 0.7
     torch.manual_seed(7)
-    again = head.draw_pictures(made)
+    again = head.sample_negatives(made)
     torch.manual_seed(7)
-    assert head.draw_pictures(made) == again
+    assert head.sample_negatives(made) == again
     assert not all(again[1])
 
 
@@ -173,8 +173,8 @@ def test_matching_loss_by_hand(monkeypatch):
     model = build(('itm',))
     head = model.heads['itm']
     made = fusion_batch(model)
-    monkeypatch.setattr(head, 'draw_pictures', lambda _: ([0, 3, 2, 1], [True, False, True, False]))
-    losses = head.loss(model, made)
+    monkeypatch.setattr(head, 'sample_negatives', lambda _: ([0, 3, 2, 1], [True, False, True, False]))
+    losses = head.loss(made)
     fused = model.fuse(made.text_tokens, made.tokens.mask, made.image_tokens[[0, 3, 2, 1]])
     logits = head.fc(fused.pooled)
     rows = logits.log_softmax(1)
@@ -210,7 +210,7 @@ def test_hard_negatives_follow_the_similarity():
     drawn = torch.zeros(4, 4)
     for seed in range(600):
         torch.manual_seed(seed)
-        picture_of, matches = head.draw_pictures(made)
+        picture_of, matches = head.sample_negatives(made)
         for text in range(4):
             drawn[text, picture_of[text]] += not matches[text]
     torch.testing.assert_close(drawn / drawn.sum(1, keepdim=True), expected, atol=0.09, rtol=0)
@@ -219,7 +219,7 @@ def test_hard_negatives_follow_the_similarity():
     model = build({'itm': {'type': 'FusionITMHead', 'hard_negatives': unicl(math.log(1e5))}})
     head, made = model.heads['itm'], fusion_batch(model)
     nearest = similarity.masked_fill(torch.eye(4).bool(), -torch.inf).argmax(1)
-    picture_of, matches = head.draw_pictures(made)
+    picture_of, matches = head.sample_negatives(made)
     assert [p for p, match in zip(picture_of, matches, strict=True) if not match] == [
         int(nearest[i]) for i, match in enumerate(matches) if not match
     ]
@@ -242,7 +242,7 @@ def test_matching_needs_two_pictures_and_two_texts():
         (QUESTIONS[:1], None),
     ):
         with pytest.raises(ValueError, match='have no false picture'):
-            model.heads['itm'].loss(model, fusion_batch(model, texts, inputs))
+            model.heads['itm'].loss(fusion_batch(model, texts, inputs))
 
 
 # --- masked words ---------------------------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ def test_masked_word_loss_is_over_hidden_tokens():
     model = build(('mlm',))
     made = fusion_batch(model)
     torch.manual_seed(0)
-    losses = model.heads['mlm'].loss(model, made)
+    losses = model.heads['mlm'].loss(made)
     torch.manual_seed(0)
     hidden, chosen = mask_tokens(made.tokens, model.tokenizer, 0.5)
     fused = model.fuse(model.encode_tokens(hidden), hidden.mask, made.image_tokens)

@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from florence_mm.models.text import CLIPTextTower, CLIPTokenEncoder, RobertaTextEncoder
-from florence_mm.models.text import roberta as roberta_module
-from florence_mm.models.tokenizers import CLIPTokenizer, MaskedCLIPTokenizer, RobertaTextTokenizer
+from florence_mm.models.tokenizers import CLIPTokenizer, MaskedCLIPTokenizer, RobertaTextTokenizer, transformers_files
 from florence_mm.models.tokenizers import protocol as tokens_module
 
 SMALL = {
@@ -208,7 +207,7 @@ def test_refused_encoders(tmp_path, monkeypatch):
             make(str(tmp_path))  # an empty folder
     # a name on the hub, which is not there: the cache answers, and at once
     monkeypatch.setenv('HF_HOME', str(tmp_path))
-    monkeypatch.setattr(roberta_module, '_hub_answers', lambda: False)
+    monkeypatch.setattr(transformers_files, '_hub_answers', lambda: False)
     with pytest.raises(ValueError, match="no RoBERTa could be read from 'somebody/roberta'"):
         RobertaTextEncoder('somebody/roberta')
     with pytest.raises(ValueError, match="'somebody/roberta'"):

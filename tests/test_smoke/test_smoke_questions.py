@@ -26,14 +26,14 @@ def test_the_head_says_how_many_answers_there_are(tmp_path):
     told = tell_answers(wrapped, {'heads': {'vqa': {'type': 'FusionVQAHead', 'num_answers': 7}}})
     built = VQADataset(**{k: v for k, v in questions(told['datasets'][0], tmp_path, 4).items() if k != 'type'})
     assert built.metainfo['answers'] == ('yes', 'no', '2', 'red', 'answer 4', 'answer 5', 'answer 6')
-    told = tell_answers(config, {'heads': {'vqa': {'answers': ['cat', 'dog']}}})
+    told = tell_answers(config, {'heads': {'ask': {'type': 'florence_mm.FusionVQAHead', 'answers': ['cat', 'dog']}}})
     built = VQADataset(**{k: v for k, v in questions(told, tmp_path, 4).items() if k != 'type'})
     assert built.metainfo['answers'] == ('cat', 'dog') and len(built) == 4
     # 7 of ten cat, 2 dog, one something else
     assert built.get_data_info(0)['answer_labels'].tolist() == [0, 1]
     assert built.get_data_info(0)['answer_scores'].tolist() == pytest.approx([1, 0.6])
     # a file of answers need not be there
-    model = {'heads': {'vqa': {'answers': 'none/answers.txt'}}}
+    model = {'heads': {'vqa': {'type': 'FusionVQAHead', 'answers': 'none/answers.txt'}}}
     assert tell_answers(config, model)['smoke_answers'] == model['heads']['vqa']['answers'] == ['yes', 'no', '2', 'red']
     # other models' data stay as they are
     assert tell_answers(config, {'bbox_head': {}}) == config

@@ -1,1 +1,18 @@
 """Writing texts token by token, whatever the model behind the next token's logits."""
+
+from .beam import beam_search
+from .cache import CacheStack, KeyValueCache
+from .greedy import greedy_search
+from .rules import Decoded, DecodingRules, NextLogits
+from .state import WriterState
+
+__all__ = [
+    'CacheStack',
+    'Decoded',
+    'DecodingRules',
+    'KeyValueCache',
+    'NextLogits',
+    'WriterState',
+    'beam_search',
+    'greedy_search',
+]

@@ -67,3 +67,12 @@ class TokenLayout:
         """``(B, L, C) -> (N, C)``."""
         x = x.flatten(0, 1)
         return x if self.index is None else x.index_select(0, self.index)
+
+
+def layout_of(x: Tensor, mask: Tensor | None, causal: bool = False) -> TokenLayout:
+    """The layout of ``x (B, L, C)``."""
+    if mask is None:
+        return TokenLayout(*x.shape[:2], causal=causal)
+    if mask.shape != x.shape[:2]:
+        raise ValueError(f'the padding mask has shape {tuple(mask.shape)} and the tokens {tuple(x.shape[:2])}')
+    return TokenLayout.of(mask, causal, x.device)

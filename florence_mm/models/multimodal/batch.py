@@ -6,17 +6,15 @@ size.
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from florence_mm.models.generation.state import rows_of
 from florence_mm.models.tokenizers.protocol import TokenBatch
 
-from .fusion import Fused
-
-if TYPE_CHECKING:
-    from .meter import METER
+from .protocol import Fused, Fuser
 
 
 def find_equal(pictures: Tensor) -> tuple[list[int], list[int]]:
@@ -51,26 +49,32 @@ class FusionBatch:
 
     Args:
         model: the model that encodes.
-        inputs: ``(B, 3, H, W)``, preprocessed; or ``(U, 3, H, W)`` with ``picture_of``.
+        inputs: ``(B, 3, H, W)``, preprocessed; or ``(U, 3, H, W)`` with ``picture_of``; None where the image tokens are
+            known and no head asks for pixels.
         samples: B samples.
         picture_of: for each sample which of ``inputs`` it shows; None: all pairs of inputs are compared.
         image_tokens: ``(U, S, C)``, if they are known already.
 
     Attributes:
-        pictures: ``(U, 3, H, W)``, those that differ.
+        pictures: ``(U, 3, H, W)``, those that differ, or None.
         picture_of: B numbers below U.
+
+    Raises:
+        ValueError: another number of samples than of pictures, or neither pictures nor tokens.
     """
 
     def __init__(
         self,
-        model: 'METER',
-        inputs: Tensor,
+        model: Fuser,
+        inputs: Tensor | None,
         samples: Sequence[Any],
         picture_of: Sequence[int] | None = None,
         image_tokens: Tensor | None = None,
     ) -> None:
         self.model = model
         self.samples = list(samples)
+        if inputs is None and (picture_of is None or image_tokens is None):
+            raise ValueError('the batch has no pictures; give inputs, or image_tokens with picture_of')
         if picture_of is None:
             first, picture_of = find_equal(inputs)
             if len(first) < len(inputs):
@@ -100,10 +104,7 @@ class FusionBatch:
 
     def image_tokens_of(self, picture_of: Sequence[int]) -> Tensor:
         """``(len(picture_of), S, C)``."""
-        tokens = self.image_tokens
-        if list(picture_of) == list(range(len(tokens))):
-            return tokens
-        return tokens.index_select(0, torch.tensor(picture_of, device=tokens.device))
+        return rows_of(self.image_tokens, picture_of)
 
     @cached_property
     def texts(self) -> list[str]:

@@ -1,206 +1,22 @@
-"""The co-attention layers of METER (arXiv 2111.02387, section 3.1), with which Florence fuses image and text.
+"""The co-attention stacks of METER (arXiv 2111.02387, section 3.1), with which Florence fuses image and text.
 
-Florence's paper (arXiv 2111.11432, section 2.5) takes them over. A layer is BERT's decoder layer (post-norm): attention
-within the own tokens, attention to the other modality, MLP. Two stacks of layers, one a modality; layer n of both reads
-what layer n - 1 of both gave (``METER/meter/modules/meter_module.py``). Parameters of a layer are named as there, that
-is as in transformers' ``BertLayer``, but for queries, keys and values, which are computed together.
+Florence's paper (arXiv 2111.11432, section 2.5) takes them over. Two stacks of layers, one a modality; layer n of both
+reads what layer n - 1 of both gave (``METER/meter/modules/meter_module.py``).
 
-Padded text is not computed: layers see the real tokens of a batch in one row after the other, and attention sees texts
-padded to the longest. Padding masks stay ``(B, 1, 1, L)``.
-
-Shape legend: ``B`` pairs, ``L`` tokens a sequence (``S`` of the other one), ``N`` real tokens of the batch (``M`` of
-the other), ``C`` channels, ``H`` heads, ``D = C / H``.
+Shape legend: ``B`` pairs, ``L`` text tokens, ``S`` image tokens, ``C`` channels, ``H`` heads, ``D = C / H``.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from florence_mm.models.layers.token_layout import TokenLayout
-from florence_mm.ops.attention import attention, dropout
-from florence_mm.ops.mlp import add_mlp, without_autograd
+from florence_mm.models.generation.cache import CacheStack
+from florence_mm.models.layers.fusion_layer import CoAttentionLayer, KeysValues
+from florence_mm.models.layers.token_layout import TokenLayout, layout_of
 
-KeysValues = tuple[Tensor, Tensor]
-
-
-class PostNorm(nn.Module):
-    """A linear layer, dropout, the residual, layer norm."""
-
-    def __init__(self, in_features: int, hidden_size: int, drop_rate: float, layer_norm_eps: float) -> None:
-        super().__init__()
-        self.dense = nn.Linear(in_features, hidden_size)
-        self.LayerNorm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-        self.drop_rate = drop_rate
-
-    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        """``(N, in_features)`` and ``(N, C)`` to ``(N, C)``."""
-        return self.LayerNorm(dropout(self.dense(x), self.drop_rate if self.training else 0.0) + residual)
-
-
-class SelfAttention(nn.Module):
-    """Multi-head attention among the own tokens, with its output layer, residual and norm."""
-
-    def __init__(
-        self, hidden_size: int, num_heads: int, drop_rate: float, attn_drop_rate: float, layer_norm_eps: float
-    ) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.attn_drop_rate = attn_drop_rate
-        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
-        self.output = PostNorm(hidden_size, hidden_size, drop_rate, layer_norm_eps)
-
-    def forward(self, x: Tensor, layout: TokenLayout) -> Tensor:
-        """``(N, C) -> (N, C)``."""
-        query, key, value = _split_heads(self.qkv(x), layout, 3, self.num_heads)
-        rate = self.attn_drop_rate if self.training else 0.0
-        attended = attention(query, key, value, layout.mask, layout.causal, rate)
-        return self.output(_join_heads(attended, layout), x)
-
-
-class CrossAttention(nn.Module):
-    """Multi-head attention to the tokens of the other modality, with its output layer, residual and norm."""
-
-    def __init__(
-        self, hidden_size: int, num_heads: int, drop_rate: float, attn_drop_rate: float, layer_norm_eps: float
-    ) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.attn_drop_rate = attn_drop_rate
-        self.query = nn.Linear(hidden_size, hidden_size)
-        self.key_value = nn.Linear(hidden_size, 2 * hidden_size)
-        self.output = PostNorm(hidden_size, hidden_size, drop_rate, layer_norm_eps)
-
-    def keys_values(self, context: Tensor, layout: TokenLayout) -> KeysValues:
-        """``(M, C)`` to keys and values ``(B, H, S, D)``; they can be kept where the context stays."""
-        key, value = _split_heads(self.key_value(context), layout, 2, self.num_heads)
-        return key, value
-
-    def forward(self, x: Tensor, layout: TokenLayout, keys_values: KeysValues, context_layout: TokenLayout) -> Tensor:
-        """``(N, C) -> (N, C)``."""
-        (query,) = _split_heads(self.query(x), layout, 1, self.num_heads)
-        rate = self.attn_drop_rate if self.training else 0.0
-        attended = attention(query, *keys_values, context_layout.mask, dropout_p=rate)
-        return self.output(_join_heads(attended, layout), x)
-
-    def weights(self, x: Tensor, layout: TokenLayout, keys: Tensor, context_layout: TokenLayout) -> Tensor:
-        """What :meth:`forward` weights the values with, without dropout: ``(B, H, L, S)``, rows of padding are 0."""
-        (query,) = _split_heads(self.query(x), layout, 1, self.num_heads)
-        scores = query @ keys.transpose(-2, -1) * query.shape[-1] ** -0.5  # (B, H, L, S)
-        if context_layout.mask is not None:
-            scores = scores.masked_fill(~context_layout.mask, -torch.inf)
-        real = layout.pad(x.new_ones(len(x), 1))[:, None]  # (B, 1, L, 1)
-        return scores.softmax(-1) * real
-
-
-def _split_heads(x: Tensor, layout: TokenLayout, parts: int, num_heads: int) -> tuple[Tensor, ...]:
-    """``(N, parts C)`` to ``parts`` tensors ``(B, H, L, D)``."""
-    x = layout.pad(x).unflatten(2, (parts, num_heads, -1))  # (B, L, parts C) -> (B, L, parts, H, D)
-    return x.permute(2, 0, 3, 1, 4).unbind()  # parts x (B, H, L, D)
-
-
-def _join_heads(x: Tensor, layout: TokenLayout) -> Tensor:
-    return layout.pack(x.transpose(1, 2).flatten(2))  # (B, H, L, D) -> (B, L, C) -> (N, C)
-
-
-class CoAttentionLayer(nn.Module):
-    """One layer of one modality.
-
-    Args:
-        hidden_size: C.
-        num_heads: H.
-        mlp_ratio: hidden width of the MLP in multiples of C.
-        drop_rate: dropout before each residual.
-        attn_drop_rate: dropout of attention weights.
-        layer_norm_eps: 1e-12 in METER and BERT.
-
-    Raises:
-        ValueError: ``num_heads`` does not divide ``hidden_size``, or a rate that is none.
-    """
-
-    def __init__(
-        self,
-        hidden_size: int = 768,
-        num_heads: int = 12,
-        mlp_ratio: float = 4,
-        drop_rate: float = 0.1,
-        attn_drop_rate: float = 0.1,
-        layer_norm_eps: float = 1e-12,
-    ) -> None:
-        super().__init__()
-        if hidden_size % num_heads:
-            raise ValueError(f'hidden_size is {hidden_size}, which num_heads={num_heads} does not divide; change one')
-        for name, rate in (('drop_rate', drop_rate), ('attn_drop_rate', attn_drop_rate)):
-            if not 0 <= rate < 1:
-                raise ValueError(f'{name} is {rate}; give at least 0 and less than 1')
-        rates = (drop_rate, attn_drop_rate, layer_norm_eps)
-        self.attention = SelfAttention(hidden_size, num_heads, *rates)
-        self.crossattention = CrossAttention(hidden_size, num_heads, *rates)
-        width = int(mlp_ratio * hidden_size)
-        self.intermediate = nn.Sequential(OrderedDict(dense=nn.Linear(hidden_size, width), act=nn.GELU()))
-        self.output = PostNorm(width, hidden_size, drop_rate, layer_norm_eps)
-
-    def forward(
-        self,
-        x: Tensor,
-        context: Tensor,
-        mask: Tensor | None = None,
-        context_mask: Tensor | None = None,
-        causal: bool = False,
-    ) -> Tensor:
-        """One step of one modality.
-
-        Args:
-            x: ``(B, L, C)``, the own tokens.
-            context: ``(B, S, C)``, those of the other modality.
-            mask: ``(B, L)`` bool, True where a token of ``x`` is real; None where all are.
-            context_mask: ``(B, S)``, likewise.
-            causal: tokens of ``x`` see themselves and those before them.
-
-        Returns:
-            ``(B, L, C)``, zeros where no token is.
-        """
-        layout, context_layout = _layout(x, mask, causal), _layout(context, context_mask)
-        context = self.crossattention.keys_values(context_layout.pack(context), context_layout)
-        return layout.pad(self.step(layout.pack(x), layout, context, context_layout))
-
-    def step(
-        self, x: Tensor, layout: TokenLayout, context: KeysValues | None, context_layout: TokenLayout | None
-    ) -> Tensor:
-        """:meth:`forward` on packed tokens, ``(N, C) -> (N, C)``.
-
-        Args:
-            x: the own tokens.
-            layout: where they lie.
-            context: keys and values of :attr:`crossattention`; None leaves this attention out.
-            context_layout: where those tokens lie.
-        """
-        x = self.attention(x, layout)
-        if context is not None:
-            x = self.crossattention(x, layout, context, context_layout)
-        return self._mlp(x)
-
-    def _mlp(self, x: Tensor) -> Tensor:
-        if without_autograd(x, self.output.dense.weight) and not self.training:
-            x = add_mlp(x.clone(), x, self.intermediate.dense, self.output.dense)
-            return self.output.LayerNorm(x)
-        return self.output(self.intermediate(x), x)
-
-
-@dataclass(frozen=True)
-class CrossWeights:
-    """Cross-attention of one pair of layers; each row sums to 1, rows of padding to 0.
-
-    Attributes:
-        text_to_image: ``(B, H, text tokens, image tokens)``.
-        image_to_text: ``(B, H, image tokens, text tokens)``.
-    """
-
-    text_to_image: Tensor
-    image_to_text: Tensor
+from .protocol import CrossWeights
 
 
 class CoAttentionStacks(nn.Module):
@@ -212,12 +28,12 @@ class CoAttentionStacks(nn.Module):
 
     Args:
         num_layers: layers of each stack, 6 in METER.
-        hidden_size: see :class:`CoAttentionLayer`, as the following.
-        num_heads: likewise.
-        mlp_ratio: likewise.
-        drop_rate: likewise.
-        attn_drop_rate: likewise.
-        layer_norm_eps: likewise.
+        hidden_size: C, see :class:`~florence_mm.models.layers.fusion_layer.CoAttentionLayer`.
+        num_heads: H.
+        mlp_ratio: hidden width of the MLPs in multiples of C.
+        drop_rate: dropout before each residual.
+        attn_drop_rate: dropout of attention weights.
+        layer_norm_eps: 1e-12 in METER and BERT.
         with_cp: recompute each layer in the backward pass instead of keeping its activations.
 
     Raises:
@@ -263,9 +79,9 @@ class CoAttentionStacks(nn.Module):
         """As :meth:`forward`, with the cross-attention of some layers, which is computed for them alone.
 
         Args:
-            text: see :meth:`forward`.
-            image: likewise.
-            text_mask: likewise.
+            text: ``(B, L, C)``.
+            image: ``(B, S, C)``.
+            text_mask: ``(B, L)`` bool, True where a token is real, best on the CPU; None where all are.
             layers: numbers of layers; negative ones count from the last.
 
         Raises:
@@ -280,7 +96,7 @@ class CoAttentionStacks(nn.Module):
     def _run(
         self, text: Tensor, image: Tensor, text_mask: Tensor | None, keep: Sequence[int]
     ) -> tuple[Tensor, Tensor, dict[int, CrossWeights]]:
-        text_layout, image_layout = _layout(text, text_mask), _layout(image, None)
+        text_layout, image_layout = layout_of(text, text_mask), layout_of(image, None)
         text, image, weights = text_layout.pack(text), image_layout.pack(image), {}
         for number, (for_text, for_image) in enumerate(zip(self.text_layers, self.image_layers, strict=True)):
             if number in keep:
@@ -314,7 +130,7 @@ class CoAttentionStacks(nn.Module):
         Returns:
             for each layer two ``(B, H, S, D)``.
         """
-        layout = _layout(image, None)
+        layout = layout_of(image, None)
         x, contexts = layout.pack(image), []
         for number, (for_text, for_image) in enumerate(zip(self.text_layers, self.image_layers, strict=True)):
             contexts.append(for_text.crossattention.keys_values(x, layout))
@@ -322,32 +138,32 @@ class CoAttentionStacks(nn.Module):
                 x = for_image.step(x, layout, None, None)
         return contexts
 
-    def decode(self, text: Tensor, contexts: Sequence[KeysValues], text_mask: Tensor | None = None) -> Tensor:
+    def decode(
+        self,
+        text: Tensor,
+        contexts: Sequence[KeysValues],
+        text_mask: Tensor | None = None,
+        caches: CacheStack | None = None,
+    ) -> Tensor:
         """The text stack of captioning: each token sees the image, itself and those before it.
 
         Args:
             text: ``(B, L, C)``.
-            contexts: of :meth:`image_contexts`, of the same B.
+            contexts: of :meth:`image_contexts`, of the same B; or of fewer images, which the texts follow in order, as
+                many texts each.
             text_mask: ``(B, L)`` bool, True where a token is real; padding behind the tokens.
+            caches: keys and values of earlier tokens, to which those of ``text``, all of them real, are added.
 
         Returns:
             ``(B, L, C)`` with zeros where no token is.
         """
-        layout = _layout(text, text_mask, causal=True)
-        image_layout = TokenLayout(len(text), contexts[0][0].shape[2])
+        layout = layout_of(text, text_mask, causal=True)
+        image_layout = TokenLayout(len(contexts[0][0]), contexts[0][0].shape[2])
         x = layout.pack(text)
-        for layer, context in zip(self.text_layers, contexts, strict=True):
-            x = layer.step(x, layout, context, image_layout)
+        for number, (layer, context) in enumerate(zip(self.text_layers, contexts, strict=True)):
+            cache = None if caches is None else caches.layer(number)
+            x = layer.step(x, layout, context, image_layout, cache)
         return layout.pad(x)
-
-
-def _layout(x: Tensor, mask: Tensor | None, causal: bool = False) -> TokenLayout:
-    """The layout of ``x (B, L, C)``."""
-    if mask is None:
-        return TokenLayout(*x.shape[:2], causal=causal)
-    if mask.shape != x.shape[:2]:
-        raise ValueError(f'the padding mask has shape {tuple(mask.shape)} and the tokens {tuple(x.shape[:2])}')
-    return TokenLayout.of(mask, causal, x.device)
 
 
 def _cross_weights(

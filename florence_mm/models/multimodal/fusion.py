@@ -4,39 +4,15 @@ Shape legend: ``B`` pairs, ``L`` text tokens, ``S`` image tokens, ``C`` hidden s
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from .co_attention import CoAttentionStacks, CrossWeights
+from florence_mm.models.layers.initialisation import init_bert_weights
 
-
-@dataclass(frozen=True)
-class Fused:
-    """Fused tokens of a batch.
-
-    Attributes:
-        text: ``(B, L, C)``, zeros where no token is.
-        image: ``(B, S, C)``.
-        pooled: ``(B, 2 C)``, text and image.
-        attention: cross-attention by number of layer, where asked for.
-    """
-
-    text: Tensor
-    image: Tensor
-    pooled: Tensor
-    attention: Mapping[int, CrossWeights] = field(default_factory=dict)
-
-
-def init_bert_weights(module: nn.Module, std: float = 0.02) -> None:
-    """Normal weights and zero biases in all linear layers and embeddings, as in BERT."""
-    for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Embedding):
-            nn.init.normal_(part.weight, std=std)
-        if isinstance(part, nn.Linear) and part.bias is not None:
-            nn.init.zeros_(part.bias)
+from .co_attention import CoAttentionStacks
+from .protocol import Fused
 
 
 class CoAttentionFusion(nn.Module):

@@ -7,23 +7,27 @@ which heads the config names.
 Shape legend: ``B`` samples, ``T`` text tokens, ``N`` image tokens, ``C`` hidden size of the fusion, ``K`` answers.
 """
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel, ModuleDict
 from torch import Tensor, nn
 
-from florence_mm.models.multimodal.batch import FusionBatch, find_equal
-from florence_mm.models.multimodal.fusion import CoAttentionFusion, Fused
+from florence_mm.models.base import build_part, check_text_sizes, check_width
+from florence_mm.models.generation.cache import CacheStack
+from florence_mm.models.generation.state import WriterState, rows_of, uniform_groups
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
-from florence_mm.registry import MODELS, TASK_UTILS
+from florence_mm.registry import MODELS
+
+from .base import VisionLanguageModel
+from .batch import find_equal
+from .fusion import CoAttentionFusion
+from .protocol import Fused, TextAttention
 
 
 @MODELS.register_module()
-class METER(BaseModel):
-    """Fusion of image and text.
+class METER(VisionLanguageModel):
+    """METER fuses image and text by co-attention: a reader, a fuser and a writer.
 
     Args:
         image_encoder: backbone (or its config) that returns a tuple of maps, of which the last, ``(B, C_v, H, W)``, is
@@ -37,9 +41,8 @@ class METER(BaseModel):
             ``layer_norm_eps``, ``with_cp``; and ``init_std`` (0.02) of
             :class:`~florence_mm.models.multimodal.fusion.CoAttentionFusion`.
         heads: heads by name (or their configs): ``dict(itm=dict(type='FusionITMHead'), ...)``. A head has
-            ``loss(model, batch)`` and ``predict(model, batch)``, the batch a
-            :class:`~florence_mm.models.multimodal.batch.FusionBatch`. ``hidden_size``, ``vocab_size`` and
-            ``init_std`` are given to those that take them.
+            ``loss(batch)`` and ``predict(batch)``, the batch a
+            :class:`~florence_mm.models.multimodal.batch.FusionBatch`.
         max_text_len: longest text in tokens, start and end included; 50 in METER.
         data_preprocessor: see mmengine; by default :class:`ImageTextDataPreprocessor`.
         init_cfg: see mmengine.
@@ -59,81 +62,30 @@ class METER(BaseModel):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        if not isinstance(data_preprocessor, nn.Module):
-            # built here: mmengine would look the name up in the default scope
-            data_preprocessor = MODELS.build({'type': 'ImageTextDataPreprocessor'} | (data_preprocessor or {}))
-        super().__init__(data_preprocessor, init_cfg)
-        self.image_encoder = MODELS.build(image_encoder) if isinstance(image_encoder, dict) else image_encoder
-        self.text_encoder = MODELS.build(text_encoder) if isinstance(text_encoder, dict) else text_encoder
-        self.tokenizer = TASK_UTILS.build(tokenizer) if isinstance(tokenizer, dict) else tokenizer
-        self.max_text_len = max_text_len
-        self._check_parts()
         fusion = {'hidden_size': 768, **(fusion or {})}
-        self.hidden_size = fusion['hidden_size']
+        super().__init__(tokenizer, fusion['hidden_size'], max_text_len, data_preprocessor, init_cfg)
+        self.image_encoder = build_part(image_encoder)
+        self.text_encoder = build_part(text_encoder)
+        check_width(self.image_encoder, 'num_features', 'METER')
+        check_width(self.text_encoder, 'embed_dims', 'METER')
+        check_text_sizes(self.text_encoder, self.tokenizer.vocab_size, max_text_len, 'max_text_len')
         # not under `cross_modal`, whose learning rate METER raises
         self.token_type_embeddings = nn.Embedding(2, self.hidden_size)
         nn.init.normal_(self.token_type_embeddings.weight, std=0.02)
         self.cross_modal = CoAttentionFusion(self.text_encoder.embed_dims, self.image_encoder.num_features, **fusion)
-        given = {'hidden_size': self.hidden_size, 'vocab_size': self.tokenizer.vocab_size}
-        given['init_std'] = fusion.get('init_std', 0.02)
-        self.heads = ModuleDict({name: _build_head(head, given) for name, head in (heads or {}).items()})
-        for name, head in self.heads.items():
-            # a larger one is padded: what lies beyond the tokenizer's ids is no target and is never written
-            if getattr(head, 'vocab_size', self.tokenizer.vocab_size) < self.tokenizer.vocab_size:
-                raise ValueError(
-                    f'vocab_size of the head {name!r} is {head.vocab_size} and the tokenizer has '
-                    f'{self.tokenizer.vocab_size} ids; the head needs as many'
-                )
-        self._last_picture: tuple[Tensor, tuple, Tensor] | None = None
+        self.add_heads(heads, fusion.get('init_std', 0.02))
 
-    def _check_parts(self) -> None:
-        for part, name in ((self.image_encoder, 'num_features'), (self.text_encoder, 'embed_dims')):
-            if not hasattr(part, name):
-                raise ValueError(
-                    f'{type(part).__name__} has no {name}, the width of what it returns; METER needs it to build its '
-                    'transforms'
-                )
-        sizes = (
-            ('vocab_size', self.tokenizer.vocab_size, 'ids in the tokenizer'),
-            ('context_length', self.max_text_len, 'tokens in max_text_len'),
-        )
-        for name, need, what in sizes:
-            have = getattr(self.text_encoder, name, need)
-            if need > have:
-                raise ValueError(
-                    f'there are {need} {what} and {name} of {type(self.text_encoder).__name__} is {have}; the encoder '
-                    'needs as much'
-                )
-
-    def forward(
-        self, inputs: Tensor, data_samples: Sequence[Any] | None = None, mode: str = 'tensor'
-    ) -> Tensor | Fused | dict[str, Tensor] | list:
-        """Tokens, losses or predictions of one preprocessed batch.
-
-        Args:
-            inputs: ``(B, 3, H, W)``.
-            data_samples: one a picture; fields as in ``docs/meter.md``.
-            mode: ``'tensor'``: image tokens ``(B, N, C)``, with samples :class:`Fused`; ``'loss'``: see :meth:`loss`;
-                ``'predict'``: see :meth:`predict`.
-        """
-        if mode == 'loss':
-            return self.loss(inputs, data_samples)
-        if mode == 'predict':
-            return self.predict(inputs, data_samples)
-        if mode != 'tensor':
-            raise ValueError(f"mode is {mode!r}; use 'tensor', 'loss' or 'predict'")
-        return self.encode_image(inputs) if data_samples is None else FusionBatch(self, inputs, data_samples).fused
+    # --- reading ------------------------------------------------------------------------------------------------------
 
     def encode_image(self, inputs: Tensor) -> Tensor:
         """Pictures ``(B, 3, H, W)``, preprocessed, to tokens ``(B, N, C)``, transformed and with their type added."""
-        maps = self.image_encoder(inputs)
-        x = maps[-1] if isinstance(maps, tuple | list) else maps  # (B, C_v, H, W)
+        x = self._image_map(inputs)  # (B, C_v, H, W)
         x = self.cross_modal.image_transform(x.flatten(2).transpose(1, 2))  # (B, C_v, H, W) -> (B, N, C_v) -> (B, N, C)
         return x + self.token_type_embeddings.weight[1]
 
-    def tokenize(self, texts: Sequence[str]) -> TokenBatch:
-        """Texts as ids, each cut to ``max_text_len``."""
-        return self.tokenizer(texts, self.max_text_len)
+    def _image_map(self, inputs: Tensor) -> Tensor:
+        maps = self.image_encoder(inputs)
+        return maps[-1] if isinstance(maps, tuple | list) else maps
 
     def encode_tokens(self, tokens: TokenBatch, causal: bool = False) -> Tensor:
         """Ids ``(B, T)`` to tokens ``(B, T, C)``, transformed and with their type added.
@@ -148,20 +100,19 @@ class METER(BaseModel):
         if not self._drops_in_text():
             first, which = find_equal(torch.cat([input_ids, mask], 1))
             input_ids, mask = input_ids[first], mask[first]
-        x = self.text_encoder(input_ids, mask, causal)  # (U, T, C_t), of U different texts
-        x = self.cross_modal.text_transform(x) + self.token_type_embeddings.weight[0]
+        x = self._transform_text(self.text_encoder(input_ids, mask, causal))  # (U, T, C), of U different texts
         if which is None or len(x) == len(which):
             return x
         return x.index_select(0, torch.tensor(which, device=x.device))  # (B, T, C)
+
+    def _transform_text(self, x: Tensor) -> Tensor:
+        return self.cross_modal.text_transform(x) + self.token_type_embeddings.weight[0]  # (B, T, C_t) -> (B, T, C)
 
     def _drops_in_text(self) -> bool:
         modules = self.text_encoder.modules()
         return any(isinstance(module, nn.Dropout) and module.training and module.p > 0 for module in modules)
 
-    def encode_text(self, texts: Sequence[str], causal: bool = False) -> tuple[TokenBatch, Tensor]:
-        """B texts to their ids and tokens ``(B, T, C)``."""
-        tokens = self.tokenize(texts)
-        return tokens, self.encode_tokens(tokens, causal)
+    # --- fusing -------------------------------------------------------------------------------------------------------
 
     def fuse(
         self,
@@ -180,142 +131,68 @@ class METER(BaseModel):
         """
         return self.cross_modal(text_tokens, text_mask, image_tokens, attention_layers)
 
-    def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
-        """Losses of all heads, which mmengine adds up, and what they log beside.
+    @torch.no_grad()
+    def attend(self, inputs: Tensor, text: str, layers: Sequence[int] | None = None) -> TextAttention:
+        """Cross-attention from each token of a text to a picture.
 
         Args:
-            inputs: ``(B, 3, H, W)``, preprocessed. Equal pictures are encoded once.
-            data_samples: B samples with what the heads need.
-
-        Returns:
-            ``loss_itm``, ``loss_mlm``, ``loss_vqa`` and so on, by head, with ``acc_*``.
+            inputs: ``(1, 3, H, W)``, preprocessed.
+            text: the model reads it with the picture.
+            layers: numbers of co-attention layers, negative ones counted from the last; None: all.
 
         Raises:
-            ValueError: no heads, no samples, or a sample that lacks a field.
+            ValueError: there is no such layer.
         """
-        if not len(self.heads):
-            raise ValueError('METER has no heads and nothing to train; name heads in its config')
-        if not data_samples:
-            raise ValueError('METER got images without data_samples and cannot train on them')
-        batch = FusionBatch(self, inputs, data_samples)
-        losses: dict[str, Tensor] = {}
-        for head in self.heads.values():
-            losses.update(head.loss(self, batch))
-        return losses
+        layers = range(len(self.cross_modal.layers.text_layers)) if layers is None else layers
+        grid = self._image_map(inputs).shape[-2:]
+        tokens, text_tokens = self.encode_text([text])
+        fused = self.fuse(text_tokens, tokens.mask, self.encode_image(inputs), list(layers))
+        weights = torch.stack([fused.attention[layer].text_to_image[0] for layer in layers])  # (layers, heads, T, N)
+        return TextAttention(tokens.input_ids[0], weights.unflatten(3, tuple(grid)))
 
-    @torch.no_grad()
-    def predict(self, inputs: Tensor, data_samples: Sequence[Any]) -> list:
-        """What every head says of each sample.
+    # --- writing ------------------------------------------------------------------------------------------------------
 
-        Args:
-            inputs: ``(B, 3, H, W)``, preprocessed. Equal pictures are encoded once.
-            data_samples: B samples.
+    def start_writing(
+        self,
+        image_tokens: Tensor,
+        picture_of: Sequence[int],
+        prompts: TokenBatch | None = None,
+        cached: bool = False,
+    ) -> WriterState:
+        """Where B texts stand before their first word; a prompt is the beginning of its text.
 
-        Returns:
-            The samples with the fields that the heads fill.
-        """
-        batch = FusionBatch(self, inputs, data_samples)
-        for head in self.heads.values():
-            head.predict(self, batch)
-        return batch.samples
-
-    @torch.no_grad()
-    def predict_questions(self, image: Tensor, questions: Sequence[str], at_once: int = 64) -> list:
-        """Answers to questions about one picture, which is encoded once, also over consecutive calls.
-
-        Args:
-            image: ``(3, H, W)`` or ``(1, 3, H, W)``, preprocessed.
-            questions: texts.
-            at_once: questions that are fused together.
-
-        Returns:
-            A sample with ``text``, ``pred_scores (K,)`` and ``pred_answer`` for each question.
-
-        Raises:
-            ValueError: the model has no head named ``vqa``.
-        """
-        from mmpretrain.structures import DataSample
-
-        head = self.get_head('vqa')
-        image = image if image.ndim == 4 else image[None]
-        image_tokens = self._tokens_of_picture(image)  # (1, N, C)
-        samples = [DataSample(text=question) for question in questions]
-        for start in range(0, len(samples), at_once):
-            part = samples[start : start + at_once]
-            head.predict(self, FusionBatch(self, image, part, [0] * len(part), image_tokens))
-        return samples
-
-    @torch.no_grad()
-    def pair_logits(
-        self, image_tokens: Tensor, texts: Sequence[str], pairs: Sequence[tuple[int, int]], at_once: int = 64
-    ) -> Tensor:
-        """Match scores of chosen pictures and texts, to put them in order.
+        Image tokens never read text, since a word would otherwise reach earlier ones through them
+        (:meth:`~florence_mm.models.multimodal.co_attention.CoAttentionStacks.image_contexts`): what pictures give is
+        the same at every step.
 
         Args:
             image_tokens: ``(U, N, C)`` of :meth:`encode_image`.
-            texts: sentences.
-            pairs: places of a picture and a text, P of them.
-            at_once: pairs that are fused together.
-
-        Returns:
-            ``(P,)``, on the CPU: the logarithm of the odds that picture and text match. Probabilities would be equal,
-            1, for all good pairs in fp32.
-
-        Raises:
-            ValueError: the model has no head named ``itm``.
+            picture_of: for each of the B texts which of the U pictures it is about.
+            prompts: B texts of equal length, which the texts begin with; None: none.
+            cached: keep keys and values of the tokens that :meth:`write_on` gets.
         """
-        head = self.get_head('itm')
-        scores = []
-        for start in range(0, len(pairs), at_once):
-            pictures, sentences = zip(*pairs[start : start + at_once], strict=True)
-            tokens, text_tokens = self.encode_text([texts[i] for i in sentences])
-            fused = self.fuse(text_tokens, tokens.mask, image_tokens[list(pictures)])
-            scores.append(head.match_logit(fused).cpu())
-        return torch.cat(scores) if scores else torch.zeros(0)
+        if prompts is None:
+            first_ids = torch.full((len(picture_of), 1), self.tokenizer.start_token_id)
+        else:
+            first_ids = prompts.input_ids[:, :-1]  # without its end token
+        contexts = self.cross_modal.layers.image_contexts(image_tokens)
+        if not uniform_groups(picture_of, len(image_tokens)):
+            contexts = [(rows_of(keys, picture_of), rows_of(values, picture_of)) for keys, values in contexts]
+        # of the text encoder, and of the text stack
+        caches = (CacheStack(), CacheStack()) if cached else ()
+        return WriterState(list(picture_of), first_ids, contexts, caches)
 
-    def score_pairs(
-        self, image_tokens: Tensor, texts: Sequence[str], pairs: Sequence[tuple[int, int]], at_once: int = 64
-    ) -> Tensor:
-        """:meth:`pair_logits` as probabilities that picture and text match, ``(P,)``."""
-        return self.pair_logits(image_tokens, texts, pairs, at_once).sigmoid()
+    def write_on(self, tokens: TokenBatch, state: WriterState) -> Tensor:
+        """Hidden states ``(B, n, C)`` of the next n tokens of each text.
 
-    def get_head(self, name: str) -> nn.Module:
-        """A head.
-
-        Raises:
-            ValueError: there is none of that name.
+        Args:
+            tokens: without a cache all tokens of the texts, padded behind; with one those after the tokens that it
+                holds, none of them padding.
+            state: of :meth:`start_writing`.
         """
-        if name not in self.heads:
-            raise ValueError(
-                f'the model has no head {name!r}, it has {", ".join(self.heads) or "none"}; name one in its config'
-            )
-        return self.heads[name]
-
-    def _tokens_of_picture(self, image: Tensor) -> Tensor:
-        """:meth:`encode_image`, remembered for the last picture until weights change."""
-        parts = (self.image_encoder, self.cross_modal.image_transform, self.token_type_embeddings)
-        version = tuple((id(p), p._version, p.device, p.dtype) for part in parts for p in part.parameters())
-        if self._last_picture is not None:
-            known, its_version, tokens = self._last_picture
-            if version == its_version and known.shape == image.shape and torch.equal(known, image):
-                return tokens
-        tokens = self.encode_image(image)
-        if not self.training:  # drop path draws anew each time
-            self._last_picture = (image.clone(), version, tokens)
-        return tokens
-
-    def train(self, mode: bool = True) -> 'METER':
-        """As any module's; the last picture is forgotten, since weights may be exchanged unseen (EMA) in between."""
-        self._last_picture = None
-        return super().train(mode)
-
-
-def _build_head(head: dict | nn.Module, given: Mapping[str, Any]) -> nn.Module:
-    """Build a head's config, with those of ``given`` that its constructor takes and the config does not have."""
-    if isinstance(head, nn.Module):
-        return head
-    if 'type' not in head:
-        raise ValueError(f'the head {dict(head)} has no `type`; name one, such as FusionVQAHead')
-    kind = MODELS.get(head['type']) if isinstance(head['type'], str) else head['type']
-    takes = inspect.signature(kind).parameters if kind is not None else {}
-    return MODELS.build({**{key: value for key, value in given.items() if key in takes}, **head})
+        layers = self.cross_modal.layers
+        if not state.caches:
+            return layers.decode(self.encode_tokens(tokens, causal=True), state.memory, tokens.mask)
+        encoder_cache, stack_cache = state.caches
+        x = self.text_encoder(tokens.input_ids, tokens.mask, causal=True, cache=encoder_cache)  # (B, n, C_t)
+        return layers.decode(self._transform_text(x), state.memory, caches=stack_cache)

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from florence_mm.models.base import FlorenceModel
 from florence_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class RetrievalReranker(BaseModel):
-    """A :class:`UniCL` and a :class:`METER` over the same pictures.
+class RetrievalReranker(FlorenceModel):
+    """Two-tower retrieval and a fusion model that puts its best candidates in order, over the same pictures.
 
     Both see the pictures of one pipeline, in one size. Training trains the fusion model alone: its ``loss`` is the
     batch's, the two-tower model does not learn. Prediction alone gives the two-tower model's features; the second step
@@ -40,13 +40,14 @@ class RetrievalReranker(BaseModel):
 
     Args:
         retriever: :class:`UniCL` or its config.
-        matcher: :class:`METER` with a head ``itm``, or its config.
+        matcher: a model that matches pictures and sentences, such as a :class:`METER` with a :class:`FusionITMHead`, or
+            its config.
         data_preprocessor: of both, whose own may not normalise otherwise; by default
             :class:`ImageTextDataPreprocessor`.
         init_cfg: see mmengine.
 
     Raises:
-        ValueError: the fusion model has no head ``itm``, or a model's own preprocessor normalises otherwise.
+        ValueError: the fusion model has no head that matches, or a model's own preprocessor normalises otherwise.
     """
 
     def __init__(
@@ -56,13 +57,10 @@ class RetrievalReranker(BaseModel):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        if not isinstance(data_preprocessor, nn.Module):
-            # built here: mmengine would look the name up in the default scope
-            data_preprocessor = MODELS.build({'type': 'ImageTextDataPreprocessor'} | (data_preprocessor or {}))
         super().__init__(data_preprocessor, init_cfg)
         self.retriever = self._build('retriever', retriever)
         self.matcher = self._build('matcher', matcher)
-        self.matcher.get_head('itm')
+        self.matcher.require(matches=True)
         self.retriever.requires_grad_(False).eval()
 
     def _build(self, name: str, model: dict | nn.Module) -> nn.Module:
@@ -85,20 +83,17 @@ class RetrievalReranker(BaseModel):
         self.retriever.eval()
         return self
 
-    def forward(
-        self, inputs: Tensor, data_samples: Sequence[Any] | None = None, mode: str = 'tensor'
-    ) -> Tensor | dict[str, Tensor] | list:
-        """One preprocessed batch.
+    def tensor(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> Any:
+        """What the two-tower model gives for pictures ``(B, 3, H, W)``."""
+        return self.retriever(inputs, data_samples, mode='tensor')
 
-        Args:
-            inputs: ``(B, 3, H, W)``.
-            data_samples: one a picture.
-            mode: ``'tensor'``: what the two-tower model gives; ``'loss'``: the fusion model's losses; ``'predict'``:
-                the samples with the two-tower model's features.
-        """
-        if mode == 'loss':
-            return self.matcher.loss(inputs, data_samples)
-        return self.retriever(inputs, data_samples, mode=mode)
+    def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
+        """The fusion model's losses of pictures ``(B, 3, H, W)`` with their samples."""
+        return self.matcher.loss(inputs, data_samples)
+
+    def predict(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> list:
+        """The samples of pictures ``(B, 3, H, W)`` with the two-tower model's features."""
+        return self.retriever.predict(inputs, data_samples)
 
     @torch.no_grad()
     def match_pictures(
@@ -113,10 +108,14 @@ class RetrievalReranker(BaseModel):
             pairs_at_once: pairs that are fused together.
 
         Returns:
-            ``(P,)``, on the CPU: :meth:`METER.pair_logits`.
+            ``(P,)``, on the CPU: the logarithms of the odds of a match.
         """
         image_tokens = self.matcher.encode_image(self.data_preprocessor(data, False)['inputs'])  # (B, N, C)
-        return self.matcher.pair_logits(image_tokens, texts, pairs, pairs_at_once)
+        return self.matcher.match(image_tokens, texts, pairs, pairs_at_once)
+
+    def similarity_scale(self) -> float:
+        """What cosines of the two-tower model's features are multiplied by to be logits."""
+        return float(self.retriever.temperature())
 
 
 def _normalisation(preprocessor: nn.Module) -> str:

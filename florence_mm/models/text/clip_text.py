@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from florence_mm.models.generation.cache import CacheStack, KeyValueCache, causal_mask
 from florence_mm.models.layers.token_layout import TokenLayout
 from florence_mm.registry import MODELS
 
@@ -42,12 +43,17 @@ class TextAttention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dims))
         self.out_proj = nn.Linear(embed_dims, embed_dims)
 
-    def forward(self, x: Tensor, layout: TokenLayout) -> Tensor:
-        """``(N, C) -> (N, C)``."""
+    def forward(self, x: Tensor, layout: TokenLayout, cache: KeyValueCache | None = None) -> Tensor:
+        """``(N, C) -> (N, C)``; with a cache the tokens follow those that it holds, and are added."""
         qkv = layout.pad(F.linear(x, self.in_proj_weight, self.in_proj_bias))  # (B, L, 3C)
         qkv = qkv.unflatten(2, (3, self.num_heads, -1))  # (B, L, 3, H, D)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, H, L, D)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.mask, is_causal=layout.causal)
+        mask, causal = layout.mask, layout.causal
+        if cache is not None and cache.length:
+            mask, causal = causal_mask(layout.length, cache.length + layout.length, x.device), False
+        if cache is not None:
+            k, v = cache.append(k, v)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         return self.out_proj(layout.pack(x.transpose(1, 2).flatten(2)))  # (B, H, L, D) -> (B, L, C) -> (N, C)
 
 
@@ -73,9 +79,9 @@ class TextBlock(nn.Module):
         )
         self.ln_2 = nn.LayerNorm(embed_dims, eps=norm_eps)
 
-    def forward(self, x: Tensor, layout: TokenLayout) -> Tensor:
+    def forward(self, x: Tensor, layout: TokenLayout, cache: KeyValueCache | None = None) -> Tensor:
         """``(N, C) -> (N, C)``."""
-        x = x + self.attn(self.ln_1(x), layout)
+        x = x + self.attn(self.ln_1(x), layout, cache)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -182,19 +188,23 @@ class CLIPTextTower(BaseModule):
         last = ((ends + 1).cumsum(0) - 1).to(device, non_blocking=True)  # (B,) places of the ends among the N
         return self.ln_final(x.index_select(0, last))  # (B, C); the norm is per token, so one a text is enough
 
-    def encode(self, embeddings: Tensor, layout: TokenLayout) -> Tensor:
+    def encode(self, embeddings: Tensor, layout: TokenLayout, cache: CacheStack | None = None) -> Tensor:
         """Add positions and run the blocks.
 
         Args:
             embeddings: ``(B, L, C)`` of the tokens.
             layout: which of them are real, and whether each sees those behind it.
+            cache: keys and values of earlier tokens, after which these stand.
 
         Returns:
             ``(N, C)``, features of the real tokens before the last norm.
         """
-        x = layout.pack(embeddings + self.positional_embedding[: layout.length])  # (N, C)
-        for block in self.resblocks:
-            if self.with_cp and torch.is_grad_enabled():
+        start = 0 if cache is None else cache.length
+        x = layout.pack(embeddings + self.positional_embedding[start : start + layout.length])  # (N, C)
+        for number, block in enumerate(self.resblocks):
+            if cache is not None:
+                x = block(x, layout, cache.layer(number))
+            elif self.with_cp and torch.is_grad_enabled():
                 x = checkpoint(block, x, layout, use_reentrant=False)
             else:
                 x = block(x, layout)

@@ -9,6 +9,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from florence_mm.models.generation.cache import CacheStack
 from florence_mm.models.layers.token_layout import TokenLayout
 from florence_mm.registry import MODELS
 
@@ -38,13 +39,15 @@ class CLIPTokenEncoder(BaseModule):
         self.mask_embedding = nn.Parameter(torch.empty(self.embed_dims))
         nn.init.normal_(self.mask_embedding, std=0.02)
 
-    def forward(self, input_ids: Tensor, mask: Tensor, causal: bool = False) -> Tensor:
+    def forward(self, input_ids: Tensor, mask: Tensor, causal: bool = False, cache: CacheStack | None = None) -> Tensor:
         """Encode texts.
 
         Args:
             input_ids: ``(B, T)`` int64, best on the CPU. V stands for the mask token.
             mask: ``(B, T)`` bool, True where a token is real; padding behind the tokens.
             causal: each token sees itself and those before it; a tower that was built causal is so anyway.
+            cache: keys and values of earlier tokens of the texts, to which those of these tokens, none of them padding,
+                are added; only with ``causal``.
 
         Returns:
             ``(B, T, C)``, zeros where no token is.
@@ -52,9 +55,10 @@ class CLIPTokenEncoder(BaseModule):
         Raises:
             ValueError: more tokens than the tower has positions.
         """
-        if input_ids.shape[1] > self.context_length:
+        length = input_ids.shape[1] + (cache.length if cache is not None else 0)
+        if length > self.context_length:
             raise ValueError(
-                f'texts have {input_ids.shape[1]} tokens and the text tower takes {self.context_length}; lower '
+                f'texts have {length} tokens and the text tower takes {self.context_length}; lower '
                 'max_text_len of the model or raise context_length of the tower'
             )
         layout = TokenLayout.of(mask, causal or self.tower.causal, self.mask_embedding.device)
@@ -63,4 +67,4 @@ class CLIPTokenEncoder(BaseModule):
         x = self.tower.token_embedding(input_ids.masked_fill(masked, 0))  # (B, T, C)
         # always through the mask's row, so that it has a gradient, if of zeros, on every process
         x = torch.where(masked[..., None], self.mask_embedding.to(x.dtype), x)
-        return layout.pad(self.tower.ln_final(self.tower.encode(x, layout)))
+        return layout.pad(self.tower.ln_final(self.tower.encode(x, layout, cache)))

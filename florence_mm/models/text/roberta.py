@@ -12,6 +12,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from florence_mm.models.generation.cache import CacheStack
 from florence_mm.models.tokenizers.transformers_files import folder_or_name, unusable
 from florence_mm.registry import MODELS
 
@@ -77,13 +78,15 @@ class RobertaTextEncoder(BaseModule):
         # positions are counted from the padding's id on
         self.context_length = config.max_position_embeddings - config.pad_token_id - 1
 
-    def forward(self, input_ids: Tensor, mask: Tensor, causal: bool = False) -> Tensor:
+    def forward(self, input_ids: Tensor, mask: Tensor, causal: bool = False, cache: CacheStack | None = None) -> Tensor:
         """Encode texts.
 
         Args:
             input_ids: ``(B, T)`` int64.
             mask: ``(B, T)`` bool, True where a token is real; padding behind the tokens.
             causal: each token sees itself and those before it.
+            cache: keys and values of earlier tokens of the texts, to which those of these tokens, none of them padding,
+                are added; only with ``causal``.
 
         Returns:
             ``(B, T, C)``; what stands where no token is has no meaning.
@@ -91,20 +94,37 @@ class RobertaTextEncoder(BaseModule):
         Raises:
             ValueError: more tokens than the model has positions.
         """
-        if input_ids.shape[1] > self.context_length:
+        held = 0 if cache is None else cache.length
+        if (length := held + input_ids.shape[1]) > self.context_length:
             raise ValueError(
-                f'texts have {input_ids.shape[1]} tokens and RoBERTa takes {self.context_length}; lower max_text_len '
-                'of the model'
+                f'texts have {length} tokens and RoBERTa takes {self.context_length}; lower max_text_len of the model'
             )
         device = self.model.embeddings.word_embeddings.weight.device
         # RoBERTa counts positions over ids other than the padding's
         input_ids = input_ids.masked_fill(~mask, self.pad_token_id).to(device, non_blocking=True)
         if causal:
             # as padding lies behind the tokens, looking back hides it too: one mask serves all texts
-            steps = torch.arange(input_ids.shape[1], device=device)
             dtype = self.model.dtype
-            attention_mask = torch.zeros(1, 1, len(steps), len(steps), dtype=dtype, device=device)
-            attention_mask = attention_mask.masked_fill(steps > steps[:, None], torch.finfo(dtype).min)
+            allowed = torch.ones(input_ids.shape[1], length, dtype=torch.bool, device=device).tril(held)
+            attention_mask = torch.zeros(1, 1, *allowed.shape, dtype=dtype, device=device)
+            attention_mask = attention_mask.masked_fill(~allowed, torch.finfo(dtype).min)
         else:
             attention_mask = None if bool(mask.all()) else mask.to(device, non_blocking=True)
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        if cache is None:
+            return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        # a token's position is the number of those held plus its own; none of the new ones is padding
+        past = _TransformersCache(cache)
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, past_key_values=past).last_hidden_state
+
+
+class _TransformersCache:
+    """Our cache with the two methods that transformers' RoBERTa asks of one."""
+
+    def __init__(self, cache: CacheStack) -> None:
+        self._cache = cache
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self._cache.layer(layer_idx).length
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        return self._cache.layer(layer_idx).append(key, value)

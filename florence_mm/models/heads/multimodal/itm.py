@@ -3,22 +3,18 @@
 Shape legend: ``B`` pairs, ``U`` different pictures among them, ``C`` hidden size, ``D`` embedding width of UniCL.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from florence_mm.language.labels import normalize_text
-from florence_mm.models.multimodal.fusion import Fused, init_bert_weights
+from florence_mm.models.layers.initialisation import init_bert_weights
+from florence_mm.models.multimodal.batch import FusionBatch
+from florence_mm.models.multimodal.protocol import Fused, Fuser
 from florence_mm.registry import MODELS
 
 from .reduction import mean_of_all
-
-if TYPE_CHECKING:
-    from florence_mm.models.multimodal.batch import FusionBatch
-    from florence_mm.models.multimodal.meter import METER
 
 
 @MODELS.register_module()
@@ -32,20 +28,24 @@ class FusionITMHead(BaseModule):
             drawn: picture v for text t with probability proportional to ``exp(temperature * cos(t, v))``, as ALBEF does
             with its own features (arXiv 2107.07651, section 3.2). It sees the same preprocessed pictures and does not
             learn. None: all false pictures are equally likely, as in METER.
-        hidden_size: C, which METER gives.
-        init_std: standard deviation of the linear layers' first weights; METER gives that of its fusion.
+        hidden_size: C, which the model gives.
+        pooled_size: width of the fused pair, which the model gives; None: 2 C, as in METER.
+        init_std: standard deviation of the linear layers' first weights, which the model gives.
         init_cfg: see mmengine.
     """
+
+    needs = Fuser
 
     def __init__(
         self,
         hard_negatives: dict | nn.Module | None = None,
         hidden_size: int = 768,
+        pooled_size: int | None = None,
         init_std: float = 0.02,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        self.fc = nn.Linear(2 * hidden_size, 2)
+        self.fc = nn.Linear(pooled_size or 2 * hidden_size, 2)
         init_bert_weights(self, init_std)
         if isinstance(hard_negatives, dict):
             hard_negatives = MODELS.build({'type': 'UniCL', **hard_negatives})
@@ -61,7 +61,7 @@ class FusionITMHead(BaseModule):
         return self
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """``(B, 2 C)`` to logits ``(B, 2)``: no match, match."""
+        """``(B, pooled_size)`` to logits ``(B, 2)``: no match, match."""
         return self.fc(pooled)
 
     def match_score(self, fused: Fused) -> Tensor:
@@ -74,14 +74,14 @@ class FusionITMHead(BaseModule):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return logits[:, 1] - logits[:, 0]
 
-    def loss(self, model: 'METER', batch: 'FusionBatch') -> dict[str, Tensor]:
+    def loss(self, batch: FusionBatch) -> dict[str, Tensor]:
         """Cross-entropy over matching and false pairs, and ``acc_itm``.
 
         Raises:
             ValueError: no text of the batch has a false picture.
         """
-        picture_of, matches = self.draw_pictures(batch)
-        fused = model.fuse(batch.text_tokens, batch.tokens.mask, batch.image_tokens_of(picture_of))
+        picture_of, matches = self.sample_negatives(batch)
+        fused = batch.model.fuse(batch.text_tokens, batch.tokens.mask, batch.image_tokens_of(picture_of))
         logits = self(fused.pooled)  # (B, 2)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         target = torch.tensor(matches, dtype=torch.int64, device=logits.device)  # (B,)
@@ -92,8 +92,8 @@ class FusionITMHead(BaseModule):
         }
 
     @torch.no_grad()
-    def draw_pictures(self, batch: 'FusionBatch') -> tuple[list[int], list[bool]]:
-        """A picture for each text: its own for one half, a false one for the other (the larger where B is odd).
+    def sample_negatives(self, batch: FusionBatch) -> tuple[list[int], list[bool]]:
+        """Choose a picture for each text: its own for one half, a negative for the other (the larger where B is odd).
 
         Random numbers are torch's on the CPU, so that a seed fixes them on every device.
 
@@ -118,7 +118,7 @@ class FusionITMHead(BaseModule):
                 matches[row] = False
         return picture_of, matches
 
-    def _weights(self, batch: 'FusionBatch', allowed: Tensor) -> Tensor:
+    def _weights(self, batch: FusionBatch, allowed: Tensor) -> Tensor:
         """``(B, U)``: how likely each picture is for each text, up to a factor; rows without any are of no use."""
         if self.similarity is None:
             return allowed.float()
@@ -127,7 +127,7 @@ class FusionITMHead(BaseModule):
         logits = (self.similarity.temperature() * text_feat @ image_feat.T).float().cpu()  # (B, U)
         return logits.masked_fill(~allowed, -torch.inf).softmax(1)
 
-    def predict(self, model: 'METER', batch: 'FusionBatch') -> None:
+    def predict(self, batch: FusionBatch) -> None:
         """Give each sample ``match_score``, the probability that its text and picture match."""
         for sample, score in zip(batch.samples, self.match_score(batch.fused).tolist(), strict=True):
             sample.set_field(score, 'match_score')

@@ -3,21 +3,17 @@
 Shape legend: ``B`` texts, ``T`` tokens, ``M`` tokens to be predicted, ``C`` hidden size, ``V`` vocabulary.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from florence_mm.models.multimodal.batch import FusionBatch
+from florence_mm.models.multimodal.protocol import Fuser
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS
 
 from .reduction import mean_of_all
 from .vocabulary import VocabularyHead
-
-if TYPE_CHECKING:
-    from florence_mm.models.multimodal.batch import FusionBatch
-    from florence_mm.models.multimodal.meter import METER
 
 
 def mask_tokens(
@@ -64,15 +60,17 @@ class FusionMLMHead(VocabularyHead):
     Args:
         probability: of a token, or a word, to be chosen; 0.15 in BERT and METER.
         whole_word: hide whole words.
-        hidden_size: C, which METER gives.
-        vocab_size: V, likewise; may be more than the tokenizer's ids, as in padded weights, and not less.
+        hidden_size: C, which the model gives.
+        vocab_size: V, which the model gives; may be more than the tokenizer's ids, as in padded weights, and not less.
         layer_norm_eps: 1e-12 in METER.
-        init_std: standard deviation of the linear layers' first weights; METER gives that of its fusion.
+        init_std: standard deviation of the linear layers' first weights, which the model gives.
         init_cfg: see mmengine.
 
     Raises:
         ValueError: a probability that is none.
     """
+
+    needs = Fuser
 
     def __init__(
         self,
@@ -90,32 +88,32 @@ class FusionMLMHead(VocabularyHead):
         self.probability = probability
         self.whole_word = whole_word
 
-    def loss(self, model: 'METER', batch: 'FusionBatch') -> dict[str, Tensor]:
+    def loss(self, batch: FusionBatch) -> dict[str, Tensor]:
         """Cross-entropy over hidden tokens, a mean over those of all processes, and ``acc_mlm``."""
-        hidden, chosen = mask_tokens(batch.tokens, model.tokenizer, self.probability, self.whole_word)
-        logits = self._logits(model, batch, hidden, chosen)  # (M, V)
+        hidden, chosen = mask_tokens(batch.tokens, batch.model.tokenizer, self.probability, self.whole_word)
+        logits = self._logits(batch, hidden, chosen)  # (M, V)
         target = batch.tokens.input_ids[chosen].to(logits.device)  # (M,)
         total = F.cross_entropy(logits, target, reduction='sum')
         right = (logits.argmax(1) == target).float().sum()
         return {'loss_mlm': mean_of_all(total, len(target)), 'acc_mlm': right / max(len(target), 1)}
 
-    def _logits(self, model: 'METER', batch: 'FusionBatch', hidden: TokenBatch, chosen: Tensor) -> Tensor:
+    def _logits(self, batch: FusionBatch, hidden: TokenBatch, chosen: Tensor) -> Tensor:
         """``(M, V)``, at least fp32, at the chosen places of texts with hidden tokens."""
         image_tokens = batch.image_tokens_of(batch.picture_of)
-        fused = model.fuse(model.encode_tokens(hidden), hidden.mask, image_tokens)
+        fused = batch.model.fuse(batch.model.encode_tokens(hidden), hidden.mask, image_tokens)
         places = chosen.flatten().nonzero().squeeze(1).to(fused.text.device, non_blocking=True)  # (M,)
         logits = self(fused.text.flatten(0, 1).index_select(0, places))  # (B, T, C) -> (B T, C) -> (M, C) -> (M, V)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
-    def predict(self, model: 'METER', batch: 'FusionBatch') -> None:
+    def predict(self, batch: FusionBatch) -> None:
         """Give samples whose text has mask tokens ``pred_text``, the text with the likeliest tokens in their places."""
-        tokens = batch.tokens
-        chosen = (tokens.input_ids == model.tokenizer.mask_token_id) & tokens.mask  # (B, T)
+        tokens, tokenizer = batch.tokens, batch.model.tokenizer
+        chosen = (tokens.input_ids == tokenizer.mask_token_id) & tokens.mask  # (B, T)
         if not chosen.any():
             return
         ids = tokens.input_ids.clone()
         # a padded head has outputs that are no tokens
-        ids[chosen] = self._logits(model, batch, tokens, chosen)[:, : model.tokenizer.vocab_size].argmax(1).cpu()
+        ids[chosen] = self._logits(batch, tokens, chosen)[:, : tokenizer.vocab_size].argmax(1).cpu()
         for sample, row, real, asked in zip(batch.samples, ids, tokens.mask, chosen.any(1), strict=True):
             if asked:
-                sample.set_field(model.tokenizer.decode(row[real]), 'pred_text')
+                sample.set_field(tokenizer.decode(row[real]), 'pred_text')

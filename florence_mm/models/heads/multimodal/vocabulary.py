@@ -6,7 +6,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from florence_mm.models.multimodal.fusion import init_bert_weights
+from florence_mm.models.layers.initialisation import init_bert_weights
 
 
 class VocabularyHead(BaseModule):

@@ -4,8 +4,8 @@ Shape legend: ``B`` questions, ``C`` hidden size, ``K`` answers.
 """
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -13,14 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from florence_mm.language.answers import read_answers
-from florence_mm.models.multimodal.fusion import init_bert_weights
+from florence_mm.models.layers.initialisation import init_bert_weights
+from florence_mm.models.multimodal.batch import FusionBatch
+from florence_mm.models.multimodal.protocol import Answered, Fuser
 from florence_mm.registry import MODELS
 
 from .reduction import mean_of_all
-
-if TYPE_CHECKING:
-    from florence_mm.models.multimodal.batch import FusionBatch
-    from florence_mm.models.multimodal.meter import METER
 
 
 @MODELS.register_module()
@@ -31,8 +29,9 @@ class FusionVQAHead(BaseModule):
         num_answers: K; 3,129 for VQAv2 with the usual vocabulary. None: as many as ``answers``.
         answers: the K answers in the order of their labels, or the file that holds them one a line, which the data set
             reads too; None: predictions are labels without words.
-        hidden_size: C, which METER gives.
-        init_std: standard deviation of the linear layers' first weights; METER gives that of its fusion.
+        hidden_size: C, which the model gives.
+        pooled_size: width of the fused pair, which the model gives; None: 2 C, as in METER.
+        init_std: standard deviation of the linear layers' first weights, which the model gives.
         init_cfg: see mmengine.
 
     Raises:
@@ -40,11 +39,16 @@ class FusionVQAHead(BaseModule):
         ValueError: neither ``num_answers`` nor ``answers``, none in them, or they differ.
     """
 
+    needs = Fuser
+    #: its arguments that say which answers there are: how many, and their names
+    answer_arguments = ('num_answers', 'answers')
+
     def __init__(
         self,
         num_answers: int | None = None,
         answers: Sequence[str] | str | None = None,
         hidden_size: int = 768,
+        pooled_size: int | None = None,
         init_std: float = 0.02,
         init_cfg: dict | None = None,
     ) -> None:
@@ -58,8 +62,9 @@ class FusionVQAHead(BaseModule):
                 f'num_answers is {num_answers} and there are {len(answers)} answers; leave one of them out'
             )
         self.answers = None if answers is None else list(answers)
+        self.known_answers = self.answers
         self.num_answers = num_answers if answers is None else len(answers)
-        width = 2 * hidden_size
+        width = pooled_size or 2 * hidden_size
         # places as in METER's Sequential
         self.classifier = nn.Sequential(
             nn.Linear(width, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, self.num_answers)
@@ -69,10 +74,10 @@ class FusionVQAHead(BaseModule):
         nn.init.constant_(self.classifier[-1].bias, -math.log(max(self.num_answers - 1, 1)))
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """``(B, 2 C)`` to logits ``(B, K)``."""
+        """``(B, pooled_size)`` to logits ``(B, K)``."""
         return self.classifier(pooled)
 
-    def loss(self, model: 'METER', batch: 'FusionBatch') -> dict[str, Tensor]:
+    def loss(self, batch: FusionBatch) -> dict[str, Tensor]:
         """Binary cross-entropy against soft scores, summed over answers and averaged over questions.
 
         METER writes it as the mean over all, times the number of answers. ``acc_vqa`` is the mean soft score of the
@@ -88,7 +93,7 @@ class FusionVQAHead(BaseModule):
         chosen = target.gather(1, logits.argmax(1, keepdim=True))  # (B, 1)
         return {'loss_vqa': mean_of_all(total, len(target)), 'acc_vqa': chosen.mean()}
 
-    def _targets(self, batch: 'FusionBatch') -> Tensor:
+    def _targets(self, batch: FusionBatch) -> Tensor:
         """Soft scores ``(B, K)``, from ``gt_score (K,)``, or from ``answer_labels (k,)`` and ``answer_scores (k,)``."""
         target = torch.zeros(len(batch.samples), self.num_answers)
         places, labels, scores = [], [], []  # of the samples with labels
@@ -129,7 +134,43 @@ class FusionVQAHead(BaseModule):
             target[rows, columns] = torch.cat(scores)
         return target
 
-    def predict(self, model: 'METER', batch: 'FusionBatch') -> None:
+    def learn_data(self, dataset_meta: Mapping[str, Any]) -> None:
+        """Take over the names of the answers from the data that the weights were trained on.
+
+        Args:
+            dataset_meta: its ``answers``, if any, in the order of their labels.
+
+        Raises:
+            ValueError: the head has other answers, or another number of them.
+        """
+        trained = dataset_meta.get('answers')
+        if self.answers and trained and list(trained) != self.answers:
+            raise ValueError(
+                "the answers of the config's VQA head are not those that the checkpoint was trained on; use the config "
+                'and the file of answers that it was trained with'
+            )
+        if trained and len(trained) != self.num_answers:
+            raise ValueError(
+                f'the checkpoint was trained on {len(trained)} answers and the VQA head has {self.num_answers}; use '
+                'the config that it was trained with'
+            )
+        self.known_answers = self.answers or (list(trained) if trained else None)
+
+    def answer_names(self) -> list[str]:
+        """The K answers by their labels; the labels themselves where names are not known."""
+        return self.known_answers or [str(label) for label in range(self.num_answers)]
+
+    def answer(self, batch: FusionBatch, top: int = 1) -> list[Answered]:
+        """The likeliest answers to the questions of a batch, at most ``top`` each; labels where names are not known."""
+        scores = self(batch.fused.pooled).float().sigmoid().cpu()  # (B, K)
+        best = scores.sort(dim=1, descending=True, stable=True)
+        names = self.answer_names()
+        return [
+            Answered([names[label] for label in labels], values)
+            for labels, values in zip(best.indices[:, :top].tolist(), best.values[:, :top].tolist(), strict=True)
+        ]
+
+    def predict(self, batch: FusionBatch) -> None:
         """Give each sample ``pred_scores (K,)``, its probabilities, and ``pred_answer``, or ``pred_label (1,)``."""
         scores = self(batch.fused.pooled).float().sigmoid().cpu()  # (B, K)
         for sample, score in zip(batch.samples, scores, strict=True):

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from florence_mm.models.generation.search import DecodingRules, beam_search, greedy_search
+from florence_mm.models.generation import DecodingRules, beam_search, greedy_search
 
 END, A, B, START = range(4)
 # probabilities of the next token: (end, a, b, start)
@@ -16,7 +16,7 @@ TREE = {
 OTHERWISE = (0.5, 0.25, 0.25, 0.0)
 
 
-def tree(ids):
+def tree(ids, parents=None):
     rows = [TREE.get(tuple(row[1:]), OTHERWISE) for row in ids.tolist()]
     return torch.tensor(rows, dtype=torch.float64).clamp_min(1e-30).log()
 
@@ -28,7 +28,7 @@ def rules(max_length=3, min_length=0, banned=(START,)):
 def random_model(vocab=5, seed=0, rows_are=None):
     """Logits by what was written, the same whichever rows are asked together."""
 
-    def next_logits(ids):
+    def next_logits(ids, parents=None):
         logits = []
         for number, row in enumerate(ids.tolist()):
             text = 0 if rows_are is None else rows_are[number]
@@ -52,7 +52,7 @@ def test_a_length_penalty_prefers_longer_texts_by_hand():
     # "" has 0.4, "a" 0.36, "ab" 0.6 * 0.4 * 1 = 0.24; means of logs: -0.92, -0.51, -0.48
     table = {(): (0.4, 0.6, 0.0), (A,): (0.6, 0.0, 0.4), (A, B): (1.0, 0.0, 0.0)}
 
-    def next_logits(ids):
+    def next_logits(ids, parents=None):
         rows = [table.get(tuple(row[1:]), (1.0, 0.0, 0.0)) for row in ids.tolist()]
         return torch.tensor([[*row, 0.0] for row in rows]).clamp_min(1e-30).log()
 
@@ -106,7 +106,7 @@ def test_other_texts_of_the_batch_change_nothing(beams):
 @pytest.mark.parametrize('search', [greedy_search, lambda *args: beam_search(*args, num_beams=3)])
 def test_lengths_and_forbidden_tokens(search):
     def favours(token):
-        return lambda ids: torch.full((len(ids), 5), -1.0).index_fill(1, torch.tensor([token]), 5.0)
+        return lambda ids, parents: torch.full((len(ids), 5), -1.0).index_fill(1, torch.tensor([token]), 5.0)
 
     assert search(favours(END), 2, rules(4)).ids == [[], []]
     shortest = search(favours(END), 1, rules(4, 2)).ids[0]
@@ -123,7 +123,7 @@ def test_lengths_and_forbidden_tokens(search):
 
 def test_what_cannot_be_written_is_said():
     with pytest.raises(ValueError, match='logits are not finite'):
-        beam_search(lambda ids: torch.full((len(ids), 5), torch.nan), 1, rules(), 2)
+        beam_search(lambda ids, parents: torch.full((len(ids), 5), torch.nan), 1, rules(), 2)
     with pytest.raises(ValueError, match='all tokens are forbidden'):
         greedy_search(tree, 1, rules(3, 1, (A, B, START)))
     with pytest.raises(ValueError, match='at least 3 and at most 2'):

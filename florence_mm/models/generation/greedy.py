@@ -1,0 +1,30 @@
+"""Greedy search: the likeliest token again and again."""
+
+import torch
+from torch import Tensor
+
+from .rules import Decoded, DecodingRules, NextLogits, before_end, best_next
+
+
+@torch.no_grad()
+def greedy_search(
+    next_logits: NextLogits, batch_size: int, rules: DecodingRules, first_ids: Tensor | None = None
+) -> Decoded:
+    """Write the likeliest token again and again.
+
+    Args:
+        next_logits: see :data:`~florence_mm.models.generation.rules.NextLogits`; rows are the B texts.
+        batch_size: B.
+        rules: what a text may be.
+        first_ids: ``(B, P)`` ids that the texts follow; None: the start token.
+    """
+    ids = rules.first_ids(first_ids, batch_size)  # (B, P)
+    before = ids.shape[1]
+    total, done = torch.zeros(batch_size, dtype=torch.float64), torch.zeros(batch_size, dtype=torch.bool)
+    while not done.all():
+        values, tokens = best_next(next_logits(ids, None), ids.shape[1] - before, rules, 1)
+        total += values[:, 0].masked_fill(done, 0)
+        token = tokens[:, 0].masked_fill(done, rules.end_id)
+        ids = torch.cat([ids, token[:, None]], 1)
+        done |= token == rules.end_id
+    return Decoded([before_end(row, rules) for row in ids[:, before:]], total)

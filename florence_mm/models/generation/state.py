@@ -1,0 +1,64 @@
+"""Where the writing of a batch of texts stands.
+
+Shape legend: ``B`` rows (texts, or beams of texts), ``P`` tokens that a text follows, ``C`` hidden size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .cache import CacheStack
+
+
+@dataclass
+class WriterState:
+    """What a model needs to go on with texts.
+
+    Attributes:
+        picture_of: for each of the B rows, which picture it is about.
+        first_ids: ``(B, P)`` ids that the texts follow, which are handed over before the first token that is written:
+            the start token, or a prompt where the model reads it as the beginning of its text.
+        memory: what the model keeps of pictures (and of prompts that it reads apart); its own business.
+        caches: keys and values of the tokens handed over so far; none: the model is given all tokens each time.
+    """
+
+    picture_of: list[int]
+    first_ids: Tensor
+    memory: Any = None
+    caches: Sequence[CacheStack] = field(default_factory=tuple)
+
+    @property
+    def length(self) -> int:
+        """Tokens that need not be handed over again."""
+        return self.caches[0].length if self.caches else 0
+
+    def select(self, rows: Tensor) -> None:
+        """Let row i go on from what row ``rows[i]`` holds; both are about one picture.
+
+        Args:
+            rows: ``(B,)`` int64, on the CPU.
+
+        Raises:
+            ValueError: a row would change its picture.
+        """
+        if [self.picture_of[row] for row in rows.tolist()] != self.picture_of:
+            raise ValueError('a text cannot go on from a text about another picture; select rows within a picture')
+        for cache in self.caches:
+            cache.select(rows)
+
+
+def uniform_groups(picture_of: Sequence[int], pictures: int) -> bool:
+    """Whether rows lie picture after picture, as many rows each: then one picture's keys serve them in one product."""
+    return len(picture_of) % pictures == 0 and list(picture_of) == [
+        number for number in range(pictures) for _ in range(len(picture_of) // pictures)
+    ]
+
+
+def rows_of(x: Tensor, picture_of: Sequence[int]) -> Tensor:
+    """``(U, ...)`` of pictures to ``(B, ...)`` of rows; ``x`` itself where each picture has one row."""
+    if list(picture_of) == list(range(len(x))):
+        return x
+    return x.index_select(0, torch.tensor(picture_of, device=x.device))

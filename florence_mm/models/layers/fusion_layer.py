@@ -1,0 +1,212 @@
+"""A transformer layer with attention to a second sequence: BERT's decoder layer (post-norm).
+
+Attention within the own tokens, attention to the other sequence, MLP. Parameters are named as in transformers'
+``BertLayer``, but for queries, keys and values, which are computed together.
+
+Padded tokens are not computed: layers see the real tokens of a batch in one row after the other, and attention sees
+texts padded to the longest. Padding masks stay ``(B, 1, 1, L)``.
+
+Shape legend: ``B`` sequences, ``L`` tokens a sequence (``S`` of the other one), ``N`` real tokens of the batch (``M``
+of the other), ``P`` tokens held by a cache, ``C`` channels, ``H`` heads, ``D = C / H``.
+"""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from florence_mm.models.generation.cache import KeyValueCache, causal_mask
+from florence_mm.models.layers.token_layout import TokenLayout, layout_of
+from florence_mm.ops.attention import attention, dropout
+from florence_mm.ops.mlp import add_mlp, without_autograd
+
+KeysValues = tuple[Tensor, Tensor]
+
+
+class PostNorm(nn.Module):
+    """A linear layer, dropout, the residual, layer norm."""
+
+    def __init__(self, in_features: int, hidden_size: int, drop_rate: float, layer_norm_eps: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(in_features, hidden_size)
+        self.LayerNorm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.drop_rate = drop_rate
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        """``(N, in_features)`` and ``(N, C)`` to ``(N, C)``."""
+        return self.LayerNorm(dropout(self.dense(x), self.drop_rate if self.training else 0.0) + residual)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention among the own tokens, with its output layer, residual and norm."""
+
+    def __init__(
+        self, hidden_size: int, num_heads: int, drop_rate: float, attn_drop_rate: float, layer_norm_eps: float
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attn_drop_rate = attn_drop_rate
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.output = PostNorm(hidden_size, hidden_size, drop_rate, layer_norm_eps)
+
+    def forward(self, x: Tensor, layout: TokenLayout, cache: KeyValueCache | None = None) -> Tensor:
+        """``(N, C) -> (N, C)``.
+
+        Args:
+            x: the tokens.
+            layout: where they lie.
+            cache: what earlier tokens left; x are those after them, without padding, and are added to it.
+        """
+        query, key, value = _split_heads(self.qkv(x), layout, 3, self.num_heads)
+        rate = self.attn_drop_rate if self.training else 0.0
+        mask, causal = layout.mask, layout.causal
+        if cache is not None and cache.length:
+            mask, causal = causal_mask(layout.length, cache.length + layout.length, x.device), False
+        if cache is not None:
+            key, value = cache.append(key, value)  # (B, H, P + L, D)
+        attended = attention(query, key, value, mask, causal, rate)
+        return self.output(_join_heads(attended, layout), x)
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention to the tokens of the other modality, with its output layer, residual and norm."""
+
+    def __init__(
+        self, hidden_size: int, num_heads: int, drop_rate: float, attn_drop_rate: float, layer_norm_eps: float
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attn_drop_rate = attn_drop_rate
+        self.query = nn.Linear(hidden_size, hidden_size)
+        self.key_value = nn.Linear(hidden_size, 2 * hidden_size)
+        self.output = PostNorm(hidden_size, hidden_size, drop_rate, layer_norm_eps)
+
+    def keys_values(self, context: Tensor, layout: TokenLayout) -> KeysValues:
+        """``(M, C)`` to keys and values ``(B, H, S, D)``; they can be kept where the context stays."""
+        key, value = _split_heads(self.key_value(context), layout, 2, self.num_heads)
+        return key, value
+
+    def forward(self, x: Tensor, layout: TokenLayout, keys_values: KeysValues, context_layout: TokenLayout) -> Tensor:
+        """``(N, C) -> (N, C)``.
+
+        There may be fewer contexts than sequences, which then lie context after context, as many each: the tokens of
+        all sequences of a context look at it in one product.
+        """
+        (query,) = _split_heads(self.query(x), layout, 1, self.num_heads)
+        rate = self.attn_drop_rate if self.training else 0.0
+        contexts, each = len(keys_values[0]), len(query) // len(keys_values[0])
+        if each > 1:  # (B, H, L, D) -> (U, B / U, H, L, D) -> (U, H, B / U * L, D)
+            query = query.unflatten(0, (contexts, each)).transpose(1, 2).flatten(2, 3)
+        attended = attention(query, *keys_values, context_layout.mask, dropout_p=rate)
+        if each > 1:
+            attended = attended.unflatten(2, (each, -1)).transpose(1, 2).flatten(0, 1)
+        return self.output(_join_heads(attended, layout), x)
+
+    def weights(self, x: Tensor, layout: TokenLayout, keys: Tensor, context_layout: TokenLayout) -> Tensor:
+        """What :meth:`forward` weights the values with, without dropout: ``(B, H, L, S)``, rows of padding are 0."""
+        (query,) = _split_heads(self.query(x), layout, 1, self.num_heads)
+        scores = query @ keys.transpose(-2, -1) * query.shape[-1] ** -0.5  # (B, H, L, S)
+        if context_layout.mask is not None:
+            scores = scores.masked_fill(~context_layout.mask, -torch.inf)
+        real = layout.pad(x.new_ones(len(x), 1))[:, None]  # (B, 1, L, 1)
+        return scores.softmax(-1) * real
+
+
+def _split_heads(x: Tensor, layout: TokenLayout, parts: int, num_heads: int) -> tuple[Tensor, ...]:
+    """``(N, parts C)`` to ``parts`` tensors ``(B, H, L, D)``."""
+    x = layout.pad(x).unflatten(2, (parts, num_heads, -1))  # (B, L, parts C) -> (B, L, parts, H, D)
+    return x.permute(2, 0, 3, 1, 4).unbind()  # parts x (B, H, L, D)
+
+
+def _join_heads(x: Tensor, layout: TokenLayout) -> Tensor:
+    return layout.pack(x.transpose(1, 2).flatten(2))  # (B, H, L, D) -> (B, L, C) -> (N, C)
+
+
+class CoAttentionLayer(nn.Module):
+    """One layer of one modality.
+
+    Args:
+        hidden_size: C.
+        num_heads: H.
+        mlp_ratio: hidden width of the MLP in multiples of C.
+        drop_rate: dropout before each residual.
+        attn_drop_rate: dropout of attention weights.
+        layer_norm_eps: 1e-12 in METER and BERT.
+
+    Raises:
+        ValueError: ``num_heads`` does not divide ``hidden_size``, or a rate that is none.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int = 768,
+        num_heads: int = 12,
+        mlp_ratio: float = 4,
+        drop_rate: float = 0.1,
+        attn_drop_rate: float = 0.1,
+        layer_norm_eps: float = 1e-12,
+    ) -> None:
+        super().__init__()
+        if hidden_size % num_heads:
+            raise ValueError(f'hidden_size is {hidden_size}, which num_heads={num_heads} does not divide; change one')
+        for name, rate in (('drop_rate', drop_rate), ('attn_drop_rate', attn_drop_rate)):
+            if not 0 <= rate < 1:
+                raise ValueError(f'{name} is {rate}; give at least 0 and less than 1')
+        rates = (drop_rate, attn_drop_rate, layer_norm_eps)
+        self.attention = SelfAttention(hidden_size, num_heads, *rates)
+        self.crossattention = CrossAttention(hidden_size, num_heads, *rates)
+        width = int(mlp_ratio * hidden_size)
+        self.intermediate = nn.Sequential(OrderedDict(dense=nn.Linear(hidden_size, width), act=nn.GELU()))
+        self.output = PostNorm(width, hidden_size, drop_rate, layer_norm_eps)
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor,
+        mask: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """One step of one modality.
+
+        Args:
+            x: ``(B, L, C)``, the own tokens.
+            context: ``(B, S, C)``, those of the other modality.
+            mask: ``(B, L)`` bool, True where a token of ``x`` is real; None where all are.
+            context_mask: ``(B, S)`` bool, True where a token of ``context`` is real; None where all are.
+            causal: tokens of ``x`` see themselves and those before them.
+
+        Returns:
+            ``(B, L, C)``, zeros where no token is.
+        """
+        layout, context_layout = layout_of(x, mask, causal), layout_of(context, context_mask)
+        context = self.crossattention.keys_values(context_layout.pack(context), context_layout)
+        return layout.pad(self.step(layout.pack(x), layout, context, context_layout))
+
+    def step(
+        self,
+        x: Tensor,
+        layout: TokenLayout,
+        context: KeysValues | None,
+        context_layout: TokenLayout | None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """:meth:`forward` on packed tokens, ``(N, C) -> (N, C)``.
+
+        Args:
+            x: the own tokens.
+            layout: where they lie.
+            context: keys and values of :attr:`crossattention`; None leaves this attention out.
+            context_layout: where those tokens lie.
+            cache: of :attr:`attention`, for texts that are written token by token.
+        """
+        x = self.attention(x, layout, cache)
+        if context is not None:
+            x = self.crossattention(x, layout, context, context_layout)
+        return self._mlp(x)
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        if without_autograd(x, self.output.dense.weight) and not self.training:
+            x = add_mlp(x.clone(), x, self.intermediate.dense, self.output.dense)
+            return self.output.LayerNorm(x)
+        return self.output(self.intermediate(x), x)

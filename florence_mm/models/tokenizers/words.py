@@ -1,0 +1,44 @@
+"""Words of a text as places of its tokens.
+
+Shape legend: ``T`` tokens of a text.
+"""
+
+import re
+
+from torch import Tensor
+
+from .protocol import TextTokenizer
+
+
+def find_word(word: str, input_ids: Tensor, tokenizer: TextTokenizer) -> list[int]:
+    """The places of a word's tokens in a text, those of all its occurrences.
+
+    Capitals, and punctuation around a word, make no difference.
+
+    Args:
+        word: one word.
+        input_ids: ``(T,)`` of the text, without padding.
+        tokenizer: it made the ids; its ``word_starts`` says which tokens are a word.
+
+    Raises:
+        ValueError: the text has no such word.
+    """
+    starts = tokenizer.word_starts(input_ids[None])[0].tolist()
+    words: list[list[int]] = []
+    for place, (token, begins) in enumerate(zip(input_ids.tolist(), starts, strict=True)):
+        if token in tokenizer.special_ids:
+            words.append([])  # so that what follows begins anew
+        elif begins or not words:
+            words.append([place])
+        else:
+            words[-1].append(place)
+    named = [(_plain(tokenizer.decode(input_ids[places])), places) for places in words if places]
+    found = [place for name, places in named if name == _plain(word) and name for place in places]
+    if not found:
+        known = ', '.join(dict.fromkeys(name for name, _ in named if name))
+        raise ValueError(f'the word {word!r} is not in the text {tokenizer.decode(input_ids)!r}; it has {known}')
+    return found
+
+
+def _plain(word: str) -> str:
+    return re.sub(r'^\W+|\W+$', '', word).casefold()
