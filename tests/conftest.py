@@ -7,5 +7,6 @@ import torch
 import florence_mm  # noqa: F401  its mends come before any other package is imported, whichever test runs first
 
 # small models gain nothing from threads, and two busy pools of threads on two cores wait for each other
-torch.set_num_threads(1)
-os.environ.setdefault('OMP_NUM_THREADS', '1')  # of the processes that tests start
+THREADS = os.environ.get('FLORENCE_MM_TEST_THREADS', '1')
+torch.set_num_threads(int(THREADS))
+os.environ.setdefault('OMP_NUM_THREADS', THREADS)  # of the processes that tests start

@@ -140,12 +140,12 @@ def test_equal_texts_are_encoded_once(text, causal):
 
 @pytest.mark.parametrize('text', TEXTS)
 def test_gradients_of_equal_texts_add_up(text):
-    shared, single = build(text=text).train(), build(text=text).train()
+    shared, single = (build(text=text).double().train() for _ in range(2))
     encoded = []
     shared.text_encoder.register_forward_pre_hook(lambda _, arguments: encoded.append(len(arguments[0])))
     texts = [QUESTIONS[0], QUESTIONS[1], QUESTIONS[0]]
     tokens, made = shared.encode_text(texts)
-    weights = torch.rand(made.shape, generator=torch.Generator().manual_seed(0)) * tokens.mask[..., None]
+    weights = torch.rand(made.shape, generator=torch.Generator().manual_seed(0)).double() * tokens.mask[..., None]
     (made * weights).sum().backward()
     assert encoded == [2]
     for one, weight in zip(texts, weights, strict=True):
@@ -153,7 +153,7 @@ def test_gradients_of_equal_texts_add_up(text):
         (made[0] * weight[: tokens.mask.sum()]).sum().backward()
     for part in ('text_encoder', 'cross_modal.text_transform'):
         for left, right in zip(*(m.get_submodule(part).parameters() for m in (shared, single)), strict=True):
-            torch.testing.assert_close(left.grad, right.grad, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(left.grad, right.grad, rtol=1e-9, atol=1e-12)
 
 
 def test_dropout_makes_equal_texts_differ():
