@@ -14,7 +14,7 @@ from florence_mm.registry import MODELS
 from florence_mm.smoke.detection import write_annotations
 
 REPOSITORY = Path(__file__).parents[2]
-TOY = REPOSITORY / 'tests/test_engine'
+TOY = REPOSITORY / 'tests'
 sys.path.insert(0, str(TOY))
 
 _number = itertools.count()

@@ -3,6 +3,7 @@
 Shape legend: ``B`` texts, ``K`` beams a text, ``L`` tokens so far with the P that a text follows.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,38 +46,41 @@ def beam_search(
             f'num_beams is {num_beams} and length_penalty {length_penalty}; give at least 1 and at least 0'
         )
     shape = (batch_size, num_beams)
-    first = rules.first_ids(first_ids, batch_size)
-    ids = first[:, None].repeat(1, num_beams, 1)  # (B, K, P), then (B, K, L)
-    total = torch.full(shape, -torch.inf, dtype=torch.float64)
+    first = rules.first_ids(first_ids, batch_size).numpy()
+    # numpy: a step costs a dozen operations on a few numbers each, which torch would take longer to start than to do
+    ids = first[:, None].repeat(num_beams, 1)  # (B, K, P), then (B, K, L)
+    total = np.full(shape, -np.inf)
     total[:, 0] = 0  # at first all beams are equal, so one counts
-    lengths, done = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
-    decided = torch.zeros(batch_size, dtype=torch.bool)
-    own_rows = torch.arange(batch_size * num_beams).view(shape)
+    lengths, done = np.zeros(shape, np.int64), np.zeros(shape, bool)
+    decided = np.zeros(batch_size, bool)
+    own_rows = np.arange(batch_size * num_beams).reshape(shape)
+    longest = (rules.max_length + 1) ** length_penalty
     parents: Tensor | None = None
     while not decided.all():
-        logits = next_logits(ids.flatten(0, 1), parents)  # (B K, V)
-        values, tokens = best_next(logits, ids.shape[2] - first.shape[1], rules, num_beams)  # (B K, k)
-        values, tokens = values.unflatten(0, shape), tokens.unflatten(0, shape)  # (B, K, k)
+        logits = next_logits(torch.from_numpy(ids).flatten(0, 1), parents)  # (B K, V)
+        best = best_next(logits, ids.shape[2] - first.shape[1], rules, num_beams)  # 2 x (B K, k)
+        values, tokens = (x.numpy().reshape(*shape, -1) for x in best)  # (B, K, k)
         # what has ended goes on in one way, at no cost
-        values[done], tokens[done] = -torch.inf, rules.end_id
-        values[..., 0].masked_fill_(done, 0)
+        values[done], tokens[done] = -np.inf, rules.end_id
+        values[done, 0] = 0
         lengths = lengths + ~done
         sums = total[..., None] + values
-        scores = (sums / (lengths[..., None] ** length_penalty)).flatten(1)  # (B, K k)
-        chosen = scores.sort(dim=1, descending=True, stable=True).indices[:, :num_beams]  # (B, K)
+        scores = (sums / (lengths[..., None] ** length_penalty)).reshape(batch_size, -1)  # (B, K k)
+        chosen = np.argsort(-scores, axis=1, kind='stable')[:, :num_beams]  # (B, K)
         parent = chosen // tokens.shape[2]
-        rows = own_rows.gather(1, parent)
-        parents = None if torch.equal(rows, own_rows) else rows.flatten()
-        token = tokens.flatten(1).gather(1, chosen)
-        total, lengths, done = sums.flatten(1).gather(1, chosen), lengths.gather(1, parent), done.gather(1, parent)
-        ids = torch.cat([ids.take_along_dim(parent[..., None], 1), token[..., None]], 2)
+        rows = np.take_along_axis(own_rows, parent, 1)
+        parents = None if (rows == own_rows).all() else torch.from_numpy(rows.ravel())
+        token = np.take_along_axis(tokens.reshape(batch_size, -1), chosen, 1)
+        total = np.take_along_axis(sums.reshape(batch_size, -1), chosen, 1)
+        lengths, done = np.take_along_axis(lengths, parent, 1), np.take_along_axis(done, parent, 1)
+        ids = np.concatenate([np.take_along_axis(ids, parent[..., None], 1), token[..., None]], 2)
         done |= token == rules.end_id
         # a sum only falls, and is divided by the most at the greatest length
-        possible = total.masked_fill(done, -torch.inf).amax(1) / (rules.max_length + 1) ** length_penalty
-        reached = (total / lengths**length_penalty).masked_fill(~done, -torch.inf).amax(1)
+        possible = np.where(done, -np.inf, total).max(1) / longest
+        reached = np.where(done, total / lengths**length_penalty, -np.inf).max(1)
         decided |= reached >= possible
-        total = total.masked_fill(decided[:, None] & ~done, -torch.inf)
-    best = (total / lengths**length_penalty).masked_fill(~done, -torch.inf).argmax(1)  # (B,)
-    rows = torch.arange(batch_size)
-    written = ids[rows, best, first.shape[1] :]
-    return Decoded([before_end(row, rules) for row in written], total[rows, best])
+        total[decided[:, None] & ~done] = -np.inf
+    best = np.where(done, total / lengths**length_penalty, -np.inf).argmax(1)  # (B,)
+    rows = np.arange(batch_size)
+    written = torch.from_numpy(ids[rows, best, first.shape[1] :])
+    return Decoded([before_end(row, rules) for row in written], torch.from_numpy(total[rows, best]))

@@ -5,6 +5,7 @@ Shape legend: ``V`` vocabulary, ``L`` tokens so far with those that the text fol
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -43,6 +44,11 @@ class DecodingRules:
             )
         if self.end_id in self.banned:
             raise ValueError(f'the end token {self.end_id} is forbidden, and no text could end; allow it')
+
+    @cached_property
+    def banned_ids(self) -> Tensor:
+        """The tokens that are never written, as a tensor."""
+        return torch.tensor(sorted(self.banned), dtype=torch.int64)
 
     def first_ids(self, first: Tensor | None, rows: int) -> Tensor:
         """What each of ``rows`` texts follows, ``(rows, P)``: the ids given, or the start token alone."""
@@ -83,9 +89,9 @@ def best_next(logits: Tensor, written: int, rules: DecodingRules, count: int) ->
     if written == rules.max_length:
         values, tokens = logits[:, [rules.end_id]], torch.full((len(logits), 1), rules.end_id)
     else:
-        banned = [*rules.banned, rules.end_id] if written < rules.min_length else list(rules.banned)
-        if banned:
-            logits = logits.index_fill(1, torch.tensor(banned, device=logits.device), -torch.inf)
+        logits = logits.index_fill(1, rules.banned_ids.to(logits.device), -torch.inf)
+        if written < rules.min_length:
+            logits[:, rules.end_id] = -torch.inf
         values, tokens = logits.topk(min(count, logits.shape[1]), dim=1)
     values = (values - total).double().cpu()
     if not bool((values[:, 0] > -torch.inf).all()):  # so that NaN is found too

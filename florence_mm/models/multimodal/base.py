@@ -155,6 +155,12 @@ class VisionLanguageModel(FlorenceModel):
         tokens = self.tokenize(texts)
         return tokens, self.encode_tokens(tokens)
 
+    def first_ids(self, rows: int, prompts: TokenBatch | None) -> Tensor:
+        """What texts follow, ``(rows, P)``: their prompts without end token, or the start token."""
+        if prompts is None:
+            return torch.full((rows, 1), self.tokenizer.start_token_id)
+        return prompts.input_ids[:, :-1]
+
     # --- what is asked ------------------------------------------------------------------------------------------------
 
     def head_that(self, verb: str) -> nn.Module:

@@ -171,16 +171,12 @@ class METER(VisionLanguageModel):
             prompts: B texts of equal length, which the texts begin with; None: none.
             cached: keep keys and values of the tokens that :meth:`write_on` gets.
         """
-        if prompts is None:
-            first_ids = torch.full((len(picture_of), 1), self.tokenizer.start_token_id)
-        else:
-            first_ids = prompts.input_ids[:, :-1]  # without its end token
         contexts = self.cross_modal.layers.image_contexts(image_tokens)
         if not uniform_groups(picture_of, len(image_tokens)):
             contexts = [(rows_of(keys, picture_of), rows_of(values, picture_of)) for keys, values in contexts]
         # of the text encoder, and of the text stack
         caches = (CacheStack(), CacheStack()) if cached else ()
-        return WriterState(list(picture_of), first_ids, contexts, caches)
+        return WriterState(list(picture_of), self.first_ids(len(picture_of), prompts), contexts, caches)
 
     def write_on(self, tokens: TokenBatch, state: WriterState) -> Tensor:
         """Hidden states ``(B, n, C)`` of the next n tokens of each text.

@@ -61,7 +61,10 @@ class CLIPTokenEncoder(BaseModule):
                 f'texts have {length} tokens and the text tower takes {self.context_length}; lower '
                 'max_text_len of the model or raise context_length of the tower'
             )
-        layout = TokenLayout.of(mask, causal or self.tower.causal, self.mask_embedding.device)
+        if cache is None:
+            layout = TokenLayout.of(mask, causal or self.tower.causal, self.mask_embedding.device)
+        else:
+            layout = TokenLayout(*input_ids.shape, causal=True)
         input_ids = input_ids.to(self.mask_embedding.device, non_blocking=True)
         masked = input_ids == self.tower.vocab_size  # (B, T)
         x = self.tower.token_embedding(input_ids.masked_fill(masked, 0))  # (B, T, C)

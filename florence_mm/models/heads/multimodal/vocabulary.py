@@ -7,6 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from florence_mm.models.layers.initialisation import init_bert_weights
+from florence_mm.ops.mlp import few_rows_linear
 
 
 class VocabularyHead(BaseModule):
@@ -38,4 +39,4 @@ class VocabularyHead(BaseModule):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens ``(N, C)`` to logits ``(N, V)``."""
-        return self.decoder(self.transform(tokens)) + self.bias
+        return few_rows_linear(self.transform(tokens), self.decoder.weight) + self.bias
