@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from florence_mm.models.protocol import unwrap_model
 from florence_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 
 from .muon import MuonAdamW
@@ -156,7 +157,7 @@ class NoDecayOptimWrapperConstructor:
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build for a model, wrapped for distribution or not."""
-        model = getattr(model, 'module', model)
+        model = unwrap_model(model)
         cfg = self.optimizer_cfg
         groups = parameter_groups(model, cfg['lr'], cfg.get('weight_decay', 0.0), **self.options)
         if not groups:
