@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from florence_mm.errors import UsageError
-from florence_mm.models.protocol import TwoTowerModel
+from florence_mm.models.protocol import StagedBackbone, TwoTowerModel
 
 
 def class_activation(
@@ -62,13 +62,13 @@ def class_activation(
 def _watched(backbone: nn.Module, stage: int | None) -> nn.Module:
     if stage is None:
         return backbone
-    layers = getattr(backbone, 'layers', ())
-    if not 0 <= stage < len(layers) or not hasattr(layers[stage], 'blocks'):
+    blocks = backbone.last_blocks() if isinstance(backbone, StagedBackbone) else []
+    if not 0 <= stage < len(blocks):
         raise UsageError(
             f'{type(backbone).__name__} has no stage {stage}; '
-            + (f'stages are 0 to {len(layers) - 1}' if len(layers) else 'leave `stage` out')
+            + (f'stages are 0 to {len(blocks) - 1}' if blocks else 'leave `stage` out')
         )
-    return layers[stage].blocks[-1]
+    return blocks[stage]
 
 
 def _as_map(args: tuple, out: Tensor) -> Tensor:

@@ -55,6 +55,22 @@ class TwoTowerModel(ZeroShotModel, Protocol):
         """Image features ``(B, D)`` to ``(B, K)``, the logits of the classes that were set."""
 
 
+@runtime_checkable
+class StagedBackbone(Protocol):
+    """A backbone whose stages are rows of blocks on tokens, as :class:`CoSwin` and :class:`VideoCoSwin` are."""
+
+    def last_blocks(self) -> list[nn.Module]:
+        """The last block of each stage: called with tokens ``(B, L, C)`` and the size of their map."""
+
+
+@runtime_checkable
+class NamesNoDecay(Protocol):
+    """A module that knows which of its own parameters must not decay (timm's convention)."""
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters, dotted from this module on."""
+
+
 def unwrap_model(model: nn.Module) -> nn.Module:
     """The model inside mmengine's wrappers for several processes and for test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):

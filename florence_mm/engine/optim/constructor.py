@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from florence_mm.models.protocol import unwrap_model
+from florence_mm.models.protocol import NamesNoDecay, unwrap_model
 from florence_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 
 from .muon import MuonAdamW
@@ -97,7 +97,7 @@ def _exempt_by_module(model: nn.Module) -> set[str]:
         own: Iterable[str] = ()
         if isinstance(module, nn.Embedding):
             own = ('weight',)
-        elif callable(getattr(module, 'no_weight_decay', None)):
+        elif isinstance(module, NamesNoDecay):
             own = module.no_weight_decay()
         exempt.update(f'{prefix}.{name}' if prefix else name for name in own)
     return exempt
