@@ -1,6 +1,7 @@
 """The rules of the house, read off every import: where things live and what may know what."""
 
 import ast
+import re
 import runpy
 from pathlib import Path
 
@@ -201,6 +202,19 @@ def test_each_rule_sees_what_breaks_it(tmp_path):
         'florence_mm/engine/hook.py asks hasattr(self.runner.model, ...)',
         'florence_mm/engine/hook.py asks hasattr(backbone, ...)',
     }
+
+
+def test_pages_name_files_by_the_place_they_have():
+    inside = {entry.partition('.')[0] for entry in ORDER if (ROOT / 'florence_mm' / entry).is_dir()}
+    outside = {'florence_mm', 'tools', 'tests', 'docs'}
+    missing = []
+    folders = [ROOT / folder for folder in ('docs', 'configs', 'projects')]
+    for page in [*ROOT.glob('*.md'), *(page for folder in folders for page in folder.rglob('*.md'))]:
+        for path in re.findall(r'(?<![\w./-])[\w-]+/[\w./-]*\w', page.read_text(encoding='utf-8')):
+            start = path.partition('/')[0]
+            if start in inside | outside and not (ROOT / ('florence_mm' if start in inside else '') / path).exists():
+                missing.append(f'{page.relative_to(ROOT)}: {path}')
+    assert missing == []
 
 
 def test_tests_lie_where_the_package_has_what_they_test():
