@@ -1,4 +1,7 @@
-"""Inference and model listing."""
+"""Inferencers: files in, plain dicts, pictures and videos out, in three lines of Python.
+
+Not here: mathematics, which models have, and drawing, which ``visualization`` does.
+"""
 
 from importlib import import_module
 from typing import Any

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from florence_mm.errors import UsageError
+from florence_mm.models.protocol import StagedBackbone, TwoTowerModel
 
 
 def class_activation(
@@ -34,7 +35,7 @@ def class_activation(
     Raises:
         UsageError: the model has no such stage or class, or its maps have no axis of time.
     """
-    backbone = model.image_encoder if hasattr(model, 'image_encoder') else model.backbone
+    backbone = model.image_encoder if isinstance(model, TwoTowerModel) else model.backbone
     found: list[tuple[tuple, Tensor]] = []
     handle = _watched(backbone, stage).register_forward_hook(
         lambda _, args, out: found.append((args, out[-1] if isinstance(out, tuple | list) else out))
@@ -61,13 +62,13 @@ def class_activation(
 def _watched(backbone: nn.Module, stage: int | None) -> nn.Module:
     if stage is None:
         return backbone
-    layers = getattr(backbone, 'layers', ())
-    if not 0 <= stage < len(layers) or not hasattr(layers[stage], 'blocks'):
+    blocks = backbone.last_blocks() if isinstance(backbone, StagedBackbone) else []
+    if not 0 <= stage < len(blocks):
         raise UsageError(
             f'{type(backbone).__name__} has no stage {stage}; '
-            + (f'stages are 0 to {len(layers) - 1}' if len(layers) else 'leave `stage` out')
+            + (f'stages are 0 to {len(blocks) - 1}' if blocks else 'leave `stage` out')
         )
-    return layers[stage].blocks[-1]
+    return blocks[stage]
 
 
 def _as_map(args: tuple, out: Tensor) -> Tensor:
@@ -77,6 +78,6 @@ def _as_map(args: tuple, out: Tensor) -> Tensor:
 
 def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
     """``(1, K)`` before the softmax."""
-    if hasattr(model, 'extract_class_feat'):
-        return model.temperature() * model.extract_image_feat(inputs) @ model.extract_class_feat().T
+    if isinstance(model, TwoTowerModel):
+        return model.class_logits(model.extract_image_feat(inputs))
     return model(inputs, mode='tensor', stage='head')

@@ -12,6 +12,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 
 from florence_mm.errors import UsageError
+from florence_mm.models.protocol import ZeroShotModel
 from florence_mm.utils.files import write_atomic
 from florence_mm.utils.progress import ProgressLog
 from florence_mm.visualization.canvas import save_png
@@ -69,7 +70,7 @@ class DetectionInferencer:
     @property
     def zero_shot(self) -> bool:
         """Whether the model takes any class names."""
-        return hasattr(self.model, 'set_classes')
+        return isinstance(self.model, ZeroShotModel)
 
     def __call__(
         self,

@@ -8,6 +8,7 @@ from torch import nn
 
 from florence_mm.config.check import nearest
 from florence_mm.errors import UsageError
+from florence_mm.models.protocol import ZeroShotModel
 
 
 def list_inputs(inputs: Any, suffixes: Sequence[str], what: str, memory: type | tuple[type, ...] = ()) -> list:
@@ -88,10 +89,10 @@ def choose_classes(
     Raises:
         UsageError: a zero-shot model has no classes, or a model of fixed classes lacks one.
     """
-    if hasattr(model, 'set_classes'):
+    if isinstance(model, ZeroShotModel):
         if classes is not None:
             model.set_classes(parse_class_names(classes), templates)
-        names = _class_names(model)
+        names = list(model.class_names)
         if not names:
             raise UsageError('a zero-shot model needs class names; give some, as in classes="cat, dog, bench"')
         return names, None
@@ -104,10 +105,3 @@ def choose_classes(
             hint = f'did you mean {near!r}?' if near else f'it has {", ".join(known[:20]) or "no names for them"}'
             raise UsageError(f'this model has fixed classes and {name!r} is none of them; {hint}')
     return known, wanted
-
-
-def _class_names(model: nn.Module) -> list[str]:
-    """The classes a zero-shot model is set to."""
-    if hasattr(model, 'class_names'):
-        return list(model.class_names)
-    return [] if model.class_features is None else list(model.class_features.names)

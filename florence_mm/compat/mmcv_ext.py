@@ -84,7 +84,7 @@ def is_compiled() -> bool:
 
 
 def _install() -> None:
-    spec = importlib.machinery.ModuleSpec(NAME, _StandInLoader(), origin='florence_mm.compat')
+    spec = importlib.machinery.ModuleSpec(NAME, _StandInLoader(), origin=__name__)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     sys.modules[NAME] = module

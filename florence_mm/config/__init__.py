@@ -1,1 +1,4 @@
-"""Config files: reading, checking, command-line options, and where a value came from."""
+"""Config files: reading them, finding misspelt keys, command-line options, and where a value came from.
+
+Not here: building what a config describes.
+"""

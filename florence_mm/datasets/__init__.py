@@ -1,4 +1,7 @@
-"""Image-text-label, detection and video data sets and their transforms."""
+"""What a config names for its data: data sets, mixtures, and the transforms of pipelines.
+
+Not here: parsing a file format (``formats``), making data (``corpora``), work done once (``preparation``).
+"""
 
 from florence_mm.errors import DataError
 

@@ -1,4 +1,7 @@
-"""Runner, loops, hooks, samplers and optimizer constructors."""
+"""A training or test run: runner, loops, hooks, samplers, optimizer constructors, sharding, checkpoint files.
+
+Not here: reading a config (``config``), metrics (``evaluation``), public checkpoint layouts (``models/checkpoints``).
+"""
 
 from florence_mm.errors import UsageError
 

@@ -8,7 +8,7 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
@@ -16,6 +16,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 
 from florence_mm.config.check import check_config
 from florence_mm.errors import UsageError
+from florence_mm.models.protocol import unwrap_model
 from florence_mm.registry import RUNNERS
 
 from .checkpointing import find_latest, read_checkpoint
@@ -120,10 +121,9 @@ class FlorenceRunner(Runner):
                 'parallelize.shard cannot be used with EMAHook, which copies the model; leave one of them out'
             )
         model = model.to(get_device())
-        if shard and hasattr(model, 'init_weights'):
-            # initialisers draw whole tensors, so they run before those are split; all processes draw the same
-            torch.manual_seed(combine_seeds(base_seed(self), INIT))
-            model.init_weights()
+        if shard:
+            # initialisers draw whole tensors, so they run before those are split
+            self._init_model_weights()
         return parallelize(model, shard=shard, **options)
 
     def _init_model_weights(self) -> None:
@@ -176,9 +176,7 @@ class FlorenceRunner(Runner):
             UsageError: the file cannot be read, or none of its keys is one of the model's.
         """
         checkpoint = read_checkpoint(filename, map_location)
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        if isinstance(model, BaseTTAModel):
-            model = model.module
+        model = unwrap_model(self.model)
         if self._resuming:
             self._check_resumable(filename, checkpoint, model)
         elif not _any_key_fits(checkpoint['state_dict'], model):

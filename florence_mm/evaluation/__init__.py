@@ -1,4 +1,8 @@
-"""Metrics and evaluation protocols."""
+"""Metrics, the functions they are made of, and test loops that need more than one pass.
+
+``functional`` holds the arithmetic on tensors and lists, ``metrics`` the registered classes around it. Not here:
+predicting, which models do.
+"""
 
 from . import functional, metrics, rerank_loop
 from .metrics import CaptionScores, DetectionMetric, ImageTextRecall, VQAAccuracy, ZeroShotAccuracy

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from florence_mm.models.multimodal.protocol import Reranker
+from florence_mm.models.protocol import unwrap_model
 from florence_mm.registry import LOOPS
 from florence_mm.utils.progress import ProgressLog
 
@@ -73,7 +74,7 @@ class RerankTestLoop(TestLoop):
         """Both passes."""
         runner = self.runner
         recall = next((m for m in self.evaluator.metrics if isinstance(m, ImageTextRecall)), None)
-        model = getattr(runner.model, 'module', runner.model)
+        model = unwrap_model(runner.model)
         if recall is None or not isinstance(model, Reranker):
             raise ValueError(
                 f'RerankTestLoop got the metrics {[type(m).__name__ for m in self.evaluator.metrics]} and the model '

@@ -1,1 +1,4 @@
-"""File formats, one file each: bytes or rows in, checked Python values out."""
+"""File formats, one file each: bytes or rows in, checked Python values out, and back.
+
+Not here: samples, labels or seeds, which data sets make of them.
+"""

@@ -1,1 +1,4 @@
-"""Text labels, prompts, class names and answers: what texts mean to data sets and models alike."""
+"""What words mean to data sets and models alike: text labels, prompts, class names, normalised answers.
+
+Not here: tokenizers, which belong to a model.
+"""

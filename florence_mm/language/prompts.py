@@ -26,7 +26,7 @@ def _open_clip_metadata() -> ModuleType:
     if package is None or not package.submodule_search_locations:
         raise ImportError("the ImageNet prompts come from open_clip; install it with 'pip install open_clip_torch'")
     path = f'{package.submodule_search_locations[0]}/zero_shot_metadata.py'
-    spec = importlib.util.spec_from_file_location('florence_mm.utils._zero_shot_metadata', path)
+    spec = importlib.util.spec_from_file_location(f'{__name__}._zero_shot_metadata', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -1,4 +1,7 @@
-"""Models: backbones, text encoders, heads, algorithms, detectors, fusion models, checkpoint adapters."""
+"""Models. The files in this folder itself are what whole models share, and what others may ask of any model.
+
+Every module below registers by existing. Not here: data sets, files of images or annotations, metrics, pictures.
+"""
 
 from florence_mm.registry import register_models
 

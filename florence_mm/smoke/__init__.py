@@ -1,4 +1,7 @@
-"""Any config's first two steps on generated data, in seconds (``tools/train.py CONFIG --smoke``)."""
+"""The first two steps of any config on generated data, in seconds (``tools/train.py CONFIG --smoke``).
+
+Not here: data that a score is reported on; those are ``corpora``.
+"""
 
 from . import detection, pictures, questions
 from .run import run_smoke, smoke_config

@@ -1,1 +1,4 @@
-"""Small helpers without dependencies on the rest of the package."""
+"""Small helpers that know nothing of vision or language: whole files, progress, seeds of samples, boxes in numpy.
+
+Not here: a helper of one folder, which stands in that folder.
+"""

@@ -1,4 +1,7 @@
-"""Pictures of results."""
+"""Drawing: boxes, curves, retrieval grids, attention, videos with labels, from arrays and plain values.
+
+Not here: running a model to get what is drawn.
+"""
 
 from .curves import draw_curves, read_scalars
 from .detections import draw_detections

@@ -3,16 +3,33 @@
 from types import SimpleNamespace
 
 import pytest
+from mmengine.model import BaseModel, BaseTTAModel
 
 from florence_mm.engine.hooks import ClassCountHook
 from florence_mm.errors import UsageError
 
 
+class Model(BaseModel):
+    """With one attribute, a head of so many classes."""
+
+    def __init__(self, head, num_classes):
+        super().__init__()
+        setattr(self, head, SimpleNamespace(num_classes=num_classes))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return inputs
+
+
+class Wrapper(BaseTTAModel):
+    def merge_preds(self, data_samples_list):
+        return data_samples_list[0]
+
+
 def runner(head_classes, classes, wrapped=False):
-    model = SimpleNamespace(bbox_head=SimpleNamespace(num_classes=head_classes))
+    model = Model('bbox_head', head_classes)
     metainfo = {} if classes is None else {'classes': classes, 'ann_file': 'train.json'}
     loader = SimpleNamespace(dataset=SimpleNamespace(metainfo=metainfo))
-    model = SimpleNamespace(module=model) if wrapped else model
+    model = Wrapper(model) if wrapped else model
     return SimpleNamespace(model=model, train_dataloader=loader, val_dataloader=loader, test_dataloader=loader)
 
 
@@ -29,9 +46,9 @@ def test_equal_or_unknown_numbers_pass(given):
 
 
 def recognizer(head_classes, **metainfo):
-    model = SimpleNamespace(cls_head=SimpleNamespace(num_classes=head_classes))
+    model = Wrapper(Model('cls_head', head_classes))
     loader = SimpleNamespace(dataset=SimpleNamespace(metainfo={'ann_file': 'train.txt', **metainfo}))
-    return SimpleNamespace(model=SimpleNamespace(module=model), train_dataloader=loader)
+    return SimpleNamespace(model=model, train_dataloader=loader)
 
 
 def test_a_recognizer_is_compared_with_names_or_with_the_largest_label():

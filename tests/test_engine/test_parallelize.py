@@ -53,6 +53,43 @@ def test_sharded_runs_equal_one_process(train, two_processes, tmp_path):
         assert_close(tmp_path / 'one/iter_17.pth', tmp_path / name / 'iter_17.pth')
 
 
+class Scale(nn.Module):
+    """The gradient of its sum is its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+
+    def forward(self, x):
+        return x * self.weight
+
+
+def test_gradients_are_summed_in_the_given_type(two_processes):
+    # beside 1, bfloat16 loses 2 ** -10 and 2 ** -20, float16 the latter alone, float32 neither
+    fine = 1 + 2**-10 + 2**-20
+    cases = [
+        ({'reduce_dtype': 'bfloat16'}, (fine, fine), 1.0),
+        ({'reduce_dtype': 'float16'}, (fine, fine), 1 + 2**-10),
+        ({'reduce_dtype': 'float32'}, (fine, fine), fine),
+        ({'reduce_dtype': None}, (fine, fine), fine),
+        ({}, (fine, fine), fine),
+        # parameters of bfloat16 have gradients of bfloat16; the sum of two is finer, as long as it has a finer type
+        ({'param_dtype': 'bfloat16'}, (1.0, 2**-9), (1 + 2**-9) / 2),
+        ({'param_dtype': 'bfloat16', 'reduce_dtype': None}, (1.0, 2**-9), 0.5),
+    ]
+
+    def work():
+        torch.distributed.init_process_group('gloo')
+        for options, gradients, mean in cases:
+            model = parallelize(nn.Sequential(Scale()), ['Scale'], shard=True, **options)
+            model(torch.full((2,), gradients[torch.distributed.get_rank()])).sum().backward()
+            gradient = model[0].weight.grad.full_tensor()
+            assert gradient.dtype == torch.float32 and gradient.tolist() == [mean] * 2, (options, gradient)
+        torch.distributed.destroy_process_group()
+
+    two_processes(work)
+
+
 def test_mmengines_own_runner_in_two_processes(train, two_processes, tmp_path):
     def loader(batch_size):
         return {**with_batch(batch_size), 'dataset': {'type': 'ToyData', 'size': 24, 'noise': 0.0}}

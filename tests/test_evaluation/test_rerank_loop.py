@@ -33,6 +33,21 @@ def test_scores_equal_those_of_all_pairs_at_once(one_process, tmp_path):
     assert scores['retrieval/t2i_MnR'] == one_process['retrieval/t2i_MnR']
 
 
+def test_the_similarity_is_added_as_often_as_its_weight_says(tmp_path):
+    # a weight from 5 to 8 gives these scores; without the weight, or without the temperature of logits, others come
+    weight, temperature = 6.0, float(make_model().retriever.temperature())
+    wanted = dense_scores({'top_k': 7, 'similarity_weight': weight})
+    for other in (0.0, weight / temperature):
+        others = dense_scores({'top_k': 7, 'similarity_weight': other})
+        assert all(wanted[f'reranked/{way}_MnR'] != others[f'reranked/{way}_MnR'] for way in ('i2t', 't2i'))
+    scores = make_loop(tmp_path, top_k=7, similarity_weight=weight).test()
+    assert {key: scores[key] for key in wanted} == pytest.approx(wanted)
+    # beside a weight without end the match says nothing: the order is the two-tower model's own again
+    scores = make_loop(tmp_path, top_k=7, similarity_weight=1e6).test()
+    own = {key.partition('/')[2]: value for key, value in scores.items() if key.startswith('retrieval/')}
+    assert {key.partition('/')[2]: value for key, value in scores.items() if key.startswith('reranked/')} == own
+
+
 def test_one_candidate_changes_nothing_and_batches_neither(one_process, tmp_path):
     scores = make_loop(tmp_path, top_k=1).test()
     for key in ('i2t_R@1', 'i2t_R@2', 't2i_R@1', 't2i_MdR'):

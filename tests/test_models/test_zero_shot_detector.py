@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.model import BaseTTAModel
 
 from florence_mm.engine.hooks import ClassNamesHook
 
@@ -177,14 +178,18 @@ def test_no_proposals():
         assert found.bboxes.shape == (0, 4) and found.scores.shape == found.labels.shape == (0,)
 
 
+class Views(BaseTTAModel):
+    def merge_preds(self, data_samples_list):
+        return data_samples_list[0]
+
+
 def test_detection_needs_classes_which_the_hook_gives():
     model = build()
     with pytest.raises(ValueError, match='call set_classes'):
         detect(model, picture((48, 64)))
     dataset = SimpleNamespace(metainfo={'classes': ('blue', 'red')})
     runner = SimpleNamespace(model=model, test_dataloader=SimpleNamespace(dataset=dataset))
-    # as in test-time augmentation within distributed testing
-    runner.model = SimpleNamespace(module=SimpleNamespace(module=model))
+    runner.model = Views(Views(model))  # as test-time augmentation wraps it within distributed testing
     ClassNamesHook(templates='none').before_test(runner)
     image = picture((48, 64), red=STREET['red'], blue=STREET['blue'])
     assert list(as_dict(detect(model, image)[0])) == ['red', 'blue']

@@ -33,6 +33,19 @@ def test_the_rule_worked_by_hand():
     assert [list(given)[i] for i in chosen] == sorted(dogs + cats)
 
 
+def test_a_crowd_shows_no_class(tmp_path):
+    given = content({'crowd.jpg': [1], 'cat.jpg': [1], 'both.jpg': [2, 1]})
+    for annotation in (0, 3):  # the cats of the first and of the last picture
+        given['annotations'][annotation]['iscrowd'] = 1
+    # dogs are in the last picture alone, whose crowd of cats leaves the cats without a picture
+    assert few_shot_images(given, 1) == [1, 2]
+    (tmp_path / 'all.json').write_text(json.dumps(given))
+    assert write_few_shot(tmp_path / 'all.json', tmp_path / 'few.json', 1) == {'cat': 1, 'dog': 1, 'owl': 0}
+    # a crowd stays in the file of its picture
+    subset = json.loads((tmp_path / 'few.json').read_text())
+    assert [item.get('iscrowd', 0) for item in subset['annotations']] == [0, 0, 1]
+
+
 def test_every_class_has_enough_and_the_order_of_the_file_does_not_matter():
     rng = random.Random(0)
     given = {f'{i}.jpg': rng.choices([1, 1, 1, 2, 2, 3], k=2) for i in range(100)}

@@ -2,6 +2,7 @@ import json
 
 import cv2
 import pytest
+from matplotlib.axes import Axes
 
 from florence_mm.visualization import draw_curves, read_scalars
 from florence_mm.visualization.curves import smooth
@@ -58,8 +59,21 @@ def test_broken_logs(tmp_path):
 
 def test_smooth_by_hand():
     assert smooth([(0, 3.0), (1, 3.0), (5, 3.0)], 0.5) == [(0, 3.0), (1, 3.0), (5, 3.0)]
-    # weights 1/2 and 1 for two points: (0.5 * 0 + 1 * 3) / 1.5
-    assert smooth([(0, 0.0), (1, 3.0)], 0.5) == [(0, 0.0), (1, pytest.approx(2.0))]
+    # the last of n points counts 1, those before it w, w ** 2, ...: here w * 0 + 1 * 3, by the sum w + 1
+    for weight in (0.0, 0.25, 0.5, 0.8):
+        assert smooth([(0, 0.0), (1, 3.0)], weight) == [(0, 0.0), (1, pytest.approx(3 / (1 + weight)))]
+    three = smooth([(0, 8.0), (1, 0.0), (2, 4.0)], 0.25)
+    assert [value for _, value in three] == pytest.approx([8.0, 0.25 * 8 / 1.25, (0.0625 * 8 + 4) / 1.3125])
+
+
+def test_the_drawn_line_is_the_smoothed_loss(tmp_path, monkeypatch):
+    drawn, plot = [], Axes.plot
+    monkeypatch.setattr(Axes, 'plot', lambda axes, *args, **options: drawn.append(args) or plot(axes, *args, **options))
+    records = [{'loss': float(step == 1), 'iter': step, 'step': step} for step in range(1, 13)]
+    draw_curves(write(tmp_path / 'scalars.json', records), tmp_path / 'curves.png')
+    (_, values), (steps, smoothed) = drawn
+    assert list(steps) == list(range(1, 13)) and list(values) == [1.0] + 11 * [0.0]
+    assert smoothed == pytest.approx([0.8 ** (n - 1) / sum(0.8**i for i in range(n)) for n in range(1, 13)])
 
 
 def test_draw_curves(tmp_path):

@@ -31,6 +31,17 @@ def test_boxes_lie_on_their_pixels():
     assert (x1, y2) == (100, 199) and 200 - y1 == font(14, bold=True).size + 6 and 130 < x2 < 250
 
 
+def test_the_best_box_is_painted_on_top():
+    cat, dog = [100, 100, 300, 300], [200, 200, 400, 400]
+    for best, given in ((DOG, [0.9, 0.3]), (CAT, [0.3, 0.9])):
+        for order in (1, -1):  # whichever comes first
+            boxes, names, scores = [dog, cat][::order], ['dog', 'cat'][::order], given[::order]
+            picture = draw_detections(plain(), boxes, names, scores, NAMES, thickness=3)
+            # where the lower line of the cat meets the left one of the dog, and the right one the upper one
+            for rows, columns in ((slice(297, 300), slice(200, 203)), (slice(200, 203), slice(297, 300))):
+                assert (picture[rows, columns] == best).all()
+
+
 def test_small_pictures_are_enlarged_with_their_boxes():
     picture = draw_detections(plain(50, 100), [[10, 20, 60, 50]], ['cat'], [0.5], NAMES)
     assert picture.shape == (250, 500, 3)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
@@ -20,6 +21,7 @@ from florence_mm.config.load import load_config
 from florence_mm.config.options import add_config_options
 from florence_mm.engine.complexity import count_macs, count_parameters, readable, table
 from florence_mm.errors import UsageError, one_sentence_errors
+from florence_mm.models.protocol import TwoTowerModel
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,12 +38,12 @@ def parse_args() -> argparse.Namespace:
 
 def calls(model: nn.Module, image: torch.Tensor) -> Iterator[tuple[str, Callable[[], Any]]]:
     """What the model does with one picture, and with one text where it reads any."""
-    if hasattr(model, 'extract_image_feat') and hasattr(model, 'extract_text_feat'):
+    if isinstance(model, TwoTowerModel):
         yield 'one picture', lambda: model.extract_image_feat(image)
         # a token a word, and the start and end tokens
         text = 'a ' * (model.tokenizer.context_length - 2)
         yield 'one text of full length', lambda: model.extract_text_feat([text])
-    elif hasattr(model, 'train_step'):
+    elif isinstance(model, BaseModel):
         yield 'one picture', lambda: model(image, mode='tensor')
     else:
         yield 'one picture', lambda: model(image)

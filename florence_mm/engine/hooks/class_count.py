@@ -5,9 +5,8 @@ from typing import Any
 from mmengine.hooks import Hook
 
 from florence_mm.errors import UsageError
+from florence_mm.models.protocol import class_head, unwrap_model
 from florence_mm.registry import HOOKS
-
-_HEADS = {'bbox_head': 'detector', 'cls_head': 'recognizer'}
 
 
 @HOOKS.register_module()
@@ -35,28 +34,20 @@ class ClassCountHook(Hook):
 
     @staticmethod
     def _check(runner: Any, dataset: Any) -> None:
-        key, number = _head_classes(runner.model)
-        if number is None:
+        head = class_head(unwrap_model(runner.model))
+        if head is None or head.num_classes is None:
             return
+        number = head.num_classes
         metainfo = getattr(dataset, 'metainfo', None) or {}
         classes, file = metainfo.get('classes'), metainfo.get('ann_file', 'the data set')
         if classes is not None and number != len(classes):
             raise UsageError(
-                f'{file} has {len(classes)} classes, but the head of the {_HEADS[key]} {number}; set '
-                f'model.{key}.num_classes={len(classes)} or choose `classes` of the data set'
+                f'{file} has {len(classes)} classes, but the head of the {head.owner} {number}; set '
+                f'model.{head.name}.num_classes={len(classes)} or choose `classes` of the data set'
             )
         label, line = metainfo.get('largest_label', (0, 0))
         if label >= number:
             raise UsageError(
-                f'{file}, line {line}: class {label} is outside 0 to {number - 1}, the classes of the {_HEADS[key]}; '
-                f'correct the line or set model.{key}.num_classes'
+                f'{file}, line {line}: class {label} is outside 0 to {number - 1}, the classes of the {head.owner}; '
+                f'correct the line or set model.{head.name}.num_classes'
             )
-
-
-def _head_classes(model: Any) -> tuple[str, int | None]:
-    """Name of the model's head and its number of classes; None where it has no such head."""
-    # inside a distributed or a test-time-augmentation wrapper
-    while not any(hasattr(model, key) for key in _HEADS) and hasattr(model, 'module'):
-        model = model.module
-    key = next((key for key in _HEADS if getattr(model, key, None) is not None), 'bbox_head')
-    return key, getattr(getattr(model, key, None), 'num_classes', None)

@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.hooks import Hook
 
 from florence_mm.language.prompts import get_templates
+from florence_mm.models.protocol import ZeroShotModel, unwrap_model
 from florence_mm.registry import HOOKS
 
 
@@ -33,10 +34,7 @@ class ClassNamesHook(Hook):
         self._set(runner, runner.test_dataloader.dataset)
 
     def _set(self, runner: Any, dataset: Any) -> None:
-        model = runner.model
-        # inside a distributed or a test-time-augmentation wrapper
-        while not hasattr(model, 'set_classes') and hasattr(model, 'module'):
-            model = model.module
+        model = unwrap_model(runner.model)
         classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-        if classes and hasattr(model, 'set_classes'):
+        if classes and isinstance(model, ZeroShotModel):
             model.set_classes(list(classes), get_templates(self.templates))

@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from florence_mm.models.protocol import NamesNoDecay, unwrap_model
 from florence_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 
 from .muon import MuonAdamW
@@ -96,7 +97,7 @@ def _exempt_by_module(model: nn.Module) -> set[str]:
         own: Iterable[str] = ()
         if isinstance(module, nn.Embedding):
             own = ('weight',)
-        elif callable(getattr(module, 'no_weight_decay', None)):
+        elif isinstance(module, NamesNoDecay):
             own = module.no_weight_decay()
         exempt.update(f'{prefix}.{name}' if prefix else name for name in own)
     return exempt
@@ -156,7 +157,7 @@ class NoDecayOptimWrapperConstructor:
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build for a model, wrapped for distribution or not."""
-        model = getattr(model, 'module', model)
+        model = unwrap_model(model)
         cfg = self.optimizer_cfg
         groups = parameter_groups(model, cfg['lr'], cfg.get('weight_decay', 0.0), **self.options)
         if not groups:

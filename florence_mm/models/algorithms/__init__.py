@@ -1,4 +1,4 @@
-"""Pretraining algorithms."""
+"""Whole models that are pretrained: UniCL. Not here: their encoders, tokenizers and losses (``ops``)."""
 
 from florence_mm.moved import moved_names
 

@@ -187,6 +187,15 @@ class UniCL(FlorenceModel):
         parameters = (*self.text_encoder.parameters(), self.text_projection)
         return self.class_features.get(self.extract_text_feat, parameters)
 
+    @property
+    def class_names(self) -> list[str]:
+        """The classes in the order of the labels; empty where none are set."""
+        return [] if self.class_features is None else list(self.class_features.names)
+
+    def class_logits(self, image_feat: Tensor) -> Tensor:
+        """Image features ``(B, D)`` to the logits ``(B, K)`` of the classes that are set, see :meth:`set_classes`."""
+        return self.temperature() * image_feat @ self.extract_class_feat().T
+
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> list:
         """Zero-shot classes and features of pictures or videos.
@@ -205,7 +214,7 @@ class UniCL(FlorenceModel):
 
             data_samples = [DataSample() for _ in range(len(inputs))]
         if self.class_features is not None:
-            scores = (self.temperature() * image_feat @ self.extract_class_feat().T).softmax(1).cpu()  # (B, K)
+            scores = self.class_logits(image_feat).softmax(1).cpu()  # (B, K)
             for sample, score in zip(data_samples, scores, strict=True):
                 sample.set_pred_score(score).set_pred_label(score.argmax())
         for sample, feature in zip(data_samples, image_feat.cpu(), strict=True):

@@ -136,6 +136,10 @@ class WindowPyramid(BaseModule):
         self._freeze()
         return self
 
+    def last_blocks(self) -> list[nn.Module]:
+        """The last block of each stage, which gives the tokens of the stage's map."""
+        return [stage.blocks[-1] for stage in self.layers]
+
     def no_weight_decay(self) -> set[str]:
         """Parameters not to be decayed: bias tables, position embedding, layer scales, norms, biases."""
         return {

@@ -1,4 +1,7 @@
-"""Adapters from public checkpoint layouts to ours."""
+"""Weights from files: reading them, one adapter a public layout, and fitting them to a model's shapes.
+
+Not here: the checkpoints of a run that is resumed (``engine``).
+"""
 
 from .formats import FORMATS, Format, convert_state_dict
 from .loading import LoadReport, PretrainedInit, load_checkpoint

@@ -1,4 +1,4 @@
-"""Detectors."""
+"""Whole models that give boxes. Not here: their heads and layers."""
 
 from .zero_shot_detector import ZeroShotDetector
 

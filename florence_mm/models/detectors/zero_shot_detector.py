@@ -202,8 +202,7 @@ class ZeroShotDetector(BaseModel):
 
     def class_probabilities(self, features: Tensor) -> Tensor:
         """Normalised image features ``(N, D)`` to ``(N, K)``; with ``background`` rows add up to less than 1."""
-        logits = self.classifier.temperature() * features @ self.classifier.extract_class_feat().T
-        return logits.softmax(1)[:, : len(self.class_names)]
+        return self.classifier.class_logits(features).softmax(1)[:, : len(self.class_names)]
 
     def _propose(self, inputs: Tensor, data_samples: Sequence[Any]) -> tuple[list[InstanceData], Tensor | None]:
         """Proposals in pixels of the input, and the backbone's last map ``(B, C, h, w)`` where it is needed."""

@@ -1,4 +1,7 @@
-"""Writing texts token by token, whatever the model behind the next token's logits."""
+"""Writing texts token by token, whatever the model behind the next token's logits: search, rules, cached keys.
+
+Not here: anything with weights.
+"""
 
 from .beam import beam_search
 from .cache import CacheStack, KeyValueCache

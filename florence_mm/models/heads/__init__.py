@@ -1,4 +1,7 @@
-"""Heads of detectors and of fusion models."""
+"""Heads: from features to losses and predictions, of detectors and (``multimodal``) of models over images and texts.
+
+Not here: a class of one family; a fusion head names what it needs of a model by its protocol.
+"""
 
 from typing import TYPE_CHECKING, Any
 

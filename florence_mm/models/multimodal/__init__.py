@@ -1,4 +1,7 @@
-"""Models that fuse image and text."""
+"""Families of models over images and texts, one file each, what they share, and the protocol that others use.
+
+Not here: the encoders and tokenizers they are built of, and what a head computes.
+"""
 
 from florence_mm.moved import moved_names
 

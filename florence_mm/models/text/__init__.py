@@ -1,4 +1,4 @@
-"""Text encoders."""
+"""Text encoders and decoders: token ids in, features out. Not here: tokenizers."""
 
 from florence_mm.moved import moved_names
 

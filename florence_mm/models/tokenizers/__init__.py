@@ -1,4 +1,4 @@
-"""Tokenizers: the protocol that models rely on, and one file a vocabulary."""
+"""Tokenizers: texts to ids and back. ``protocol.py`` says what models rely on; one file a vocabulary beside it."""
 
 from .clip import CLIPTokenizer
 from .masked_clip import MaskedCLIPTokenizer
