@@ -58,6 +58,8 @@ MODULES: dict[str, str | tuple[str, ...]] = {
     'models.backbones.embeddings': 'models.layers.patch_embed',
     'models.backbones.window_block': 'models.layers.window_block',
     'models.heads.dyhead_block': 'models.layers.dyhead_block',
+    'models.multimodal.fusion': ('models.multimodal.co_attention', 'models.multimodal.protocol'),
+    'models.text.clip_tokens': ('models.text.clip_text', 'models.tokenizers.clip'),
     'models.multimodal.decoding': 'models.generation',
     'models.text.token_layout': 'models.layers.token_layout',
     'models.text.tokenizer': 'models.tokenizers.clip',

@@ -157,8 +157,7 @@ class MultimodalInferencer:
 
     def _prepare(self, pictures: list[tuple]) -> tuple[list[dict], Tensor]:
         """What the pipeline makes of pictures, and the model's input ``(B, 3, H, W)``."""
-        # packing wants a text; the model looks at those that are asked
-        packed = [self.pipeline(image, file, text='a picture') for image, file in pictures]
+        packed = [self.pipeline(image, file) for image, file in pictures]
         data = self.model.data_preprocessor({'inputs': [one['inputs'] for one in packed]}, False)
         return packed, data['inputs']
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import Compose
 
-from florence_mm.datasets.transforms.loading import LoadImage
 from florence_mm.errors import DataError
+from florence_mm.formats.image import WHITE, read_image
 from florence_mm.registry import TRANSFORMS
 
 from .inputs import list_inputs
@@ -37,7 +37,7 @@ def read_picture(picture: Picture) -> np.ndarray:
         DataError: the file is missing or no whole image, or the array has another shape or type.
     """
     if not isinstance(picture, np.ndarray):
-        return LoadImage()({'img_path': str(picture)})['img']
+        return read_image(str(picture), WHITE)
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or 0 in picture.shape:
         raise DataError(
             f'an array given as a picture has shape {picture.shape} and type {picture.dtype}; '

@@ -4,10 +4,49 @@ from io import BytesIO
 
 import cv2
 import numpy as np
+from mmengine import fileio
 from PIL import Image
 
+from florence_mm.errors import DataError
+
+#: RGB behind transparent pixels where nothing else is asked for.
+WHITE = np.array((255, 255, 255), dtype=np.float32)
 _EXIF_ORIENTATION = 0x0112
 _EXIF_MARKS = (b'eXIf', b'EXIF', b'Raw profile type')
+
+
+def read_image(
+    path: str, background: np.ndarray | None = None, backend_args: dict | None = None, source: str = ''
+) -> np.ndarray:
+    """An image file as ``(H, W, 3)`` uint8 RGB, upright.
+
+    Args:
+        path (str): The file.
+        background (np.ndarray | None): ``(3,)`` RGB behind transparent pixels; None drops transparency.
+        backend_args (dict | None): Where the path leads, see :func:`mmengine.fileio.get`. None: a local file.
+        source (str): What comes before the message, as in "train.jsonl, line 3: ".
+
+    Raises:
+        DataError: the file is missing, empty, cut off, or no image.
+    """
+    return decode_file(read_file(path, backend_args, source), path, background, source)
+
+
+def read_file(path: str, backend_args: dict | None = None, source: str = '') -> bytes:
+    """The content of an image file; arguments and errors as of :func:`read_image`."""
+    try:
+        return fileio.get(path, backend_args=backend_args)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DataError(f'{source}the image {path} cannot be read ({reason}); restore it or remove it') from None
+
+
+def decode_file(data: bytes, path: str, background: np.ndarray | None = None, source: str = '') -> np.ndarray:
+    """The content of an image file as :func:`read_image` gives it; errors name the file."""
+    try:
+        return decode_image(data, background)
+    except ValueError as error:
+        raise DataError(f'{source}the image {path} {error}; replace it or remove it') from None
 
 
 def decode_image(data: bytes, background: np.ndarray | None = None) -> np.ndarray:

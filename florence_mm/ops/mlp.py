@@ -53,6 +53,7 @@ def few_rows_linear(x: Tensor, weight: Tensor) -> Tensor:
         ``(N, V)``. On a CPU without gradients by the product the other way round, which takes less than half of the
         time.
     """
-    if len(x) > _FEW_ROWS or len(weight) < _WIDE * len(x[0]) or not without_autograd(x, weight):
+    few = x.ndim == 2 and len(x) <= _FEW_ROWS and len(weight) >= _WIDE * x.shape[1]
+    if not few or not without_autograd(x, weight):
         return F.linear(x, weight)
     return torch.mm(weight, x.t()).t().contiguous()

@@ -13,7 +13,7 @@ import florence_mm
 from florence_mm.models.heads.multimodal import mlm
 from florence_mm.models.multimodal import METER, VisionLanguageModel
 from florence_mm.models.multimodal.batch import FusionBatch, find_equal
-from florence_mm.models.multimodal.fusion import CoAttentionFusion
+from florence_mm.models.multimodal.co_attention import CoAttentionFusion
 from florence_mm.registry import MODELS
 
 WORKER = Path(__file__).parent / 'meter_worker.py'

@@ -2,9 +2,10 @@
 
 python tools/benchmarks/captions.py [--only NAME] [--rounds N] [--out FILE]
 
-"Ours" keeps, "peer" computes again (the same model and weights, ``cached=False``), beam search with three beams over one
-picture, random weights. The micro model is that of the embedded captions with room for longer texts; the base model is
-METER-CoSwin-T with RoBERTa-base's layers, six co-attention layers of 768 channels and 50,265 words. Ids are compared.
+"Ours" keeps, "peer" computes again (the same model and weights, ``cached=False``), beam search with three beams over
+one picture, random weights. The micro model is that of the embedded captions with room for longer texts; the base model
+is METER-CoSwin-T with RoBERTa-base's layers, six co-attention layers of 768 channels and 50,265 words. Ids are
+compared.
 """
 
 import sys

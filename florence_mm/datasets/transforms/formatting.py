@@ -14,8 +14,9 @@ from florence_mm.registry import TRANSFORMS
 def _pack_sample(results: dict, meta_keys: Sequence[str]) -> DataSample:
     """The sample of docs/architecture.md from the dict of a pipeline."""
     sample = DataSample()
-    sample.set_field(results['text'], 'text')
-    sample.set_field(text_label(results.get('label', results['text'])), 'label_key')
+    if 'text' in results:  # pictures of inferencers have none
+        sample.set_field(results['text'], 'text')
+        sample.set_field(text_label(results.get('label', results['text'])), 'label_key')
     sample.set_field(results.get('augmented', False), 'augmented')
     if 'texts' in results:
         sample.set_field(list(results['texts']), 'texts')

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from mmcv.transforms import BaseTransform
-from mmengine import fileio
 
-from florence_mm.errors import DataError
-from florence_mm.formats.image import decode_image
+from florence_mm.formats.image import decode_file, read_file
 from florence_mm.registry import TRANSFORMS
 
 
@@ -66,17 +64,10 @@ class LoadImage(BaseTransform):
         return results
 
     def _read(self, path: str, source: str) -> np.ndarray:
-        try:
-            data = fileio.get(path, backend_args=self.backend_args)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise DataError(f'{source}the image {path} cannot be read ({reason}); restore it or remove it') from None
+        data = read_file(path, self.backend_args, source)
         last = self._last
         if last is None or last[0] != data:
-            try:
-                last = self._last = data, decode_image(data, self.background)
-            except ValueError as error:
-                raise DataError(f'{source}the image {path} {error}; replace it or remove it') from None
+            last = self._last = data, decode_file(data, path, self.background, source)
         return last[1]
 
     def __getstate__(self) -> dict:

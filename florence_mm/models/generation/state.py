@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .cache import CacheStack
@@ -48,17 +47,3 @@ class WriterState:
             raise ValueError('a text cannot go on from a text about another picture; select rows within a picture')
         for cache in self.caches:
             cache.select(rows)
-
-
-def uniform_groups(picture_of: Sequence[int], pictures: int) -> bool:
-    """Whether rows lie picture after picture, as many rows each: then one picture's keys serve them in one product."""
-    return len(picture_of) % pictures == 0 and list(picture_of) == [
-        number for number in range(pictures) for _ in range(len(picture_of) // pictures)
-    ]
-
-
-def rows_of(x: Tensor, picture_of: Sequence[int]) -> Tensor:
-    """``(U, ...)`` of pictures to ``(B, ...)`` of rows; ``x`` itself where each picture has one row."""
-    if list(picture_of) == list(range(len(x))):
-        return x
-    return x.index_select(0, torch.tensor(picture_of, device=x.device))

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from florence_mm.models.generation.state import rows_of
 from florence_mm.models.tokenizers.protocol import TokenBatch
 
 from .protocol import Fused, Fuser
@@ -42,6 +41,20 @@ def find_equal(pictures: Tensor) -> tuple[list[int], list[int]]:
             known.append(number)
         which.append(number)
     return first, which
+
+
+def uniform_groups(picture_of: Sequence[int], pictures: int) -> bool:
+    """Whether rows lie picture after picture, as many rows each: then one picture's keys serve them in one product."""
+    return len(picture_of) % pictures == 0 and list(picture_of) == [
+        number for number in range(pictures) for _ in range(len(picture_of) // pictures)
+    ]
+
+
+def rows_of(x: Tensor, picture_of: Sequence[int]) -> Tensor:
+    """``(U, ...)`` of pictures to ``(B, ...)`` of rows; ``x`` itself where each picture has one row."""
+    if list(picture_of) == list(range(len(x))):
+        return x
+    return x.index_select(0, torch.tensor(picture_of, device=x.device))
 
 
 class FusionBatch:

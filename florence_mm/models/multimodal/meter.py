@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from florence_mm.models.base import build_part, check_text_sizes, check_width
 from florence_mm.models.generation.cache import CacheStack
-from florence_mm.models.generation.state import WriterState, rows_of, uniform_groups
+from florence_mm.models.generation.state import WriterState
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS
 
 from .base import VisionLanguageModel
-from .batch import find_equal
-from .fusion import CoAttentionFusion
+from .batch import find_equal, rows_of, uniform_groups
+from .co_attention import CoAttentionFusion
 from .protocol import Fused, TextAttention
 
 
@@ -39,7 +39,7 @@ class METER(VisionLanguageModel):
         fusion: arguments of :class:`~florence_mm.models.multimodal.co_attention.CoAttentionStacks`: ``hidden_size``
             (768), ``num_layers`` (6), ``num_heads`` (12), ``mlp_ratio``, ``drop_rate``, ``attn_drop_rate``,
             ``layer_norm_eps``, ``with_cp``; and ``init_std`` (0.02) of
-            :class:`~florence_mm.models.multimodal.fusion.CoAttentionFusion`.
+            :class:`~florence_mm.models.multimodal.co_attention.CoAttentionFusion`.
         heads: heads by name (or their configs): ``dict(itm=dict(type='FusionITMHead'), ...)``. A head has
             ``loss(batch)`` and ``predict(batch)``, the batch a
             :class:`~florence_mm.models.multimodal.batch.FusionBatch`.

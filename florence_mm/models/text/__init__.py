@@ -2,8 +2,7 @@
 
 from florence_mm.moved import moved_names
 
-from .clip_text import CLIPTextTower
-from .clip_tokens import CLIPTokenEncoder
+from .clip_text import CLIPTextTower, CLIPTokenEncoder
 from .roberta import RobertaTextEncoder
 
 __all__ = ['CLIPTextTower', 'CLIPTokenEncoder', 'RobertaTextEncoder']
