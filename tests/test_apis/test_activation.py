@@ -79,6 +79,8 @@ def test_stages_of_the_backbone(with_cp):
     for label in range(3):
         wanted = (weights[label].view(-1, 1, 1, 1) * maps).sum(0).relu() / maps[0].numel()
         torch.testing.assert_close(class_activation(model, inputs, ActionDataSample(), label)[0], wanted)
+    first, second = model.backbone.layers
+    assert model.backbone.last_blocks() == [first.blocks[0], second.blocks[1]]
     # an early one, by finite differences of the logit in one direction of its channels
     early, _ = class_activation(model, inputs, ActionDataSample(), 1, stage=0)
     assert early.shape == (2, 8, 12) and early.isfinite().all() and early.max() > 0
