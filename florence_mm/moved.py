@@ -119,14 +119,15 @@ def moved_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
 
     Args:
         module: its ``__name__``.
-        names: each old name with the module that has it now.
+        names: each old name with the module that has it now, and after a colon its name there if that is another.
     """
 
     def find(name: str) -> Any:
         if name not in names:
             raise AttributeError(f'module {module!r} has no attribute {name!r}')
-        value = getattr(import_module(names[name]), name)
-        _tell(f'{module}.{name}', f'{names[name]}.{name}')
+        place, _, new = names[name].partition(':')
+        value = getattr(import_module(place), new or name)
+        _tell(f'{module}.{name}', f'{place}.{new or name}')
         setattr(sys.modules[module], name, value)  # so that it is told once
         return value
 

@@ -94,6 +94,7 @@ def make(torch_args):
     for number, (text, step) in enumerate(steps, 1):
         print('[%d/%d] %s (%.0f s so far)' % (number, len(steps), text, time.time() - start), flush=True)
         step()
+    # florence_mm.utils.files, which writes all other files, cannot be imported yet
     temporary = STAMP + '.tmp'
     with open(temporary, 'w') as file:
         file.write(fingerprint())

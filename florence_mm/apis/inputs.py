@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from florence_mm.config.check import nearest
 from florence_mm.errors import UsageError
 from florence_mm.models.protocol import ZeroShotModel
+from florence_mm.utils.nearest import nearest
 
 
 def list_inputs(inputs: Any, suffixes: Sequence[str], what: str, memory: type | tuple[type, ...] = ()) -> list:

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from mmengine.logging import print_log
+from torch import nn
 
-from florence_mm.models.checkpoints.loading import load_checkpoint
+from florence_mm.models.checkpoints.fitting import fit_state_dict
+from florence_mm.models.checkpoints.loading import load_tensors
 from florence_mm.models.checkpoints.reading import read_checkpoint
-from florence_mm.ops.position import table_window
 
 
 def load_whole_model(model: nn.Module, path: str | Path) -> dict[str, Any]:
@@ -22,20 +23,14 @@ def load_whole_model(model: nn.Module, path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: tensors are missing or have other shapes.
+        ValueError: the file is damaged, or tensors are missing or have other shapes.
     """
     state, meta = read_checkpoint(path)
     own = model.state_dict()
     if own.keys() <= state.keys():
-        for key, value in own.items():
-            if state[key].shape != value.shape and not _can_be_resized(model, key, state[key]):
-                raise ValueError(
-                    f'{path} has {key} of shape {tuple(state[key].shape)}, the model {tuple(value.shape)}; use the '
-                    'config that the checkpoint was trained with'
-                )
-        model.load_state_dict({key: state[key] for key in own})
+        _load_own_layout(model, {key: state[key] for key in own}, path)
         return meta
-    missing = load_checkpoint(model, path).missing
+    missing = load_tensors(model, state, path).missing
     if missing:
         raise ValueError(
             f'{path} lacks {len(missing)} of the {len(own)} tensors of {type(model).__name__}, among them {missing[0]}'
@@ -44,9 +39,16 @@ def load_whole_model(model: nn.Module, path: str | Path) -> dict[str, Any]:
     return meta
 
 
-def _can_be_resized(model: nn.Module, key: str, value: Tensor) -> bool:
-    """Whether it is a relative position table of a window that its rows tell."""
-    if not key.endswith('relative_position_bias_table'):
-        return False
-    owner = model.get_submodule(key.rpartition('.')[0])
-    return len(owner.window_size) == 2 or table_window(len(value), owner.window_size) is not None
+def _load_own_layout(model: nn.Module, state: dict[str, Any], path: str | Path) -> None:
+    """Names are not looked at: those of a user's model may resemble a public layout."""
+    fitting = fit_state_dict(model, state)
+    if fitting.unfit:
+        key = fitting.unfit[0]
+        raise ValueError(
+            f'{path} has {key} of shape {tuple(state[key].shape)}, the model {tuple(model.state_dict()[key].shape)}; '
+            'use the config that the checkpoint was trained with'
+        )
+    if changed := {**fitting.resized, **fitting.inflated}:
+        key, shapes = next(iter(changed.items()))
+        print_log(f'{path}: {len(changed)} tensors were fitted to the model, as {key} from {shapes}', 'current')
+    model.load_state_dict(fitting.tensors)

@@ -5,7 +5,6 @@ constructor's arguments (:mod:`florence_mm.config.signatures`). Where arguments 
 """
 
 import contextlib
-import difflib
 import functools
 import importlib
 import inspect
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader
 
 import florence_mm.registry as own
 from florence_mm.errors import UsageError
+from florence_mm.utils.nearest import count_slips, did_you_mean, nearest
 
 from .signatures import accepted_arguments
 
@@ -130,25 +130,14 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
             near = nearest(part, known)
             if part not in known and (position == 0 or (near and 'type' not in node)):
                 place = '.'.join(parts[:position]) or 'the config'
-                raise UsageError(f'--cfg-options {key}: {place} has no key {part!r}{_did_you_mean(near, known)}')
+                raise UsageError(f'--cfg-options {key}: {place} has no key {part!r}{_near_or_all(part, known)}')
             break
 
 
-def nearest(name: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that ``name`` is probably a misspelling of, or None."""
-    lowered = {candidate.lower(): candidate for candidate in candidates}
-    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
-    if not close:
-        return None
-    ratio = difflib.SequenceMatcher(None, name.lower(), close[0]).ratio()
-    return lowered[close[0]] if ratio >= 0.8 or _slips(name.lower(), close[0]) <= 1 else None
-
-
-def _did_you_mean(near: str | None, candidates: Iterable[str]) -> str:
-    if near:
-        return f'; did you mean {near!r}?'
+def _near_or_all(name: str, candidates: Iterable[str]) -> str:
+    """The nearest candidate as the end of a sentence, or all of them where they are few."""
     names = sorted(candidate for candidate in candidates if not candidate.startswith('_'))
-    return f'; it has {", ".join(names)}' if 0 < len(names) <= 40 else ''
+    return did_you_mean(name, candidates, f'; it has {", ".join(names)}' if 0 < len(names) <= 40 else '')
 
 
 class _Checker:
@@ -260,8 +249,7 @@ class _Checker:
         for key in node:
             if key in accepted or key in silent or not isinstance(key, str):
                 continue
-            hint = _did_you_mean(nearest(key, accepted), accepted)
-            self.problems.append(f'{path}.{key}: {owner} has no argument {key!r}{hint}')
+            self.problems.append(f'{path}.{key}: {owner} has no argument {key!r}{_near_or_all(key, accepted)}')
 
 
 def _with_default_type(key: str, value: Any) -> Any:
@@ -289,20 +277,7 @@ def _mentions(owner: type, key: str) -> bool:
 
 def _one_slip(name: str, near: str) -> bool:
     """Whether two names differ by a letter (two in long names), as opposed to a word."""
-    return _slips(name, near) <= (2 if len(near) >= 10 else 1)
-
-
-def _slips(a: str, b: str) -> int:
-    """Letters left out, put in, exchanged for another or with their neighbour, to get from ``a`` to ``b``."""
-    before, row = [], list(range(len(b) + 1))
-    for i, letter in enumerate(a, start=1):
-        before_that, before, row = before, row, [i]
-        for j, other in enumerate(b, start=1):
-            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other))
-            if i > 1 and j > 1 and a[i - 2] == other and letter == b[j - 2]:
-                cost = min(cost, before_that[j - 2] + 1)
-            row.append(cost)
-    return row[-1]
+    return count_slips(name, near) <= (2 if len(near) >= 10 else 1)
 
 
 def _scoped(registry: str, scope: str) -> Registry:

@@ -148,6 +148,6 @@ def write_digits(out: str | Path, size: int = 32) -> tuple[int, int]:
         path = out / name
         total += 1
         if not path.is_file() or path.read_bytes() != data:
-            write_atomic(path, data)
+            write_atomic(path, data, durable=False)  # a damaged one is found and written again
             written += 1
     return written, total

@@ -43,7 +43,7 @@ def write_generated(
     for name, data in files:
         digests[name] = hashlib.sha256(data).hexdigest()
         if _digest(out / name) != digests[name]:
-            write_atomic(out / name, data)
+            write_atomic(out / name, data, durable=False)  # the record would tell of a damaged one
             written += 1
         progress.update(len(digests))
     for name in set(old) - set(digests):

@@ -4,7 +4,6 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from florence_mm.errors import DataError
 from florence_mm.formats.coco import clip_box
 from florence_mm.formats.coco_boxes import read_coco_boxes
 from florence_mm.registry import DATASETS
+from florence_mm.utils.nearest import did_you_mean
 from florence_mm.utils.progress import ProgressLog
 
 from .arguments import build_transforms, check_skip_bad, classes_given_once, image_prefix
@@ -187,8 +187,7 @@ class DetectionDataset(BaseDataset):
         ids = {category['name']: category['id'] for category in sorted(categories, key=lambda item: item['id'])}
         for name in [*(self.wanted_classes or []), *self.held_out]:
             if name not in ids:
-                near = get_close_matches(str(name), ids, 1)
-                hint = f'; did you mean {near[0]!r}?' if near else f'; it has {", ".join(map(repr, list(ids)[:10]))}'
+                hint = did_you_mean(str(name), ids, f'; it has {", ".join(map(repr, list(ids)[:10]))}')
                 raise DataError(f'{self.ann_file} has no category {name!r}{hint}')
         names = self.wanted_classes or [name for name in ids if name not in self.held_out]
         if len(set(names)) != len(names) or not set(names).isdisjoint(self.held_out) or not names:

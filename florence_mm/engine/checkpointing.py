@@ -1,43 +1,18 @@
-"""Checkpoint files: whole or absent, and one sentence where one cannot be used."""
+"""Checkpoints of a run: the latest in its folder, and one sentence where one cannot be used."""
 
-import os
 import re
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.dist import barrier, is_main_process
 
 from florence_mm.errors import UsageError
+from florence_mm.models.checkpoints.reading import MapLocation, read_file
+from florence_mm.moved import moved_names
 
 _NUMBERED = re.compile(r'^(?:iter|epoch)_(\d+)\.pth$')
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends without an error.
-
-    The bytes are on the disk before the name is: after a kill or a power cut ``path`` holds the old content or
-    the new one.
-    """
-    path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        yield temporary
-        with temporary.open('rb') as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a small text file, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text)
 
 
 def remove_unfinished(folder: str | Path) -> None:
@@ -63,56 +38,52 @@ def find_latest(work_dir: str | Path) -> str | None:
     return str(max(numbered)[1]) if numbered else None
 
 
-def read_checkpoint(path: str, map_location: str | Callable | torch.device = 'cpu') -> dict[str, Any]:
-    """Read a checkpoint; nothing in it is executed.
+def read_run_checkpoint(path: str, map_location: MapLocation = 'cpu') -> dict[str, Any]:
+    """Read a checkpoint with all that a run saved in it; every process of a run must call it.
 
     Args:
-        path (str): A ``.pth`` or ``.safetensors`` file, or a URL that mmengine reads.
-        map_location (str, callable or torch.device): Where the tensors go.
+        path: file or address, see :func:`~florence_mm.models.checkpoints.reading.read_file`.
+        map_location: see there.
 
     Returns:
-        dict: With ``state_dict``; a plain state dict is put under that key.
+        with ``state_dict``; a plain state dict is put under that key.
 
     Raises:
         UsageError: the file does not exist, is truncated or damaged, or is no checkpoint.
     """
     try:
-        if '://' in path:
-            checkpoint = CheckpointLoader.load_checkpoint(path, map_location)
-        else:
-            checkpoint = _read_local(Path(path).expanduser(), map_location)
-    except UsageError:
-        raise
-    # torch raises KeyError, EOFError, UnpicklingError and others, depending on where a file is damaged
-    except Exception as error:
-        reason = str(error).strip().split('\n')[0].split('. ')[0] or type(error).__name__
-        raise UsageError(f'{path} cannot be read as a checkpoint ({reason}); {_other_checkpoints(path)}') from error
-    if not isinstance(checkpoint, dict):
-        raise UsageError(f'{path} holds a {type(checkpoint).__name__}, not a checkpoint; give a state dict')
+        with _main_process_first() if '://' in path else nullcontext():
+            checkpoint = read_file(path, map_location)
+    except (FileNotFoundError, ValueError) as error:
+        raise UsageError(f'{error}{_other_checkpoints(path)}') from error
     return checkpoint if 'state_dict' in checkpoint else {'state_dict': checkpoint}
 
 
-def _read_local(path: Path, map_location: Any) -> Any:
-    if not path.is_file():
-        raise UsageError(f'checkpoint {path} does not exist; check the path')
-    if path.suffix == '.safetensors':
-        from safetensors.torch import load_file
-
-        return load_file(path, device=map_location if isinstance(map_location, (str, torch.device)) else 'cpu')
-    if zipfile.is_zipfile(path):
-        # torch.load does not look at the checksums that torch.save writes
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged:
-            raise ValueError(f'the checksum of {damaged} is wrong')
-    return torch.load(path, map_location=map_location, weights_only=True)
+@contextmanager
+def _main_process_first() -> Iterator[None]:
+    """Let the main process download a file, which the others of its machine then find."""
+    if not is_main_process():
+        barrier()
+    try:
+        yield
+    finally:
+        if is_main_process():
+            barrier()
 
 
 def _other_checkpoints(path: str) -> str:
-    others = []
-    if '://' not in path:
-        folder = Path(path).expanduser().parent
-        others = sorted(other.name for other in folder.glob('*.pth') if other.name != Path(path).name)
-    if not others:
-        return 'give another file'
-    return f'give another file, for example one of {", ".join(others[-3:])} beside it'
+    if '://' in path:
+        return ''
+    path = Path(path).expanduser()
+    others = sorted(other.name for other in path.parent.glob('*.pth') if other.name != path.name)
+    return f', or take one of {", ".join(others[-3:])} beside it' if others else ''
+
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        'read_checkpoint': f'{__name__}:read_run_checkpoint',
+        'replacing': 'florence_mm.utils.files',
+        'write_text': 'florence_mm.utils.files:write_atomic',
+    },
+)

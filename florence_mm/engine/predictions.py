@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
@@ -14,10 +13,10 @@ from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 
 from florence_mm.errors import UsageError
-from florence_mm.utils.files import write_atomic
+from florence_mm.utils.files import replacing, write_atomic
+from florence_mm.visualization.canvas import save_png
 from florence_mm.visualization.predictions import draw_prediction
 
-from .checkpointing import replacing
 from .hooks.run_summary import plain
 
 
@@ -121,4 +120,4 @@ class ShowPredictionsHook(Hook):
             )
             stem = Path(sample.get('img_path') or 'picture').stem
             path = self.folder / f'{number * runner.world_size + runner.rank:06d}_{stem}.png'
-            write_atomic(path, cv2.imencode('.png', drawn[..., ::-1])[1].tobytes())
+            save_png(drawn, path)

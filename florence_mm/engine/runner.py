@@ -19,7 +19,7 @@ from florence_mm.errors import UsageError
 from florence_mm.models.protocol import unwrap_model
 from florence_mm.registry import RUNNERS
 
-from .checkpointing import find_latest, read_checkpoint
+from .checkpointing import find_latest, read_run_checkpoint
 from .hooks import AtomicCheckpointHook, ClassNamesHook, InvalidLossHook, RunSummaryHook
 from .host_memory import keep_freed_memory
 from .loops import EpochTrainLoop, IterTrainLoop
@@ -175,7 +175,7 @@ class FlorenceRunner(Runner):
         Raises:
             UsageError: the file cannot be read, or none of its keys is one of the model's.
         """
-        checkpoint = read_checkpoint(filename, map_location)
+        checkpoint = read_run_checkpoint(filename, map_location)
         model = unwrap_model(self.model)
         if self._resuming:
             self._check_resumable(filename, checkpoint, model)

@@ -1,13 +1,14 @@
 """Writing mp4 files; frames are ``(H, W, 3)`` uint8 RGB."""
 
 import io
-import os
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+
+from florence_mm.utils.files import replacing
 
 
 def encode_mp4(frames: Sequence[np.ndarray] | np.ndarray, fps: int = 8) -> bytes:
@@ -48,14 +49,9 @@ def write_mp4(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Non
     path = Path(path)
     if path.suffix.lower() != '.mp4':
         raise ValueError(f'{path} must end in .mp4')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     rate = Fraction(fps).limit_denominator(1001)  # 30000 / 1001 and the like are exact
-    try:
+    with replacing(path) as temporary:
         _encode(str(temporary), frames, rate, {'crf': '18', 'preset': 'veryfast'}, {'qmin': '2', 'qmax': '4'})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _encode(

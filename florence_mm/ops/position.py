@@ -4,12 +4,16 @@ Shapes: ``N`` tokens a window, ``h`` heads; a table for a window ``(w0, w1, ...)
 """
 
 import math
+from collections import OrderedDict
 from functools import lru_cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+_INDICES = 64  # kept, of all windows and devices
+_indices: OrderedDict[tuple, Tensor] = OrderedDict()
 
 
 @lru_cache(maxsize=64)
@@ -46,13 +50,32 @@ def relative_position_bias(
             (Video Swin's public code), not that of the offsets of its own. The same if it is shorter along the first
             axis alone.
     """
-    if by_slot:
-        tokens = math.prod(window_size)
-        index = relative_position_index(table_window or window_size)[:tokens, :tokens].to(table.device)
-    else:
-        index = relative_position_index(window_size, table_window).to(table.device)
+    index = _index_on(table.device, tuple(window_size), tuple(table_window or window_size), by_slot)
     bias = table.index_select(0, index.reshape(-1))  # (N * N, h)
     return bias.view(*index.shape, -1).permute(2, 0, 1).contiguous()  # (h, N, N)
+
+
+def _index_on(device: torch.device, window: tuple[int, ...], table_window: tuple[int, ...], by_slot: bool) -> Tensor:
+    """``(N, N)`` int64 on a device; the last used are kept, as copying takes longer than the lookup."""
+    if torch.compiler.is_compiling():
+        return _make_index(window, table_window, by_slot).to(device)
+    key = (device, window, table_window, by_slot)
+    index = _indices.get(key)
+    if index is None:
+        with torch.inference_mode(False):  # one made in inference must also serve training
+            index = _make_index(window, table_window, by_slot).to(device)
+        if type(index) is Tensor:  # those of a tracer (FakeTensor and the like) must not outlive it
+            _indices[key] = index
+            while len(_indices) > _INDICES:
+                _indices.popitem(last=False)
+    return index
+
+
+def _make_index(window: tuple[int, ...], table_window: tuple[int, ...], by_slot: bool) -> Tensor:
+    if not by_slot:
+        return relative_position_index(window, table_window)
+    tokens = math.prod(window)
+    return relative_position_index(table_window)[:tokens, :tokens]
 
 
 def resize_relative_position_table(

@@ -12,7 +12,7 @@ import numpy as np
 
 from florence_mm.datasets.skipping import SkipCounter
 from florence_mm.errors import DataError
-from florence_mm.utils.files import write_atomic
+from florence_mm.utils.files import replacing, write_atomic
 from florence_mm.utils.progress import ProgressLog
 
 from .merging.json_lists import require
@@ -213,26 +213,20 @@ def _write_coco(partial: Path, out: Path) -> PseudoBoxCounts:
     classes = sorted({line['class'] for line in _lines(partial)})
     ids = {name: id_ for id_, name in enumerate(classes, 1)}
     counts = PseudoBoxCounts()
-    temporary = out.with_name(f'.{out.name}.{os.getpid()}.tmp')
-    try:
-        with temporary.open('w', encoding='utf-8', newline='\n') as file:
-            file.write('{"categories": ')
-            _write_list(file, ({'id': id_, 'name': name} for name, id_ in ids.items()))
-            file.write(',\n"images": ')
-            _write_list(file, _images(partial, counts))
-            file.write(',\n"annotations": ')
-            _write_list(file, _annotations(partial, ids, counts))
-            file.write('}\n')
-        if counts.images:
-            temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if not counts.images:
-        raise DataError(
-            f'no box in any of {counts.images_without_boxes} images was good enough; lower score_thr'
-            if counts.images_without_boxes
-            else 'none of the images can be read; correct image_root or the file names'
-        )
+    with replacing(out) as temporary, temporary.open('w', encoding='utf-8', newline='\n') as file:
+        file.write('{"categories": ')
+        _write_list(file, ({'id': id_, 'name': name} for name, id_ in ids.items()))
+        file.write(',\n"images": ')
+        _write_list(file, _images(partial, counts))
+        if not counts.images:
+            raise DataError(
+                f'no box in any of {counts.images_without_boxes} images was good enough; lower score_thr'
+                if counts.images_without_boxes
+                else 'none of the images can be read; correct image_root or the file names'
+            )
+        file.write(',\n"annotations": ')
+        _write_list(file, _annotations(partial, ids, counts))
+        file.write('}\n')
     return counts
 
 

@@ -100,7 +100,8 @@ def tile(cells: list[np.ndarray], columns: int, gap: int = 12, title: str | None
 
 
 def save_png(image: np.ndarray, path: str | Path) -> None:
-    """Write ``image`` as PNG under a temporary name and rename it; the folder is made."""
+    """Write ``image``, ``(H, W, 3)`` uint8 RGB, as PNG under a temporary name and rename it; the folder is made."""
     if Path(path).suffix.lower() != '.png':
         raise ValueError(f'{path} must end in .png')
-    write_atomic(path, cv2.imencode('.png', image[..., ::-1])[1].tobytes())
+    # there may be thousands, and each can be drawn again
+    write_atomic(path, cv2.imencode('.png', image[..., ::-1])[1].tobytes(), durable=False)

@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 from toy_project import toy_config
 
-from florence_mm.config.check import _slips, check_config, check_options
+from florence_mm.config.check import check_config, check_options
 from florence_mm.config.signatures import accepted_arguments
 from florence_mm.errors import UsageError
 
@@ -141,11 +141,6 @@ class Inherits(Forwards):
 class Skips(Forwards):
     def __init__(self, g, **kwargs):
         super(Forwards, self).__init__(g, **kwargs)
-
-
-def test_slips():
-    pairs = [('model', 'model'), ('modle', 'model'), ('model', 'mode'), ('mdel', 'model'), ('modus', 'model')]
-    assert [_slips(a, b) for a, b in pairs] == [0, 1, 1, 1, 2]
 
 
 def test_accepted_arguments():

@@ -1,11 +1,13 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
-from toy_project import toy_config
+from toy_project import ToyMetric, toy_config
 
-from florence_mm.engine.checkpointing import find_latest, read_checkpoint, replacing, write_text
+from florence_mm.engine.checkpointing import find_latest, read_run_checkpoint
+from florence_mm.engine.hooks import AtomicCheckpointHook
 from florence_mm.errors import UsageError
 
 
@@ -17,19 +19,6 @@ def checkpoint_hook(**changes):
     hooks = toy_config('x')['default_hooks']
     hooks['checkpoint'].update(changes)
     return hooks
-
-
-def test_replacing(tmp_path):
-    path = tmp_path / 'file'
-    write_text(path, 'old')
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text('half')
-        raise RuntimeError('stopped')
-    assert path.read_text() == 'old' and names(tmp_path, '*') == ['file']
-    with replacing(path) as temporary:
-        temporary.write_text('new')
-        assert path.read_text() == 'old'
-    assert path.read_text() == 'new' and names(tmp_path, '*') == ['file']
 
 
 def test_find_latest(tmp_path):
@@ -46,25 +35,26 @@ def test_find_latest(tmp_path):
 def test_unreadable_checkpoints(tmp_path):
     good = tmp_path / 'good.pth'
     torch.save({'state_dict': {'w': torch.arange(1000.0)}}, good)
-    assert torch.equal(read_checkpoint(str(good))['state_dict']['w'], torch.arange(1000.0))
+    assert torch.equal(read_run_checkpoint(str(good))['state_dict']['w'], torch.arange(1000.0))
     content = good.read_bytes()
     middle = content.index(torch.arange(1000.0).numpy().tobytes()) + 2000
+    flipped = content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
     bad = {
-        'truncated.pth': content[: len(content) // 2],
-        'empty.pth': b'',
-        'text.pth': b'not a checkpoint',
+        'truncated.pth': (content[: len(content) // 2], 'cannot be read as a checkpoint'),
+        'empty.pth': (b'', 'cannot be read as a checkpoint'),
+        'text.pth': (b'not a checkpoint', 'cannot be read as a checkpoint'),
         # torch.load itself returns wrong numbers here
-        'flipped.pth': content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :],
+        'flipped.pth': (flipped, 'is damaged: good/data/0 in it is not as it was written'),
     }
-    for name, data in bad.items():
+    for name, (data, fault) in bad.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(UsageError, match=f'{name} cannot be read as a checkpoint .*for example one of .*good.pth'):
-            read_checkpoint(str(tmp_path / name))
+        with pytest.raises(UsageError, match=f'{name} {fault}.*; .*, or take one of .*good.pth.* beside it$'):
+            read_run_checkpoint(str(tmp_path / name))
     with pytest.raises(UsageError, match='does not exist'):
-        read_checkpoint(str(tmp_path / 'missing.pth'))
+        read_run_checkpoint(str(tmp_path / 'missing.pth'))
     torch.save([1, 2], good)
     with pytest.raises(UsageError, match='holds a list, not a checkpoint'):
-        read_checkpoint(str(good))
+        read_run_checkpoint(str(good))
 
 
 def test_no_code_is_executed(tmp_path):
@@ -73,8 +63,8 @@ def test_no_code_is_executed(tmp_path):
             return Path.touch, (tmp_path / 'executed',)
 
     torch.save({'state_dict': {}, 'meta': Evil()}, tmp_path / 'evil.pth')
-    with pytest.raises(UsageError, match='cannot be read'):
-        read_checkpoint(str(tmp_path / 'evil.pth'))
+    with pytest.raises(UsageError, match='evil.pth holds more than tensors .* could run code'):
+        read_run_checkpoint(str(tmp_path / 'evil.pth'))
     assert not (tmp_path / 'executed').exists()
 
 
@@ -85,7 +75,7 @@ def test_plain_and_safetensors_state_dicts(tmp_path):
     torch.save(state, tmp_path / 'plain.pth')
     save_file(state, tmp_path / 'weights.safetensors')
     for name in ('plain.pth', 'weights.safetensors'):
-        assert torch.equal(read_checkpoint(str(tmp_path / name))['state_dict']['w'], torch.ones(2))
+        assert torch.equal(read_run_checkpoint(str(tmp_path / name))['state_dict']['w'], torch.ones(2))
 
 
 def test_only_the_newest_are_kept(train, tmp_path):
@@ -116,7 +106,91 @@ def test_the_last_good_checkpoint_outlives_a_failing_save(train, tmp_path, monke
         train(default_hooks=checkpoint_hook(max_keep_ckpts=1))
     assert names(tmp_path / 'run') == ['iter_5.pth'] and not names(tmp_path / 'run', '.*.tmp')
     assert find_latest(tmp_path / 'run') == str(tmp_path / 'run/iter_5.pth')
-    read_checkpoint(str(tmp_path / 'run/iter_5.pth'))
+    read_run_checkpoint(str(tmp_path / 'run/iter_5.pth'))
+
+
+class Killed(BaseException):
+    """As a kill: nothing that the run does for errors is done."""
+
+
+def killed(*_, **__):
+    raise Killed
+
+
+def test_an_old_checkpoint_is_deleted_when_another_is_pointed_to(train, tmp_path, monkeypatch):
+    train(default_hooks=checkpoint_hook(max_keep_ckpts=1), train_cfg={'type': 'IterBasedTrainLoop', 'max_iters': 5})
+    assert names(tmp_path / 'run') == ['iter_5.pth']
+    # killed between the new checkpoint and the pointer: what it points to is still there
+    monkeypatch.setattr('florence_mm.engine.hooks.checkpoint.write_atomic', killed)
+    with pytest.raises(Killed):
+        train(default_hooks=checkpoint_hook(max_keep_ckpts=1), resume=True)
+    assert names(tmp_path / 'run') == ['iter_10.pth', 'iter_5.pth']
+    assert (tmp_path / 'run/last_checkpoint').read_text() == str(tmp_path / 'run/iter_5.pth')
+    monkeypatch.undo()
+    # killed between the pointer and the deletion: it points to the new one
+    monkeypatch.setattr('florence_mm.engine.hooks.AtomicCheckpointHook._remove', killed)
+    with pytest.raises(Killed):
+        train(default_hooks=checkpoint_hook(max_keep_ckpts=1), resume=True)
+    assert names(tmp_path / 'run') == ['iter_10.pth', 'iter_5.pth']
+    assert (tmp_path / 'run/last_checkpoint').read_text() == str(tmp_path / 'run/iter_10.pth')
+
+
+@pytest.mark.skipif(not Path('/proc/self/fd').is_dir(), reason='open files are looked up in /proc')
+def test_checkpoints_are_on_the_disk_before_they_are_pointed_to_and_before_others_go(train, tmp_path, monkeypatch):
+    steps, fsync, remove = [], os.fsync, AtomicCheckpointHook._remove
+
+    def flush(descriptor):
+        steps.append(Path(f'/proc/self/fd/{descriptor}').readlink().name.removesuffix(f'.{os.getpid()}.tmp'))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', flush)
+    monkeypatch.setattr(
+        AtomicCheckpointHook, '_remove', lambda hook, path: steps.append('remove') or remove(hook, path)
+    )
+    train(
+        default_hooks={**checkpoint_hook(max_keep_ckpts=1), 'run_summary': None},
+        train_cfg={'type': 'IterBasedTrainLoop', 'max_iters': 10},
+    )
+    # a file, then the folder, which has its name
+    five, ten = (['.iter_5.pth', 'run', '.last_checkpoint', 'run'], ['.iter_10.pth', 'run', '.last_checkpoint', 'run'])
+    assert steps == [*five, *ten, 'remove']
+
+
+def test_the_best_before_is_deleted_when_the_last_checkpoint_names_the_new_one(train, tmp_path, monkeypatch):
+    hooks = checkpoint_hook(save_best='toy/mae', rule='less', interval=100)
+    train(default_hooks=hooks, train_cfg={'type': 'IterBasedTrainLoop', 'max_iters': 10, 'val_interval': 5})
+    ((before,), folder) = names(tmp_path / 'run', 'best*'), tmp_path / 'run'
+    monkeypatch.setattr(ToyMetric, 'compute_metrics', lambda *_: {'mae': 0.0})
+    save = AtomicCheckpointHook._save
+    monkeypatch.setattr(
+        AtomicCheckpointHook,
+        '_save',
+        lambda hook, runner, name, *args, **kwargs: (save if 'best' in name else killed)(
+            hook, runner, name, *args, **kwargs
+        ),
+    )
+    with pytest.raises(Killed):
+        train(default_hooks=hooks, resume=True)
+    # a resumed run starts from a checkpoint that knows the best before alone
+    assert names(folder, 'best*') == sorted([before, 'best_toy_mae_iter_15.pth'])
+
+
+def test_a_best_that_is_not_finite_pushes_out_no_good_one(train, tmp_path, monkeypatch):
+    hooks = checkpoint_hook(save_best='toy/mae', rule='less')
+    scores = iter([3.0, 2.0, 1.0, 4.0])
+    monkeypatch.setattr(ToyMetric, 'compute_metrics', lambda *_: {'mae': next(scores)})
+    save = AtomicCheckpointHook._save
+    monkeypatch.setattr(
+        AtomicCheckpointHook,
+        '_save',
+        lambda hook, runner, name, *args, **kwargs: (
+            'best_toy_mae_iter_15' not in name and save(hook, runner, name, *args, **kwargs)
+        ),
+    )
+    run = train(default_hooks=hooks)
+    assert names(tmp_path / 'run', 'best*') == ['best_toy_mae_iter_10.pth']
+    assert run.message_hub.get_info('best_score') == 2.0
+    assert run.message_hub.get_info('best_ckpt') == str(tmp_path / 'run/best_toy_mae_iter_10.pth')
 
 
 def test_best(train, tmp_path):

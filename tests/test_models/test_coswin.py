@@ -211,6 +211,14 @@ def test_kept_bias_follows_every_change_of_the_table():
         torch.testing.assert_close(model.double()(x.double())[0].float(), fresh_float(model, x), atol=2e-5, rtol=1e-5)
 
 
+def test_biases_are_kept_on_the_cpu_alone():
+    with torch.device('meta'), torch.no_grad():
+        model = make(SMALL).to('meta').eval()
+        model(torch.randn(1, 3, 32, 32))
+    # elsewhere no look at the table is free, and a table that changed unseen would be a wrong answer
+    assert not any(m._cache for m in model.modules() if hasattr(m, '_cache'))
+
+
 def fresh_float(model, x):
     return copy.deepcopy(model).float().train()(x)[0].detach()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.optim import OptimWrapper
+from torch import nn
 from torch.nn import functional as F
 
 import florence_mm.models.algorithms.class_features as class_features_module
@@ -184,11 +185,13 @@ class Changes:
         with torch.no_grad():
             model.text_projection[0] += 1
 
-    def averaged_weights_before_evaluation(model, other):
+    def averaged_weights(model, other):
         # as EMAHook does it, which no version counter sees
         for name, parameter in model.named_parameters():
             parameter.data.copy_(other[name])
-        model.eval()
+
+    def scaled_past_autograd(model, _):
+        model.text_projection.data.mul_(torch.linspace(1, 2, model.text_projection.shape[1]))
 
     def other_number_format(model, _):
         model.double()
@@ -214,6 +217,18 @@ def test_class_features_follow_the_weights(change):
         assert after.dtype == torch.float64
     else:
         assert (after - before).abs().max() > 1e-4
+
+
+def test_features_of_training_are_not_kept_for_prediction():
+    model = build().train()
+    model.set_classes(CLASSES, TEMPLATES)
+    dropout = nn.Dropout(0.5)
+    model.text_encoder.register_forward_hook(lambda module, _, out: dropout.train(module.training)(out))
+    noisy = model.extract_class_feat()
+    fresh = build().eval()
+    fresh.set_classes(CLASSES, TEMPLATES)
+    assert torch.equal(model.eval().extract_class_feat(), fresh.extract_class_feat())
+    assert not torch.equal(noisy, fresh.extract_class_feat())
 
 
 def test_cache_is_dropped_without_a_call_of_eval():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from florence_mm.ops.position import (
     fit_relative_position_table,
@@ -74,6 +75,22 @@ def test_bias_of_half_precision_tables_and_of_all_heads_alike():
         longer.float(), resize_relative_position_table(table, (4, 2, 2), (2, 2, 2)), atol=2e-3, rtol=0
     )
     assert relative_position_bias(longer, (4, 2, 2)).shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize('by_slot', [False, True])
+def test_indices_of_inference_and_of_tracers_serve_training(by_slot):
+    window = (5 + by_slot, 3)  # of no other test, so that nothing is kept yet
+    with FakeTensorMode():
+        relative_position_bias(torch.zeros(rows(*window), 2), window, by_slot=by_slot)
+    with torch.inference_mode():
+        wanted = relative_position_bias(random_table(*window), window, by_slot=by_slot)
+    table = random_table(*window).requires_grad_()
+    bias = relative_position_bias(table, window, by_slot=by_slot)
+    assert torch.equal(bias, wanted)
+    bias.sum().backward()
+    assert table.grad.sum() == bias.numel()
+    on_meta = relative_position_bias(table.to('meta'), window, by_slot=by_slot)
+    assert on_meta.device.type == 'meta' and on_meta.shape == wanted.shape
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import json
 import multiprocessing
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from florence_mm.utils.files import write_atomic
 
 
 @dataclass(frozen=True)
@@ -151,17 +152,13 @@ def measure(case: Case, rounds: int | None = None, min_seconds: float = 0.02, wa
 
 def write_json(path: str | Path, results: Sequence[Result]) -> None:
     """Write the results and what they were measured with; the file appears complete or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         'torch': torch.__version__,
         'threads': torch.get_num_threads(),
         'capability': torch.backends.cpu.get_cpu_capability(),
         'results': [asdict(result) for result in results],
     }
-    with tempfile.NamedTemporaryFile('w', dir=path.parent, prefix=path.name, suffix='.tmp', delete=False) as file:
-        json.dump(content, file, indent=2)
-    Path(file.name).replace(path)
+    write_atomic(path, json.dumps(content, indent=2))
 
 
 def measure_apart(case: Case, rounds: int | None = None) -> Result:

@@ -12,9 +12,10 @@ from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
 from torch.distributed.tensor import DTensor
 
-from florence_mm.engine.checkpointing import remove_unfinished, replacing, write_text
+from florence_mm.engine.checkpointing import remove_unfinished
 from florence_mm.errors import UsageError
 from florence_mm.registry import HOOKS
+from florence_mm.utils.files import replacing, write_atomic
 
 
 @HOOKS.register_module()
@@ -46,6 +47,8 @@ class AtomicCheckpointHook(CheckpointHook):
             )
         if isinstance(self.file_backend, LocalBackend) and is_main_process():
             remove_unfinished(self.out_dir)
+        # of a resumed run: a new best is followed by a checkpoint that knows it, as in the run that was not stopped
+        self.last_ckpt = runner.message_hub.get_info('last_ckpt', self.last_ckpt)
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
         """Save; point to it; delete what is too old."""
@@ -63,7 +66,7 @@ class AtomicCheckpointHook(CheckpointHook):
                 runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
             return
         if is_main_process():
-            write_text(Path(runner.work_dir) / 'last_checkpoint', self.last_ckpt)
+            write_atomic(Path(runner.work_dir) / 'last_checkpoint', self.last_ckpt)
         if limited:
             for old in kept[: -self.max_keep_ckpts]:
                 self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
@@ -71,14 +74,14 @@ class AtomicCheckpointHook(CheckpointHook):
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
-        """Save a new best under its own name, then delete the one before."""
+        """Save a new best under its own name and the last checkpoint, which names it; then delete the best before."""
         if not self.save_best:
             return
         if 'auto' in self.key_indicators:
             self._init_rule(self.rules, [next(iter(metrics))])
         now = runner.epoch if self.by_epoch else runner.iter
         meta = {'epoch': runner.epoch, 'iter': runner.iter}
-        improved = False
+        improved, outdated = False, []
         several = len(self.key_indicators) > 1
         for key, rule in zip(self.key_indicators, self.rules, strict=True):
             if key not in metrics:
@@ -90,23 +93,28 @@ class AtomicCheckpointHook(CheckpointHook):
             best = runner.message_hub.get_info(f'best_score{suffix}', self.init_value_map[rule])
             if metrics[key] is None or not self.is_better_than[key](metrics[key], best):
                 continue
-            improved = True
             before = self.best_ckpt_path_dict.get(key) if several else self.best_ckpt_path
             name = f'best_{key}_{self.filename_tmpl.format(now)}'.replace('/', '_')
             path = self.file_backend.join_path(self.out_dir, name)
             runner.message_hub.update_info(f'best_score{suffix}', metrics[key])
             runner.message_hub.update_info(f'best_ckpt{suffix}', path)
-            self._save(runner, name, meta, optimizer=False, schedulers=False, by_epoch=False)
+            if not self._save(runner, name, meta, optimizer=False, schedulers=False, by_epoch=False):
+                runner.message_hub.update_info(f'best_score{suffix}', best)
+                runner.message_hub.update_info(f'best_ckpt{suffix}', before)
+                continue
+            improved = True
             if several:
                 self.best_ckpt_path_dict[key] = path
             else:
                 self.best_ckpt_path = path
             if before and before != path:
-                self._remove(before)
+                outdated.append(before)
             runner.logger.info(f'New best {key} {metrics[key]:.4f}: {name}')
         # the last checkpoint has to know the new best, or a resumed run would not replace it
         if improved and self.last_ckpt is not None:
             self._save_checkpoint_with_step(runner, now, meta)
+        for path in outdated:
+            self._remove(path)
 
     def _save(self, runner: Any, name: str, meta: dict, optimizer: bool, schedulers: bool, by_epoch: bool) -> bool:
         """Write one file; whether the weights were fit to be saved. Runs on every rank, as sharded models need."""

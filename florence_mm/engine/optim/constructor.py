@@ -1,6 +1,5 @@
 """Which parameters decay, and how fast each part learns."""
 
-import difflib
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from torch import nn
 
 from florence_mm.models.protocol import NamesNoDecay, unwrap_model
 from florence_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
+from florence_mm.utils.nearest import did_you_mean
 
 from .muon import MuonAdamW
 
@@ -116,8 +116,7 @@ def _check_part(part: str, names: list[str], option: str) -> None:
         return
     depth = part.count('.') + 1
     known = {'.'.join(name.split('.')[:depth]) for name in names}
-    near = difflib.get_close_matches(part, known, n=1)
-    hint = f'; did you mean {near[0]!r}?' if near else f'; names begin with {", ".join(sorted(known)[:8])}'
+    hint = did_you_mean(part, known, f'; names begin with {", ".join(sorted(known)[:8])}')
     raise ValueError(f'{option} names {part!r}, which is in no name of a parameter{hint}')
 
 
@@ -151,8 +150,7 @@ class NoDecayOptimWrapperConstructor:
             raise ValueError('optim_wrapper.optimizer must be a dict with type and lr')
         for key in self.options:
             if key not in _OPTIONS:
-                near = difflib.get_close_matches(key, _OPTIONS, n=1)
-                hint = f'; did you mean {near[0]!r}?' if near else f'; known are {", ".join(_OPTIONS)}'
+                hint = did_you_mean(key, _OPTIONS, f'; known are {", ".join(_OPTIONS)}')
                 raise ValueError(f'paramwise_cfg has an unknown key {key!r}{hint}')
 
     def __call__(self, model: nn.Module) -> OptimWrapper:

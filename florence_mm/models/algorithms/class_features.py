@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from florence_mm.language.prompts import fill_template, get_class_names, get_templates
+from florence_mm.utils.kept import WeightsMark
 
 
 class ClassFeatures:
@@ -36,7 +37,7 @@ class ClassFeatures:
         self.templates = get_templates(templates)
         self.texts_at_once = texts_at_once
         self._features: Tensor | None = None
-        self._version: tuple = ()
+        self._mark: WeightsMark | None = None
         if not self.names:
             raise ValueError('no class names were given; zero-shot prediction needs at least one')
         twice = [name for name in dict.fromkeys(self.names) if self.names.count(name) > 1]
@@ -57,16 +58,16 @@ class ClassFeatures:
 
         Args:
             encode: ``list of n texts -> (n, D)``, L2-normalised.
-            parameters: what ``encode`` depends on; a write in place raises a tensor's version.
+            parameters: what ``encode`` depends on.
 
         Returns:
             ``(K, D)``, L2-normalised.
         """
-        version = tuple((id(p), p._version, p.device, p.dtype) for p in parameters)
-        if self._features is None or version != self._version:
+        parameters = list(parameters)
+        if self._features is None or not self._mark.fits(parameters):
             step = max(1, self.texts_at_once // len(self.templates))
             parts = [self._encode(encode, self.names[i : i + step]) for i in range(0, len(self.names), step)]
-            self._features, self._version = torch.cat(parts), version
+            self._features, self._mark = torch.cat(parts), WeightsMark(parameters)
         return self._features
 
     def _encode(self, encode: Callable[[list[str]], Tensor], names: list[str]) -> Tensor:

@@ -228,7 +228,7 @@ class UniCL(FlorenceModel):
         return list(data_samples)
 
     def train(self, mode: bool = True) -> 'UniCL':
-        """As any module's; class features are forgotten, since weights may be exchanged unseen (EMA) in between."""
+        """As any module's; class features are forgotten, which dropout may have changed."""
         if self.class_features is not None:
             self.class_features.drop()
         return super().train(mode)

@@ -1,8 +1,8 @@
 """Sizes of CoSwin's presets, for images and clips."""
 
-import difflib
-from collections.abc import Sequence
 from typing import Any
+
+from florence_mm.utils.nearest import did_you_mean
 
 # Sizes of Swin for tiny to large: the paper gives none. Huge is inferred, not published: it meets the paper's 637M
 # parameters and the operation counts reported for X-CLIP's X-Florence (docs/coswin.md). Micro is ours, for tests and
@@ -19,11 +19,6 @@ _REQUIRED = ('embed_dims', 'depths', 'num_heads')
 _OPTIONAL = ('patch_size', 'window_size', 'mlp_ratio')
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    match = difflib.get_close_matches(name, known, n=1)
-    return f'; did you mean {match[0]!r}?' if match else ''
-
-
 def resolve_arch(arch: str | dict) -> dict[str, Any]:
     """The sizes behind a preset's name, or a dict of sizes after a check of its keys.
 
@@ -33,14 +28,12 @@ def resolve_arch(arch: str | dict) -> dict[str, Any]:
     if isinstance(arch, str):
         if arch not in ARCHITECTURES:
             known = ', '.join(ARCHITECTURES)
-            raise ValueError(f'arch {arch!r} is none of {known}{_nearest(arch, list(ARCHITECTURES))}')
+            raise ValueError(f'arch {arch!r} is none of {known}{did_you_mean(arch, ARCHITECTURES)}')
         return dict(ARCHITECTURES[arch])
+    known = _REQUIRED + _OPTIONAL
     for key in arch:
-        if key not in _REQUIRED + _OPTIONAL:
-            known = ', '.join(_REQUIRED + _OPTIONAL)
-            raise ValueError(
-                f'arch has an unknown key {key!r}, known are {known}{_nearest(key, _REQUIRED + _OPTIONAL)}'
-            )
+        if key not in known:
+            raise ValueError(f'arch has an unknown key {key!r}, known are {", ".join(known)}{did_you_mean(key, known)}')
     missing = [key for key in _REQUIRED if key not in arch]
     if missing:
         raise ValueError(f'arch lacks {", ".join(missing)}; give embed_dims, depths and num_heads')

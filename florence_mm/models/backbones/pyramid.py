@@ -12,10 +12,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from florence_mm.models.checkpoints.inflation import inflate
+from florence_mm.models.checkpoints.fitting import fit_state_dict
 from florence_mm.models.layers.patch_embed import to_map
 from florence_mm.models.layers.window_block import WindowBlock
-from florence_mm.ops.position import fit_relative_position_table
 
 MIN_SIDE = 32
 
@@ -183,20 +182,11 @@ class WindowPyramid(BaseModule):
 
 
 def _fit_state_dict(model: WindowPyramid, state_dict: dict, prefix: str, *_: Any) -> None:
-    """Before loading: leave out buffers we compute, inflate an image model's, fit bias tables of another window."""
+    """Before loading: leave out buffers that we compute, and fit tensors of another window, resolution or of images."""
     for key in [k for k in state_dict if k.startswith(prefix) and k.endswith(('relative_position_index', 'attn_mask'))]:
         del state_dict[key]
     theirs = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
-    fitted, inflated = inflate(model, theirs)
-    state_dict.update({prefix + key: fitted[key] for key in inflated})
-    if inflated:
-        print_log(f'inflated {len(inflated)} of {len(theirs)} tensors of an image model', 'current')
-    for name, module in model.named_modules():
-        key = f'{prefix}{name}.relative_position_bias_table'
-        table = state_dict.get(key)
-        own = getattr(module, 'relative_position_bias_table', None)
-        if own is None or table is None or table.shape == own.shape or table.shape[1] != own.shape[1]:
-            continue
-        fitted = fit_relative_position_table(table, module.window_size)
-        if fitted is not None:
-            state_dict[key] = fitted
+    fitting = fit_state_dict(model, theirs)
+    state_dict.update({prefix + key: fitting.tensors[key] for key in (*fitting.inflated, *fitting.resized)})
+    if fitting.inflated:
+        print_log(f'inflated {len(fitting.inflated)} of {len(theirs)} tensors of an image model', 'current')

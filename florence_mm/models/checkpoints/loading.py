@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmengine.logging import MMLogger, print_log
-from torch import Tensor, nn
+from torch import nn
 
-from florence_mm.ops.position import fit_relative_position_table, resize_position_embedding
 from florence_mm.registry import WEIGHT_INITIALIZERS
 
+from .fitting import fit_state_dict
 from .formats import convert_state_dict
-from .inflation import inflate
 from .reading import read_checkpoint
+from .renaming import StateDict
 
 _SHOWN = 5
 
@@ -66,10 +66,7 @@ def _some(keys: list[str]) -> str:
 def load_checkpoint(model: nn.Module, path: str | Path, prefix: str | None = None, strict: bool = False) -> LoadReport:
     """Load a checkpoint of any known format into a model.
 
-    Relative position tables and position embeddings of another size are resized by the public rule (bicubic; along time
-    linear, where the number of rows tells the file's window); a text tower with a shorter context takes the first
-    positions; an image model's weights are inflated for a video model
-    (:mod:`~florence_mm.models.checkpoints.inflation`).
+    Tensors of another size are fitted by :func:`~florence_mm.models.checkpoints.fitting.fit_state_dict`.
 
     Args:
         model: where the tensors go.
@@ -85,7 +82,24 @@ def load_checkpoint(model: nn.Module, path: str | Path, prefix: str | None = Non
         FileNotFoundError: no such file.
         ValueError: an unreadable file, nothing that matches, or with ``strict`` anything that does not.
     """
-    state, _ = read_checkpoint(path)
+    return load_tensors(model, read_checkpoint(path)[0], path, prefix, strict)
+
+
+def load_tensors(
+    model: nn.Module, state: StateDict, path: str | Path, prefix: str | None = None, strict: bool = False
+) -> LoadReport:
+    """Load the tensors that a checkpoint had, as :func:`load_checkpoint` does.
+
+    Args:
+        model: where they go.
+        state: tensors by key, in the layout of the file.
+        path: the file they were read from, for the report and for messages.
+        prefix: as of :func:`load_checkpoint`.
+        strict: every key of both sides must be loaded.
+
+    Raises:
+        ValueError: nothing matches, or with ``strict`` anything does not.
+    """
     name, state, skipped = convert_state_dict(state)
     report = LoadReport(str(path), name, skipped=skipped)
     if prefix:
@@ -95,28 +109,16 @@ def load_checkpoint(model: nn.Module, path: str | Path, prefix: str | None = Non
         if not state:
             raise ValueError(f'{path} ({name}) has no keys under {prefix!r}; they begin with {_tops(report.skipped)}')
 
-    state, inflated = inflate(model, state)
     own = model.state_dict()
-    fitting: dict[str, Tensor] = {}
-    for key, value in state.items():
-        if key not in own:
-            report.unexpected.append(key)
-            continue
-        fitted = _fit(model, key, value, own[key])
-        if fitted is None:
-            shapes = f'{tuple(value.shape)} in the file, {tuple(own[key].shape)} in the model'
-            report.skipped[key] = f'of another shape ({shapes})'
-        elif fitted is value:
-            fitting[key] = value
-            if key in inflated:
-                report.inflated[key] = inflated[key]
-            else:
-                report.loaded.append(key)
-        else:
-            report.resized[key] = f'{tuple(value.shape)} to {tuple(fitted.shape)}'
-            fitting[key] = fitted
-    report.missing = [key for key in own if key not in fitting]
-    if not fitting:
+    fitting = fit_state_dict(model, state)
+    report.resized, report.inflated = fitting.resized, fitting.inflated
+    report.loaded = [key for key in fitting.tensors if key not in fitting.resized and key not in fitting.inflated]
+    report.unexpected = [key for key in state if key not in own]
+    for key in fitting.unfit:
+        shapes = f'{tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model'
+        report.skipped[key] = f'of another shape ({shapes})'
+    report.missing = [key for key in own if key not in fitting.tensors]
+    if not fitting.tensors:
         raise ValueError(
             f'nothing in {path} ({name}) matches {type(model).__name__}: its keys begin with {_tops(state)}, '
             f'the model has {_tops(own)}{_suggest_prefix(state, own)}'
@@ -124,7 +126,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, prefix: str | None = Non
     wrong = report.missing + report.unexpected + [key for key in report.skipped if key in own]
     if strict and wrong:
         raise ValueError(f'{path} does not fit {type(model).__name__} exactly: {_some(wrong)}')
-    model.load_state_dict(fitting, strict=False)
+    model.load_state_dict(fitting.tensors, strict=False)
     print_log(f'Checkpoint {report}', logger=MMLogger.get_current_instance())
     return report
 
@@ -141,23 +143,6 @@ def _suggest_prefix(state: Iterable[str], own: Container[str]) -> str:
             if key[at + 1 :] in own:
                 return f'; did you mean prefix={key[: at + 1]!r}?'
     return ''
-
-
-def _fit(model: nn.Module, key: str, value: Tensor, own: Tensor) -> Tensor | None:
-    """``value`` itself, a resized one, or None where it cannot serve as ``own``."""
-    if value.shape == own.shape:
-        return value
-    if key.endswith('relative_position_bias_table') and value.ndim == 2 and value.shape[1] == own.shape[1]:
-        return fit_relative_position_table(value, model.get_submodule(key.rpartition('.')[0]).window_size)
-    if key.endswith('positional_embedding') and value.ndim == 2 and value.shape[1] == own.shape[1]:
-        # a text tower with a shorter context keeps the positions it has
-        return value[: len(own)] if len(own) < len(value) else None
-    if key.endswith('absolute_pos_embed') and value.ndim == 3 and value.shape[2] == own.shape[2]:
-        side = round(value.shape[1] ** 0.5)
-        owner = model.get_submodule(key.rpartition('.')[0])
-        if side**2 == value.shape[1]:
-            return resize_position_embedding(value, owner.patches_resolution, (side, side))
-    return None
 
 
 @WEIGHT_INITIALIZERS.register_module('Pretrained')

@@ -1,106 +1,161 @@
-"""Reading and writing checkpoint files without unpickling code."""
+"""Reading and writing checkpoint files: no code is unpickled, and damage is found where the format allows it."""
 
-import hashlib
 import json
 import pickle
-import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from florence_mm.utils.files import replacing
+
+from .fetching import local_file
+
 _WRAPPERS = ('state_dict', 'model', 'module', 'model_state_dict')
+_CHECKSUM = 'tensors_crc32'  # key of our safetensors' header; the format itself has no checksums
+_FOLDER = 0x10  # attribute of a zip archive's members
+MapLocation = str | torch.device | Callable | dict
 
 
-def fetch(path: str | Path) -> Path:
-    """A local path; a URL is downloaded once into torch's hub folder, with a progress bar."""
-    url = urlparse(str(path))
-    if url.scheme not in ('http', 'https', 'file'):
-        return Path(path)
-    # two places may use the same file name
-    digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
-    target = Path(torch.hub.get_dir()) / 'checkpoints' / f'{digest}-{Path(url.path).name}'
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(str(path), str(target))
-    return target
+def read_file(path: str | Path, map_location: MapLocation = 'cpu') -> dict[str, Any]:
+    """Read all that a checkpoint file holds; nothing in it is executed.
+
+    Every reader of weights goes through here. torch does not look at the checksums that ``torch.save`` writes, and a
+    flipped byte would be a wrong weight; so the archive is streamed through them first, which takes 0.7 s a GiB and a
+    megabyte of memory, and leaves the file in the system's cache for the reading. Of safetensors, which have none, the
+    checksum that :func:`write_safetensors` puts into the header is compared with the tensors in memory; a file without
+    it is taken as it is.
+
+    Args:
+        path: ``.safetensors`` or anything ``torch.save`` wrote; what
+            :func:`~florence_mm.models.checkpoints.fetching.local_file` takes.
+        map_location: see :func:`torch.load`; of safetensors, tensors are moved to a name or device and stay on the CPU
+            under a callable or a dict.
+
+    Returns:
+        what was saved; of safetensors, the tensors under ``state_dict`` and the header's metadata under ``meta``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, no checkpoint, or holds code; or its address does not answer.
+    """
+    with local_file(path) as file:
+        if not file.is_file():
+            raise FileNotFoundError(f'checkpoint {path} does not exist; give a file or a URL')
+        name = str(path) if '://' not in str(path) else f'{path} (kept as {file})'
+        if file.suffix == '.safetensors':
+            return _read_safetensors(file, name, map_location)
+        content = _read_pickled(file, name, map_location)
+    if not isinstance(content, dict):
+        raise ValueError(f'{name} holds a {type(content).__name__}, not a checkpoint; save a state dict')
+    return content
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by key, and what else the file says about itself.
+    """Read a model's tensors by key, and what else the file says about itself.
 
     Args:
-        path: ``.safetensors`` or anything ``torch.save`` wrote; a local path or a URL. Of a dict of dicts (mmengine:
-            ``state_dict``, Microsoft: ``model``) the model's part is taken.
+        path: see :func:`read_file`. Of a dict of dicts (mmengine: ``state_dict``, Microsoft: ``model``) the model's
+            part is taken.
 
     Returns:
         the tensors on the CPU, and the metadata: a safetensors header, or mmengine's ``meta``.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that is no checkpoint, holds code, or holds no tensors.
+        ValueError: a file that :func:`read_file` refuses, or that holds no tensors.
     """
-    file = fetch(path)
-    if not file.is_file():
-        raise FileNotFoundError(f'checkpoint {path} does not exist; give a file or a URL')
-    if file.suffix == '.safetensors':
-        try:
-            with safetensors.safe_open(file, 'pt') as opened:
-                meta = dict(opened.metadata() or {})
-            return safetensors.torch.load_file(file), meta
-        except safetensors.SafetensorError as error:
-            raise ValueError(
-                f'{path} is not a complete safetensors file ({error}); download or write it again'
-            ) from None
-    try:
-        content = torch.load(file, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        if 'GLOBAL ' not in str(error):
-            raise ValueError(f'{path} is not a checkpoint that torch can read; download or write it again') from None
-        wanted = str(error).split('GLOBAL ')[1].split(' ')[0]
-        raise ValueError(
-            f'{path} holds more than tensors ({wanted}), and loading it could run code; '
-            f'save its state dict alone, or as safetensors, where you trust it'
-        ) from None
-    except Exception as error:  # bytes that are no pickle fail in the unpickler in any way
-        why = str(error).splitlines()[0] if isinstance(error, RuntimeError) else type(error).__name__
-        raise ValueError(
-            f'{path} is not a checkpoint that torch can read ({why}); download or write it again'
-        ) from None
-    meta = content.get('meta', {}) if isinstance(content, dict) else {}
+    content: Any = read_file(path)
+    meta = content.get('meta', {})
     for _ in range(2):
-        inner = next(
-            (content[k] for k in _WRAPPERS if isinstance(content, dict) and isinstance(content.get(k), dict)), None
-        )
+        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), None)
         content = content if inner is None else inner
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise ValueError(f'{path} holds no tensors by name; expected a state dict, alone or under one of {_WRAPPERS}')
     return tensors, meta if isinstance(meta, dict) else {}
 
 
 def write_safetensors(path: str | Path, state: dict[str, Tensor], meta: dict[str, Any] | None = None) -> Path:
-    """Write tensors and metadata; the file appears complete or not at all.
+    """Write tensors, metadata and a checksum of the tensors; the file appears complete or not at all.
 
     Args:
         path: where to; the folder is made.
         state: tensors by key; views are written as tensors of their own.
         meta: strings, or values that JSON can hold.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # safetensors refuses tensors that share memory
     state = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     header = {key: value if isinstance(value, str) else json.dumps(value) for key, value in (meta or {}).items()}
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix='.tmp', delete=False) as file:
-        temporary = Path(file.name)
+    header = {'format': 'pt', **header, _CHECKSUM: _checksum(state)}
+    with replacing(path) as temporary:
+        safetensors.torch.save_file(state, temporary, metadata=header)
+    return Path(path)
+
+
+def _read_safetensors(file: Path, name: str, map_location: MapLocation) -> dict[str, Any]:
     try:
-        safetensors.torch.save_file(state, temporary, metadata={'format': 'pt', **header})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+        with safetensors.safe_open(file, 'pt') as opened:
+            meta = dict(opened.metadata() or {})
+        tensors = safetensors.torch.load_file(file)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f'{name} is not a complete safetensors file ({error}); download or write it again') from None
+    written = meta.pop(_CHECKSUM, None)
+    if written is not None and written != _checksum(tensors):
+        raise ValueError(
+            f'{name} is damaged: its tensors do not have the checksum in its header; download or write it again'
+        )
+    if isinstance(map_location, (str, torch.device)):
+        tensors = {key: value.to(map_location) for key, value in tensors.items()}
+    return {'state_dict': tensors, 'meta': meta}
+
+
+def _read_pickled(file: Path, name: str, map_location: MapLocation) -> Any:
+    try:
+        damaged = _damaged_member(file)
+        content = None if damaged else torch.load(file, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if 'GLOBAL ' not in str(error):
+            raise ValueError(f'{name} cannot be read as a checkpoint; download or write it again') from None
+        wanted = str(error).split('GLOBAL ')[1].split(' ')[0]
+        raise ValueError(
+            f'{name} holds more than tensors ({wanted}), and loading it could run code; '
+            f'save its state dict alone, or as safetensors, where you trust it'
+        ) from None
+    except Exception as error:  # bytes that are no archive or no pickle fail in any way
+        if isinstance(error, OSError) and error.filename:  # the system's, of rights or the disk
+            raise
+        why = str(error).splitlines()[0] if isinstance(error, RuntimeError) else type(error).__name__
+        raise ValueError(f'{name} cannot be read as a checkpoint ({why}); download or write it again') from None
+    if damaged:
+        raise ValueError(f'{name} is damaged: {damaged} in it is not as it was written; download or write it again')
+    return content
+
+
+def _damaged_member(file: Path) -> str | None:
+    """The first member of a zip archive whose bytes do not have their checksum; None also for other files."""
+    if not zipfile.is_zipfile(file):
+        return None
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        for member in members:
+            if member.external_attr & _FOLDER:  # torch would leave the tensor's memory as it is
+                return member.filename
+        # torch.serialization.set_crc32_options(False) leaves all checksums 0
+        return archive.testzip() if any(member.CRC for member in members) else None
+
+
+def _checksum(state: Mapping[str, Tensor]) -> str:
+    """CRC-32 of keys, types, shapes and bytes, in the order of the keys."""
+    crc = 0
+    for key in sorted(state):
+        value = state[key].contiguous()
+        crc = zlib.crc32(f'{key} {value.dtype} {tuple(value.shape)}'.encode(), crc)
+        crc = zlib.crc32(value.reshape(-1).view(torch.uint8).numpy(), crc)
+    return f'{crc:08x}'

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel
+from mmengine.model import BaseDataPreprocessor
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from florence_mm.language.prompts import get_class_names
+from florence_mm.models.base import FlorenceModel, build_part
 from florence_mm.ops.boxes import nms
 from florence_mm.ops.regions import crop_regions, region_means
 from florence_mm.registry import MODELS
@@ -25,7 +26,7 @@ from .zero_shot_checks import check_options, check_parts, height_and_width, mean
 
 
 @MODELS.register_module()
-class ZeroShotDetector(BaseModel):
+class ZeroShotDetector(FlorenceModel):
     """Class-agnostic proposals, each classified by a two-tower model from class names.
 
     Training trains the detector with all labels mapped to 0; the classifier never learns. Batches and samples are
@@ -85,18 +86,13 @@ class ZeroShotDetector(BaseModel):
         if isinstance(detector, dict):
             detector = dict(detector)
             own = detector.pop('data_preprocessor', None)
-            detector = MODELS.build(detector)
         else:
             own = detector.data_preprocessor
-        data_preprocessor = data_preprocessor or own
-        if isinstance(data_preprocessor, dict):
-            data_preprocessor = MODELS.build(data_preprocessor)
-        super().__init__(data_preprocessor, init_cfg)
-        self.detector = detector
+        super().__init__(data_preprocessor or own or BaseDataPreprocessor(), init_cfg)
+        self.detector = build_part(detector)
         if isinstance(classifier, dict):
-            encoder = classifier.get('image_encoder') or detector.backbone
-            classifier = MODELS.build({**classifier, 'image_encoder': encoder})
-        self.classifier = classifier
+            classifier = {**classifier, 'image_encoder': classifier.get('image_encoder') or self.detector.backbone}
+        self.classifier = build_part(classifier)
         self.region = region
         self.crop_size = height_and_width(crop_size)
         self.context = tuple(context)
@@ -143,21 +139,13 @@ class ZeroShotDetector(BaseModel):
         self.classifier.set_classes([*names, *self.background], self.templates if templates is None else templates)
         self.class_names = tuple(names)
 
-    def forward(self, inputs: Tensor, data_samples: Sequence[Any] | None = None, mode: str = 'tensor') -> Any:
-        """One preprocessed batch.
+    def tensor(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> Any:
+        """What the detector's heads give.
 
         Args:
-            inputs: ``(B, 3, H, W)``.
+            inputs: ``(B, 3, H, W)``, preprocessed.
             data_samples: ``mmdet.structures.DetDataSample``, one a picture.
-            mode: ``'tensor'``: what the detector's heads give; ``'loss'``: see :meth:`loss`; ``'predict'``: see
-                :meth:`predict`.
         """
-        if mode == 'loss':
-            return self.loss(inputs, data_samples)
-        if mode == 'predict':
-            return self.predict(inputs, data_samples)
-        if mode != 'tensor':
-            raise ValueError(f"mode is {mode!r}; use 'tensor', 'loss' or 'predict'")
         return self.detector(inputs, data_samples, mode='tensor')
 
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:

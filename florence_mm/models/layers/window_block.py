@@ -16,6 +16,7 @@ from florence_mm.ops.mlp import add_mlp, without_autograd
 from florence_mm.ops.position import relative_position_bias
 from florence_mm.ops.window_attention import window_attention
 from florence_mm.ops.windows import WindowPlan, fit_window, from_windows, to_windows, window_plan
+from florence_mm.utils.kept import WeightsMark
 
 _CACHED_ELEMENTS = 4_000_000  # largest bias kept between calls (16 MB in float32)
 _QKV_ELEMENTS = 1_000_000  # of queries, keys and values at a time in evaluation: 4 MB in float32
@@ -92,21 +93,25 @@ class WindowAttention(nn.Module):
         return out
 
     def _bias(self, plan: WindowPlan, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Position bias and mask; in evaluation their sum, which is kept between calls, if it is not large."""
+        """Position bias and mask; in evaluation on the CPU their sum, which is kept between calls, if it is not large.
+
+        Elsewhere a look at the table would wait for the device, which takes longer than to compute the bias.
+        """
         table, device = self.relative_position_bias_table, x.device.type
         size = self.num_heads * math.prod(plan.window_size) ** 2 * (1 if plan.mask is None else plan.num_windows)
-        if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling() or size > _CACHED_ELEMENTS:
+        keeps = not (torch.is_grad_enabled() or self.training or torch.compiler.is_compiling())
+        if not keeps or table.device.type != 'cpu' or size > _CACHED_ELEMENTS:
             return self._position_bias(plan), plan.mask
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        key = (plan.size, plan.window_size, plan.shift_size, dtype, table.device)
+        key = (plan.size, plan.window_size, plan.shift_size, dtype)
         mark, bias = self._cache.get(key, (None, None))
-        if mark is None or not self._is_current(mark):
+        if mark is None or not mark.fits([table]):
             bias = self._position_bias(plan)
             if plan.mask is not None:
                 bias = bias + plan.mask.unsqueeze(1)  # (h, N, N) + (W, 1, N, N)
             bias = bias.to(dtype)
             if type(bias) is Tensor:  # not a tracer's
-                self._cache[key] = (self._mark(), bias)
+                self._cache[key] = (WeightsMark([table]), bias)
         if key in self._cache:
             self._cache.move_to_end(key)
         while len(self._cache) > _CACHED_SIZES:
@@ -117,22 +122,8 @@ class WindowAttention(nn.Module):
         table = self.relative_position_bias_table
         return relative_position_bias(table, plan.window_size, self.window_size, self.bias_by_slot)
 
-    def _mark(self) -> Tensor | tuple[int, int]:
-        """What tells a later call whether the table is still the same."""
-        table = self.relative_position_bias_table
-        # weight averaging writes through `.data`, which no version counts; on the CPU a look at the values is cheap
-        if table.device.type == 'cpu' or table.is_inference():
-            return table.detach().clone()
-        return table.data_ptr(), table._version
-
-    def _is_current(self, mark: Tensor | tuple[int, int]) -> bool:
-        table = self.relative_position_bias_table
-        if isinstance(mark, Tensor):
-            return torch.equal(mark, table)
-        return mark == (table.data_ptr(), table._version)
-
     def train(self, mode: bool = True) -> 'WindowAttention':
-        """As any module's; also drops the kept biases."""
+        """As any module's; also drops the kept biases, which training does not need."""
         self._cache.clear()
         return super().train(mode)
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from florence_mm.models.base import build_part
 from florence_mm.models.generation.cache import CacheStack, KeyValueCache, causal_mask
 from florence_mm.models.layers.token_layout import TokenLayout
 from florence_mm.registry import MODELS
@@ -230,7 +231,7 @@ class CLIPTokenEncoder(BaseModule):
 
     def __init__(self, tower: dict | CLIPTextTower, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
-        self.tower = MODELS.build({'type': 'CLIPTextTower', **tower}) if isinstance(tower, dict) else tower
+        self.tower = build_part(tower, type='CLIPTextTower')
         self.embed_dims = self.tower.embed_dims
         self.context_length = self.tower.context_length
         self.vocab_size = self.tower.vocab_size + 1

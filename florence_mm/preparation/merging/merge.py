@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 
 from florence_mm.errors import DataError
 from florence_mm.formats.coco import image_file_name
-from florence_mm.utils.files import write_atomic
+from florence_mm.utils.files import replacing, write_atomic
 from florence_mm.utils.progress import ProgressLog
 
 from .combine import Combined, combine
@@ -79,8 +79,8 @@ def merge_detection(
     categories = [_CATEGORIES[spec.format](spec) for spec in plan.sources]
     names = [spec.name for spec in plan.sources]
     taxonomy = Taxonomy(list(zip(names, categories, strict=True)), plan.synonyms)
-    temporary = [out.with_name(f'.{out.name}.{os.getpid()}.{part}') for part in ('sqlite', 'json', 'boxes', 'csv')]
-    store = MergeStore(temporary[0])
+    store_file, boxes_file = (out.with_name(f'.{out.name}.{os.getpid()}.{part}') for part in ('sqlite', 'boxes'))
+    store = MergeStore(store_file)
     try:
         counts = []
         for number, spec in enumerate(plan.sources):
@@ -90,32 +90,28 @@ def merge_detection(
                 print_log(f'{spec.ann_file}: left {counts[-1].skipped} boxes without area out', 'current')
         _exclude(plan, collections, store)
         total, excluded = store.number_pictures()
-        with ExitStack() as stack:
-            files = [stack.enter_context(path.open('w', encoding='utf-8', newline='\n')) for path in temporary[1:]]
-            writer = _Writer(names, taxonomy, *files)
-            progress = ProgressLog(f'writing {out}', total)
-            for number, images, boxes in store.pictures():
-                writer.add(number, images, combine(images, boxes, taxonomy, iou_threshold))
-                progress.update(number)
-            writer.finish(temporary[2])
-        report = writer.report(plan, counts) | {
-            'iou_threshold': iou_threshold,
-            'excluded_images': excluded,
-            'unused_synonyms': taxonomy.unused,
-            'classes': writer.described_classes(),
-        }
-        result = MergeResult(
-            out, out.with_suffix('.report.json'), out.with_suffix('.merged_images.csv'), total, writer.boxes,
-            len(taxonomy.classes),
-        )  # fmt: skip
-        write_atomic(result.report, json.dumps(report, indent=1, ensure_ascii=False) + '\n')
-        temporary[3].replace(result.merged_images)
-        temporary[1].replace(out)
+        report_file, csv_file = out.with_suffix('.report.json'), out.with_suffix('.merged_images.csv')
+        with replacing(out) as new_out, replacing(csv_file) as new_csv:  # the merged file appears last
+            with ExitStack() as stack:
+                paths = (new_out, boxes_file, new_csv)
+                files = [stack.enter_context(path.open('w', encoding='utf-8', newline='\n')) for path in paths]
+                writer = _Writer(names, taxonomy, *files)
+                progress = ProgressLog(f'writing {out}', total)
+                for number, images, boxes in store.pictures():
+                    writer.add(number, images, combine(images, boxes, taxonomy, iou_threshold))
+                    progress.update(number)
+                writer.finish(boxes_file)
+            report = writer.report(plan, counts) | {
+                'iou_threshold': iou_threshold,
+                'excluded_images': excluded,
+                'unused_synonyms': taxonomy.unused,
+                'classes': writer.described_classes(),
+            }
+            write_atomic(report_file, json.dumps(report, indent=1, ensure_ascii=False) + '\n')
     finally:
         store.close()
-        for path in temporary[1:]:
-            path.unlink(missing_ok=True)
-    return result
+        boxes_file.unlink(missing_ok=True)
+    return MergeResult(out, report_file, csv_file, total, writer.boxes, len(taxonomy.classes))
 
 
 def _exclude(plan: MergePlan, collections: Counter, store: MergeStore) -> None:

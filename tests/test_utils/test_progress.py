@@ -1,34 +1,5 @@
-import os
-
-import pytest
-
 from florence_mm.utils import progress
-from florence_mm.utils.files import write_atomic
 from florence_mm.utils.progress import ProgressLog, format_seconds
-
-
-def test_write_atomic(tmp_path):
-    path = tmp_path / 'new/deep/file.txt'
-    write_atomic(path, 'é')
-    assert path.read_bytes() == 'é'.encode()
-    write_atomic(path, b'\x00\x01')
-    assert path.read_bytes() == b'\x00\x01'
-    assert [p.name for p in path.parent.iterdir()] == ['file.txt']
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / 'file.txt'
-    write_atomic(path, 'old')
-
-    def fail(*_):
-        raise OSError('disk full')
-
-    monkeypatch.setattr(os, 'replace', fail)
-    monkeypatch.setattr(type(path), 'replace', fail)
-    with pytest.raises(OSError, match='disk full'):
-        write_atomic(path, 'new')
-    assert path.read_text() == 'old'
-    assert [p.name for p in tmp_path.iterdir()] == ['file.txt']
 
 
 def test_format_seconds():

@@ -1,0 +1,37 @@
+"""What a misspelt name was probably meant to be."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that ``name`` is probably a misspelling of, or None.
+
+    Case does not count. A candidate is near if it differs by one slip, or if four fifths of the letters of both match
+    (:class:`difflib.SequenceMatcher`'s ratio).
+    """
+    lowered = {candidate.lower(): candidate for candidate in candidates}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    if not close:
+        return None
+    ratio = difflib.SequenceMatcher(None, name.lower(), close[0]).ratio()
+    return lowered[close[0]] if ratio >= 0.8 or count_slips(name.lower(), close[0]) <= 1 else None
+
+
+def did_you_mean(name: str, candidates: Iterable[str], otherwise: str = '') -> str:
+    """The end of an error's sentence: ``; did you mean 'width'?``, or ``otherwise`` where no candidate is near."""
+    near = nearest(name, candidates)
+    return otherwise if near is None else f'; did you mean {near!r}?'
+
+
+def count_slips(a: str, b: str) -> int:
+    """Letters left out, put in, exchanged for another or with their neighbour, to get from ``a`` to ``b``."""
+    before, row = [], list(range(len(b) + 1))
+    for i, letter in enumerate(a, start=1):
+        before_that, before, row = before, row, [i]
+        for j, other in enumerate(b, start=1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and a[i - 2] == other and letter == b[j - 2]:
+                cost = min(cost, before_that[j - 2] + 1)
+            row.append(cost)
+    return row[-1]

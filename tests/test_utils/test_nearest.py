@@ -1,0 +1,31 @@
+import pytest
+
+from florence_mm.utils.nearest import count_slips, did_you_mean, nearest
+
+
+def test_slips():
+    pairs = [('model', 'model'), ('modle', 'model'), ('model', 'mode'), ('mdel', 'model'), ('modus', 'model')]
+    assert [count_slips(a, b) for a, b in pairs] == [0, 1, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ('name', 'found'),
+    [
+        ('widht', 'width'),
+        ('WIDTH', 'width'),
+        ('BachSize', 'BatchSize'),
+        ('dgo', 'dog'),  # one slip, though no more than two letters in three match
+        ('weight_decy', 'weight_decay'),
+        ('height', None),  # shares more than half of its letters with weight_decay and is another word
+        ('', None),
+    ],
+)
+def test_nearest(name, found):
+    assert nearest(name, ['width', 'BatchSize', 'dog', 'weight_decay']) == found
+
+
+def test_end_of_a_sentence():
+    assert did_you_mean('widht', ['width', 'depth']) == "; did you mean 'width'?"
+    assert did_you_mean('colour', ['width', 'depth']) == ''
+    assert did_you_mean('colour', ['width', 'depth'], '; it has width, depth') == '; it has width, depth'
+    assert did_you_mean('colour', []) == ''
