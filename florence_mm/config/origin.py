@@ -9,6 +9,8 @@ from mmengine.config import Config
 
 from florence_mm.errors import UsageError
 
+from .merge import merge_options
+
 COMMAND_LINE = 'command line'
 
 
@@ -47,7 +49,7 @@ def origins(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[
     found = {key: (value, _origin(filename, key, value)) for key, value in _leaves(filename).items()}
     if options:
         cfg = Config.fromfile(filename, import_custom_modules=False)
-        cfg.merge_from_dict(dict(options))
+        merge_options(cfg, options)
         for key, value in flatten(cfg._cfg_dict).items():
             if key not in found or found[key][0] != value:
                 found[key] = value, COMMAND_LINE
