@@ -3,7 +3,7 @@
 A base says ``image_size = 224`` and uses the name in its pipelines. mmengine reads a base before the file that inherits
 from it, so a second ``image_size = 384`` there would come too late; the line that works is::
 
-    _base_ = './unicl_coswin-t_8xb512-32e_in21k-yfcc14m.py'
+    _base_ = 'florence_mm::unicl/unicl_coswin-t_8xb512-32e_in21k-yfcc14m.py'
     from florence_mm.config.image_size import set_image_size
 
     set_image_size(_base_, 384)

@@ -15,7 +15,11 @@ COMMAND_LINE = 'command line'
 
 
 def flatten(value: Any, path: str = '') -> dict[str, Any]:
-    """Dotted paths and leaves of a config; lists without dicts are leaves, as inheritance exchanges them whole."""
+    """Dotted paths and leaves of a config; lists without dicts are leaves, as inheritance exchanges them whole.
+
+    >>> flatten({'optimizer': {'lr': 0.1, 'betas': [0.9, 0.98]}, 'hooks': [{'type': 'EMAHook'}]})
+    {'optimizer.lr': 0.1, 'optimizer.betas': [0.9, 0.98], 'hooks.0.type': 'EMAHook'}
+    """
     if isinstance(value, Mapping) and value:
         items = value.items()
     elif isinstance(value, (list, tuple)) and any(isinstance(item, (Mapping, list, tuple)) for item in value):

@@ -2,7 +2,7 @@
 
 In a config file, after its ``_base_`` (mmengine takes a file that imports first for another style of config)::
 
-    _base_ = './atss_coswin-t_fpn_dyhead_8xb4-1x_coco.py'
+    _base_ = 'florence_mm::dynamic_head/atss_coswin-t_fpn_dyhead_8xb4-1x_coco.py'
     from florence_mm.config.pick import change_step
 
     test_pipeline = change_step(_base_.test_pipeline, 'Resize', scale=(2500, 1200))

@@ -30,6 +30,10 @@ class MaskedCLIPTokenizer:
     Raises:
         FileNotFoundError: there is no vocabulary file.
         ValueError: the file holds too few merges.
+
+    >>> tokenizer = MaskedCLIPTokenizer()
+    >>> tokenizer(['a <mask> on a beach'], max_length=8).input_ids
+    tensor([[49406,   320, 49408,   525,   320,  2117, 49407]])
     """
 
     pad_token_id = 0
