@@ -6,22 +6,26 @@ _base_ = [
     '../_base_/schedules/dyhead_1x.py',
     '../_base_/default_runtime.py',
 ]
+from florence_mm.config.pick import change_step, replace_step, replace_steps
 
 load_from = 'work_dirs/atss_coswin-h_fpn_dyhead_128xb1-12e_flod9m/epoch_12.pth'
 model = dict(bbox_head=dict(num_classes=1600))
-train_pipeline = _base_.train_pipeline
-train_pipeline[2] = dict(
-    type='mmcv.RandomChoiceResize',
-    resize_type='mmdet.Resize',
-    scales=[(3000, side) for side in range(640, 1601, 40)],
-    keep_ratio=True,
+train_pipeline = replace_step(
+    _base_.train_pipeline,
+    'Resize',
+    dict(
+        type='mmcv.RandomChoiceResize',
+        resize_type='mmdet.Resize',
+        scales=[(3000, side) for side in range(640, 1601, 40)],
+        keep_ratio=True,
+    ),
 )
-test_pipeline = _base_.test_pipeline
-test_pipeline[2].update(scale=(3000, 1200))
-tta_pipeline = _base_.tta_pipeline
-tta_pipeline[1]['transforms'][0] = [
-    dict(type='mmdet.Resize', scale=(3000, side), keep_ratio=True) for side in (800, 1000, 1200, 1400, 1600)
-]
+test_pipeline = change_step(_base_.test_pipeline, 'Resize', scale=(3000, 1200))
+tta_pipeline = replace_steps(
+    _base_.tta_pipeline,
+    'Resize',
+    *(dict(type='mmdet.Resize', scale=(3000, side), keep_ratio=True) for side in (800, 1000, 1200, 1400, 1600)),
+)
 train_dataloader = dict(batch_size=1, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -5,7 +5,9 @@ _base_ = [
     '../_base_/schedules/meter_10e.py',
     '../_base_/default_runtime.py',
 ]
+from florence_mm.config.image_size import set_image_size
 
+set_image_size(_base_, 384)
 model = dict(
     heads=dict(vqa=dict(type='florence_mm.FusionVQAHead', num_answers=3129)),
     init_cfg=dict(
@@ -13,12 +15,7 @@ model = dict(
         checkpoint='work_dirs/meter_coswin-t_roberta_8xb64-10e_coco-vg-cc-sbu/epoch_10.pth',
     ),
 )
-train_pipeline = _base_.train_pipeline
-train_pipeline[1].update(scale=(384, 384))
-train_dataloader = _base_.train_dataloader
-train_dataloader.update(batch_size=64)
-for dataset in train_dataloader['dataset']['datasets']:
-    dataset.update(pipeline=train_pipeline)
-val_dataloader = dict(batch_size=64, dataset=dict(pipeline=train_pipeline))
-test_dataloader = dict(batch_size=64, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(batch_size=64)
+val_dataloader = dict(batch_size=64)
+test_dataloader = dict(batch_size=64)
 optim_wrapper = dict(paramwise_cfg=dict(lr_mult=dict(heads=50)))

@@ -22,13 +22,8 @@ train_cfg = dict(max_epochs=max_epochs)
 auto_scale_lr = dict(base_batch_size=128)
 # under --smoke clips are short and small
 smoke = dict(
-    train_dataloader=dict(
-        dataset=dict(pipeline={'1': dict(clip_len=4), '3': dict(scale=(-1, 64)), '4': dict(size=64)})
-    ),
-    val_dataloader=dict(
-        dataset=dict(pipeline={'1': dict(clip_len=4), '3': dict(scale=(-1, 64)), '4': dict(crop_size=64)})
-    ),
-    test_dataloader=dict(
-        dataset=dict(pipeline={'1': dict(clip_len=4), '3': dict(scale=(-1, 64)), '4': dict(crop_size=64)})
-    ),
+    image_size=64,
+    train_dataloader=dict(dataset=dict(pipeline=dict(UniformSample=dict(clip_len=4)))),
+    val_dataloader=dict(dataset=dict(pipeline=dict(UniformSample=dict(clip_len=4)))),
+    test_dataloader=dict(dataset=dict(pipeline=dict(UniformSample=dict(clip_len=4)))),
 )

@@ -11,8 +11,7 @@ train_dataloader = val_dataloader = val_evaluator = None
 test_cfg = dict()
 # under --smoke clips are short and small
 smoke = dict(
+    image_size=64,
     optim_wrapper=None,
-    test_dataloader=dict(
-        dataset=dict(pipeline={'1': dict(clip_len=4), '3': dict(scale=(-1, 64)), '4': dict(crop_size=64)})
-    ),
+    test_dataloader=dict(dataset=dict(pipeline=dict(UniformSample=dict(clip_len=4)))),
 )

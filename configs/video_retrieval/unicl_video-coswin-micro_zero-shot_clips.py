@@ -5,10 +5,10 @@ _base_ = [
     '../_base_/datasets/clips_text.py',
     '../_base_/default_runtime.py',
 ]
+from florence_mm.config.pick import insert_after
 
 # the middle, of the size that the towers know: chosen by the training clips (docs/video.md)
-test_pipeline = _base_.test_pipeline
-test_pipeline.insert(3, dict(type='mmaction.CenterCrop', crop_size=32))
+test_pipeline = insert_after(_base_.test_pipeline, 'VideoDecode', dict(type='mmaction.CenterCrop', crop_size=32))
 # the query is the digit's name, and each clip that shows the digit is right
 test_dataloader = dict(dataset=dict(columns=dict(text='digit'), pipeline=test_pipeline))
 # nothing is trained

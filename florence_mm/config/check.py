@@ -21,6 +21,8 @@ import florence_mm.registry as own
 from florence_mm.errors import UsageError
 from florence_mm.utils.nearest import count_slips, did_you_mean, nearest
 
+from .image_size import image_size_problem
+from .merge import member
 from .signatures import accepted_arguments
 
 #: Registry of the objects under a config key, wherever the key stands.
@@ -109,17 +111,18 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
         options (dict): Dotted keys and values, as given to ``--cfg-options``.
 
     Raises:
-        UsageError: the first part of a key is neither in the config nor known to the runner, or a later part
-            is new and close to a key that stands beside it.
+        UsageError: the first part of a key is neither in the config nor known to the runner, a later part is new and
+            close to a key that stands beside it, or a list has no member of that type or number.
     """
     for key in options:
         node: Any = cfg._cfg_dict
         parts = key.split('.')
         for position, part in enumerate(parts):
             if isinstance(node, (list, tuple)):
-                if not (part.lstrip('-').isdigit() and int(part) < len(node)):
-                    raise UsageError(f'--cfg-options {key}: {part!r} is no index of a list of {len(node)}')
-                node = node[int(part)]
+                try:
+                    _, node = member(node, part)
+                except UsageError as error:
+                    raise UsageError(f'--cfg-options {key}: {error}') from error
                 continue
             if not isinstance(node, Mapping):
                 break
@@ -153,6 +156,7 @@ class _Checker:
             # other names at the top are the config's own variables
             if near and _one_slip(key, near):
                 self.problems.append(f'{key}: the runner reads no such key; did you mean {near!r}?')
+        self.problems.extend(filter(None, [image_size_problem(cfg)]))
         for key, value in cfg.items():
             if key in _FIXED_KEYS and isinstance(value, Mapping):
                 self._check_keys(key, value, _FIXED_KEYS[key], key)

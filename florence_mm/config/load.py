@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from mmengine.utils import import_modules_from_strings
 from florence_mm.errors import UsageError
 
 from .check import check_options
+from .merge import merge_options
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
@@ -20,16 +22,16 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
 
     Args:
         path (str): The file; ``pkg::path`` names a config inside an installed package.
-        options (dict, optional): Dotted keys and values.
+        options (dict, optional): Dotted keys and values (:func:`~florence_mm.config.merge.merge_options`).
 
     Raises:
-        UsageError: the file or one of its bases is missing or not readable, an override would create a key
-            beside the one that was meant, or a module of ``custom_imports`` does not exist.
+        UsageError: the file or one of its bases is missing or not readable or changes a step that its base has not, an
+            override would create a key beside the one that was meant, or a module of ``custom_imports`` does not exist.
     """
     try:
         cfg = _read(str(path))
-    except UsageError:
-        raise
+    except UsageError as error:
+        raise UsageError(_where(error) + str(error)) from error
     except SyntaxError as error:
         raise UsageError(f'config {_unparsable(str(path))}, line {error.lineno}: {error.msg}') from error
     except Exception as error:
@@ -37,7 +39,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         raise UsageError(f'config {path} cannot be read: {type(error).__name__}: {text}') from error
     if options:
         check_options(cfg, options)
-        cfg.merge_from_dict(dict(options))
+        merge_options(cfg, options)
     imports = cfg.get('custom_imports')
     if imports:
         try:
@@ -63,6 +65,13 @@ def _read(path: str) -> Config:
     if not Path(path).is_file():
         raise UsageError(f'config {path} does not exist; check the path')
     return Config.fromfile(path, import_custom_modules=False)
+
+
+def _where(error: Exception) -> str:
+    """File and line of the config that called the function of ours which raised the error; '' where none did."""
+    # mmengine runs the text of a config as a module of its own, so the frame has the config's file name
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == '<module>']
+    return f'config {lines[-1].filename}, line {lines[-1].lineno}: ' if lines else ''
 
 
 def _unparsable(path: str) -> str | None:

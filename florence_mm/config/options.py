@@ -76,6 +76,9 @@ def parse_value(text: str) -> Any:
 
     Raises:
         ValueError: a bracket or quotation mark is not closed.
+
+    >>> [parse_value(text) for text in ('true', '1e-3', '(2,3)', 'adamw', '4,8', '{"a": [1]}')]
+    [True, 0.001, (2, 3), 'adamw', [4, 8], {'a': [1]}]
     """
     text = text.strip()
     if text.lower() in _WORDS:

@@ -9,11 +9,17 @@ from mmengine.config import Config
 
 from florence_mm.errors import UsageError
 
+from .merge import merge_options
+
 COMMAND_LINE = 'command line'
 
 
 def flatten(value: Any, path: str = '') -> dict[str, Any]:
-    """Dotted paths and leaves of a config; lists without dicts are leaves, as inheritance exchanges them whole."""
+    """Dotted paths and leaves of a config; lists without dicts are leaves, as inheritance exchanges them whole.
+
+    >>> flatten({'optimizer': {'lr': 0.1, 'betas': [0.9, 0.98]}, 'hooks': [{'type': 'EMAHook'}]})
+    {'optimizer.lr': 0.1, 'optimizer.betas': [0.9, 0.98], 'hooks.0.type': 'EMAHook'}
+    """
     if isinstance(value, Mapping) and value:
         items = value.items()
     elif isinstance(value, (list, tuple)) and any(isinstance(item, (Mapping, list, tuple)) for item in value):
@@ -47,7 +53,7 @@ def origins(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[
     found = {key: (value, _origin(filename, key, value)) for key, value in _leaves(filename).items()}
     if options:
         cfg = Config.fromfile(filename, import_custom_modules=False)
-        cfg.merge_from_dict(dict(options))
+        merge_options(cfg, options)
         for key, value in flatten(cfg._cfg_dict).items():
             if key not in found or found[key][0] != value:
                 found[key] = value, COMMAND_LINE

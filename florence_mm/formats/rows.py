@@ -36,7 +36,16 @@ def read_rows(path: str | Path) -> Rows:
 
 
 def read_jsonl(path: Path) -> Rows:
-    """One JSON object a line; lines of white space alone hold nothing and are passed over."""
+    """One JSON object a line; lines of white space alone hold nothing and are passed over.
+
+    >>> path = Path('pairs.jsonl')
+    >>> path.write_text('{"image": "1.jpg", "text": "two dogs"}\\n\\n{"image": "2.jpg", "image": "3.jpg"}')
+    76
+    >>> for line, row in read_jsonl(path):
+    ...     print(line, row)
+    1 {'image': '1.jpg', 'text': 'two dogs'}
+    3 pairs.jsonl, line 3: the key 'image' occurs twice
+    """
     progress = ProgressLog(f'reading {path}', path.stat().st_size)
     done = 0
     with path.open('rb') as file:

@@ -70,6 +70,9 @@ def annotators(annotation: Mapping[str, Any]) -> list[str]:
 
     Raises:
         ValueError: there is no list of answers, or one is no text; the message is the reason alone.
+
+    >>> annotators({'answers': [{'answer': 'two', 'answer_id': 1}, {'answer': '2', 'answer_id': 2}]})
+    ['two', '2']
     """
     answers = annotation.get('answers')
     if not isinstance(answers, list) or not answers:
@@ -124,6 +127,10 @@ def answer_vocabulary(annotations: Iterable[Mapping[str, Any]], min_count: int =
 
     Raises:
         ValueError: an annotation has no ``multiple_choice_answer``, or no answer is frequent enough.
+
+    >>> most = ['Yes', 'no', 'yes.', 'Two', '2', 'yes', 'a dog']
+    >>> answer_vocabulary([{'multiple_choice_answer': answer} for answer in most], min_count=2)
+    ['yes', '2']
     """
     counts: Counter[str] = Counter()
     for annotation in annotations:

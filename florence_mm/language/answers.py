@@ -42,7 +42,10 @@ def normalize_answer(answer: str) -> str:
 
     Punctuation goes, and becomes a blank where it stood between two letters; full stops stay in numbers alone; then
     lower case, numbers up to ten as numerals ("none" is 0), no articles, apostrophes back in contractions that lost
-    one. ``normalize_answer('The twenty-two dogs.')`` is ``'twenty 2 dogs'``.
+    one.
+
+    >>> normalize_answer('The twenty-two dogs.'), normalize_answer('None'), normalize_answer('dont')
+    ('twenty 2 dogs', '0', "don't")
     """
     answer = text = clean_answer(answer)
     number = _COMMA_IN_NUMBER.search(answer)
@@ -70,6 +73,9 @@ def soft_scores(answers: Sequence[str]) -> dict[str, float]:
 
     Returns:
         dict[str, float]: In the order of first occurrence.
+
+    >>> soft_scores(['Two', '2', 'two', 'three'] + ['many'] * 6)
+    {'2': 0.9, '3': 0.3, 'many': 1.0}
     """
     return {answer: soft_score(count) for answer, count in Counter(map(normalize_answer, answers)).items()}
 

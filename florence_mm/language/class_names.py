@@ -17,6 +17,10 @@ class ClassNames:
     Args:
         names (Sequence[str] | None): The names in the order of their indices. None: collect them from the
             rows, sorted by :meth:`finish`.
+
+    >>> names = ClassNames(['cat', 'Dog'])
+    >>> names.index('dog'), names.index(0)
+    (1, 0)
     """
 
     def __init__(self, names: Sequence[str] | None = None) -> None:

@@ -8,7 +8,11 @@ _SPACE = re.compile(r'\s+')
 
 
 def normalize_text(text: str) -> str:
-    """Unicode NFKC, case-folded, white space runs as one blank, no blank or full stop at the ends."""
+    """Unicode NFKC, case-folded, white space runs as one blank, no blank or full stop at the ends.
+
+    >>> normalize_text(' Two DOGS  on a beach. ')
+    'two dogs on a beach'
+    """
     text = unicodedata.normalize('NFKC', text).casefold()
     return _SPACE.sub(' ', text).strip(' .')
 
@@ -21,6 +25,9 @@ def text_label(text: str) -> int:
 
     Raises:
         ValueError: nothing is left of ``text`` after normalisation.
+
+    >>> text_label('Two dogs.') == text_label('two  DOGS') != text_label('two cats')
+    True
     """
     normalized = normalize_text(text)
     if not normalized:

@@ -51,6 +51,9 @@ def get_templates(templates: str | Sequence[str] = 'imagenet') -> list[str]:
 
     Raises:
         ValueError: an unknown name, an empty list, or a template without exactly one ``{}``.
+
+    >>> get_templates('simple')[:3], len(get_templates('imagenet'))
+    (['{}', 'a {}.', 'a photo of a {}.'], 81)
     """
     if isinstance(templates, str):
         if templates == 'imagenet':
@@ -75,7 +78,11 @@ def clean_class_name(name: str) -> str:
 
 
 def fill_template(template: str, name: str) -> str:
-    """``template`` with the cleaned ``name`` in the place of its ``{}``."""
+    """``template`` with the cleaned ``name`` in the place of its ``{}``.
+
+    >>> fill_template('a photo of a {}.', 'great white shark, white shark')
+    'a photo of a great white shark white shark.'
+    """
     # not str.format, which would read braces in the name of a class
     return template.replace('{}', clean_class_name(name))
 

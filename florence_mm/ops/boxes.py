@@ -30,6 +30,10 @@ def box_iou(boxes: Tensor, others: Tensor, offset: float = 0) -> Tensor:
 
     Returns:
         Tensor: ``(N, M)``; not a number for two boxes without area.
+
+    >>> boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 2], [2, 2, 6, 6], [4, 0, 8, 4]])
+    >>> box_iou(boxes[:1], boxes[1:])
+    tensor([[0.5000, 0.1429, 0.0000]])
     """
     sides = []
     for low, high in ((0, 2), (1, 3)):
@@ -58,6 +62,10 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: float = 0) 
 
     Raises:
         ValueError: shapes do not fit together.
+
+    >>> boxes = torch.tensor([[0, 0, 4, 2], [0, 0, 4, 4], [8, 8, 9, 9]])
+    >>> nms(boxes, torch.tensor([0.8, 0.9, 0.7]), iou_threshold=0.4)
+    tensor([1, 2])
     """
     _check(boxes, scores)
     order = scores.argsort(descending=True, stable=True)

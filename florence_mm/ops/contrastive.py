@@ -58,6 +58,14 @@ def unified_contrastive_loss(
 
     Raises:
         ValueError: shapes do not fit, or the batches of the processes differ in size.
+
+    Two pairs with different labels, then with the same one, for which both texts are right:
+
+    >>> image_feat = text_feat = torch.eye(2)
+    >>> unified_contrastive_loss(image_feat, text_feat, torch.tensor([0, 1]), torch.tensor(1.0))  # ln(1 + 1 / e)
+    (tensor(0.3133), tensor(0.3133))
+    >>> unified_contrastive_loss(image_feat, text_feat, torch.tensor([0, 0]), torch.tensor(1.0))
+    (tensor(0.8133), tensor(0.8133))
     """
     if image_feat.ndim != 2 or image_feat.shape != text_feat.shape or not image_feat.numel():
         raise ValueError(

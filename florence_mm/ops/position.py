@@ -33,6 +33,11 @@ def relative_position_index(window_size: tuple[int, ...], table_window: tuple[in
         window_size: the window in use.
         table_window: the window the table was made for, at least as large along each axis; default ``window_size``.
             A smaller window uses the rows of the offsets that occur in it.
+
+    >>> relative_position_index((1, 3))  # the table's rows are the offsets -2 to 2
+    tensor([[2, 1, 0],
+            [3, 2, 1],
+            [4, 3, 2]])
     """
     return torch.from_numpy(_index(tuple(window_size), tuple(table_window or window_size)))
 

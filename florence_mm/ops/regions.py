@@ -74,6 +74,11 @@ def region_means(maps: Tensor, boxes: Tensor, cell: tuple[float, float]) -> Tens
 
     Returns:
         ``(N, C)``.
+
+    >>> maps = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
+    >>> region_means(maps, torch.tensor([[0, 0, 8, 4], [2, 0, 8, 8]]), cell=(4, 4))
+    tensor([[0.5000],
+            [1.6667]])
     """
     _check(maps, boxes, 'map')
     boxes = boxes.to(maps.dtype)

@@ -22,6 +22,10 @@ def sum_rows(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
 
     Returns:
         Tensor: ``(S, C)``, differentiable in ``table`` and ``weight``.
+
+    >>> table = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]])
+    >>> sum_rows(table, torch.tensor([[0, 2]]), torch.tensor([[0.5, 0.25]]))
+    tensor([[1.0000, 0.5000]])
     """
     return F.embedding_bag(index, table, per_sample_weights=weight.to(table.dtype), mode='sum')
 

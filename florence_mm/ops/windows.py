@@ -53,6 +53,9 @@ def fit_window(
     """Window and shift for a map: an axis not longer than the window becomes one window without shift.
 
     The rule of Swin's public code on square maps, axis by axis as in Video Swin (``get_window_size``).
+
+    >>> fit_window((56, 7), (7, 7), (3, 3))
+    ((7, 7), (3, 0))
     """
     fitted = tuple(min(s, w) for s, w in zip(size, window_size, strict=True))
     shift = tuple(0 if s <= w else d for s, w, d in zip(size, window_size, shift_size, strict=True))
@@ -72,6 +75,11 @@ def window_plan(
 
     Raises:
         ValueError: a shift that is negative or not smaller than the window.
+
+    >>> window_plan((4, 4), (2, 2), (0, 0)).order  # the map's tokens are numbered row by row
+    tensor([ 0,  1,  4,  5,  2,  3,  6,  7,  8,  9, 12, 13, 10, 11, 14, 15])
+    >>> window_plan((2, 4), (2, 2), (0, 1)).order
+    tensor([1, 2, 5, 6, 3, 0, 7, 4])
     """
     key = (tuple(size), tuple(window_size), tuple(shift_size), str(device))
     with _lock:

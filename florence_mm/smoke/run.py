@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
 
 from florence_mm.config.check import check_config
+from florence_mm.config.merge import merge_options
 from florence_mm.engine.runner import FlorenceRunner
 
 from .detection import tell_classes
@@ -82,7 +83,7 @@ def smoke_config(cfg: Config, folder: str | Path) -> Config:
         print_log(f'smoke: random weights instead of {", ".join(left_out)}', logger='current')
     if isinstance(cfg.get('visualizer'), Mapping):
         cfg.visualizer.vis_backends = [{'type': 'LocalVisBackend'}]
-    cfg.merge_from_dict(own)
+    merge_options(cfg, own)
     return cfg
 
 

@@ -7,7 +7,11 @@ from mmengine.logging import print_log
 
 
 def format_seconds(seconds: float) -> str:
-    """``75.2`` as ``'1 min 15 s'``; hours and minutes from an hour on."""
+    """A time in words: seconds, minutes and seconds, or from an hour on hours and minutes.
+
+    >>> format_seconds(75.2), format_seconds(7500)
+    ('1 min 15 s', '2 h 5 min')
+    """
     seconds = max(0, round(seconds))
     if seconds < 60:
         return f'{seconds} s'

@@ -12,6 +12,10 @@ class SeededIndex(int):
     Args:
         index (int): Position in the data set.
         seed (int): Seed of the sample's transforms; only the low 64 bits count.
+
+    >>> index = SeededIndex(3, seed=7)
+    >>> index + 1, ['a', 'b', 'c', 'd'][index], index
+    (4, 'd', SeededIndex(3, seed=7))
     """
 
     seed: int
@@ -38,6 +42,12 @@ def seed_everything_for_sample(seed: int) -> None:
 
     Args:
         seed (int): Any integer; its low 64 bits count.
+
+    >>> seed_everything_for_sample(7)
+    >>> drawn = random.random(), np.random.rand(), torch.rand(1).item()
+    >>> seed_everything_for_sample(7)
+    >>> drawn == (random.random(), np.random.rand(), torch.rand(1).item())
+    True
     """
     words = np.random.SeedSequence(seed & 0xFFFF_FFFF_FFFF_FFFF).generate_state(4)
     random.seed(int(words[0]))

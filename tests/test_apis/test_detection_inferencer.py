@@ -16,6 +16,7 @@ from mmengine.structures import InstanceData
 
 from florence_mm.apis import DetectionInferencer
 from florence_mm.apis.inputs import parse_class_names
+from florence_mm.config.pick import find_step
 from florence_mm.errors import DataError, UsageError
 from florence_mm.models.detectors import ZeroShotDetector
 from florence_mm.registry import MODELS
@@ -297,7 +298,7 @@ def test_a_config_of_mmdet():
     scope = DefaultScope.get_current_instance()
     cfg = get_config('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py')
     cfg.model.backbone.init_cfg = None
-    cfg.test_dataloader.dataset.pipeline[1].scale = (128, 96)
+    find_step(cfg.test_dataloader, 'Resize').scale = (128, 96)
     cfg.model.test_cfg.score_thr = 0.9
     detect = DetectionInferencer(cfg, None, 'cpu')
     (result,) = detect(street(), 'person, bicycle')

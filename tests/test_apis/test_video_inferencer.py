@@ -14,6 +14,7 @@ from torch import nn
 
 from florence_mm.apis import VideoInferencer
 from florence_mm.apis.video_inputs import cut
+from florence_mm.config.pick import replace_step
 from florence_mm.errors import DataError, UsageError
 from florence_mm.formats.video import BACKENDS, encode_mp4, open_video
 from florence_mm.models.algorithms import UniCL
@@ -211,7 +212,7 @@ def test_free_text_with_a_video_encoder(tmp_path):
     pack = {'type': 'florence_mm.PackVideoText'}
     config = recognizer_config(num_clips=2)
     config.model = {'type': model, '_scope_': 'florence_mm'}
-    config.test_dataloader.dataset.pipeline[-1] = pack
+    config.test_dataloader = replace_step(config.test_dataloader, 'PackActionInputs', pack)
     torch.save(model().state_dict(), tmp_path / 'unicl.pth')
     inferencer = VideoInferencer(config, tmp_path / 'unicl.pth', 'cpu', templates='none')
     path = write(tmp_path / 'a.mp4', 'blue')

@@ -9,6 +9,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from florence_mm.config.image_size import set_image_size
+from florence_mm.config.pick import find_step
 from florence_mm.corpora.clips import ClipOptions, write_clips
 from florence_mm.engine.runner import FlorenceRunner
 from florence_mm.errors import user_sentence
@@ -96,8 +98,8 @@ def test_twelve_views_are_four_clips_by_three_crops_and_average_to_one_predictio
     (tmp_path / 'k400.py').write_text("_base_ = 'florence_mm::video_coswin/video_coswin-t_8xb8-30e_kinetics400.py'")
     cfg = Config.fromfile(tmp_path / 'k400.py')
     pipeline = cfg.test_dataloader.dataset.pipeline
-    pipeline[1].update(clip_len=4, frame_interval=1)
-    pipeline[3].scale, pipeline[4].crop_size = (-1, 32), 32
+    find_step(pipeline, 'SampleFrames').update(clip_len=4, frame_interval=1)
+    set_image_size(cfg, 32)
     data = DATASETS.build(
         {**cfg.test_dataloader.dataset, 'data_root': str(tmp_path), 'ann_file': 'list.txt', 'data_prefix': ''}
     )

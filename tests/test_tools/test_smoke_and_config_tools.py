@@ -9,6 +9,7 @@ import pytest
 from mmengine.config import Config
 from toy_project import toy_config
 
+from florence_mm.config.pick import find_step
 from florence_mm.errors import UsageError
 from florence_mm.smoke.run import run_smoke, smoke_config
 
@@ -106,10 +107,10 @@ def test_what_smoke_changes(tmp_path):
             'model.backbone': {'pretrained': 'torchvision://resnet18', 'init_cfg': {'type': 'Normal', 'std': 1}},
             'optim_wrapper.type': 'AmpOptimWrapper',
             'optim_wrapper.loss_scale': 'dynamic',
-            'custom_hooks.0.begin_iter': 500,
             'smoke': {'model': {'width': 3}},
         }
     )
+    find_step(cfg.custom_hooks, 'EMAHook').begin_iter = 500
     small = smoke_config(cfg, tmp_path)
     assert (small.load_from, small.resume, small.work_dir) == (None, False, str(tmp_path / 'work_dir'))
     assert small.model == {
@@ -119,7 +120,7 @@ def test_what_smoke_changes(tmp_path):
         'backbone': {'pretrained': None, 'init_cfg': {'type': 'Normal', 'std': 1}},
     }
     assert small.optim_wrapper.type == 'mmengine.OptimWrapper' and 'loss_scale' not in small.optim_wrapper
-    assert small.custom_hooks[0].begin_iter == 0
+    assert find_step(small.custom_hooks, 'EMAHook').begin_iter == 0
     assert (small.train_dataloader.batch_size, small.train_dataloader.num_workers) == (2, 0)
 
 

@@ -1,9 +1,10 @@
 # Image-text-label pairs from a manifest (docs/data.md), a class-labelled folder for zero-shot validation
+image_size = 224
 train_pipeline = [
     dict(type='florence_mm.LoadImage'),
     dict(
         type='mmpretrain.RandomResizedCrop',
-        scale=224,
+        scale=image_size,
         crop_ratio_range=(0.5, 1.0),
         backend='pillow',
         interpolation='bicubic',
@@ -15,8 +16,14 @@ train_pipeline = [
 # the public UniCL code's: resize by 256/224, centre crop; Pillow smooths before it shrinks, OpenCV does not
 test_pipeline = [
     dict(type='florence_mm.LoadImage'),
-    dict(type='mmpretrain.ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
-    dict(type='mmpretrain.CenterCrop', crop_size=224),
+    dict(
+        type='mmpretrain.ResizeEdge',
+        scale=image_size * 256 // 224,
+        edge='short',
+        backend='pillow',
+        interpolation='bicubic',
+    ),
+    dict(type='mmpretrain.CenterCrop', crop_size=image_size),
     dict(type='florence_mm.PackImageText'),
 ]
 train_dataloader = dict(

@@ -1,7 +1,8 @@
 # COCO with the Karpathy splits (tools/dataset_converters/prepare_karpathy.py): 113,287 pictures, 5,000, 5,000
+image_size = 384
 train_pipeline = [
     dict(type='florence_mm.LoadImage'),
-    dict(type='mmcv.Resize', scale=(384, 384), backend='pillow', interpolation='bicubic'),
+    dict(type='mmcv.Resize', scale=(image_size, image_size), backend='pillow', interpolation='bicubic'),
     dict(type='florence_mm.PackImageText'),
 ]
 test_pipeline = train_pipeline

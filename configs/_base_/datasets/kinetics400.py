@@ -1,11 +1,12 @@
 # Kinetics-400 in videos, 32 frames of every second one, 224 pixels: the pipelines of Video Swin
+image_size = 224
 train_pipeline = [
     dict(type='florence_mm.VideoInit'),
     dict(type='mmaction.SampleFrames', clip_len=32, frame_interval=2),
     dict(type='florence_mm.VideoDecode'),
-    dict(type='mmaction.Resize', scale=(-1, 256)),
+    dict(type='mmaction.Resize', scale=(-1, image_size * 256 // 224)),
     dict(type='mmaction.RandomResizedCrop'),
-    dict(type='mmaction.Resize', scale=(224, 224), keep_ratio=False),
+    dict(type='mmaction.Resize', scale=(image_size, image_size), keep_ratio=False),
     dict(type='mmaction.Flip', flip_ratio=0.5),
     dict(type='mmaction.FormatShape', input_format='NCTHW'),
     dict(type='mmaction.PackActionInputs'),
@@ -15,8 +16,8 @@ val_pipeline = [
     dict(type='florence_mm.VideoInit'),
     dict(type='mmaction.SampleFrames', clip_len=32, frame_interval=2, test_mode=True),
     dict(type='florence_mm.VideoDecode'),
-    dict(type='mmaction.Resize', scale=(-1, 256)),
-    dict(type='mmaction.CenterCrop', crop_size=224),
+    dict(type='mmaction.Resize', scale=(-1, image_size * 256 // 224)),
+    dict(type='mmaction.CenterCrop', crop_size=image_size),
     dict(type='mmaction.FormatShape', input_format='NCTHW'),
     dict(type='mmaction.PackActionInputs'),
 ]
@@ -25,8 +26,8 @@ test_pipeline = [
     dict(type='florence_mm.VideoInit'),
     dict(type='mmaction.SampleFrames', clip_len=32, frame_interval=2, num_clips=4, test_mode=True),
     dict(type='florence_mm.VideoDecode'),
-    dict(type='mmaction.Resize', scale=(-1, 224)),
-    dict(type='mmaction.ThreeCrop', crop_size=224),
+    dict(type='mmaction.Resize', scale=(-1, image_size)),
+    dict(type='mmaction.ThreeCrop', crop_size=image_size),
     dict(type='mmaction.FormatShape', input_format='NCTHW'),
     dict(type='mmaction.PackActionInputs'),
 ]
@@ -76,13 +77,8 @@ val_evaluator = dict(type='mmaction.AccMetric')
 test_evaluator = val_evaluator
 # under --smoke clips are short and small
 smoke = dict(
-    train_dataloader=dict(
-        dataset=dict(pipeline={'1': dict(clip_len=4), '3': dict(scale=(-1, 80)), '5': dict(scale=(64, 64))})
-    ),
-    val_dataloader=dict(
-        dataset=dict(pipeline={'1': dict(clip_len=4), '3': dict(scale=(-1, 80)), '4': dict(crop_size=64)})
-    ),
-    test_dataloader=dict(
-        dataset=dict(pipeline={'1': dict(clip_len=4), '3': dict(scale=(-1, 64)), '4': dict(crop_size=64)})
-    ),
+    image_size=64,
+    train_dataloader=dict(dataset=dict(pipeline=dict(SampleFrames=dict(clip_len=4)))),
+    val_dataloader=dict(dataset=dict(pipeline=dict(SampleFrames=dict(clip_len=4)))),
+    test_dataloader=dict(dataset=dict(pipeline=dict(SampleFrames=dict(clip_len=4)))),
 )

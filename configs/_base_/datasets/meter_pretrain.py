@@ -1,8 +1,9 @@
 # Pretraining of the fusion on COCO, Visual Genome, Conceptual Captions 3M and 12M, and SBU (Florence, section 2.5: 14
 # million pictures with 20 million captions). Weights are millions of captions; manifests as in docs/data.md
+image_size = 384
 train_pipeline = [
     dict(type='florence_mm.LoadImage'),
-    dict(type='mmcv.Resize', scale=(384, 384), backend='pillow', interpolation='bicubic'),
+    dict(type='mmcv.Resize', scale=(image_size, image_size), backend='pillow', interpolation='bicubic'),
     dict(type='florence_mm.PackImageText'),
 ]
 train_dataloader = dict(

@@ -1,14 +1,15 @@
 # MSR-VTT by the 1K-A protocol: 9,000 training videos with 20 captions each, 1,000 test videos with one query each
 # (python tools/dataset_converters/prepare_msrvtt.py). The paper gives neither frames nor their sampling: 16 spread over
 # the whole video are ours, like the 384 pixels of the pretrained towers' last stage
+image_size = 384
 train_pipeline = [
     dict(type='florence_mm.VideoInit'),
     # a random frame of each sixteenth of the video
     dict(type='mmaction.UniformSample', clip_len=16),
     dict(type='florence_mm.VideoDecode'),
-    dict(type='mmaction.Resize', scale=(-1, 384)),
+    dict(type='mmaction.Resize', scale=(-1, image_size)),
     # not flipped: captions say left and right
-    dict(type='mmaction.RandomCrop', size=384),
+    dict(type='mmaction.RandomCrop', size=image_size),
     dict(type='mmaction.FormatShape', input_format='NCTHW'),
     dict(type='florence_mm.PackVideoText'),
 ]
@@ -16,8 +17,8 @@ test_pipeline = [
     dict(type='florence_mm.VideoInit'),
     dict(type='mmaction.UniformSample', clip_len=16, test_mode=True),
     dict(type='florence_mm.VideoDecode'),
-    dict(type='mmaction.Resize', scale=(-1, 384)),
-    dict(type='mmaction.CenterCrop', crop_size=384),
+    dict(type='mmaction.Resize', scale=(-1, image_size)),
+    dict(type='mmaction.CenterCrop', crop_size=image_size),
     dict(type='mmaction.FormatShape', input_format='NCTHW'),
     dict(type='florence_mm.PackVideoText'),
 ]

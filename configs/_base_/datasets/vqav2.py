@@ -1,9 +1,10 @@
 # VQAv2 as published, with the 3,129 answers of tools/dataset_converters/build_answers.py: trained on training and
 # validation questions without those of the last thousand pictures, as in METER. The test is that of the server: the
 # questions of 2015 (test-dev is a part of them), whose answers are written to a file
+image_size = 576
 train_pipeline = [
     dict(type='florence_mm.LoadImage'),
-    dict(type='mmcv.Resize', scale=(576, 576), backend='pillow', interpolation='bicubic'),
+    dict(type='mmcv.Resize', scale=(image_size, image_size), backend='pillow', interpolation='bicubic'),
     dict(type='florence_mm.PackVQA'),
 ]
 test_pipeline = train_pipeline

@@ -26,7 +26,8 @@ Words = Sequence[str]
 def caption_words(text: str) -> list[str]:
     """The words of a caption: lower case, no punctuation, endings such as 's and n't apart.
 
-    ``caption_words("A dog's ball, isn't it?")`` is ``['a', 'dog', "'s", 'ball', 'is', "n't", 'it']``.
+    >>> caption_words("A dog's ball, isn't it?")
+    ['a', 'dog', "'s", 'ball', 'is', "n't", 'it']
     """
     words = []
     for word in _WORD.findall(text.lower().replace('\u2019', "'")):

@@ -39,6 +39,10 @@ def retrieval_ranks(
 
     Raises:
         ValueError: shapes do not fit, or a query has no right item.
+
+    >>> gallery = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    >>> retrieval_ranks(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), gallery, positives=[[0], [0, 1]])
+    tensor([0, 1])
     """
     if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
         raise ValueError(f'queries {tuple(queries.shape)} and gallery {tuple(gallery.shape)} must be (Q, D) and (G, D)')
@@ -78,6 +82,9 @@ def summarize_ranks(ranks: Tensor, gallery_size: int, topk: Sequence[int] = (1, 
         dict[str, float]: ``'R@k'``, the fraction of ranks below k; ``'MdR'`` and ``'MnR'``, median and mean of the
         ranks counted from 1. The median of an even number is the mean of the middle two; :data:`NEVER` counts as the
         last place, G.
+
+    >>> summarize_ranks(torch.tensor([0, 0, 2, 7]), gallery_size=10, topk=(1, 5))
+    {'R@1': 0.5, 'R@5': 0.75, 'MdR': 2.0, 'MnR': 3.25}
     """
     scores = {f'R@{k}': (ranks < k).double().mean().item() for k in topk}
     places = ranks.clamp(max=gallery_size - 1).cpu().numpy() + 1

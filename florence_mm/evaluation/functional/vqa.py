@@ -26,6 +26,10 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
 
     Raises:
         ValueError: there are fewer than two annotators, so that none is left without one of them.
+
+    >>> answers = ['two', 'two', '2', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine']
+    >>> round(vqa_accuracy('2', answers), 2), round(vqa_accuracy('3', answers), 2)
+    (0.9, 0.3)
     """
     if len(answers) < 2:
         raise ValueError(f'{len(answers)} answers of annotators; the official accuracy needs at least two')

@@ -25,6 +25,9 @@ def target_ranks(scores: Tensor, labels: Tensor) -> Tensor:
 
     Raises:
         ValueError: shapes do not fit or a label is outside the classes.
+
+    >>> target_ranks(torch.tensor([[0.1, 0.7, 0.2], [0.1, 0.7, 0.2]]), torch.tensor([1, 0]))
+    tensor([0, 2])
     """
     if scores.ndim != 2 or labels.shape != scores.shape[:1]:
         raise ValueError(

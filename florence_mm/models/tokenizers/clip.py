@@ -54,6 +54,13 @@ class CLIPTokenizer:
     Raises:
         FileNotFoundError: there is no vocabulary file.
         ValueError: the file holds too few merges, or an argument is out of range.
+
+    >>> tokenizer = CLIPTokenizer(context_length=7)
+    >>> tokenizer(['a dog', 'Two dogs on a beach'])
+    tensor([[49406,   320,  1929, 49407,     0,     0,     0],
+            [49406,  1237,  3255,   525,   320,  2117, 49407]])
+    >>> tokenizer.decode(tokenizer.encode('Two  DOGS!'))
+    'two dogs !'
     """
 
     def __init__(self, context_length: int = 77, vocab_file: str | Path | None = None, vocab_size: int = 49408) -> None:
@@ -207,6 +214,10 @@ class MaskedCLIPTokenizer:
     Raises:
         FileNotFoundError: there is no vocabulary file.
         ValueError: the file holds too few merges.
+
+    >>> tokenizer = MaskedCLIPTokenizer()
+    >>> tokenizer(['a <mask> on a beach'], max_length=8).input_ids
+    tensor([[49406,   320, 49408,   525,   320,  2117, 49407]])
     """
 
     pad_token_id = 0

@@ -22,6 +22,12 @@ def find_word(word: str, input_ids: Tensor, tokenizer: TextTokenizer) -> list[in
 
     Raises:
         ValueError: the text has no such word.
+
+    >>> from florence_mm.models.tokenizers import MaskedCLIPTokenizer
+    >>> tokenizer = MaskedCLIPTokenizer()
+    >>> (ids,) = tokenizer(['Is the dog a dalmatian dog?'], max_length=20).input_ids  # the start token stands first
+    >>> find_word('DOG', ids, tokenizer), find_word('dalmatian', ids, tokenizer)
+    ([3, 7], [5, 6])
     """
     starts = tokenizer.word_starts(input_ids[None])[0].tolist()
     words: list[list[int]] = []

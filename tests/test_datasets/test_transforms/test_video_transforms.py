@@ -10,6 +10,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
 from torch.utils.data import DataLoader, Dataset
 
+from florence_mm.config.pick import find_step
 from florence_mm.corpora.clips import MOTIONS, ClipOptions, make_clip, write_clips
 from florence_mm.datasets import ImageTextManifest
 from florence_mm.errors import DataError
@@ -65,7 +66,7 @@ def test_config_gives_clips_to_recognizers(clips, backend, scope):
     cfg = config(clips)
     with DefaultScope.overwrite_default_scope(scope):
         for split, loader in (('train', cfg.train_dataloader), ('test', cfg.val_dataloader)):
-            loader.dataset.pipeline[0].backend = backend
+            find_step(loader.dataset.pipeline, 'VideoInit').backend = backend
             dataset = DATASETS.build(loader.dataset)
             assert len(dataset) == getattr(OPTIONS, split)
             for index in (3, 17):
@@ -168,7 +169,7 @@ class Probe(Dataset):
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_workers_do_not_leak(clips, backend):
     cfg = config(clips).val_dataloader.dataset
-    cfg.pipeline[0].backend = backend
+    find_step(cfg.pipeline, 'VideoInit').backend = backend
     loader = DataLoader(Probe(DATASETS.build(cfg), 260), batch_size=20, num_workers=1, collate_fn=list)
     seen = [probe for batch in loader for probe in batch]
     memory, files = zip(*seen, strict=True)

@@ -1,0 +1,67 @@
+"""Overrides put on a config: command-line options and the ``smoke`` section."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+from florence_mm.errors import UsageError
+
+from .image_size import set_image_size
+from .pick import step_index
+
+
+def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Put overrides on a config in place, as ``Config.merge_from_dict`` does, with two things more.
+
+    A member of a list is named by its type, ``train_dataloader.dataset.pipeline.Resize.scale``, as well as by its
+    number. And ``image_size``, where the config has it as a whole number, takes the sizes in its pipelines along
+    (:func:`~florence_mm.config.image_size.set_image_size`), before everything else.
+
+    Args:
+        cfg (Config): The config.
+        options (dict): Dotted keys and values; values may be dicts, which merge.
+
+    Raises:
+        UsageError: a list has no member of a type, or several.
+
+    >>> cfg = Config(dict(image_size=224, pipeline=[dict(type='Load'), dict(type='mmcv.Resize', scale=224)]))
+    >>> merge_options(cfg, {'image_size': 32, 'pipeline.Resize.backend': 'pillow'})
+    >>> cfg.pipeline
+    [{'type': 'Load'}, {'type': 'mmcv.Resize', 'scale': 32, 'backend': 'pillow'}]
+    """
+    options = dict(options)
+    if isinstance(cfg.get('image_size'), int) and 'image_size' in options:
+        set_image_size(cfg, options.pop('image_size'))
+    for key, value in options.items():
+        parts: list[str] = []
+        node: Any = cfg._cfg_dict
+        for part in key.split('.'):
+            number, node = member(node, part)
+            parts.append(number)
+        cfg.merge_from_dict({'.'.join(parts): _numbered(value, node)})
+
+
+def member(node: Any, key: str) -> tuple[str, Any]:
+    """One part of a dotted key as mmengine takes it, a list's types as numbers, and what stands there.
+
+    Returns:
+        tuple[str, Any]: The part, and its value or, where the key would create one, None.
+
+    Raises:
+        UsageError: a list has no member of the type or with the number, or several of the type.
+    """
+    if isinstance(node, (list, tuple)):
+        index = int(key) if key.lstrip('-').isdigit() else step_index(node, key)
+        if not -len(node) <= index < len(node):
+            raise UsageError(f'{key!r} is no index of a list of {len(node)}')
+        return str(index % len(node)), node[index]
+    return key, node.get(key) if isinstance(node, Mapping) else None
+
+
+def _numbered(value: Any, node: Any) -> Any:
+    """A dict that will merge into ``node``, a list's types as numbers."""
+    if not isinstance(value, Mapping) or not isinstance(node, (Mapping, list, tuple)):
+        return value
+    members = {key: member(node, key) for key in value}
+    return {members[key][0]: _numbered(value[key], members[key][1]) for key in value}
