@@ -1,17 +1,16 @@
-import os
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 from torch.nn import functional as F
 
 from florence_mm.ops.contrastive import unified_contrastive_loss
 
-WORKER = Path(__file__).parent / 'contrastive_worker.py'
-worker = runpy.run_path(str(WORKER))
+worker = runpy.run_path(str(Path(__file__).with_name('contrastive_worker.py')))
 dense_loss = worker['dense_loss']
 
 
@@ -149,18 +148,7 @@ def test_bad_arguments(change, words):
 
 def test_processes_have_the_gradient_of_one(tmp_path):
     world = 3
-    processes = [
-        subprocess.Popen(
-            [sys.executable, WORKER, tmp_path / 'rendezvous', tmp_path / 'out'],
-            env=os.environ | {'RANK': str(rank), 'WORLD_SIZE': str(world)},
-        )
-        for rank in range(world)
-    ]
-    try:
-        assert [p.wait(timeout=120) for p in processes] == [0] * world
-    finally:
-        for p in processes:
-            p.kill()
+    forks.as_ranks(lambda: worker['work'](tmp_path / 'out'), world)
     results = [torch.load(tmp_path / f'out.{rank}', weights_only=True) for rank in range(world)]
     torch.manual_seed(0)
     single = worker['gradients'](worker['Towers']().double())
