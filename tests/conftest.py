@@ -3,6 +3,7 @@
 import os
 
 import forks
+import fresh
 import pytest
 import torch
 
@@ -24,3 +25,11 @@ def in_child():
 def two_processes():
     """Run a function in two forks that form a process group over gloo; both must end well."""
     return lambda work: forks.as_ranks(work, 2)
+
+
+@pytest.fixture(scope='session')
+def fresh_process():
+    """Run code in a process that has imported torch alone; returns it, finished."""
+    processes = fresh.FreshProcesses()
+    yield processes.run
+    processes.close()

@@ -1,6 +1,4 @@
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import forks
@@ -175,10 +173,9 @@ print(step(64), step(8192))
 """
 
 
-def test_peak_memory_is_far_from_quadratic():
+def test_peak_memory_is_far_from_quadratic(fresh_process):
     # one 8192 x 8192 fp32 matrix is 256 MiB and a dense loss holds several; ours may hold 64 MiB and a few chunks
-    out = subprocess.run([sys.executable, '-c', MEMORY], capture_output=True, text=True, check=True).stdout
-    small, large = map(float, out.split())
+    small, large = map(float, fresh_process(MEMORY).stdout.split())
     assert large - small < 130
 
 
