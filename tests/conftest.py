@@ -2,6 +2,9 @@
 
 import os
 
+import forks
+import fresh
+import pytest
 import torch
 
 import florence_mm  # noqa: F401  its mends come before any other package is imported, whichever test runs first
@@ -10,3 +13,23 @@ import florence_mm  # noqa: F401  its mends come before any other package is imp
 THREADS = os.environ.get('FLORENCE_MM_TEST_THREADS', '1')
 torch.set_num_threads(int(THREADS))
 os.environ.setdefault('OMP_NUM_THREADS', THREADS)  # of the processes that tests start
+
+
+@pytest.fixture
+def in_child():
+    """Run a function in a fork of this process, which has everything imported; returns how the fork ended."""
+    return lambda work: forks.wait([forks.start(work)])[0]
+
+
+@pytest.fixture
+def two_processes():
+    """Run a function in two forks that form a process group over gloo; both must end well."""
+    return lambda work: forks.as_ranks(work, 2)
+
+
+@pytest.fixture(scope='session')
+def fresh_process():
+    """Run code in a process that has imported torch alone; returns it, finished."""
+    processes = fresh.FreshProcesses()
+    yield processes.run
+    processes.close()

@@ -1,6 +1,5 @@
 """Unscoped names built from our registries are ours under every default scope."""
 
-import subprocess
 import sys
 import types
 
@@ -91,9 +90,9 @@ def test_deferred_classes_are_imported_when_asked_for(tmp_path, monkeypatch, loo
         sys.modules.pop('deferred_classes', None)
 
 
-def test_mmdet_is_imported_for_its_head_alone():
+def test_mmdet_is_imported_for_its_head_alone(fresh_process):
     """In another process, since this one has imported everything."""
-    code = """if True:
+    code = """
         import sys
         from florence_mm.registry import MODELS
         assert MODELS.get('METER') and MODELS.get('florence_mm.CoSwin')
@@ -102,8 +101,9 @@ def test_mmdet_is_imported_for_its_head_alone():
         from florence_mm.models import heads
         assert heads.DynamicHead is MODELS.get('DynamicHead')
     """
-    found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
-    assert found == ['False', 'False', 'florence_mm.models.heads.dynamic_head']
+    result = fresh_process(code)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.split() == ['False', 'False', 'florence_mm.models.heads.dynamic_head']
 
 
 def test_heads_without_such_a_name():

@@ -5,6 +5,7 @@ One file a gap. A gap has a feature test, so its mend stops by itself once the p
 
 from . import (
     checkpoint_globals,
+    config_text,
     cpu_data_parallel,
     cpu_mixed_precision,
     cpu_process_group,
@@ -28,6 +29,7 @@ GAPS: list[Gap] = [
     checkpoint_globals.GAP,
     package_paths.GAP,
     package_table.GAP,
+    config_text.GAP,
     cpu_process_group.GAP,
     process_group_exit.GAP,
     cpu_data_parallel.GAP,

@@ -1,9 +1,6 @@
 """Each gap twice: the packages as they are fail (a test that turns red once upstream is mended), with us they work."""
 
 import logging
-import subprocess
-import sys
-import textwrap
 
 import pytest
 
@@ -46,6 +43,15 @@ ALONE = {
         _get_package_and_cfg_path('florence_mm::unicl/x.py')
         """,
         'florence_mm',
+    ),
+    'mmengine config texts': (
+        """
+        from mmengine.config import Config, config
+        made, format_code = [], config.FormatCode
+        config.FormatCode = lambda *args, **kwargs: made.append(args) or format_code(*args, **kwargs)
+        assert Config({'a': 1}).pretty_text == Config({'a': 1}).pretty_text and len(made) < 2, 'formatted twice'
+        """,
+        'formatted twice',
     ),
     'CPU process groups': (
         """
@@ -94,12 +100,6 @@ ALONE = {
 }
 
 
-def run(code, prelude=''):
-    return subprocess.run(
-        [sys.executable, '-c', prelude + textwrap.dedent(code)], capture_output=True, text=True, timeout=120
-    )
-
-
 def has_gap(name):
     """Whether a gap that depends on the machine is there; compat may not have met its module yet."""
     gap = next(gap for gap in GAPS if gap.name == name)
@@ -114,19 +114,19 @@ def on_cpu():
 
 
 @pytest.mark.parametrize('name', ALONE)
-def test_gap_is_there_without_us(name):
+def test_gap_is_there_without_us(fresh_process, name):
     code, word = ALONE[name]
     if name in ('torchvision operators', 'mmcv operators') and not has_gap(name):
         pytest.skip('runs where torch is a CPU build beside a CUDA torchvision and mmcv is mmcv-lite, as in CI')
     if name.startswith('CPU') and not on_cpu():
         pytest.skip('runs on machines without a GPU')
-    result = run(code)
+    result = fresh_process(code)
     assert result.returncode != 0, f'{name}: upstream no longer needs the mend; remove it'
     assert word in result.stderr.splitlines()[-1] or word in result.stderr[-1500:]
 
 
-def test_every_model_package_imports_whatever_comes_first():
-    result = run(
+def test_every_model_package_imports_whatever_comes_first(fresh_process):
+    result = fresh_process(
         """
         import mmengine.runner   # before us, as in a user's script
         import florence_mm
@@ -211,7 +211,27 @@ def test_user_config_inherits_from_other_packages(tmp_path):
     assert cfg.model.backbone.depth == 18 and cfg.model.neck.type == 'FPN'
 
 
-def test_process_group_on_cpu():
+def test_text_of_a_config_is_formatted_once(monkeypatch):
+    from mmengine.config import Config, config
+    from yapf.yapflib import yapf_api
+
+    made = []
+    format_code = yapf_api.FormatTree
+    monkeypatch.setattr(yapf_api, 'FormatTree', lambda *a, **k: made.append(a) or format_code(*a, **k))
+    cfg = Config({'some_key': {'of_this_test': [1, 2]}})
+    first = cfg.pretty_text
+    assert cfg.pretty_text == first == 'some_key = dict(of_this_test=[\n    1,\n    2,\n])\n' and len(made) == 1
+    # a changed config has another text, and so has another style
+    cfg.some_key.of_this_test = 3
+    assert cfg.pretty_text == 'some_key = dict(of_this_test=3)\n' and len(made) == 2
+    styles = ({'indent_width': 2}, {'indent_width': 8})
+    assert [config.FormatCode('if a:\n    b()', style)[0] for style in styles] == [
+        'if a:\n  b()\n',
+        'if a:\n        b()\n',
+    ]
+
+
+def test_process_group_on_cpu(fresh_process):
     code = """
         import os
         os.environ.update(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='29656')
@@ -223,11 +243,11 @@ def test_process_group_on_cpu():
     """
     if not has_gap('CPU process groups'):
         pytest.skip('runs on machines without a GPU')
-    result = run(code)
+    result = fresh_process(code)
     assert result.stdout.split()[-2:] == ['gloo', 'True'], result.stderr[-1000:]
 
 
-def test_process_group_is_closed_at_exit():
+def test_process_group_is_closed_at_exit(fresh_process):
     code = """
         import atexit, os
         os.environ.update(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='29659')
@@ -237,7 +257,7 @@ def test_process_group_is_closed_at_exit():
         init_dist('pytorch', 'gloo')
         print('open' if torch.distributed.is_initialized() else 'closed')
     """
-    result = run(code)
+    result = fresh_process(code)
     assert result.returncode == 0, result.stderr[-1000:]
     assert result.stdout.split()[-2:] == ['open', 'closed']
 

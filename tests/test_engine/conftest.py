@@ -1,9 +1,7 @@
 import itertools
 import os
-import socket
 import subprocess
 import sys
-import traceback
 from pathlib import Path
 
 import pytest
@@ -44,11 +42,6 @@ def train(tmp_path):
     return run
 
 
-@pytest.fixture(name='in_child')
-def in_child_fixture():
-    return in_child
-
-
 @pytest.fixture
 def command(tmp_path):
     """Run a tool on a toy config in another process; returns the finished process."""
@@ -59,46 +52,5 @@ def command(tmp_path):
         environment = {**os.environ, 'PYTHONPATH': str(TESTS), 'OMP_NUM_THREADS': '1'}
         line = [sys.executable, *launcher, str(REPOSITORY / 'tools' / tool), str(path), *map(str, arguments)]
         return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=timeout, cwd=tmp_path)
-
-    return run
-
-
-def in_child(work) -> int:
-    """Run ``work`` in a fork of this process, which has everything imported; returns how the fork ended."""
-    return wait_for(start_child(work))
-
-
-def start_child(work) -> int:
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return child
-
-
-def wait_for(child) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-@pytest.fixture
-def two_processes():
-    """Run a function in two forks that form a process group over gloo; both must end well."""
-
-    def run(work):
-        with socket.socket() as probe:
-            probe.bind(('127.0.0.1', 0))
-            port = probe.getsockname()[1]
-
-        def as_rank(rank):
-            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2')
-            os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-            work()
-
-        children = [start_child(lambda rank=rank: as_rank(rank)) for rank in range(2)]
-        assert [wait_for(child) for child in children] == [0, 0]
 
     return run

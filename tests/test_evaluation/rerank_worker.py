@@ -1,9 +1,7 @@
-"""A re-ranked retrieval test in one of several processes, which prints the scores as JSON."""
+"""A re-ranked retrieval test that one or several processes run."""
 
 import itertools
-import json
 import runpy
-import sys
 from pathlib import Path
 
 import torch
@@ -98,9 +96,3 @@ def dense_scores(options):
         scores |= {f'reranked/{way}_R@{k}': (ranks < k).double().mean().item() for k in (1, 2)}
         scores[f'reranked/{way}_MnR'] = (ranks + 1).double().mean().item()
     return scores
-
-
-if __name__ == '__main__':
-    torch.set_num_threads(1)
-    metrics = make_loop(sys.argv[1], 'pytorch', similarity_weight=0.5).test()
-    print('SCORES', json.dumps(metrics), flush=True)

@@ -1,9 +1,6 @@
 import json
 import os
 import runpy
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +9,7 @@ from florence_mm.evaluation import rerank_loop
 from florence_mm.evaluation.metrics import ZeroShotAccuracy
 from florence_mm.models.multimodal import RetrievalReranker
 
-WORKER = Path(__file__).with_name('rerank_worker.py')
-worker = runpy.run_path(str(WORKER))
+worker = runpy.run_path(str(Path(__file__).with_name('rerank_worker.py')))
 make_loop, make_model, dense_scores = (worker[name] for name in ('make_loop', 'make_model', 'dense_scores'))
 
 
@@ -56,25 +52,14 @@ def test_one_candidate_changes_nothing_and_batches_neither(one_process, tmp_path
     assert other == pytest.approx(one_process)
 
 
-def test_two_processes_equal_one(one_process, tmp_path):
-    with socket.socket() as found:
-        found.bind(('127.0.0.1', 0))
-        port = str(found.getsockname()[1])
-    environment = {**os.environ, 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port, 'WORLD_SIZE': '2'}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, WORKER, str(tmp_path)],
-            env={**environment, 'RANK': str(rank), 'LOCAL_RANK': str(rank), 'OMP_NUM_THREADS': '1'},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=240) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    for out, _ in outputs:  # every process has the scores
-        scores = json.loads(out.rpartition('SCORES ')[2])
+def test_two_processes_equal_one(one_process, two_processes, tmp_path):
+    def work():
+        scores = make_loop(tmp_path, 'pytorch', similarity_weight=0.5).test()
+        (tmp_path / f'{os.environ["RANK"]}.json').write_text(json.dumps(scores))
+
+    two_processes(work)
+    for rank in range(2):  # every process has the scores
+        scores = json.loads((tmp_path / f'{rank}.json').read_text())
         assert {k: v for k, v in scores.items() if k.startswith('re')} == pytest.approx(one_process)
 
 

@@ -1,8 +1,6 @@
 """Normalised text and its label, against values worked out by hand."""
 
 import hashlib
-import subprocess
-import sys
 
 import pytest
 
@@ -30,10 +28,9 @@ def test_equal_text_equal_label_and_63_bits():
     assert all(0 <= text_label(f'text {i}') < 2**63 for i in range(1000))
 
 
-def test_label_is_the_same_in_another_process():
+def test_label_is_the_same_in_another_process(fresh_process):
     code = 'from florence_mm.language.labels import text_label; print(text_label("A dog"))'
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, timeout=60)
-    assert int(result.stdout) == text_label('a dog')
+    assert int(fresh_process(code).stdout) == text_label('a dog')
 
 
 def test_empty_text_is_refused():

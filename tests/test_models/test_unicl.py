@@ -1,8 +1,5 @@
 import math
-import os
 import runpy
-import subprocess
-import sys
 from copy import deepcopy
 from pathlib import Path
 
@@ -21,8 +18,7 @@ from florence_mm.models.text import CLIPTextTower
 from florence_mm.models.tokenizers import CLIPTokenizer
 from florence_mm.registry import MODELS
 
-WORKER = Path(__file__).parent / 'unicl_worker.py'
-worker = runpy.run_path(str(WORKER))
+worker = runpy.run_path(str(Path(__file__).with_name('unicl_worker.py')))
 build, batch, gradients = worker['build'], worker['batch'], worker['gradients']
 CLASSES = ['dog', 'cat', 'red, ball+s']
 TEMPLATES = ['a {}.', 'one {} here']
@@ -278,19 +274,8 @@ def test_gradient_cache_holds_fewer_activations():
     assert kept_bytes(2) < 0.5 * kept_bytes(None)
 
 
-def test_two_processes_have_the_gradient_of_one(tmp_path):
-    processes = [
-        subprocess.Popen(
-            [sys.executable, WORKER, tmp_path / 'rendezvous', tmp_path / 'out'],
-            env=os.environ | {'RANK': str(rank), 'WORLD_SIZE': '2'},
-        )
-        for rank in range(2)
-    ]
-    try:
-        assert [p.wait(timeout=120) for p in processes] == [0, 0]
-    finally:
-        for p in processes:
-            p.kill()
+def test_two_processes_have_the_gradient_of_one(two_processes, tmp_path):
+    two_processes(lambda: worker['work'](tmp_path / 'out'))
     expected = gradients(build().double(), batch())
     weights = worker['weights_after_a_step'](build().double(), batch(), {'type': 'AdamW'})
     for rank in range(2):

@@ -1,7 +1,4 @@
-"""One process of UniCL's distributed tests: `RANK=r WORLD_SIZE=w unicl_worker.py RENDEZVOUS OUT`."""
-
-import os
-import sys
+"""A small UniCL for tests, and what one of several processes does with it."""
 
 import torch
 import torch.distributed as dist
@@ -78,12 +75,11 @@ def weights_after_a_step(model, data, optimizer):
     return {name.removeprefix('module.'): p.detach().clone() for name, p in model.named_parameters()}
 
 
-def main(rendezvous, out):
+def work(out):
     from mmengine.model import MMDistributedDataParallel
 
-    rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'file://{rendezvous}', rank=rank, world_size=world)
+    dist.init_process_group('gloo')
+    rank, world = dist.get_rank(), dist.get_world_size()
     data, share = batch(), len(TEXTS) // world
     mine = {k: v[rank * share : (rank + 1) * share] for k, v in data.items()}
     result = {
@@ -96,7 +92,3 @@ def main(rendezvous, out):
     )
     torch.save(result, f'{out}.{rank}')
     dist.destroy_process_group()
-
-
-if __name__ == '__main__':
-    main(*sys.argv[1:])

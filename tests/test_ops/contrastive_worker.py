@@ -1,7 +1,4 @@
-"""One process of the distributed loss tests: `RANK=r WORLD_SIZE=w contrastive_worker.py RENDEZVOUS OUT`."""
-
-import os
-import sys
+"""What one process of the distributed loss tests does."""
 
 import torch
 import torch.distributed as dist
@@ -54,10 +51,9 @@ def gradients(model, group=None, rank=0, world=1):
     return names | {'i2t': i2t.detach(), 't2i': t2i.detach()}
 
 
-def main(rendezvous, out):
-    rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'file://{rendezvous}', rank=rank, world_size=world)
+def work(out):
+    dist.init_process_group('gloo')
+    rank = dist.get_rank()
     result = {}
     for size in (1, 2, 3):
         group = dist.new_group(range(size))
@@ -73,7 +69,3 @@ def main(rendezvous, out):
         result['uneven'] = str(error)
     torch.save(result, f'{out}.{rank}')
     dist.destroy_process_group()
-
-
-if __name__ == '__main__':
-    main(*sys.argv[1:])

@@ -1,17 +1,14 @@
-import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 from torch.nn import functional as F
 
 from florence_mm.ops.contrastive import unified_contrastive_loss
 
-WORKER = Path(__file__).parent / 'contrastive_worker.py'
-worker = runpy.run_path(str(WORKER))
+worker = runpy.run_path(str(Path(__file__).with_name('contrastive_worker.py')))
 dense_loss = worker['dense_loss']
 
 
@@ -149,18 +146,7 @@ def test_bad_arguments(change, words):
 
 def test_processes_have_the_gradient_of_one(tmp_path):
     world = 3
-    processes = [
-        subprocess.Popen(
-            [sys.executable, WORKER, tmp_path / 'rendezvous', tmp_path / 'out'],
-            env=os.environ | {'RANK': str(rank), 'WORLD_SIZE': str(world)},
-        )
-        for rank in range(world)
-    ]
-    try:
-        assert [p.wait(timeout=120) for p in processes] == [0] * world
-    finally:
-        for p in processes:
-            p.kill()
+    forks.as_ranks(lambda: worker['work'](tmp_path / 'out'), world)
     results = [torch.load(tmp_path / f'out.{rank}', weights_only=True) for rank in range(world)]
     torch.manual_seed(0)
     single = worker['gradients'](worker['Towers']().double())
@@ -187,10 +173,9 @@ print(step(64), step(8192))
 """
 
 
-def test_peak_memory_is_far_from_quadratic():
+def test_peak_memory_is_far_from_quadratic(fresh_process):
     # one 8192 x 8192 fp32 matrix is 256 MiB and a dense loss holds several; ours may hold 64 MiB and a few chunks
-    out = subprocess.run([sys.executable, '-c', MEMORY], capture_output=True, text=True, check=True).stdout
-    small, large = map(float, out.split())
+    small, large = map(float, fresh_process(MEMORY).stdout.split())
     assert large - small < 130
 
 

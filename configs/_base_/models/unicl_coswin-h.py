@@ -6,11 +6,11 @@ model = dict(
     text_encoder=dict(arch='huge', with_cp=True),
     embed_dims=1024,
 )
-# under --smoke the widths stay, the depth goes; bf16 is slow on CPUs
+# under --smoke a small model: seconds and 1 GB; bf16 is slow on CPUs
 smoke = dict(
     optim_wrapper=dict(type='mmengine.OptimWrapper'),
     model=dict(
-        image_encoder=dict(arch=dict(_delete_=True, embed_dims=256, depths=[2, 2, 2, 2], num_heads=[8, 16, 32, 64])),
-        text_encoder=dict(arch=dict(_delete_=True, embed_dims=1024, num_layers=2, num_heads=16)),
+        image_encoder=dict(arch=dict(_delete_=True, embed_dims=32, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8])),
+        text_encoder=dict(arch=dict(_delete_=True, embed_dims=128, num_layers=2, num_heads=2)),
     ),
 )

@@ -1,7 +1,6 @@
-"""One process of a distributed evaluation of detections; prints the scores of the main process as JSON."""
+"""Ground truth, detections of a mediocre model and their distributed evaluation."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -90,9 +89,3 @@ def evaluate(path, launcher=None):
     for index in DefaultSampler(samples, shuffle=False):
         evaluator.process([samples[index]])
     return evaluator.evaluate(len(samples))
-
-
-if __name__ == '__main__':
-    scores = evaluate(sys.argv[1], 'pytorch')
-    if dist.get_rank() == 0:
-        print('SCORES', json.dumps(scores))

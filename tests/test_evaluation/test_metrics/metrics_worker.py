@@ -1,7 +1,4 @@
-"""One process of a distributed evaluation; prints the scores of the main process as JSON."""
-
-import json
-import sys
+"""Samples of a mediocre model and their distributed evaluation."""
 
 import torch
 from mmengine import dist
@@ -49,9 +46,3 @@ def evaluate(n, launcher=None):
     for index in sampler:
         evaluator.process([samples[index]])
     return evaluator.evaluate(n)
-
-
-if __name__ == '__main__':
-    scores = evaluate(int(sys.argv[1]), 'pytorch')
-    if dist.get_rank() == 0:
-        print('SCORES', json.dumps(scores))

@@ -1,7 +1,4 @@
-"""One process of a distributed evaluation of answers and captions; prints the scores of the main process as JSON."""
-
-import json
-import sys
+"""Answers and captions of a mediocre model and their distributed evaluation."""
 
 from mmengine import dist
 from mmengine.dataset import DefaultSampler
@@ -51,9 +48,3 @@ def evaluate(n, folder, launcher=None):
     for index in DefaultSampler(samples, shuffle=False):
         evaluator.process([samples[index]])
     return evaluator.evaluate(n)
-
-
-if __name__ == '__main__':
-    scores = evaluate(int(sys.argv[1]), sys.argv[2], 'pytorch')
-    if dist.get_rank() == 0:
-        print('SCORES', json.dumps(scores))

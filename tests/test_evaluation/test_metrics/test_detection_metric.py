@@ -3,9 +3,6 @@ import importlib.util
 import io
 import json
 import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -165,29 +162,18 @@ def test_batching_changes_nothing(tmp_path):
     assert {f'bbox/{key}': value for key, value in whole.items()} == metric.evaluate(20)
 
 
-def test_two_processes_equal_one(tmp_path):
+def test_two_processes_equal_one(two_processes, tmp_path):
     # 31 images: the second process gets one twice, which must not count
     path = write(tmp_path, worker.make_ground_truth(31))
     expected = worker.evaluate(path)
     assert expected['bbox/num_skipped'] == 3 and 0.05 < expected['bbox/AP'] < 0.9
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = str(free.getsockname()[1])
-    environment = {**os.environ, 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port, 'WORLD_SIZE': '2'}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, WORKER, path],
-            env={**environment, 'RANK': str(rank), 'LOCAL_RANK': str(rank), 'OMP_NUM_THREADS': '1'},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    line = next(line for line in outputs[0][0].splitlines() if line.startswith('SCORES'))
-    assert json.loads(line.removeprefix('SCORES')) == expected
+
+    def work():
+        (tmp_path / os.environ['RANK']).write_text(json.dumps(worker.evaluate(path, 'pytorch')))
+
+    two_processes(work)
+    for rank in '01':
+        assert json.loads((tmp_path / rank).read_text()) == expected
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 import importlib.util
 import json
 import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -134,26 +131,15 @@ def test_names_under_a_hostile_scope():
         assert type(METRICS.build({'type': 'ImageTextRecall'})) is ImageTextRecall
 
 
-def test_two_processes_equal_one():
+def test_two_processes_equal_one(two_processes, tmp_path):
     # 31 samples: the second process gets one twice, which must not count
     expected = worker.evaluate(31)
     assert expected['zero_shot/num_skipped'] == 3
     assert 1 < expected['retrieval/t2i_MdR'] <= 31
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = str(free.getsockname()[1])
-    environment = {**os.environ, 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port, 'WORLD_SIZE': '2'}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, WORKER, '31'],
-            env={**environment, 'RANK': str(rank), 'LOCAL_RANK': str(rank), 'OMP_NUM_THREADS': '1'},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    line = next(line for line in outputs[0][0].splitlines() if line.startswith('SCORES'))
-    assert json.loads(line.removeprefix('SCORES')) == expected
+
+    def work():
+        (tmp_path / os.environ['RANK']).write_text(json.dumps(worker.evaluate(31, 'pytorch')))
+
+    two_processes(work)
+    for rank in '01':
+        assert json.loads((tmp_path / rank).read_text()) == expected
