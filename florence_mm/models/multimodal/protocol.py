@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from florence_mm.models.generation.state import WriterState
-from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
+from florence_mm.models.tokenizers.protocol import TokenBatch
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,10 @@ class TextAttention:
 class Reader(Protocol):
     """Reads pictures and texts.
 
-    Attributes:
-        tokenizer: texts to ids and back.
-        hidden_size: C.
-        max_text_len: longest text in tokens, start and end included.
+    It also has the attributes ``tokenizer``, a :class:`~florence_mm.models.tokenizers.protocol.TextTokenizer`,
+    ``hidden_size``, C, and ``max_text_len``, the longest text in tokens, start and end included. (They are not declared:
+    ``isinstance`` would not see one that is a module of torch.)
     """
-
-    tokenizer: TextTokenizer
-    hidden_size: int
-    max_text_len: int
 
     def encode_image(self, inputs: Tensor) -> Tensor:
         """Pictures ``(U, 3, H, W)``, preprocessed, to tokens ``(U, S, C)``."""
@@ -111,13 +106,7 @@ class Reader(Protocol):
 
 @runtime_checkable
 class Fuser(Reader, Protocol):
-    """Lets texts and pictures read each other.
-
-    Attributes:
-        pooled_size: width of :attr:`Fused.pooled`.
-    """
-
-    pooled_size: int
+    """Lets texts and pictures read each other; also has ``pooled_size``, the width of :attr:`Fused.pooled`."""
 
     def fuse(self, text_tokens: Tensor, text_mask: Tensor | None, image_tokens: Tensor) -> Fused:
         """Text tokens ``(B, T, C)`` with mask ``(B, T)``, True where real, and image tokens ``(B, S, C)``."""
