@@ -93,8 +93,8 @@ class Reader(Protocol):
     """Reads pictures and texts.
 
     It also has the attributes ``tokenizer``, a :class:`~florence_mm.models.tokenizers.protocol.TextTokenizer`,
-    ``hidden_size``, C, and ``max_text_len``, the longest text in tokens, start and end included. (They are not declared:
-    ``isinstance`` would not see one that is a module of torch.)
+    ``hidden_size``, C, and ``max_text_len``, the longest text in tokens, start and end included. They are not
+    declared: ``isinstance`` would not see one that is a module of torch.
     """
 
     def encode_image(self, inputs: Tensor) -> Tensor:
