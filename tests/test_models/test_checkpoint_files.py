@@ -196,7 +196,16 @@ def test_files_without_checksums_are_read(tmp_path):
     finally:
         torch.serialization.set_crc32_options(True)
     for name in ('old.pth', 'fast.pth'):
-        assert same(read_checkpoint(tmp_path / name)[0], state)
+        path = tmp_path / name
+        assert same(read_checkpoint(path)[0], state)
+        content = path.read_bytes()
+        start = content.index(state['a'].numpy().tobytes())
+        path.write_bytes(content[: start + 200])
+        with pytest.raises(ValueError, match=f'{name} cannot be read as a checkpoint'):
+            read_checkpoint(path)
+        # as the page on checkpoints says, a wrong byte is not seen
+        path.write_bytes(content[: start + 4] + bytes(4) + content[start + 8 :])
+        assert read_checkpoint(path)[0]['a'][:3].tolist() == [0, 0, 2]
 
 
 def test_the_rights_of_a_file_are_the_systems_sentence(tmp_path, monkeypatch):
