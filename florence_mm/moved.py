@@ -58,7 +58,11 @@ MODULES: dict[str, str | tuple[str, ...]] = {
     'models.backbones.embeddings': 'models.layers.patch_embed',
     'models.backbones.window_block': 'models.layers.window_block',
     'models.heads.dyhead_block': 'models.layers.dyhead_block',
-    'models.multimodal.fusion': ('models.multimodal.co_attention', 'models.multimodal.protocol'),
+    'models.multimodal.fusion': (
+        'models.multimodal.co_attention',
+        'models.multimodal.protocol',
+        'models.layers.initialisation',
+    ),
     'models.text.clip_tokens': ('models.text.clip_text', 'models.tokenizers.clip'),
     'models.multimodal.decoding': 'models.generation',
     'models.text.token_layout': 'models.layers.token_layout',
@@ -111,7 +115,8 @@ class _OldModules(MetaPathFinder):
 def install() -> None:
     """Let the old names be imported; a second call changes nothing."""
     if not any(isinstance(finder, _OldModules) for finder in sys.meta_path):
-        sys.meta_path.append(_OldModules())
+        # first, since a folder that an older checkout left behind would be found as an empty package
+        sys.meta_path.insert(0, _OldModules())
 
 
 def moved_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:

@@ -11,12 +11,15 @@ from mmengine.dataset import BaseDataset
 
 from florence_mm.errors import DataError
 from florence_mm.language.class_names import ClassNames, load_class_names
+from florence_mm.moved import moved_names
 from florence_mm.utils.progress import ProgressLog
 
 from .arguments import build_transforms, check_skip_bad, classes_given_once, image_prefix
 from .skipping import SkipCounter
 from .transforms.loading import LoadImage
 from .transforms.video import VideoDecode, VideoInit
+
+__getattr__ = moved_names(__name__, {'KNOWN_CLASSES': 'florence_mm.language.class_names'})
 
 _READERS = (LoadImage, VideoInit, VideoDecode)
 

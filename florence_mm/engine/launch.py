@@ -9,8 +9,11 @@ from mmengine.runner import Runner
 
 from florence_mm.config.check import check_config
 from florence_mm.errors import UsageError
+from florence_mm.moved import moved_names
 
 from .runner import FlorenceRunner
+
+__getattr__ = moved_names(__name__, {'load_config': 'florence_mm.config.load'})
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:

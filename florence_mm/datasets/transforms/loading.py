@@ -6,7 +6,12 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from florence_mm.formats.image import decode_file, read_file
+from florence_mm.moved import moved_names
 from florence_mm.registry import TRANSFORMS
+
+__getattr__ = moved_names(
+    __name__, {'decode_image': 'florence_mm.formats.image', 'is_cut_off': 'florence_mm.formats.image'}
+)
 
 
 @TRANSFORMS.register_module()
