@@ -6,9 +6,11 @@ import pytest
 import torch
 from toy_project import ToyMetric, toy_config
 
+from florence_mm.engine import checkpointing
 from florence_mm.engine.checkpointing import find_latest, read_run_checkpoint
 from florence_mm.engine.hooks import AtomicCheckpointHook
 from florence_mm.errors import UsageError
+from florence_mm.utils.files import replacing
 
 
 def names(folder, pattern='*.pth'):
@@ -55,6 +57,33 @@ def test_unreadable_checkpoints(tmp_path):
     torch.save([1, 2], good)
     with pytest.raises(UsageError, match='holds a list, not a checkpoint'):
         read_run_checkpoint(str(good))
+
+
+@pytest.mark.parametrize('there', [True, False])
+@pytest.mark.parametrize('main', [True, False])
+def test_the_main_process_downloads_for_the_others(tmp_path, monkeypatch, main, there):
+    """The others wait until it has read the file; they do so too where it cannot, or they would wait for ever."""
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    if there:
+        torch.save({'state_dict': {}}, tmp_path / 'a.pth')
+    waited = []
+    monkeypatch.setattr(checkpointing, 'is_main_process', lambda: main)
+    monkeypatch.setattr(checkpointing, 'barrier', lambda: waited.append((tmp_path / 'hub').exists()))
+    if there:
+        assert read_run_checkpoint((tmp_path / 'a.pth').as_uri()) == {'state_dict': {}}
+        assert waited == [main]
+        read_run_checkpoint(str(tmp_path / 'a.pth'))
+    else:
+        with pytest.raises(UsageError, match='missing.pth cannot be fetched'):
+            read_run_checkpoint((tmp_path / 'missing.pth').as_uri())
+    assert len(waited) == 1
+
+
+def test_the_names_of_0_1_0():
+    with pytest.warns(FutureWarning, match='checkpointing.read_checkpoint is now .*checkpointing.read_run_checkpoint'):
+        assert checkpointing.read_checkpoint is read_run_checkpoint
+    with pytest.warns(FutureWarning, match='checkpointing.replacing is now florence_mm.utils.files.replacing'):
+        assert checkpointing.replacing is replacing
 
 
 def test_no_code_is_executed(tmp_path):
