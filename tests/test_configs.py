@@ -1,5 +1,10 @@
-"""Every config: builds on the meta device under a foreign scope, has the stated size, takes two smoke steps."""
+"""Every config: builds on the meta device under a foreign scope, has the stated size, takes two smoke steps.
 
+None names a member of a list by its position.
+"""
+
+import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -13,9 +18,11 @@ from florence_mm.registry import MODELS
 from florence_mm.smoke.run import run_smoke
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted(
-    path.relative_to(ROOT).as_posix() for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts
-)
+FILES = sorted((ROOT / 'configs').rglob('*.py'))
+CONFIGS = [path.relative_to(ROOT).as_posix() for path in FILES if '_base_' not in path.parts]
+PROJECTS = sorted((ROOT / 'projects').glob('*/configs/*.py'))
+# of --cfg-options: a key with a number
+OPTION = re.compile(r'\b[a-z_]\w*(?:\.\w+)*\.-?\d+(?:\.[a-z_]\w*)*=')
 
 
 def metafile_models():
@@ -71,3 +78,66 @@ def test_two_smoke_steps(path, tmp_path):
         low, high = next((limits[end] for end in limits if key.endswith(end)), (0, 1))
         assert low <= value <= high, key
     assert metrics or not cfg.get('val_dataloader') and not cfg.get('test_dataloader')
+
+
+def is_number(node):
+    """Whether an expression is a whole number, or a slice with one."""
+    if isinstance(node, ast.Slice):
+        return any(is_number(part) for part in (node.lower, node.upper, node.step))
+    if isinstance(node, ast.UnaryOp):
+        return is_number(node.operand)
+    return isinstance(node, ast.Constant) and isinstance(node.value, int)
+
+
+def names_position(node):
+    if isinstance(node, ast.Subscript):
+        return is_number(node.slice)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return node.func.attr in ('insert', 'pop') and bool(node.args) and is_number(node.args[0])
+    if isinstance(node, ast.Dict):
+        keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
+        return any(re.search(r'(^|\.)-?\d+(\.|$)', key) for key in keys if isinstance(key, str))
+    return False
+
+
+def positions(text):
+    """Lines of a config that name a position."""
+    return sorted({node.lineno for node in ast.walk(ast.parse(text)) if names_position(node)})
+
+
+@pytest.mark.parametrize('path', [*FILES, *PROJECTS], ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_configs_name_no_position(path):
+    # {{_base_.name}} is a set in a set for Python, which is as good here
+    assert positions(path.read_text()) == []
+
+
+def test_commands_name_no_position():
+    pages = [
+        ROOT / 'README.md',
+        *(path for folder in ('docs', 'configs', 'projects') for path in (ROOT / folder).rglob('*.md')),
+    ]
+    found = {page.name: OPTION.findall(page.read_text()) for page in (*pages, *FILES, *PROJECTS)}
+    assert {name: keys for name, keys in found.items() if keys} == {}
+
+
+@pytest.mark.parametrize(
+    'line',
+    [
+        'train_pipeline[1].update(scale=384)',
+        "tta_pipeline[-1]['transforms'] = []",
+        'train_pipeline = _base_.train_pipeline[2:]',
+        'train_pipeline.insert(3, dict())',
+        'train_pipeline.pop(-1)',
+        "smoke = dict(train_dataloader=dict(dataset=dict(pipeline={'1': dict(clip_len=4)})))",
+        "smoke = {'train_dataloader.dataset.pipeline.2.scale': 8}",
+    ],
+)
+def test_what_is_a_position(line):
+    assert positions(f'a = 1\n{line}\n') == [2]
+
+
+def test_what_is_none():
+    text = "a = b['c'].pop('d')\nd = {'layer4': 1, 'a.b': 2, 3: 4}\ne = {{_base_.model}}\nf = scales[i]\ng.insert(h, 1)"
+    assert positions(text) == []
+    assert OPTION.findall('--cfg-options param_scheduler.1.end=5 a.b.-1=2') == ['param_scheduler.1.end=', 'a.b.-1=']
+    assert OPTION.findall('--cfg-options model.layer4.a=1 x.Resize.scale=8 torch==2.13.0 lr=1.5') == []

@@ -58,9 +58,10 @@ def page(monkeypatch):
     return importlib.import_module('projects.plain_pytorch.train')
 
 
-def test_the_plain_page_learns(page):
-    # with seeds 0 to 4 these four epochs end at 0.90, 0.90, 0.90, 0.92 and 0.82; chance is 0.10
-    assert page.train(epochs=4, seed=0) > 0.6
+@pytest.mark.parametrize('seed', [0, 1, 2])
+def test_the_plain_page_learns(page, seed):
+    # with seeds 0 to 4 two epochs end at 0.71, 0.82, 0.78, 0.81 and 0.67; chance is 0.10
+    assert page.train(epochs=2, seed=seed) > 0.4
 
 
 def test_the_plain_page_needs_no_framework(page):

@@ -18,13 +18,13 @@ step, or several, are a :class:`UsageError` that names the type and what is ther
 """
 
 import copy
-import difflib
 from collections.abc import Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from typing import Any, NamedTuple
 
 from mmengine.config import ConfigDict
 
 from florence_mm.errors import UsageError
+from florence_mm.utils.nearest import did_you_mean
 
 _MISSING = object()
 
@@ -194,8 +194,8 @@ def _select(places: list[_Place], which: str | Mapping) -> list[_Place]:
     if of_type:
         raise UsageError(f'no step {_name(which)}; of the type there is {_steps(of_type)}')
     there = ', '.join(dict.fromkeys(_names(place.step)[0] for place in places)) or 'nothing with a type'
-    close = difflib.get_close_matches(type_, {name for place in places for name in _names(place.step)}, n=1)
-    raise UsageError(f'no step {_name(which)} among {there}' + (f'; did you mean {close[0]!r}?' if close else ''))
+    known = [name for place in places for name in _names(place.step)]
+    raise UsageError(f'no step {_name(which)} among {there}{did_you_mean(type_, known)}')
 
 
 def _names(step: Mapping) -> tuple[str, str]:

@@ -177,11 +177,11 @@ def test_a_config_file_that_changes_its_base(tmp_path):
 
 def test_an_error_in_a_config_file_names_file_and_line(tmp_path):
     (tmp_path / 'base.py').write_text(BASE)
-    (tmp_path / 'child.py').write_text(CHILD.format('base', 16, 'Flip').replace("'Resize'", "'Rezise'"))
+    (tmp_path / 'child.py').write_text(CHILD.format('base', 16, 'Flip').replace("'Resize'", "'Resise'"))
     (tmp_path / 'grandchild.py').write_text("_base_ = './child.py'\n")
     with pytest.raises(UsageError) as error:
         load_config(tmp_path / 'grandchild.py')
     assert str(error.value) == (
-        f"config {tmp_path / 'child.py'}, line 5: no step 'Rezise' among Load, mmcv.Resize, Pack; did you mean "
+        f"config {tmp_path / 'child.py'}, line 5: no step 'Resise' among Load, mmcv.Resize, Pack; did you mean "
         "'Resize'?"
     )
