@@ -56,8 +56,8 @@ def image_model():
     return model
 
 
-def video_model():
-    torch.manual_seed(1)
+def video_model(seed=1):
+    torch.manual_seed(seed)
     return build(VideoCoSwin(ARCH, window_size=[(2, 4, 4), (4, 4, 4)])).eval()
 
 
@@ -137,21 +137,22 @@ def test_gradient_cache_gives_the_same_gradient_for_clips():
     assert gradients[0]['image_encoder.conv.weight'].abs().min() > 0
 
 
-def test_learns_what_only_the_order_of_frames_tells():
-    torch.manual_seed(0)
-    model = video_model().train()
+@pytest.mark.parametrize('seed', [0, 1, 2])
+def test_learns_what_only_the_order_of_frames_tells(seed):
+    model = video_model(seed).train()
     forwards = torch.zeros(1, 3, 4, 32, 32, dtype=torch.uint8)
     for step in range(4):
         forwards[:, :, step, :, 8 * step : 8 * step + 8] = 255
     clips = torch.cat([forwards, forwards.flip(2)])
     texts = ['moving to the right', 'moving to the left']
     data = batch(clips[:, None], texts)
-    optimizer = OptimWrapper(torch.optim.AdamW(model.parameters(), 3e-3))
-    for _ in range(20):
+    optimizer = OptimWrapper(torch.optim.AdamW(model.parameters(), 1e-3), clip_grad={'max_norm': 1.0})
+    for _ in range(24):
         model.train_step(data, optimizer)
     model.eval().set_classes(texts, ['{}'])
     samples = model.val_step(data)
     assert [int(sample.pred_label) for sample in samples] == [0, 1]
+    assert all(sample.pred_score.max() > 0.9 for sample in samples)  # 0.99
     assert samples[0].image_feat.shape == (8,)
 
 
