@@ -1,6 +1,6 @@
 """florence_mm: Florence as an OpenMMLab toolbox (arXiv 2111.11432).
 
-Importing the package mends the installed OpenMMLab stack (:mod:`florence_mm.compat`), so import it before
+Importing the package patches the installed OpenMMLab stack (:mod:`florence_mm.compat`), so import it before
 mmdet, mmpretrain or mmaction.
 """
 

@@ -7,10 +7,10 @@ from . import doctor
 
 
 def main() -> int:
-    """Run the named command; the exit status is its result."""
+    """Run the command given on the command line and return its exit status."""
     parser = argparse.ArgumentParser(prog='python -m florence_mm')
     commands = parser.add_subparsers(dest='command', required=True)
-    commands.add_parser('doctor', help='print versions, mended gaps and conflicts; exit status 1 on a conflict')
+    commands.add_parser('doctor', help='print versions, patched gaps and conflicts; exit status 1 on a conflict')
     parser.parse_args()
     return doctor.run()
 

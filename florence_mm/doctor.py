@@ -1,4 +1,4 @@
-"""``python -m florence_mm doctor``: what is installed, which gaps are mended and why, and how to mend conflicts."""
+"""``python -m florence_mm doctor``: what is installed, which gaps are patched and why, and how to fix conflicts."""
 
 import importlib
 import importlib.metadata
@@ -30,19 +30,19 @@ PYTHONS = (3, 10), (3, 13)
 
 @dataclass
 class Conflict:
-    """What does not fit, and the exact command that mends it."""
+    """A version or import that does not fit, and the exact command that fixes it."""
 
     problem: str
     command: str
 
 
 def pip_command(*requirements: str, verb: str = 'install') -> str:
-    """A command line of this interpreter's pip."""
+    """Write a command line for this interpreter's pip."""
     return ' '.join([sys.executable, '-m', 'pip', verb, *(f"'{text}'" for text in requirements)])
 
 
 def installed_versions() -> dict[str, str]:
-    """Installed distributions of the stack and their versions."""
+    """Find the installed distributions of the stack and their versions."""
     versions = {}
     for name in STACK:
         try:
@@ -53,13 +53,13 @@ def installed_versions() -> dict[str, str]:
 
 
 def find_conflicts(versions: dict[str, str], python: tuple[int, int] = sys.version_info[:2]) -> Iterator[Conflict]:
-    """Conflicts among ``versions`` (name to version), without importing any of the packages."""
+    """Find conflicts among ``versions`` (name to version) without importing any of the packages."""
     oldest, newest = PYTHONS
     if not oldest <= python <= newest:
         text = f'Python {python[0]}.{python[1]} is not supported, 3.10 to 3.13 are'
         yield Conflict(text, 'make quickstart PYTHON=python3.11')
     if 'mmcv' in versions and 'mmcv-lite' in versions:
-        # they share the module: uninstalling one removes files of the other, so mmcv goes in again
+        # both install the module mmcv: uninstalling one removes files of the other, so mmcv is installed again
         uninstall = pip_command('mmcv-lite', verb='uninstall -y')
         restore = pip_command(f'mmcv=={versions["mmcv"]}', verb='install --force-reinstall --no-deps')
         yield Conflict('mmcv and mmcv-lite are both installed and overwrite each other', f'{uninstall} && {restore}')
@@ -79,7 +79,7 @@ def find_conflicts(versions: dict[str, str], python: tuple[int, int] = sys.versi
 
 
 def _unmet_requirements(versions: dict[str, str]) -> Iterator[Conflict]:
-    """What the installed packages require of each other, and florence_mm of all."""
+    """Requirements of the installed packages and of florence_mm that the installed versions do not meet."""
     canonical = {canonicalize_name(name): version for name, version in versions.items()}
     stack = {canonicalize_name(name) for name in STACK}
     for package in ('florence_mm', *versions):
@@ -101,7 +101,7 @@ def _unmet_requirements(versions: dict[str, str]) -> Iterator[Conflict]:
 
 
 def failed_imports() -> Iterator[Conflict]:
-    """Modules of the stack that do not import although all mends are applied."""
+    """Find the modules of the stack that fail to import although all patches are applied."""
     for module in MODULES:
         try:
             with warnings.catch_warnings():
@@ -116,7 +116,7 @@ def failed_imports() -> Iterator[Conflict]:
 
 
 def operator_sources() -> dict[str, str]:
-    """Where each group of operators comes from."""
+    """Say which implementation each group of operators uses."""
     compiled = mmcv_ext.is_compiled()
     provided = ', '.join(sorted(mmcv_ext.PROVIDED)) or 'none'
     vision = next(gap for gap in GAPS if gap.name == 'torchvision operators')
@@ -124,12 +124,12 @@ def operator_sources() -> dict[str, str]:
         'window attention, contrastive loss': 'florence_mm.ops (torch)',
         'deformable convolution': 'florence_mm.ops (torch)' + (', compiled mmcv on CUDA' if compiled else ''),
         'mmcv.ops': 'compiled mmcv' if compiled else f'stand-in; provided by florence_mm: {provided}',
-        'torchvision.ops': 'names only, a call raises' if vision.state == 'mended' else 'compiled torchvision',
+        'torchvision.ops': 'names only, a call raises' if vision.state == 'patched' else 'compiled torchvision',
     }
 
 
 def run() -> int:
-    """Print the report; 1 where there is a conflict, else 0."""
+    """Print the report; return 1 if there is a conflict, else 0."""
     versions = installed_versions()
     print(f'florence_mm {__version__}, Python {platform.python_version()}, {platform.platform()}')
     for name, version in versions.items():
@@ -137,7 +137,7 @@ def run() -> int:
     conflicts = [*find_conflicts(versions), *failed_imports()]
     print('\nGaps of these packages')
     for gap in GAPS:
-        print(f'  {gap.name:24} {gap.state:14} {gap.why if gap.state == "mended" else ""}'.rstrip())
+        print(f'  {gap.name:24} {gap.state:14} {gap.why if gap.state == "patched" else ""}'.rstrip())
     print('\nOperators')
     for name, source in operator_sources().items():
         print(f'  {name:36} {source}')
@@ -146,5 +146,5 @@ def run() -> int:
         return 0
     print(f'\n{len(conflicts)} conflict(s)')
     for conflict in conflicts:
-        print(f'  {conflict.problem}\n    mend it: {conflict.command}')
+        print(f'  {conflict.problem}\n    fix it: {conflict.command}')
     return 1

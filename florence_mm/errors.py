@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and how a command shows them."""
+"""Errors that a user can fix, and how commands print them."""
 
 import linecache
 import os
@@ -15,20 +15,20 @@ _WORKER = re.compile(r'^Caught (\w+) in DataLoader worker process')
 
 
 class UsageError(Exception):
-    """One sentence that names the file, key or shape, says what was expected and what to do."""
+    """A mistake in a config, file or command line, told in one sentence: where, what was expected, what to do."""
 
 
 class DataError(ValueError):
-    """A row, an image or a video that cannot be used; the message is one sentence naming file and line."""
+    """An unusable row, image or video; the message is one sentence that names the file and line."""
 
 
 @contextmanager
 def one_sentence_errors() -> Iterator[None]:
-    """End the process with exit status 2 and one sentence where the error is one that the user can mend.
+    """End the process with exit status 2 and one sentence if the error is one that the user can fix.
 
-    Those are :class:`UsageError`, what florence_mm raises on purpose, also from within another package's builder or a
-    data loader's worker, and what the system says of a file. Anything else, and everything with
-    ``FLORENCE_MM_TRACEBACK=1`` in the environment, keeps its stack trace.
+    These are :class:`UsageError`, every error that florence_mm raises on purpose (also inside another package's builder
+    or a data loader's worker), and errors of the operating system about a file. All other errors keep their stack
+    trace, and so do these with ``FLORENCE_MM_TRACEBACK=1`` in the environment.
     """
     try:
         yield
@@ -41,7 +41,7 @@ def one_sentence_errors() -> Iterator[None]:
 
 
 def user_sentence(error: BaseException) -> str | None:
-    """The sentence to show for ``error``; None where it is a fault of the program."""
+    """The sentence to print for ``error``; None if it is a bug, which needs a stack trace."""
     chain: BaseException | None = error
     # mmengine's builders raise a copy of the error whose text starts with the class being built
     while isinstance(chain, Exception):
@@ -75,12 +75,12 @@ def _text(error: BaseException) -> str:
 
 
 def _raised_by_us(filename: str, line: int) -> bool:
-    """Whether a line of the package says ``raise``: the error is a sentence of ours, not an accident there."""
+    """Whether that line of the package is a ``raise`` statement, so that the message is a sentence of ours."""
     return filename.startswith(_PACKAGE + os.sep) and linecache.getline(filename, line).strip().startswith('raise ')
 
 
 def _worker_sentence(text: str, kind: str) -> str | None:
-    """The last error in the stack trace that a worker sends as text, where the package raised it on purpose."""
+    """The last error of the stack trace that a worker sent as text; None if the package did not raise it on purpose."""
     frames = re.findall(r'^\s*File "(.+)", line (\d+), in ', text, flags=re.MULTILINE)
     # a stack trace names classes outside builtins with their module
     starts = list(re.finditer(rf'^(?:[\w.]+\.)?{kind}: ', text, flags=re.MULTILINE))

@@ -1,6 +1,6 @@
-"""Modules and names of 0.1.0 that have a new place: importing the old one gives the new one and says so, once.
+"""Aliases for modules and names that moved after 0.1.0: importing the old name warns once and gives the new one.
 
-Kept for one release.
+The aliases are removed in the next release.
 """
 
 import sys
@@ -12,7 +12,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-#: Old module -> the new one, or several where it was divided. Without the package's name.
+#: Old module -> new module, or several if it was split. All without the package's name.
 MODULES: dict[str, str | tuple[str, ...]] = {
     'apis.doctor': 'doctor',
     'datasets.box_crops': 'preparation.box_crops',
@@ -83,7 +83,7 @@ _PACKAGE = __name__.partition('.')[0]
 
 
 class _OldModule(Loader):
-    """Puts the new module under the old name."""
+    """Loads the new module under the old name."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return None
@@ -113,18 +113,18 @@ class _OldModules(MetaPathFinder):
 
 
 def install() -> None:
-    """Let the old names be imported; a second call changes nothing."""
+    """Make the old module names importable; a second call changes nothing."""
     if not any(isinstance(finder, _OldModules) for finder in sys.meta_path):
         # first, since a folder that an older checkout left behind would be found as an empty package
         sys.meta_path.insert(0, _OldModules())
 
 
 def moved_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's ``__getattr__`` for names that it no longer defines.
+    """Make the ``__getattr__`` of a module from which names have moved away.
 
     Args:
-        module: its ``__name__``.
-        names: each old name with the module that has it now, and after a colon its name there if that is another.
+        module: ``__name__`` of the module.
+        names: old name -> ``'module'`` that defines it now, or ``'module:new_name'`` if it was renamed too.
     """
 
     def find(name: str) -> Any:
@@ -133,7 +133,7 @@ def moved_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
         place, _, new = names[name].partition(':')
         value = getattr(import_module(place), new or name)
         _tell(f'{module}.{name}', f'{place}.{new or name}')
-        setattr(sys.modules[module], name, value)  # so that it is told once
+        setattr(sys.modules[module], name, value)  # so that the warning comes once
         return value
 
     return find

@@ -1,11 +1,11 @@
-"""Registries of florence_mm: one child of each mmengine root, scope ``florence_mm``.
+"""Registries of florence_mm: one child of each mmengine root registry, scope ``florence_mm``.
 
-A model registers by existing: :func:`register_models` finds every file under ``florence_mm/models``.
+A new model needs no entry in a list: :func:`register_models` imports every file under ``florence_mm/models``.
 
-mmengine lets the *default scope* win over the registry an object is built from, so
+In mmengine the *default scope* wins over the registry an object is built from, so
 ``MODELS.build(dict(type='SwinTransformer'))`` returns another package's class whenever that package is the
-default scope. Our registries look an unscoped name up among our own classes first; a name that we do not
-have goes mmengine's way (default scope, then the root).
+default scope. Our registries look up a name without scope among our own classes first, and only then as mmengine
+does (default scope, then the root).
 """
 
 import pkgutil
@@ -23,7 +23,7 @@ SCOPE = 'florence_mm'
 
 
 class _LateModules(dict):
-    """Classes by name, some of which are imported when their name is looked up."""
+    """A dict of classes by name that imports a deferred module when its class is looked up."""
 
     def __init__(self, deferred: Mapping[str, str]) -> None:
         super().__init__()
@@ -47,13 +47,12 @@ class _LateModules(dict):
 
 
 class OwnFirstRegistry(Registry):
-    """A registry whose unscoped names mean its own classes under every default scope.
+    """A registry that prefers its own classes for names without scope, whatever the default scope is.
 
     Args:
-        *args, **kwargs: of :class:`mmengine.registry.Registry`.
-        deferred: names of classes, each with its module, which is imported when the class is asked for: what is built
-            on another package need not cost those who do not use it the seconds that its import takes. Until then
-            listings lack it.
+        *args, **kwargs: passed to :class:`mmengine.registry.Registry`.
+        deferred: class name to module; the module is imported when the class is first looked up. For classes built on
+            packages that take seconds to import. Until then the class is missing from the registry's listing.
     """
 
     def __init__(self, *args: Any, deferred: Mapping[str, str] | None = None, **kwargs: Any) -> None:
@@ -63,15 +62,15 @@ class OwnFirstRegistry(Registry):
 
     @property
     def names(self) -> set[str]:
-        """All names, those included that are imported late; imports nothing."""
+        """Names of all classes, deferred ones included, without importing anything."""
         return {*self._module_dict, *self._module_dict.deferred}
 
     def defer(self, modules: Mapping[str, str]) -> None:
-        """Note further names whose modules are imported when the class is asked for."""
+        """Add classes whose modules are imported when the class is first looked up."""
         self._module_dict.deferred.update(modules)
 
     def build(self, cfg: dict, *args: Any, **kwargs: Any) -> Any:
-        """Build ``cfg``; ``type`` is a name (scoped or not) or a class.
+        """Build the object that ``cfg`` describes; ``type`` is a class or its name, with or without scope.
 
         Raises:
             KeyError: no registered class has the name.
@@ -81,7 +80,7 @@ class OwnFirstRegistry(Registry):
             self.import_from_location()
             own = self._module_dict.get(type_)
             if own is not None:
-                # a class in `type` is built as it is, without a look at the default scope
+                # a class in `type` is built without consulting the default scope
                 cfg = {**cfg, 'type': own}
         return super().build(cfg, *args, **kwargs)
 
@@ -120,19 +119,19 @@ VISUALIZERS = _child('VISUALIZERS', 'visualization')
 VISBACKENDS = _child('VISBACKENDS', 'visualization')
 INFERENCERS = _child('INFERENCERS', 'apis')
 
-# the import of these takes seconds, which a model that is not built on them need not wait for
+# importing these takes seconds, which models not built on them should not wait for
 _SLOW = re.compile(r'^(?:from|import) (?:mmdet|mmaction)\b', re.MULTILINE)
 _REGISTERED = re.compile(r'^@(\w+)\.register_module\([^\n]*\)\nclass (\w+)', re.MULTILINE)
 
 
 def register_models(package: str) -> None:
-    """Register what every module under a package registers.
+    """Import every module under a package, so that its classes register.
 
-    Modules are imported, but for those that import mmdet or mmaction: the names of their classes are noted, and they
-    are imported when one is asked for.
+    Modules that import mmdet or mmaction are deferred: their class names are read from the source, and the module is
+    imported when one of them is first looked up.
 
     Args:
-        package: name of the package; its modules are found in its folders.
+        package: dotted name of the package.
     """
     for info in pkgutil.walk_packages(find_spec(package).submodule_search_locations, f'{package}.'):
         if info.ispkg:

@@ -7,7 +7,7 @@ import fresh
 import pytest
 import torch
 
-import florence_mm  # noqa: F401  its mends come before any other package is imported, whichever test runs first
+import florence_mm  # noqa: F401  its patches come before any other package is imported, whichever test runs first
 
 # small models gain nothing from threads, and two busy pools of threads on two cores wait for each other
 THREADS = os.environ.get('FLORENCE_MM_TEST_THREADS', '1')

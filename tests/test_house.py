@@ -85,7 +85,7 @@ def attributes_asked_for(root):
     found = set()
     for path in [p for folder in ('florence_mm', 'tools', 'projects') for p in sorted((root / folder).rglob('*.py'))]:
         name = path.relative_to(root).as_posix()
-        if name.startswith(('florence_mm/models/', 'florence_mm/compat/')):  # compat mends models of other packages
+        if name.startswith(('florence_mm/models/', 'florence_mm/compat/')):  # compat patches models of other packages
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
             if isinstance(node, ast.Call) and getattr(node.func, 'id', '') in ('hasattr', 'getattr'):

@@ -127,7 +127,7 @@ def main():
         )
         return 2
     except OSError as error:
-        print('cannot make the environment: %s; mend that and run the command again.' % error, file=sys.stderr)
+        print('cannot make the environment: %s; fix that and run the command again.' % error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print('stopped before the environment was ready; run the command again to make it.', file=sys.stderr)

@@ -9,7 +9,7 @@ one sentence where config, checkpoint, classes or a picture are unusable (the ot
 import argparse
 import sys
 
-import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.apis import DetectionInferencer
 from florence_mm.config.load import load_config
 from florence_mm.config.options import add_config_options

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-import florence_mm  # noqa: F401  (mends the stack before mmengine's registries are used)
+import florence_mm  # noqa: F401  (patches the stack before mmengine's registries are used)
 
 import numpy as np  # isort: skip
 import torch

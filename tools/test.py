@@ -8,7 +8,7 @@ config, checkpoint or data are unusable.
 
 import argparse
 
-import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.config.load import load_config
 from florence_mm.config.options import add_run_arguments, parse_run_arguments
 from florence_mm.engine.launch import build_runner, require_checkpoint, set_work_dir

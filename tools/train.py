@@ -14,7 +14,7 @@ if '--smoke' in sys.argv:
     # read by torch and mmengine when they are imported
     os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
-import florence_mm  # noqa: E402, F401  mends the installed packages, so it comes before anything that imports them
+import florence_mm  # noqa: E402, F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.config.load import load_config
 from florence_mm.config.options import add_run_arguments, parse_run_arguments  # noqa: E402
 from florence_mm.engine.launch import build_runner, set_amp, set_auto_scale_lr, set_resume, set_work_dir

@@ -10,7 +10,7 @@ with one sentence where config, checkpoint, classes or a video are unusable (the
 import argparse
 import sys
 
-import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.apis import VideoInferencer
 from florence_mm.apis.inputs import list_inputs
 from florence_mm.apis.video_inputs import SUFFIXES

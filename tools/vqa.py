@@ -12,7 +12,7 @@ import argparse
 import re
 import sys
 
-import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.apis import MultimodalInferencer
 from florence_mm.apis.picture_inputs import list_pictures
 from florence_mm.config.load import load_config

@@ -1,6 +1,6 @@
-"""Mends for the gaps of today's OpenMMLab packages; the only place that touches other people's modules.
+"""Patches for gaps in today's OpenMMLab packages; the only folder that changes other packages' modules.
 
-One file a gap. A gap has a feature test, so its mend stops by itself once the package no longer needs it.
+One file per gap. Each gap has a feature test, so its patch is no longer applied once the package is fixed.
 """
 
 from . import (
@@ -38,11 +38,11 @@ GAPS: list[Gap] = [
 
 
 def install(operators: str | None = None) -> None:
-    """Apply every mend that the installed packages need; repeated calls change nothing.
+    """Apply every patch that the installed packages need; repeated calls change nothing.
 
     Args:
-        operators: name of the module whose functions stand in for the compiled operators of mmcv; it is imported when
-            one of them is called. None: those operators say that they are missing.
+        operators: name of the module whose functions replace the compiled operators of mmcv; it is imported when one
+            of them is first called. None: calling these operators raises an error.
     """
     if operators is not None:
         mmcv_ext.set_operators(operators)

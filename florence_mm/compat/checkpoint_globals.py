@@ -1,7 +1,7 @@
-"""mmengine's checkpoints hold its log history; torch refuses the class unless it is on the allow-list.
+"""Put mmengine's ``HistoryBuffer`` on torch's allow-list: its checkpoints hold the log history.
 
-``weights_only=True`` stays on. The history pickles its own methods through ``builtins.getattr``; in its place
-stands a function that gives methods of ``HistoryBuffer`` and nothing else.
+``weights_only=True`` stays on. The history pickles its own methods through ``builtins.getattr``, which is replaced by a
+function that returns methods of ``HistoryBuffer`` and nothing else.
 """
 
 from types import ModuleType
@@ -44,6 +44,6 @@ GAP = Gap(
     package='mmengine',
     why='torch.load(weights_only=True) refuses the log history that mmengine stores, so nothing resumes',
     needed=_refused,
-    mend=_allow,
+    patch=_allow,
     after='mmengine.logging.history_buffer',
 )

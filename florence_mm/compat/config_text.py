@@ -1,4 +1,4 @@
-"""mmengine formats a config with yapf each time its text is asked for: four times a run and at every checkpoint."""
+"""Cache the formatted text of a config, which mmengine formats anew four times a run and at every checkpoint."""
 
 from functools import lru_cache
 from types import ModuleType
@@ -7,13 +7,13 @@ from typing import Any
 from .gap import Gap
 
 
-def _formats() -> bool:
+def _has_formatter() -> bool:
     from mmengine.config import config
 
     return hasattr(config, 'FormatCode')
 
 
-def _remember(module: ModuleType) -> None:
+def _cache(module: ModuleType) -> None:
     format_code = module.FormatCode
 
     @lru_cache(maxsize=8)
@@ -30,7 +30,7 @@ GAP = Gap(
     name='mmengine config texts',
     package='mmengine',
     why='mmengine formats the text of an unchanged config again for every log and checkpoint, up to half a second each',
-    needed=_formats,
-    mend=_remember,
+    needed=_has_formatter,
+    patch=_cache,
     after='mmengine.config.config',
 )

@@ -1,4 +1,4 @@
-"""mmengine's ``Runner`` gives DistributedDataParallel a device number, which torch refuses for a model on the CPU."""
+"""Leave out the device number that mmengine's ``Runner`` gives DistributedDataParallel: torch refuses it on a CPU."""
 
 import functools
 from types import ModuleType
@@ -22,7 +22,7 @@ def _replace(module: ModuleType) -> None:
     @functools.wraps(original)
     def wrap_model(self: Any, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         if self.distributed and not module.is_model_wrapper(model):
-            # written down, since what the config leaves out mmengine fills in with the device number
+            # explicit, as mmengine fills in the device number where the config says nothing
             cfg = {'type': 'mmengine.MMDistributedDataParallel', **(model_wrapper_cfg or {})}
             if model_wrapper_cfg is None:
                 cfg['broadcast_buffers'] = False
@@ -40,6 +40,6 @@ GAP = Gap(
     package='mmengine',
     why='Runner gives DistributedDataParallel a device number, which torch refuses for a model on the CPU',
     needed=_on_cpu,
-    mend=_replace,
+    patch=_replace,
     after='mmengine.runner.runner',
 )

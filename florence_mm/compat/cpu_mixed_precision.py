@@ -1,4 +1,4 @@
-"""mmengine's ``AmpOptimWrapper`` refuses a machine without an accelerator, though bf16 needs none."""
+"""Allow mmengine's ``AmpOptimWrapper`` on a machine without an accelerator, which bf16 does not need."""
 
 import functools
 import warnings
@@ -17,7 +17,7 @@ def _refuses_cpu() -> bool:
     if get_device() != 'cpu':
         return False
     try:
-        # the accelerator is asked for first; an optimizer, even a small one, would import torch's compiler for seconds
+        # the accelerator is asserted first, so no optimizer is needed (making one imports torch's compiler for seconds)
         amp_optimizer_wrapper.AmpOptimWrapper()
     except AssertionError:
         return True
@@ -33,7 +33,7 @@ def _accept(module: ModuleType) -> None:
     def __init__(self: Any, loss_scale: Any = 'dynamic', dtype: Any = None, *args: Any, **kwargs: Any) -> None:
         if dtype in ('float16', torch.float16):
             raise ValueError("optim_wrapper.dtype='float16' needs a GPU; on a CPU use 'bfloat16'")
-        found = module.is_cuda_available
+        original_check = module.is_cuda_available
         module.is_cuda_available = lambda: True
         try:
             with warnings.catch_warnings():
@@ -41,7 +41,7 @@ def _accept(module: ModuleType) -> None:
                 warnings.filterwarnings('ignore', message=r'(?s).*(CUDA is not available|GradScaler)')
                 original(self, loss_scale, dtype, *args, **kwargs)
         finally:
-            module.is_cuda_available = found
+            module.is_cuda_available = original_check
 
     module.AmpOptimWrapper.__init__ = __init__
 
@@ -51,6 +51,6 @@ GAP = Gap(
     package='mmengine',
     why='AmpOptimWrapper asserts that there is an accelerator, so bf16 training on a CPU is refused',
     needed=_refuses_cpu,
-    mend=_accept,
+    patch=_accept,
     after='mmengine.optim.optimizer.amp_optimizer_wrapper',
 )

@@ -1,4 +1,4 @@
-"""mmengine sets a CUDA device before it opens a process group, which a machine without one cannot do."""
+"""Open process groups on a machine without a GPU, where mmengine fails to set a CUDA device first."""
 
 import functools
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from .gap import Gap, replace_everywhere
 
 @contextmanager
 def _no_device() -> Iterator[None]:
-    """For the length of the call: choosing a device does nothing, and counting devices gives one slot."""
+    """Inside the block choosing a CUDA device does nothing, and the number of devices is 1."""
     cuda = torch.cuda
     originals = cuda.set_device, cuda.device_count
     cuda.set_device, cuda.device_count = (lambda device: None), (lambda: 1)
@@ -40,6 +40,6 @@ GAP = Gap(
     package='mmengine',
     why='init_dist calls torch.cuda.set_device, which raises on a machine without a GPU',
     needed=lambda: not torch.cuda.is_available(),
-    mend=_replace,
+    patch=_replace,
     after='mmengine.dist.utils',
 )

@@ -1,4 +1,4 @@
-"""What a gap is, and how its mend is applied before or after the module that has it is imported."""
+"""Gaps in other packages, and how a patch is applied before or after the import of the module it changes."""
 
 import importlib.abc
 import importlib.util
@@ -11,29 +11,29 @@ from typing import Any
 
 @dataclass
 class Gap:
-    """One place where an installed package does not work with the others.
+    """One place where an installed package fails together with the others, and its patch.
 
     Attributes:
         name (str): short name, as ``python -m florence_mm doctor`` prints it.
-        package (str): top-level module that has the gap; nothing is done where it is not installed.
-        why (str): one sentence on what fails without the mend.
-        needed (Callable): feature test; False once the package no longer has the gap. It runs when the mend
-            would be applied and must not import the package itself.
-        mend (Callable): applies the mend; gets the imported module where ``after`` names one.
-        after (str, optional): the module after whose import the mend is applied; None: at once.
-        state (str): ``'not installed'``, ``'not needed'``, ``'mended'`` or ``'waits for its import'``.
+        package (str): top-level module that has the gap; nothing is done if it is not installed.
+        why (str): one sentence on what fails without the patch.
+        needed (Callable): feature test; False once the package no longer has the gap. It runs just before the patch
+            is applied and must not import the package itself.
+        patch (Callable): applies the patch; is given the imported module if ``after`` names one.
+        after (str, optional): the module after whose import the patch is applied; None: immediately.
+        state (str): ``'not installed'``, ``'not needed'``, ``'patched'`` or ``'waits for its import'``.
     """
 
     name: str
     package: str
     why: str
     needed: Callable[[], bool]
-    mend: Callable[..., None]
+    patch: Callable[..., None]
     after: str | None = None
     state: str = ''
 
     def install(self) -> None:
-        """Apply the mend now, or when :attr:`after` gets imported; does nothing the second time."""
+        """Apply the patch now, or once :attr:`after` is imported; a second call does nothing."""
         if self.state:
             return
         if not is_installed(self.package):
@@ -46,8 +46,8 @@ class Gap:
 
     def _apply(self, *module: ModuleType) -> None:
         if self.needed():
-            self.mend(*module)
-            self.state = 'mended'
+            self.patch(*module)
+            self.state = 'patched'
         else:
             self.state = 'not needed'
 
@@ -58,7 +58,7 @@ def is_installed(module: str) -> bool:
 
 
 def after_import(name: str, callback: Callable[[ModuleType], None]) -> None:
-    """Call ``callback(module)`` once ``name`` has been executed, now if it has been already."""
+    """Call ``callback(module)`` after the import of ``name``, or now if it is already imported."""
     if name in sys.modules:
         callback(sys.modules[name])
         return
@@ -68,7 +68,7 @@ def after_import(name: str, callback: Callable[[ModuleType], None]) -> None:
 
 
 def replace_everywhere(module: ModuleType, name: str, new: Any) -> None:
-    """Set ``module.name``, and the same object wherever a module of that package imported it by name."""
+    """Replace ``module.name``, and every copy of it that other modules of the package have imported by name."""
     old = getattr(module, name)
     package = module.__name__.partition('.')[0]
     for other in list(sys.modules.values()):
@@ -80,7 +80,7 @@ _CALLBACKS: dict[str, list[Callable[[ModuleType], None]]] = {}
 
 
 class _PostImportFinder(importlib.abc.MetaPathFinder):
-    """Finds the modules that a callback waits for and wraps their loader."""
+    """Wraps the loaders of the modules that a callback waits for."""
 
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> Any:
         if fullname not in _CALLBACKS:
@@ -95,7 +95,7 @@ class _PostImportFinder(importlib.abc.MetaPathFinder):
 
 
 class _PostImportLoader(importlib.abc.Loader):
-    """Loads with the wrapped loader, then runs the callbacks; all else is the wrapped loader's."""
+    """Loads a module with the wrapped loader, then runs the callbacks."""
 
     def __init__(self, wrapped: Any) -> None:
         self.wrapped = wrapped

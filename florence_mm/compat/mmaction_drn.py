@@ -1,4 +1,4 @@
-"""The wheel of mmaction2 1.2.0 leaves out ``models/localizers/drn``, which ``mmaction.models`` imports."""
+"""Supply the module ``models/localizers/drn``, which ``mmaction.models`` imports and mmaction2's wheel lacks."""
 
 import importlib.util
 import sys
@@ -17,13 +17,13 @@ def _missing() -> bool:
 
 
 class DRN:
-    """Stands for mmaction2's temporal grounding model, whose code is not in the wheel."""
+    """Placeholder for mmaction2's temporal grounding model, whose code is not in the wheel."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise NotImplementedError('the wheel of mmaction2 1.2.0 lacks DRN; install mmaction2 from source to use it')
 
 
-def _seed() -> None:
+def _add_modules() -> None:
     package, module = ModuleType(PACKAGE), ModuleType(f'{PACKAGE}.drn')
     package.__path__ = []
     package.drn, module.DRN = module, DRN
@@ -35,5 +35,5 @@ GAP = Gap(
     package='mmaction',
     why='the wheel lacks models/localizers/drn, and mmaction.models imports it',
     needed=_missing,
-    mend=_seed,
+    patch=_add_modules,
 )

@@ -1,6 +1,6 @@
-"""mmaction2's ``Recognizer2D`` unpacks the one map of mmpretrain's backbones, and hands others' tuple to its head.
+"""Let mmaction2's ``Recognizer2D`` unpack the tuple of one feature map that our backbones return.
 
-Ours return tuples as mmpretrain's do, so a recognizer around one of them treats it as it does those.
+It does so for mmpretrain's backbones only; the tuple of any other backbone goes to the head, which refuses it.
 """
 
 import functools
@@ -30,7 +30,7 @@ def _unpack(module: ModuleType) -> None:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         ours = type(self.backbone).__module__.startswith('florence_mm.')
-        # a neck takes the maps of several stages as the tuple that they are
+        # the maps of several stages stay a tuple, which a neck takes
         if ours and len(getattr(self.backbone, 'out_indices', ())) == 1:
             self.backbone_from = 'mmpretrain'
 
@@ -42,6 +42,6 @@ GAP = Gap(
     package='mmaction',
     why="Recognizer2D hands its head the tuple of any backbone but mmpretrain's, and the heads refuse tuples",
     needed=_keeps_tuple,
-    mend=_unpack,
+    patch=_unpack,
     after='mmaction.models.recognizers.recognizer2d',
 )

@@ -1,7 +1,7 @@
-"""mmcv-lite has no ``mmcv._ext``, yet ``mmdet.models`` imports it: a stand-in for the compiled operators.
+"""A stand-in for ``mmcv._ext``, the compiled operators that mmcv-lite lacks and ``mmdet.models`` imports.
 
-Those that detectors need are functions of a module that the package hands over by name and that is imported at their
-first call; the others say what is missing.
+The operators that detectors need come from a module whose name :func:`set_operators` takes and which is imported at
+their first call; calling any other operator raises an error that says what to install.
 """
 
 import importlib
@@ -21,7 +21,7 @@ HOW_TO_GET_IT = (
     '--no-build-isolation) or choose a model without this operator'
 )
 
-#: names in ``mmcv._ext`` for which the module of :func:`set_operators` has a function
+#: operators that the module given to :func:`set_operators` must define
 OPERATORS = (
     'modulated_deform_conv_backward',
     'modulated_deform_conv_forward',
@@ -32,17 +32,17 @@ OPERATORS = (
     'sigmoid_focal_loss_forward',
     'softnms',
 )
-#: operators that are provided: name in ``mmcv._ext`` -> 'module:function'
+#: available operators: name in ``mmcv._ext`` -> 'module:function'
 PROVIDED: dict[str, str] = {}
 
 
 def set_operators(module: str) -> None:
-    """Provide the :data:`OPERATORS` from a module of that name, which is imported when one is called."""
+    """Take the :data:`OPERATORS` from the module of this name, which is imported when one is first called."""
     PROVIDED.update({name: f'{module}:{name}' for name in OPERATORS})
 
 
 class _StandInLoader(importlib.abc.Loader):
-    """A real loader, so that ``importlib`` and ``pkgutil`` find the module like any other."""
+    """Loader of the stand-in, so that ``importlib`` and ``pkgutil`` find it like any module."""
 
     def create_module(self, spec: Any) -> ModuleType:
         return _StandIn(spec.name)
@@ -52,7 +52,7 @@ class _StandInLoader(importlib.abc.Loader):
 
 
 class _StandIn(ModuleType):
-    """Has every name, so that mmcv's checks at import pass; calling one that is not provided raises."""
+    """A module that has every name, so that mmcv's checks at import pass; a missing operator raises when called."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith('__'):
@@ -75,7 +75,7 @@ class _StandIn(ModuleType):
 
 
 def is_compiled() -> bool:
-    """Whether the installed mmcv has its compiled operators; does not import mmcv."""
+    """Whether the installed mmcv has its compiled operators, without importing mmcv."""
     module = sys.modules.get(NAME)
     if module is not None:
         return not isinstance(module, _StandIn)
@@ -95,5 +95,5 @@ GAP = Gap(
     package='mmcv',
     why='mmcv-lite lacks mmcv._ext, without which mmdet.models does not import',
     needed=lambda: not is_compiled(),
-    mend=_install,
+    patch=_install,
 )

@@ -1,4 +1,4 @@
-"""mmpretrain and mmaction2 import all their multimodal models as soon as transformers is there; 5.x breaks them."""
+"""Switch off the multimodal models of mmpretrain and mmaction2, which fail to import beside transformers 5."""
 
 import importlib.util
 from pathlib import Path
@@ -8,7 +8,7 @@ from .gap import Gap, is_installed
 
 
 def _transformers_moved_on() -> bool:
-    """Whether transformers lost a name those models import, read from its source since importing it takes seconds."""
+    """Whether transformers lacks a name those models import, read from its source, as importing it takes seconds."""
     if not is_installed('transformers'):
         return False
     source = Path(importlib.util.find_spec('transformers').origin).parent / 'modeling_utils.py'
@@ -25,7 +25,7 @@ def _gap(package: str) -> Gap:
         package=package,
         why=f'{package}.models imports multimodal models written for transformers 4 and fails beside this version',
         needed=_transformers_moved_on,
-        mend=_switch_off,
+        patch=_switch_off,
         after=f'{package}.utils.dependency',
     )
 

@@ -1,7 +1,7 @@
-"""mmengine finds packages through ``pkg_resources``, which setuptools 82 dropped and editable installs mislead.
+"""Find installed packages by ``importlib`` instead of ``pkg_resources``, which setuptools 82 removed.
 
-``mmdet::`` inheritance, ``hub.get_config`` and the inferencers use these three functions. Ours read
-``importlib``, so they also find a package that is installed in editable mode or only on ``PYTHONPATH``.
+mmengine uses these three functions for ``mmdet::`` inheritance, ``hub.get_config`` and inferencers. Ours also find a
+package that is installed in editable mode, which misleads ``pkg_resources``, or only on ``PYTHONPATH``.
 """
 
 import importlib.metadata
@@ -70,6 +70,6 @@ GAP = Gap(
     package='mmengine',
     why='pkg_resources is gone or misled by an editable install, so _base_ = "mmdet::..." does not resolve',
     needed=_editable_or_no_pkg_resources,
-    mend=_replace,
+    patch=_replace,
     after='mmengine.utils.package_utils',
 )

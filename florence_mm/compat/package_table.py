@@ -1,4 +1,4 @@
-"""mmengine resolves ``_base_ = 'scope::...'`` and inferencers only for scopes of a table of its own."""
+"""Add florence_mm to mmengine's table of scopes, which ``_base_ = 'scope::...'`` and inferencers look up."""
 
 from types import ModuleType
 
@@ -20,6 +20,6 @@ GAP = Gap(
     package='mmengine',
     why='florence_mm is not in mmengine.config.utils.MODULE2PACKAGE, so _base_ = "florence_mm::..." is refused',
     needed=_unknown,
-    mend=_add,
+    patch=_add,
     after='mmengine.config.utils',
 )

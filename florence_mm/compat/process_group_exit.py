@@ -1,4 +1,4 @@
-"""mmengine opens process groups and leaves them open, and torch's threads of one that is open abort the exit."""
+"""Close process groups at exit: mmengine leaves them open, and torch's threads of an open one abort the process."""
 
 import atexit
 import functools
@@ -30,7 +30,7 @@ GAP = Gap(
     name='process groups at exit',
     package='mmengine',
     why='init_dist leaves its process group open, and about one process in ten then aborts after its work is done',
-    needed=lambda: True,  # shows at exit alone, too late for a test
-    mend=_replace,
+    needed=lambda: True,  # shows only at exit, too late for a test
+    patch=_replace,
     after='mmengine.dist.utils',
 )

@@ -1,4 +1,4 @@
-"""torchvision built for CUDA beside a CPU torch: its operators cannot load, and its import dies on their names."""
+"""Declare torchvision's operators by name where they cannot load (a CUDA build beside a CPU torch)."""
 
 import importlib.util
 from pathlib import Path
@@ -42,5 +42,5 @@ GAP = Gap(
     package='torchvision',
     why='its compiled operators do not load beside this torch, and without their names its import fails',
     needed=_operators_cannot_load,
-    mend=_declare,
+    patch=_declare,
 )

@@ -1,4 +1,4 @@
-"""Functions of tensors without parameters or registry: attention, losses, boxes, sampling, collectives.
+"""Stateless functions on tensors: attention, losses, boxes, sampling, collectives.
 
 Not here: modules with weights of their own (``models/layers``).
 """

@@ -1,7 +1,7 @@
-"""Dropout that a CPU need not wait for, and attention with it.
+"""Scaled dot-product attention with a dropout that is fast on a CPU.
 
-Sixteen random bits a number suffice; a whole draw of the generator for each costs a CPU more than the arithmetic
-around it.
+Dropout draws 16 random bits per element: a full draw of torch's generator for each costs a CPU more than the
+arithmetic around it.
 
 Shape legend: ``B`` batch, ``H`` heads, ``L`` queries, ``S`` keys, ``D`` channels of a head.
 """
@@ -14,10 +14,10 @@ _STEPS = 1 << 16
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
-    """Zero each element with probability ``p`` and scale the others, so that the mean stays.
+    """Drop each element with probability ``p`` and scale the others, so that the mean stays (dropout).
 
-    On a CPU ``p`` is rounded to a multiple of 1 / 65536, and the others are scaled by what that makes; elsewhere it is
-    ``F.dropout``. Random numbers are torch's.
+    On a CPU ``p`` is rounded to a multiple of 1 / 65536, and the scale follows the rounded value; elsewhere this is
+    ``F.dropout``. Draws from torch's generator.
 
     Args:
         x: any shape.
@@ -36,15 +36,15 @@ def dropout(x: Tensor, p: float) -> Tensor:
 def attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False, dropout_p: float = 0.0
 ) -> Tensor:
-    """``F.scaled_dot_product_attention``; with dropout on a CPU, where torch has no fused one, written out.
+    """Scaled dot-product attention: torch's, or written out for dropout on a CPU, where torch has no fused kernel.
 
     Args:
         query: ``(B, H, L, D)``.
         key: ``(B, H, S, D)``.
         value: ``(B, H, S, D)``.
-        mask: ``(B, 1, 1, S)`` bool, True where attention may look; None where it may everywhere. It is not expanded.
-        causal: query i sees keys 0 to i; then without a mask.
-        dropout_p: dropout of the weights.
+        mask: ``(B, 1, 1, S)`` bool, True for keys that may be attended to; None: all. It is not expanded.
+        causal: query i attends to keys 0 to i; not together with ``mask``.
+        dropout_p: dropout probability of the attention weights.
 
     Returns:
         ``(B, H, L, D)``.

@@ -1,6 +1,6 @@
-"""Box arithmetic and non-maximum suppression, hard and soft, with the semantics of mmcv's compiled operators.
+"""Box areas, IoU, NMS and soft NMS with the semantics of mmcv's compiled operators.
 
-Boxes are ``(x1, y1, x2, y2)``. ``offset`` is what is added to ``x2 - x1`` for a width: 0, or 1 where corners are whole
+Boxes are ``(x1, y1, x2, y2)``. ``offset`` is added to ``x2 - x1`` to get a width: 0, or 1 where corners are whole
 pixels that belong to the box.
 
 Shapes: ``N``, ``M`` boxes.
@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 _BLOCK = 128  # boxes decided at a time; larger matrices leave the cache
-#: ways in which soft suppression lowers a score, in the order of mmcv's numbers for them
+#: how soft NMS lowers a score, in the order of mmcv's numbers for them
 SOFT_METHODS = ('naive', 'linear', 'gaussian')
 
 
 def box_area(boxes: Tensor, offset: float = 0) -> Tensor:
-    """``(N, 4)`` to ``(N,)``."""
+    """Areas ``(N,)`` of boxes ``(N, 4)``."""
     return (boxes[:, 2] - boxes[:, 0] + offset) * (boxes[:, 3] - boxes[:, 1] + offset)
 
 
 def box_iou(boxes: Tensor, others: Tensor, offset: float = 0) -> Tensor:
-    """Intersection over union of all pairs.
+    """Intersection over union (IoU) of all pairs of boxes.
 
     Args:
         boxes: ``(N, 4)``.
@@ -29,7 +29,7 @@ def box_iou(boxes: Tensor, others: Tensor, offset: float = 0) -> Tensor:
         offset: added to each width and height.
 
     Returns:
-        Tensor: ``(N, M)``; not a number for two boxes without area.
+        Tensor: ``(N, M)``; NaN for two boxes without area.
 
     >>> boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 2], [2, 2, 6, 6], [4, 0, 8, 4]])
     >>> box_iou(boxes[:1], boxes[1:])
@@ -45,20 +45,20 @@ def box_iou(boxes: Tensor, others: Tensor, offset: float = 0) -> Tensor:
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: float = 0) -> Tensor:
-    """Greedy non-maximum suppression: from the highest score down, a kept box removes all it overlaps too much.
+    """Greedy non-maximum suppression (NMS): by falling score, each kept box removes the boxes that overlap it.
 
-    Equal scores go by their place. Boxes are taken 128 at a time: the kept ones remove from the rest with one matrix
-    of overlaps; among the 128 themselves the rule "kept unless a kept, better box overlaps" is repeated until nothing
-    changes, which is the greedy result.
+    Equal scores keep the order of the input. Boxes are processed in blocks of 128: within a block the rule "keep a box
+    unless a kept box with a higher score overlaps it" is repeated until nothing changes, which is the greedy result;
+    the kept boxes then remove from the rest with one matrix of IoUs.
 
     Args:
         boxes: ``(N, 4)``.
         scores: ``(N,)``.
-        iou_threshold: overlaps above it remove.
+        iou_threshold: an IoU above it removes the box with the lower score.
         offset: added to each width and height.
 
     Returns:
-        Tensor: indices of the kept boxes, int64, by falling score.
+        Tensor: int64 indices of the kept boxes, by falling score.
 
     Raises:
         ValueError: shapes do not fit together.
@@ -73,13 +73,13 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: float = 0) 
     kept = []
     while len(order):
         block = boxes[:_BLOCK]
-        removes = box_iou(block, block, offset).gt_(iou_threshold).triu_(1)  # (n, n), better ones remove
+        removes = box_iou(block, block, offset).gt_(iou_threshold).triu_(1)  # (n, n): row removes column
         keep = torch.ones(len(block), dtype=removes.dtype, device=boxes.device)
         while True:
-            again = (keep @ removes == 0).to(keep)
-            if torch.equal(again, keep):
+            updated = (keep @ removes == 0).to(keep)
+            if torch.equal(updated, keep):
                 break
-            keep = again
+            keep = updated
         chosen = keep.bool()
         kept.append(order[:_BLOCK][chosen])
         order, boxes = order[_BLOCK:], boxes[_BLOCK:]
@@ -98,19 +98,19 @@ def soft_nms(
     method: str = 'linear',
     offset: float = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Soft-NMS (arXiv 1704.04503): what overlaps a better box gets a lower score instead of none.
+    """Soft NMS (arXiv 1704.04503): a box that overlaps one with a higher score has its score lowered, not removed.
 
     Args:
         boxes: ``(N, 4)``.
         scores: ``(N,)``.
-        iou_threshold: ``naive`` removes and ``linear`` lowers from this overlap on.
-        sigma: ``gaussian`` lowers by ``exp(-iou ** 2 / sigma)``.
-        min_score: boxes below it are dropped once their score was lowered.
+        iou_threshold: from this IoU on ``naive`` removes and ``linear`` lowers the score.
+        sigma: ``gaussian`` multiplies by ``exp(-iou ** 2 / sigma)``.
+        min_score: boxes whose lowered score is below it are dropped.
         method: one of :data:`SOFT_METHODS`.
         offset: added to each width and height.
 
     Returns:
-        tuple: ``(K, 5)`` boxes with their new scores, and ``(K,)`` int64 indices, in the order of their choice.
+        tuple: ``(K, 5)`` boxes with their new scores, and ``(K,)`` int64 indices, in order of selection.
 
     Raises:
         ValueError: shapes do not fit together, or an unknown method.
@@ -118,7 +118,7 @@ def soft_nms(
     _check(boxes, scores)
     if method not in SOFT_METHODS:
         raise ValueError(f'method {method!r} is unknown, choose one of {", ".join(SOFT_METHODS)}')
-    # one box after the other decides: NumPy has the lower cost a call
+    # a loop over single boxes: NumPy has the lower cost per call
     x1, y1, x2, y2 = boxes.detach().cpu().float().numpy().T.copy()
     score = scores.detach().cpu().float().numpy().copy()
     offset = np.float32(offset)
@@ -141,7 +141,7 @@ def soft_nms(
         alive = ~(score[rest] < np.float32(min_score))
         left = int(alive.sum())
         if left < len(alive):
-            # the last one alive fills the first gap, as the compiled loop does: it decides between equal scores
+            # the last box left fills the first gap, as in the compiled loop; this decides between equal scores
             gaps = chosen + np.flatnonzero(~alive[:left])
             fillers = chosen + left + np.flatnonzero(alive[left:])[::-1]
             for column in columns:
@@ -152,7 +152,7 @@ def soft_nms(
 
 
 def _factor(iou: np.ndarray, method: str, iou_threshold: np.float32, sigma: np.float32) -> np.ndarray:
-    """What a score is multiplied with."""
+    """The factor by which each score is lowered."""
     if method == 'gaussian':
         return np.exp((-(iou * iou) / sigma).astype(np.float64)).astype(np.float32)  # rounded once, as in C
     return np.where(iou >= iou_threshold, 1 - iou if method == 'linear' else np.float32(0), np.float32(1))

@@ -1,4 +1,4 @@
-"""The few collectives the losses need, with the one-process case as identity.
+"""Collective operations that the losses need; with one process they return their input.
 
 Shape legend: ``b`` rows on this process, ``W`` processes, ``B = W * b`` rows in all.
 """
@@ -12,7 +12,7 @@ class Peers:
     """The processes that share one batch.
 
     Args:
-        group: a process group; None means all processes, or this one alone if torch.distributed is not set up.
+        group: a process group; None: all processes, or only this one if torch.distributed is not set up.
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
@@ -37,7 +37,7 @@ class Peers:
             )
 
     def gather_rows(self, x: Tensor) -> Tensor:
-        """``(b, ...) -> (B, ...)``, ordered by rank. No gradient."""
+        """Gather the rows of all processes, ``(b, ...) -> (B, ...)``, ordered by rank. No gradient."""
         if self.size == 1:
             return x
         out = x.new_empty(self.size * x.shape[0], *x.shape[1:])
@@ -47,7 +47,7 @@ class Peers:
         return out
 
     def scatter_sum(self, x: Tensor) -> Tensor:
-        """``(B, ...) -> (b, ...)``: the sum over processes, of which each keeps its own rows. No gradient."""
+        """Sum over processes and keep this rank's rows (reduce-scatter), ``(B, ...) -> (b, ...)``. No gradient."""
         if self.size == 1:
             return x
         out = x.new_empty(x.shape[0] // self.size, *x.shape[1:])
@@ -56,13 +56,13 @@ class Peers:
         return out
 
     def sum(self, x: Tensor) -> Tensor:
-        """The sum of ``x`` over processes, in place."""
+        """Sum ``x`` over processes, in place (all-reduce)."""
         if self.size > 1:
             dist.all_reduce(x, group=self.group)
         return x
 
     def logsumexp(self, x: Tensor) -> Tensor:
-        """``log(sum over processes of exp(x))`` of each element, without overflow."""
+        """Compute ``log(sum over processes of exp(x))`` of each element without overflow."""
         if self.size == 1:
             return x
         top = x.clone()

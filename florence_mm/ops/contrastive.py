@@ -5,10 +5,10 @@ multiplier ``tau`` and ``P(i)``, the pairs whose label equals that of pair ``i``
 
     L_i2t = mean_i( -1/|P(i)| sum_{k in P(i)} log softmax_k(tau u_i . v_k) ),   L_t2i with the roles swapped.
 
-Three facts make it cheap. The softmax needs one number a row and one a column, both streamed over row chunks
-of the logits, so one matrix product serves both directions. The sum over positives is a product with the sum
-of a class's features, so no ``B x B`` target exists. The gradient has a closed form in the same numbers, so
-the backward pass walks the chunks again instead of keeping them.
+Three facts keep it cheap. The softmax needs one log-sum-exp per row and per column, both accumulated over row
+chunks of the logits, so one matrix product serves both directions. The sum over positives is a product with the sum
+of a class's features, so no ``B x B`` target is built. The gradient has a closed form in these numbers, so the
+backward pass recomputes the chunks instead of storing them.
 
 Shape legend: ``b`` pairs on this process, ``W`` processes, ``B = W * b`` pairs in all, ``D`` channels,
 ``n`` rows of a chunk.
@@ -37,21 +37,21 @@ def unified_contrastive_loss(
     group: dist.ProcessGroup | None = None,
     keep_bytes: int = 64 << 20,
 ) -> tuple[Tensor, Tensor]:
-    """Both terms of the unified contrastive loss over the batches of all processes.
+    """Compute both terms of the unified contrastive loss (UniCL) over the batches of all processes.
 
     The terms are means over the ``B`` pairs of all processes and equal on each of them. Their gradients are
     scaled so that *averaging* parameter gradients over processes, as DistributedDataParallel does, gives the
     gradient of one process that holds all pairs. Arithmetic is at least fp32, also under autocast.
 
     Args:
-        image_feat: ``(b, D)``, L2-normalised by the caller.
-        text_feat: ``(b, D)``, L2-normalised by the caller.
+        image_feat: ``(b, D)`` image features, L2-normalised by the caller.
+        text_feat: ``(b, D)`` text features, L2-normalised by the caller.
         labels: ``(b,)`` integers; pairs with equal labels, on any process, are each other's positives.
-        logit_scale: one number, the factor on the cosines (``exp`` of the parameter that is trained).
-        chunk_size: rows of logits held at a time; None picks what suits the device.
+        logit_scale: one number, the factor on the cosines (``exp`` of the trained parameter).
+        chunk_size: rows of logits held at a time; None: by the device.
         group: the processes that share the batch; None means all.
-        keep_bytes: logits kept from the forward for the backward pass, which saves their second computation;
-            a constant, so that memory stays linear in the batch.
+        keep_bytes: bytes of logits kept for the backward pass, which need not be recomputed; a constant, so that
+            memory stays linear in the batch.
 
     Returns:
         ``(loss_i2t, loss_t2i)``, 0-d tensors; the paper's loss is their sum.
@@ -59,7 +59,7 @@ def unified_contrastive_loss(
     Raises:
         ValueError: shapes do not fit, or the batches of the processes differ in size.
 
-    Two pairs with different labels, then with the same one, for which both texts are right:
+    Two pairs with different labels, then with equal labels, so that both texts are positives:
 
     >>> image_feat = text_feat = torch.eye(2)
     >>> unified_contrastive_loss(image_feat, text_feat, torch.tensor([0, 1]), torch.tensor(1.0))  # ln(1 + 1 / e)
@@ -150,15 +150,15 @@ class _UnifiedContrastive(torch.autograd.Function):
         return grad_a.to(image.dtype), grad_t, None, grad_tau.to(scale.dtype), None, None, None
 
 
-def _class_means(x: Tensor, ids: Tensor, counts: Tensor, of: Tensor | None = None) -> Tensor:
-    """Sum of the rows of ``x (m, D)`` of each class, over the class's count in the whole batch, per pair.
+def _class_means(x: Tensor, ids: Tensor, counts: Tensor, pair_ids: Tensor | None = None) -> Tensor:
+    """For each pair: the sum of the rows of ``x (m, D)`` that share its class, over the class's size in the batch.
 
-    ``ids (m,)`` are the classes of the rows, ``of (B,)`` those of the pairs asked for (``ids`` if None) and
-    ``counts (B,)`` the class sizes of those pairs.
+    ``ids (m,)`` are the classes of the rows, ``pair_ids (B,)`` those of the pairs (``ids`` if None) and ``counts (B,)``
+    the class sizes of the pairs.
     """
-    of = ids if of is None else of
+    pair_ids = ids if pair_ids is None else pair_ids
     sums = x.new_zeros(len(counts), x.shape[1]).index_add_(0, ids, x)
-    return sums[of] / counts[:, None]
+    return sums[pair_ids] / counts[:, None]
 
 
 def _chunks(b: int, B: int, chunk_size: int | None, x: Tensor) -> Iterator[slice]:

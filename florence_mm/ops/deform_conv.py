@@ -1,7 +1,7 @@
-"""Modulated deformable convolution (DCN v2, arXiv 1811.11168, equation 1) without a compiler.
+"""Modulated deformable convolution (DCN v2, arXiv 1811.11168, equation 1) in plain torch.
 
-A tap ``k`` of the kernel reads the map at ``p * stride - padding + k * dilation + offset`` by bilinear interpolation,
-zero outside the map, times the tap's mask. Offsets of a tap are ``(y, x)``, taps in raster order.
+Kernel tap ``k`` samples the map bilinearly at ``p * stride - padding + k * dilation + offset``, zero outside the map,
+and multiplies by its mask. Offsets of a tap are ``(y, x)``, taps in raster order.
 
 Shapes: ``B`` batch, ``C`` input channels, ``D`` output channels, ``G`` deformable groups, ``K = kh * kw`` taps,
 ``H, W`` input size, ``P, Q`` output size.
@@ -30,17 +30,17 @@ def modulated_deform_conv2d(
     groups: int = 1,
     deform_groups: int = 1,
 ) -> Tensor:
-    """Deformable convolution with a mask.
+    """Convolve with learned offsets and masks per kernel tap (modulated deformable convolution).
 
     Args:
         input: ``(B, C, H, W)``.
         offset: ``(B, 2 * G * K, P, Q)`` in pixels of the input, ``(y, x)`` for each tap.
-        mask: ``(B, G * K, P, Q)``, as it is to be multiplied (after any sigmoid).
+        mask: ``(B, G * K, P, Q)``, the factor itself (after any sigmoid).
         weight: ``(D, C // groups, kh, kw)``.
         bias: ``(D,)`` or None.
         stride, padding, dilation: one number, or ``(vertical, horizontal)``.
-        groups: groups of channels that are convolved apart.
-        deform_groups: ``G``, groups of channels that have offsets and masks of their own.
+        groups: groups of the convolution.
+        deform_groups: ``G``, groups of input channels with their own offsets and masks.
 
     Returns:
         Tensor: ``(B, D, P, Q)``.
@@ -51,10 +51,10 @@ def modulated_deform_conv2d(
     stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
     size = _check(input, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups)
     dtype = _compute_dtype(input, weight)
-    peer = _compiled_kernel(input.device.type, dtype)
-    if peer is not None:
+    compiled = _compiled_kernel(input.device.type, dtype)
+    if compiled is not None:
         offset, mask, bias = offset.to(dtype), mask.to(dtype), None if bias is None else bias.to(dtype)
-        return peer(input, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups)
+        return compiled(input, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups)
     geometry = Geometry(size, tuple(weight.shape[2:]), stride, padding, dilation, groups, deform_groups)
     function = convolve_traced if torch.compiler.is_compiling() or torch.jit.is_tracing() else convolve
     output = function(input.to(dtype), offset, mask, weight.to(dtype), geometry)
@@ -62,7 +62,7 @@ def modulated_deform_conv2d(
 
 
 def _compute_dtype(input: Tensor, weight: Tensor) -> torch.dtype:
-    """What the product is computed in and the result has: autocast's type, else the wider of the two."""
+    """The dtype of the product and the result: autocast's, else the wider of the two."""
     device = input.device.type
     if torch.is_autocast_enabled(device) and input.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
@@ -70,7 +70,7 @@ def _compute_dtype(input: Tensor, weight: Tensor) -> torch.dtype:
 
 
 def _compiled_kernel(device: str, dtype: torch.dtype) -> Callable[..., Tensor] | None:
-    """mmcv's operator where it is compiled for this device and type and is the faster one, else None."""
+    """mmcv's compiled operator if it supports the device and dtype and is faster, else None."""
     if device != 'cuda' or dtype == torch.bfloat16 or torch.compiler.is_compiling() or not mmcv_ext.is_compiled():
         return None  # on a CPU the compiled operator is a scalar loop; no kernel of it knows bfloat16
     import mmcv.ops  # compiled mmcv is optional, and slow to import
@@ -91,7 +91,7 @@ def _check(
     groups: int,
     deform_groups: int,
 ) -> tuple[int, int]:
-    """The output size ``(P, Q)``, after a check of all shapes."""
+    """Check all shapes and return the output size ``(P, Q)``."""
     for name, tensor in (('input', input), ('offset', offset), ('mask', mask), ('weight', weight)):
         if tensor.dim() != 4:
             raise ValueError(f'{name} has shape {tuple(tensor.shape)}, expected four axes')

@@ -1,8 +1,8 @@
 """The arithmetic of modulated deformable convolution: bilinear sampling, then one matrix product.
 
-A sampling point is a weighted sum of four pixels (:mod:`.rows`); the mask is part of the weights and costs nothing.
-Columns (what the kernel is multiplied with) are made piece by piece, and again in the backward pass: sampling costs a
-tenth of the matrix product, keeping columns would cost nine times the map.
+A sample is a weighted sum of four pixels (:mod:`.rows`); the mask is multiplied into the weights at no cost.
+Columns (the im2col matrix that the kernel multiplies) are built in chunks and rebuilt in the backward pass: sampling
+costs a tenth of the matrix product, and storing the columns would take nine times the memory of the map.
 
 Shapes: ``B`` batch, ``C`` input channels, ``D`` output channels, ``G`` deformable groups, ``K`` taps, ``H, W`` input
 size, ``P, Q`` output size, ``R = B * P * Q`` rows of the product, ``g`` groups of the convolution.
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .rows import dot_rows, spread_rows, sum_rows
+from .rows import dot_rows, scatter_rows, sum_rows
 
-_COLUMN_ELEMENTS = 1 << 22  # of a piece: 16 MB in float32
+_COLUMN_ELEMENTS = 1 << 22  # of a chunk: 16 MB in float32
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What places the taps: ``size`` is ``(P, Q)``, all pairs are ``(vertical, horizontal)``."""
+    """The sizes that position the kernel taps: ``size`` is ``(P, Q)``, all pairs are ``(vertical, horizontal)``."""
 
     size: tuple[int, int]
     kernel: tuple[int, int]
@@ -32,19 +32,19 @@ class Geometry:
 
 
 def convolve(input: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    """``(B, D, P, Q)``; columns are made piece by piece, and again in the backward pass."""
+    """Convolve to ``(B, D, P, Q)``; columns are built in chunks, and rebuilt in the backward pass."""
     return _Convolve.apply(input, offset, mask, weight, geometry)
 
 
 def convolve_traced(input: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    """:func:`convolve` by operators that ``torch.compile`` and ``torch.export`` know; all columns at once, kept."""
-    index, corner_weight = corners(offset, mask, input.shape, geometry)
+    """:func:`convolve` for ``torch.compile`` and ``torch.export``: plain operators, all columns at once, stored."""
+    index, corner_weight = bilinear_corners(offset, mask, input.shape, geometry)
     columns = _columns(_table(input, geometry), index, corner_weight)
     return _to_map(_multiply(columns.to(weight.dtype), _kernel(weight, geometry), geometry), geometry)
 
 
 class _Convolve(torch.autograd.Function):
-    """:func:`convolve`; saves what it was given and nothing else."""
+    """:func:`convolve` with a backward pass that stores the arguments only."""
 
     @staticmethod
     def forward(
@@ -58,10 +58,10 @@ class _Convolve(torch.autograd.Function):
         ctx.save_for_backward(input, offset, mask, weight)
         ctx.geometry = geometry
         with torch.autocast(input.device.type, enabled=False):
-            index, corner_weight = corners(offset, mask, input.shape, geometry)
+            index, corner_weight = bilinear_corners(offset, mask, input.shape, geometry)
             table, kernel = _table(input, geometry), _kernel(weight, geometry)
             output = input.new_empty(len(index), weight.shape[0])  # (R, D)
-            for rows in _pieces(len(index), input, geometry):
+            for rows in _row_chunks(len(index), input, geometry):
                 columns = _columns(table, index[rows], corner_weight[rows]).to(weight.dtype)
                 output[rows] = _multiply(columns, kernel, geometry)
             return _to_map(output, geometry)
@@ -76,17 +76,17 @@ class _Convolve(torch.autograd.Function):
         with torch.autocast(input.device.type, enabled=False):
             with torch.enable_grad():
                 points = [t.detach().requires_grad_() for t in (offset, mask)]
-                index, graph = corners(*points, input.shape, geometry)
+                index, graph = bilinear_corners(*points, input.shape, geometry)
             corner_weight = graph.detach()
             table, kernel = _table(input, geometry), _kernel(weight, geometry)
             grad = grad_output.permute(0, 2, 3, 1).flatten(0, 2).to(weight.dtype)  # (R, D)
             grad_table = torch.zeros_like(table) if need_input else None
             grad_corner = torch.empty_like(corner_weight)
             grad_kernel = torch.zeros_like(kernel, dtype=table.dtype)
-            # of one image
+            # numbers per image
             outputs = geometry.size[0] * geometry.size[1]
             pixels = input.shape[2] * input.shape[3] * geometry.deform_groups
-            for rows in _pieces(len(index), input, geometry):
+            for rows in _row_chunks(len(index), input, geometry):
                 part = grad[rows].unflatten(1, (geometry.groups, -1)).transpose(0, 1)  # (g, rows, D/g)
                 if need_weight:
                     columns = _columns(table, index[rows], corner_weight[rows]).to(weight.dtype)
@@ -102,7 +102,7 @@ class _Convolve(torch.autograd.Function):
                     # only the images that these rows belong to
                     first, last = rows.start // outputs * pixels, ((rows.stop - 1) // outputs + 1) * pixels
                     amount = corner_weight[rows].reshape(-1, 4)
-                    grad_table[first:last] += spread_rows(grad_columns, picked - first, amount, last - first)
+                    grad_table[first:last] += scatter_rows(grad_columns, picked - first, amount, last - first)
             grad_offset, grad_mask = torch.autograd.grad(graph, points, grad_corner) if need_points else (None, None)
         if need_input:
             batch, channels, height, width = input.shape
@@ -111,10 +111,10 @@ class _Convolve(torch.autograd.Function):
         return grad_table, grad_offset, grad_mask, grad_weight, None
 
 
-def corners(offset: Tensor, mask: Tensor, shape: torch.Size, geometry: Geometry) -> tuple[Tensor, Tensor]:
-    """Rows of the table and weights of the four pixels around each sampling point, both ``(R, K * G * 4)``.
+def bilinear_corners(offset: Tensor, mask: Tensor, shape: torch.Size, geometry: Geometry) -> tuple[Tensor, Tensor]:
+    """Index (rows of the table) and weight of the four pixels around each sampling point, both ``(R, K * G * 4)``.
 
-    Points a pixel or more outside the map, and those that are not a number, get weight 0, as in the compiled operators.
+    NaN points and points a pixel or more outside the map get weight 0, as in the compiled operators.
     """
     batch, _, height, width = shape
     groups, size, device = geometry.deform_groups, geometry.size, offset.device
@@ -150,56 +150,56 @@ def corners(offset: Tensor, mask: Tensor, shape: torch.Size, geometry: Geometry)
     return index, torch.stack(weight, -1).permute(order).reshape(rows, points)
 
 
-def _pieces(rows: int, input: Tensor, geometry: Geometry) -> list[slice]:
-    """Rows to be worked off at a time; all of them on an accelerator up to 64 times the size."""
+def _row_chunks(rows: int, input: Tensor, geometry: Geometry) -> list[slice]:
+    """Chunks of rows; 64 times as large on an accelerator."""
     elements = _COLUMN_ELEMENTS * (1 if input.device.type == 'cpu' else 64)
     step = max(1, elements // (geometry.kernel[0] * geometry.kernel[1] * input.shape[1]))
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
 def _table(input: Tensor, geometry: Geometry) -> Tensor:
-    """``(B, C, H, W)`` to ``(B * H * W * G, C / G)``, at least float32; a view where the map is channels-last."""
+    """The map ``(B, C, H, W)`` as pixel rows ``(B * H * W * G, C / G)``, at least float32; a view if channels-last."""
     dtype = torch.promote_types(input.dtype, torch.float32)
     channels = input.shape[1] // geometry.deform_groups
     return input.permute(0, 2, 3, 1).reshape(-1, channels).to(dtype)
 
 
 def _columns(table: Tensor, index: Tensor, corner_weight: Tensor) -> Tensor:
-    """``(rows, K * C)``, channels fastest."""
+    """Sample the columns ``(rows, K * C)``, channels fastest."""
     columns = sum_rows(table, index.reshape(-1, 4), corner_weight.reshape(-1, 4))  # (rows * K * G, C/G)
     return columns.reshape(len(index), -1)
 
 
 def _kernel(weight: Tensor, geometry: Geometry) -> Tensor:
-    """``(D, C/g, kh, kw)`` to ``(g, D/g, K * C/g)``, channels fastest as in the columns."""
+    """Reshape the weight ``(D, C/g, kh, kw)`` to ``(g, D/g, K * C/g)``, channels fastest as in the columns."""
     return weight.permute(0, 2, 3, 1).flatten(1).unflatten(0, (geometry.groups, -1))
 
 
 def _kernel_gradient(grad: Tensor, weight: Tensor) -> Tensor:
-    """``(g, D/g, K * C/g)`` back to the shape of ``weight``."""
+    """Reshape ``(g, D/g, K * C/g)`` back to the shape of ``weight``."""
     out_channels, channels, *kernel = weight.shape
     return grad.reshape(out_channels, *kernel, channels).permute(0, 3, 1, 2).to(weight.dtype)
 
 
 def _grouped_columns(columns: Tensor, geometry: Geometry) -> Tensor:
-    """``(rows, K * C)`` to ``(g, rows, K * C/g)``; a view with one group."""
+    """Split columns ``(rows, K * C)`` by group, ``(g, rows, K * C/g)``; a view with one group."""
     taps = geometry.kernel[0] * geometry.kernel[1]
     columns = columns.reshape(len(columns), taps, geometry.groups, -1)  # (rows, K, g, C/g)
     return columns.permute(2, 0, 1, 3).flatten(2)
 
 
 def _ungrouped_columns(columns: Tensor, geometry: Geometry) -> Tensor:
-    """``(g, rows, K * C/g)`` to ``(rows, K * C)``."""
+    """Join columns ``(g, rows, K * C/g)`` of all groups, ``(rows, K * C)``."""
     taps = geometry.kernel[0] * geometry.kernel[1]
     return columns.unflatten(2, (taps, -1)).permute(1, 2, 0, 3).flatten(1)  # (rows, K, g, C/g) in between
 
 
 def _multiply(columns: Tensor, kernel: Tensor, geometry: Geometry) -> Tensor:
-    """Columns ``(rows, K * C)`` times the kernel: ``(rows, D)``."""
+    """Multiply columns ``(rows, K * C)`` by the kernel: ``(rows, D)``."""
     product = torch.bmm(_grouped_columns(columns, geometry), kernel.transpose(1, 2))  # (g, rows, D/g)
     return product.transpose(0, 1).flatten(1)
 
 
 def _to_map(output: Tensor, geometry: Geometry) -> Tensor:
-    """``(R, D)`` to ``(B, D, P, Q)``, channels-last in memory."""
+    """Reshape the output ``(R, D)`` to ``(B, D, P, Q)``, channels-last in memory."""
     return output.reshape(-1, *geometry.size, output.shape[1]).permute(0, 3, 1, 2)

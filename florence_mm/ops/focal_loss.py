@@ -1,4 +1,4 @@
-"""Sigmoid focal loss (arXiv 1708.02002, equation 5) over class indices, and its gradient in closed form.
+"""Sigmoid focal loss (arXiv 1708.02002, equation 5) with class indices as targets, and its closed-form gradient.
 
 Shapes: ``N`` samples, ``C`` classes.
 """
@@ -9,20 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# the compiled operator clamps probabilities here, so its logarithms end here
+# the compiled operator clamps probabilities at this value, so its logarithms end here
 _LOG_TINY = math.log(torch.finfo(torch.float32).tiny)
 
 
 def sigmoid_focal_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, gamma: float = 2.0, alpha: float = 0.25
 ) -> Tensor:
-    """Focal loss of every sample and class; differentiable.
+    """Compute the sigmoid focal loss of every sample and class, unreduced.
 
     Args:
         input: ``(N, C)`` logits.
-        target: ``(N,)`` class indices; ``C`` (or any other number) is background.
-        weight: ``(C,)`` factors of the samples of each class, or None; background has 1.
-        gamma: how much the loss of well classified samples is lowered.
+        target: ``(N,)`` class indices; ``C`` (or any number outside 0 to C - 1) is background.
+        weight: ``(C,)`` factor for the samples of each class, or None; 1 for background.
+        gamma: exponent of the modulating factor, which lowers the loss of well classified samples.
         alpha: weight of positives; negatives have ``1 - alpha``.
 
     Returns:
@@ -41,7 +41,7 @@ def sigmoid_focal_loss(
 def sigmoid_focal_loss_gradient(
     input: Tensor, target: Tensor, weight: Tensor | None = None, gamma: float = 2.0, alpha: float = 0.25
 ) -> Tensor:
-    """The derivative of each entry of :func:`sigmoid_focal_loss` by its logit, ``(N, C)``."""
+    """Compute the derivative of each entry of :func:`sigmoid_focal_loss` by its logit, ``(N, C)``."""
     positive, factor = _targets(input, target, weight)
     p, not_p = input.sigmoid(), (-input).sigmoid()
     log_p, log_not_p = (F.logsigmoid(x).clamp(min=_LOG_TINY) for x in (input, -input))

@@ -1,8 +1,8 @@
-"""Sigmoid focal loss (arXiv 1708.02002, equation 5) of a linear classifier, without ever holding all its logits.
+"""Sigmoid focal loss (arXiv 1708.02002, equation 5) fused with its linear classifier: logits are never all in memory.
 
-A detector with 25,190 classes has 22 thousand anchors on an 800x1333 picture: 2.2 GB of fp32 logits, of which the
-usual code keeps about ten copies. Here a chunk of anchors goes through the classifier, its loss and the closed-form
-gradient of the loss at once, so that only gradients of features and weights are kept; nothing is computed twice.
+A detector with 25,190 classes has 22 thousand anchors on an 800x1333 image: 2.2 GB of fp32 logits, of which the usual
+code keeps about ten copies. Here each chunk of anchors passes through the classifier, the loss and the closed-form
+gradient of the loss, so that only the gradients of features and weights are kept; nothing is computed twice.
 
 Shapes: ``A`` anchors, ``C`` channels, ``K`` classes.
 """
@@ -26,10 +26,10 @@ def linear_focal_loss(
     annotated: Tensor | None = None,
     chunk_elements: int = 2**22,
 ) -> Tensor:
-    """Focal loss of the logits ``x @ weight.T + bias``, summed over anchors and classes.
+    """Compute the focal loss of the logits ``x @ weight.T + bias``, summed over anchors and classes.
 
-    With ``annotated`` the classes outside it are unknown rather than absent: they are no negatives of any anchor, while
-    an anchor's own label counts always. Only the columns that count are computed.
+    With ``annotated`` (federated data) the other classes are unknown rather than absent: they are no negatives, while
+    an anchor's own label always counts. Only the columns that count are computed.
 
     Args:
         x: ``(A, C)`` features, of any floating type; logits are computed in the autocast type if autocast is on, the
@@ -37,14 +37,14 @@ def linear_focal_loss(
         weight: ``(K, C)``.
         bias: ``(K,)``.
         labels: ``(A,)`` int64, ``K`` for background.
-        label_weights: ``(A,)`` factor of all an anchor's terms.
+        label_weights: ``(A,)`` factor on all terms of an anchor.
         alpha: weight of positive terms, negative ones have ``1 - alpha``.
         gamma: exponent of the modulating factor.
-        annotated: int64 indices of the classes whose absence is known, in any order; ``None``: all.
-        chunk_elements: logits held at once, at most (but always one anchor's).
+        annotated: int64 indices of the classes annotated in the image, in any order; ``None``: all.
+        chunk_elements: most logits held at once (but at least those of one anchor).
 
     Returns:
-        the sum, a scalar of fp32 (or fp64).
+        the summed loss, a scalar of fp32 (or fp64).
 
     Raises:
         ValueError: shapes that do not fit, a label or an annotated class beyond ``K``.
@@ -81,7 +81,7 @@ def linear_focal_loss(
 
 
 class _LinearFocalLoss(torch.autograd.Function):
-    """The loss of ``columns`` at ``positive`` anchors and of ``negative`` columns elsewhere, ``rows`` at a time."""
+    """Loss of positive terms (``positive`` anchors, ``columns``) and ``negative`` columns, ``rows`` at a time."""
 
     @staticmethod
     def forward(
@@ -111,8 +111,8 @@ class _LinearFocalLoss(torch.autograd.Function):
             kernel, shift = weight.to(low), bias.to(low)
             for i, start in enumerate(starts):
                 chunk = x[start : start + rows].to(low)
-                own = slice(bounds[i], bounds[i + 1])
-                at = (positive[own] - start, columns[own])
+                inside = slice(bounds[i], bounds[i + 1])
+                at = (positive[inside] - start, columns[inside])
                 logits = torch.addmm(shift, chunk, kernel.t()).to(exact)  # (rows, K)
                 loss, grad = _focal(logits, at, negative, alpha, gamma, learns)
                 factor = label_weights[start : start + rows].to(exact)

@@ -1,10 +1,10 @@
-"""An MLP that ends in a residual stream, with a short cut where nothing needs a gradient.
+"""MLP with residual connection, and a CPU fast path for inference.
 
-Fresh memory is the cost a CPU feels most beside the matrix products themselves: every new page is a trip through the
-operating system. Without gradients the result is therefore added to the stream in place, and the hidden layer is worked
-off in pieces that stay in the cache.
+After the matrix products, allocating memory is what costs a CPU most: every new page goes through the operating
+system. The fast path therefore adds the result to the residual in place and computes the hidden layer in chunks that
+stay in the cache.
 
-Shapes: ``x`` and ``stream`` are ``(..., C)``.
+Shapes: ``x`` and ``residual`` are ``(..., C)``.
 """
 
 import torch
@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _HIDDEN_ELEMENTS = 1_200_000  # of an MLP's hidden layer at a time: 4.8 MB in float32
-_FEW_ROWS, _WIDE = 8, 16  # rows, and outputs in multiples of the inputs, from which a product is turned round
+_FEW_ROWS, _WIDE = 8, 16  # at most so many rows and at least so many outputs per input: transpose the product
 
 
-def without_autograd(*tensors: Tensor) -> bool:
-    """Whether plain CPU arithmetic without gradients is going on, so that results may be written into given memory."""
+def fast_path_allowed(*tensors: Tensor) -> bool:
+    """Whether results may be written in place: eager CPU inference of one dtype, without gradients or autocast."""
     return (
         not torch.is_grad_enabled()
         and all(t.device.type == 'cpu' and t.dtype == tensors[0].dtype for t in tensors)
@@ -26,34 +26,33 @@ def without_autograd(*tensors: Tensor) -> bool:
     )
 
 
-def add_mlp(stream: Tensor, x: Tensor, fc1: nn.Linear, fc2: nn.Linear) -> Tensor:
-    """``stream + fc2(gelu(fc1(x)))``; may overwrite ``stream``, so hand over one that nobody else reads."""
-    if not without_autograd(stream, x, fc1.weight) or not stream.is_contiguous():
-        return stream + fc2(F.gelu(fc1(x)))
-    rows, out = x.reshape(-1, x.shape[-1]), stream.view(-1, stream.shape[-1])
+def add_mlp(residual: Tensor, x: Tensor, fc1: nn.Linear, fc2: nn.Linear) -> Tensor:
+    """Add an MLP to the residual: ``residual + fc2(gelu(fc1(x)))``. May overwrite ``residual``."""
+    if not fast_path_allowed(residual, x, fc1.weight) or not residual.is_contiguous():
+        return residual + fc2(F.gelu(fc1(x)))
+    rows, out = x.reshape(-1, x.shape[-1]), residual.view(-1, residual.shape[-1])
     out.add_(fc2.bias)
     step = max(1, _HIDDEN_ELEMENTS // fc1.out_features)
     hidden = x.new_empty(min(step, len(rows)), fc1.out_features)
     for part, target in zip(rows.split(step), out.split(step), strict=True):
-        piece = hidden[: len(part)]
-        torch.addmm(fc1.bias, part, fc1.weight.t(), out=piece)
-        torch.ops.aten.gelu_(piece)
-        target.addmm_(piece, fc2.weight.t())
-    return stream
+        chunk = hidden[: len(part)]
+        torch.addmm(fc1.bias, part, fc1.weight.t(), out=chunk)
+        torch.ops.aten.gelu_(chunk)
+        target.addmm_(chunk, fc2.weight.t())
+    return residual
 
 
 def few_rows_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """``x @ weight.T`` of few rows with a very wide weight, such as the next token's logits.
+    """Multiply few rows by a very wide weight, ``x @ weight.T``, such as for the next token's logits.
 
     Args:
         x: ``(N, C)``.
         weight: ``(V, C)``.
 
     Returns:
-        ``(N, V)``. On a CPU without gradients by the product the other way round, which takes less than half of the
-        time.
+        ``(N, V)``. On the fast path the transposed product is computed, which takes less than half the time.
     """
     few = x.ndim == 2 and len(x) <= _FEW_ROWS and len(weight) >= _WIDE * x.shape[1]
-    if not few or not without_autograd(x, weight):
+    if not few or not fast_path_allowed(x, weight):
         return F.linear(x, weight)
     return torch.mm(weight, x.t()).t().contiguous()

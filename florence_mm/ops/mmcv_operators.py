@@ -1,7 +1,7 @@
-"""Functions with the signatures of ``mmcv._ext``, for an mmcv without it; they write into the tensors they are given.
+"""Replacements for the compiled operators ``mmcv._ext``, with their signatures: results are written into arguments.
 
-``mmcv.ops`` calls them like its compiled operators, on any device. Loaded on first use by
-:mod:`florence_mm.compat.mmcv_ext`.
+``mmcv.ops`` calls them like the compiled ones, on any device. :mod:`florence_mm.compat.mmcv_ext` imports this module
+at the first call.
 
 Shapes: ``B`` batch, ``C`` channels, ``G`` deformable groups, ``K`` taps, ``P, Q`` output size, ``N`` boxes or samples.
 """
@@ -12,14 +12,14 @@ from torch import Tensor
 from . import boxes as box_ops
 from .deform_conv import modulated_deform_conv2d
 from .focal_loss import sigmoid_focal_loss, sigmoid_focal_loss_gradient
-from .roi_align import RoIGrid, as_table, mean_of, neighbours_of, sample_regions, samples_of
-from .rows import spread_rows
+from .roi_align import RoIGrid, bilinear_neighbours, bin_means, bin_samples, pixel_rows, sample_regions
+from .rows import scatter_rows
 
-_NOWHERE = -2.0  # outside every map: what an empty region was pooled from
+_NOWHERE = -2.0  # argmax of a region without samples: outside every map
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """:func:`.boxes.nms`."""
+    """NMS, see :func:`.boxes.nms`."""
     return box_ops.nms(boxes, scores, iou_threshold, offset)
 
 
@@ -33,7 +33,7 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """:func:`.boxes.soft_nms`: boxes and scores into the first rows of ``dets`` ``(N, 5)``, indices returned."""
+    """Soft NMS (:func:`.boxes.soft_nms`): write boxes and scores to the first rows of ``dets (N, 5)``."""
     name = box_ops.SOFT_METHODS[method]
     result, index = box_ops.soft_nms(boxes, scores, iou_threshold, sigma, min_score, name, offset)
     dets[: len(result)] = result
@@ -43,14 +43,14 @@ def softnms(
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """:func:`.focal_loss.sigmoid_focal_loss` into ``output`` ``(N, C)``; an empty ``weight`` is none."""
+    """Write :func:`.focal_loss.sigmoid_focal_loss` to ``output (N, C)``; an empty ``weight`` means None."""
     output.copy_(sigmoid_focal_loss(input, target, weight if weight.numel() else None, gamma, alpha))
 
 
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """:func:`.focal_loss.sigmoid_focal_loss_gradient` into ``grad_input`` ``(N, C)``."""
+    """Write :func:`.focal_loss.sigmoid_focal_loss_gradient` to ``grad_input (N, C)``."""
     grad_input.copy_(sigmoid_focal_loss_gradient(input, target, weight if weight.numel() else None, gamma, alpha))
 
 
@@ -67,9 +67,9 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """:func:`.roi_align.roi_align` into ``output`` ``(N, C, P, Q)``; mode 0 (max) also notes where the largest lie."""
+    """Write :func:`.roi_align.roi_align` to ``output (N, C, P, Q)``; mode 0 (max) also writes where the maxima lie."""
     size = (aligned_height, aligned_width)
-    table = as_table(input)
+    table = pixel_rows(input)
     for place in (argmax_y, argmax_x):
         place.fill_(_NOWHERE)
     for samples in sample_regions(input.shape, rois, RoIGrid(size, spatial_scale, sampling_ratio, aligned)):
@@ -78,9 +78,9 @@ def roi_align_forward(
             target[regions] = values.reshape(-1, *size, table.shape[1]).permute(0, 3, 1, 2).to(target.dtype)
 
         if pool_mode == 1:
-            put(output, mean_of(table, samples))
+            put(output, bin_means(table, samples))
             continue
-        largest, which = samples_of(table, samples).max(1)  # (n * P * Q, C)
+        largest, which = bin_samples(table, samples).max(1)  # (n * P * Q, C)
         put(output, largest)
         put(argmax_y, samples.y.gather(1, which))
         put(argmax_x, samples.x.gather(1, which))
@@ -99,20 +99,20 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """The gradient of :func:`roi_align_forward`, added to ``grad_input`` ``(B, C, H, W)``."""
+    """Add the gradient of :func:`roi_align_forward` to ``grad_input (B, C, H, W)``."""
     batch, channels, height, width = shape = grad_input.shape
     grid = RoIGrid((aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned)
     if pool_mode == 1:
         for samples in sample_regions(shape, rois, grid):
             weight = samples.weight / samples.weight.shape[1]
-            grad = as_table(grad_output[samples.regions])  # (n * P * Q, C)
-            spread = spread_rows(grad, samples.index.flatten(1), weight.flatten(1), batch * height * width)
+            grad = pixel_rows(grad_output[samples.regions])  # (n * P * Q, C)
+            spread = scatter_rows(grad, samples.index.flatten(1), weight.flatten(1), batch * height * width)
             grad_input += spread.reshape(batch, height, width, channels).permute(0, 3, 1, 2).to(grad_input.dtype)
         return
-    # every channel has its own place: the map as one long row of numbers
+    # every channel has its own maximum, so the map is indexed as one flat row of numbers
     plane = rois[:, 0].long()[:, None] * channels + torch.arange(channels, device=rois.device)  # (N, C)
     total = grad_input.new_zeros(grad_input.numel())
-    for row, column, weight in neighbours_of(argmax_y, argmax_x, shape):
+    for row, column, weight in bilinear_neighbours(argmax_y, argmax_x, shape):
         place = (plane[:, :, None, None] * height + row) * width + column  # (N, C, P, Q)
         total.index_add_(0, place.flatten(), (grad_output * weight).to(total.dtype).flatten())
     grad_input += total.reshape(shape)
@@ -133,7 +133,7 @@ def modulated_deform_conv_forward(
     with_bias: bool,
     **sizes: int,
 ) -> None:
-    """:func:`.deform_conv.modulated_deform_conv2d` into ``output`` ``(B, D, P, Q)``; scratch tensors are left alone."""
+    """Write :func:`.deform_conv.modulated_deform_conv2d` to ``output (B, D, P, Q)``; scratch tensors stay untouched."""
     offset, mask = (_read_flat(t, n, weight, output.shape, deformable_group) for t, n in ((offset, 2), (mask, 1)))
     bias = bias if with_bias else None
     output.copy_(_convolve(input, offset, mask, weight, bias, group, deformable_group, sizes))
@@ -159,7 +159,7 @@ def modulated_deform_conv_backward(
     with_bias: bool,
     **sizes: int,
 ) -> None:
-    """The gradients of :func:`modulated_deform_conv_forward`, added to the given ``grad_*`` tensors."""
+    """Add the gradients of :func:`modulated_deform_conv_forward` to the ``grad_*`` tensors."""
     with torch.enable_grad():
         sources = [t.detach().requires_grad_() for t in (input, offset, mask, weight)]
         x, flat_offset, flat_mask, w = sources
@@ -183,7 +183,7 @@ def _convolve(
     deformable_group: int,
     sizes: dict[str, int],
 ) -> Tensor:
-    """The convolution with mmcv's separate numbers put in pairs."""
+    """Call the convolution with mmcv's separate numbers (``stride_h``, ``stride_w`` ...) paired."""
     stride, padding, dilation = ((sizes[f'{k}_h'], sizes[f'{k}_w']) for k in ('stride', 'pad', 'dilation'))
     return modulated_deform_conv2d(
         input, offset, mask, weight, bias, stride, padding, dilation, group, deformable_group
@@ -191,10 +191,10 @@ def _convolve(
 
 
 def _read_flat(tensor: Tensor, planes: int, weight: Tensor, shape: torch.Size, deform_groups: int) -> Tensor:
-    """The first numbers of each image, as ``(B, planes * G * K, P, Q)``.
+    """Reinterpret the first numbers of each image as ``(B, planes * G * K, P, Q)``.
 
-    The compiled operator walks through offsets and masks with the output's sizes, whatever their own are; public
-    Dynamic Head weights were trained with offsets of a larger map read like that.
+    The compiled operator indexes offsets and masks by the output's size, whatever their own size is; public Dynamic
+    Head weights were trained with the offsets of a larger map read in this way.
     """
     batch, _, *size = shape
     channels = planes * deform_groups * weight.shape[2] * weight.shape[3]

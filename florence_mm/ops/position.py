@@ -1,4 +1,4 @@
-"""Relative position bias (which entry of a table two tokens of a window share), and resizing to another picture.
+"""Relative position bias of window attention, and resizing of position tables and embeddings.
 
 Shapes: ``N`` tokens a window, ``h`` heads; a table for a window ``(w0, w1, ...)`` is ``((2 w0 - 1)(2 w1 - 1)..., h)``.
 """
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_INDICES = 64  # kept, of all windows and devices
+_INDICES = 64  # cached, over all windows and devices
 _indices: OrderedDict[tuple, Tensor] = OrderedDict()
 
 
@@ -27,12 +27,12 @@ def _index(window_size: tuple[int, ...], table_window: tuple[int, ...]) -> np.nd
 
 
 def relative_position_index(window_size: tuple[int, ...], table_window: tuple[int, ...] | None = None) -> Tensor:
-    """``(N, N)`` int64: the row of the table for each pair of tokens of a window.
+    """The row of the bias table for each pair of tokens of a window, ``(N, N)`` int64.
 
     Args:
         window_size: the window in use.
         table_window: the window the table was made for, at least as large along each axis; default ``window_size``.
-            A smaller window uses the rows of the offsets that occur in it.
+            A smaller window uses the rows of those offsets that occur in it.
 
     >>> relative_position_index((1, 3))  # the table's rows are the offsets -2 to 2
     tensor([[2, 1, 0],
@@ -45,15 +45,15 @@ def relative_position_index(window_size: tuple[int, ...], table_window: tuple[in
 def relative_position_bias(
     table: Tensor, window_size: tuple[int, ...], table_window: tuple[int, ...] | None = None, by_slot: bool = False
 ) -> Tensor:
-    """``(h, N, N)`` bias of a window out of a table (differentiable).
+    """Look up the relative position bias of a window, ``(h, N, N)``; differentiable in the table.
 
     Args:
         table: ``(rows, h)``.
         window_size: the window in use.
         table_window: the window the table was made for, as in :func:`relative_position_index`.
-        by_slot: a smaller window takes the bias that the first ``N`` tokens of the table's window have to one another
-            (Video Swin's public code), not that of the offsets of its own. The same if it is shorter along the first
-            axis alone.
+        by_slot: a smaller window uses the bias between the first ``N`` tokens of the table's window, as Video Swin's
+            public code does, instead of the bias of its own offsets. Both are the same for a window that is shorter
+            along the first axis only.
     """
     index = _index_on(table.device, tuple(window_size), tuple(table_window or window_size), by_slot)
     bias = table.index_select(0, index.reshape(-1))  # (N * N, h)
@@ -61,15 +61,15 @@ def relative_position_bias(
 
 
 def _index_on(device: torch.device, window: tuple[int, ...], table_window: tuple[int, ...], by_slot: bool) -> Tensor:
-    """``(N, N)`` int64 on a device; the last used are kept, as copying takes longer than the lookup."""
+    """The index ``(N, N)`` int64 on a device, cached, as copying takes longer than the lookup."""
     if torch.compiler.is_compiling():
         return _make_index(window, table_window, by_slot).to(device)
     key = (device, window, table_window, by_slot)
     index = _indices.get(key)
     if index is None:
-        with torch.inference_mode(False):  # one made in inference must also serve training
+        with torch.inference_mode(False):  # an index made in inference mode must also serve training
             index = _make_index(window, table_window, by_slot).to(device)
-        if type(index) is Tensor:  # those of a tracer (FakeTensor and the like) must not outlive it
+        if type(index) is Tensor:  # tensors of a tracer (FakeTensor and the like) must not outlive it
             _indices[key] = index
             while len(_indices) > _INDICES:
                 _indices.popitem(last=False)
@@ -86,17 +86,17 @@ def _make_index(window: tuple[int, ...], table_window: tuple[int, ...], by_slot:
 def resize_relative_position_table(
     table: Tensor, window_size: tuple[int, ...], from_window: tuple[int, ...] | None = None
 ) -> Tensor:
-    """A table for another window: bicubic over the two spatial axes (the last two), linear over time.
+    """Resize a bias table to another window: bicubic over the last two axes (space), linear over time.
 
-    In space the rule of the public Microsoft code (Swin ``utils.py``, CoSwin ``coswin.py``): ``F.interpolate`` bicubic
-    without aligned corners on the ``(h, 2 w0 - 1, 2 w1 - 1)`` picture of each head. No public code has a rule for time;
-    here it is the same call, linear, over the ``2 t - 1`` pictures. Both leave the value of offset 0 as it is, and a
-    table that does not change over time still does not.
+    In space this is the rule of the public Microsoft code (Swin ``utils.py``, CoSwin ``coswin.py``): bicubic
+    ``F.interpolate`` without aligned corners on the ``(h, 2 w0 - 1, 2 w1 - 1)`` image of the table. No public code has
+    a rule for time; here it is the same call, linear, over the ``2 t - 1`` steps. Both keep the value of offset 0, and
+    a table that is constant over time stays so.
 
     Args:
-        table: ``(rows, h)``, of a square 2-D window unless ``from_window`` says otherwise.
-        window_size: the window wanted, ``(height, width)`` or ``(steps, height, width)``.
-        from_window: the window the table is for, with as many axes; needed in 3-D, see :func:`table_window`.
+        table: ``(rows, h)``, of a square 2-D window unless ``from_window`` is given.
+        window_size: the target window, ``(height, width)`` or ``(steps, height, width)``.
+        from_window: the window of the table, with as many axes; needed in 3-D, see :func:`table_window`.
 
     Raises:
         ValueError: the number of rows is not that of a window.
@@ -125,14 +125,14 @@ def resize_relative_position_table(
 
 
 def table_window(rows: int, like: tuple[int, int, int]) -> tuple[int, int, int] | None:
-    """The 3-D window that a table of ``rows`` rows was made for, or None where its rows do not tell.
+    """Infer the 3-D window of a bias table from its number of rows; None if it is ambiguous.
 
-    Several windows may have equally many rows, so the nearest to ``like`` is taken: one of the same height and width;
-    else one of the same steps in time; else the only one of a square of at least 2 x 2 tokens.
+    Several windows may have equally many rows. The first of these that exists is taken: the window with the height and
+    width of ``like``; a square one with the time steps of ``like``; the only square one of at least 2 x 2 tokens.
 
     Args:
-        rows: of the table.
-        like: the window of the model that the table is to serve, (steps, height, width).
+        rows: number of rows of the table.
+        like: the window of the model that will use the table, (steps, height, width).
     """
     steps, *space = (2 * w - 1 for w in like)
     if rows % math.prod(space) == 0 and rows // math.prod(space) % 2:
@@ -140,15 +140,15 @@ def table_window(rows: int, like: tuple[int, int, int]) -> tuple[int, int, int] 
     sides = [side for side in range(3, math.isqrt(rows) + 1, 2) if rows % side**2 == 0 and rows // side**2 % 2]
     windows = [((rows // side**2 + 1) // 2, (side + 1) // 2, (side + 1) // 2) for side in sides]
     same_time = [window for window in windows if 2 * window[0] - 1 == steps]
-    found = same_time or windows
-    return found[0] if len(found) == 1 else None
+    candidates = same_time or windows
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def fit_relative_position_table(table: Tensor, window_size: tuple[int, ...]) -> Tensor | None:
-    """A checkpoint's table resized for a window of a model; None where the file's 3-D window cannot be told.
+    """Resize a checkpoint's bias table to a model's window; None if the table's 3-D window is ambiguous.
 
     Raises:
-        ValueError: a table for a 2-D window that is of no square window.
+        ValueError: the table for a 2-D window is not that of a square window.
     """
     if len(window_size) == 2:
         return resize_relative_position_table(table, window_size)
@@ -157,14 +157,14 @@ def fit_relative_position_table(table: Tensor, window_size: tuple[int, ...]) -> 
 
 
 def resize_position_embedding(embed: Tensor, size: tuple[int, int], from_size: tuple[int, int]) -> Tensor:
-    """Absolute position embedding of a map for a map of another size, bicubic as in the public code.
+    """Resize an absolute position embedding to another map size, bicubic as in the public code.
 
     Args:
         embed: ``(1, H * W, C)`` for a map of ``from_size``.
-        size: the map wanted.
+        size: the target size.
         from_size: ``(H, W)``.
     """
     if tuple(size) == tuple(from_size):
         return embed
-    picture = embed.transpose(1, 2).unflatten(2, tuple(from_size))  # (1, C, H, W)
-    return F.interpolate(picture, size=size, mode='bicubic', align_corners=False).flatten(2).transpose(1, 2)
+    grid = embed.transpose(1, 2).unflatten(2, tuple(from_size))  # (1, C, H, W)
+    return F.interpolate(grid, size=size, mode='bicubic', align_corners=False).flatten(2).transpose(1, 2)

@@ -1,8 +1,8 @@
-"""Boxes of a picture as inputs and as features of a classifier.
+"""Crops and pooled features of boxes in an image, as inputs of a classifier.
 
 Boxes are ``(x1, y1, x2, y2)`` in pixels; a pixel covers ``[i, i + 1)``.
 
-Shape legend: ``N`` boxes, ``C`` channels, ``H, W`` picture, ``h, w`` crop or map.
+Shape legend: ``N`` boxes, ``C`` channels, ``H, W`` image, ``h, w`` crop or map.
 """
 
 import math
@@ -15,21 +15,21 @@ from torch.nn import functional as F
 def crop_regions(
     image: Tensor, boxes: Tensor, size: tuple[int, int], context: float = 1.0, square: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """What lies in boxes, each resized to ``size``.
+    """Crop boxes out of an image and resize each to ``size``.
 
-    A crop's bounds are rounded outwards to whole pixels, so that a crop that needs no resizing has the picture's own
-    values; bilinear resizing with antialiasing does the rest.
+    Bounds are rounded outwards to whole pixels, so that a crop that needs no resizing has the image's own values;
+    resizing is bilinear with antialiasing.
 
     Args:
         image: ``(C, H, W)`` float.
         boxes: ``(N, 4)``.
         size: height and width of a crop.
-        context: sides of what is cropped, as a multiple of the box's, around the same centre.
-        square: crop the square on the longer side, so that things keep their proportions where ``size`` is square;
-            ``False``: the box itself, stretched to ``size``.
+        context: sides of the cropped area as a multiple of the box's, around the same centre.
+        square: crop a square of the longer side, which keeps proportions if ``size`` is square; ``False``: crop the box
+            itself and stretch it to ``size``.
 
     Returns:
-        crops ``(N, C, h, w)``, 0 outside the picture; and ``(N, 1, h, w)``, 1 inside the picture and 0 outside.
+        crops ``(N, C, h, w)``, 0 outside the image; and a mask ``(N, 1, h, w)``, 1 inside the image and 0 outside.
 
     Raises:
         ValueError: shapes or a context that do not fit.
@@ -38,7 +38,7 @@ def crop_regions(
     if context <= 0 or min(size) < 1:
         raise ValueError(f'context is {context} and size {tuple(size)}; both must be above 0')
     height, width = image.shape[1:]
-    # one more channel says what is picture
+    # one more channel marks the image
     image = torch.cat([image, image.new_ones(1, height, width)])
     crops = image.new_zeros(len(boxes), len(image), *size)
     for crop, (x1, y1, x2, y2) in zip(crops, boxes.tolist(), strict=True):
@@ -54,22 +54,22 @@ def crop_regions(
 
 
 def _whole_pixels(centre: float, side: float) -> tuple[int, int]:
-    """First pixel and the one past the last of a side, at least one pixel."""
+    """First pixel of a side and the one past its last, at least one pixel apart."""
     # a box's exact bound must not gain a pixel by rounding of the sum
     first, last = math.floor(centre - side / 2 + 1e-4), math.ceil(centre + side / 2 - 1e-4)
     return first, max(last, first + 1)
 
 
 def region_means(maps: Tensor, boxes: Tensor, cell: tuple[float, float]) -> Tensor:
-    """Means of a feature map over boxes, exact for the map as a function that is constant in each cell.
+    """Average a feature map over boxes, each cell weighted by the area that the box covers of it.
 
-    The mean over a box that covers all cells is the mean of the map. Cells count by the area that a box covers
-    of them, so nothing is rounded (as RoI pooling does) and nothing sampled (as RoI align does).
+    Nothing is rounded (as in RoI pooling) or sampled (as in RoI align); the mean over a box that covers all cells is
+    the mean of the map.
 
     Args:
         maps: ``(C, h, w)``.
-        boxes: ``(N, 4)``; what lies outside the map does not count; a box without any area on the map takes the
-            nearest cells.
+        boxes: ``(N, 4)``; parts outside the map do not count; a box without area on the map takes the nearest
+            cells.
         cell: height and width of a cell in pixels.
 
     Returns:
@@ -88,8 +88,8 @@ def region_means(maps: Tensor, boxes: Tensor, cell: tuple[float, float]) -> Tens
 
 
 def _coverage(start: Tensor, end: Tensor, cell: float, cells: int) -> Tensor:
-    """``(N, cells)``: how much of each interval lies in each cell; rows add up to 1."""
-    least = 1e-3  # in cells: an interval of no length is widened to this
+    """The fraction of each interval that lies in each cell, ``(N, cells)``; rows sum to 1."""
+    least = 1e-3  # in cells: a shorter interval is widened to this
     start = (start / cell).clamp(0, cells - least)
     end = torch.maximum((end / cell).clamp(max=cells), start + least)
     edges = torch.arange(cells + 1, device=start.device, dtype=start.dtype)

@@ -1,7 +1,7 @@
 """RoI align (Mask R-CNN, arXiv 1703.06870, section 3) with the semantics of mmcv's compiled operator.
 
-A region is cut into ``P x Q`` bins; each bin is the mean (or the largest) of bilinear samples on a regular grid in it.
-A bin's mean is one weighted sum of pixels (:mod:`.rows`), so samples are never stored.
+A region is divided into ``P x Q`` bins; a bin is the mean (or maximum) of bilinear samples on a regular grid in it.
+A mean is one weighted sum of pixels (:mod:`.rows`), so samples are never stored.
 
 Shapes: ``B`` batch, ``C`` channels, ``H, W`` map, ``N`` regions, ``P, Q`` bins, ``S`` samples a bin.
 """
@@ -18,13 +18,13 @@ from .rows import sum_rows
 
 @dataclass(frozen=True)
 class RoIGrid:
-    """How regions are sampled.
+    """Sampling grid of RoI align.
 
     Attributes:
         output_size: ``(P, Q)``.
         spatial_scale: pixels of the map per pixel of the image.
         sampling_ratio: samples a bin and axis; 0: as many as the bin has pixels, rounded up.
-        aligned: whether pixel centres are at half numbers; False is the older rule, with regions of at least a pixel.
+        aligned: whether pixel centres are at half-integers; False: the older rule, with regions of at least one pixel.
     """
 
     output_size: tuple[int, int]
@@ -35,13 +35,13 @@ class RoIGrid:
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples of those regions that have equally many.
+    """Samples of a group of regions that have the same number of samples.
 
     Attributes:
-        regions: ``(n,)`` which regions.
-        y, x: ``(n * P * Q, S)`` where they lie on the map.
-        index: ``(n * P * Q, S, 4)`` the four pixels around each, as rows of the map ``(B * H * W, C)``.
-        weight: ``(n * P * Q, S, 4)`` their bilinear weights; 0 for samples outside the map.
+        regions: ``(n,)`` indices of the regions.
+        y, x: ``(n * P * Q, S)`` coordinates of the samples on the map.
+        index: ``(n * P * Q, S, 4)`` the four pixels around each sample, as rows of the map ``(B * H * W, C)``.
+        weight: ``(n * P * Q, S, 4)`` bilinear weights of these pixels; 0 for samples outside the map.
     """
 
     regions: Tensor
@@ -60,7 +60,7 @@ def roi_align(
     pool_mode: str = 'avg',
     aligned: bool = True,
 ) -> Tensor:
-    """Features of regions; differentiable in ``input``.
+    """Pool features of regions (RoI align); differentiable in ``input``.
 
     Args:
         input: ``(B, C, H, W)``.
@@ -69,7 +69,7 @@ def roi_align(
         spatial_scale: pixels of the map per pixel of the image.
         sampling_ratio: samples a bin and axis; 0: as many as the bin has pixels, rounded up.
         pool_mode: ``'avg'`` or ``'max'``.
-        aligned: whether pixel centres are at half numbers.
+        aligned: whether pixel centres are at half-integers.
 
     Returns:
         Tensor: ``(N, C, P, Q)``.
@@ -81,47 +81,47 @@ def roi_align(
     if pool_mode not in ('avg', 'max'):
         raise ValueError(f"pool_mode {pool_mode!r} is unknown, choose 'avg' or 'max'")
     grid = RoIGrid(_pair(output_size), spatial_scale, sampling_ratio, aligned)
-    table = as_table(input)
+    table = pixel_rows(input)
     output = table.new_zeros(len(rois), *grid.output_size, table.shape[1])  # (N, P, Q, C)
     for samples in sample_regions(input.shape, rois, grid):
-        pool = mean_of if pool_mode == 'avg' else largest_of
+        pool = bin_means if pool_mode == 'avg' else bin_maxima
         pooled = pool(table, samples).reshape(-1, *grid.output_size, table.shape[1])
         output = output.index_copy(0, samples.regions, pooled)
     return output.permute(0, 3, 1, 2).to(input.dtype)
 
 
-def as_table(input: Tensor) -> Tensor:
-    """``(B, C, H, W)`` to ``(B * H * W, C)``, at least float32."""
+def pixel_rows(input: Tensor) -> Tensor:
+    """The map ``(B, C, H, W)`` as rows of pixels ``(B * H * W, C)``, at least float32."""
     return input.permute(0, 2, 3, 1).flatten(0, 2).to(torch.promote_types(input.dtype, torch.float32))
 
 
-def mean_of(table: Tensor, samples: Samples) -> Tensor:
-    """The means of bins, ``(n * P * Q, C)``."""
+def bin_means(table: Tensor, samples: Samples) -> Tensor:
+    """Mean of the samples of each bin, ``(n * P * Q, C)``."""
     weight = samples.weight / samples.weight.shape[1]
     return sum_rows(table, samples.index.flatten(1), weight.flatten(1))  # (n * P * Q, S * 4)
 
 
-def samples_of(table: Tensor, samples: Samples) -> Tensor:
-    """All samples, ``(n * P * Q, S, C)``."""
+def bin_samples(table: Tensor, samples: Samples) -> Tensor:
+    """Values of all samples, ``(n * P * Q, S, C)``."""
     values = sum_rows(table, samples.index.flatten(0, 1), samples.weight.flatten(0, 1))
     return values.reshape(*samples.y.shape, -1)
 
 
-def largest_of(table: Tensor, samples: Samples) -> Tensor:
-    """The largest samples of bins, ``(n * P * Q, C)``."""
-    return samples_of(table, samples).amax(1)
+def bin_maxima(table: Tensor, samples: Samples) -> Tensor:
+    """Maximum of the samples of each bin, ``(n * P * Q, C)``."""
+    return bin_samples(table, samples).amax(1)
 
 
 def sample_regions(shape: torch.Size, rois: Tensor, grid: RoIGrid) -> Iterator[Samples]:
-    """The samples of all regions, those with equally many together; regions without samples are left out.
+    """Yield the samples of all regions, grouped by their number; regions without samples are left out.
 
     Args:
-        shape: of the map, ``(B, C, H, W)``.
+        shape: shape of the map, ``(B, C, H, W)``.
         rois: ``(N, 5)``.
-        grid: how to sample.
+        grid: the sampling grid.
 
     Raises:
-        ValueError: as :func:`roi_align`.
+        ValueError: see :func:`roi_align`.
     """
     _check(shape, rois)
     rois = rois.detach().to(torch.promote_types(rois.dtype, torch.float32))
@@ -145,23 +145,23 @@ def sample_regions(shape: torch.Size, rois: Tensor, grid: RoIGrid) -> Iterator[S
             continue  # a region without area: 0
         regions = (counts == count).all(1).nonzero()[:, 0]
         xs, ys = (
-            _places(first[regions, k], bins[regions, k], n, cells)
+            _sample_coords(first[regions, k], bins[regions, k], n, cells)
             for k, n, cells in ((0, nx, grid.output_size[1]), (1, ny, grid.output_size[0]))
         )
-        yield _pair_up(regions, ys, xs, rois[regions, 0].long(), shape)
+        yield _sample_grid(regions, ys, xs, rois[regions, 0].long(), shape)
 
 
-def _places(first: Tensor, bin_size: Tensor, count: int, cells: int) -> Tensor:
+def _sample_coords(first: Tensor, bin_size: Tensor, count: int, cells: int) -> Tensor:
     """Coordinates of samples along one axis, ``(n, cells, count)``."""
     cell = torch.arange(cells, device=first.device).reshape(-1, 1) * bin_size[:, None, None]  # (n, cells, 1)
     within = (torch.arange(count, device=first.device) + 0.5) * bin_size[:, None, None] / count
     return first[:, None, None] + cell + within
 
 
-def _pair_up(regions: Tensor, ys: Tensor, xs: Tensor, image: Tensor, shape: torch.Size) -> Samples:
-    """All pairs of ``ys`` ``(n, P, ny)`` and ``xs`` ``(n, Q, nx)``, the vertical ones slowest."""
+def _sample_grid(regions: Tensor, ys: Tensor, xs: Tensor, image: Tensor, shape: torch.Size) -> Samples:
+    """Samples at all pairs of ``ys (n, P, ny)`` and ``xs (n, Q, nx)``, the vertical ones slowest."""
     (low_y, high_y, dy, there_y), (low_x, high_x, dx, there_x) = (
-        _neighbours(places, size) for places, size in ((ys, shape[2]), (xs, shape[3]))
+        _neighbours(coords, size) for coords, size in ((ys, shape[2]), (xs, shape[3]))
     )
     full = (len(ys), ys.shape[1], xs.shape[1], ys.shape[2], xs.shape[2])  # (n, P, Q, ny, nx)
 
@@ -187,25 +187,25 @@ def _pair_up(regions: Tensor, ys: Tensor, xs: Tensor, image: Tensor, shape: torc
     )
 
 
-def neighbours_of(y: Tensor, x: Tensor, shape: torch.Size) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Row, column and bilinear weight of the four pixels around each place, all of the shape of ``y``."""
+def bilinear_neighbours(y: Tensor, x: Tensor, shape: torch.Size) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield row, column and bilinear weight of the four pixels around each point, in the shape of ``y``."""
     (low_y, high_y, dy, there_y), (low_x, high_x, dx, there_x) = (
-        _neighbours(places, size) for places, size in ((y, shape[2]), (x, shape[3]))
+        _neighbours(coords, size) for coords, size in ((y, shape[2]), (x, shape[3]))
     )
     for row, wy in ((low_y, (1 - dy) * there_y), (high_y, dy * there_y)):
         for column, wx in ((low_x, (1 - dx) * there_x), (high_x, dx * there_x)):
             yield row, column, wy * wx
 
 
-def _neighbours(places: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The two pixels beside each place, the part of the upper one, and whether the place counts.
+def _neighbours(coords: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The lower and upper pixel beside each coordinate, the weight of the upper, and whether the coordinate is valid.
 
-    A place up to a pixel outside takes the value at the border; NaN counts as outside.
+    A coordinate up to a pixel outside takes the value at the border; NaN is invalid.
     """
-    there = (places >= -1) & (places <= size)
-    places = torch.where(there, places, 0).clamp(0, size - 1)
-    low = places.floor()
-    return low.long(), (low + 1).clamp(max=size - 1).long(), places - low, there
+    there = (coords >= -1) & (coords <= size)
+    coords = torch.where(there, coords, 0).clamp(0, size - 1)
+    low = coords.floor()
+    return low.long(), (low + 1).clamp(max=size - 1).long(), coords - low, there
 
 
 def _check(shape: torch.Size, rois: Tensor) -> None:

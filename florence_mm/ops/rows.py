@@ -1,8 +1,8 @@
-"""Weighted sums of rows of a table, and their transpose: bilinear sampling at the speed of memory.
+"""Weighted sums of rows of a table, and their gradients: bilinear sampling with ``embedding_bag``.
 
-With pixels as rows, a sampled value is a weighted sum of a few of them, which is what ``embedding_bag`` does. The
-transpose, which the gradient of the table needs, is again an ``embedding_bag`` over the indices sorted by row: no
-atomic additions, so equal runs give equal bits on every device.
+With pixels as rows, a bilinear sample is a weighted sum of four rows, which is what ``embedding_bag`` computes. The
+gradient of the table is again an ``embedding_bag``, over the indices sorted by row: no atomic additions, so equal runs
+give equal bits on every device.
 
 Shapes: ``S`` sums, ``M`` rows in each, ``R`` rows of the table, ``C`` channels.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def sum_rows(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sums of rows of ``table``.
+    """Compute weighted sums of rows of ``table``.
 
     Args:
         table: ``(R, C)``.
@@ -30,8 +30,8 @@ def sum_rows(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     return F.embedding_bag(index, table, per_sample_weights=weight.to(table.dtype), mode='sum')
 
 
-def spread_rows(values: Tensor, index: Tensor, weight: Tensor, rows: int) -> Tensor:
-    """The transpose of :func:`sum_rows`: each value goes to the rows it was summed from.
+def scatter_rows(values: Tensor, index: Tensor, weight: Tensor, rows: int) -> Tensor:
+    """Add each value to the rows it was summed from (the transpose of :func:`sum_rows`).
 
     Args:
         values: ``(S, C)``.
@@ -56,7 +56,7 @@ def spread_rows(values: Tensor, index: Tensor, weight: Tensor, rows: int) -> Ten
 
 
 def dot_rows(values: Tensor, table: Tensor, index: Tensor) -> Tensor:
-    """The products ``values[s] . table[index[s, m]]``, ``(S, M)``: the gradient of the weights of :func:`sum_rows`.
+    """Dot products ``values[s] . table[index[s, m]]``, ``(S, M)``: the gradient of the weights of :func:`sum_rows`.
 
     Args:
         values: ``(S, C)``.

@@ -1,10 +1,10 @@
-"""Multi-head attention inside the windows of a map of any number of axes (Swin, arXiv 2103.14030, section 3.2).
+"""Multi-head attention within windows, for maps with any number of axes (Swin, arXiv 2103.14030, section 3.2).
 
 Shapes: ``B`` batch, ``W`` windows a map, ``N`` tokens a window, ``h`` heads, ``d`` channels a head, ``C = h d``.
 
-Which kernel is used depends on the device and on whether the bias learns. PyTorch's fused CPU attention gives no
-gradient to a bias and would fall back to a slow path without a word, so there a learning bias takes
-:class:`LearningBiasAttention`, everything else the fused kernel.
+The kernel depends on the device and on whether the bias needs a gradient. PyTorch's fused CPU attention gives a bias no
+gradient and silently falls back to a slow path, so on a CPU such a bias takes :class:`LearningBiasAttention`;
+everything else takes the fused kernel.
 """
 
 import torch
@@ -16,21 +16,21 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 def window_attention(
     qkv: Tensor, bias: Tensor, num_heads: int, mask: Tensor | None = None, dropout_p: float = 0.0
 ) -> Tensor:
-    """Attention of each window's tokens to one another.
+    """Attend among the tokens of each window (window attention).
 
     Args:
         qkv: ``(B, W * N, 3 C)`` in window order (:func:`~florence_mm.ops.windows.to_windows`), channels as
             ``[q, k, v]`` times ``[h, d]``. Scores are scaled by ``d ** -0.5``.
-        bias: ``(h, N, N)``, or ``(W, h, N, N)`` where it differs between windows; added to the scaled scores.
+        bias: ``(h, N, N)``, or ``(W, h, N, N)`` if it differs between windows; added to the scaled scores.
         num_heads: ``h``.
-        mask: ``(W, N, N)``, added as well; needs no gradient.
-        dropout_p: probability that a weight is dropped; 0 outside training.
+        mask: ``(W, N, N)``, also added to the scores; without gradient.
+        dropout_p: dropout probability of the attention weights; 0 outside training.
 
     Returns:
         ``(B, W * N, C)`` in window order.
 
     Raises:
-        ValueError: shapes that do not belong together.
+        ValueError: shapes do not fit together.
     """
     batch, slots, channels = qkv.shape
     tokens = bias.shape[-1]
@@ -60,7 +60,7 @@ def window_attention(
 
 
 def _fused_by_head(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout_p: float) -> Tensor:
-    """Windows folded into heads: a bias that differs between windows is broadcast over the batch, never repeated."""
+    """Fused attention with windows folded into heads: a bias per window is broadcast over the batch, not repeated."""
     batch, windows, heads, tokens, _ = q.shape
     if bias.ndim == 3:
         q, k, v = (t.flatten(0, 1) for t in (q, k, v))  # (B * W, h, N, d)
@@ -74,7 +74,7 @@ def _fused_by_head(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout_p: flo
 
 
 def _fused_by_window(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout_p: float) -> Tensor:
-    """Windows as the batch: the CPU kernel reads q, k and v where they are and writes tokens in order, no copies."""
+    """Fused attention with windows as the batch: the CPU kernel reads q, k and v without copies."""
     if bias.ndim == 3:
         q, k, v = (t.flatten(0, 1) for t in (q, k, v))  # (B * W, h, N, d)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.unsqueeze(0), dropout_p=dropout_p)
@@ -88,18 +88,18 @@ def _fused_by_window(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout_p: f
 
 
 class LearningBiasAttention(torch.autograd.Function):
-    """Explicit matrix products with a gradient for the bias.
+    """Window attention by explicit matrix products, with a gradient for the bias.
 
-    Works head by head on views, so that q, k and v are read where they stand in the projection's memory; one
-    window-by-window score tensor serves all heads of the backward pass. Products are written to memory of their own and
-    copied to their place: into every h-th block of a row PyTorch would multiply one window after the other.
+    Works head by head on views of the projection, so that q, k and v are not copied; all heads of the backward pass
+    share one score tensor. Products go to a buffer and are copied from there: PyTorch would multiply into the strided
+    output one window after the other.
     """
 
     @staticmethod
     def forward(
         ctx: FunctionCtx, qkv: Tensor, bias: Tensor, mask: Tensor | None, num_heads: int, dropout_p: float
     ) -> Tensor:
-        """``(B, W, N, 3 C)``, ``(h, N, N)`` and ``(W, N, N)`` to ``(B, W, N, C)``."""
+        """Attend: ``qkv (B, W, N, 3 C)``, ``bias (h, N, N)`` and ``mask (W, N, N)`` to ``(B, W, N, C)``."""
         batch, windows, tokens, channels = qkv.shape
         out = qkv.new_empty(batch * windows, tokens, channels // 3)
         weights = qkv.new_empty(num_heads, batch, windows, tokens, tokens)
@@ -107,7 +107,7 @@ class LearningBiasAttention(torch.autograd.Function):
         product = out.new_empty(*out.shape[:2], out.shape[2] // num_heads)  # (B * W, N, d)
         for head, ((q, k, v), o) in enumerate(zip(_heads(qkv, 3, num_heads), _heads(out, 1, num_heads), strict=True)):
             score = weights[head].flatten(0, 1)  # (B * W, N, N)
-            # beta=0 leaves the first argument out; the scale costs nothing inside the product
+            # beta=0 ignores the first argument; the scale costs nothing inside the product
             torch.baddbmm(score, q, k.transpose(1, 2), beta=0, alpha=q.shape[-1] ** -0.5, out=score)
             weights[head].add_(bias[head] if mask is None else bias[head] + mask)
             torch.softmax(score, -1, out=score)
@@ -119,7 +119,7 @@ class LearningBiasAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of ``qkv`` and ``bias``."""
+        """Compute the gradients of ``qkv`` and ``bias``."""
         qkv, weights, keep = ctx.saved_tensors
         grad = grad.contiguous()
         grad_qkv = torch.empty_like(qkv)
@@ -143,6 +143,6 @@ class LearningBiasAttention(torch.autograd.Function):
 
 
 def _heads(x: Tensor, parts: int, num_heads: int) -> list[tuple[Tensor, ...]]:
-    """Per head the ``parts`` views ``(B * W, N, d)`` of ``(..., N, parts * C)``."""
+    """Views ``(B * W, N, d)`` of ``x (..., N, parts * C)``: for each head one per part (q, k, v)."""
     x = x.flatten(0, -3).unflatten(-1, (parts, num_heads, -1))  # (B * W, N, parts, h, d)
     return [tuple(x[:, :, part, head] for part in range(parts)) for head in range(num_heads)]

@@ -1,10 +1,11 @@
-"""Where the tokens of a map stand once it is cut into (shifted) windows.
+"""Partition of a map into (shifted) windows, and back, as a permutation of its tokens.
 
 Shapes: ``B`` batch, ``L`` tokens of the map (product of its sizes), ``C`` channels, ``W`` windows a map, ``N`` tokens
 a window. A map has any number of axes: ``(H, W)`` for images, ``(T, H, W)`` for clips.
 
-Rolling, padding and cutting are one permutation of tokens, so they are worked out once for a map size and then cost
-one ``index_select`` each way. Its own backward is a second ``index_select`` (the default one would add into zeros).
+Cyclic shift, padding and partition together are one permutation of tokens, computed once per map size; applying it
+costs one ``index_select`` each way. The backward pass is the other ``index_select`` (the default one would add into
+zeros).
 """
 
 import threading
@@ -23,17 +24,17 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True, eq=False)
 class WindowPlan:
-    """How one map size is cut into windows.
+    """Window partition of one map size.
 
     Attributes:
         size: tokens of the map along each axis.
         window_size: tokens of a window along each axis.
         shift_size: how far the windows are shifted along each axis.
         num_windows: ``W``.
-        order: ``(W * N,)`` int64, the token that stands in each slot (0 where the slot is padding); ``None`` where
-            slots and tokens have the same order.
-        inverse: ``(L,)`` int64, the slot of each token; ``None`` with ``order``.
-        padding: slots without a token, ``None`` where there are none.
+        order: ``(W * N,)`` int64, the token in each slot (0 for padding); ``None`` if slots and tokens have the same
+            order.
+        inverse: ``(L,)`` int64, the slot of each token; ``None`` if ``order`` is.
+        padding: slots without a token; ``None`` if there are none.
         mask: ``(W, N, N)`` float32, 0 or :data:`MASKED`; ``None`` without shift.
     """
 
@@ -50,7 +51,7 @@ class WindowPlan:
 def fit_window(
     size: tuple[int, ...], window_size: tuple[int, ...], shift_size: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Window and shift for a map: an axis not longer than the window becomes one window without shift.
+    """Fit window and shift to a map: an axis not longer than the window becomes one window without shift.
 
     The rule of Swin's public code on square maps, axis by axis as in Video Swin (``get_window_size``).
 
@@ -68,7 +69,7 @@ def window_plan(
     shift_size: tuple[int, ...],
     device: torch.device | str = 'cpu',
 ) -> WindowPlan:
-    """The plan for a map of ``size``; the last plans used are kept.
+    """Make the window partition for a map of ``size``; the last 64 are cached.
 
     An axis that its window does not divide is padded at its end (mmdet's Swin pads bottom and right), before the
     shift.
@@ -116,13 +117,13 @@ def _make_plan(size: tuple, window_size: tuple, shift_size: tuple, device: torch
         regions = np.zeros(padded, dtype=np.int64)
         for axis, (p, w, d) in enumerate(zip(padded, window_size, shift_size, strict=True)):
             if d:
-                # three strips of the rolled axis: whole windows, the last window's own part, what came round
+                # three strips of the shifted axis: whole windows, the rest of the last window, what wrapped around
                 strip = np.repeat(np.arange(3), [p - w, w - d, d])
                 regions = 3 * regions + strip.reshape([-1 if a == axis else 1 for a in range(len(size))])
         regions = _cut(regions, window_size)  # (W, N)
         mask = np.where(regions[:, :, None] == regions[:, None, :], 0.0, MASKED).astype(np.float32)
 
-    # a plan made under inference_mode must also serve training
+    # a plan made in inference mode must also serve training
     with torch.inference_mode(False):
 
         def tensor(array: np.ndarray | None) -> Tensor | None:
@@ -141,7 +142,7 @@ def _make_plan(size: tuple, window_size: tuple, shift_size: tuple, device: torch
 
 
 def _cut(array: np.ndarray, window_size: tuple[int, ...]) -> np.ndarray:
-    """``(P0, P1, ...)`` to ``(W, N)``, both windows and the tokens in them in raster order."""
+    """Partition ``(P0, P1, ...)`` into ``(W, N)``, windows and the tokens in them in raster order."""
     axes = len(window_size)
     split = [n for p, w in zip(array.shape, window_size, strict=True) for n in (p // w, w)]
     array = array.reshape(split)  # (W0, w0, W1, w1, ...)
@@ -150,7 +151,7 @@ def _cut(array: np.ndarray, window_size: tuple[int, ...]) -> np.ndarray:
 
 
 class _Permute(torch.autograd.Function):
-    """Map order to window order (``to_windows``) or back; each is the gradient of the other."""
+    """Permute from map order to window order (``to_windows``) or back; each is the gradient of the other."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, plan: WindowPlan, to_windows: bool) -> Tensor:
@@ -166,10 +167,10 @@ class _Permute(torch.autograd.Function):
 
 
 def to_windows(x: Tensor, plan: WindowPlan) -> Tensor:
-    """Map order ``(B, L, C)`` to window order ``(B, W * N, C)``; padded slots are zero."""
+    """Partition into windows: map order ``(B, L, C)`` to window order ``(B, W * N, C)``; padded slots are zero."""
     return x if plan.order is None else _Permute.apply(x, plan, True)
 
 
 def from_windows(x: Tensor, plan: WindowPlan) -> Tensor:
-    """Window order ``(B, W * N, C)`` to map order ``(B, L, C)``; padded slots are dropped."""
+    """Reverse the partition: window order ``(B, W * N, C)`` to map order ``(B, L, C)``; padded slots are dropped."""
     return x if plan.order is None else _Permute.apply(x, plan, False)

@@ -28,7 +28,7 @@ class LabelOfText(BaseTransform):
         if len(named) != 1:
             raise ValueError(
                 f'{results.get("source", "a sample")}: the text {results["text"]!r} names {len(named)} of the classes '
-                f'{", ".join(self.classes)}; expected one, so mend the text or the classes'
+                f'{", ".join(self.classes)}; expected one, so correct the text or the classes'
             )
         results['gt_label'] = self.classes.index(named.pop())
         return results

@@ -1,4 +1,4 @@
-"""Each gap twice: the packages as they are fail (a test that turns red once upstream is mended), with us they work."""
+"""Each gap twice: the packages as they are fail (a test that turns red once upstream is fixed), with us they work."""
 
 import logging
 
@@ -103,8 +103,8 @@ ALONE = {
 def has_gap(name):
     """Whether a gap that depends on the machine is there; compat may not have met its module yet."""
     gap = next(gap for gap in GAPS if gap.name == name)
-    # asking may import the module, and that mends it
-    return gap.state == 'mended' or gap.needed() or gap.state == 'mended'
+    # asking may import the module, and that patches it
+    return gap.state == 'patched' or gap.needed() or gap.state == 'patched'
 
 
 def on_cpu():
@@ -121,7 +121,7 @@ def test_gap_is_there_without_us(fresh_process, name):
     if name.startswith('CPU') and not on_cpu():
         pytest.skip('runs on machines without a GPU')
     result = fresh_process(code)
-    assert result.returncode != 0, f'{name}: upstream no longer needs the mend; remove it'
+    assert result.returncode != 0, f'{name}: upstream no longer needs the patch; remove it'
     assert word in result.stderr.splitlines()[-1] or word in result.stderr[-1500:]
 
 
@@ -136,7 +136,7 @@ def test_every_model_package_imports_whatever_comes_first(fresh_process):
         """
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    assert result.stdout.strip() == "['mended']"
+    assert result.stdout.strip() == "['patched']"
 
 
 def test_operator_that_is_not_compiled_names_itself():
@@ -389,7 +389,7 @@ def test_recognizer_of_mmaction_unpacks_only_a_single_map():
     from mmengine.registry import DefaultScope
 
     gap = next(gap for gap in GAPS if gap.name == 'mmaction2 feature tuples')
-    assert gap.needed(), 'upstream no longer needs the mend; remove it'
+    assert gap.needed(), 'upstream no longer needs the patch; remove it'
 
     def features(source, **backbone):
         with DefaultScope.overwrite_default_scope('mmaction'):
@@ -417,7 +417,7 @@ def test_gap_waits_for_the_import_and_stops_when_not_needed(tmp_path, monkeypatc
     import late_module
 
     gap.install()
-    assert calls == [1] and gap.state == 'mended'
+    assert calls == [1] and gap.state == 'patched'
     after_import('late_module', lambda module: calls.append(module))
     assert calls == [1, late_module]
     fixed = Gap('fixed', 'late_module', 'why', lambda: False, lambda: calls.append('never'))

@@ -5,7 +5,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import nn
 
-import florence_mm  # noqa: F401  (first, it mends mmdet)
+import florence_mm  # noqa: F401  (first, it patches mmdet)
 from florence_mm.models.algorithms import UniCL
 from florence_mm.models.detectors import ZeroShotDetector
 from florence_mm.models.preprocessor import ImageTextDataPreprocessor

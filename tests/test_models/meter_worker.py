@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-import florence_mm  # noqa: F401  (first, it mends mmpretrain)
+import florence_mm  # noqa: F401  (first, it patches mmpretrain)
 from florence_mm.models.heads.multimodal import mlm
 from florence_mm.models.multimodal import METER
 

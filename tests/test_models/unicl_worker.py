@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-import florence_mm  # noqa: F401  (first, it mends mmpretrain)
+import florence_mm  # noqa: F401  (first, it patches mmpretrain)
 from florence_mm.language.labels import text_label
 from florence_mm.models.algorithms import UniCL
 from florence_mm.models.text import CLIPTextTower

@@ -65,7 +65,7 @@ def test_little_disk(bootstrap, tmp_path, monkeypatch, capfd):
 @pytest.mark.parametrize(
     ('error', 'status', 'words'),
     [
-        (OSError(errno.ENOSPC, 'No space left on device', 'x.whl'), 2, "No space left on device: 'x.whl'; mend that"),
+        (OSError(errno.ENOSPC, 'No space left on device', 'x.whl'), 2, "No space left on device: 'x.whl'; fix that"),
         (subprocess.CalledProcessError(7, ['pip', 'install']), 2, 'pip install failed with status 7'),
         (KeyboardInterrupt(), 130, 'stopped before the environment was ready'),
     ],

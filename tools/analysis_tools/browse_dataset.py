@@ -11,7 +11,7 @@ from pathlib import Path
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 
-import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.config.load import load_config
 from florence_mm.config.options import add_config_options
 from florence_mm.errors import UsageError, one_sentence_errors

@@ -16,7 +16,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.config.load import load_config
 from florence_mm.config.options import add_config_options
 from florence_mm.engine.complexity import count_macs, count_parameters, readable, table

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from common import Case, Pair, main
 
-import florence_mm  # noqa: F401  (mends the stack before other packages are imported)
+import florence_mm  # noqa: F401  (patches the stack before other packages are imported)
 from florence_mm.models.multimodal import METER
 
 _CONTEXT = 256  # longest text in tokens

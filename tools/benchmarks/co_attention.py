@@ -14,7 +14,7 @@ import torch
 from common import Case, Pair, main
 from torch import Tensor, nn
 
-import florence_mm  # noqa: F401  (mends the stack before the peers are imported)
+import florence_mm  # noqa: F401  (patches the stack before the peers are imported)
 from florence_mm.models.checkpoints.meter import join_projections
 from florence_mm.models.multimodal import CoAttentionStacks
 

@@ -12,7 +12,7 @@ import torch
 from common import Case, Pair, main
 from torch import Tensor
 
-import florence_mm  # noqa: F401  (mends the stack before the peers are imported)
+import florence_mm  # noqa: F401  (patches the stack before the peers are imported)
 from florence_mm.compat.mmcv_ext import is_compiled
 from florence_mm.ops.boxes import nms
 from florence_mm.ops.deform_conv import modulated_deform_conv2d

@@ -11,7 +11,7 @@ import torch
 from common import Case, Pair, main
 from torch import Tensor, nn
 
-import florence_mm  # noqa: F401  (mends the stack before the peers are imported)
+import florence_mm  # noqa: F401  (patches the stack before the peers are imported)
 from florence_mm.compat.mmcv_ext import is_compiled
 from florence_mm.models.checkpoints.formats import convert_state_dict
 from florence_mm.models.layers.dyhead_block import DyHeadBlock

@@ -10,7 +10,7 @@ from common import Case, Pair, main
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import florence_mm  # noqa: F401  (mends the stack before the peers are imported)
+import florence_mm  # noqa: F401  (patches the stack before the peers are imported)
 from florence_mm.models.text import CLIPTextTower
 from florence_mm.models.tokenizers import CLIPTokenizer
 from florence_mm.ops.contrastive import unified_contrastive_loss

@@ -9,7 +9,7 @@ import torch
 from common import Case, Pair, main
 from torch import nn
 
-import florence_mm  # noqa: F401  (mends the stack before the peers are imported)
+import florence_mm  # noqa: F401  (patches the stack before the peers are imported)
 from florence_mm.models.backbones import VideoCoSwin
 from florence_mm.models.checkpoints.formats import convert_state_dict
 

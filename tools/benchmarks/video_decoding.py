@@ -19,7 +19,7 @@ import torch
 from common import Case, Pair, main
 from mmengine.dataset import Compose
 
-import florence_mm  # noqa: F401  (mends the stack before the peers are imported)
+import florence_mm  # noqa: F401  (patches the stack before the peers are imported)
 from florence_mm.corpora.clips import FPS, ClipOptions, make_clip
 from florence_mm.formats.video import encode_mp4
 

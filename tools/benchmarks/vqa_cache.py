@@ -14,7 +14,7 @@ from common import Case, Pair, main
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
-import florence_mm  # noqa: F401  (mends the stack before the peers are imported)
+import florence_mm  # noqa: F401  (patches the stack before the peers are imported)
 from florence_mm.models.multimodal import METER
 
 # as many tokens as VQAv2's questions have: the tokenizer without vocabulary makes one of each letter

@@ -5,7 +5,7 @@ python tools/dataset_converters/crop_boxes.py ANNOTATIONS.json PICTURES --out da
 
 import argparse
 
-import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.errors import UsageError, one_sentence_errors
 from florence_mm.preparation.box_crops import write_box_crops
 

@@ -8,7 +8,7 @@ import json
 import time
 from pathlib import Path
 
-import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 
 import cv2  # isort: skip
 import torch

@@ -7,7 +7,7 @@ import argparse
 import time
 from pathlib import Path
 
-import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.apis.detection_inferencer import DetectionInferencer
 from florence_mm.apis.inputs import parse_class_names
 from florence_mm.datasets.detection import OBJECT

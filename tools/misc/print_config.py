@@ -8,7 +8,7 @@
 import argparse
 import os
 
-import florence_mm  # noqa: F401  mends the installed packages, so it comes before anything that imports them
+import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.config.check import check_config
 from florence_mm.config.load import load_config
 from florence_mm.config.options import add_config_options

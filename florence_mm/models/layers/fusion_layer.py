@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from florence_mm.models.generation.cache import KeyValueCache, causal_mask
 from florence_mm.models.layers.token_layout import TokenLayout, layout_of
 from florence_mm.ops.attention import attention, dropout
-from florence_mm.ops.mlp import add_mlp, without_autograd
+from florence_mm.ops.mlp import add_mlp, fast_path_allowed
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -206,7 +206,7 @@ class CoAttentionLayer(nn.Module):
         return self._mlp(x)
 
     def _mlp(self, x: Tensor) -> Tensor:
-        if without_autograd(x, self.output.dense.weight) and not self.training:
+        if fast_path_allowed(x, self.output.dense.weight) and not self.training:
             x = add_mlp(x.clone(), x, self.intermediate.dense, self.output.dense)
             return self.output.LayerNorm(x)
         return self.output(self.intermediate(x), x)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from florence_mm.ops.mlp import add_mlp, without_autograd
+from florence_mm.ops.mlp import add_mlp, fast_path_allowed
 from florence_mm.ops.position import relative_position_bias
 from florence_mm.ops.window_attention import window_attention
 from florence_mm.ops.windows import WindowPlan, fit_window, from_windows, to_windows, window_plan
@@ -60,7 +60,7 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """``(B, L, C)`` to ``(B, L, C)``."""
-        in_pieces = 3 * x.numel() > _QKV_ELEMENTS and not self.training and without_autograd(x, self.qkv.weight)
+        in_pieces = 3 * x.numel() > _QKV_ELEMENTS and not self.training and fast_path_allowed(x, self.qkv.weight)
         if in_pieces and len(x) > 1:
             step = max(1, len(x) * _QKV_ELEMENTS // (3 * x.numel()))
             out = x.new_empty(x.shape)

@@ -80,7 +80,7 @@ def make_samples(truth, seed=1):
 
 def evaluate(path, launcher=None):
     if launcher:
-        # through the module: florence_mm mends the function there
+        # through the module: florence_mm patches the function there
         dist.init_dist(launcher, backend='gloo')
     samples = make_samples(json.loads(Path(path).read_bytes()))
     evaluator = Evaluator(DetectionMetric(per_class=True, table_rows=0))

@@ -36,7 +36,7 @@ def hash_of(text):
 
 def evaluate(n, launcher=None):
     if launcher:
-        # through the module: florence_mm mends the function there
+        # through the module: florence_mm patches the function there
         dist.init_dist(launcher, backend='gloo')
     samples = make_samples(n)
     evaluator = Evaluator([ZeroShotAccuracy(per_class=True, table_rows=0), ImageTextRecall()])

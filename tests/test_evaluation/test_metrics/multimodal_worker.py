@@ -35,7 +35,7 @@ def make_samples(n):
 
 def evaluate(n, folder, launcher=None):
     if launcher:
-        # through the module: florence_mm mends the function there
+        # through the module: florence_mm patches the function there
         dist.init_dist(launcher, backend='gloo')
     samples = make_samples(n)
     metrics = [
