@@ -70,7 +70,11 @@ def test_names_of_mmengine_lead_to_their_url(tmp_path, hub, monkeypatch):
     torch.save(layer().state_dict(), tmp_path / 'r.pth')
     table = {'resnet50': (tmp_path / 'r.pth').as_uri()}
     monkeypatch.setattr('florence_mm.models.checkpoints.fetching._TABLES', {'torchvision': lambda: table})
-    assert same(read_checkpoint('torchvision://resnet50')[0], layer().state_dict())
+    monkeypatch.setattr(
+        'florence_mm.models.checkpoints.fetching.get_deprecated_model_names', lambda: {'old': 'resnet50'}
+    )
+    for name in ('resnet50', 'old'):
+        assert same(read_checkpoint(f'torchvision://{name}')[0], layer().state_dict())
 
 
 def test_file_backends_of_mmengine(tmp_path, monkeypatch):

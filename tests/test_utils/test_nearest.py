@@ -16,12 +16,14 @@ def test_slips():
         ('BachSize', 'BatchSize'),
         ('dgo', 'dog'),  # one slip, though no more than two letters in three match
         ('weight_decy', 'weight_decay'),
-        ('height', None),  # shares more than half of its letters with weight_decay and is another word
+        ('wght_decay', 'weight_decay'),  # two slips in a long name
+        ('batch_norm', None),  # six letters in ten are those of batch_size, and it is another word
+        ('height', None),
         ('', None),
     ],
 )
 def test_nearest(name, found):
-    assert nearest(name, ['width', 'BatchSize', 'dog', 'weight_decay']) == found
+    assert nearest(name, ['width', 'BatchSize', 'batch_size', 'dog', 'weight_decay']) == found
 
 
 def test_end_of_a_sentence():

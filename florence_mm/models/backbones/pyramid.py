@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from florence_mm.models.checkpoints.fitting import fit_state_dict
+from florence_mm.models.checkpoints.renaming import COMPUTED
 from florence_mm.models.layers.patch_embed import to_map
 from florence_mm.models.layers.window_block import WindowBlock
 
@@ -183,7 +184,7 @@ class WindowPyramid(BaseModule):
 
 def _fit_state_dict(model: WindowPyramid, state_dict: dict, prefix: str, *_: Any) -> None:
     """Before loading: leave out buffers that we compute, and fit tensors of another window, resolution or of images."""
-    for key in [k for k in state_dict if k.startswith(prefix) and k.endswith(('relative_position_index', 'attn_mask'))]:
+    for key in [k for k in state_dict if k.startswith(prefix) and k.endswith(COMPUTED)]:
         del state_dict[key]
     theirs = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
     fitting = fit_state_dict(model, theirs)

@@ -15,12 +15,8 @@ import torch
 
 from .detectors import convert_dyhead, convert_mmdet_dyhead
 from .meter import convert_meter, convert_roberta
-from .renaming import Format, Skipped, StateDict, has, rename, split
+from .renaming import COMPUTED, Format, Skipped, StateDict, has, rename, split
 from .swin import convert_mm_swin, convert_swin, convert_timm_swin, convert_video_swin
-
-# buffers that the model computes: they belong to a window or a resolution, not to what was learned
-_COMPUTED = ('relative_position_index', 'attn_mask', 'position_ids', 'relative_coords_table')
-
 
 # --- two towers -----------------------------------------------------------------------------------------------------
 
@@ -127,7 +123,7 @@ def convert_state_dict(state: StateDict) -> tuple[str, StateDict, Skipped]:
     Returns:
         the format's name, the tensors under our names, and the keys left out with the reason.
     """
-    skipped = {key: 'computed by the model' for key in state if key.endswith(_COMPUTED)}
+    skipped = {key: 'computed by the model' for key in state if key.endswith(COMPUTED)}
     state = {key: value for key, value in state.items() if key not in skipped}
     if state and all(key.startswith('module.') for key in state):
         state = {key.removeprefix('module.'): value for key, value in state.items()}

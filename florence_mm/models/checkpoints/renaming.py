@@ -9,6 +9,9 @@ from torch import Tensor
 StateDict = dict[str, Tensor]
 Skipped = dict[str, str]
 
+#: Ends of the keys of buffers that a model computes: they belong to a window or a resolution, not to what was learned.
+COMPUTED = ('relative_position_index', 'attn_mask', 'position_ids', 'relative_coords_table')
+
 
 @dataclass(frozen=True)
 class Format:
