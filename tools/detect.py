@@ -1,9 +1,9 @@
-"""Detect objects in pictures and draw them.
+"""Detect objects in images and draw them.
 
     python tools/detect.py CONFIG CHECKPOINT IMAGE... [--classes "cat, dog, bench"] [--out-dir DIR] ...
 
-IMAGE is a file or a folder. Pictures with boxes and ``detections.json`` go to the output folder. Exit status: 0; 2 with
-one sentence where config, checkpoint, classes or a picture are unusable (the other pictures are done all the same).
+IMAGE is a file or a folder. Images with boxes and ``detections.json`` go to the output folder. Exit status: 0; 2 with
+one sentence where config, checkpoint, classes or an image are unusable (the other images are done all the same).
 """
 
 import argparse
@@ -18,15 +18,15 @@ from florence_mm.errors import one_sentence_errors
 
 def parse_args() -> argparse.Namespace:
     """Command-line arguments."""
-    parser = argparse.ArgumentParser(description='Detect objects in pictures and draw them.')
+    parser = argparse.ArgumentParser(description='Detect objects in images and draw them.')
     parser.add_argument('config', help='config file, or PACKAGE::FILE')
     parser.add_argument('checkpoint', help='.pth or .safetensors file')
-    parser.add_argument('images', nargs='+', metavar='IMAGE', help='a picture, or a folder of pictures')
+    parser.add_argument('images', nargs='+', metavar='IMAGE', help='an image, or a folder of images')
     parser.add_argument('--classes', help='names with commas between; needed by zero-shot detectors without classes')
     parser.add_argument('--templates', help="prompts of the classes: 'imagenet', 'simple' or 'none'")
     parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score that is drawn (default: 0.3)')
     parser.add_argument('--out-dir', default='detections', help='folder for the results (default: detections)')
-    parser.add_argument('--batch-size', type=int, default=1, help='pictures at once (default: 1)')
+    parser.add_argument('--batch-size', type=int, default=1, help='images at once (default: 1)')
     parser.add_argument('--device', help='as torch names it, for example cuda:1; default: the GPU where there is one')
     add_config_options(parser)
     return parser.parse_args()
@@ -41,7 +41,7 @@ def main() -> int:
         results = inferencer(args.images, args.classes, args.score_thr, args.out_dir, skip_bad=True)
     bad = [result['error'] for result in results if 'error' in result]
     found = sum(len(result['boxes']) for result in results if 'error' not in result)
-    print(f'{args.out_dir}: {len(results) - len(bad)} pictures and detections.json, {found} objects')
+    print(f'{args.out_dir}: {len(results) - len(bad)} images and detections.json, {found} objects')
     for sentence in bad:
         print(f'error: {sentence}', file=sys.stderr)
     return 2 if bad else 0

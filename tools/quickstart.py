@@ -64,7 +64,7 @@ def draw_examples(runner: FlorenceRunner, path: Path) -> None:
     scores = torch.stack([sample.pred_score for sample in samples])  # (N, K)
     labels = torch.cat([sample.gt_label for sample in samples])  # (N,)
     wrong = scores.argmax(1) != labels
-    # the wrong ones, at most half of the picture, then right ones spread over the set
+    # the wrong ones, at most half of the image, then right ones spread over the set
     chosen = wrong.nonzero().flatten()[: SHOWN // 2].tolist()
     right = (~wrong).nonzero().flatten()
     chosen += right[torch.linspace(0, len(right) - 1, SHOWN - len(chosen)).long()].tolist()

@@ -24,9 +24,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='.pth or .safetensors file')
     add_run_arguments(parser, 'logs and metrics', 'test_dataloader.batch_size=8')
     parser.add_argument('--out', metavar='FILE', help='write all predictions to a .pt or .json file')
-    parser.add_argument('--show-dir', metavar='DIR', help='draw pictures with their three best classes here')
+    parser.add_argument('--show-dir', metavar='DIR', help='draw images with their three best classes here')
     parser.add_argument('--tta', action='store_true', help="test at several sizes, with the config's tta_pipeline")
-    parser.add_argument('--show-interval', type=int, default=1, metavar='N', help='draw every N-th picture')
+    parser.add_argument('--show-interval', type=int, default=1, metavar='N', help='draw every N-th image')
     return parse_run_arguments(parser)
 
 

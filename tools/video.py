@@ -2,7 +2,7 @@
 
     python tools/video.py CONFIG CHECKPOINT VIDEO... [--classes "a goal, a foul"] [--window 2] [--out-dir DIR] ...
 
-VIDEO is a file or a folder. Videos with the predictions under the picture, and ``videos.json``, go to the output
+VIDEO is a file or a folder. Videos with the predictions under the image, and ``videos.json``, go to the output
 folder; ``--activation-map`` adds a strip of frames with where and when the model sees its best class. Exit status: 0; 2
 with one sentence where config, checkpoint, classes or a video are unusable (the other videos are done all the same).
 """

@@ -1,10 +1,10 @@
-"""Ask a vision-language model about pictures.
+"""Ask a vision-language model about images.
 
     python tools/vqa.py CONFIG CHECKPOINT IMAGE... [--question TEXT]... [--match SENTENCE]... [--caption] ...
 
-IMAGE is a file or a folder. Each picture is encoded once for all that is asked. Results are printed, and with ``--out``
+IMAGE is a file or a folder. Each image is encoded once for all that is asked. Results are printed, and with ``--out``
 written as JSON; ``--attention WORD PNG`` draws where the model looks for a word of the first text that has it. Exit
-status: 0; 2 with one sentence where config, checkpoint, a word or a picture are unusable (the other pictures are done
+status: 0; 2 with one sentence where config, checkpoint, a word or an image are unusable (the other images are done
 all the same).
 """
 
@@ -22,28 +22,28 @@ from florence_mm.errors import UsageError, one_sentence_errors
 
 def parse_args() -> argparse.Namespace:
     """Command-line arguments."""
-    parser = argparse.ArgumentParser(description='Ask a vision-language model about pictures.')
+    parser = argparse.ArgumentParser(description='Ask a vision-language model about images.')
     parser.add_argument('config', help='config file, or PACKAGE::FILE')
     parser.add_argument('checkpoint', help='.pth or .safetensors file')
-    parser.add_argument('images', nargs='+', metavar='IMAGE', help='a picture, or a folder of pictures')
+    parser.add_argument('images', nargs='+', metavar='IMAGE', help='an image, or a folder of images')
     parser.add_argument('--question', action='append', default=[], metavar='TEXT', help='answer it; may come again')
     parser.add_argument(
-        '--match', action='append', default=[], metavar='SENTENCE', help='does it describe the picture? may come again'
+        '--match', action='append', default=[], metavar='SENTENCE', help='does it describe the image? may come again'
     )
-    parser.add_argument('--caption', action='store_true', help='describe the picture')
+    parser.add_argument('--caption', action='store_true', help='describe the image')
     parser.add_argument('--top', type=int, default=5, help='answers that are listed (default: 5)')
     parser.add_argument('--out', metavar='JSON', help='also write the results to this file')
     parser.add_argument(
-        '--attention', nargs=2, metavar=('WORD', 'PNG'), help='draw where the model looks for a word, in one picture'
+        '--attention', nargs=2, metavar=('WORD', 'PNG'), help='draw where the model looks for a word, in one image'
     )
-    parser.add_argument('--batch-size', type=int, default=1, help='pictures at once (default: 1)')
+    parser.add_argument('--batch-size', type=int, default=1, help='images at once (default: 1)')
     parser.add_argument('--device', help='as torch names it, for example cuda:1; default: the GPU where there is one')
     add_config_options(parser)
     return parser.parse_args()
 
 
 def show(result: dict) -> None:
-    """Print what was said of a picture."""
+    """Print what was said of an image."""
     print(f'{result["file"]}:')
     for asked in result.get('answers', []):
         best = zip(asked['answers'], asked['scores'], strict=True)
@@ -72,7 +72,7 @@ def main() -> int:
             raise UsageError(f'--attention {args.attention[1]} must end in .png')
         files = list_pictures(args.images)
         if args.attention and len(files) != 1:
-            raise UsageError(f'--attention draws one picture, but there are {len(files)}; name one')
+            raise UsageError(f'--attention draws one image, but there are {len(files)}; name one')
         cfg = load_config(args.config, args.cfg_options)
         inferencer = MultimodalInferencer(cfg, args.checkpoint, args.device, args.batch_size)
         results = inferencer(files, args.question, args.match, args.caption, args.top, args.out, skip_bad=True)
@@ -83,7 +83,7 @@ def main() -> int:
             draw(inferencer, good[0], [*args.question, *args.match], *args.attention)
     bad = [result['error'] for result in results if 'error' in result]
     if args.out:
-        print(f'{args.out}: {len(good)} pictures')
+        print(f'{args.out}: {len(good)} images')
     for sentence in bad:
         print(f'error: {sentence}', file=sys.stderr)
     return 2 if bad else 0

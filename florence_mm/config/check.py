@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 import florence_mm.registry as own
 from florence_mm.errors import UsageError
-from florence_mm.utils.nearest import count_slips, did_you_mean, nearest
+from florence_mm.utils.nearest import did_you_mean, edit_distance, nearest
 
 from .image_size import image_size_problem
 from .merge import member
@@ -281,7 +281,7 @@ def _mentions(owner: type, key: str) -> bool:
 
 def _one_slip(name: str, near: str) -> bool:
     """Whether two names differ by a letter (two in long names), as opposed to a word."""
-    return count_slips(name, near) <= (2 if len(near) >= 10 else 1)
+    return edit_distance(name, near) <= (2 if len(near) >= 10 else 1)
 
 
 def _scoped(registry: str, scope: str) -> Registry:

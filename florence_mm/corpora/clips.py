@@ -59,7 +59,7 @@ PHRASES = {
     'still': 'standing still',
 }
 # middle of the range, half of the range, shortest and longest path: column and row of the centre in widths of the
-# picture; logarithm of the 8x8 image's height in widths; degrees
+# image; logarithm of the 8x8 image's height in widths; degrees
 AXES = np.array(
     [
         [0.5, 0.24, 0.16, 0.24],

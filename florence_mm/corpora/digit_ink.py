@@ -13,12 +13,12 @@ MIN_CONTRAST = 0.35  # by which ink is brighter than what is below it on average
 def draw_ink(
     image: np.ndarray, size: int, height: float, angle: float, shear: float, centre: Sequence[float]
 ) -> np.ndarray:
-    """A digit's ink on an empty picture.
+    """A digit's ink on an empty image.
 
     Args:
         image (np.ndarray): ``(8, 8)`` float32 from 0 to 1.
-        size (int): Width and height of the picture.
-        height (float): Height of the 8x8 image in the picture, in pixels.
+        size (int): Width and height of the image.
+        height (float): Height of the 8x8 image in the image, in pixels.
         angle (float): Degrees, counterclockwise.
         shear (float): Columns moved per row.
         centre (Sequence[float]): Column and row of the image's centre.

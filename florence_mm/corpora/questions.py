@@ -5,8 +5,8 @@ is much more frequent than the others: who sees the question alone can only gues
 all into near answers: one more, the second largest, the next colour. They err more where a question is *contested*, so
 that several answers can be worth something, as in VQAv2. Numbers are written as words or as numerals.
 
-Files are those of VQAv2 (questions and annotations) and of COCO (captions). ``image_id`` is the number in the picture's
-file name. Training and test have different pictures of different digits, as the scenes have.
+Files are those of VQAv2 (questions and annotations) and of COCO (captions). ``image_id`` is the number in the image's
+file name. Training and test have different images of different digits, as the scenes have.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ class QuestionOptions:
     """What :func:`write_questions` writes.
 
     Attributes:
-        per_picture (float): Questions a picture on average, if the answers to all kinds were equally frequent.
+        per_picture (float): Questions an image on average, if the answers to all kinds were equally frequent.
         contested (float): The part of the questions that annotators disagree about.
         seed (int): Another seed gives other questions, answers and captions.
 
@@ -153,7 +153,7 @@ def choose_questions(rng: np.random.Generator, scenes: Sequence[Scene], per_pict
         for group in sorted(groups[kind]):
             questions = groups[kind][group]
             chosen += [questions[i] for i in rng.permutation(len(questions))[:limit]]
-    # shuffled first, so that a picture's questions are in random order
+    # shuffled first, so that an image's questions are in random order
     return sorted((chosen[i] for i in rng.permutation(len(chosen))), key=lambda question: question.image_id)
 
 
@@ -243,7 +243,7 @@ def write_questions(scenes: str | Path, out: str | Path, options: QuestionOption
 
     For ``train`` and ``test``: ``train_questions.json`` and ``train_annotations.json`` as VQAv2's,
     ``train_captions.json`` as COCO's, ``train.jsonl`` with the captions for
-    :class:`florence_mm.datasets.ImageTextManifest`; and ``answers.txt``, the answers to learn. Pictures stay where they
+    :class:`florence_mm.datasets.ImageTextManifest`; and ``answers.txt``, the answers to learn. Images stay where they
     are. What is there already and right is left alone, see :func:`.generated.write_generated`.
 
     Args:

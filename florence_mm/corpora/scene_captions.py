@@ -35,7 +35,7 @@ def join(parts: list[str]) -> str:
 def count_digits(scene: Scene) -> str:
     """``'three digits'``."""
     number = len(scene.digits)
-    # pictures of more than nine digits have numerals
+    # images of more than nine digits have numerals
     words = get_class_names('digits')
     return f'{words[number] if number < len(words) else number} digit{"" if number == 1 else "s"}'
 

@@ -14,7 +14,7 @@ COLOURS = ('red', 'yellow', 'green', 'cyan', 'blue', 'magenta')
 # a colour has a name where its hue is so near to one of these and it is so far from grey
 MAX_HUE_OFF = 18.0  # degrees
 MIN_SATURATION = 0.5
-# by how much the leftmost and the rightmost digit stand out, in widths of the picture, and the largest, as a factor
+# by how much the leftmost and the rightmost digit stand out, in widths of the image, and the largest, as a factor
 SIDE_MARGIN = 0.05
 SIZE_MARGIN = 1.15
 
@@ -46,10 +46,10 @@ class SceneDigit:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and its digits.
+    """An image and its digits.
 
     Attributes:
-        image_id (int): The number in the picture's file name.
+        image_id (int): The number in the image's file name.
         file_name (str): Under the folder of its split.
         width (int): In pixels.
         height (int): In pixels.

@@ -1,8 +1,8 @@
 """Scenes for detection that need no download: real handwritten digits on generated backgrounds.
 
 Digits of one split of :mod:`.digits` are enlarged, turned, coloured and put on a darker background, partly over one
-another: light ink, as in the digits' own pictures. Annotations are COCO's: the box of a digit is the tight box of its
-visible ink. Picture ``i`` of a folder depends on the seed, the folder's name and ``i`` alone, so that more pictures
+another: light ink, as in the digits' own images. Annotations are COCO's: the box of a digit is the tight box of its
+visible ink. Image ``i`` of a folder depends on the seed, the folder's name and ``i`` alone, so that more images
 leave the first ones as they are, and a damaged one is drawn again by itself. Beyond COCO's keys an annotation has
 ``colour`` (red, green and blue of the ink, 0 to 255), ``visible`` and ``digit`` (see :class:`SceneObject`).
 """
@@ -27,13 +27,13 @@ from .scene_backgrounds import make_background
 RECORD = 'scenes.json'
 # raised when files of the same options change, so that a folder of before is not taken for this one
 VERSION = 2
-# a digit's height in units of the picture's; its width is about three quarters of that
+# a digit's height in units of the image's; its width is about three quarters of that
 HEIGHTS = (0.17, 0.4)
 MAX_ANGLE = 20.0  # degrees
 MAX_SHEAR = 0.15
 MAX_IOU = 0.2  # of the boxes of two digits, drawn whole
 MIN_VISIBLE = 0.8  # of a digit's ink
-EMPTY = 0.05  # of the pictures have no digits
+EMPTY = 0.05  # of the images have no digits
 _ATTEMPTS = 200
 
 
@@ -72,12 +72,12 @@ def compose_scene(
         images (np.ndarray): ``(N, 8, 8)`` float32 from 0 to 1.
         labels (np.ndarray): ``(N,)`` from 0 to 9.
         places (np.ndarray): ``(N,)``, what :attr:`SceneObject.digit` says.
-        size (int): Width and height of the picture.
+        size (int): Width and height of the image.
         count (int): How many digits.
         heights (tuple): The least and the greatest height of a digit in units of ``size``.
 
     Returns:
-        tuple: the picture ``(size, size, 3)`` uint8 RGB and its objects.
+        tuple: the image ``(size, size, 3)`` uint8 RGB and its objects.
 
     Raises:
         DataError: so many digits do not fit with the little overlap that is allowed.
@@ -147,12 +147,12 @@ class SceneOptions:
     """What :func:`write_scenes` writes.
 
     Attributes:
-        train (int): Training pictures.
-        test (int): Test pictures.
-        size (int): Width and height of a picture in pixels.
-        digits (tuple): The smallest and largest number of digits of a picture that has some.
-        heights (tuple): The least and the greatest height of a digit in units of the picture's.
-        seed (int): Another seed gives other pictures.
+        train (int): Training images.
+        test (int): Test images.
+        size (int): Width and height of an image in pixels.
+        digits (tuple): The smallest and largest number of digits of an image that has some.
+        heights (tuple): The least and the greatest height of a digit in units of the image's.
+        seed (int): Another seed gives other images.
         held_out (tuple): Classes without which ``train_base`` is written beside ``train``.
 
     Raises:
@@ -187,7 +187,7 @@ class SceneOptions:
 
     @property
     def folders(self) -> dict[str, tuple[Split, int, list[int]]]:
-        """Split, number of pictures and labels of each folder."""
+        """Split, number of images and labels of each folder."""
         every = list(range(10))
         folders: dict[str, tuple[Split, int, list[int]]] = {
             'train': ('train', self.train, every),
@@ -200,7 +200,7 @@ class SceneOptions:
 
 
 def make_scene(options: SceneOptions, folder: str, index: int) -> tuple[np.ndarray, list[SceneObject]]:
-    """Picture ``index`` (from 0) of ``'train'``, ``'test'`` or ``'train_base'``: RGB and its objects."""
+    """Image ``index`` (from 0) of ``'train'``, ``'test'`` or ``'train_base'``: RGB and its objects."""
     split, _, classes = options.folders[folder]
     images, labels = load_digits_split(split)
     kept = np.isin(labels, classes)
@@ -212,7 +212,7 @@ def make_scene(options: SceneOptions, folder: str, index: int) -> tuple[np.ndarr
 
 
 def _files(options: SceneOptions, folder: str) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each file of a folder: its pictures, then its annotations."""
+    """Name and bytes of each file of a folder: its images, then its annotations."""
     _, number, classes = options.folders[folder]
     names = get_class_names('digits')
     images, annotations = [], []
@@ -257,7 +257,7 @@ def write_scenes(out: str | Path, options: SceneOptions | None = None) -> tuple[
         tuple: how many files were written, and how many there are.
 
     Raises:
-        DataError: so many digits do not fit into a picture.
+        DataError: so many digits do not fit into an image.
     """
     options = options or SceneOptions()
     total = sum(number + 1 for _, number, _ in options.folders.values())

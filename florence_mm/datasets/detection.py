@@ -137,7 +137,7 @@ class DetectionDataset(BaseDataset):
         data_list = []
         progress = ProgressLog(f'checking the boxes of {self.ann_file}', len(usable))
         for number, image in enumerate(usable):
-            found = boxes.of_image(image['id'])
+            found = boxes.for_image(image['id'])
             if not held_out.isdisjoint(category for _, category, _, _ in found):
                 counts['held out'] += 1
                 continue

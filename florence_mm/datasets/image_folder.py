@@ -21,7 +21,7 @@ class ImageFolderText(ImageTextDataset):
 
     Args:
         data_root (str): The folder of the class folders.
-        class_names: The names of the classes. None: the folder's name with blanks for underscores. A dict
+        class_names: The names of the classes. None: the folder's name with spaces for underscores. A dict
             or a json file: folder to name. A list, a text file with one name a line, ``'imagenet1k'`` or
             ``'digits'``: one name a folder, in the sorted order of the folders. Folders with one name are
             one class where a dict or None gives the name, and remain several where a list does.

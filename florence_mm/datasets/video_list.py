@@ -16,7 +16,7 @@ from .arguments import build_transforms, classes_given_once, image_prefix
 class VideoList(BaseDataset):
     """What mmaction2's ``VideoDataset`` reads, a path and the number of its class a line, with every fault named.
 
-    The number is what stands behind the last ``delimiter``, so that paths may have blanks. Empty lines hold nothing.
+    The number is what stands behind the last ``delimiter``, so that paths may have spaces. Empty lines hold nothing.
 
     A sample enters the pipeline with ``filename``, ``label``, ``start_index`` 0 and ``modality`` 'RGB', as in
     mmaction2, and ``source`` ("file, line n") for messages. ``metainfo`` has ``ann_file``, ``largest_label`` (the

@@ -1,4 +1,4 @@
-"""Questions about pictures, with the answers of several annotators."""
+"""Questions about images, with the answers of several annotators."""
 
 import logging
 import posixpath
@@ -13,8 +13,8 @@ from mmengine.utils import is_abs
 
 from florence_mm.errors import DataError
 from florence_mm.formats.captions import checked_caption
-from florence_mm.formats.vqa import annotators, by_question, read_vqa_list
-from florence_mm.language.answers import check_vocabulary, normalize_answer, read_answers, soft_score
+from florence_mm.formats.vqa import annotator_answers, index_by_question, read_vqa_list
+from florence_mm.language.answers import label_answers, normalize_answer, read_answers, soft_score
 from florence_mm.registry import DATASETS
 from florence_mm.utils.progress import ProgressLog
 
@@ -37,7 +37,7 @@ class VQADataset(ImageTextDataset):
     a question without a known answer   is kept (every answer is then wrong), or with ``drop_unknown`` left out; the
                                         number is logged
     no annotation, no list of answers,  is an error, or with ``skip_bad`` the question is left out and counted
-    no text, a missing picture
+    no text, a missing image
     an annotation without a question    is not used; the number is logged
     a ``question_id`` that occurs       is an error
     twice, damaged JSON
@@ -48,13 +48,13 @@ class VQADataset(ImageTextDataset):
         ann_file (str): Annotations, relative to ``data_root``; empty in test mode: a test set without answers.
         answer_file (str): The vocabulary, an answer a line, relative to ``data_root``. Empty: no labels and scores, for
             tests of what writes free text.
-        img_pattern (str): The picture's file under ``data_prefix``, by ``image_id``.
-        image_slice (Sequence[int | None]): Start and end of the pictures used, in the order in which the question file
-            first names them: ``(None, -1000)`` is all but the last thousand. All questions of a picture stay together.
+        img_pattern (str): The image's file under ``data_prefix``, by ``image_id``.
+        image_slice (Sequence[int | None]): Start and end of the images used, in the order in which the question file
+            first names them: ``(None, -1000)`` is all but the last thousand. All questions of an image stay together.
         drop_unknown (bool): Leave questions out that have no answer in the vocabulary; for training.
-        exchange_pictures (bool): A control for tests: each question is asked about the next picture, in the order in
+        exchange_pictures (bool): A control for tests: each question is asked about the next image, in the order in
             which the question file first names them. A model that looks gets much worse.
-        check_files (bool): List the picture folders at the start and look for each picture.
+        check_files (bool): List the image folders at the start and look for each image.
         data_root, data_prefix, skip_bad, pipeline, test_mode, metainfo, indices, lazy_init: see
             :class:`~florence_mm.datasets.base.ImageTextDataset`.
 
@@ -125,10 +125,10 @@ class VQADataset(ImageTextDataset):
 
     def iter_rows(self) -> Iterator[dict | DataError]:
         """Questions in the order of their file."""
-        questions = by_question(self.question_file, 'questions', read_vqa_list(self.question_file, 'questions'))
+        questions = index_by_question(self.question_file, 'questions', read_vqa_list(self.question_file, 'questions'))
         annotations = None
         if self.ann_file:
-            annotations = by_question(self.ann_file, 'annotations', read_vqa_list(self.ann_file, 'annotations'))
+            annotations = index_by_question(self.ann_file, 'annotations', read_vqa_list(self.ann_file, 'annotations'))
             self._warn(len(annotations.keys() - questions.keys()), 'annotations belong to no question and are not used')
         questions = self._sliced(questions)
         self._shown: dict[int | str, int | str] = {}
@@ -137,14 +137,14 @@ class VQADataset(ImageTextDataset):
             images = list(dict.fromkeys(id_ for id_ in ids if isinstance(id_, int | str)))
             if len(images) < 2:
                 raise DataError(
-                    f'{self.question_file} asks about {len(images)} pictures, and exchange_pictures needs two or more; '
-                    'leave it out or use more pictures'
+                    f'{self.question_file} asks about {len(images)} images, and exchange_pictures needs two or more; '
+                    'leave it out or use more images'
                 )
             self._shown = dict(zip(images, images[1:] + images[:1], strict=True))
         self._labels: dict[str, int] | None = None
         if self.answer_file:
             vocabulary = read_answers(self.answer_file)
-            self._labels = check_vocabulary(vocabulary, self.answer_file)
+            self._labels = label_answers(vocabulary, self.answer_file)
             self._metainfo['answers'] = tuple(vocabulary)
         self._folders: dict[str, set[str]] = {}
         self._said = self._known = self._unknown = 0
@@ -174,7 +174,7 @@ class VQADataset(ImageTextDataset):
     def _row(self, question: dict, annotations: dict[int, dict] | None) -> dict[str, Any]:
         """The row of a question; the message of a ValueError is the reason alone."""
         if 'image_id' not in question:
-            raise ValueError('no `image_id`; a question needs a picture')
+            raise ValueError('no `image_id`; a question needs an image')
         row = {
             'line': None,
             'text': checked_caption(question.get('question'), 'question'),
@@ -194,7 +194,7 @@ class VQADataset(ImageTextDataset):
             raise ValueError(f'{self.ann_file} has no annotation of it; a test set without answers has no `ann_file`')
         if annotation.get('image_id', row['img_id']) != row['img_id']:
             raise ValueError(f'its annotation is of image {annotation["image_id"]}, the question of {row["img_id"]}')
-        row['answers'] = annotators(annotation)
+        row['answers'] = annotator_answers(annotation)
         row.update({key: annotation[key] for key in ('question_type', 'answer_type') if key in annotation})
         if self._labels is not None:
             counts = Counter(map(normalize_answer, row['answers']))
@@ -213,7 +213,7 @@ class VQADataset(ImageTextDataset):
             listing = Path(folder).iterdir() if Path(folder).is_dir() else ()
             self._folders[folder] = {found.name for found in listing}
         if name not in self._folders[folder]:
-            raise ValueError(f'the picture {path} is missing; correct `data_prefix` and `img_pattern`, or add the file')
+            raise ValueError(f'the image {path} is missing; correct `data_prefix` and `img_pattern`, or add the file')
 
     def _report(self, number: int) -> None:
         if self._said:

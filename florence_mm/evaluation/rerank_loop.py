@@ -30,12 +30,12 @@ class RerankTestLoop(TestLoop):
 
     The model is a :class:`~florence_mm.models.multimodal.protocol.Reranker`.
 
-    The first pass is mmengine's, with the scores of the evaluator's ``ImageTextRecall``. In the second, pictures go
+    The first pass is mmengine's, with the scores of the evaluator's ``ImageTextRecall``. In the second, images go
     through the fusion model batch by batch with the texts that are candidates for them and the texts that they are
     candidates for, so that no more image tokens are held than those of a batch. What was re-ranked comes before
     everything else. Further results: ``reranked/i2t_R@1`` and so on, as ``ImageTextRecall`` names them.
 
-    Several processes share the pictures. Each pair's score is then computed beside other pairs than in one process,
+    Several processes share the images. Each pair's score is then computed beside other pairs than in one process,
     which changes it by rounding alone (the seventh digit in fp32): results are equal but for ties that this makes or
     breaks.
 
@@ -100,7 +100,7 @@ class RerankTestLoop(TestLoop):
         Args:
             model: the model.
             recall: for its options.
-            found: image feature, text features and texts of each picture of this process.
+            found: image feature, text features and texts of each image of this process.
             size: N.
         """
         everything = [collect_results(found, size)]
@@ -133,7 +133,7 @@ class RerankTestLoop(TestLoop):
         """Match scores of all candidates, ``(N, k)`` and ``(items, k)``, on the main process; None on the others."""
         rank, world = get_dist_info()
         size, width = len(captions), of_texts.shape[1]
-        # places among the flat candidates of texts, by the picture that is the candidate
+        # places among the flat candidates of texts, by the image that is the candidate
         order = of_texts.flatten().argsort(stable=True)
         starts = torch.searchsorted(of_texts.flatten()[order], torch.arange(size + 1))
         results: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -141,11 +141,11 @@ class RerankTestLoop(TestLoop):
         for data in self.dataloader:
             pairs, backs, places = [], [], []
             for own, sample in enumerate(data['data_samples']):
-                # pictures go round the processes, as where results are collected; the last round may be filled up
+                # images go round the processes, as where results are collected; the last round may be filled up
                 number = (rank + world * (len(results) + own)) % size
                 if list(sample.texts) != captions[number]:
                     raise ValueError(
-                        f'picture {number} of the second pass is not that of the first; the order of the test data '
+                        f'image {number} of the second pass is not that of the first; the order of the test data '
                         'must stay: use a sampler with shuffle=False'
                     )
                 places.append(order[starts[number] : starts[number + 1]])

@@ -1,4 +1,4 @@
-"""File formats, one file each: bytes or rows in, checked Python values out, and back.
+"""File formats, one module each: read bytes or rows into checked Python values, and write them.
 
-Not here: samples, labels or seeds, which data sets make of them.
+Not here: samples, labels or seeds, which data sets make.
 """

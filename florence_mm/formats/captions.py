@@ -1,4 +1,4 @@
-"""Texts of data files: strings with something in them."""
+"""Checks of captions and other texts in data files."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -6,29 +6,33 @@ from typing import Any
 from florence_mm.language.labels import normalize_text
 
 
-def checked_caption(text: Any, what: str = 'text') -> str:
-    """``text`` if it is a string with something in it that can be written as UTF-8.
+def checked_caption(text: Any, name: str = 'text') -> str:
+    """Check that a text is a non-empty string that can be encoded as UTF-8, and return it.
+
+    Args:
+        text: the text.
+        name: what the message calls it.
 
     Raises:
-        ValueError: it is not; the message is the reason alone.
+        ValueError: it is not; the message is only the reason, without file or line.
     """
     if not isinstance(text, str):
-        raise ValueError(f'the {what} must be a string, but is {text!r}')
-    # most texts begin with a letter, so most need no normalising here
+        raise ValueError(f'the {name} must be a string, but is {text!r}')
+    # most texts begin with a letter and need no normalising here
     if not (text[:1].isalnum() or normalize_text(text)):
-        raise ValueError(f'the {what} {text!r} is empty')
+        raise ValueError(f'the {name} {text!r} is empty')
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f'the {what} {text!r} is not valid UTF-8') from None
+        raise ValueError(f'the {name} {text!r} is not valid UTF-8') from None
     return text
 
 
 def checked_captions(texts: Any) -> list[str]:
-    """``texts`` if it is a non-empty list of usable strings.
+    """Check that ``texts`` is a non-empty list of usable strings, and return it.
 
     Raises:
-        ValueError: it is not; the message is the reason alone.
+        ValueError: it is not; the message is only the reason, without file or line.
     """
     if not isinstance(texts, Iterable) or isinstance(texts, (str, bytes, Mapping)):
         raise ValueError(f'`texts` must be a list of strings, but is {texts!r}')

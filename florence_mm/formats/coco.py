@@ -14,20 +14,20 @@ CATEGORY_KEYS = ('id', 'name')
 
 
 def read_coco_file(path: str | Path) -> dict:
-    """A COCO-format file whose ids are unique and lead somewhere, and whose boxes are four numbers.
+    """Read a COCO-format file and check that ids are unique, references exist and boxes are four numbers.
 
-    What a box covers is not looked at (:func:`clip_box`).
+    Whether boxes lie inside their image is not checked (see :func:`clip_box`).
 
     Args:
         path (str | Path): The JSON file.
 
     Returns:
-        dict: Its content.
+        dict: Content of the file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: the file is no JSON of this format, an id occurs twice, a key is missing, or an annotation names an
-            image or a category that the file does not have.
+        DataError: the file is not JSON of this format, an id occurs twice, a key is missing, or an annotation names an
+            image or category that is not in the file.
     """
     path = Path(path)
     content = parse_coco_file(path)
@@ -49,11 +49,11 @@ def read_coco_file(path: str | Path) -> dict:
 
 
 def parse_coco_file(path: Path, object_hook: Callable[[dict], Any] | None = None) -> dict:
-    """A JSON object with the lists images, annotations and categories, whose entries are not looked at.
+    """Parse a JSON object with the lists images, annotations and categories, without checking their entries.
 
     Args:
         path (Path): The JSON file.
-        object_hook (Callable | None): What to keep of each object, as of :func:`json.loads`.
+        object_hook (Callable | None): Replaces each object while parsing, see :func:`json.loads`.
 
     Raises:
         FileNotFoundError, DataError: see :func:`read_coco_file`.
@@ -63,7 +63,7 @@ def parse_coco_file(path: Path, object_hook: Callable[[dict], Any] | None = None
     try:
         data = path.read_bytes()
         text = data.decode(json.detect_encoding(data))
-        del data  # a file of gigabytes is in memory once while it is parsed
+        del data  # so that a file of gigabytes is in memory only once while it is parsed
         content = json.loads(text, object_hook=object_hook)
     except ValueError as error:  # of JSON and of UTF-8
         raise DataError(f'{path} cannot be read as JSON ({error}); write or copy it again') from None
@@ -76,7 +76,7 @@ def parse_coco_file(path: Path, object_hook: Callable[[dict], Any] | None = None
 
 
 def check_images_and_categories(path: Path, content: dict) -> tuple[set[int], set[int]]:
-    """Their ids; pictures of LVIS get their ``file_name``.
+    """Check images and categories and return the ids of both; adds ``file_name`` to images of LVIS.
 
     Raises:
         DataError: see :func:`read_coco_file`.
@@ -106,34 +106,34 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _unique(path: Path, what: str, items: Iterable[Any], keys: tuple[str, ...]) -> set:
-    """The ids of ``items``; raises where one has no key of ``keys`` or the id of another."""
+def _unique(path: Path, kind: str, items: Iterable[Any], keys: tuple[str, ...]) -> set:
+    """Return the ids of ``items``; raise if one lacks a key of ``keys`` or repeats an id."""
     ids = set()
     for number, item in enumerate(items):
         missing = keys if not isinstance(item, Mapping) else [key for key in keys if key not in item]
         if missing:
             raise DataError(
-                f'{path}: {what} number {number} (from 0) has no {missing[0]!r}; expected {", ".join(keys)}'
+                f'{path}: {kind} number {number} (from 0) has no {missing[0]!r}; expected {", ".join(keys)}'
             )
         if not isinstance(item['id'], int):
-            raise DataError(f'{path}: {what} number {number} (from 0) has id {item["id"]!r}; expected a whole number')
+            raise DataError(f'{path}: {kind} number {number} (from 0) has id {item["id"]!r}; expected a whole number')
         if item['id'] in ids:
-            raise DataError(f'{path}: the {what} id {item["id"]} occurs twice; give each {what} its own id')
+            raise DataError(f'{path}: the {kind} id {item["id"]} occurs twice; give each {kind} its own id')
         ids.add(item['id'])
     return ids
 
 
 def clip_box(box: list[float], width: float, height: float) -> tuple[tuple[float, float, float, float], str | None]:
-    """A box as corners within its image, and what was wrong with it.
+    """Convert a box to corners and clip it to its image; also say what was wrong with it.
 
     Args:
         box (list[float]): ``x, y, width, height`` in pixels.
-        width (float): The image's.
-        height (float): The image's.
+        width (float): Width of the image.
+        height (float): Height of the image.
 
     Returns:
-        tuple: ``x1, y1, x2, y2``, and None where the box was inside, ``'clipped'`` where a part of it was not,
-        ``'outside'`` where all of it was not, or ``'no area'`` where its width or height is not above 0.
+        tuple: ``x1, y1, x2, y2``; and None if the box lies inside, ``'clipped'`` if it reaches out, ``'outside'`` if it
+        lies wholly outside, or ``'no area'`` if its width or height is 0 or less.
     """
     corners = (box[0], box[1], box[0] + box[2], box[1] + box[3])
     inside = (max(corners[0], 0), max(corners[1], 0), min(corners[2], width), min(corners[3], height))
@@ -141,16 +141,20 @@ def clip_box(box: list[float], width: float, height: float) -> tuple[tuple[float
         return corners, 'no area'
     if inside[0] >= inside[2] or inside[1] >= inside[3]:
         return corners, 'outside'
-    # files round sizes and positions each for themselves, so a hundredth of a pixel too much is nothing to count
+    # sizes and positions are rounded independently, so up to 0.01 pixel outside is not counted
     overhang = max(inside[0] - corners[0], inside[1] - corners[1], corners[2] - inside[2], corners[3] - inside[3])
     return inside, 'clipped' if overhang > 0.01 else None
 
 
 def image_file_name(item: Mapping, where: str) -> str:
-    """``file_name``, or the last two parts of ``coco_url``, which LVIS has instead.
+    """Return ``file_name``, or the last two parts of ``coco_url``, which LVIS has instead.
+
+    Args:
+        item: entry of an image.
+        where: file and entry, for messages.
 
     Raises:
-        DataError: there is neither.
+        DataError: both are missing.
     """
     if isinstance(item.get('file_name'), str) and item['file_name']:
         return item['file_name']

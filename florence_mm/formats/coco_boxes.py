@@ -1,4 +1,4 @@
-"""COCO-format files for training: their boxes as numbers in one array, packed while the JSON is parsed."""
+"""Compact boxes of COCO-format files for training: one array, packed while the JSON is parsed."""
 
 import math
 import struct
@@ -19,7 +19,7 @@ _ROW = struct.Struct('<qqq?4d')
 
 
 class CocoBoxes:
-    """The boxes of a file, found by their image: 65 bytes a box, where an annotation as a dict takes 600.
+    """All boxes of a COCO-format file, looked up by image; 65 bytes per box, where an annotation dict takes 600.
 
     Args:
         boxes (np.ndarray): ``(n,)`` of the type that :func:`read_coco_boxes` packs.
@@ -32,22 +32,22 @@ class CocoBoxes:
     def __len__(self) -> int:
         return len(self._boxes)
 
-    def of_image(self, image_id: int) -> list[tuple]:
-        """``(id, category id, crowd, [x, y, width, height])`` of each box of an image, in the order of the file."""
+    def for_image(self, image_id: int) -> list[tuple]:
+        """Return ``(id, category id, crowd, [x, y, width, height])`` per box of an image, in the order of the file."""
         first, last = (np.searchsorted(self._image_ids, image_id, side) for side in ('left', 'right'))
         rows = self._boxes[first:last].tolist()
         return [(id_, category, crowd, box) for id_, _, category, crowd, *box in rows]
 
 
 def read_coco_boxes(path: str | Path) -> tuple[dict, CocoBoxes]:
-    """The content of a COCO-format file without its annotations, and their boxes.
+    """Read a COCO-format file: its content without the annotations, and their boxes.
 
-    Of an annotation its ids, category, box and ``iscrowd`` are read. Checks are those of
+    Annotations keep ids, category, box and ``iscrowd``. The file is checked as by
     :func:`~florence_mm.formats.coco.read_coco_file`.
 
     Raises:
-        FileNotFoundError, DataError: as there.
-        DataError: an id has more than 64 bits, or is no whole number.
+        FileNotFoundError: there is no such file.
+        DataError: :func:`~florence_mm.formats.coco.read_coco_file` refuses the file, or an id is not a 64-bit integer.
     """
     path = Path(path)
     content = parse_coco_file(path, _pack)
@@ -64,13 +64,13 @@ def read_coco_boxes(path: str | Path) -> tuple[dict, CocoBoxes]:
             and categories.issuperset(np.unique(boxes['category_id']).tolist())
         ):
             return content, CocoBoxes(boxes)
-    # slower and with every annotation in memory, but it says which one is wrong
+    # slower, and holds every annotation in memory, but names the wrong one
     read_coco_file(path)
     raise DataError(f'{path}: an id is no whole number of 64 bits; number images, categories and annotations from 1')
 
 
 def _pack(item: dict) -> dict | bytes:
-    """An annotation that can be used as bytes, and any other object as it is."""
+    """Pack a usable annotation into bytes; return any other object unchanged."""
     box = item.get('bbox')
     if not isinstance(box, list) or len(box) != 4 or 'image_id' not in item:
         return item

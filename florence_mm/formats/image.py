@@ -1,4 +1,4 @@
-"""Encoded pictures to RGB arrays: whole, upright, 8 bits a channel."""
+"""Decoding images to upright RGB arrays of 8 bits per channel; truncated files are errors."""
 
 from io import BytesIO
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 from florence_mm.errors import DataError
 
-#: RGB behind transparent pixels where nothing else is asked for.
+#: default RGB behind transparent pixels
 WHITE = np.array((255, 255, 255), dtype=np.float32)
 _EXIF_ORIENTATION = 0x0112
 _EXIF_MARKS = (b'eXIf', b'EXIF', b'Raw profile type')
@@ -18,22 +18,22 @@ _EXIF_MARKS = (b'eXIf', b'EXIF', b'Raw profile type')
 def read_image(
     path: str, background: np.ndarray | None = None, backend_args: dict | None = None, source: str = ''
 ) -> np.ndarray:
-    """An image file as ``(H, W, 3)`` uint8 RGB, upright.
+    """Read an image file as ``(H, W, 3)`` uint8 RGB, upright.
 
     Args:
         path (str): The file.
         background (np.ndarray | None): ``(3,)`` RGB behind transparent pixels; None drops transparency.
         backend_args (dict | None): Where the path leads, see :func:`mmengine.fileio.get`. None: a local file.
-        source (str): What comes before the message, as in "train.jsonl, line 3: ".
+        source (str): Put before error messages, as in "train.jsonl, line 3: ".
 
     Raises:
-        DataError: the file is missing, empty, cut off, or no image.
+        DataError: the file is missing, empty, truncated, or not an image.
     """
     return decode_file(read_file(path, backend_args, source), path, background, source)
 
 
 def read_file(path: str, backend_args: dict | None = None, source: str = '') -> bytes:
-    """The content of an image file; arguments and errors as of :func:`read_image`."""
+    """Read the bytes of an image file; arguments and errors are those of :func:`read_image`."""
     try:
         return fileio.get(path, backend_args=backend_args)
     except OSError as error:
@@ -42,7 +42,7 @@ def read_file(path: str, backend_args: dict | None = None, source: str = '') -> 
 
 
 def decode_file(data: bytes, path: str, background: np.ndarray | None = None, source: str = '') -> np.ndarray:
-    """The content of an image file as :func:`read_image` gives it; errors name the file."""
+    """Decode the bytes of an image file as :func:`read_image` does; errors name the file."""
     try:
         return decode_image(data, background)
     except ValueError as error:
@@ -50,14 +50,14 @@ def decode_file(data: bytes, path: str, background: np.ndarray | None = None, so
 
 
 def decode_image(data: bytes, background: np.ndarray | None = None) -> np.ndarray:
-    """An encoded image as ``(H, W, 3)`` uint8 RGB (see :class:`florence_mm.datasets.transforms.loading.LoadImage`).
+    """Decode an image to ``(H, W, 3)`` uint8 RGB (see :class:`florence_mm.datasets.transforms.loading.LoadImage`).
 
     Args:
         data (bytes): The file's content.
         background (np.ndarray | None): ``(3,)`` RGB behind transparent pixels; None drops transparency.
 
     Raises:
-        ValueError: not a whole image; the message is the predicate of a sentence.
+        ValueError: the data are not a complete image; the message is a predicate, such as 'is an empty file'.
     """
     if not data:
         raise ValueError('is an empty file')
@@ -77,9 +77,9 @@ def decode_image(data: bytes, background: np.ndarray | None = None) -> np.ndarra
 
 
 def is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG or PNG ends before its end mark, which some decoders fill up with grey in silence."""
+    """Whether a JPEG or PNG lacks its end marker; some decoders silently fill such images with grey."""
     if data.startswith(b'\xff\xd8'):
-        # walk over the segments (an EXIF thumbnail has an end mark of its own) to the start of the scan
+        # walk over the segments to the start of the scan, as an EXIF thumbnail has its own end marker
         at = 2
         while at + 4 <= len(data) and data[at] == 0xFF:
             if data[at + 1] == 0xDA:
@@ -114,7 +114,7 @@ def _to_rgb(img: np.ndarray, background: np.ndarray | None) -> np.ndarray:
 
 
 def _upright(img: np.ndarray, data: bytes) -> np.ndarray:
-    # parsing the header again costs more than decoding a small PNG, so look for EXIF first (PNG, WebP, TIFF)
+    # parsing the header costs more than decoding a small PNG, so search for an EXIF marker first (PNG, WebP, TIFF)
     tiff = data[:4] in (b'II*\0', b'MM\0*')
     if not (tiff or any(mark in data for mark in _EXIF_MARKS)):
         return img
@@ -122,12 +122,12 @@ def _upright(img: np.ndarray, data: bytes) -> np.ndarray:
         with Image.open(BytesIO(data)) as header:
             orientation = header.getexif().get(_EXIF_ORIENTATION, 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        # a format that PIL does not know, or broken EXIF: the pixels are fine, so take them as they are
+        # a format unknown to PIL, or broken EXIF: the pixels are fine, so leave them as they are
         return img
     if tiff and orientation != 1:
-        # libtiff turns some of these and not others
+        # libtiff rotates only some of these
         raise ValueError(f'is a TIFF stored turned (orientation {orientation})')
-    # EXIF 2.32, section 4.6.4: where the 0th row and the 0th column are seen
+    # EXIF 2.32, section 4.6.4: on which side the 0th row and the 0th column are displayed
     if orientation in (5, 6, 7, 8):
         img = img.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):

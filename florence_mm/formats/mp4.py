@@ -12,15 +12,15 @@ from florence_mm.utils.files import replacing
 
 
 def encode_mp4(frames: Sequence[np.ndarray] | np.ndarray, fps: int = 8) -> bytes:
-    """Frames as the bytes of an mp4 file.
+    """Encode frames as the bytes of an mp4 file.
 
-    H.264 without loss after the conversion to YUV 4:2:0, so that a decoded frame depends on the frame alone and not on
-    its neighbours. Where FFmpeg was built without x264, MPEG-4 part 2 at its best quality, for the same reason with
-    key frames alone. One thread encodes and no date is written: equal frames give equal bytes from equal versions.
+    The codec is H.264, lossless after the conversion to YUV 4:2:0, so that a decoded frame does not depend on its
+    neighbours. If FFmpeg was built without x264 it is MPEG-4 part 2 at its best quality, for the same reason with key
+    frames only. One thread encodes and no date is written: equal frames give equal bytes from equal versions.
 
     Args:
         frames (Sequence[np.ndarray]): ``(T, H, W, 3)`` uint8 RGB, height and width even.
-        fps (int): Frames a second.
+        fps (int): Frames per second.
 
     Raises:
         ValueError: ``frames`` has another shape or type.
@@ -34,17 +34,17 @@ def encode_mp4(frames: Sequence[np.ndarray] | np.ndarray, fps: int = 8) -> bytes
 
 
 def write_mp4(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> None:
-    """Write frames as they come to an mp4 file for looking at: H.264 of good quality, without sound.
+    """Write frames one by one to an mp4 file for viewing: H.264 of good quality, without sound.
 
-    The file appears when it is whole; its folder is made.
+    The file appears once it is complete; its folder is created.
 
     Args:
         path (str | Path): Ends in ``.mp4``.
         frames (Iterable[np.ndarray]): Each ``(H, W, 3)`` uint8 RGB, all of one size, height and width even.
-        fps (float): Frames a second.
+        fps (float): Frames per second.
 
     Raises:
-        ValueError: another ending, no frames, or a frame of another shape.
+        ValueError: ``path`` does not end in .mp4, there are no frames, or a frame has another shape.
     """
     path = Path(path)
     if path.suffix.lower() != '.mp4':
@@ -57,7 +57,7 @@ def write_mp4(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Non
 def _encode(
     target: io.BytesIO | str, frames: Iterable[np.ndarray], fps: int | Fraction, x264: dict, mpeg4: dict
 ) -> None:
-    """Frames into an mp4, with the options of the one codec or of the other where FFmpeg lacks the first."""
+    """Encode frames into an mp4 with x264, or with MPEG-4 if FFmpeg lacks x264; each has its own options."""
     codec, options = ('libx264', x264) if 'libx264' in av.codecs_available else ('mpeg4', mpeg4)
     stream = shape = None
     with av.open(target, 'w', format='mp4', options={'fflags': '+bitexact'}) as container:

@@ -1,8 +1,8 @@
-"""Rows of jsonl, csv, tsv and parquet files, one at a time, each with its line or the error in it.
+"""Readers of jsonl, csv, tsv and parquet files that yield rows one at a time, with line numbers.
 
-Each reader yields ``(line, row)``. ``row`` is a dict without empty cells, or a :class:`DataError` for a line
-that cannot be read; what is wrong with the file as a whole is raised. Line numbers start at 1 and are those
-an editor shows; in a parquet file they count rows.
+Each reader yields ``(line, row)``. ``row`` is a dict without empty cells, or a :class:`DataError` if the line cannot
+be read; faults of the whole file are raised. Line numbers start at 1, as in an editor; in a parquet file they count
+rows.
 """
 
 import csv
@@ -18,7 +18,7 @@ Rows = Iterator[tuple[int, 'dict | DataError']]
 
 
 def read_rows(path: str | Path) -> Rows:
-    """Rows of the file at ``path``, by its extension.
+    """Read the rows of a file; its extension tells the format.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -36,7 +36,7 @@ def read_rows(path: str | Path) -> Rows:
 
 
 def read_jsonl(path: Path) -> Rows:
-    """One JSON object a line; lines of white space alone hold nothing and are passed over.
+    """Read JSON lines: one object per line; blank lines are skipped.
 
     >>> path = Path('pairs.jsonl')
     >>> path.write_text('{"image": "1.jpg", "text": "two dogs"}\\n\\n{"image": "2.jpg", "image": "3.jpg"}')
@@ -82,11 +82,11 @@ _JSON = json.JSONDecoder(object_pairs_hook=_unique_keys)
 
 
 def read_csv(path: Path) -> Rows:
-    """Comma- or tab-separated cells under a header line, quoted as in RFC 4180; ``texts`` is a JSON list."""
+    """Read comma- or tab-separated rows under a header line, quoted as in RFC 4180; ``texts`` is a JSON list."""
     progress = ProgressLog(f'reading {path}', path.stat().st_size)
     delimiter = '\t' if path.suffix == '.tsv' else ','
     with path.open('rb') as raw:
-        # bytes that are not UTF-8 become lone surrogates, which are found in the cells of their line
+        # bytes that are not UTF-8 become lone surrogates, which are detected per line
         file = io.TextIOWrapper(raw, encoding='utf-8-sig', errors='surrogateescape', newline='')
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         header = _csv_header(reader, path)
@@ -134,7 +134,7 @@ def _has_surrogate(cell: str) -> bool:
 
 
 def read_parquet(path: Path) -> Rows:
-    """Rows of a parquet file, read in pieces; needs pyarrow."""
+    """Read the rows of a parquet file in batches; needs pyarrow."""
     try:
         import pyarrow
         import pyarrow.parquet

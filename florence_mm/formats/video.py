@@ -1,6 +1,6 @@
-"""Video files: reading single frames of any format with PyAV or decord; :mod:`.mp4` writes them.
+"""Reading single frames of video files with PyAV or decord; :mod:`.mp4` writes videos.
 
-A reader numbers frames in the order in which they are shown, from 0. Frames are ``(H, W, 3)`` uint8 RGB.
+Frames are numbered from 0 in display order. Frames are ``(H, W, 3)`` uint8 RGB.
 """
 
 import io
@@ -21,15 +21,15 @@ __all__ = ['BACKENDS', 'DecordReader', 'PyAVReader', 'VideoReader', 'encode_mp4'
 
 
 class VideoReader(ABC):
-    """Frames of a video by their numbers; ``len()`` is how many there are.
+    """Base of video readers: frames by number; ``len()`` is the number of frames.
 
     Attributes:
-        name (str): What messages call the file.
-        fps (float): Frames a second, 0 where the file does not say.
+        name (str): Name of the file in messages.
+        fps (float): Frames per second; 0 if the file does not say.
 
     Args:
-        data (bytes): The file's content.
-        name (str): What messages call it.
+        data (bytes): Content of the file.
+        name (str): Name of the file in messages.
 
     Raises:
         DataError: the file is empty, damaged, or has no frames.
@@ -53,7 +53,7 @@ class VideoReader(ABC):
         return self._count
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
-        """Frames ``(len(indices), H, W, 3)`` uint8 RGB; repeated indices give copies.
+        """Decode frames, ``(len(indices), H, W, 3)`` uint8 RGB; repeated indices give copies.
 
         Raises:
             IndexError: there is no such frame.
@@ -68,7 +68,7 @@ class VideoReader(ABC):
             raise self._fault(error) from None
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """All frames in their order, each ``(H, W, 3)`` uint8 RGB, with one in memory at a time.
+        """Decode all frames in order, each ``(H, W, 3)`` uint8 RGB, one in memory at a time.
 
         Raises:
             DataError: the file is damaged.
@@ -79,7 +79,7 @@ class VideoReader(ABC):
             raise self._fault(error) from None
 
     def _iterate(self) -> Iterator[np.ndarray]:
-        """See :meth:`__iter__`; a ValueError's message is the predicate of a sentence."""
+        """See :meth:`__iter__`; the message of a ValueError is a predicate, such as 'has no frames'."""
         for index in range(self._count):
             yield self._read([index])[0]
 
@@ -88,22 +88,22 @@ class VideoReader(ABC):
 
     @abstractmethod
     def _open(self, data: bytes) -> None:
-        """Set ``_count`` and ``fps``; a ValueError's message is the predicate of a sentence."""
+        """Open the file and set ``_count`` and ``fps``; the message of a ValueError is a predicate."""
 
     @abstractmethod
     def _read(self, indices: list[int]) -> np.ndarray:
-        """See :meth:`read`; a ValueError's message is the predicate of a sentence."""
+        """See :meth:`read`; the message of a ValueError is a predicate."""
 
     @abstractmethod
     def close(self) -> None:
-        """Free the decoder and the file's bytes."""
+        """Free the decoder and the bytes of the file."""
 
 
 class PyAVReader(VideoReader):
-    """A video in PyAV, with an index of its frames from their packets.
+    """Video reader with PyAV, which indexes frames by their packets.
 
-    The packets are read once, which decodes nothing. That gives the exact number of frames, also where the file's
-    header says none or another, and the key frames, so that no more is decoded than what a frame asked for depends on.
+    The packets are read once without decoding. This gives the exact number of frames, even if the header states none or
+    a wrong one, and the key frames, so that only those frames are decoded on which a requested frame depends.
     """
 
     def _open(self, data: bytes) -> None:
@@ -111,7 +111,7 @@ class PyAVReader(VideoReader):
             self._data = data
             self._container = av.open(io.BytesIO(data))
             if not self._container.streams.video:
-                raise ValueError('has no pictures, only other streams')
+                raise ValueError('has no video stream, only others')
             self._stream = self._first_stream()
             self._reformatter = VideoReformatter()
             # demuxing ends in an empty packet
@@ -128,46 +128,46 @@ class PyAVReader(VideoReader):
         self.fps = float(self._stream.average_rate or 0)
         self._times = sorted({pts for pts, _, _ in packets if pts is not None})
         if len(self._times) < self._count:
-            # a raw stream does not say when a frame is shown; frames are then counted from the start
+            # a raw stream has no timestamps; frames are then counted from the start
             self._times = []
         self._numbers = {time: number for number, time in enumerate(self._times)}
-        # without times frame 0 alone is known to be one
+        # without timestamps only frame 0 is known to be a key frame
         self._keys = sorted(self._numbers[pts] for pts, key, _ in packets if key) if self._times else []
 
     def _read(self, indices: list[int]) -> np.ndarray:
-        groups: dict[int, set[int]] = {}  # what is asked for, by the key frame before it
+        groups: dict[int, set[int]] = {}  # requested frames by the key frame before them
         for index in indices:
             before = bisect_right(self._keys, index)
             groups.setdefault(self._keys[before - 1] if before else 0, set()).add(index)
-        found: dict[int, np.ndarray] = {}
+        decoded: dict[int, np.ndarray] = {}
         try:
             for start, wanted in groups.items():
-                self._decode(start, wanted, found)
-            lost = set(indices) - set(found)
+                self._decode(start, wanted, decoded)
+            lost = set(indices) - set(decoded)
             if lost and self._times:
-                # a format may go to a later key frame than it was told to
-                self._decode(0, lost, found)
+                # some formats seek to a later key frame than requested
+                self._decode(0, lost, decoded)
         except av.error.FFmpegError as error:
             raise ValueError(f'cannot be decoded ({error.strerror})') from None
-        lost = set(indices) - set(found)
+        lost = set(indices) - set(decoded)
         if lost:
             raise ValueError(f'is damaged in frame {min(lost)} of {self._count}')
-        if len({image.shape for image in found.values()}) > 1:
+        if len({image.shape for image in decoded.values()}) > 1:
             raise ValueError('has frames of different sizes')
-        return np.stack([found[index] for index in indices])  # (len(indices), H, W, 3)
+        return np.stack([decoded[index] for index in indices])  # (len(indices), H, W, 3)
 
-    def _decode(self, start: int, wanted: set[int], found: dict[int, np.ndarray]) -> None:
-        """Decode from frame ``start``, a key frame or 0, until all that is wanted is found."""
-        self._go_to(start)
+    def _decode(self, start: int, wanted: set[int], decoded: dict[int, np.ndarray]) -> None:
+        """Decode from frame ``start`` (a key frame or 0) until all wanted frames are decoded."""
+        self._seek(start)
         for count, frame in enumerate(self._frames({self._times[i] for i in wanted} if self._times else None)):
             number = self._numbers.get(frame.pts, -1) if self._times else count
-            if number in wanted and number not in found:
-                found[number] = self._picture(frame, number)
+            if number in wanted and number not in decoded:
+                decoded[number] = self._to_array(frame, number)
             if number >= max(wanted):
                 return
 
     def _iterate(self) -> Iterator[np.ndarray]:
-        self._go_to(0)
+        self._seek(0)
         shape, done = None, 0
         try:
             for frame in self._frames(None):
@@ -176,31 +176,31 @@ class PyAVReader(VideoReader):
                     continue
                 if number > done or done == self._count:
                     break
-                picture = self._picture(frame, done)
-                shape = shape or picture.shape
-                if picture.shape != shape:
+                image = self._to_array(frame, done)
+                shape = shape or image.shape
+                if image.shape != shape:
                     raise ValueError('has frames of different sizes')
                 done += 1
-                yield picture
+                yield image
         except av.error.FFmpegError as error:
             raise ValueError(f'cannot be decoded ({error.strerror})') from None
         if done < self._count:
             raise ValueError(f'is damaged in frame {done} of {self._count}')
 
-    def _picture(self, frame: av.VideoFrame, number: int) -> np.ndarray:
+    def _to_array(self, frame: av.VideoFrame, number: int) -> np.ndarray:
         if frame.is_corrupt:
-            # FFmpeg has filled it up with what came before
+            # FFmpeg has filled it with the content of earlier frames
             raise ValueError(f'is damaged in frame {number} of {self._count}')
-        # one converter for all frames, and no threads: starting these takes longer than converting a small frame
+        # one converter for all frames, without threads: starting them takes longer than converting a small frame
         return self._reformatter.reformat(frame, format='rgb24', threads=1).to_ndarray()
 
-    def _go_to(self, start: int) -> None:
-        """Let decoding go on from frame ``start``, a key frame or 0."""
+    def _seek(self, start: int) -> None:
+        """Seek to frame ``start``, a key frame or 0."""
         if self._times:
             time = self._times[start]
             self._container.seek(time if start else min(time, 0), stream=self._stream)
         else:
-            # a stream without times cannot be rewound
+            # a stream without timestamps cannot seek
             self._container.close()
             self._container = av.open(io.BytesIO(self._data))
             self._stream = self._first_stream()
@@ -211,7 +211,7 @@ class PyAVReader(VideoReader):
         return stream
 
     def _frames(self, times: set[int] | None) -> Iterator[av.VideoFrame]:
-        """Decoded frames from here on; those that no other depends on are left out unless shown at one of ``times``."""
+        """Decode frames from here on; frames that no other depends on are skipped unless their time is in ``times``."""
         context = self._stream.codec_context
         for packet in self._container.demux(self._stream):
             context.skip_frame = 'DEFAULT' if times is None or packet.pts in times or not packet.size else 'NONREF'
@@ -224,19 +224,19 @@ class PyAVReader(VideoReader):
 
 
 class DecordReader(VideoReader):
-    """A video in decord, which is what mmaction2 reads videos with by default."""
+    """Video reader with decord, the default of mmaction2."""
 
     def _open(self, data: bytes) -> None:
         import decord
 
         self._errors = (decord.DECORDError, IndexError, RuntimeError)
         try:
-            # decord prints the content of a file that it cannot open, so PyAV looks at it first; that takes as long as
-            # opening does
+            # decord prints the content of a file that it cannot open, so PyAV checks it first, which takes as long as
+            # opening
             if not _is_whole_mp4(data):
                 with av.open(io.BytesIO(data)) as container:
                     if not container.streams.video:
-                        raise ValueError('has no pictures, only other streams')
+                        raise ValueError('has no video stream, only others')
             self._reader = decord.VideoReader(io.BytesIO(data), num_threads=1)
             self._count = len(self._reader)
             self.fps = float(self._reader.get_avg_fps())
@@ -260,11 +260,11 @@ BACKENDS: dict[str, type[VideoReader]] = {'pyav': PyAVReader, 'decord': DecordRe
 
 
 def open_video(data: bytes, name: str, backend: str = 'pyav') -> VideoReader:
-    """A reader of a video file's bytes.
+    """Open a video given as bytes.
 
     Args:
-        data (bytes): The file's content.
-        name (str): What messages call it.
+        data (bytes): Content of the file.
+        name (str): Name of the file in messages.
         backend (str): 'pyav' or 'decord'.
 
     Raises:
@@ -277,7 +277,7 @@ def open_video(data: bytes, name: str, backend: str = 'pyav') -> VideoReader:
 
 
 def _is_whole_mp4(data: bytes) -> bool:
-    """Whether boxes of mp4 (ISO/IEC 14496-12, section 4.2) fill the file, with a track of pictures among them."""
+    """Whether the file is a complete mp4: boxes (ISO/IEC 14496-12, section 4.2) up to its end, and a video track."""
     boxes, at = {}, 0
     while at + 16 <= len(data):
         size, kind = int.from_bytes(data[at : at + 4], 'big'), data[at + 4 : at + 8]
@@ -293,6 +293,6 @@ def _is_whole_mp4(data: bytes) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """What decord says, in one line and without the time and the place in its source."""
+    """The message of decord in one line, without the time and its source location."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return re.sub(r'^\[[\d:]+\] \S+ ', '', lines[0].rsplit('Thread worker: ', 1)[-1]).rstrip('. ')

@@ -1,4 +1,4 @@
-"""Reading the files of VQAv2, and the vocabulary of answers."""
+"""Reading files in the format of VQAv2, and making answer vocabularies."""
 
 import json
 import sys
@@ -10,20 +10,20 @@ from typing import Any
 from florence_mm.errors import DataError
 from florence_mm.language.answers import normalize_answer
 
-# with it the training and validation questions of VQAv2 give 3,129 answers (facts of METER and of those before it)
+# gives 3,129 answers on the training and validation questions of VQAv2, as in METER and its predecessors
 MIN_OCCURRENCES = 9
 
 
 def read_vqa_list(path: str | Path, key: str) -> list[dict]:
-    """The list ``questions`` or ``annotations`` of a file in VQAv2's format.
+    """Read the list ``questions`` or ``annotations`` of a file in the format of VQAv2.
 
     Args:
         path (str | Path): The JSON file.
-        key (str): 'questions' or 'annotations'; of each annotator in these the text of the answer alone is kept.
+        key (str): 'questions' or 'annotations'; of each annotator's answer only the text is kept.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: it is no JSON, has no such list, or an entry is no object.
+        DataError: the file is not JSON, has no such list, or an entry is not an object.
     """
     path = Path(path)
     if not path.is_file():
@@ -42,36 +42,41 @@ def read_vqa_list(path: str | Path, key: str) -> list[dict]:
 
 
 def _compact(item: dict) -> Any:
-    # of an annotator's answer only the text is of use; as objects the ten of each question would take gigabytes
+    # only the text of an annotator's answer is used; the ten objects of each question would take gigabytes
     if 'answer' not in item or 'answers' in item:
         return item
     return sys.intern(item['answer']) if isinstance(item['answer'], str) else item
 
 
-def by_question(path: str | Path, key: str, entries: Iterable[dict]) -> dict[int, dict]:
-    """The entries by their ``question_id``.
+def index_by_question(path: str | Path, key: str, entries: Iterable[dict]) -> dict[int, dict]:
+    """Index entries by their ``question_id``.
+
+    Args:
+        path: file of the entries, for messages.
+        key: name of their list, for messages.
+        entries: questions or annotations.
 
     Raises:
-        DataError: an entry has none that is a whole number, or two have the same.
+        DataError: an entry has no integer ``question_id``, or two have the same.
     """
-    found: dict[int, dict] = {}
+    indexed: dict[int, dict] = {}
     for number, entry in enumerate(entries):
         id_ = entry.get('question_id')
         if not isinstance(id_, int) or isinstance(id_, bool):
             raise DataError(f'{path}: {key}[{number}] has question_id {id_!r}; expected a whole number')
-        if id_ in found:
+        if id_ in indexed:
             raise DataError(f'{path}: the question_id {id_} occurs twice; give each question its own id')
-        found[id_] = entry
-    return found
+        indexed[id_] = entry
+    return indexed
 
 
-def annotators(annotation: Mapping[str, Any]) -> list[str]:
-    """What the annotators of a question answered.
+def annotator_answers(annotation: Mapping[str, Any]) -> list[str]:
+    """Return the answers of all annotators of a question.
 
     Raises:
-        ValueError: there is no list of answers, or one is no text; the message is the reason alone.
+        ValueError: there is no list of answers, or one is not text; the message is only the reason, without file.
 
-    >>> annotators({'answers': [{'answer': 'two', 'answer_id': 1}, {'answer': '2', 'answer_id': 2}]})
+    >>> annotator_answers({'answers': [{'answer': 'two', 'answer_id': 1}, {'answer': '2', 'answer_id': 2}]})
     ['two', '2']
     """
     answers = annotation.get('answers')
@@ -85,26 +90,26 @@ def annotators(annotation: Mapping[str, Any]) -> list[str]:
 
 
 def read_annotations(paths: Iterable[str | Path]) -> list[dict]:
-    """The annotations of several files in VQAv2's format, each with answers and the most frequent one.
+    """Read and join the annotations of several files in the format of VQAv2.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: a file or an annotation is unusable, or an annotation is in two files.
+        DataError: a file or annotation is unusable, or the same annotation is in two files.
     """
     first: dict[int, list[tuple[str | Path, dict]]] = {}
     for path in paths:
-        for id_, annotation in by_question(path, 'annotations', read_vqa_list(path, 'annotations')).items():
+        for id_, annotation in index_by_question(path, 'annotations', read_vqa_list(path, 'annotations')).items():
             try:
-                annotators(annotation)
+                annotator_answers(annotation)
                 _main_answer(annotation)
             except ValueError as error:
                 raise DataError(f'{path}, question {id_}: {error}; write or copy the file again') from None
-            # other data sets may count their questions from 1 too
+            # files of other data sets may use the same ids
             for other, its in first.setdefault(id_, []):
                 if its == annotation:
                     raise DataError(f'{path}: the annotation of question {id_} is also in {other}; give each file once')
             first[id_].append((path, annotation))
-    return [annotation for found in first.values() for _, annotation in found]
+    return [annotation for same_id in first.values() for _, annotation in same_id]
 
 
 def _main_answer(annotation: Mapping[str, Any]) -> str:
@@ -115,15 +120,15 @@ def _main_answer(annotation: Mapping[str, Any]) -> str:
 
 
 def answer_vocabulary(annotations: Iterable[Mapping[str, Any]], min_count: int = MIN_OCCURRENCES) -> list[str]:
-    """The answers to learn: those that are the most frequent one of at least ``min_count`` questions.
+    """Make the answer vocabulary: the answers that are the main answer of at least ``min_count`` questions.
 
-    Answers are normalised (:func:`florence_mm.language.answers.normalize_answer`) and counted by
-    ``multiple_choice_answer``; one that normalises to nothing is left out. Frequent ones come first, equally frequent
-    ones by alphabet.
+    The main answer is ``multiple_choice_answer``, normalised by
+    :func:`florence_mm.language.answers.normalize_answer`; one that becomes empty is left out. Sorted by falling
+    frequency, then alphabetically.
 
     Args:
-        annotations (Iterable[Mapping]): Those of VQAv2, of one or several files.
-        min_count (int): Occurrences.
+        annotations (Iterable[Mapping]): Annotations in the format of VQAv2.
+        min_count (int): Least number of questions.
 
     Raises:
         ValueError: an annotation has no ``multiple_choice_answer``, or no answer is frequent enough.

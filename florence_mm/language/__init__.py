@@ -1,4 +1,4 @@
-"""What words mean to data sets and models alike: text labels, prompts, class names, normalised answers.
+"""Text handling shared by data sets and models: text labels, prompts, class names, normalised answers.
 
 Not here: tokenizers, which belong to a model.
 """

@@ -1,4 +1,4 @@
-"""Answers to questions about pictures as the VQA challenge compares them, their soft scores, and vocabularies."""
+"""Visual question answering: normalised answers as the VQA challenge compares them, soft scores, vocabularies."""
 
 import re
 from collections import Counter
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from florence_mm.errors import DataError
 
-# the public evaluation code of VQA (github.com/GT-Vision-Lab/VQA) and the papers that train on it
+# from the public evaluation code of VQA (github.com/GT-Vision-Lab/VQA)
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _ARTICLES = ('a', 'an', 'the')
 _NUMBERS = {
@@ -26,7 +26,7 @@ _CONTRACTED = """
     what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've
     wouldn't wouldn't've y'all y'all'd've y'all'll you'd you'd've you'll you're you've
 """
-# a word that lacks one of its apostrophes gets it back, except that the code takes it from "somebody'd"
+# contractions without one of their apostrophes; the public code removes that of "somebody'd" instead
 _CONTRACTIONS = {
     word[:place] + word[place + 1 :]: word
     for word in _CONTRACTED.split()
@@ -38,11 +38,10 @@ _FULL_STOP = re.compile(r'\.(?!\d)')
 
 @lru_cache(maxsize=1 << 18)
 def normalize_answer(answer: str) -> str:
-    """An answer as VQA's official evaluation compares it.
+    """Normalise an answer as VQA's official evaluation does.
 
-    Punctuation goes, and becomes a blank where it stood between two letters; full stops stay in numbers alone; then
-    lower case, numbers up to ten as numerals ("none" is 0), no articles, apostrophes back in contractions that lost
-    one.
+    Punctuation is removed, or replaced by a space between two letters; full stops stay only in numbers. Then: lower
+    case, numbers up to ten as numerals ("none" is 0), no articles, missing apostrophes of contractions restored.
 
     >>> normalize_answer('The twenty-two dogs.'), normalize_answer('None'), normalize_answer('dont')
     ('twenty 2 dogs', '0', "don't")
@@ -50,7 +49,7 @@ def normalize_answer(answer: str) -> str:
     answer = text = clean_answer(answer)
     number = _COMMA_IN_NUMBER.search(answer)
     for mark in _PUNCTUATION:
-        # the code asks the whole answer, not each occurrence
+        # the public code looks at the whole answer, not at each occurrence
         apart = number or f'{mark} ' in answer or f' {mark}' in answer
         text = text.replace(mark, '' if apart else ' ')
     words = (_NUMBERS.get(word, word) for word in _FULL_STOP.sub('', text).lower().split())
@@ -58,21 +57,21 @@ def normalize_answer(answer: str) -> str:
 
 
 def clean_answer(answer: str) -> str:
-    """``answer`` without line ends, tabs, and blanks at its ends: what happens to all answers before comparing."""
+    """Strip an answer and replace line ends and tabs by spaces, as is done with all answers before comparing."""
     return answer.replace('\n', ' ').replace('\t', ' ').strip()
 
 
 def soft_scores(answers: Sequence[str]) -> dict[str, float]:
-    """What each normalised answer of a question is worth in training: 0.3 for each annotator who gave it, at most 1.
+    """Soft target score of each normalised answer to a question: 0.3 per annotator who gave it, at most 1.
 
-    The targets of METER and of those before it (``METER/meter/utils/write_vqa.py``); of ten annotators it is the
-    official accuracy too, the mean over all sets of nine of a third for each of them who agrees, at most 1.
+    These are the training targets of METER and its predecessors (``METER/meter/utils/write_vqa.py``). With ten
+    annotators they equal the official accuracy: the mean, over all sets of nine, of ``min(agreeing / 3, 1)``.
 
     Args:
-        answers (Sequence[str]): One of each annotator.
+        answers (Sequence[str]): The answer of each annotator.
 
     Returns:
-        dict[str, float]: In the order of first occurrence.
+        dict[str, float]: Normalised answer to score, in the order of first occurrence.
 
     >>> soft_scores(['Two', '2', 'two', 'three'] + ['many'] * 6)
     {'2': 0.9, '3': 0.3, 'many': 1.0}
@@ -81,17 +80,17 @@ def soft_scores(answers: Sequence[str]) -> dict[str, float]:
 
 
 def soft_score(count: int) -> float:
-    """What an answer of ``count`` annotators is worth."""
+    """Soft score of an answer that ``count`` annotators gave."""
     # not 0.3 * count, which is 0.8999999999999999 for 3
     return min(3 * count, 10) / 10
 
 
 def read_answers(path: str | Path) -> list[str]:
-    """The vocabulary of answers, one a line, as ``tools/dataset_converters/build_answers.py`` writes it.
+    """Read an answer vocabulary, one answer per line, as ``tools/dataset_converters/build_answers.py`` writes it.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: it is empty or no UTF-8 text, or two lines are one answer after normalisation.
+        DataError: the file is empty or not UTF-8, or two lines are the same answer after normalisation.
     """
     path = Path(path)
     if not path.is_file():
@@ -105,15 +104,19 @@ def read_answers(path: str | Path) -> list[str]:
     answers = [line.strip() for line in text.split('\n') if line.strip()]
     if not answers:
         raise DataError(f'{path} has no answers; write one a line')
-    check_vocabulary(answers, str(path))
+    label_answers(answers, str(path))
     return answers
 
 
-def check_vocabulary(answers: Sequence[str], where: str) -> dict[str, int]:
-    """The label of each normalised answer.
+def label_answers(answers: Sequence[str], where: str) -> dict[str, int]:
+    """Map each normalised answer of a vocabulary to its label (its position).
+
+    Args:
+        answers: the vocabulary.
+        where: its file, for messages.
 
     Raises:
-        DataError: two answers are one after normalisation.
+        DataError: two answers are the same after normalisation.
     """
     labels: dict[str, int] = {}
     for label, answer in enumerate(answers):

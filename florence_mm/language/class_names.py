@@ -1,4 +1,4 @@
-"""Class names: from a list, a file or a known data set, and the index of each."""
+"""Class names from a list, a file or a known data set, and their indices."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ KNOWN_CLASSES = ('imagenet1k', 'digits')
 
 
 class ClassNames:
-    """Class names and their indices; names that are equal after normalisation are one class.
+    """Mapping between class names and indices; names that are equal after normalisation are one class.
 
     Args:
-        names (Sequence[str] | None): The names in the order of their indices. None: collect them from the
-            rows, sorted by :meth:`finish`.
+        names (Sequence[str] | None): The names in the order of their indices. None: names are collected as
+            :meth:`index` meets them, and sorted by :meth:`finish`.
 
     >>> names = ClassNames(['cat', 'Dog'])
     >>> names.index('dog'), names.index(0)
@@ -33,10 +33,10 @@ class ClassNames:
             self._index.setdefault(normalize_text(name), []).append(i)
 
     def index(self, value: str | int) -> int:
-        """The index of a name or a checked index; an unknown name gets a new one where names are collected.
+        """Return the index of a name, or check an index. While names are collected, a new name gets a new index.
 
         Raises:
-            ValueError: unknown or ambiguous; the message is the reason alone.
+            ValueError: the value is unknown or ambiguous; the message is only the reason, without file or line.
         """
         if isinstance(value, int) and not isinstance(value, bool):
             if not self.given:
@@ -49,11 +49,11 @@ class ClassNames:
         key = normalize_text(value)
         if not key:
             raise ValueError(f'the class name {value!r} is empty')
-        found = self._index.get(key, [])
-        if len(found) > 1:
-            raise ValueError(f'the class name {value!r} stands for the classes {found} alike; give the index')
-        if found:
-            return found[0]
+        indices = self._index.get(key, [])
+        if len(indices) > 1:
+            raise ValueError(f'the class name {value!r} stands for the classes {indices} alike; give the index')
+        if indices:
+            return indices[0]
         if self.given:
             raise ValueError(f'class {value!r} is not one of the {len(self.names)} names in `classes`')
         self._index[key] = [len(self.names)]
@@ -61,7 +61,7 @@ class ClassNames:
         return len(self.names) - 1
 
     def finish(self) -> np.ndarray:
-        """Sort collected names; returns the (K,) int64 map from the indices handed out to the final ones."""
+        """Sort the collected names; return the map ``(K,)`` int64 from the indices given so far to the final ones."""
         ranks = np.arange(len(self.names))
         if not self.given:
             order = sorted(range(len(self.names)), key=self.names.__getitem__)
@@ -71,10 +71,10 @@ class ClassNames:
 
 
 def load_class_names(classes: str | Sequence[str] | None) -> list[str] | None:
-    """Class names from a list, a known data set's name, or a text file with one name a line.
+    """Load class names from a list, the name of a known data set, or a text file with one name per line.
 
     Raises:
-        ValueError: ``classes`` is neither, or an empty file.
+        ValueError: ``classes`` is none of these, or an empty file.
     """
     if not isinstance(classes, str):
         return None if classes is None else list(classes)

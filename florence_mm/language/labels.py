@@ -1,4 +1,4 @@
-"""Normalised text and the label it stands for (paper, section 2.2: y is the index of the identical text)."""
+"""Text normalisation and text labels (Florence, section 2.2: pairs with identical text have the same label y)."""
 
 import hashlib
 import re
@@ -8,7 +8,7 @@ _SPACE = re.compile(r'\s+')
 
 
 def normalize_text(text: str) -> str:
-    """Unicode NFKC, case-folded, white space runs as one blank, no blank or full stop at the ends.
+    """Normalise a text: Unicode NFKC, case folding, white space runs to one space, no space or full stop at the ends.
 
     >>> normalize_text(' Two DOGS  on a beach. ')
     'two dogs on a beach'
@@ -18,7 +18,7 @@ def normalize_text(text: str) -> str:
 
 
 def text_label(text: str) -> int:
-    """A 63-bit label, equal for texts that are equal after :func:`normalize_text`, on every machine.
+    """Hash a text to its 63-bit label, the same on every machine for texts equal after :func:`normalize_text`.
 
     Two different texts share a label with probability 1e-19 a pair; among the 900 million texts of the
     paper that is one accidental pair in 20 runs.

@@ -1,4 +1,4 @@
-"""Prompt templates and class names of zero-shot classification.
+"""Prompt templates and class names for zero-shot classification.
 
 The ImageNet ones are read from open_clip's ``zero_shot_metadata.py``; the file is loaded by itself because
 importing the package costs seconds and needs torchvision and timm.
@@ -34,12 +34,12 @@ def _open_clip_metadata() -> ModuleType:
 
 @functools.cache
 def _imagenet_templates() -> tuple[str, ...]:
-    # open_clip keeps functions of the class name; '{}' put through them gives the template back
+    # open_clip has functions of the class name; applied to '{}' they give the template
     return ('{}.', *(template('{}') for template in _open_clip_metadata().OPENAI_IMAGENET_TEMPLATES))
 
 
 def get_templates(templates: str | Sequence[str] = 'imagenet') -> list[str]:
-    """Templates by name, or a checked list of one's own.
+    """Return prompt templates by name, or check a list of templates.
 
     Args:
         templates: ``'imagenet'`` (81: CLIP's 80 and ``'{}.'``, as in the public UniCL code,
@@ -47,7 +47,7 @@ def get_templates(templates: str | Sequence[str] = 'imagenet') -> list[str]:
             a list of strings with one ``{}`` each.
 
     Returns:
-        list[str]: Strings in which ``str.format`` puts the class name.
+        list[str]: Templates with one ``{}`` for the class name.
 
     Raises:
         ValueError: an unknown name, an empty list, or a template without exactly one ``{}``.
@@ -73,22 +73,22 @@ def get_templates(templates: str | Sequence[str] = 'imagenet') -> list[str]:
 
 
 def clean_class_name(name: str) -> str:
-    """A class name as a prompt takes it: no commas, and a blank for each plus sign (as the public UniCL code)."""
+    """Prepare a class name for a prompt: drop commas, replace plus signs by spaces (as the public UniCL code)."""
     return name.replace(',', '').replace('+', ' ')
 
 
 def fill_template(template: str, name: str) -> str:
-    """``template`` with the cleaned ``name`` in the place of its ``{}``.
+    """Put the cleaned class name into a template, in place of its ``{}``.
 
     >>> fill_template('a photo of a {}.', 'great white shark, white shark')
     'a photo of a great white shark white shark.'
     """
-    # not str.format, which would read braces in the name of a class
+    # not str.format, which would interpret braces in a class name
     return template.replace('{}', clean_class_name(name))
 
 
 def get_class_names(dataset: str) -> list[str]:
-    """Class names of a known data set, in the order of its labels.
+    """Return the class names of a known data set in the order of its labels.
 
     Args:
         dataset (str): ``'imagenet1k'`` (1000 names, from open_clip) or ``'digits'`` ("zero" to "nine").

@@ -1,4 +1,4 @@
-"""Boxes of a detection data set as pairs of a picture and a class name, for training two towers on regions."""
+"""Boxes of a detection data set as pairs of an image and a class name, for training two towers on regions."""
 
 import json
 import random
@@ -15,7 +15,7 @@ from florence_mm.ops.regions import crop_regions
 from florence_mm.utils.files import write_atomic
 from florence_mm.utils.progress import ProgressLog
 
-# behind what is outside the picture: the mean that towers take off, as in zero-shot detection
+# behind what is outside the image: the mean that towers take off, as in zero-shot detection
 _MEAN = (123.675, 116.28, 103.53)
 
 
@@ -38,10 +38,10 @@ def write_box_crops(
         seed: of that draw.
 
     Returns:
-        how many boxes were ``written``, and left out as ``crowd`` or ``unusable`` (no area in the picture).
+        how many boxes were ``written``, and left out as ``crowd`` or ``unusable`` (no area in the image).
 
     Raises:
-        DataError: the annotations or a picture are unusable, or no box is left.
+        DataError: the annotations or an image are unusable, or no box is left.
     """
     content = read_coco_file(ann_file)
     names = {category['id']: category['name'] for category in content['categories']}
@@ -63,8 +63,8 @@ def write_box_crops(
                 counts['crowd' if annotation.get('iscrowd') else 'unusable'] += 1
                 continue
             if pixels is None:
-                picture = load({'img_path': str(Path(image_folder) / image['file_name'])})['img']
-                pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float()  # (3, H, W)
+                loaded = load({'img_path': str(Path(image_folder) / image['file_name'])})['img']
+                pixels = torch.from_numpy(np.ascontiguousarray(loaded)).permute(2, 0, 1).float()  # (3, H, W)
             crops, inside = crop_regions(pixels, torch.tensor([corners]), (size, size), factor)
             crop = (crops + (1 - inside) * fill)[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
             name = f'{annotation["id"]:09d}.png'
@@ -73,6 +73,6 @@ def write_box_crops(
             counts['written'] += 1
         progress.update(number)
     if not lines:
-        raise DataError(f'{ann_file} has no box to crop; expected annotations with an area inside their picture')
+        raise DataError(f'{ann_file} has no box to crop; expected annotations with an area inside their image')
     write_atomic(out.with_name(f'{out.name}.jsonl'), '\n'.join(lines) + '\n')
     return counts

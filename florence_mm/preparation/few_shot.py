@@ -1,4 +1,4 @@
-"""A few pictures a class of a COCO-format file, the same ones for everybody."""
+"""A few images a class of a COCO-format file, the same ones for everybody."""
 
 import hashlib
 import json
@@ -13,16 +13,16 @@ from florence_mm.utils.files import write_atomic
 
 
 def few_shot_images(content: dict, shots: int, seed: int = 0) -> list[int]:
-    """Ids of pictures in which each class occurs at least ``shots`` times as a picture, as far as there are so many.
+    """Ids of images in which each class occurs at least ``shots`` times as an image, as far as there are so many.
 
-    All pictures get a rank by a hash of the seed and their file name. Classes are gone through from the one in the
-    fewest pictures (equal ones by name); a class takes pictures that show it, by rank, until ``shots`` of the chosen
-    pictures show it, those counted that earlier classes took. A crowd does not count as showing its class.
+    All images get a rank by a hash of the seed and their file name. Classes are gone through from the one in the
+    fewest images (equal ones by name); a class takes images that show it, by rank, until ``shots`` of the chosen
+    images show it, those counted that earlier classes took. A crowd does not count as showing its class.
 
     Args:
         content (dict): A COCO-format file.
-        shots (int): Pictures a class.
-        seed (int): Another seed chooses other pictures.
+        shots (int): Images a class.
+        seed (int): Another seed chooses other images.
 
     Returns:
         list[int]: In the order of the file.
@@ -51,20 +51,20 @@ def few_shot_images(content: dict, shots: int, seed: int = 0) -> list[int]:
 
 
 def write_few_shot(ann_file: str | Path, out: str | Path, shots: int, seed: int = 0) -> dict[str, int]:
-    """Write the chosen pictures with all their boxes; the classes stay as they are.
+    """Write the chosen images with all their boxes; the classes stay as they are.
 
     Returns:
-        dict[str, int]: How many pictures show each class. Classes with fewer than ``shots`` are logged.
+        dict[str, int]: How many images show each class. Classes with fewer than ``shots`` are logged.
 
     Raises:
         FileNotFoundError, DataError: the file is missing or unusable.
     """
     if shots < 1:
-        raise DataError(f'{shots} pictures a class were asked for; expected at least 1')
+        raise DataError(f'{shots} images a class were asked for; expected at least 1')
     content = read_coco_file(ann_file)
     chosen = set(few_shot_images(content, shots, seed))
     if not chosen:
-        raise DataError(f'{ann_file} has no boxes to choose pictures by')
+        raise DataError(f'{ann_file} has no boxes to choose images by')
     images = [image for image in content['images'] if image['id'] in chosen]
     annotations = [item for item in content['annotations'] if item['image_id'] in chosen]
     pairs = {(item['category_id'], item['image_id']) for item in annotations if not item.get('iscrowd')}
@@ -72,7 +72,7 @@ def write_few_shot(ann_file: str | Path, out: str | Path, shots: int, seed: int 
     names = {category['id']: category['name'] for category in content['categories']}
     fewer = [f'{names[id_]} ({counts[id_]})' for id_ in names if counts[id_] < shots]
     if fewer:
-        print_log(f'{ann_file}: fewer than {shots} pictures show {", ".join(fewer)}', 'current')
+        print_log(f'{ann_file}: fewer than {shots} images show {", ".join(fewer)}', 'current')
     subset = {**content, 'images': images, 'annotations': annotations}
     write_atomic(out, json.dumps(subset, ensure_ascii=False) + '\n')
     return {name: counts[id_] for id_, name in names.items()}

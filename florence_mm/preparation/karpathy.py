@@ -8,7 +8,7 @@ from florence_mm.utils.files import write_atomic
 from florence_mm.utils.progress import ProgressLog
 
 SPLITS = ('train', 'val', 'test')
-# pictures of COCO's validation set that none of the three splits has; they are trained on
+# images of COCO's validation set that none of the three splits has; they are trained on
 REST = 'restval'
 
 
@@ -20,15 +20,15 @@ def read_karpathy(path: str | Path, images: str | Path | None = None, with_rest:
 
     Args:
         path (str | Path): The file as published.
-        images (str | Path | None): Folder of the pictures, in which each is looked for. None: they are not looked for.
-        with_rest (bool): Count the 30,504 pictures of COCO marked 'restval' to the training ones, as is usual.
+        images (str | Path | None): Folder of the images, in which each is looked for. None: they are not looked for.
+        with_rest (bool): Count the 30,504 images of COCO marked 'restval' to the training ones, as is usual.
 
     Returns:
         dict[str, list[dict]]: 'train', 'val' and 'test', in the order of the file.
 
     Raises:
-        FileNotFoundError: there is no such file, or pictures are missing.
-        DataError: it is no file of this kind, an entry lacks a key or captions, or two entries are of one picture.
+        FileNotFoundError: there is no such file, or images are missing.
+        DataError: it is no file of this kind, an entry lacks a key or captions, or two entries are of one image.
     """
     path = Path(path)
     if not path.is_file():
@@ -76,7 +76,7 @@ def _row(entry: dict, where: str) -> dict:
         raw = sentence.get('raw') if isinstance(sentence, dict) else None
         if not isinstance(raw, str):
             raise DataError(f'{where} ({entry["filename"]}) has a sentence without `raw` text')
-        # a few captions of COCO are blanks, or end with a line end
+        # a few captions of COCO are spaces, or end with a line end
         if raw.strip():
             texts.append(' '.join(raw.split()))
     if not texts:
@@ -97,7 +97,7 @@ def _look_for(folder: Path, names: list[str]) -> None:
         if file.name not in there[file.parent]:
             missing.append(file)
     if missing:
-        raise FileNotFoundError(f'{len(missing)} of {len(names)} pictures are missing, the first is {missing[0]}')
+        raise FileNotFoundError(f'{len(missing)} of {len(names)} images are missing, the first is {missing[0]}')
 
 
 def write_karpathy(out: str | Path, splits: dict[str, list[dict]]) -> None:

@@ -1,6 +1,6 @@
-"""Small helpers that know nothing of vision or language.
+"""Helpers independent of vision and language.
 
-Whole files, progress, misspelt names, results kept for unchanged weights, seeds of samples, boxes in numpy.
+Atomic files, progress logs, suggestions for misspelt names, snapshots of weights, seeds of samples, boxes in numpy.
 
-Not here: a helper of one folder, which stands in that folder.
+Not here: a helper that only one folder uses, which lives in that folder.
 """

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writing: a file is complete or not there."""
 
 import errno
 import os
@@ -6,22 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: What file systems answer that cannot flush a folder, network drives among them.
-_NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EISDIR)
+#: Errors of file systems that cannot flush a folder, such as network drives.
+_NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EISDIR)
 
 
 @contextmanager
 def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
-    """Give a temporary path in the folder of ``path`` and rename it to ``path`` if the block ends without an error.
+    """Replace a file atomically: yield a temporary path beside it, renamed to ``path`` if the block does not raise.
 
-    The folder is made. A reader, or a kill at any moment, sees the old file or the new one, never a part; after an
-    error the temporary file is gone. The new file gets the rights that the process gives to new files (its umask).
+    The folder is created. Readers see the old file or the new one, never a part, even if the process is killed; after
+    an error the temporary file is removed. The new file has the permissions of the process's new files (its umask).
 
     Args:
         path: the file to write.
-        durable: flush the file to the disk before the rename and the folder after it, so that a power cut leaves the
-            old file or the new one too. It takes some milliseconds a file: ``False`` is for many small files that are
-            checked or made anew when they are next needed.
+        durable: flush the file to disk before the rename and its folder afterwards, so that a power cut also leaves
+            the old or the new file. Takes a few milliseconds per file; ``False`` is for many small files that are
+            checked, or can be generated again, when they are next needed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
     temporary.unlink()
     try:
         yield temporary
-        if temporary.stat().st_mode != rights:  # safetensors writes files for their owner alone
+        if temporary.stat().st_mode != rights:  # safetensors makes files readable by their owner only
             temporary.chmod(rights)
         if durable:
             _flush(temporary, os.O_RDWR)
@@ -43,7 +43,7 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
 
 
 def write_atomic(path: str | Path, data: bytes | str, durable: bool = True) -> None:
-    """Write bytes, or text as UTF-8, with :func:`replacing`."""
+    """Write bytes, or text as UTF-8, atomically (see :func:`replacing`)."""
     with replacing(path, durable) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
@@ -60,5 +60,5 @@ def _flush_folder(folder: Path) -> None:
     try:
         _flush(folder, os.O_RDONLY)
     except OSError as error:  # the file itself is in place
-        if error.errno not in _NO_FOLDERS:
+        if error.errno not in _NO_FOLDER_FLUSH:
             raise

@@ -1,13 +1,13 @@
-"""What a misspelt name was probably meant to be."""
+"""Suggestions for misspelt names."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that ``name`` is probably a misspelling of, or None.
+    """Find the candidate that ``name`` is probably a misspelling of; None if none is near.
 
-    Case does not count. A candidate is near if it differs by one slip, or if four fifths of the letters of both match
+    Case is ignored. A candidate is near if its edit distance is 1, or if four fifths of the letters of both match
     (:class:`difflib.SequenceMatcher`'s ratio).
     """
     lowered = {candidate.lower(): candidate for candidate in candidates}
@@ -15,17 +15,17 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
     if not close:
         return None
     ratio = difflib.SequenceMatcher(None, name.lower(), close[0]).ratio()
-    return lowered[close[0]] if ratio >= 0.8 or count_slips(name.lower(), close[0]) <= 1 else None
+    return lowered[close[0]] if ratio >= 0.8 or edit_distance(name.lower(), close[0]) <= 1 else None
 
 
 def did_you_mean(name: str, candidates: Iterable[str], otherwise: str = '') -> str:
-    """The end of an error's sentence: ``; did you mean 'width'?``, or ``otherwise`` where no candidate is near."""
+    """End an error message with ``; did you mean 'width'?``, or with ``otherwise`` if no candidate is near."""
     near = nearest(name, candidates)
     return otherwise if near is None else f'; did you mean {near!r}?'
 
 
-def count_slips(a: str, b: str) -> int:
-    """Letters left out, put in, exchanged for another or with their neighbour, to get from ``a`` to ``b``."""
+def edit_distance(a: str, b: str) -> int:
+    """Edit distance of ``a`` and ``b``: letters deleted, inserted, replaced or swapped with their neighbour."""
     before, row = [], list(range(len(b) + 1))
     for i, letter in enumerate(a, start=1):
         before_that, before, row = before, row, [i]

@@ -1,4 +1,4 @@
-"""Progress of long work as log lines with the time left."""
+"""Log lines that show the progress of long work and the time left."""
 
 import logging
 import time
@@ -7,7 +7,7 @@ from mmengine.logging import print_log
 
 
 def format_seconds(seconds: float) -> str:
-    """A time in words: seconds, minutes and seconds, or from an hour on hours and minutes.
+    """Format a duration: seconds, minutes and seconds, or hours and minutes.
 
     >>> format_seconds(75.2), format_seconds(7500)
     ('1 min 15 s', '2 h 5 min')
@@ -21,26 +21,26 @@ def format_seconds(seconds: float) -> str:
 
 
 class ProgressLog:
-    """Logs how far a loop is and how long the rest will take, at most once in ``interval`` seconds.
+    """Log the progress of a loop and the estimated time left, at most once every ``interval`` seconds.
 
-    A loop shorter than ``interval`` logs nothing. The time left follows from the pace since the first update, so that
-    what comes before the first round (data to be loaded) does not count as one.
+    A loop shorter than ``interval`` logs nothing. The estimate uses the pace since the first update, so that the time
+    before the first iteration (loading data) does not count.
 
     Args:
-        what (str): The work, as in "reading train.jsonl".
+        task (str): The work, as in "reading train.jsonl".
         total (float): The amount of work, in any unit (rows, bytes).
         interval (float): Seconds between log lines.
     """
 
-    def __init__(self, what: str, total: float, interval: float = 5.0) -> None:
-        self.what = what
+    def __init__(self, task: str, total: float, interval: float = 5.0) -> None:
+        self.task = task
         self.total = max(total, 1)
         self.interval = interval
-        self._first: tuple[float, float] | None = None  # when, and what was done
+        self._first: tuple[float, float] | None = None  # time and amount done at the first update
         self._last = 0.0
 
     def update(self, done: float) -> None:
-        """Tell that ``done`` of ``total`` is done; cheap enough to be called in every round."""
+        """Report that ``done`` of ``total`` is done; cheap enough for every iteration."""
         now = time.monotonic()
         if self._first is None:
             self._first, self._last = (now, done), now
@@ -50,4 +50,4 @@ class ProgressLog:
         self._last = now
         left = (now - start) / (done - before) * max(self.total - done, 0)
         percent = min(100 * done / self.total, 100)
-        print_log(f'{self.what}: {percent:.0f} %, {format_seconds(left)} left', logger='current', level=logging.INFO)
+        print_log(f'{self.task}: {percent:.0f} %, {format_seconds(left)} left', logger='current', level=logging.INFO)

@@ -1,4 +1,4 @@
-"""A sample's randomness depends on its seed alone, not on the worker or the process that makes it."""
+"""Seeds of single samples: their random transforms do not depend on the worker or process."""
 
 import random
 
@@ -7,7 +7,7 @@ import torch
 
 
 class SeededIndex(int):
-    """An index into a data set that carries the seed of the sample's random transforms.
+    """An index into a data set that also carries the seed of the sample's random transforms.
 
     Args:
         index (int): Position in the data set.
@@ -21,7 +21,7 @@ class SeededIndex(int):
     seed: int
 
     def __new__(cls, index: int, seed: int) -> 'SeededIndex':
-        """An ``int`` is immutable, so its value is given here."""
+        """Set the value, as an ``int`` is immutable."""
         self = super().__new__(cls, index)
         self.seed = int(seed)
         return self
@@ -35,10 +35,10 @@ class SeededIndex(int):
 
 
 def seed_everything_for_sample(seed: int) -> None:
-    """Seed ``random``, numpy's and torch's global generators (CPU), from which transforms draw.
+    """Seed the global generators of ``random``, numpy and torch (CPU), from which transforms draw.
 
-    The three seeds are different words of one hash of ``seed``, so neighbouring seeds give unrelated
-    streams and the generators are not copies of one another.
+    The three seeds are different words of one hash of ``seed``, so that neighbouring seeds give unrelated streams and
+    the generators are independent of each other.
 
     Args:
         seed (int): Any integer; its low 64 bits count.

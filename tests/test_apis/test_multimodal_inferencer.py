@@ -190,13 +190,13 @@ def test_the_command(checkpoint, tmp_path, monkeypatch, capsys):
     lines = shown.splitlines()
     assert lines[0] == f'{file}:' and lines[2] == f'  {QUESTIONS[1]} {best["answers"][0]} ({best["scores"][0]:.2f})'
     assert lines[3] == f'  {result["matches"][0]["score"]:.2f} a nine' and lines[4] == f'  {result["caption"]}'
-    assert lines[5] == f"{png}: attention to 'two' in {QUESTIONS[1]!r}" and lines[6] == f'{out}: 1 pictures'
+    assert lines[5] == f"{png}: attention to 'two' in {QUESTIONS[1]!r}" and lines[6] == f'{out}: 1 images'
     status, shown, error = run(checkpoint, file, tmp_path / 'none.png', '--question', 'how many?')
     assert status == 2 and shown.startswith(f'{file}:') and 'none.png cannot be read' in error
     for arguments, sentence in (
         ((file,), 'nothing is asked about the pictures'),
         ((file, '--caption', '--attention', 'blue', png), "the word 'blue' is not in the text"),
-        ((file, file, '--caption', '--attention', 'blue', png), '--attention draws one picture, but there are 2'),
+        ((file, file, '--caption', '--attention', 'blue', png), '--attention draws one image, but there are 2'),
         ((file, '--caption', '--attention', 'blue', 'a.jpg'), 'a.jpg must end in .png'),
     ):
         status, _, error = run(checkpoint, *arguments)

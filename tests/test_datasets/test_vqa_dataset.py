@@ -130,7 +130,7 @@ def test_exchanged_pictures(root):
         assert all(first[key] == second[key] for key in ('text', 'answers', 'question_id', 'img_id'))
     with pytest.raises(ValueError, match='exchange_pictures is a control for tests'):
         load(root, exchange_pictures=True)
-    with pytest.raises(DataError, match='asks about 1 pictures, and exchange_pictures needs two'):
+    with pytest.raises(DataError, match='asks about 1 images, and exchange_pictures needs two'):
         load(root, test_mode=True, exchange_pictures=True, image_slice=(0, 1))
 
 
@@ -171,7 +171,7 @@ def test_bad_annotations(root, change, message):
     ('change', 'message'),
     [
         (lambda item: item.pop('image_id'), 'question 3: no `image_id`'),
-        (lambda item: item.update(image_id=9), r'question 3: the picture .*COCO_000000000009.png is missing'),
+        (lambda item: item.update(image_id=9), r'question 3: the image .*COCO_000000000009.png is missing'),
         (lambda item: item.update(image_id='a'), "question 3: image_id 'a' does not fit into img_pattern"),
         (lambda item: item.update(image_id=None), 'question 3: image_id None does not fit into img_pattern'),
         (lambda item: item.update(image_id=[0]), r'question 3: image_id \[0\] does not fit into img_pattern'),

@@ -142,5 +142,5 @@ def test_errors(tmp_path, monkeypatch):
         make_loop(tmp_path, top_k=0).test()
     runner = make_loop(tmp_path)
     monkeypatch.setattr(rerank_loop, 'collect_results', lambda results, size: results[1:] + results[:1])
-    with pytest.raises(ValueError, match='picture 0 of the second pass is not that of the first'):
+    with pytest.raises(ValueError, match='image 0 of the second pass is not that of the first'):
         runner.test()

@@ -40,9 +40,9 @@ def test_boxes_of_an_image_come_in_the_order_of_the_file(tmp_path):
     )
     content, boxes = read_coco_boxes(path)
     assert len(boxes) == 3
-    assert boxes.of_image(7) == [(2**62, 1, False, [1, 2, 3, 4.1]), (-1, -5, False, [5, 6, 7, 8])]
-    assert boxes.of_image(3) == [(4, -5, True, [0.1, -2, 3e-7, 1e9])]
-    assert boxes.of_image(5) == []
+    assert boxes.for_image(7) == [(2**62, 1, False, [1, 2, 3, 4.1]), (-1, -5, False, [5, 6, 7, 8])]
+    assert boxes.for_image(3) == [(4, -5, True, [0.1, -2, 3e-7, 1e9])]
+    assert boxes.for_image(5) == []
     whole = read_coco_file(path)
     del whole['annotations']
     assert content == whole

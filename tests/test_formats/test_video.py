@@ -111,7 +111,7 @@ def test_bad_files_have_their_sentence(backend):
         (b'', 'the video some/a.mp4 is an empty file; replace it or remove it'),
         (b'no video at all' * 99, 'the video some/a.mp4 cannot be read .*; replace it'),
         (good[: len(good) // 2], 'the video some/a.mp4 cannot be read .*; replace it'),
-        (sound.getvalue(), 'the video some/a.mp4 has no pictures, only other streams'),
+        (sound.getvalue(), 'the video some/a.mp4 has no video stream, only others'),
     ):
         with pytest.raises(DataError, match=message) as caught:
             open_video(data, 'some/a.mp4', backend)

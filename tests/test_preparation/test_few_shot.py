@@ -75,5 +75,5 @@ def test_bad_input(tmp_path):
     (tmp_path / 'all.json').write_text(json.dumps(content({'a': []})))
     with pytest.raises(DataError, match='no boxes to choose'):
         write_few_shot(tmp_path / 'all.json', tmp_path / 'few.json', 1)
-    with pytest.raises(DataError, match='0 pictures a class'):
+    with pytest.raises(DataError, match='0 images per class'):
         write_few_shot(tmp_path / 'all.json', tmp_path / 'few.json', 0)

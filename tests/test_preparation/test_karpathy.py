@@ -82,7 +82,7 @@ def test_command(file, tmp_path, monkeypatch, capsys):
     arguments = [str(TOOL), str(file), '--out', str(tmp_path / 'out'), '--images', str(tmp_path)]
     monkeypatch.setattr(sys, 'argv', arguments)
     runpy.run_path(str(TOOL), run_name='__main__')
-    assert 'pictures (captions): train 2 (2), val 1 (1), test 1 (2)' in capsys.readouterr().out
+    assert 'images (captions): train 2 (2), val 1 (1), test 1 (2)' in capsys.readouterr().out
     dataset = ImageTextManifest(
         ann_file=str(tmp_path / 'out/test.jsonl'), data_prefix=str(tmp_path), test_mode=True,
         pipeline=[{'type': 'LoadImage'}, {'type': 'PackImageText'}],
@@ -91,4 +91,4 @@ def test_command(file, tmp_path, monkeypatch, capsys):
     (tmp_path / 'val2014/3.png').unlink()
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(TOOL), run_name='__main__')
-    assert stopped.value.code == 2 and '1 of 4 pictures are missing, the first is' in capsys.readouterr().err
+    assert stopped.value.code == 2 and '1 of 4 images are missing, the first is' in capsys.readouterr().err

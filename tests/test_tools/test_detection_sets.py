@@ -117,7 +117,7 @@ def test_few_shot_subset(tool, tmp_path):
     status, said, error = tool('dataset_converters/few_shot_subset.py', *arguments)
     assert not status, error
     assert len(json.loads((tmp_path / 'few.json').read_text())['images']) == 1
-    assert said.strip().endswith('red in 1 pictures, green in 1 pictures')
+    assert said.strip().endswith('red in 1 images, green in 1 images')
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_video_refuses_options_without_effect(monkeypatch, capsys, options, mess
             'vqa.py',
             ['--match', 'it', '--attention', 'it', 'it.png'],
             ['a.png', 'b.png'],
-            '--attention draws one picture',
+            '--attention draws one image',
         ),
     ],
 )

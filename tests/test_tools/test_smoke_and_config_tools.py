@@ -180,5 +180,5 @@ def test_get_flops(tool):
     status, out, _ = tool('analysis_tools/get_flops.py', DIGITS, '--shape', 32, '--json')
     assert status == 0
     counted = json.loads(out)
-    assert counted['macs'].keys() == {'one picture', 'one text of full length'}
+    assert counted['macs'].keys() == {'one image', 'one text of full length'}
     assert all(n > 1e5 for n in (counted['parameters'], *counted['macs'].values()))

@@ -1,11 +1,11 @@
 import pytest
 
-from florence_mm.utils.nearest import count_slips, did_you_mean, nearest
+from florence_mm.utils.nearest import did_you_mean, edit_distance, nearest
 
 
 def test_slips():
     pairs = [('model', 'model'), ('modle', 'model'), ('model', 'mode'), ('mdel', 'model'), ('modus', 'model')]
-    assert [count_slips(a, b) for a, b in pairs] == [0, 1, 1, 1, 2]
+    assert [edit_distance(a, b) for a, b in pairs] == [0, 1, 1, 1, 2]
 
 
 @pytest.mark.parametrize(

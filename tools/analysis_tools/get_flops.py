@@ -2,7 +2,7 @@
 
     python tools/analysis_tools/get_flops.py CONFIG [--shape 224 224] [--module image_encoder] [--depth 2]
 
-Figures are for one picture (and one text of full length, for models that read text). A multiply-add is one MAC;
+Figures are for one image (and one text of full length, for models that read text). A multiply-add is one MAC;
 FLOPs are twice as many.
 """
 
@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Parameters and multiply-adds of a config's model.")
     parser.add_argument('config', help='config file, or PACKAGE::FILE')
     parser.add_argument('--shape', type=int, nargs='+', default=[224, 224], help='height and width, or one for both')
-    parser.add_argument('--module', help='dotted name of a part that takes pictures, such as image_encoder')
+    parser.add_argument('--module', help='dotted name of a part that takes images, such as image_encoder')
     parser.add_argument('--depth', type=int, default=2, help='how many names deep the table goes; default 2')
     parser.add_argument('--json', action='store_true', help='print only the totals, as JSON')
     add_config_options(parser)
@@ -37,16 +37,16 @@ def parse_args() -> argparse.Namespace:
 
 
 def calls(model: nn.Module, image: torch.Tensor) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """What the model does with one picture, and with one text where it reads any."""
+    """What the model does with one image, and with one text where it reads any."""
     if isinstance(model, TwoTowerModel):
-        yield 'one picture', lambda: model.extract_image_feat(image)
+        yield 'one image', lambda: model.extract_image_feat(image)
         # a token a word, and the start and end tokens
         text = 'a ' * (model.tokenizer.context_length - 2)
         yield 'one text of full length', lambda: model.extract_text_feat([text])
     elif isinstance(model, BaseModel):
-        yield 'one picture', lambda: model(image, mode='tensor')
+        yield 'one image', lambda: model(image, mode='tensor')
     else:
-        yield 'one picture', lambda: model(image)
+        yield 'one image', lambda: model(image)
 
 
 def build(cfg: dict, module: str | None) -> nn.Module:
@@ -86,7 +86,7 @@ def main() -> None:
             print(json.dumps({'parameters': parameters, 'macs': {what: macs[''] for what, macs in counts.items()}}))
             return
         for what, macs in counts.items():
-            print(f'{what}, {height} x {width} pixels' if 'picture' in what else what)
+            print(f'{what}, {height} x {width} pixels' if 'image' in what else what)
             print(table(model, macs, args.depth) + '\n')
         totals = ', '.join(f'{readable(macs[""])} multiply-adds for {what}' for what, macs in counts.items())
         print(f'{type(model).__name__}: {readable(parameters)} parameters, {totals}')

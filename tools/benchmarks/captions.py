@@ -3,7 +3,7 @@
 python tools/benchmarks/captions.py [--only NAME] [--rounds N] [--out FILE]
 
 "Ours" keeps, "peer" computes again (the same model and weights, ``cached=False``), beam search with three beams over
-one picture, random weights. The micro model is that of the embedded captions with room for longer texts; the base model
+one image, random weights. The micro model is that of the embedded captions with room for longer texts; the base model
 is METER-CoSwin-T with RoBERTa-base's layers, six co-attention layers of 768 channels and 50,265 words. Ids are
 compared.
 """

@@ -1,4 +1,4 @@
-"""Time and memory of a Dynamic Head's losses over many classes: one 800x1333 picture, forward and backward, CPU.
+"""Time and memory of a Dynamic Head's losses over many classes: one 800x1333 image, forward and backward, CPU.
 
 python tools/benchmarks/classification_memory.py [--classes 25190] [--shared 1203]
 

@@ -62,7 +62,7 @@ def _roi_align(ratio: int, train: bool) -> Pair:
 
 
 def _nms(count: int) -> Pair:
-    """Boxes of up to 600 pixels in a picture of 1000, of which about half are kept."""
+    """Boxes of up to 600 pixels in an image of 1000, of which about half are kept."""
     from mmcv.ops import nms as peer
 
     torch.manual_seed(0)

@@ -35,7 +35,7 @@ PEERS = {
 
 
 def scene(gop: int, frames: int = 300, width: int = 320, height: int = 240) -> bytes:
-    """A picture that moves under a bright spot, as H.264 of usual quality with frames that depend on later ones."""
+    """An image that moves under a bright spot, as H.264 of usual quality with frames that depend on later ones."""
     rng = np.random.default_rng(0)
     wide = cv2.resize(rng.integers(0, 255, (40, 100, 3), dtype=np.uint8), (2 * width, height), interpolation=2)
     buffer = io.BytesIO()

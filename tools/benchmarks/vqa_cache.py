@@ -1,9 +1,9 @@
-"""Several questions on one picture: image tokens kept for all of them, beside the picture encoded for each question.
+"""Several questions on one image: image tokens kept for all of them, beside the image encoded for each question.
 
 python tools/benchmarks/vqa_cache.py [--only NAME] [--rounds N] [--out FILE]
 
-"Ours" encodes the picture once, "peer" for each question; both are METER-CoSwin-T with RoBERTa-base's layers, six
-co-attention layers of 768 channels and 3,129 answers, random weights. Pictures have 224 pixels: at 384, or with
+"Ours" encodes the image once, "peer" for each question; both are METER-CoSwin-T with RoBERTa-base's layers, six
+co-attention layers of 768 channels and 3,129 answers, random weights. Images have 224 pixels: at 384, or with
 CoSwin-H, more is saved.
 """
 
@@ -51,7 +51,7 @@ def _together(size: int) -> Pair:
 
 
 def _one_by_one(size: int) -> Pair:
-    """A call for each question, as inferencers make it: with image tokens that are kept, or of the picture anew."""
+    """A call for each question, as inferencers make it: with image tokens that are kept, or of the image anew."""
     model, image = _meter(size), torch.randn(1, 3, size, size)
 
     def ask(keep: bool) -> Tensor:

@@ -7,7 +7,7 @@ python tools/dataset_converters/build_answers.py data/vqav2/v2_mscoco_train2014_
 import argparse
 
 from florence_mm.errors import one_sentence_errors
-from florence_mm.formats.vqa import MIN_OCCURRENCES, annotators, answer_vocabulary, read_annotations
+from florence_mm.formats.vqa import MIN_OCCURRENCES, annotator_answers, answer_vocabulary, read_annotations
 from florence_mm.language.answers import normalize_answer
 from florence_mm.utils.files import write_atomic
 
@@ -34,7 +34,7 @@ def main() -> None:
         annotations = read_annotations(args.annotations)
         answers = answer_vocabulary(annotations, args.min_count)
         known = set(answers)
-        given = [[normalize_answer(answer) for answer in annotators(item)] for item in annotations]
+        given = [[normalize_answer(answer) for answer in annotator_answers(item)] for item in annotations]
         said = sum(map(len, given))
         found = sum(answer in known for texts in given for answer in texts)
         without = sum(known.isdisjoint(texts) for texts in given)

@@ -1,6 +1,6 @@
-"""Cut the boxes of a detection data set out, as pairs of a picture and a class name to train two towers on.
+"""Cut the boxes of a detection data set out, as pairs of an image and a class name to train two towers on.
 
-python tools/dataset_converters/crop_boxes.py ANNOTATIONS.json PICTURES --out data/crops/train
+python tools/dataset_converters/crop_boxes.py ANNOTATIONS.json IMAGES --out data/crops/train
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Choose a few pictures a class from a COCO-format file, by a rule that gives everybody the same ones.
+"""Choose a few images a class from a COCO-format file, by a rule that gives everybody the same ones.
 
 python tools/dataset_converters/few_shot_subset.py ANNOTATIONS.json --shots 5 --out SUBSET.json
 """
@@ -10,16 +10,16 @@ from florence_mm.preparation.few_shot import write_few_shot
 
 
 def main() -> None:
-    """Choose and say how many pictures each class has."""
-    parser = argparse.ArgumentParser(description='Choose a few pictures a class from a COCO-format file')
+    """Choose and say how many images each class has."""
+    parser = argparse.ArgumentParser(description='Choose a few images a class from a COCO-format file')
     parser.add_argument('annotations', help='COCO-format file')
-    parser.add_argument('--out', required=True, metavar='FILE.json', help='the file with the chosen pictures')
-    parser.add_argument('--shots', type=int, default=5, help='pictures a class (default: 5)')
-    parser.add_argument('--seed', type=int, default=0, help='another seed chooses other pictures (default: 0)')
+    parser.add_argument('--out', required=True, metavar='FILE.json', help='the file with the chosen images')
+    parser.add_argument('--shots', type=int, default=5, help='images a class (default: 5)')
+    parser.add_argument('--seed', type=int, default=0, help='another seed chooses other images (default: 0)')
     args = parser.parse_args()
     with one_sentence_errors():
         counts = write_few_shot(args.annotations, args.out, args.shots, args.seed)
-    print(f'{args.out}: ' + ', '.join(f'{name} in {count} pictures' for name, count in counts.items()))
+    print(f'{args.out}: ' + ', '.join(f'{name} in {count} images' for name, count in counts.items()))
 
 
 if __name__ == '__main__':

@@ -47,7 +47,7 @@ def draw_strip(path: Path, text: str) -> np.ndarray:
 
 
 def draw_sheet(out: Path, split: str, per_motion: int = 2) -> Path:
-    """A picture of the first clips of each motion as strips."""
+    """An image of the first clips of each motion as strips."""
     rows = [json.loads(line) for line in (out / f'{split}.jsonl').read_text().splitlines()]
     cells = []
     for place, motion in enumerate(MOTIONS):

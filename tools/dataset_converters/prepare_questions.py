@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--scenes', default='data/scenes', help='folder of prepare_scenes.py (default: data/scenes)')
     parser.add_argument('--out', default='data/questions', help='folder to write to (default: data/questions)')
     parser.add_argument(
-        '--per-picture', type=float, default=default.per_picture, help='questions a picture (default: %(default)s)'
+        '--per-picture', type=float, default=default.per_picture, help='questions per image (default: %(default)s)'
     )
     parser.add_argument(
         '--contested',
@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def draw_cell(picture: np.ndarray, questions: list[tuple[str, dict[str, float]]], captions: list[str]) -> np.ndarray:
-    """A picture, its questions with their answers' soft scores, and its captions."""
+    """An image, its questions with their answers' soft scores, and its captions."""
     cell = Image.new('RGB', (CELL_WIDTH, PICTURE + 24 * len(captions) + 8), PAPER)
     cell.paste(Image.fromarray(fit_image(picture, PICTURE, PICTURE)), (0, 0))
     draw, face, top = ImageDraw.Draw(cell), font(14), 0
@@ -68,7 +68,7 @@ def draw_cell(picture: np.ndarray, questions: list[tuple[str, dict[str, float]]]
 
 
 def draw_sheet(scenes: Path, out: Path, split: str, number: int = 12, per_picture: int = 5) -> None:
-    """A picture of the first scenes with some of their questions and captions."""
+    """An image of the first scenes with some of their questions and captions."""
     rows = [json.loads(line) for line in (out / f'{split}.jsonl').read_text().splitlines()[:number]]
     questions = json.loads((out / f'{split}_questions.json').read_bytes())['questions']
     annotations = json.loads((out / f'{split}_annotations.json').read_bytes())['annotations']
@@ -81,7 +81,7 @@ def draw_sheet(scenes: Path, out: Path, split: str, number: int = 12, per_pictur
         ]
         picture = cv2.imread(str(scenes / split / row['image']))
         if picture is None:
-            raise FileNotFoundError(f'there is no picture {scenes / split / row["image"]}; write the scenes again')
+            raise FileNotFoundError(f'there is no image {scenes / split / row["image"]}; write the scenes again')
         cells.append(draw_cell(picture[..., ::-1], found[:per_picture], row['texts']))
     save_png(tile(cells, columns=2), out / f'contact_sheet_{split}.png')
 

@@ -25,8 +25,8 @@ def parse_args() -> argparse.Namespace:
     default = SceneOptions()
     parser = argparse.ArgumentParser(description='Write scenes of handwritten digits with COCO annotations')
     parser.add_argument('--out', default='data/scenes', help='folder to write to (default: data/scenes)')
-    parser.add_argument('--train', type=int, default=default.train, help='training pictures (default: %(default)s)')
-    parser.add_argument('--test', type=int, default=default.test, help='test pictures (default: %(default)s)')
+    parser.add_argument('--train', type=int, default=default.train, help='training images (default: %(default)s)')
+    parser.add_argument('--test', type=int, default=default.test, help='test images (default: %(default)s)')
     parser.add_argument('--size', type=int, default=default.size, help='width and height (default: %(default)s)')
     parser.add_argument(
         '--digits',
@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
         nargs=2,
         default=default.digits,
         metavar=('MIN', 'MAX'),
-        help='digits in a picture that has some (default: 3 7)',
+        help='digits in an image that has some (default: 3 7)',
     )
     parser.add_argument(
         '--heights',
@@ -42,7 +42,7 @@ def parse_args() -> argparse.Namespace:
         nargs=2,
         default=default.heights,
         metavar=('MIN', 'MAX'),
-        help="height of a digit as a part of the picture's (default: 0.17 0.4)",
+        help="height of a digit as a fraction of the image's (default: 0.17 0.4)",
     )
     parser.add_argument('--seed', type=int, default=default.seed, help='seed (default: %(default)s)')
     parser.add_argument(
@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def draw_sheet(out: Path, folder: str, number: int = 32) -> Path:
-    """A picture of the first ``number`` scenes with their boxes."""
+    """An image of the first ``number`` scenes with their boxes."""
     content = json.loads((out / f'annotations/{folder}.json').read_bytes())
     names = {category['id']: category['name'] for category in content['categories']}
     ids = sorted(names)

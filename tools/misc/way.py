@@ -2,8 +2,8 @@
 
     python tools/misc/way.py [--all]
 
-Asks a small METER with random weights a question about a generated picture, as ``tools/vqa.py`` does, and watches every
-call of a function of the package from the picture's file to the printed answer. ``--all`` also lists the functions.
+Asks a small METER with random weights a question about a generated image, as ``tools/vqa.py`` does, and watches every
+call of a function of the package from the image's file to the printed answer. ``--all`` also lists the functions.
 """
 
 import argparse

@@ -14,7 +14,7 @@ from florence_mm.registry import TRANSFORMS
 def _pack_sample(results: dict, meta_keys: Sequence[str]) -> DataSample:
     """The sample of docs/architecture.md from the dict of a pipeline."""
     sample = DataSample()
-    if 'text' in results:  # pictures of inferencers have none
+    if 'text' in results:  # images of inferencers have none
         sample.set_field(results['text'], 'text')
         sample.set_field(text_label(results.get('label', results['text'])), 'label_key')
     sample.set_field(results.get('augmented', False), 'augmented')
@@ -110,7 +110,7 @@ class PackVideoText(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackVQA(PackImageText):
-    """Pack a picture and a question: what :class:`PackImageText` packs, and the answers.
+    """Pack an image and a question: what :class:`PackImageText` packs, and the answers.
 
     Further fields of the sample, where the data set has them: ``answers`` (list[str], one of each annotator),
     ``answer_labels`` ``(k,)`` int64 and ``answer_scores`` ``(k,)`` float32 (answers in the vocabulary and what each is

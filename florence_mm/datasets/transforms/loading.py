@@ -20,7 +20,7 @@ class LoadImage(BaseTransform):
 
     EXIF orientation is applied; grey is repeated in three channels; 16-bit values are scaled to 8 bits; what
     is transparent shows ``background``. ``img_shape`` and ``ori_shape`` are ``(H, W)``. A file that equals the last one
-    is not decoded again: several questions about one picture follow each other (see :class:`PictureSampler`).
+    is not decoded again: several questions about one image follow each other (see :class:`PictureSampler`).
 
     Args:
         background (Sequence[int] | None): RGB behind transparent pixels. None ignores transparency, as PIL's

@@ -3,7 +3,7 @@
 Figures are those of the COCO caption evaluation (github.com/tylin/coco-caption) on equal words. Its words come from a
 Java program; :func:`caption_words` splits plain English captions alike, but not every text.
 
-Shape legend: ``N`` pictures; words are ``list[str]``.
+Shape legend: ``N`` images; words are ``list[str]``.
 """
 
 import math
@@ -108,10 +108,10 @@ def _common_length(first: Words, second: Words) -> int:
 
 
 def cider_d(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> list[float]:
-    """CIDEr-D of each caption (arXiv 1411.5726, section 5): agreement of n-grams that few pictures' references have.
+    """CIDEr-D of each caption (arXiv 1411.5726, section 5): agreement of n-grams that few images' references have.
 
-    Weights come from the references given here, so figures of different sets of pictures do not compare. With one
-    picture every weight is 0, and so is the score.
+    Weights come from the references given here, so figures of different sets of images do not compare. With one
+    image every weight is 0, and so is the score.
 
     Args:
         candidates (Sequence[Words]): ``N``.
@@ -125,14 +125,14 @@ def cider_d(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) 
     """
     _check(candidates, references)
     counts = [[ngram_counts(words) for words in wanted] for wanted in references]
-    pictures: Counter[tuple[str, ...]] = Counter()
+    image_counts: Counter[tuple[str, ...]] = Counter()
     for wanted in counts:
-        pictures.update({ngram for orders in wanted for order in orders for ngram in order})
+        image_counts.update({ngram for orders in wanted for order in orders for ngram in order})
     log_number = math.log(max(len(references), 1))
 
     def weigh(orders: Sequence[Counter]) -> list[dict[tuple[str, ...], float]]:
         return [
-            {ngram: count * (log_number - math.log(max(pictures[ngram], 1))) for ngram, count in order.items()}
+            {ngram: count * (log_number - math.log(max(image_counts[ngram], 1))) for ngram, count in order.items()}
             for order in orders
         ]
 
@@ -159,7 +159,7 @@ def _cider_pair(found: list[dict], wanted: list[dict], candidate: Words, referen
 
 def _check(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> None:
     if len(candidates) != len(references):
-        raise ValueError(f'{len(candidates)} captions, but references of {len(references)} pictures')
+        raise ValueError(f'{len(candidates)} captions, but references of {len(references)} images')
     for number, wanted in enumerate(references):
         if not wanted:
-            raise ValueError(f'picture {number} has no reference caption; give at least one')
+            raise ValueError(f'image {number} has no reference caption; give at least one')

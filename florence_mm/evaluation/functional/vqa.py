@@ -1,4 +1,4 @@
-"""The official accuracy of answers to questions about pictures."""
+"""The official accuracy of answers to questions about images."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
@@ -14,7 +14,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
 
     As the public evaluation code of VQA does it (github.com/GT-Vision-Lab/VQA), answers are normalised
     (:func:`florence_mm.language.answers.normalize_answer`) only where the annotators did not all write the same; where
-    they did, blanks at the ends apart, the prediction must be what they wrote. Of ten annotators 1, 2, 3 and 4 who
+    they did, spaces at the ends apart, the prediction must be what they wrote. Of ten annotators 1, 2, 3 and 4 who
     agree give 0.3, 0.6, 0.9 and 1.
 
     Args:
@@ -49,7 +49,7 @@ def best_constant_answers(
     """The answer that is best for all questions with the same key, and its mean accuracy.
 
     With the question's text as key this is as much as can be had from questions alone, of the very questions that are
-    scored: no model without pictures does better on them.
+    scored: no model without images does better on them.
 
     Args:
         keys (Iterable[Hashable]): One of each question: its text, its type.

@@ -15,11 +15,11 @@ from florence_mm.utils.files import write_atomic
 
 @METRICS.register_module()
 class CaptionScores(BaseMetric):
-    """BLEU-1 to BLEU-4, ROUGE-L and CIDEr-D against several references a picture, without Java.
+    """BLEU-1 to BLEU-4, ROUGE-L and CIDEr-D against several references an image, without Java.
 
     Reads ``pred_caption`` and ``texts`` (the references) of each sample. Results: ``caption/CIDEr-D`` (from 0 to 10;
     papers often print a hundred times that), ``caption/BLEU-1`` to ``BLEU-4`` and ``caption/ROUGE-L`` (from 0 to 1);
-    ``caption/num_skipped`` where the data set left pictures out. Formulas are those of the COCO evaluation; words are
+    ``caption/num_skipped`` where the data set left images out. Formulas are those of the COCO evaluation; words are
     split by :func:`florence_mm.evaluation.functional.captions.caption_words` and not by its Java program. METEOR and
     SPICE need Java and are not computed: write ``outfile`` and give it to the official tools.
 

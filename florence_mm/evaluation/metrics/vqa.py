@@ -28,9 +28,9 @@ class VQAAccuracy(BaseMetric):
     Args:
         outfile (str | None): Write all answers to this file as the test server takes them, ``[{"question_id": ...,
             "answer": ...}, ...]`` in the order of the ids.
-        per_question_type (bool): Also return ``vqa/type_TYPE``, blanks as underscores.
+        per_question_type (bool): Also return ``vqa/type_TYPE``, spaces as underscores.
         question_only (bool): Also return ``vqa/question_only``, the accuracy of the best answer to each text of a
-            question, fitted to the very annotations that are scored: no model does better without the pictures. Needs
+            question, fitted to the very annotations that are scored: no model does better without the images. Needs
             ``text``.
         table_rows (int): At most so many types are logged, those with the lowest accuracy; 0 logs none.
         collect_device, prefix, collect_dir: see :class:`mmengine.evaluator.BaseMetric`.

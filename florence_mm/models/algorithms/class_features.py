@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from florence_mm.language.prompts import fill_template, get_class_names, get_templates
-from florence_mm.utils.kept import WeightsMark
+from florence_mm.utils.weights_snapshot import WeightsSnapshot
 
 
 class ClassFeatures:
@@ -37,7 +37,7 @@ class ClassFeatures:
         self.templates = get_templates(templates)
         self.texts_at_once = texts_at_once
         self._features: Tensor | None = None
-        self._mark: WeightsMark | None = None
+        self._snapshot: WeightsSnapshot | None = None
         if not self.names:
             raise ValueError('no class names were given; zero-shot prediction needs at least one')
         twice = [name for name in dict.fromkeys(self.names) if self.names.count(name) > 1]
@@ -64,10 +64,10 @@ class ClassFeatures:
             ``(K, D)``, L2-normalised.
         """
         parameters = list(parameters)
-        if self._features is None or not self._mark.fits(parameters):
+        if self._features is None or not self._snapshot.matches(parameters):
             step = max(1, self.texts_at_once // len(self.templates))
             parts = [self._encode(encode, self.names[i : i + step]) for i in range(0, len(self.names), step)]
-            self._features, self._mark = torch.cat(parts), WeightsMark(parameters)
+            self._features, self._snapshot = torch.cat(parts), WeightsSnapshot(parameters)
         return self._features
 
     def _encode(self, encode: Callable[[list[str]], Tensor], names: list[str]) -> Tensor:

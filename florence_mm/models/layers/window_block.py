@@ -16,7 +16,7 @@ from florence_mm.ops.mlp import add_mlp, fast_path_allowed
 from florence_mm.ops.position import relative_position_bias
 from florence_mm.ops.window_attention import window_attention
 from florence_mm.ops.windows import WindowPlan, fit_window, from_windows, to_windows, window_plan
-from florence_mm.utils.kept import WeightsMark
+from florence_mm.utils.weights_snapshot import WeightsSnapshot
 
 _CACHED_ELEMENTS = 4_000_000  # largest bias kept between calls (16 MB in float32)
 _QKV_ELEMENTS = 1_000_000  # of queries, keys and values at a time in evaluation: 4 MB in float32
@@ -104,14 +104,14 @@ class WindowAttention(nn.Module):
             return self._position_bias(plan), plan.mask
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         key = (plan.size, plan.window_size, plan.shift_size, dtype)
-        mark, bias = self._cache.get(key, (None, None))
-        if mark is None or not mark.fits([table]):
+        snapshot, bias = self._cache.get(key, (None, None))
+        if snapshot is None or not snapshot.matches([table]):
             bias = self._position_bias(plan)
             if plan.mask is not None:
                 bias = bias + plan.mask.unsqueeze(1)  # (h, N, N) + (W, 1, N, N)
             bias = bias.to(dtype)
             if type(bias) is Tensor:  # not a tracer's
-                self._cache[key] = (WeightsMark([table]), bias)
+                self._cache[key] = (WeightsSnapshot([table]), bias)
         if key in self._cache:
             self._cache.move_to_end(key)
         while len(self._cache) > _CACHED_SIZES:

@@ -94,7 +94,7 @@ def test_order_of_pictures_and_references_does_not_matter():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match='1 captions, but references of 2 pictures'):
+    with pytest.raises(ValueError, match='1 captions, but references of 2 images'):
         cider_d([['a']], [[['a']], [['b']]])
-    with pytest.raises(ValueError, match='picture 1 has no reference caption'):
+    with pytest.raises(ValueError, match='image 1 has no reference caption'):
         corpus_bleu([['a'], ['b']], [[['a']], []])

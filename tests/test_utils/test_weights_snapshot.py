@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-import florence_mm.utils.kept as kept_module
-from florence_mm.utils.kept import WeightsMark
+import florence_mm.utils.weights_snapshot as snapshot_module
+from florence_mm.utils.weights_snapshot import WeightsSnapshot
 
 LARGE = (300, 100)  # more numbers than are kept whole
 SMALL = (7, 3)
@@ -83,9 +83,9 @@ class Changes:
 @pytest.mark.parametrize('shape', [LARGE, SMALL])
 def test_a_mark_no_longer_fits_changed_weights(shape, change):
     others, changed = [weights((5,), 1), weights(LARGE, 2)], weights(shape)
-    mark = WeightsMark([*others, changed])
-    assert mark.fits([*others, changed])
-    assert not mark.fits([*others, getattr(Changes, change)(changed)])
+    snapshot = WeightsSnapshot([*others, changed])
+    assert snapshot.matches([*others, changed])
+    assert not snapshot.matches([*others, getattr(Changes, change)(changed)])
 
 
 @pytest.mark.parametrize('shape', [LARGE, SMALL, (), (0, 3), (4097, 5)])
@@ -93,9 +93,9 @@ def test_a_mark_no_longer_fits_changed_weights(shape, change):
 def test_a_mark_fits_weights_that_stay(shape, dtype):
     tensor = weights(shape).detach().to(dtype)
     for same in (tensor, tensor[..., 1:] if tensor.ndim else tensor, tensor.t() if tensor.ndim == 2 else tensor):
-        mark = WeightsMark([same])
-        assert mark.fits([same]) and mark.fits(iter([same]))
-        assert not mark.fits([]) and not mark.fits([same, same])
+        snapshot = WeightsSnapshot([same])
+        assert snapshot.matches([same]) and snapshot.matches(iter([same]))
+        assert not snapshot.matches([]) and not snapshot.matches([same, same])
 
 
 def test_the_last_bytes_count():
@@ -103,29 +103,29 @@ def test_the_last_bytes_count():
     for numbers in (16385, 16384 + 2 * 256 + 3):
         for position in (0, numbers // 2, numbers - 3, numbers - 2, numbers - 1):
             tensor = torch.zeros(numbers)
-            mark = WeightsMark([tensor])
+            snapshot = WeightsSnapshot([tensor])
             tensor.data[position] = 1
-            assert not mark.fits([tensor])
+            assert not snapshot.matches([tensor])
 
 
 def test_memory_that_does_not_start_at_a_word():
     memory = torch.zeros(20001)
     view = memory[1:]
-    mark = WeightsMark([view])
-    assert mark.fits([view])
+    snapshot = WeightsSnapshot([view])
+    assert snapshot.matches([view])
     memory.data[1] = 1
-    assert not mark.fits([view])
+    assert not snapshot.matches([view])
 
 
 def test_a_new_tensor_in_the_place_of_an_old_one():
     for shape in (SMALL, LARGE):
         old = weights(shape)
-        mark, place = WeightsMark([old]), (id(old), old.data_ptr())
+        snapshot, place = WeightsSnapshot([old]), (id(old), old.data_ptr())
         del old
         gc.collect()
         for _ in range(100):
             new = weights(shape, 3)
-            assert not mark.fits([new])
+            assert not snapshot.matches([new])
             if (id(new), new.data_ptr()) == place:
                 break
             del new
@@ -135,35 +135,35 @@ def test_tensors_of_inference_mode():
     with torch.inference_mode():
         for shape in (SMALL, LARGE):
             tensor = torch.zeros(shape)
-            mark = WeightsMark([tensor])
-            assert mark.fits([tensor])
+            snapshot = WeightsSnapshot([tensor])
+            assert snapshot.matches([tensor])
             tensor[0, 0] = 1
-            assert not mark.fits([tensor])
+            assert not snapshot.matches([tensor])
 
 
 def test_tensors_without_values():
     tensor = torch.zeros(SMALL, device='meta')
-    mark = WeightsMark([tensor])
-    assert mark.fits([tensor]) and not mark.fits([torch.zeros(SMALL, device='meta')])
+    snapshot = WeightsSnapshot([tensor])
+    assert snapshot.matches([tensor]) and not snapshot.matches([torch.zeros(SMALL, device='meta')])
     tensor.add_(1)
-    assert not mark.fits([tensor])
+    assert not snapshot.matches([tensor])
 
     class Wrapped(torch.Tensor):
         pass
 
     tensor = torch.zeros(SMALL).as_subclass(Wrapped)
-    mark = WeightsMark([tensor])
-    assert mark.fits([tensor])
+    snapshot = WeightsSnapshot([tensor])
+    assert snapshot.matches([tensor])
     tensor.add_(1)
-    assert not mark.fits([tensor])
+    assert not snapshot.matches([tensor])
 
 
 def test_large_tensors_are_not_kept(monkeypatch):
-    mark = WeightsMark([weights(LARGE), weights(SMALL)])
-    assert [part is not None for part in mark._small] == [False, True] and len(mark._sums) == 1
+    snapshot = WeightsSnapshot([weights(LARGE), weights(SMALL)])
+    assert [part is not None for part in snapshot._small] == [False, True] and len(snapshot._sums) == 1
     # elsewhere than on the CPU no tensor is compared by itself: each would wait for the device
-    monkeypatch.setattr(kept_module, '_is_small', lambda weight: False)
+    monkeypatch.setattr(snapshot_module, '_is_small', lambda weight: False)
     tensor = weights(SMALL)
-    mark = WeightsMark([tensor])
+    snapshot = WeightsSnapshot([tensor])
     tensor.data[0, 0] += 1e-6
-    assert mark._small == [None] and not mark.fits([tensor])
+    assert snapshot._small == [None] and not snapshot.matches([tensor])

@@ -1,28 +1,28 @@
-"""Results kept between calls: whether the weights they were computed from are still the same."""
+"""Cached results: detect whether the weights they were computed from have changed."""
 
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-_SMALL = 16384  # numbers; tensors on the CPU up to this are compared one by one
-_WORDS = 256  # of 8 bytes, that are summed without regard to their order
+_SMALL = 16384  # elements; CPU tensors up to this size are compared element by element
+_WORDS = 256  # words of 8 bytes in one partial sum
 
 
-class WeightsMark:
-    """Remembers weights as they are now, to tell later whether they have changed.
+class WeightsSnapshot:
+    """Snapshot of weights that tells later whether they have changed.
 
-    Writes in place, optimizer steps and ``load_state_dict`` are seen, and so are writes through ``.data`` (weight
-    averaging), which no version counter sees, and another dtype, shape, device or memory. Small tensors are kept and
-    compared, of larger ones a checksum is: sums of their bits as integers, weighted by place, which only an exchange of
-    numbers within 2 KB through ``.data`` leaves as it is. What has no values to read, tensors on the meta device and of
-    other classes (of tracers, of FSDP), is told apart by identity and version alone.
+    Detects writes in place, optimizer steps, ``load_state_dict``, writes through ``.data`` (weight averaging), which no
+    version counter sees, and a change of dtype, shape, device or memory. Small tensors are copied and compared; larger
+    ones by a checksum (sums of their bits as integers, weighted by position), which misses only a permutation of values
+    within 2 KB through ``.data``. Tensors without readable values (on the meta device, of tracers, of FSDP) are
+    compared by identity and version only.
 
-    On a CPU the 63 million weights of CLIP's text tower of 12 layers take a fortieth of the time in which it encodes
-    the 81 prompts of one class; the tables of CoSwin-T take less than a thousandth of one picture's.
+    On a CPU the check of the 63 million weights of CLIP's 12-layer text tower takes a fortieth of the time of encoding
+    the 81 prompts of one class; that of CoSwin-T's bias tables takes less than a thousandth of encoding one image.
 
     Args:
-        weights: tensors, in an order that stays.
+        weights: tensors, always in the same order.
     """
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
@@ -31,8 +31,8 @@ class WeightsMark:
         self._small = [weight.detach().clone() if _is_small(weight) else None for weight in weights]
         self._sums = _checksums(weights)
 
-    def fits(self, weights: Iterable[Tensor]) -> bool:
-        """Whether these are the weights of the mark, with the values they had."""
+    def matches(self, weights: Iterable[Tensor]) -> bool:
+        """Whether these are the weights of the snapshot, with unchanged values."""
         weights = list(weights)
         return (
             [_facts(weight) for weight in weights] == self._facts
@@ -52,19 +52,19 @@ def _has_values(weight: Tensor) -> bool:
 
 
 def _is_small(weight: Tensor) -> bool:
-    # elsewhere each comparison would wait for the device
+    # on an accelerator each comparison would synchronize
     return _has_values(weight) and weight.device.type == 'cpu' and weight.numel() <= _SMALL
 
 
 @torch.no_grad()
 def _checksums(weights: list[Tensor]) -> list[int]:
-    """Of the tensors that are not small; one wait for a device."""
+    """Checksums of the tensors that are not small, with one synchronization."""
     sums = [_checksum(weight) for weight in weights if _has_values(weight) and not _is_small(weight)]
     return torch.stack([part.to(sums[0].device) for part in sums]).tolist() if sums else []
 
 
 def _checksum(weight: Tensor) -> Tensor:
-    """0-d int64: sums of 256 words of 8 bytes, each times the place of the sum, modulo 2**64."""
+    """Checksum, 0-d int64: sums of 256 words of 8 bytes, each times its position, modulo 2**64."""
     flat = weight.detach().reshape(-1)
     if flat.storage_offset() * flat.element_size() % 8:
         flat = flat.clone()
