@@ -14,7 +14,7 @@ import sys
 
 import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.apis import MultimodalInferencer
-from florence_mm.apis.picture_inputs import list_pictures
+from florence_mm.apis.inputs import list_pictures
 from florence_mm.config.load import load_config
 from florence_mm.config.options import add_config_options
 from florence_mm.errors import UsageError, one_sentence_errors

@@ -14,12 +14,19 @@ from mmengine.registry import DefaultScope
 from florence_mm.errors import UsageError
 from florence_mm.models.protocol import ZeroShotModel
 from florence_mm.utils.files import write_atomic
-from florence_mm.utils.progress import ProgressLog
 from florence_mm.visualization.canvas import save_png
 from florence_mm.visualization.detections import draw_detections
 
-from .inputs import choose_classes, free_name, keep_originals
-from .picture_inputs import InferencePipeline, Picture, ReadPicture, list_pictures, read_batches
+from .inputs import (
+    InferencePipeline,
+    Picture,
+    ReadPicture,
+    choose_classes,
+    free_name,
+    keep_originals,
+    list_pictures,
+    read_batches,
+)
 from .setup import open_config, ready_model
 
 _FILE = 'detections.json'
@@ -106,9 +113,8 @@ class DetectionInferencer:
             keep_originals([picture for picture in pictures if not isinstance(picture, np.ndarray)], out_dir)
         names, reported = choose_classes(self.model, self.known_classes, classes, self.templates)
         results: list[dict[str, Any]] = []
-        progress = ProgressLog('detecting', len(pictures))
         taken: set[str] = set()
-        for batch in read_batches(pictures, self.batch_size, skip_bad):
+        for batch in read_batches(pictures, self.batch_size, skip_bad, 'detecting'):
             for file, image, found in self._detect(batch):
                 result = {'file': None if file is None else str(file)}
                 if isinstance(found, str):
@@ -122,7 +128,6 @@ class DetectionInferencer:
                     drawn = draw_detections(image, result['boxes'], result['labels'], result['scores'], colours)
                     save_png(drawn, Path(out_dir) / result['picture'])
                 results.append(result)
-            progress.update(len(results))
         if out_dir is not None:
             listed = {
                 'classes': list(names if reported is None else reported),

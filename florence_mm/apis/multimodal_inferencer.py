@@ -15,12 +15,11 @@ from florence_mm.errors import UsageError
 from florence_mm.models.multimodal.protocol import Attending, VisionLanguage
 from florence_mm.models.tokenizers.words import find_word
 from florence_mm.utils.files import write_atomic
-from florence_mm.utils.progress import ProgressLog
 from florence_mm.visualization.canvas import save_png
 from florence_mm.visualization.cross_attention import draw_word_attention, word_map
 from florence_mm.visualization.samples import sample_image
 
-from .picture_inputs import InferencePipeline, Picture, list_pictures, read_batches, read_picture
+from .inputs import InferencePipeline, Picture, list_pictures, read_batches, read_picture
 from .setup import open_config, ready_model
 
 
@@ -113,8 +112,8 @@ class MultimodalInferencer:
             raise UsageError(f'top is {top}; give at least 1 answer to report')
         self.model.require(answers=bool(questions), matches=bool(sentences), writes=caption)
         pictures = list_pictures(images)
-        progress, results = ProgressLog('looking at pictures', len(pictures)), []
-        for batch in read_batches(pictures, self.batch_size, skip_bad):
+        results: list[dict[str, Any]] = []
+        for batch in read_batches(pictures, self.batch_size, skip_bad, 'looking at pictures'):
             good = [(image, file) for file, image, error in batch if error is None]
             said = iter(self._look(good, questions, sentences, caption, top))
             for file, image, error in batch:
@@ -123,7 +122,6 @@ class MultimodalInferencer:
                     results.append({**result, 'error': error})
                     continue
                 results.append({**result, 'width': image.shape[1], 'height': image.shape[0], **next(said)})
-            progress.update(len(results))
         if out is not None:
             write_atomic(out, json.dumps({'images': results}, indent=1, ensure_ascii=False) + '\n')
         return results

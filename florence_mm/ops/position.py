@@ -1,86 +1,12 @@
-"""Relative position bias of window attention, and resizing of position tables and embeddings.
+"""Resizing of relative position tables and position embeddings.
 
 Shapes: ``N`` tokens a window, ``h`` heads; a table for a window ``(w0, w1, ...)`` is ``((2 w0 - 1)(2 w1 - 1)..., h)``.
 """
 
 import math
-from collections import OrderedDict
-from functools import lru_cache
 
-import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-_INDICES = 64  # cached, over all windows and devices
-_indices: OrderedDict[tuple, Tensor] = OrderedDict()
-
-
-@lru_cache(maxsize=64)
-def _index(window_size: tuple[int, ...], table_window: tuple[int, ...]) -> np.ndarray:
-    coords = np.stack(np.meshgrid(*map(np.arange, window_size), indexing='ij')).reshape(len(window_size), -1)
-    relative = coords[:, :, None] - coords[:, None, :]  # (axes, N, N)
-    index = np.zeros(relative.shape[1:], dtype=np.int64)
-    for offset, window in zip(relative, table_window, strict=True):
-        index = index * (2 * window - 1) + offset + window - 1
-    return index
-
-
-def relative_position_index(window_size: tuple[int, ...], table_window: tuple[int, ...] | None = None) -> Tensor:
-    """The row of the bias table for each pair of tokens of a window, ``(N, N)`` int64.
-
-    Args:
-        window_size: the window in use.
-        table_window: the window the table was made for, at least as large along each axis; default ``window_size``.
-            A smaller window uses the rows of those offsets that occur in it.
-
-    >>> relative_position_index((1, 3))  # the table's rows are the offsets -2 to 2
-    tensor([[2, 1, 0],
-            [3, 2, 1],
-            [4, 3, 2]])
-    """
-    return torch.from_numpy(_index(tuple(window_size), tuple(table_window or window_size)))
-
-
-def relative_position_bias(
-    table: Tensor, window_size: tuple[int, ...], table_window: tuple[int, ...] | None = None, by_slot: bool = False
-) -> Tensor:
-    """Look up the relative position bias of a window, ``(h, N, N)``; differentiable in the table.
-
-    Args:
-        table: ``(rows, h)``.
-        window_size: the window in use.
-        table_window: the window the table was made for, as in :func:`relative_position_index`.
-        by_slot: a smaller window uses the bias between the first ``N`` tokens of the table's window, as Video Swin's
-            public code does, instead of the bias of its own offsets. Both are the same for a window that is shorter
-            along the first axis only.
-    """
-    index = _index_on(table.device, tuple(window_size), tuple(table_window or window_size), by_slot)
-    bias = table.index_select(0, index.reshape(-1))  # (N * N, h)
-    return bias.view(*index.shape, -1).permute(2, 0, 1).contiguous()  # (h, N, N)
-
-
-def _index_on(device: torch.device, window: tuple[int, ...], table_window: tuple[int, ...], by_slot: bool) -> Tensor:
-    """The index ``(N, N)`` int64 on a device, cached, as copying takes longer than the lookup."""
-    if torch.compiler.is_compiling():
-        return _make_index(window, table_window, by_slot).to(device)
-    key = (device, window, table_window, by_slot)
-    index = _indices.get(key)
-    if index is None:
-        with torch.inference_mode(False):  # an index made in inference mode must also serve training
-            index = _make_index(window, table_window, by_slot).to(device)
-        if type(index) is Tensor:  # tensors of a tracer (FakeTensor and the like) must not outlive it
-            _indices[key] = index
-            while len(_indices) > _INDICES:
-                _indices.popitem(last=False)
-    return index
-
-
-def _make_index(window: tuple[int, ...], table_window: tuple[int, ...], by_slot: bool) -> Tensor:
-    if not by_slot:
-        return relative_position_index(window, table_window)
-    tokens = math.prod(window)
-    return relative_position_index(table_window)[:tokens, :tokens]
 
 
 def resize_relative_position_table(

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from florence_mm.models.backbones import CoSwin
-from florence_mm.models.layers.window_block import DropPath, WindowBlock
+from florence_mm.models.layers.swin import DropPath, WindowBlock
 from florence_mm.registry import MODELS
 
 SMALL = {'embed_dims': 16, 'depths': [2, 2], 'num_heads': [1, 2], 'window_size': 4}
@@ -147,14 +147,14 @@ def test_a_picture_does_not_depend_on_its_batch(size):
 @pytest.mark.parametrize('size', [(64, 64), (50, 75)])
 @pytest.mark.parametrize(('qkv', 'kept'), [(1, 10**6), (1, 0), (5000, 0), (10**5, 10**6)])
 def test_evaluation_works_off_large_batches_in_pieces(monkeypatch, size, qkv, kept):
-    from florence_mm.models.layers import window_block
+    from florence_mm.models.layers import swin
     from florence_mm.ops import mlp as residual
 
     model = make(SMALL, img_size=64).eval()
     x = torch.randn(3, 3, *size)
     wanted = model(x)[0]
-    monkeypatch.setattr(window_block, '_QKV_ELEMENTS', qkv)
-    monkeypatch.setattr(window_block, '_CACHED_ELEMENTS', kept)
+    monkeypatch.setattr(swin, '_QKV_ELEMENTS', qkv)
+    monkeypatch.setattr(swin, '_CACHED_ELEMENTS', kept)
     monkeypatch.setattr(residual, '_HIDDEN_ELEMENTS', 700)
     with torch.no_grad():
         torch.testing.assert_close(model(x)[0], wanted, atol=2e-6, rtol=1e-5)

@@ -7,7 +7,7 @@ from torch import nn
 
 from florence_mm.models.backbones import VideoCoSwin
 from florence_mm.models.checkpoints import convert_state_dict
-from florence_mm.models.layers.patch_embed import ConvEmbed, PatchMerging, to_tokens
+from florence_mm.models.layers.swin import ConvEmbed, PatchMerging, to_tokens
 
 ARCH = {'embed_dims': 16, 'depths': [2, 2, 2], 'num_heads': [1, 2, 4]}
 
@@ -140,7 +140,7 @@ def test_windows_grow_from_stage_to_stage():
 
 def test_a_window_that_shrank_reads_its_table_by_offset_or_by_slot():
     """First row of the bias of a window (1, 2, 2) out of a table for (1, 3, 3)."""
-    from florence_mm.ops.position import relative_position_bias
+    from florence_mm.ops.windows import relative_position_bias
 
     table = torch.arange(25.0).view(25, 1)  # offsets (row, column) from (-2, -2) to (2, 2), row by row
     by_offset = relative_position_bias(table, (1, 2, 2), (1, 3, 3))[0]

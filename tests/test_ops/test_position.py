@@ -5,12 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from florence_mm.ops.position import (
-    fit_relative_position_table,
-    relative_position_bias,
-    resize_relative_position_table,
-    table_window,
-)
+from florence_mm.ops.position import fit_relative_position_table, resize_relative_position_table, table_window
+from florence_mm.ops.windows import relative_position_bias
 
 
 def rows(*window):

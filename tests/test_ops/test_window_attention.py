@@ -8,14 +8,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from florence_mm.ops import windows
-from florence_mm.ops.position import (
+from florence_mm.ops.attention import LearningBiasAttention, window_attention
+from florence_mm.ops.position import resize_position_embedding, resize_relative_position_table
+from florence_mm.ops.windows import (
+    fit_window,
+    from_windows,
     relative_position_bias,
     relative_position_index,
-    resize_position_embedding,
-    resize_relative_position_table,
+    to_windows,
+    window_plan,
 )
-from florence_mm.ops.window_attention import LearningBiasAttention, window_attention
-from florence_mm.ops.windows import fit_window, from_windows, to_windows, window_plan
 
 # map, window, shift, heads
 CASES = [

@@ -14,7 +14,7 @@ from torch import nn
 import florence_mm  # noqa: F401  (patches the stack before the peers are imported)
 from florence_mm.models.backbones import CoSwin
 from florence_mm.models.checkpoints.formats import convert_state_dict
-from florence_mm.models.layers.window_block import WindowAttention
+from florence_mm.models.layers.swin import WindowAttention
 from florence_mm.ops.windows import window_plan
 
 

@@ -4,20 +4,202 @@ Swin Transformer (arXiv 2103.14030) whose patch embedding and patch merging are 
 (arXiv 2103.15808). Layers and keys as in the public ``coswin.py`` of MedImageInsight; with ``conv_embed=False`` it is
 Swin with the keys of ``swin_transformer.py``, so that Swin's and UniCL's releases load.
 
-Shapes: ``B`` batch, ``C`` channels, ``H, W`` map, ``L = H W`` tokens.
+What it shares with the model of clips (:mod:`.video_coswin`), stages of window blocks, is :class:`WindowPyramid`.
+
+Shapes: ``B`` batch, ``C`` channels, ``S`` sizes of a map (``H, W`` or ``T, H, W``), ``L`` tokens, the product of ``S``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from florence_mm.models.layers.patch_embed import ConvEmbed, PatchEmbed, PatchMerging
+from florence_mm.models.checkpoints.fitting import fit_state_dict
+from florence_mm.models.checkpoints.renaming import COMPUTED
+from florence_mm.models.layers.swin import ConvEmbed, PatchEmbed, PatchMerging, WindowBlock, to_map
 from florence_mm.ops.position import resize_position_embedding
 from florence_mm.registry import MODELS
 
 from .arch import resolve_arch
-from .pyramid import MIN_SIDE, WindowPyramid
+
+MIN_SIDE = 32
+
+
+class Stage(nn.Module):
+    """Blocks at one resolution, plain and shifted windows in turn, then the way to the next stage.
+
+    Args:
+        blocks: the stage's blocks.
+        downsample: leads to the next stage; ``None`` in the last.
+    """
+
+    def __init__(self, blocks: Sequence[WindowBlock], downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+
+
+class WindowPyramid(BaseModule):
+    """Stem, stages and norms; subclasses choose them for their kind of map.
+
+    Args:
+        arch: sizes, as :func:`~florence_mm.models.backbones.arch.resolve_arch` gives them.
+        stem: the patch embedding.
+        merge: makes the way from a stage to the next; gets the channels of both.
+        windows: tokens of a window along each axis, one tuple a stage.
+        reduction: pixels a side of a token of the first stage.
+        drop_rate: dropout after the stem.
+        drop_path_rate: stochastic depth of the last block, rising linearly from 0 at the first.
+        out_indices: stages whose maps are returned; ``None``: the last alone.
+        with_cp: recompute blocks in the backward pass instead of keeping their activations.
+        frozen_stages: last stage that does not learn; -1: all learn.
+        init_cfg: mmengine's.
+        block_args: further arguments of every :class:`WindowBlock`.
+
+    Raises:
+        ValueError: a stage in ``out_indices`` or ``frozen_stages`` that does not exist.
+    """
+
+    def __init__(
+        self,
+        arch: dict[str, Any],
+        stem: nn.Module,
+        merge: Callable[[int, int], nn.Module],
+        windows: Sequence[tuple[int, ...]],
+        reduction: int,
+        drop_rate: float,
+        drop_path_rate: float,
+        out_indices: Sequence[int] | None,
+        with_cp: bool,
+        frozen_stages: int,
+        init_cfg: dict | list[dict] | None,
+        **block_args: Any,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.embed_dims, self.depths, self.num_heads = (arch[key] for key in ('embed_dims', 'depths', 'num_heads'))
+        self.num_layers = len(self.depths)
+        self.out_indices = (self.num_layers - 1,) if out_indices is None else tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.with_cp = with_cp
+        wrong = [i for i in (*self.out_indices, max(frozen_stages, 0)) if not 0 <= i < self.num_layers]
+        if wrong:
+            raise ValueError(
+                f'stage {wrong[0]} in out_indices or frozen_stages, but stages are 0 to {self.num_layers - 1}'
+            )
+
+        widths = [self.embed_dims * 2**i for i in range(self.num_layers)]
+        self.patch_embed = stem
+        self.pos_drop = nn.Dropout(drop_rate)
+        total = sum(self.depths)
+        rates = [drop_path_rate * i / max(total - 1, 1) for i in range(total)]
+        self.layers = nn.ModuleList()
+        for i, (depth, heads, window) in enumerate(zip(self.depths, self.num_heads, windows, strict=True)):
+            blocks = [
+                WindowBlock(
+                    embed_dims=widths[i],
+                    num_heads=heads,
+                    window_size=window,
+                    shift_size=tuple(w // 2 if j % 2 else 0 for w in window),
+                    mlp_ratio=arch.get('mlp_ratio', 4.0),
+                    drop_path_rate=rates[sum(self.depths[:i]) + j],
+                    **block_args,
+                )
+                for j in range(depth)
+            ]
+            last = i == self.num_layers - 1
+            self.layers.append(Stage(blocks, None if last else merge(widths[i], widths[i + 1])))
+        for i in self.out_indices:
+            self.add_module(self._norm_name(i), nn.LayerNorm(widths[i]))
+        self.num_features = widths[-1]
+        self.feature_info = [
+            {'num_chs': width, 'reduction': reduction * 2**i, 'module': f'layers.{i}'} for i, width in enumerate(widths)
+        ]
+        self._init_parameters()
+        self.register_load_state_dict_pre_hook(_fit_state_dict)
+
+    def run_stages(self, x: Tensor, size: tuple[int, ...]) -> list[Tensor]:
+        """Tokens ``(B, L, C)`` of the stem's map of ``size`` to one ``(B, C_i, *S_i)`` a stage in ``out_indices``."""
+        outs = []
+        for i, stage in enumerate(self.layers):
+            for block in stage.blocks:
+                if self.with_cp and torch.is_grad_enabled():
+                    x = checkpoint(block, x, size, use_reentrant=False)
+                else:
+                    x = block(x, size)
+            if i in self.out_indices:
+                out = getattr(self, self._norm_name(i))(x)
+                outs.append(to_map(out, size).contiguous())  # (B, C, *S)
+            if i == max(self.out_indices):
+                break
+            if stage.downsample is not None:
+                x, size = stage.downsample(x, size)
+        return outs
+
+    def train(self, mode: bool = True) -> 'WindowPyramid':
+        """As any module's, but frozen stages stay in evaluation mode."""
+        super().train(mode)
+        self._freeze()
+        return self
+
+    def last_blocks(self) -> list[nn.Module]:
+        """The last block of each stage, which gives the tokens of the stage's map."""
+        return [stage.blocks[-1] for stage in self.layers]
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters not to be decayed: bias tables, position embedding, layer scales, norms, biases."""
+        return {
+            name
+            for name, parameter in self.named_parameters()
+            if parameter.ndim == 1 or name.endswith(('relative_position_bias_table', 'absolute_pos_embed'))
+        }
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter and the number of depths, for layer-wise learning rates (mmpretrain's interface)."""
+        num_depths = sum(self.depths) + 2
+        parts = param_name.removeprefix(prefix).split('.')
+        if not param_name.startswith(prefix) or parts[0].startswith('norm'):
+            return num_depths - 1, num_depths
+        if parts[0] != 'layers':
+            return 0, num_depths
+        stage = int(parts[1])
+        if parts[2] == 'downsample':
+            return sum(self.depths[: stage + 1]), num_depths
+        return sum(self.depths[:stage]) + int(parts[3]) + 1, num_depths
+
+    def _norm_name(self, stage: int) -> str:
+        return 'norm' if stage == self.num_layers - 1 else f'norm{stage}'
+
+    def _init_parameters(self) -> None:
+        """Truncated normal of std 0.02 for linear layers; PyTorch's own for convolutions."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def _freeze(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        frozen = [self.patch_embed, self.pos_drop, *self.layers[: self.frozen_stages + 1]]
+        frozen += [getattr(self, self._norm_name(i)) for i in self.out_indices if i <= self.frozen_stages]
+        for module in frozen:
+            module.eval()
+            module.requires_grad_(False)
+
+
+def _fit_state_dict(model: WindowPyramid, state_dict: dict, prefix: str, *_: Any) -> None:
+    """Before loading: leave out buffers that we compute, and fit tensors of another window, resolution or of images."""
+    for key in [k for k in state_dict if k.startswith(prefix) and k.endswith(COMPUTED)]:
+        del state_dict[key]
+    theirs = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+    fitting = fit_state_dict(model, theirs)
+    state_dict.update({prefix + key: fitting.tensors[key] for key in (*fitting.inflated, *fitting.resized)})
+    if fitting.inflated:
+        print_log(f'inflated {len(fitting.inflated)} of {len(theirs)} tensors of an image model', 'current')
 
 
 @MODELS.register_module()

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from florence_mm.models.layers.patch_embed import ConvEmbed, PatchEmbed, PatchMerging
+from florence_mm.models.layers.swin import ConvEmbed, PatchEmbed, PatchMerging
 from florence_mm.registry import MODELS
 
 from .arch import resolve_arch
-from .pyramid import MIN_SIDE, WindowPyramid
+from .coswin import MIN_SIDE, WindowPyramid
 
 _LONGEST_WINDOW = 8  # steps in time, Video Swin's
 

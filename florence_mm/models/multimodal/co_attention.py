@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from florence_mm.models.generation.cache import CacheStack
-from florence_mm.models.layers.fusion_layer import CoAttentionLayer, KeysValues
 from florence_mm.models.layers.initialisation import init_bert_weights
-from florence_mm.models.layers.token_layout import TokenLayout, layout_of
+from florence_mm.models.layers.transformer import CoAttentionLayer, KeysValues, TokenLayout, layout_of
 
 from .protocol import CrossWeights, Fused
 
@@ -31,7 +30,7 @@ class CoAttentionStacks(nn.Module):
 
     Args:
         num_layers: layers of each stack, 6 in METER.
-        hidden_size: C, see :class:`~florence_mm.models.layers.fusion_layer.CoAttentionLayer`.
+        hidden_size: C, see :class:`~florence_mm.models.layers.transformer.CoAttentionLayer`.
         num_heads: H.
         mlp_ratio: hidden width of the MLPs in multiples of C.
         drop_rate: dropout before each residual.

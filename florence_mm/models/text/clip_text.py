@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from florence_mm.models.base import build_part
 from florence_mm.models.generation.cache import CacheStack, KeyValueCache, causal_mask
-from florence_mm.models.layers.token_layout import TokenLayout
+from florence_mm.models.layers.transformer import TokenLayout
 from florence_mm.registry import MODELS
 
 ARCHS = {
