@@ -78,9 +78,12 @@ def test_what_cannot_be_fitted():
         other().load_state_dict({**state, TABLE: wrong[TABLE]})
 
 
-def test_text_positions_are_cut_and_never_made_up():
+def test_text_positions_are_cut_and_never_made_up(tmp_path):
     long, short = tower(12), tower(10)
     fitting = fit_state_dict(short, long.state_dict())
     assert torch.equal(fitting.tensors['positional_embedding'], long.positional_embedding[:10])
     assert fitting.resized == {'positional_embedding': '(12, 8) to (10, 8)'}
     assert fit_state_dict(long, short.state_dict()).unfit == ['positional_embedding']
+    torch.save(long.state_dict(), tmp_path / 'long.pth')
+    load_whole_model(short, tmp_path / 'long.pth')
+    assert torch.equal(short.positional_embedding, long.positional_embedding[:10])
