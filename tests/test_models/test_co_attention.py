@@ -194,15 +194,15 @@ def test_dropout_is_used_in_training_alone():
 
 
 def test_no_mask_is_expanded(monkeypatch):
-    from florence_mm.models.layers import fusion_layer
+    from florence_mm.models.layers import transformer
 
-    shapes, original = [], fusion_layer.attention
+    shapes, original = [], transformer.attention
 
     def watch(query, key, value, mask=None, *args, **kwargs):
         shapes.append(None if mask is None else tuple(mask.shape))
         return original(query, key, value, mask, *args, **kwargs)
 
-    monkeypatch.setattr(fusion_layer, 'attention', watch)
+    monkeypatch.setattr(transformer, 'attention', watch)
     stacks(1)(*tokens(), TEXT_MASK)
     # text within, text to image, image within, image to text
     assert shapes == [(3, 1, 1, 7), None, None, (3, 1, 1, 7)]

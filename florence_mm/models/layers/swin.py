@@ -4,8 +4,8 @@ The block is window attention and MLP. Between stages stand Swin's patch embeddi
 that CoSwin puts in their place (Florence, section 2.3; layers as in CvT, arXiv 2103.15808). Public keys: Swin's
 ``swin_transformer.py``; convolutions and layer scale as in CoSwin's ``coswin.py`` (MedImageInsight).
 
-Shapes: ``B`` batch, ``S`` sizes of a map (``H, W`` or ``T, H, W``), ``L`` tokens of the map, the product of ``S``, ``C``
-channels, ``W`` windows, ``N`` tokens a window, ``h`` heads.
+Shapes: ``B`` batch, ``S`` sizes of a map (``H, W`` or ``T, H, W``), ``L`` tokens of the map, the product of ``S``,
+``C`` channels, ``W`` windows, ``N`` tokens a window, ``h`` heads.
 """
 
 import math
