@@ -1,4 +1,4 @@
-# make quickstart | test | test-slow | lint | doctor | benchmark | clean
+# make quickstart | test | test-portable | test-slow | lint | doctor | benchmark | clean
 PYTHON ?= python3
 # further pip arguments for torch alone, e.g. TORCH_ARGS="--index-url <the CPU index of the PyTorch site>"
 TORCH_ARGS ?=
@@ -12,7 +12,7 @@ export TORCH_HOME := $(CURDIR)/.cache/torch
 # waiting threads sleep: spinning ones stop every other process of a small machine
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: quickstart test test-slow lint doctor benchmark env clean
+.PHONY: quickstart test test-portable test-slow lint doctor benchmark env clean
 
 env:
 	@command -v $(PYTHON) >/dev/null || { echo "cannot find $(PYTHON): install Python 3.10 to 3.13 or name it with PYTHON=..." >&2; exit 2; }
@@ -23,6 +23,12 @@ quickstart: env
 
 test: env
 	@$(VENV) -m pytest
+
+# what computes once more with the plainest instructions and with two threads: no result may hang on the processor
+test-portable: env
+	@ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 FLORENCE_MM_TEST_THREADS=2 \
+		$(VENV) -m pytest tests/test_ops tests/test_models tests/test_engine/test_muon.py tests/test_engine/test_optim.py \
+		--ignore=tests/test_models/test_mmdet_models.py --ignore=tests/test_models/test_text_tokenizer.py
 
 test-slow: env
 	@$(VENV) -m pytest -m slow

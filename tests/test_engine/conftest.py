@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from mmengine.config import Config
 
 TESTS = Path(__file__).parents[1]
@@ -17,14 +16,6 @@ import florence_mm  # noqa: F401
 from florence_mm.engine import FlorenceRunner
 
 _number = itertools.count()
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -20,15 +20,6 @@ TEXT = {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2}
 TOOLS = Path(__file__).parents[2] / 'tools' / 'model_converters'
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    # with small tensors threads wait for each other, on a busy machine for seconds
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def backbone(seed=0, **kwargs):
     torch.manual_seed(seed)
     return CoSwin(ARCH, **{'img_size': 32, **kwargs})

@@ -14,15 +14,6 @@ from florence_mm.registry import MODELS
 SMALL = {'embed_dims': 16, 'depths': [2, 2], 'num_heads': [1, 2], 'window_size': 4}
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    # with small tensors threads wait for each other, on a busy machine for seconds
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def make(arch='micro', seed=0, **kwargs):
     torch.manual_seed(seed)
     model = CoSwin(arch, **{'img_size': 32, 'drop_path_rate': 0.0, **kwargs})
@@ -136,12 +127,12 @@ def test_any_size_from_32_pixels(size, conv_embed):
 
 @pytest.mark.parametrize('size', [(32, 32), (36, 52)])
 def test_a_picture_does_not_depend_on_its_batch(size):
-    model = make(SMALL).eval()
-    x = torch.randn(5, 3, *size)
+    model = make(SMALL).double().eval()
+    x = torch.randn(5, 3, *size).double()
     with torch.no_grad():
         together = model(x)[0]
         alone = torch.cat([model(one[None])[0] for one in x])
-    torch.testing.assert_close(together, alone, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(together, alone, atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.parametrize('size', [(64, 64), (50, 75)])
@@ -150,14 +141,14 @@ def test_evaluation_works_off_large_batches_in_pieces(monkeypatch, size, qkv, ke
     from florence_mm.models.layers import swin
     from florence_mm.ops import mlp as residual
 
-    model = make(SMALL, img_size=64).eval()
-    x = torch.randn(3, 3, *size)
+    model = make(SMALL, img_size=64).double().eval()
+    x = torch.randn(3, 3, *size).double()
     wanted = model(x)[0]
     monkeypatch.setattr(swin, '_QKV_ELEMENTS', qkv)
     monkeypatch.setattr(swin, '_CACHED_ELEMENTS', kept)
     monkeypatch.setattr(residual, '_HIDDEN_ELEMENTS', 700)
     with torch.no_grad():
-        torch.testing.assert_close(model(x)[0], wanted, atol=2e-6, rtol=1e-5)
+        torch.testing.assert_close(model(x)[0], wanted, atol=1e-12, rtol=1e-12)
 
 
 def test_a_block_leaves_its_input_alone():

@@ -68,15 +68,6 @@ model = dict(
 """
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    # with small tensors threads wait for each other, on a busy machine for seconds
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def write_pictures(root):
     """Two folders of noise, bright on the left or on the right."""
     import cv2

@@ -10,15 +10,6 @@ from florence_mm.models.checkpoints import convert_state_dict
 ARCH = {'embed_dims': 16, 'depths': [2, 2, 2], 'num_heads': [1, 2, 4]}
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    # with small tensors threads wait for each other, on a busy machine for seconds
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def randomise(model):
     """Values under which a wrong order of anything shows."""
     torch.manual_seed(0)

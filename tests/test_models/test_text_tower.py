@@ -11,15 +11,6 @@ VOCAB = 600
 END = VOCAB - 1
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    # with small tensors threads wait for each other, on a busy machine for seconds
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def texts(*lengths, context=20):
     """Random ids of texts with so many tokens, the end included; zeros behind."""
     g = torch.Generator().manual_seed(0)
@@ -49,24 +40,24 @@ def peer(ours, **kwargs):
 def test_equals_open_clip(act, lengths):
     from open_clip.transformer import QuickGELU
 
-    ours = tower(act=act, norm_eps=1e-5)
-    theirs = peer(ours, act_layer=QuickGELU if act == 'quick_gelu' else nn.GELU)
+    ours = tower(act=act, norm_eps=1e-5).double()
+    theirs = peer(ours, act_layer=QuickGELU if act == 'quick_gelu' else nn.GELU).double()
     ids = texts(*lengths)
     a, b = ours(ids), theirs(ids)
-    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
     weight = torch.randn_like(a)
     (a * weight).sum().backward()
     (b * weight).sum().backward()
     grads = {k.replace('transformer.', ''): p.grad for k, p in theirs.named_parameters()}
     for name, p in ours.named_parameters():
-        torch.testing.assert_close(p.grad, grads[name], rtol=1e-4, atol=1e-4, msg=name)
+        torch.testing.assert_close(p.grad, grads[name], rtol=1e-10, atol=1e-10, msg=name)
 
 
 def test_not_causal_equals_open_clip_with_padding_mask():
-    ours = tower(causal=False, norm_eps=1e-5, act='gelu')
-    theirs = peer(ours, no_causal_mask=True, use_pad_mask=True)
+    ours = tower(causal=False, norm_eps=1e-5, act='gelu').double()
+    theirs = peer(ours, no_causal_mask=True, use_pad_mask=True).double()
     ids = texts(6, 13, 2)
-    torch.testing.assert_close(ours(ids), theirs(ids), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours(ids), theirs(ids), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize('causal', [True, False])

@@ -24,15 +24,6 @@ CLASSES = ['dog', 'cat', 'red, ball+s']
 TEMPLATES = ['a {}.', 'one {} here']
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    # with small tensors threads wait for each other, on a busy machine for seconds
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def preprocessed(model):
     return model.data_preprocessor(batch(), True)
 

@@ -20,14 +20,6 @@ from florence_mm.models.tokenizers import CLIPTokenizer
 ARCH = {'embed_dims': 16, 'depths': [2, 2], 'num_heads': [1, 2], 'patch_size': 4}
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 class ToyVideoEncoder(nn.Module):
     """One 3-D convolution; a map and not a tuple, as VideoCoSwin gives it."""
 

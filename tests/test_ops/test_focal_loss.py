@@ -9,7 +9,8 @@ from florence_mm.ops.focal_loss import sigmoid_focal_loss, sigmoid_focal_loss_gr
 
 
 def test_by_hand():
-    loss = sigmoid_focal_loss(torch.tensor([[0.0, math.log(3)]]), torch.tensor([1]), gamma=2, alpha=0.25)
+    logits = torch.tensor([[0.0, math.log(3)]], dtype=torch.float64)
+    loss = sigmoid_focal_loss(logits, torch.tensor([1]), gamma=2, alpha=0.25)
     # class 0 is negative with p = 1/2, class 1 positive with p = 3/4
     assert loss.tolist() == [pytest.approx([0.75 * 0.25 * math.log(2), 0.25 / 16 * math.log(4 / 3)])]
 

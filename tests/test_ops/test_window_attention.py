@@ -1,6 +1,7 @@
 """Window attention against the procedure of the Swin paper written out naively, and against values worked by hand."""
 
 import itertools
+from copy import deepcopy
 
 import pytest
 import torch
@@ -29,15 +30,6 @@ CASES = [
     ((4, 6, 6), (2, 3, 3), (1, 1, 1), 2),  # a clip
     ((3, 5, 7), (2, 4, 4), (1, 2, 0), 2),  # a padded clip
 ]
-
-
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    # with small tensors threads wait for each other, on a busy machine for seconds
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def naive_attention(x, qkv, table, size, window, shift, heads):
@@ -94,29 +86,35 @@ def our_attention(x, qkv, table, size, window, shift, heads):
 def test_outputs_and_gradients_equal_the_naive_procedure(size, window, shift, heads, learns):
     torch.manual_seed(0)
     channels = 8 * heads
-    qkv = nn.Linear(channels, 3 * channels)
-    rows = torch.tensor([2 * w - 1 for w in window]).prod()
-    table = torch.randn(rows, heads).requires_grad_(learns)
-    x = torch.randn(3, torch.tensor(size).prod(), channels, requires_grad=True)
-    weight = torch.randn_like(x)
-    results = []
-    for attention in (our_attention, naive_attention):
+    rows, tokens = torch.tensor([2 * w - 1 for w in window]).prod(), torch.tensor(size).prod()
+    linear = nn.Linear(channels, 3 * channels)
+    numbers, picture, weight = torch.randn(rows, heads), torch.randn(3, tokens, channels), torch.randn(channels)
+
+    def outputs(attention, dtype):
+        qkv = deepcopy(linear).to(dtype)
+        table, x = numbers.to(dtype).requires_grad_(learns), picture.to(dtype).requires_grad_()
         out = attention(x, qkv, table, size, window, shift, heads)
         wanted = [x, *qkv.parameters(), *([table] if learns else [])]
-        results.append([out, *torch.autograd.grad((out * weight).sum(), wanted)])
-    for ours, naive in zip(*results, strict=True):
-        torch.testing.assert_close(ours, naive, atol=1e-5, rtol=1e-5)
-    with torch.inference_mode():
-        out = our_attention(x, qkv, table, size, window, shift, heads)
-    torch.testing.assert_close(out, results[1][0], atol=1e-5, rtol=1e-5)
+        grads = torch.autograd.grad((out * weight).sum(), wanted)
+        with torch.inference_mode():
+            again = attention(x, qkv, table, size, window, shift, heads)
+        return out, again, *grads
+
+    exact = outputs(naive_attention, torch.float64)
+    for ours, naive in zip(outputs(our_attention, torch.float64), exact, strict=True):
+        torch.testing.assert_close(ours, naive, atol=1e-11, rtol=1e-11)
+    terms = 3 * tokens + 3 * channels  # of the longest sums: weights' gradients, and what a channel of the input gets
+    for ours, naive in zip(outputs(our_attention, torch.float32), exact, strict=True):
+        rounding = terms * torch.finfo(torch.float32).eps * naive.abs().max()
+        torch.testing.assert_close(ours.double(), naive, atol=rounding.item(), rtol=0)
 
 
 def test_a_clip_of_one_frame_is_an_image():
     torch.manual_seed(0)
-    x, table, qkv = torch.randn(2, 35, 16), torch.randn(49, 2), nn.Linear(16, 48)
+    x, table, qkv = torch.randn(2, 35, 16).double(), torch.randn(49, 2).double(), nn.Linear(16, 48).double()
     image = our_attention(x, qkv, table, (5, 7), (4, 4), (2, 2), 2)
     clip = our_attention(x, qkv, table, (1, 5, 7), (1, 4, 4), (0, 2, 2), 2)
-    torch.testing.assert_close(clip, image, atol=1e-6, rtol=0)
+    torch.testing.assert_close(clip, image, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize('train', [True, False])

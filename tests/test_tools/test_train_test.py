@@ -37,10 +37,7 @@ def trained(tmp_path_factory):
     from florence_mm.engine import FlorenceRunner
 
     folder = tmp_path_factory.mktemp('trained')
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     FlorenceRunner.from_cfg(Config({**without_dropout(folder, 4), 'experiment_name': 'trained'})).train()
-    torch.set_num_threads(threads)
     return folder
 
 
