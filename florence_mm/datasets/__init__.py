@@ -1,6 +1,6 @@
-"""What a config names for its data: data sets, mixtures, and the transforms of pipelines.
+"""Data sets, mixtures and pipeline transforms that configs name.
 
-Not here: parsing a file format (``formats``), making data (``corpora``), work done once (``preparation``).
+Not here: parsing file formats (``formats``), generating data (``corpora``), one-time conversion (``preparation``).
 """
 
 from florence_mm.errors import DataError

@@ -1,4 +1,4 @@
-"""Arguments that all data sets take, checked and completed in one place."""
+"""Checks and defaults of arguments that all data sets share."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from florence_mm.registry import TRANSFORMS
 
 
 def image_prefix(data_prefix: str | Mapping, key: str) -> dict:
-    """``data_prefix`` as mmengine wants it, a dict with the one key ``key``.
+    """Convert ``data_prefix`` to mmengine's form, a dict with the one key ``key``.
 
     Raises:
         ValueError: a dict with other keys.
@@ -20,10 +20,10 @@ def image_prefix(data_prefix: str | Mapping, key: str) -> dict:
 
 
 def classes_given_once(classes: Any, metainfo: Mapping | None) -> tuple[Any, dict]:
-    """The classes, which may stand in ``metainfo`` too, and ``metainfo`` without them.
+    """Take the classes from ``classes`` or ``metainfo``; return them and ``metainfo`` without them.
 
     Raises:
-        ValueError: both name classes.
+        ValueError: both give classes.
     """
     rest = dict(metainfo or {})
     if 'classes' not in rest:
@@ -34,15 +34,15 @@ def classes_given_once(classes: Any, metainfo: Mapping | None) -> tuple[Any, dic
 
 
 def check_skip_bad(skip_bad: Mapping | None, unit: str) -> None:
-    """Refuse a ``skip_bad`` that is not ``dict(max=...)``.
+    """Check that ``skip_bad`` is None or ``dict(max=...)``.
 
     Raises:
-        ValueError: it has other keys; the sentence says that ``max`` counts ``unit``.
+        ValueError: it has other keys; the message says that ``max`` counts ``unit``.
     """
     if skip_bad is not None and set(skip_bad) != {'max'}:
         raise ValueError(f'skip_bad={skip_bad!r} must be dict(max=...), a number of {unit} or a fraction below 1')
 
 
 def build_transforms(pipeline: Sequence[dict | Callable]) -> list[Callable]:
-    """Transforms built here: the registry that mmengine takes would know ours in our scope alone."""
+    """Build transforms from our registry; mmengine's would find ours only under our default scope."""
     return [TRANSFORMS.build(step) if isinstance(step, Mapping) else step for step in pipeline]

@@ -1,4 +1,4 @@
-"""What all image-text-label data sets of ours share: rows, labels, counted skipping."""
+"""Base class of image-text-label data sets: rows, labels, skipping of unusable rows."""
 
 import pickle
 import posixpath
@@ -30,32 +30,32 @@ class ImageTextDataset(BaseDataset):
     A subclass yields its rows from :meth:`iter_rows`. A row is a dict with
 
     - ``image`` (str): path, relative to the image folder or absolute;
-    - ``line`` (int | None): the row's place in its file, for messages;
-    - ``texts`` (list[str], optional): captions; ``label`` (str, optional): the text that the label is made of;
+    - ``line`` (int | None): line of the row in its file, for messages;
+    - ``texts`` (list[str], optional): captions; ``label`` (str, optional): the text that the label is made from;
     - ``class_index`` (int, optional): from :attr:`class_names`;
-    - ``augmented`` (bool, optional): a template has been put on the text already;
+    - ``augmented`` (bool, optional): the text is already inside a template;
     - ``extra`` (dict, optional): further columns.
 
-    Rows are kept pickled, one after the other in a single array that workers share.
+    Rows are kept pickled in a single array that workers share.
 
-    A sample enters the pipeline with ``img_path``, ``source`` ("file, line n"), ``text`` (a caption, picked at
-    random in training and the first in test mode; the class name where there is no caption), ``is_class``,
-    ``augmented``, ``gt_label`` and ``class_name`` where the row has a class, ``texts`` in test mode where it
-    has captions, ``label`` and ``extra`` where given.
+    A sample enters the pipeline with ``img_path``, ``source`` ("file, line n"), ``text`` (a caption, a random one in
+    training and the first in test mode; without captions the class name), ``is_class`` and ``augmented``; with
+    ``gt_label`` and ``class_name`` if the row has a class, ``texts`` in test mode if it has captions, and ``label`` and
+    ``extra`` if given.
 
     Args:
         data_root (str): Folder that relative paths start from.
         data_prefix (str | dict): Folder of the images, ``dict(img_path='images')`` or ``'images'``.
         classes: Class names in the order of their labels: a list, a text file, or ``'imagenet1k'`` or
             ``'digits'``. None: the names that occur, sorted.
-        skip_bad (dict | None): ``dict(max=...)`` leaves unusable rows out, counts them in the log, and raises
-            beyond ``max`` rows (or below 1: that fraction of the rows). In training the next usable row takes
-            the place of one whose image or video cannot be read. In test mode all are read at the start (of a video
-            the frames that the pipeline asks for), those that cannot be are left out, and
-            ``metainfo['num_skipped']`` says how many. None: the first unusable row raises.
+        skip_bad (dict | None): ``dict(max=...)`` skips unusable rows, logs their number, and raises beyond ``max`` rows
+            (a number below 1 is a fraction of the rows). In training a row whose image or video cannot be read is
+            replaced by the next usable row. In test mode all images (and the frames of videos that the pipeline needs)
+            are read at the start, unreadable ones are left out, and ``metainfo['num_skipped']`` is their number.
+            None: the first unusable row raises.
         pipeline (Sequence): Transforms.
-        test_mode (bool): Evaluation: captions are kept together, nothing is random.
-        metainfo, ann_file, indices, lazy_init: as in :class:`mmengine.dataset.BaseDataset`.
+        test_mode (bool): For evaluation: all captions of a row are kept, nothing is random.
+        metainfo, ann_file, indices, lazy_init: passed to :class:`mmengine.dataset.BaseDataset`.
 
     Raises:
         DataError: a row or an image is unusable and may not be skipped.
@@ -91,7 +91,7 @@ class ImageTextDataset(BaseDataset):
         )
 
     def iter_rows(self) -> Iterator[dict | DataError]:
-        """The rows, or the error of an unusable one, which may be skipped; a raised error may not be."""
+        """Yield the rows, and for an unusable row its error, which may be skipped; a raised error may not."""
         raise NotImplementedError(f'{type(self).__name__} must implement `iter_rows`')
 
     @property
@@ -101,11 +101,11 @@ class ImageTextDataset(BaseDataset):
 
     @property
     def num_skipped(self) -> int:
-        """How many rows were left out so far under ``skip_bad``."""
+        """Number of rows skipped so far under ``skip_bad``."""
         return self._skips.total if self._skips else 0
 
     def load_data_list(self) -> list[bytes]:
-        """Read the rows and keep them pickled (a hundred bytes or two a row, against a thousand as dicts)."""
+        """Read the rows and pickle them (100 to 200 bytes per row, against 1000 as dicts)."""
         self._skips = SkipCounter(self.location, **self.skip_bad) if self.skip_bad else None
         rows = []
         for row in self.iter_rows():
@@ -133,7 +133,7 @@ class ImageTextDataset(BaseDataset):
             raise ValueError(
                 'skip_bad in test mode needs florence_mm.LoadImage or florence_mm.VideoInit in the pipeline'
             )
-        # for a video this is its decoding, with the choice of frames before it
+        # for a video the steps up to its decoding, which include the sampling of frames
         steps = self.pipeline.transforms[: len(reads) - reads[::-1].index(True)]
         progress = ProgressLog(f'checking the files of {self.location}', len(rows))
         readable = []
@@ -160,14 +160,14 @@ class ImageTextDataset(BaseDataset):
         return None
 
     def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
-        # the rows are bytes already
+        # the rows are already bytes
         lengths = np.fromiter((len(row) for row in self.data_list), dtype=np.int64, count=len(self.data_list))
         data_bytes = np.frombuffer(b''.join(self.data_list), dtype=np.uint8)
         self.data_list.clear()
         return data_bytes, np.cumsum(lengths)
 
     def get_data_info(self, idx: int) -> dict:
-        """The sample before the pipeline (see the class)."""
+        """Return the sample that enters the pipeline (see the class)."""
         idx = int(idx)
         if not -len(self) <= idx < len(self):
             raise IndexError(f'index {idx} is outside the {len(self)} rows of {self.location}')
@@ -194,7 +194,7 @@ class ImageTextDataset(BaseDataset):
         return sample
 
     def image_path(self, image: str) -> str:
-        """The path of a row's image: absolute or a URL as it is, else under the image folder."""
+        """Resolve the path of an image: absolute paths and URLs are kept, others are relative to the image folder."""
         if image.startswith('/') or '://' in image or PurePath(image).is_absolute():
             return image
         folder = self.data_prefix['img_path'] or self.data_root
@@ -203,7 +203,7 @@ class ImageTextDataset(BaseDataset):
         return posixpath.join(folder, image)
 
     def prepare_data(self, idx: int) -> Any:
-        """Row ``idx`` through the pipeline.
+        """Apply the pipeline to row ``idx``.
 
         Raises:
             DataError: the image cannot be read, or the pipeline returned None.
@@ -220,7 +220,7 @@ class ImageTextDataset(BaseDataset):
         return data
 
     def __getitem__(self, idx: int) -> Any:
-        """Sample ``idx``; under ``skip_bad`` in training an unusable row gives way to the next usable one."""
+        """Return sample ``idx``; in training with ``skip_bad`` an unusable row is replaced by the next usable one."""
         if not self._fully_initialized:
             self.full_init()
         row = int(idx)
@@ -235,6 +235,6 @@ class ImageTextDataset(BaseDataset):
         raise DataError(f'{self.location} has no usable image')
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """The class index of row ``idx`` in a list, empty where the row has none."""
+        """Return the class index of row ``idx`` in a list, empty if the row has none."""
         sample = self.get_data_info(idx)
         return [sample['gt_label']] if 'gt_label' in sample else []

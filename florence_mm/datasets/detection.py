@@ -22,15 +22,15 @@ from .federated import LabelSources
 from .skipping import SkipCounter
 
 OBJECT = 'object'  # the one class of a class-agnostic data set
-# of an instance in memory; as a dict it takes ten times as much
+# an instance in memory; a dict takes ten times as much
 _INSTANCE = np.dtype([('x1', '<f8'), ('y1', '<f8'), ('x2', '<f8'), ('y2', '<f8'), ('label', '<i4'), ('ignore', 'i1')])
 
 
 @DATASETS.register_module()
 class DetectionDataset(BaseDataset):
-    """A COCO-format file for mmdet's pipelines and detectors, none of whose contents is lost unseen.
+    """Detection data set of a COCO-format file for mmdet's pipelines; whatever is left out is counted or an error.
 
-    What happens to unusual contents:
+    Unusual contents:
 
     ==================================  ==============================================================================
     a box partly outside its image      is clipped; the number is logged
@@ -43,10 +43,10 @@ class DetectionDataset(BaseDataset):
     missing keys, damaged JSON
     ==================================  ==============================================================================
 
-    A file merged from sources that annotate different classes, and a file in the format of LVIS, say which classes
-    an image was searched for (:class:`~florence_mm.datasets.federated.LabelSources`). The sample then has
-    ``annotated_labels``, an int64 array of labels; name it in the ``meta_keys`` of ``PackDetInputs``, so that the head
-    counts these alone as negatives.
+    Federated files (LVIS, and files merged from sources with different classes) say which classes are annotated in
+    each image (:class:`~florence_mm.datasets.federated.LabelSources`). The sample then has ``annotated_labels``, an
+    int64 array of labels; put it into the ``meta_keys`` of ``PackDetInputs``, so that the head takes only these classes
+    as negatives.
 
     ``metainfo`` has ``classes``, ``ann_file`` (from which :class:`florence_mm.evaluation.DetectionMetric` takes the
     ground truth) and ``num_skipped``.
@@ -57,17 +57,17 @@ class DetectionDataset(BaseDataset):
         data_prefix (str | dict): Folder of the images, ``dict(img='train')`` or ``'train'``.
         classes (Sequence[str] | None): The classes in the order of their labels; boxes of other categories are left
             out and counted in the log. None: the categories of the file, ordered by id.
-        held_out (Sequence[str]): Classes that must not be seen in training: they are no classes of the data set, and
-            images that show one are left out and counted in the log, because there the object would be background.
+        held_out (Sequence[str]): Classes that must not be seen in training. They are not classes of the data set, and
+            images that show one are left out and counted in the log: the object would be trained as background.
         class_agnostic (bool): All boxes have the one class "object".
-        max_bad_boxes (int | float): How many boxes may be left out for having no area in their image: a number, or
-            below 1 a fraction of the annotations.
+        max_bad_boxes (int | float): How many boxes without area in their image may be left out: a number, or below 1 a
+            fraction of the annotations.
         check_files (bool): List the image folders at the start and look for each image.
-        skip_bad (dict | None): ``dict(max=...)`` leaves images without a file out, counts them in the log, and raises
-            beyond ``max`` images (or below 1: that fraction of the images).
-        keep_empty (bool): Keep images without boxes in training. Test mode keeps them always.
-        pipeline, test_mode, metainfo, indices, lazy_init: as in :class:`mmengine.dataset.BaseDataset`; transforms are
-            looked up in our registry first.
+        skip_bad (dict | None): ``dict(max=...)`` skips images whose file is missing, logs their number, and raises
+            beyond ``max`` images (a number below 1 is a fraction of the images).
+        keep_empty (bool): Keep images without boxes in training. Test mode always keeps them.
+        pipeline, test_mode, metainfo, indices, lazy_init: passed to :class:`mmengine.dataset.BaseDataset`; transforms
+            are looked up in our registry first.
 
     Raises:
         FileNotFoundError: there is no annotation file.
@@ -122,10 +122,10 @@ class DetectionDataset(BaseDataset):
         )
 
     def load_data_list(self) -> list[dict]:
-        """Images with their boxes, in the order of the file.
+        """Load the images with their boxes, in the order of the file.
 
         Returns:
-            list[dict]: ``img_path``, ``img_id``, ``height``, ``width`` and ``instances``, which are packed until
+            list[dict]: ``img_path``, ``img_id``, ``height``, ``width`` and ``instances``, which stay packed until
             :meth:`get_data_info`.
         """
         content, boxes = read_coco_boxes(self.ann_file)
@@ -137,11 +137,11 @@ class DetectionDataset(BaseDataset):
         data_list = []
         progress = ProgressLog(f'checking the boxes of {self.ann_file}', len(usable))
         for number, image in enumerate(usable):
-            found = boxes.for_image(image['id'])
-            if not held_out.isdisjoint(category for _, category, _, _ in found):
+            image_boxes = boxes.for_image(image['id'])
+            if not held_out.isdisjoint(category for _, category, _, _ in image_boxes):
                 counts['held out'] += 1
                 continue
-            instances = self._instances(image, found, label_of, counts)
+            instances = self._instances(image, image_boxes, label_of, counts)
             if not instances:
                 counts['empty'] += 1
                 if not self.keep_empty:
@@ -153,7 +153,7 @@ class DetectionDataset(BaseDataset):
                     'height': image['height'],
                     'width': image['width'],
                     'instances': np.array(instances, _INSTANCE).tobytes(),
-                    **self.sources.entry(image, (category for _, category, _, _ in found)),
+                    **self.sources.entry(image, (category for _, category, _, _ in image_boxes)),
                 }
             )
             progress.update(number + 1)
@@ -163,9 +163,9 @@ class DetectionDataset(BaseDataset):
         return data_list
 
     def get_data_info(self, idx: int) -> dict:
-        """The entry of an image, with ``annotated_labels`` where not every class was looked for in it.
+        """Return the entry of an image, with ``annotated_labels`` if not every class is annotated in it.
 
-        ``instances`` have ``bbox`` (x1, y1, x2, y2), ``bbox_label`` and ``ignore_flag`` each, as of
+        Each of ``instances`` has ``bbox`` (x1, y1, x2, y2), ``bbox_label`` and ``ignore_flag``, as in
         :class:`mmdet.datasets.CocoDataset`.
         """
         info = super().get_data_info(idx)
@@ -179,11 +179,11 @@ class DetectionDataset(BaseDataset):
         return info
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Labels of the boxes of an image, for :class:`mmengine.dataset.ClassBalancedDataset`."""
+        """Return the labels of the boxes of an image, for :class:`mmengine.dataset.ClassBalancedDataset`."""
         return [instance['bbox_label'] for instance in self.get_data_info(idx)['instances']]
 
     def _labels(self, categories: list[dict]) -> dict[int, int]:
-        """Label of each category id that is a class; sets ``metainfo['classes']``."""
+        """Map category ids to labels and set ``metainfo['classes']``."""
         ids = {category['name']: category['id'] for category in sorted(categories, key=lambda item: item['id'])}
         for name in [*(self.wanted_classes or []), *self.held_out]:
             if name not in ids:
@@ -202,7 +202,7 @@ class DetectionDataset(BaseDataset):
         return str(Path(self.data_prefix['img'], image['file_name']))
 
     def _with_files(self, images: list[dict]) -> list[dict]:
-        """Images whose file is there."""
+        """The images whose file exists."""
         if not self.check_files:
             return images
         skips = None if self.skip_bad is None else SkipCounter(self.ann_file, self.skip_bad['max'])
@@ -211,7 +211,7 @@ class DetectionDataset(BaseDataset):
         for image in images:
             path = Path(self._path(image))
             if path.parent not in folders:
-                # one listing a folder: asking for each of a million files takes minutes on a network drive
+                # list each folder once: a check of each of a million files takes minutes on a network drive
                 listing = path.parent.iterdir() if path.parent.is_dir() else ()
                 folders[path.parent] = {file.name for file in listing}
             if path.name in folders[path.parent]:
@@ -230,7 +230,7 @@ class DetectionDataset(BaseDataset):
         return found
 
     def _instances(self, image: dict, boxes: list[tuple], label_of: dict[int, int], counts: Counter) -> list[tuple]:
-        """Corners, label and ignore flag of the boxes to keep."""
+        """Corners, label and ignore flag of the boxes that are kept."""
         instances = []
         for id_, category, crowd, box in boxes:
             if category not in label_of:
@@ -246,7 +246,7 @@ class DetectionDataset(BaseDataset):
         return instances
 
     def _report(self, counts: Counter, num_images: int, num_annotations: int) -> None:
-        """Log what was counted, and raise where too many boxes were left out."""
+        """Log the counts, and raise if too many boxes were left out."""
         bad = counts['outside'] + counts['no area']
         what = f'{bad} of {num_annotations} boxes have no area in their image ({counts["no area"]} have none at all'
         what += f', {counts["outside"]} lie outside; the first is annotation {counts.get("first")})'

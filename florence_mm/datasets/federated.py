@@ -1,4 +1,4 @@
-"""Which classes an image was searched for, in files whose images come from sources with different classes."""
+"""Classes annotated in each image of federated files: LVIS, and files merged from sources with different classes."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,28 +9,27 @@ from florence_mm.errors import DataError
 
 
 class LabelSources:
-    """What a COCO-format file says about the classes that its images were searched for.
+    """Look up the labels annotated in each image of a COCO-format file.
 
-    Three kinds of files:
+    A class is annotated in an image if every object of it has a box there, or if its absence was verified. The other
+    classes may be present without a box, so they must not be negatives. Three kinds of files:
 
-    - plain: every category in every image; nothing is said;
-    - merged: the top level has ``sources``, a list of ``name``, ``category_ids`` and perhaps ``federated``, and each
-      image has ``source``, a name. An image was searched for all categories of its source, unless the source is
-      federated;
+    - plain: every category is annotated in every image;
+    - merged: the top level has ``sources``, a list of ``name``, ``category_ids`` and optionally ``federated``, and each
+      image has ``source``, a name. All categories of its source are annotated, unless the source is federated;
     - LVIS (no ``sources``, but images with ``neg_category_ids``): all images are federated.
 
-    A federated image was searched for the categories of its boxes and its ``neg_category_ids``. Of those in
-    ``not_exhaustive_category_ids`` not every object has a box, so nothing can be said about the rest of the image
-    and they are no negatives there (LVIS, arXiv 1908.03195, section 2).
+    In a federated image the categories of its boxes and its ``neg_category_ids`` are annotated, except
+    ``not_exhaustive_category_ids``, of which not every object has a box (LVIS, arXiv 1908.03195, section 2).
 
     Args:
-        content (dict): The file.
-        label_of (Mapping[int, int]): Label of each category id that is a class. Empty: nothing is said, as where all
-            boxes are of one class, which no source annotates in full.
-        path (str): The file's name, for messages.
+        content (dict): Content of the file.
+        label_of (Mapping[int, int]): Category id to label. Empty: treat the file as plain, as for class-agnostic
+            detection, where no source annotates the one class completely.
+        path (str): Name of the file, for messages.
 
     Raises:
-        DataError: an image has no source or an unknown one, or a source has unknown categories.
+        DataError: an image names no source or an unknown one, or a source has unknown categories.
     """
 
     def __init__(self, content: dict, label_of: Mapping[int, int], path: str) -> None:
@@ -39,9 +38,9 @@ class LabelSources:
         federated = not sources and any('neg_category_ids' in image for image in content['images'])
         self.active = bool(label_of) and (bool(sources) or federated)
         self.labels: dict[str | None, np.ndarray | None] = {None: None} if federated else {}
-        known = {category['id'] for category in content['categories']}
+        all_ids = {category['id'] for category in content['categories']}
         for source in sources:
-            unknown = sorted(set(source.get('category_ids', [])) - known)
+            unknown = sorted(set(source.get('category_ids', [])) - all_ids)
             if 'name' not in source or unknown or not source.get('category_ids') and not source.get('federated'):
                 what = f'unknown category_ids {unknown[:5]}' if unknown else 'no name or no category_ids'
                 raise DataError(f'{path}: the source {source.get("name")!r} has {what}; merge the file again')
@@ -59,25 +58,28 @@ class LabelSources:
         return np.array(sorted(labels), dtype=np.int64)
 
     def entry(self, image: dict, positive: Iterable[int]) -> dict:
-        """What is kept of an image with boxes of the categories ``positive``: its source, or labels of its own."""
+        """What to store for an image with boxes of the categories ``positive``: its source, or its annotated labels."""
         if not self.active:
             return {}
         source = image.get('source') if None not in self.labels else None
         if self.labels[source] is not None:
             return {'source': source}
-        searched = (
+        annotated = (
             set(positive)
             .union(image.get('neg_category_ids', []))
             .difference(image.get('not_exhaustive_category_ids', []))
         )
-        return {'source': source, 'own_labels': self._to_labels(searched)}
+        return {'source': source, 'annotated_labels': self._to_labels(annotated)}
 
     def annotated_labels(self, info: dict) -> np.ndarray | None:
-        """The labels ``(n,)`` int64 that the image of ``info`` was searched for, ascending; None: all.
+        """Return the labels annotated in an image, ``(n,)`` int64, ascending; None: all.
 
-        Arrays of a whole source are shared between images, as a source may have thousands of classes.
+        Images of a source share one array, as it may have thousands of classes.
+
+        Args:
+            info (dict): Entry of the image, from which what :meth:`entry` stored is removed.
         """
         if not self.active:
             return None
-        own = info.pop('own_labels', None)
-        return self.labels[info['source']] if own is None else own
+        labels = info.pop('annotated_labels', None)
+        return self.labels[info['source']] if labels is None else labels

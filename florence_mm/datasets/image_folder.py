@@ -1,4 +1,4 @@
-"""Images in one folder a class."""
+"""Data set of images in one folder per class."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,22 +17,22 @@ IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '
 class ImageFolderText(ImageTextDataset):
     """Class-labelled images in ``data_root/FOLDER/**``; the class name is the text.
 
-    Folders are taken in sorted order, and images in sorted order within them; hidden files are left out.
+    Folders, and the images in each, are sorted by name; hidden files are left out.
 
     Args:
         data_root (str): The folder of the class folders.
-        class_names: The names of the classes. None: the folder's name with spaces for underscores. A dict
-            or a json file: folder to name. A list, a text file with one name a line, ``'imagenet1k'`` or
-            ``'digits'``: one name a folder, in the sorted order of the folders. Folders with one name are
-            one class where a dict or None gives the name, and remain several where a list does.
-        extensions (Sequence[str]): What an image file's name ends in (in lower case).
+        class_names: The names of the classes. None: the folder's name with spaces for underscores. A dict or a json
+            file: folder to name. A list, a text file with one name per line, ``'imagenet1k'`` or ``'digits'``: one name
+            per folder, in the sorted order of the folders. Folders with the same name are one class with a dict or
+            None, and separate classes with a list.
+        extensions (Sequence[str]): Extensions of image files, in lower case.
         data_prefix, skip_bad, pipeline, test_mode, metainfo, indices, lazy_init: see
             :class:`ImageTextDataset`.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        DataError: there are no class folders; one is empty or has no name; a name has no folder; a file is no image
-            (and may not be skipped).
+        DataError: there are no class folders, one is empty or has no name, a name has no folder, or a file is not an
+            image (and may not be skipped).
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ImageFolderText(ImageTextDataset):
         )
 
     def iter_rows(self) -> Iterator[dict | DataError]:
-        """One row an image file."""
+        """Yield one row per image file."""
         root = Path(self.data_prefix['img_path'] or self.data_root)
         if not root.is_dir():
             raise FileNotFoundError(f'there is no image folder {root}; correct `data_root` and `data_prefix`')

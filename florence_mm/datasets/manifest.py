@@ -1,4 +1,4 @@
-"""Images with texts or classes, listed in a manifest."""
+"""Data set of images with texts or classes, listed in a manifest."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -21,34 +21,34 @@ _FLAGS = {'true': True, '1': True, 'false': False, '0': False}
 class ImageTextManifest(ImageTextDataset):
     """Image-text-label triplets from a jsonl, csv, tsv or parquet file (Florence, section 2.2).
 
-    Columns, of which each row has ``image`` and at least one of ``text``, ``texts`` and ``class``:
+    Columns; each row needs ``image`` and at least one of ``text``, ``texts`` and ``class``:
 
     =============  ==================================================================================
     ``image``      path, relative to ``data_prefix`` (or ``data_root``, or else the manifest's folder)
     ``text``       a caption
     ``texts``      several captions; a JSON list in csv and tsv
     ``class``      a class name, or an index into ``classes`` (a number in jsonl and parquet)
-    ``label``      with ``text``: the text that the label is made of, where it is not ``text`` itself
-    ``augmented``  true where a template has been put on ``text`` already
+    ``label``      with ``text``: the text that the label is made from, if it is not ``text`` itself
+    ``augmented``  true if ``text`` is already inside a template
     =============  ==================================================================================
 
     Other columns are kept and reach the packed sample as ``extra``.
 
     Args:
         ann_file (str): The manifest; the extension tells the format.
-        columns (dict[str, str] | None): What the file calls these columns, where it differs, such as
+        columns (dict[str, str] | None): Names of these columns in the file, if they differ, such as
             ``dict(image='filepath', text='title')``.
-        merge_images (bool): Make one sample of all rows with the same image, for retrieval with several
-            captions an image from a file with one caption a row. Without it an image that comes twice in
-            test mode is an error, because each copy would be the wrong answer to the other's captions.
-        drop_augmented (bool): Leave rows marked ``augmented`` out, as the paper's second stage does, and log how
-            many.
+        merge_images (bool): Merge all rows with the same image into one sample, for retrieval with several captions per
+            image from a file with one caption per row. Without it, an image that occurs twice is an error in test
+            mode, because each copy would be a wrong answer to the captions of the other.
+        drop_augmented (bool): Leave out rows marked ``augmented``, as in the paper's second stage, and log their
+            number.
         data_root, data_prefix, classes, skip_bad, pipeline, test_mode, metainfo, indices, lazy_init: see
             :class:`ImageTextDataset`.
 
     Raises:
         FileNotFoundError: there is no manifest.
-        DataError: a row is unusable (and may not be skipped), or the file is.
+        DataError: the file, or a row that may not be skipped, is unusable.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ImageTextManifest(ImageTextDataset):
         )
 
     def iter_rows(self) -> Iterator[dict | DataError]:
-        """Parsed rows of the manifest; with ``merge_images`` one an image."""
+        """Yield the parsed rows of the manifest, merged by image with ``merge_images``."""
         rows = self._parsed_rows()
         if self.drop_augmented:
             rows = self._original(rows)

@@ -1,4 +1,4 @@
-"""Several data sets drawn from in given proportions."""
+"""Mixture of data sets in given proportions."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -14,24 +14,23 @@ from florence_mm.registry import DATASETS
 
 @DATASETS.register_module()
 class WeightedMixture(Dataset):
-    """One data set of several, each with its share of an epoch.
+    """Mix several data sets, each with its share of an epoch.
 
-    An epoch is ``epoch_size`` samples, shared out by weight (largest remainders round up). The samples of a
-    data set with ``n`` rows and ``m`` samples an epoch are spread evenly over its rows: where ``m >= n``
-    every row occurs ``m // n`` times or once more. Where ``m < n`` each sample is drawn from its own stretch
-    of ``n / m`` rows by numpy's global generator, so that all rows are met in the course of many epochs; a
-    seeded sampler makes the draw repeatable. The order is that of the data sets; shuffling is the sampler's.
+    An epoch is ``epoch_size`` samples, divided by weight (largest remainders round up). A data set with ``n`` rows and
+    ``m`` samples per epoch spreads the samples evenly over its rows: if ``m >= n``, every row occurs ``m // n`` times
+    or once more. If ``m < n``, the rows are divided into ``m`` intervals and numpy's global generator draws one row of
+    each, so that all rows occur over many epochs; a seeded sampler makes the draw repeatable. Samples are ordered by
+    data set; shuffling is left to the sampler.
 
-    ``metainfo`` has the keys on which all data sets that have them agree. ``classes`` is missing where they
-    differ, as ``gt_label`` then means different things; labels of texts (``label_key``) always agree.
+    ``metainfo`` has the keys on which all data sets that have them agree. ``classes`` is missing if they differ, as
+    ``gt_label`` then means different things; labels of texts (``label_key``) always agree.
 
     Args:
         datasets (Sequence[dict]): ``dict(dataset=..., weight=...)``: a data set's config or a data set, and
             its share, relative to the others.
-        epoch_size (int | None): Samples in an epoch. None: the smallest in which every row of every data
-            set occurs.
+        epoch_size (int | None): Samples per epoch. None: the fewest with which every row of every data set occurs.
         metainfo (dict | None): Overrides the merged ``metainfo``.
-        lazy_init (bool): Leave reading the data sets to :meth:`full_init`.
+        lazy_init (bool): Do not read the data sets before :meth:`full_init`.
 
     Raises:
         ValueError: no data sets, a weight that is not positive, or an epoch too small for one of them.
@@ -64,7 +63,7 @@ class WeightedMixture(Dataset):
             self.full_init()
 
     def full_init(self) -> None:
-        """Read the data sets and share out the epoch."""
+        """Read the data sets and divide the epoch among them."""
         if self._fully_initialized:
             return
         for dataset in self.datasets:
@@ -75,7 +74,7 @@ class WeightedMixture(Dataset):
         total = sum(weights)
         size = self._epoch_size
         if size is None:
-            # the data set that needs the most samples for all of its rows to occur decides
+            # the data set that needs the longest epoch for all of its rows decides
             size = max(ceil(rows * total / weight) for rows, weight in zip(self.sizes, weights, strict=True))
         self.shares = share_out(size, self.weights)
         if min(self.shares) < 1:
@@ -88,22 +87,22 @@ class WeightedMixture(Dataset):
 
     @property
     def metainfo(self) -> dict:
-        """What the data sets agree on, and ``metainfo`` of the constructor."""
+        """The entries on which all data sets agree, updated by the constructor's ``metainfo``."""
         self.full_init()
         return dict(self._metainfo)
 
     @property
     def num_skipped(self) -> int:
-        """How many rows of all data sets were left out so far."""
+        """Number of rows of all data sets skipped so far."""
         return sum(getattr(dataset, 'num_skipped', 0) for dataset in self.datasets)
 
     def __len__(self) -> int:
-        """Samples in an epoch."""
+        """Number of samples per epoch."""
         self.full_init()
         return self._ends[-1]
 
     def locate(self, idx: int) -> tuple[int, int]:
-        """The data set and the row of sample ``idx``; draws the row where an epoch cannot hold all rows."""
+        """Return data set and row of sample ``idx``; the row is drawn if an epoch does not hold all rows."""
         if not -len(self) <= idx < len(self):
             raise IndexError(f'index {idx} is outside the {len(self)} samples of the mixture')
         idx = int(idx) % len(self)
@@ -115,18 +114,18 @@ class WeightedMixture(Dataset):
         return which, int(np.random.randint(first, after)) if after - first > 1 else first
 
     def get_data_info(self, idx: int) -> dict:
-        """The sample before the pipeline of its data set."""
+        """Return the sample that enters the pipeline of its data set."""
         which, row = self.locate(idx)
         return self.datasets[which].get_data_info(row)
 
     def __getitem__(self, idx: int) -> Any:
-        """Sample ``idx`` of the epoch."""
+        """Return sample ``idx`` of the epoch."""
         which, row = self.locate(idx)
         return self.datasets[which][row]
 
 
 def share_out(total: int, weights: Sequence[float]) -> list[int]:
-    """Whole numbers in proportion to ``weights`` that add up to ``total``; the largest remainders round up.
+    """Divide ``total`` into whole numbers in proportion to ``weights``; the largest remainders round up.
 
     ``share_out(10, [1, 1, 1])`` is ``[4, 3, 3]``.
     """
@@ -140,7 +139,7 @@ def share_out(total: int, weights: Sequence[float]) -> list[int]:
 
 
 def _fractions(weights: Sequence[float]) -> list[Fraction]:
-    # exact in what was written: 0.1 is a tenth, so that shares do not hang on a rounding error
+    # exact decimal values: 0.1 is a tenth, so that shares do not depend on rounding errors
     return [Fraction(repr(float(weight))) for weight in weights]
 
 

@@ -1,4 +1,4 @@
-"""Counted skipping of unusable rows and images, with a cap."""
+"""Counting of skipped rows and images, up to a maximum."""
 
 import logging
 import math
@@ -10,16 +10,15 @@ from florence_mm.errors import DataError
 
 
 class SkipCounter:
-    """Counts the rows of one data set that are left out, and raises beyond a cap.
+    """Count the skipped rows of one data set, and raise beyond a maximum.
 
-    Rows are flagged in shared memory, so the workers of a data loader count together, each row once however
-    often it is met; a flag is only ever set, so no lock is needed. Processes of a distributed run count
-    each for itself.
+    Rows are flagged in shared memory, so that the workers of a data loader count together, and each row once; flags
+    are only ever set, so no lock is needed. Processes of a distributed run count separately.
 
     Args:
         name (str): The data set in messages, its manifest's path for instance.
-        max (int | float): The cap: a number of rows, or below 1 a fraction of all rows.
-        option (str): What the user set the cap with, for messages.
+        max (int | float): The maximum: a number of rows, or below 1 a fraction of all rows.
+        option (str): The option that sets the maximum, for messages.
 
     Raises:
         ValueError: ``max`` is negative, or a fraction above 1.
@@ -39,16 +38,16 @@ class SkipCounter:
 
     @property
     def num_images(self) -> int:
-        """How many different images were skipped so far, in all workers."""
+        """Number of different images skipped so far, in all workers."""
         return int(self.flags.sum())
 
     @property
     def total(self) -> int:
-        """How many rows were skipped so far."""
+        """Number of rows skipped so far."""
         return self.num_lines + self.num_images
 
     def cap(self, num_rows: int) -> int:
-        """The cap as a number of rows out of ``num_rows``."""
+        """Return the maximum as a number of rows out of ``num_rows``."""
         return self.max if isinstance(self.max, int) else math.floor(self.max * num_rows)
 
     def add_line(self, error: DataError) -> None:
@@ -61,7 +60,7 @@ class SkipCounter:
             self._warn(f'skipped: {error}')
 
     def finish_lines(self, num_rows: int) -> None:
-        """Check the cap after ``num_rows`` rows, bad ones included, and prepare to count their images."""
+        """Check the maximum after reading ``num_rows`` rows, unusable ones included, and prepare to count images."""
         if self.num_lines:
             self._check(self.cap(num_rows), None)
             self._warn(f'skipped {self.num_lines} of {num_rows} rows of {self.name} (cap {self.cap(num_rows)})')
@@ -69,7 +68,7 @@ class SkipCounter:
         self.flags = torch.zeros(num_rows - self.num_lines, dtype=torch.uint8).share_memory_()
 
     def add_image(self, row: int, error: DataError) -> None:
-        """Count row ``row``, whose image could not be read; a row counted before changes nothing."""
+        """Count row ``row``, whose image could not be read; a row already counted is ignored."""
         if self.flags[row]:
             return
         self.flags[row] = 1

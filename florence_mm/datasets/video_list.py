@@ -1,4 +1,4 @@
-"""Videos with a class each, from a text file, for mmaction2's pipelines and recognizers."""
+"""Data set of videos with one class each, listed in a text file, for mmaction2's pipelines and recognizers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,9 +14,10 @@ from .arguments import build_transforms, classes_given_once, image_prefix
 
 @DATASETS.register_module()
 class VideoList(BaseDataset):
-    """What mmaction2's ``VideoDataset`` reads, a path and the number of its class a line, with every fault named.
+    """Video classification data set: the list of mmaction2's ``VideoDataset``, one path and class index per line.
 
-    The number is what stands behind the last ``delimiter``, so that paths may have spaces. Empty lines hold nothing.
+    The class index follows the last ``delimiter``, so that paths may have spaces. Empty lines are skipped. Unlike in
+    mmaction2, every unusable line is an error that names it.
 
     A sample enters the pipeline with ``filename``, ``label``, ``start_index`` 0 and ``modality`` 'RGB', as in
     mmaction2, and ``source`` ("file, line n") for messages. ``metainfo`` has ``ann_file``, ``largest_label`` (the
@@ -26,17 +27,16 @@ class VideoList(BaseDataset):
         ann_file (str): The list.
         data_root (str): Folder that relative paths start from.
         data_prefix (str | dict): Folder of the videos, ``dict(video='videos')`` or ``'videos'``.
-        classes (str | Sequence[str] | None): Names of the classes in the order of their numbers: a list, or a text
-            file with one a line, found as it is named (``data_root`` is not put before it).
-        delimiter (str): What stands between path and number.
-        pipeline, test_mode, metainfo, indices, lazy_init: as in :class:`mmengine.dataset.BaseDataset`; transforms are
-            looked up in our registry first.
+        classes (str | Sequence[str] | None): Names of the classes in the order of their indices: a list, or a text
+            file with one name per line (its path is not relative to ``data_root``).
+        delimiter (str): Separator of path and class index.
+        pipeline, test_mode, metainfo, indices, lazy_init: passed to :class:`mmengine.dataset.BaseDataset`; transforms
+            are looked up in our registry first.
 
     Raises:
         FileNotFoundError: there is no list.
-        DataError: the list has no videos, is no text, or a line lacks its path or its class, or has a class that there
-            is not.
-        ValueError: arguments contradict each other, or ``classes`` is no list and no file.
+        DataError: the list has no videos or is not text, or a line lacks its path or class or has an unknown class.
+        ValueError: arguments contradict each other, or ``classes`` is neither a list nor a file.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class VideoList(BaseDataset):
         )
 
     def load_data_list(self) -> list[dict]:
-        """The videos in the order of the list: ``filename``, ``label`` and ``line`` each."""
+        """Load the videos in the order of the list: ``filename``, ``label`` and ``line`` of each."""
         path = Path(self.ann_file)
         if not path.is_file():
             raise FileNotFoundError(f'there is no list of videos {path}; make it or correct `ann_file` and `data_root`')
@@ -104,7 +104,7 @@ class VideoList(BaseDataset):
         return {'filename': str(Path(self.data_prefix['video'], name.strip())), 'label': label, 'line': line}
 
     def get_data_info(self, idx: int) -> dict:
-        """The sample before the pipeline (see the class)."""
+        """Return the sample that enters the pipeline (see the class)."""
         info = super().get_data_info(idx)
         info['source'] = f'{self.ann_file}, line {info.pop("line")}'
         return {**info, 'start_index': 0, 'modality': 'RGB'}

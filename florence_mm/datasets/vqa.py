@@ -1,4 +1,4 @@
-"""Questions about images, with the answers of several annotators."""
+"""Visual question answering data set, with the answers of several annotators."""
 
 import logging
 import posixpath
@@ -23,20 +23,19 @@ from .base import ImageTextDataset
 
 @DATASETS.register_module()
 class VQADataset(ImageTextDataset):
-    """Questions and annotations in the files of VQAv2, as published (arXiv 1612.00837).
+    """Visual question answering data set in the format of VQAv2 (arXiv 1612.00837).
 
-    A sample enters the pipeline with ``img_path``, ``img_id``, ``source``, ``text`` (the question), ``question_id``;
-    where it is annotated ``question_type``, ``answer_type`` and ``answers`` (of all annotators, as they wrote them);
-    and with a vocabulary ``answer_labels`` ``(k,)`` int64 and ``answer_scores`` ``(k,)`` float32: the answers that are
-    in the vocabulary and what each is worth (:func:`florence_mm.language.answers.soft_scores`), the others worth
-    nothing.
+    A sample enters the pipeline with ``img_path``, ``img_id``, ``source``, ``text`` (the question) and ``question_id``;
+    if annotated, with ``question_type``, ``answer_type`` and ``answers`` (of all annotators, as written); and with a
+    vocabulary, with ``answer_labels (k,)`` int64 and ``answer_scores (k,)`` float32, the answers in the vocabulary and
+    their soft scores (:func:`florence_mm.language.answers.soft_scores`; all other answers have score 0).
     ``metainfo['answers']`` is the vocabulary.
 
     ==================================  ==============================================================================
-    an answer outside the vocabulary    is worth nothing; the part of known answers is logged
-    a question without a known answer   is kept (every answer is then wrong), or with ``drop_unknown`` left out; the
-                                        number is logged
-    no annotation, no list of answers,  is an error, or with ``skip_bad`` the question is left out and counted
+    an answer outside the vocabulary    has score 0; the fraction of answers in the vocabulary is logged
+    a question without any answer in    is kept (every answer is then wrong), or left out with ``drop_unknown``; the
+    the vocabulary                      number is logged
+    no annotation, no list of answers,  is an error, or with ``skip_bad`` the question is skipped and counted
     no text, a missing image
     an annotation without a question    is not used; the number is logged
     a ``question_id`` that occurs       is an error
@@ -46,15 +45,15 @@ class VQADataset(ImageTextDataset):
     Args:
         question_file (str): Questions, relative to ``data_root``.
         ann_file (str): Annotations, relative to ``data_root``; empty in test mode: a test set without answers.
-        answer_file (str): The vocabulary, an answer a line, relative to ``data_root``. Empty: no labels and scores, for
-            tests of what writes free text.
-        img_pattern (str): The image's file under ``data_prefix``, by ``image_id``.
-        image_slice (Sequence[int | None]): Start and end of the images used, in the order in which the question file
-            first names them: ``(None, -1000)`` is all but the last thousand. All questions of an image stay together.
-        drop_unknown (bool): Leave questions out that have no answer in the vocabulary; for training.
-        exchange_pictures (bool): A control for tests: each question is asked about the next image, in the order in
-            which the question file first names them. A model that looks gets much worse.
-        check_files (bool): List the image folders at the start and look for each image.
+        answer_file (str): The vocabulary, one answer per line, relative to ``data_root``. Empty: no labels and scores,
+            for testing models that generate answers.
+        img_pattern (str): Format string from ``image_id`` to the file name under ``data_prefix``.
+        image_slice (Sequence[int | None]): Start and end of the images used, in the order of their first question:
+            ``(None, -1000)`` is all but the last thousand. All questions about an image stay together.
+        drop_unknown (bool): Leave out questions without any answer in the vocabulary; for training.
+        exchange_pictures (bool): A control experiment for testing: ask each question about the next image, in the
+            order of their first question. A model that uses the image gets much worse.
+        check_files (bool): Check at the start that every image file exists.
         data_root, data_prefix, skip_bad, pipeline, test_mode, metainfo, indices, lazy_init: see
             :class:`~florence_mm.datasets.base.ImageTextDataset`.
 
@@ -120,18 +119,18 @@ class VQADataset(ImageTextDataset):
 
     @property
     def location(self) -> str:
-        """The questions' file, for messages."""
+        """The question file, for messages."""
         return self.question_file
 
     def iter_rows(self) -> Iterator[dict | DataError]:
-        """Questions in the order of their file."""
+        """Yield the questions in the order of their file."""
         questions = index_by_question(self.question_file, 'questions', read_vqa_list(self.question_file, 'questions'))
         annotations = None
         if self.ann_file:
             annotations = index_by_question(self.ann_file, 'annotations', read_vqa_list(self.ann_file, 'annotations'))
             self._warn(len(annotations.keys() - questions.keys()), 'annotations belong to no question and are not used')
         questions = self._sliced(questions)
-        self._shown: dict[int | str, int | str] = {}
+        self._exchanged: dict[int | str, int | str] = {}
         if self.exchange_pictures:
             ids = (question.get('image_id') for question in questions.values())
             images = list(dict.fromkeys(id_ for id_ in ids if isinstance(id_, int | str)))
@@ -140,14 +139,14 @@ class VQADataset(ImageTextDataset):
                     f'{self.question_file} asks about {len(images)} images, and exchange_pictures needs two or more; '
                     'leave it out or use more images'
                 )
-            self._shown = dict(zip(images, images[1:] + images[:1], strict=True))
+            self._exchanged = dict(zip(images, images[1:] + images[:1], strict=True))
         self._labels: dict[str, int] | None = None
         if self.answer_file:
             vocabulary = read_answers(self.answer_file)
             self._labels = label_answers(vocabulary, self.answer_file)
             self._metainfo['answers'] = tuple(vocabulary)
         self._folders: dict[str, set[str]] = {}
-        self._said = self._known = self._unknown = 0
+        self._num_answers = self._num_in_vocabulary = self._num_without = 0
         progress = ProgressLog(f'reading the questions of {self.question_file}', len(questions))
         for number, (id_, question) in enumerate(questions.items(), 1):
             progress.update(number)
@@ -159,7 +158,7 @@ class VQADataset(ImageTextDataset):
             if annotations is None or self._labels is None or len(row['labels']):
                 yield row
                 continue
-            self._unknown += 1
+            self._num_without += 1
             if not self.drop_unknown:
                 yield row
         self._report(len(questions))
@@ -172,7 +171,7 @@ class VQADataset(ImageTextDataset):
         return {id_: question for id_, question in questions.items() if str(question.get('image_id')) in kept}
 
     def _row(self, question: dict, annotations: dict[int, dict] | None) -> dict[str, Any]:
-        """The row of a question; the message of a ValueError is the reason alone."""
+        """The row of a question; the message of a ValueError is only the reason."""
         if 'image_id' not in question:
             raise ValueError('no `image_id`; a question needs an image')
         row = {
@@ -182,11 +181,11 @@ class VQADataset(ImageTextDataset):
             'img_id': question['image_id'],
         }
         try:
-            row['image'] = self.img_pattern.format(self._shown.get(row['img_id'], row['img_id']))
-        except (ValueError, IndexError, KeyError, TypeError):  # a TypeError is that of null and of lists
+            row['image'] = self.img_pattern.format(self._exchanged.get(row['img_id'], row['img_id']))
+        except (ValueError, IndexError, KeyError, TypeError):  # TypeError: null or a list
             raise ValueError(f'image_id {row["img_id"]!r} does not fit into img_pattern={self.img_pattern!r}') from None
         if self.check_files:
-            self._look_for(self.image_path(row['image']))
+            self._require_file(self.image_path(row['image']))
         if annotations is None:
             return row
         annotation = annotations.get(row['question_id'])
@@ -198,29 +197,30 @@ class VQADataset(ImageTextDataset):
         row.update({key: annotation[key] for key in ('question_type', 'answer_type') if key in annotation})
         if self._labels is not None:
             counts = Counter(map(normalize_answer, row['answers']))
-            known = {self._labels[answer]: count for answer, count in counts.items() if answer in self._labels}
-            row['labels'], row['scores'] = list(known), [soft_score(count) for count in known.values()]
-            self._said += len(row['answers'])
-            self._known += sum(known.values())
+            in_vocabulary = {self._labels[text]: count for text, count in counts.items() if text in self._labels}
+            row['labels'], row['scores'] = list(in_vocabulary), [soft_score(n) for n in in_vocabulary.values()]
+            self._num_answers += len(row['answers'])
+            self._num_in_vocabulary += sum(in_vocabulary.values())
         return row
 
-    def _look_for(self, path: str) -> None:
+    def _require_file(self, path: str) -> None:
         if '://' in path:
             return
         folder, name = posixpath.split(path)
         if folder not in self._folders:
-            # one listing a folder: asking for each of a hundred thousand files takes minutes on a network drive
+            # list each folder once: a check of each of a hundred thousand files takes minutes on a network drive
             listing = Path(folder).iterdir() if Path(folder).is_dir() else ()
             self._folders[folder] = {found.name for found in listing}
         if name not in self._folders[folder]:
             raise ValueError(f'the image {path} is missing; correct `data_prefix` and `img_pattern`, or add the file')
 
     def _report(self, number: int) -> None:
-        if self._said:
-            part = f'{self._known} of {self._said} answers ({self._known / self._said:.1%}) are in the vocabulary'
+        if self._num_answers:
+            part = self._num_in_vocabulary / self._num_answers
+            part = f'{self._num_in_vocabulary} of {self._num_answers} answers ({part:.1%}) are in the vocabulary'
             print_log(f'{self.ann_file}: {part} of {len(self._metainfo["answers"])}', logger='current')
-        what = 'left out (drop_unknown)' if self.drop_unknown else 'kept; every answer to them is worth nothing'
-        self._warn(self._unknown, f'of {number} questions have no answer in the vocabulary and are {what}')
+        what = 'left out (drop_unknown)' if self.drop_unknown else 'kept; every answer to them has score 0'
+        self._warn(self._num_without, f'of {number} questions have no answer in the vocabulary and are {what}')
 
     def _warn(self, number: int, message: str) -> None:
         if number:

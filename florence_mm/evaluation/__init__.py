@@ -1,7 +1,7 @@
-"""Metrics, the functions they are made of, and test loops that need more than one pass.
+"""Metrics, and test loops that need more than one pass.
 
-``functional`` holds the arithmetic on tensors and lists, ``metrics`` the registered classes around it. Not here:
-predicting, which models do.
+``functional`` has the computations on tensors and lists, ``metrics`` the registered classes that use them. Not here:
+predictions, which models make.
 """
 
 from . import functional, metrics, rerank_loop

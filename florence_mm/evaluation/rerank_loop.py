@@ -1,4 +1,4 @@
-"""Retrieval tested in two steps.
+"""Two-step test of retrieval: two towers find candidates, a fusion model re-ranks them.
 
 Shape legend: ``N`` images, ``M`` captions, ``D`` channels, ``k`` candidates a query.
 """
@@ -20,34 +20,33 @@ from florence_mm.registry import LOOPS
 from florence_mm.utils.progress import ProgressLog
 
 from .functional.reranking import best_candidates, reranked_ranks
-from .functional.retrieval import WAYS, group_captions, retrieval_ranks, summarize_ranks
+from .functional.retrieval import DIRECTIONS, group_captions, retrieval_ranks, summarize_ranks
 from .metrics.retrieval import ImageTextRecall
 
 
 @LOOPS.register_module()
 class RerankTestLoop(TestLoop):
-    """Test retrieval in two steps: recall of a re-ranker's two-tower model, and after re-ranking.
+    """Test loop of retrieval with re-ranking: recall of the two-tower model, and recall after re-ranking.
 
     The model is a :class:`~florence_mm.models.multimodal.protocol.Reranker`.
 
-    The first pass is mmengine's, with the scores of the evaluator's ``ImageTextRecall``. In the second, images go
-    through the fusion model batch by batch with the texts that are candidates for them and the texts that they are
-    candidates for, so that no more image tokens are held than those of a batch. What was re-ranked comes before
-    everything else. Further results: ``reranked/i2t_R@1`` and so on, as ``ImageTextRecall`` names them.
+    The first pass is mmengine's, with the scores of the evaluator's ``ImageTextRecall``. The second pass goes through
+    the images batch by batch and scores each with its candidate texts and with the texts it is a candidate for, so that
+    only the image tokens of one batch are in memory. Re-ranked candidates come before all other items. Adds the results
+    ``reranked/i2t_R@1`` and so on, named as by ``ImageTextRecall``.
 
-    Several processes share the images. Each pair's score is then computed beside other pairs than in one process,
-    which changes it by rounding alone (the seventh digit in fp32): results are equal but for ties that this makes or
-    breaks.
+    Several processes share the images. A pair's score is then computed in another batch than with one process, which
+    changes it by rounding only (the seventh digit in fp32), so results are equal except for ties.
 
     Args:
-        runner, dataloader, evaluator, fp16: see :class:`mmengine.runner.TestLoop`.
-        top_k (int): Texts that are scored for each image, and images for each text.
-        similarity_weight (float): How often the two-tower model's logit is added to the logarithm of the odds of a
-            match; 0 goes by the match alone.
-        pairs_at_once (int): Pairs that are fused together.
+        runner, dataloader, evaluator, fp16: passed to :class:`mmengine.runner.TestLoop`.
+        top_k (int): Candidates per query: texts per image, and images per text.
+        similarity_weight (float): Weight of the two-tower model's logit, which is added to the log-odds of a match;
+            0: re-rank by the match alone.
+        pairs_at_once (int): Image-text pairs per forward pass of the fusion model.
 
     Raises:
-        ValueError: an argument out of range, no ``ImageTextRecall`` among the metrics, or a model that cannot.
+        ValueError: an argument is out of range, ``ImageTextRecall`` is missing, or the model cannot re-rank.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class RerankTestLoop(TestLoop):
         self.pairs_at_once = pairs_at_once
 
     def run(self) -> dict[str, float]:
-        """Both passes."""
+        """Run both passes and return all scores."""
         runner = self.runner
         recall = next((m for m in self.evaluator.metrics if isinstance(m, ImageTextRecall)), None)
         model = unwrap_model(runner.model)
@@ -85,25 +84,27 @@ class RerankTestLoop(TestLoop):
         runner.model.eval()
         for index, data_batch in enumerate(self.dataloader):
             self.run_iter(index, data_batch)
-        found = list(recall.results)  # evaluating empties the metric
+        features = list(recall.results)  # evaluating empties the metric
         size = len(self.dataloader.dataset)
         metrics = self.evaluator.evaluate(size)
-        metrics.update({f'reranked/{name}': value for name, value in self._rerank(model, recall, found, size).items()})
+        metrics.update(
+            {f'reranked/{name}': value for name, value in self._rerank(model, recall, features, size).items()}
+        )
         runner.call_hook('after_test_epoch', metrics=metrics)
         runner.call_hook('after_test')
         return metrics
 
     @torch.no_grad()
-    def _rerank(self, model: Reranker, recall: ImageTextRecall, found: list, size: int) -> dict[str, float]:
+    def _rerank(self, model: Reranker, recall: ImageTextRecall, results: list, size: int) -> dict[str, float]:
         """The scores after re-ranking, on every process.
 
         Args:
-            model: the model.
-            recall: for its options.
-            found: image feature, text features and texts of each image of this process.
-            size: N.
+            model: the re-ranker.
+            recall: the metric, for its options.
+            results: image feature, text features and texts of each image of this process.
+            size: N, the number of images of all processes.
         """
-        everything = [collect_results(found, size)]
+        everything = [collect_results(results, size)]
         broadcast_object_list(everything)
         images, features, captions = zip(*everything[0], strict=True)
         texts = [text for row in captions for text in row]
@@ -111,58 +112,69 @@ class RerankTestLoop(TestLoop):
         items = group_captions(owners, texts if recall.merge_equal_texts else None, size)
         image_feats, item_feats = torch.stack(images), torch.cat(features)[items.first]  # (N, D), (items, D)
         texts = [texts[caption] for caption in items.first]
-        ways = ((image_feats, item_feats, items.items_of), (item_feats, image_feats, items.images_of))
-        best = [best_candidates(queries, gallery, self.top_k, recall.max_elements) for queries, gallery, _ in ways]
+        directions = ((image_feats, item_feats, items.items_of), (item_feats, image_feats, items.images_of))
+        best = [
+            best_candidates(queries, gallery, self.top_k, recall.max_elements) for queries, gallery, _ in directions
+        ]
         matches = self._match(model, texts, best[0][0], best[1][0], captions)
         scores: list[dict[str, float]] = [{}]
         if matches is not None:
             weight = self.similarity_weight * model.similarity_scale()
-            for name, (queries, gallery, right), (candidates, similarity), match in zip(
-                WAYS[recall.modality], ways, best, matches, strict=True
+            for name, (queries, gallery, positives), (candidates, similarity), match in zip(
+                DIRECTIONS[recall.modality], directions, best, matches, strict=True
             ):
-                ranks = retrieval_ranks(queries, gallery, right, recall.max_elements)
-                ranks = reranked_ranks(ranks, candidates, match + weight * similarity, right)
+                ranks = retrieval_ranks(queries, gallery, positives, recall.max_elements)
+                ranks = reranked_ranks(ranks, candidates, match + weight * similarity, positives)
                 summary = summarize_ranks(ranks, len(gallery), recall.topk)
                 scores[0].update({f'{name}_{key}': value for key, value in summary.items()})
         broadcast_object_list(scores)
         return scores[0]
 
     def _match(
-        self, model: Any, texts: list[str], of_images: Tensor, of_texts: Tensor, captions: Sequence[list[str]]
+        self,
+        model: Any,
+        texts: list[str],
+        text_candidates: Tensor,
+        image_candidates: Tensor,
+        captions: Sequence[list[str]],
     ) -> tuple[Tensor, Tensor] | None:
-        """Match scores of all candidates, ``(N, k)`` and ``(items, k)``, on the main process; None on the others."""
+        """Match scores of all candidates, ``(N, k)`` and ``(items, k)``, on the main process; None on the others.
+
+        ``text_candidates (N, k)`` are the texts found for each image, ``image_candidates (items, k)`` the images for
+        each text.
+        """
         rank, world = get_dist_info()
-        size, width = len(captions), of_texts.shape[1]
-        # places among the flat candidates of texts, by the image that is the candidate
-        order = of_texts.flatten().argsort(stable=True)
-        starts = torch.searchsorted(of_texts.flatten()[order], torch.arange(size + 1))
+        size, width = len(captions), image_candidates.shape[1]
+        # positions in the flattened candidates of texts, sorted by the candidate image
+        order = image_candidates.flatten().argsort(stable=True)
+        starts = torch.searchsorted(image_candidates.flatten()[order], torch.arange(size + 1))
         results: list[tuple[Tensor, Tensor, Tensor]] = []
         progress = ProgressLog('re-ranking', len(range(rank, size, world)))
         for data in self.dataloader:
             pairs, backs, places = [], [], []
-            for own, sample in enumerate(data['data_samples']):
-                # images go round the processes, as where results are collected; the last round may be filled up
-                number = (rank + world * (len(results) + own)) % size
+            for index, sample in enumerate(data['data_samples']):
+                # images are dealt to the processes in turn, as in collect_results; the last round may be padded
+                number = (rank + world * (len(results) + index)) % size
                 if list(sample.texts) != captions[number]:
                     raise ValueError(
                         f'image {number} of the second pass is not that of the first; the order of the test data '
                         'must stay: use a sampler with shuffle=False'
                     )
                 places.append(order[starts[number] : starts[number + 1]])
-                # a pair may be a candidate both ways
-                items, back = torch.cat([of_images[number], places[-1] // width]).unique(return_inverse=True)
-                pairs += [(own, item) for item in items.tolist()]
+                # a pair may be a candidate in both directions
+                items, back = torch.cat([text_candidates[number], places[-1] // width]).unique(return_inverse=True)
+                pairs += [(index, item) for item in items.tolist()]
                 backs.append(back + len(pairs) - len(items))
             with autocast(enabled=self.fp16):
                 scores = model.match_pictures(data, texts, pairs, self.pairs_at_once)
             for place, back in zip(places, backs, strict=True):
-                of_image, of_text = scores[back].split([of_images.shape[1], len(place)])
-                results.append((of_image, place, of_text))
+                image_scores, text_scores = scores[back].split([text_candidates.shape[1], len(place)])
+                results.append((image_scores, place, text_scores))
             progress.update(len(results))
         collected = collect_results(results, size)
         if collected is None:
             return None
-        match_texts = torch.full((of_texts.numel(),), torch.nan)
+        match_texts = torch.full((image_candidates.numel(),), torch.nan)
         for _, place, score in collected:
             match_texts[place] = score
-        return torch.stack([score for score, _, _ in collected]), match_texts.view_as(of_texts)
+        return torch.stack([score for score, _, _ in collected]), match_texts.view_as(image_candidates)

@@ -1,4 +1,4 @@
-"""Transforms of image-text-label samples, and reading videos."""
+"""Pipeline transforms: loading, augmenting and packing image-text-label samples, and reading videos."""
 
 from .formatting import PackImageText, PackVideoText, PackVQA
 from .geometry import RandomAffineImage

@@ -1,4 +1,4 @@
-"""From the dict of a pipeline to the batch of docs/architecture.md."""
+"""Packing transforms: from the dict of a pipeline to the sample of docs/architecture.md."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ from florence_mm.registry import TRANSFORMS
 
 
 def _pack_sample(results: dict, meta_keys: Sequence[str]) -> DataSample:
-    """The sample of docs/architecture.md from the dict of a pipeline."""
+    """Make the data sample of docs/architecture.md from the dict of a pipeline."""
     sample = DataSample()
-    if 'text' in results:  # images of inferencers have none
+    if 'text' in results:  # inferencers have no text
         sample.set_field(results['text'], 'text')
         sample.set_field(text_label(results.get('label', results['text'])), 'label_key')
     sample.set_field(results.get('augmented', False), 'augmented')
@@ -33,7 +33,7 @@ class PackImageText(BaseTransform):
     """Pack an image and its texts: ``inputs`` ``(3, H, W)`` uint8, and a ``DataSample``.
 
     Fields of the sample: ``text``, ``label_key`` (63-bit hash of the text without template), ``augmented``,
-    and where the row has them ``gt_label`` ``(1,)`` int64 and, in test mode, ``texts``.
+    and if the row has them ``gt_label`` ``(1,)`` int64 and, in test mode, ``texts``.
 
     Args:
         meta_keys (Sequence[str]): Keys of the pipeline's dict that go into the sample's meta information.
@@ -55,7 +55,7 @@ class PackImageText(BaseTransform):
                 f'{results.get("source", "a sample")}: PackImageText got an image of shape {img.shape} and type '
                 f'{img.dtype}; expected (H, W, 3) uint8, so take normalising transforms out of the pipeline'
             )
-        # (H, W, 3) -> (3, H, W), contiguous so that workers hand it over in one piece
+        # (H, W, 3) -> (3, H, W), contiguous so that workers send it in one piece
         inputs = torch.from_numpy(np.ascontiguousarray(img.transpose(2, 0, 1)))
         return {'inputs': inputs, 'data_samples': _pack_sample(results, self.meta_keys)}
 
@@ -67,8 +67,8 @@ class PackImageText(BaseTransform):
 class PackVideoText(BaseTransform):
     """Pack the clips of a video and its texts: ``inputs`` ``(N, 3, T, H, W)`` uint8, and a ``DataSample``.
 
-    Comes after ``mmaction.FormatShape(input_format='NCTHW')``; N counts clips and crops. Fields of the sample as in
-    :class:`PackImageText`.
+    Follows ``mmaction.FormatShape(input_format='NCTHW')``; N counts clips and crops. The fields of the sample are those
+    of :class:`PackImageText`.
 
     Args:
         meta_keys (Sequence[str]): Keys of the pipeline's dict that go into the sample's meta information.
@@ -110,13 +110,12 @@ class PackVideoText(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackVQA(PackImageText):
-    """Pack an image and a question: what :class:`PackImageText` packs, and the answers.
+    """Pack an image, a question and its answers; extends :class:`PackImageText`.
 
-    Further fields of the sample, where the data set has them: ``answers`` (list[str], one of each annotator),
-    ``answer_labels`` ``(k,)`` int64 and ``answer_scores`` ``(k,)`` float32 (answers in the vocabulary and what each is
-    worth, the others nothing), and as meta information ``question_id``, ``img_id``, ``question_type`` and
-    ``answer_type``. A vector over the whole vocabulary is made on the device, by the head: of 3,129 numbers three or
-    so are not zero.
+    Further fields, if the data set has them: ``answers`` (list[str], one per annotator), ``answer_labels``
+    ``(k,)`` int64 and ``answer_scores`` ``(k,)`` float32 (answers in the vocabulary and their soft scores), and as meta
+    information ``question_id``, ``img_id``, ``question_type`` and ``answer_type``. The head makes the vector over the
+    whole vocabulary on the device, as only about three of 3,129 scores are not zero.
 
     Args:
         meta_keys (Sequence[str]): Keys of the pipeline's dict that go into the sample's meta information.

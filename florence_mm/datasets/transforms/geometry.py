@@ -19,18 +19,17 @@ INTERPOLATIONS = {
 
 @TRANSFORMS.register_module()
 class RandomAffineImage(BaseTransform):
-    """Rotate, scale, shear and shift an image about its centre by random amounts; its size stays.
+    """Rotate, scale, shear and shift an image about its centre by random amounts, keeping its size.
 
-    Each amount is uniform in its range (a scale uniform in its logarithm) and drawn from numpy's global
-    generator.
+    Each amount is uniform in its range (the scale in its logarithm) and drawn from numpy's global generator.
 
     Args:
         max_rotate (float): Degrees, either way.
         max_translate (float): Fraction of width and height, either way.
         scale (Sequence[float]): Smallest and largest factor.
         max_shear (float): Degrees, either way, along x.
-        prob (float): Probability that anything is done.
-        fill (int | Sequence[int]): Value, or one a channel, of what comes in from outside.
+        prob (float): Probability of the transform.
+        fill (int | Sequence[int]): Value of pixels from outside the image, one number or one per channel.
         interpolation (str): 'nearest', 'bilinear', 'bicubic' or 'lanczos'.
     """
 
@@ -62,7 +61,7 @@ class RandomAffineImage(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Warp ``img``."""
-        # all drawn for every sample, so that the transforms after this one see the same stream
+        # always drawn, so that later transforms get the same random stream
         amounts = np.random.uniform(-1, 1, size=5)
         if np.random.rand() >= self.prob:
             return results
@@ -96,7 +95,7 @@ def affine_matrix(
     scale: float = 1.0,
     shear: float = 0.0,
 ) -> np.ndarray:
-    """The ``(2, 3)`` map from input to output pixels ``(x, y)`` about the centre of an image.
+    """Make the affine matrix ``(2, 3)`` from input to output pixels ``(x, y)`` about the centre of an image.
 
     Args:
         shape (tuple[int, int]): Height and width.

@@ -1,4 +1,4 @@
-"""Reading images."""
+"""Loading images."""
 
 from collections.abc import Sequence
 
@@ -18,20 +18,20 @@ __getattr__ = moved_names(
 class LoadImage(BaseTransform):
     """Read ``img_path`` into ``img``, ``(H, W, 3)`` uint8, **RGB**, upright.
 
-    EXIF orientation is applied; grey is repeated in three channels; 16-bit values are scaled to 8 bits; what
-    is transparent shows ``background``. ``img_shape`` and ``ori_shape`` are ``(H, W)``. A file that equals the last one
-    is not decoded again: several questions about one image follow each other (see :class:`PictureSampler`).
+    EXIF orientation is applied, grey images get three channels, 16-bit values are scaled to 8 bits, and transparent
+    pixels show ``background``. ``img_shape`` and ``ori_shape`` are ``(H, W)``. A file with the same bytes as the last
+    one is not decoded again, as several questions about one image follow each other (see :class:`PictureSampler`).
 
     Args:
         background (Sequence[int] | None): RGB behind transparent pixels. None ignores transparency, as PIL's
             ``convert('RGB')`` does.
-        backend_args (dict | None): Where paths lead, see :func:`mmengine.fileio.get`. None: local files.
-        keep_mb (float): Decoded images, up to so many megabytes of them, stay in memory and are neither read nor
-            decoded again in later epochs: for small data sets. Each process that loads keeps its own, a worker as
-            long as it lives (``persistent_workers=True``). A file that changes meanwhile is not noticed.
+        backend_args (dict | None): File backend, see :func:`mmengine.fileio.get`. None: local files.
+        keep_mb (float): Cache up to this many megabytes of decoded images in memory, for small data sets; cached images
+            are not read again in later epochs. Each loading process has its own cache, a worker for its lifetime
+            (``persistent_workers=True``). A file that changes meanwhile is not noticed.
 
     Raises:
-        DataError: the file is missing, empty, cut off, or no image.
+        DataError: the file is missing, empty, truncated, or not an image.
         ValueError: an argument out of its range.
     """
 

@@ -1,4 +1,4 @@
-"""Prompt templates as augmentation of texts."""
+"""Prompt templates as text augmentation."""
 
 import re
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ _ARTICLE = re.compile(r'^\s*(a|an|the)\s+', re.IGNORECASE)
 class RandomPrompt(BaseTransform):
     """Put class names and short captions into a random template (Florence, section 2.2).
 
-    The sample is marked ``augmented``; its label stays that of the text without the template. A text that is
-    marked already, or a caption longer than ``max_words``, is left as it is. A caption loses its English article
-    and its full stop in the template, which brings its own. Draws from numpy's global generator.
+    The sample is marked ``augmented``; its label stays that of the text without the template. Texts that are already
+    marked and captions longer than ``max_words`` stay unchanged. A caption loses its English article and full stop, as
+    the template has its own. Draws from numpy's global generator.
 
     Args:
         templates (str | Sequence[str]): See :func:`florence_mm.language.prompts.get_templates`.
-        max_words (int): A caption of up to this many words is short; class names always are. The paper does
-            not say where short ends; 0 leaves all captions alone.
-        prob (float): Probability of taking a template.
+        max_words (int): Longest caption in words that is put into a template; class names always are. The paper does
+            not define "short"; 0 excludes all captions.
+        prob (float): Probability of using a template.
     """
 
     def __init__(self, templates: str | Sequence[str] = 'imagenet', max_words: int = 3, prob: float = 1.0) -> None:
@@ -38,7 +38,7 @@ class RandomPrompt(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Change ``text`` and ``augmented``, and keep the bare text as ``label``."""
-        # drawn for every sample, so that the transforms after this one see the same stream
+        # always drawn, so that later transforms get the same random stream
         draw, which = np.random.rand(), np.random.randint(len(self.templates))
         text = results['text']
         short = results.get('is_class', False) or len(text.split()) <= self.max_words

@@ -1,4 +1,4 @@
-"""Reading videos, in two steps between which mmaction2's samplers choose the frames."""
+"""Reading videos in two steps, between which mmaction2's samplers choose the frames."""
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -13,19 +13,19 @@ from florence_mm.registry import TRANSFORMS
 class VideoInit(BaseTransform):
     """Open the video ``filename`` (or ``img_path``, as a manifest's rows have it) without decoding a frame.
 
-    Adds ``video_reader``, ``total_frames`` and ``avg_fps``, and ``start_index=0`` and ``modality='RGB'`` where a data
-    set has not set them: what ``mmaction.SampleFrames`` and the like need. :class:`VideoDecode` comes after these.
+    Adds ``video_reader``, ``total_frames`` and ``avg_fps``, and ``start_index=0`` and ``modality='RGB'`` if the data
+    set has not. Followed by a sampler such as ``mmaction.SampleFrames`` and then :class:`VideoDecode`.
 
-    A sampler that needs more frames than there are repeats some: ``mmaction.SampleFrames`` starts again from the
-    first frame (``out_of_bound_opt='loop'``) or holds the last one (``'repeat_last'``).
+    If a video is shorter than a clip, ``mmaction.SampleFrames`` starts again from its first frame
+    (``out_of_bound_opt='loop'``) or repeats its last (``'repeat_last'``).
 
     Args:
         backend (str): 'pyav' or 'decord'.
-        min_frames (int): A video with fewer frames is an error instead.
-        backend_args (dict | None): Where paths lead, see :func:`mmengine.fileio.get`. None: local files.
+        min_frames (int): A video with fewer frames is an error.
+        backend_args (dict | None): File backend, see :func:`mmengine.fileio.get`. None: local files.
 
     Raises:
-        DataError: the file is missing, empty, damaged, no video, or has fewer frames than ``min_frames``.
+        DataError: the file is missing, empty, damaged, not a video, or has fewer frames than ``min_frames``.
     """
 
     def __init__(self, backend: str = 'pyav', min_frames: int = 1, backend_args: dict | None = None) -> None:
@@ -73,7 +73,7 @@ class VideoInit(BaseTransform):
 class VideoDecode(BaseTransform):
     """Decode the frames ``frame_inds`` of ``video_reader`` into ``imgs``, and close the video.
 
-    ``imgs`` is a list of ``(H, W, 3)`` uint8 **RGB**, no two of which share memory, in the order of ``frame_inds``;
+    ``imgs`` is a list of ``(H, W, 3)`` uint8 **RGB** that share no memory, in the order of ``frame_inds``;
     ``original_shape`` and ``img_shape`` are ``(H, W)``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Scores as functions of tensors."""
+"""Scores computed by functions on tensors and lists."""
 
 from .reranking import best_candidates, reranked_ranks
 from .retrieval import image_text_recall, retrieval_ranks, summarize_ranks

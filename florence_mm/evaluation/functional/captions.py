@@ -1,7 +1,7 @@
-"""BLEU, ROUGE-L and CIDEr-D of captions, in Python alone.
+"""BLEU, ROUGE-L and CIDEr-D of captions, without Java.
 
-Figures are those of the COCO caption evaluation (github.com/tylin/coco-caption) on equal words. Its words come from a
-Java program; :func:`caption_words` splits plain English captions alike, but not every text.
+Scores equal those of the COCO caption evaluation (github.com/tylin/coco-caption) on the same words. That splits words
+with a Java program; :func:`caption_words` agrees with it on plain English captions, but not on every text.
 
 Shape legend: ``N`` images; words are ``list[str]``.
 """
@@ -11,20 +11,20 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-MAX_ORDER = 4  # n-grams of up to so many words
+MAX_ORDER = 4  # longest n-grams
 CIDER_SIGMA = 6.0
 ROUGE_BETA = 1.2
 
-# words with inner marks (half-eaten, 5:30, a/c), and signs that are read aloud; other punctuation is left out
+# words with inner punctuation (half-eaten, 5:30, a/c), and $, %, #, &; other punctuation is dropped
 _WORD = re.compile(r"[^\W_]+(?:[-.,:'/&@][^\W_]+)*|[$%#&]")
-# endings that the Penn Treebank has as words of their own
+# endings that are separate words in the Penn Treebank
 _ENDING = re.compile(r"(?<=\w)(n't|'(?:s|re|ve|ll|d|m))$")
 
 Words = Sequence[str]
 
 
 def caption_words(text: str) -> list[str]:
-    """The words of a caption: lower case, no punctuation, endings such as 's and n't apart.
+    """Split a caption into words: lower case, without punctuation, endings such as 's and n't separate.
 
     >>> caption_words("A dog's ball, isn't it?")
     ['a', 'dog', "'s", 'ball', 'is', "n't", 'it']
@@ -37,26 +37,26 @@ def caption_words(text: str) -> list[str]:
 
 
 def ngram_counts(words: Words, max_order: int = MAX_ORDER) -> list[Counter[tuple[str, ...]]]:
-    """How often each n-gram occurs, for n from 1 to ``max_order``."""
+    """Count the n-grams of each order from 1 to ``max_order``."""
     return [
         Counter(tuple(words[i : i + order]) for i in range(len(words) - order + 1)) for order in range(1, max_order + 1)
     ]
 
 
 def corpus_bleu(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> list[float]:
-    """BLEU-1 to BLEU-4 of all captions together (Papineni and others, ACL 2002).
+    """Compute BLEU-1 to BLEU-4 over all captions (Papineni et al., ACL 2002).
 
-    The reference of the nearest length counts for brevity, of two equally near ones the shorter.
+    The brevity penalty uses the reference of the nearest length, of two equally near ones the shorter.
 
     Args:
-        candidates (Sequence[Words]): ``N``.
-        references (Sequence[Sequence[Words]]): For each its references, at least one.
+        candidates (Sequence[Words]): ``N`` captions.
+        references (Sequence[Sequence[Words]]): Reference captions of each, at least one.
 
     Returns:
-        list[float]: Four numbers from 0 to 1; 0 where no n-gram is right.
+        list[float]: Four scores from 0 to 1; 0 if no n-gram matches.
 
     Raises:
-        ValueError: numbers do not fit, or a caption has no reference.
+        ValueError: lengths differ, or a caption has no reference.
     """
     _check(candidates, references)
     right, guessed = [0] * MAX_ORDER, [0] * MAX_ORDER
@@ -80,9 +80,9 @@ def corpus_bleu(candidates: Sequence[Words], references: Sequence[Sequence[Words
 
 
 def rouge_l(candidate: Words, references: Sequence[Words]) -> float:
-    """ROUGE-L of one caption (Lin, 2004): the F-measure of the longest common subsequence, recall weighing more.
+    """Compute ROUGE-L of one caption (Lin, 2004): the F-measure of the longest common subsequence, with beta 1.2.
 
-    Precision and recall are each the best over the references, as in the COCO evaluation.
+    Precision and recall are each the maximum over the references, as in the COCO evaluation.
     """
     if not candidate or not any(references):
         return 0.0
@@ -108,20 +108,20 @@ def _common_length(first: Words, second: Words) -> int:
 
 
 def cider_d(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> list[float]:
-    """CIDEr-D of each caption (arXiv 1411.5726, section 5): agreement of n-grams that few images' references have.
+    """Compute CIDEr-D of each caption (arXiv 1411.5726, section 5): similarity of tf-idf weighted n-grams.
 
-    Weights come from the references given here, so figures of different sets of images do not compare. With one
-    image every weight is 0, and so is the score.
+    The idf weights come from the references given here, so scores of different sets of images are not comparable. With
+    one image every weight is 0, and so is the score.
 
     Args:
-        candidates (Sequence[Words]): ``N``.
-        references (Sequence[Sequence[Words]]): For each its references, at least one.
+        candidates (Sequence[Words]): ``N`` captions.
+        references (Sequence[Sequence[Words]]): Reference captions of each, at least one.
 
     Returns:
-        list[float]: ``N`` numbers from 0 to 10; the score of the set is their mean.
+        list[float]: ``N`` scores from 0 to 10; the score of the set is their mean.
 
     Raises:
-        ValueError: numbers do not fit, or a caption has no reference.
+        ValueError: lengths differ, or a caption has no reference.
     """
     _check(candidates, references)
     counts = [[ngram_counts(words) for words in wanted] for wanted in references]
@@ -146,8 +146,8 @@ def cider_d(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) 
 
 
 def _cider_pair(found: list[dict], wanted: list[dict], candidate: Words, reference: Words) -> float:
-    """Mean over orders of the cosine of weighted n-gram vectors, the candidate's clipped; less for other lengths."""
-    # the public code measures length in pairs of words
+    """CIDEr-D of one pair: mean cosine of weighted n-gram vectors (candidate clipped), with a length penalty."""
+    # the public code measures length in bigrams
     gap = max(len(candidate) - 1, 0) - max(len(reference) - 1, 0)
     total = 0.0
     for mine, theirs in zip(found, wanted, strict=True):

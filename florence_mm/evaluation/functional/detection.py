@@ -1,4 +1,4 @@
-"""Average precision of boxes, by the evaluator of faster-coco-eval."""
+"""Average precision of boxes, with the evaluator of faster-coco-eval."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,26 +10,26 @@ FREQUENCIES = {'r': 'rare', 'c': 'common', 'f': 'frequent'}
 
 
 def limit_detections(scores: np.ndarray, limit: int) -> np.ndarray:
-    """Places of the ``limit`` highest of ``(n,)`` scores, best first; equal scores in their order."""
+    """Indices of the ``limit`` highest of ``(n,)`` scores, best first; equal scores keep their order."""
     return np.argsort(-scores, kind='stable')[:limit]
 
 
 def precision_table(
     ground_truth: dict[str, Any], detections: list[dict], max_dets: int = 100, lvis_style: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Interpolated precision and recall as COCO defines them.
+    """Compute interpolated precision and recall as COCO defines them.
 
     Args:
-        ground_truth (dict): COCO format; its annotations get further keys.
-        detections (list[dict]): ``image_id``, ``category_id``, ``bbox`` (x, y, width, height) and ``score`` each; they
-            get further keys.
-        max_dets (int): At most so many detections a class and image count.
-        lvis_style (bool): Detections of a class that an image was not searched for are left out, and those that were
-            missed in ``not_exhaustive_category_ids`` are not wrong.
+        ground_truth (dict): COCO format; keys are added to its annotations.
+        detections (list[dict]): Each with ``image_id``, ``category_id``, ``bbox`` (x, y, width, height) and ``score``;
+            keys are added to them.
+        max_dets (int): Most detections per class and image.
+        lvis_style (bool): Ignore detections of classes that are not annotated in the image, and unmatched detections
+            of ``not_exhaustive_category_ids``.
 
     Returns:
         tuple: precision ``(T, R, K, A)`` and recall ``(T, K, A)`` for T=10 IoU thresholds 0.50 to 0.95, R=101 recalls,
-        K categories by id, and A=4 area ranges: all, small, medium, large; -1 where there are no objects.
+        K categories by id, and A=4 area ranges: all, small, medium, large; -1 without objects.
 
     Raises:
         ImportError: faster-coco-eval is not installed.
@@ -50,21 +50,21 @@ def precision_table(
 
 
 def mean_precision(precision: np.ndarray) -> float:
-    """Mean of the entries that have objects; -1 where none has, which is COCO's convention."""
+    """Mean of the entries that have objects; -1 if none has, which is COCO's convention."""
     valid = precision > -1
     return float(precision[valid].mean()) if valid.any() else -1.0
 
 
 def summarize(precision: np.ndarray, recall: np.ndarray, classes: Sequence[int] | None = None) -> dict[str, float]:
-    """AP, AP50, AP75, AP of small, medium and large objects, and AR, of all or some classes.
+    """Summarize AP, AP50, AP75, AP of small, medium and large objects, and AR, over all or some classes.
 
     Args:
         precision (np.ndarray): ``(T, R, K, A)`` of :func:`precision_table`.
         recall (np.ndarray): ``(T, K, A)``.
-        classes (Sequence[int] | None): Places in K.
+        classes (Sequence[int] | None): Indices along K; None: all.
 
     Returns:
-        dict[str, float]: from 0 to 1; -1 where there are no objects.
+        dict[str, float]: from 0 to 1; -1 without objects.
     """
     if classes is not None:
         precision, recall = precision[:, :, list(classes)], recall[:, list(classes)]

@@ -13,32 +13,32 @@ from torch import Tensor
 from florence_mm.language.labels import normalize_text
 from florence_mm.utils.progress import ProgressLog
 
-from .zero_shot import NEVER
+from .zero_shot import UNRANKED
 
-#: What the two ways are called: from images, or videos, to texts and back.
-WAYS = {'image': ('i2t', 't2i'), 'video': ('v2t', 't2v')}
+#: names of the two directions: from image or video to text, and back
+DIRECTIONS = {'image': ('i2t', 't2i'), 'video': ('v2t', 't2v')}
 
 
 def retrieval_ranks(
     queries: Tensor, gallery: Tensor, positives: Sequence[Sequence[int]], max_elements: int = 1 << 24
 ) -> Tensor:
-    """How many wrong gallery items come before the best right one, for each query; 0 is a hit at 1.
+    """Rank the best correct gallery item of each query: the number of wrong items before it, 0 for the first place.
 
-    A wrong item that scores the same as the best right one comes before it, so that constant features do not
-    pass for good ones. NaN similarities count against the query.
+    Wrong items with the similarity of the best correct one come before it, so that constant features do not score well.
+    NaN similarities count against the query.
 
     Args:
         queries (Tensor): ``(Q, D)``.
         gallery (Tensor): ``(G, D)``; similarity is the dot product.
-        positives (Sequence[Sequence[int]]): For each query the right gallery items, at least one.
-        max_elements (int): Similarities held at once, which bounds memory: 9 bytes for each in fp32.
+        positives (Sequence[Sequence[int]]): Correct gallery items of each query, at least one.
+        max_elements (int): Most similarities held at once, which bounds memory: 9 bytes each in fp32.
 
     Returns:
-        Tensor: ``(Q,)`` int64 on the device of ``queries``; :data:`NEVER` where all similarities of
-        right items are NaN.
+        Tensor: ``(Q,)`` int64 on the device of ``queries``; :data:`UNRANKED` if all similarities of correct items are
+        NaN.
 
     Raises:
-        ValueError: shapes do not fit, or a query has no right item.
+        ValueError: shapes do not fit, or a query has no correct item.
 
     >>> gallery = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
     >>> retrieval_ranks(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), gallery, positives=[[0], [0, 1]])
@@ -47,7 +47,7 @@ def retrieval_ranks(
     if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
         raise ValueError(f'queries {tuple(queries.shape)} and gallery {tuple(gallery.shape)} must be (Q, D) and (G, D)')
     if len(positives) != len(queries):
-        raise ValueError(f'{len(queries)} queries, but right items for {len(positives)}')
+        raise ValueError(f'{len(queries)} queries, but correct items for {len(positives)}')
     dtype = torch.promote_types(queries.dtype, torch.float32)
     queries, gallery = queries.to(dtype), gallery.to(dtype)
     ranks = torch.empty(len(queries), dtype=torch.int64, device=queries.device)
@@ -57,30 +57,30 @@ def retrieval_ranks(
         chunk = queries[start : start + step]  # (q, D)
         rows = positives[start : start + step]
         if not all(rows):
-            raise ValueError(f'query {start + [bool(row) for row in rows].index(False)} has no right item')
-        right = torch.zeros(len(chunk), len(gallery), dtype=torch.bool, device=chunk.device)
+            raise ValueError(f'query {start + [bool(row) for row in rows].index(False)} has no correct item')
+        correct = torch.zeros(len(chunk), len(gallery), dtype=torch.bool, device=chunk.device)
         for i, row in enumerate(rows):
-            right[i, list(row)] = True
+            correct[i, list(row)] = True
         similarity = chunk @ gallery.T  # (q, G)
-        best = similarity.masked_fill(~right, -torch.inf).nan_to_num(-torch.inf, torch.inf, -torch.inf).amax(1)
-        # "not below" and not "at least", so that NaN comes before as well
-        ranks[start : start + step] = (~(similarity < best[:, None]) & ~right).sum(1)
-        ranks[start : start + step][best == -torch.inf] = NEVER
+        best = similarity.masked_fill(~correct, -torch.inf).nan_to_num(-torch.inf, torch.inf, -torch.inf).amax(1)
+        # "not below" instead of "at least", so that NaN counts as before too
+        ranks[start : start + step] = (~(similarity < best[:, None]) & ~correct).sum(1)
+        ranks[start : start + step][best == -torch.inf] = UNRANKED
         progress.update(start + len(chunk))
     return ranks
 
 
 def summarize_ranks(ranks: Tensor, gallery_size: int, topk: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
-    """Recall, median rank and mean rank.
+    """Compute recall, median rank and mean rank.
 
     Args:
-        ranks (Tensor): ``(Q,)`` from :func:`retrieval_ranks`, 0 for a hit at 1.
+        ranks (Tensor): ``(Q,)`` from :func:`retrieval_ranks`, 0 for the first place.
         gallery_size (int): G.
         topk (Sequence[int]): The k of recall.
 
     Returns:
         dict[str, float]: ``'R@k'``, the fraction of ranks below k; ``'MdR'`` and ``'MnR'``, median and mean of the
-        ranks counted from 1. The median of an even number is the mean of the middle two; :data:`NEVER` counts as the
+        ranks counted from 1. The median of an even number is the mean of the middle two; :data:`UNRANKED` counts as the
         last place, G.
 
     >>> summarize_ranks(torch.tensor([0, 0, 2, 7]), gallery_size=10, topk=(1, 5))
@@ -93,12 +93,12 @@ def summarize_ranks(ranks: Tensor, gallery_size: int, topk: Sequence[int] = (1, 
 
 @dataclass(frozen=True)
 class CaptionItems:
-    """Captions as items to be found, and what belongs together.
+    """Captions as gallery items, and their images.
 
     Attributes:
-        first: for each item the first caption that is it, whose feature stands for it.
-        images_of: for each item the images that it is right for.
-        items_of: for each image its items.
+        first: index of each item's first caption, whose feature represents it.
+        images_of: correct images of each item.
+        items_of: correct items of each image.
     """
 
     first: list[int]
@@ -109,13 +109,13 @@ class CaptionItems:
 def group_captions(
     owners: Sequence[int], texts: Sequence[str] | None, num_images: int, modality: str = 'image'
 ) -> CaptionItems:
-    """Captions that are equal after normalisation as one item; without ``texts`` each caption is one.
+    """Merge captions that are equal after normalisation into one item; without ``texts`` each caption is its own item.
 
     Args:
-        owners (Sequence[int]): The image of each of the M captions.
+        owners (Sequence[int]): Image of each of the M captions.
         texts (Sequence[str] | None): The M captions.
         num_images (int): N.
-        modality (str): What messages call the images.
+        modality (str): Name of the images in messages.
 
     Raises:
         ValueError: an image has no caption.
@@ -146,22 +146,22 @@ def image_text_recall(
     max_elements: int = 1 << 24,
     modality: str = 'image',
 ) -> dict[str, float]:
-    """Recall of captions by image and of images by caption, and their ranks; likewise with videos.
+    """Compute recall and ranks of image-to-text and text-to-image retrieval (or with videos).
 
-    R@k from image to text is the fraction of images with at least one of their captions among the k best
-    texts; from text to image, the fraction of texts with an image of theirs among the k best images. MdR and MnR are
-    median and mean of the place of the best right item, counted from 1, among the wrong ones.
+    R@k from image to text is the fraction of images with at least one of their captions among the k best texts; from
+    text to image, the fraction of texts with one of their images among the k best images. MdR and MnR are median and
+    mean of the rank of the best correct item among the wrong ones, counted from 1.
 
-    With ``texts``, captions that are equal after normalisation are one item: it is right for every image that
-    has it, it is one query, and its first feature stands for it. Without, each caption is right for its own
-    image alone, as in the published COCO and Flickr30K protocol.
+    With ``texts``, captions that are equal after normalisation are one item: one query, correct for every image that
+    has it, represented by its first feature. Without, each caption is correct only for its own image, as in the
+    published COCO and Flickr30K protocol.
 
     Args:
         image_feats (Tensor): ``(N, D)``, L2-normalised.
         text_feats (Tensor): ``(M, D)``, L2-normalised.
-        owners (Sequence[int]): The image of each of the M captions; every image has one.
+        owners (Sequence[int]): Image of each of the M captions; every image has at least one.
         texts (Sequence[str] | None): The M captions.
-        topk (Sequence[int]): The k.
+        topk (Sequence[int]): The k of recall.
         max_elements (int): See :func:`retrieval_ranks`.
         modality (str): 'image', or 'video' for the names ``v2t`` and ``t2v``.
 
@@ -170,10 +170,10 @@ def image_text_recall(
         ``'t2i_MnR'``, from 1. See :func:`summarize_ranks`.
 
     Raises:
-        ValueError: numbers do not fit, an image has no caption, or an unknown modality.
+        ValueError: lengths differ, an image has no caption, or the modality is unknown.
     """
-    if modality not in WAYS:
-        raise ValueError(f'modality={modality!r} of retrieval must be one of {", ".join(WAYS)}')
+    if modality not in DIRECTIONS:
+        raise ValueError(f'modality={modality!r} of retrieval must be one of {", ".join(DIRECTIONS)}')
     if len(owners) != len(text_feats) or texts is not None and len(texts) != len(text_feats):
         raise ValueError(
             f'{len(text_feats)} text features, {len(owners)} owners and '
@@ -181,13 +181,13 @@ def image_text_recall(
         )
     items = group_captions(owners, texts, len(image_feats), modality)
     item_feats = text_feats[items.first]  # (items, D)
-    to_text, from_text = WAYS[modality]
+    to_text, from_text = DIRECTIONS[modality]
     scores = {}
-    for way, queries, gallery, positives in (
+    for direction, queries, gallery, positives in (
         (to_text, image_feats, item_feats, items.items_of),
         (from_text, item_feats, image_feats, items.images_of),
     ):
         ranks = retrieval_ranks(queries, gallery, positives, max_elements)
         summary = summarize_ranks(ranks, len(gallery), topk)
-        scores.update({f'{way}_{name}': value for name, value in summary.items()})
+        scores.update({f'{direction}_{name}': value for name, value in summary.items()})
     return scores

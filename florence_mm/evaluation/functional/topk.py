@@ -1,10 +1,10 @@
-"""The ``topk`` that metrics take."""
+"""Check of the ``topk`` argument of metrics."""
 
 from collections.abc import Sequence
 
 
 def check_topk(topk: Sequence[int], metric: str) -> tuple[int, ...]:
-    """``topk`` as a tuple.
+    """Check ``topk`` and return it as a tuple.
 
     Raises:
         ValueError: it is empty or holds a number below 1; the message names the metric.

@@ -1,31 +1,31 @@
-"""The official accuracy of answers to questions about images."""
+"""Official accuracy of visual question answering."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
 from florence_mm.language.answers import clean_answer, normalize_answer
 
-# so many of the other annotators make an answer fully right
+# annotators who must agree for an accuracy of 1
 FULL_AGREEMENT = 3
 
 
 def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """How right an answer is: the mean over all annotators of ``min(n / 3, 1)``, ``n`` of the others agreeing.
+    """Accuracy of an answer: the mean over annotators of ``min(n / 3, 1)``, where ``n`` of the others gave that answer.
 
-    As the public evaluation code of VQA does it (github.com/GT-Vision-Lab/VQA), answers are normalised
-    (:func:`florence_mm.language.answers.normalize_answer`) only where the annotators did not all write the same; where
-    they did, spaces at the ends apart, the prediction must be what they wrote. Of ten annotators 1, 2, 3 and 4 who
-    agree give 0.3, 0.6, 0.9 and 1.
+    As in the public evaluation code of VQA (github.com/GT-Vision-Lab/VQA), answers are normalised
+    (:func:`florence_mm.language.answers.normalize_answer`) only if the annotators did not all write the same. If they
+    did, the prediction must equal it up to spaces at the ends. With ten annotators of whom 1, 2, 3 or 4 agree the
+    accuracy is 0.3, 0.6, 0.9 or 1.
 
     Args:
-        prediction (str): The answer.
-        answers (Sequence[str]): One of each annotator.
+        prediction (str): The predicted answer.
+        answers (Sequence[str]): The answer of each annotator.
 
     Returns:
         float: From 0 to 1.
 
     Raises:
-        ValueError: there are fewer than two annotators, so that none is left without one of them.
+        ValueError: there are fewer than two annotators.
 
     >>> answers = ['two', 'two', '2', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine']
     >>> round(vqa_accuracy('2', answers), 2), round(vqa_accuracy('3', answers), 2)
@@ -37,7 +37,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     if len(set(answers)) > 1:
         prediction, answers = normalize_answer(prediction), [normalize_answer(answer) for answer in answers]
     agreeing = sum(answer == prediction for answer in answers)
-    # who is left out agreed in `agreeing` of the sets, and then one fewer of the others does
+    # in `agreeing` of the sets the annotator left out agreed, so that one fewer of the others does
     with_one = min((agreeing - 1) / FULL_AGREEMENT, 1) if agreeing else 0.0
     without = min(agreeing / FULL_AGREEMENT, 1)
     return (agreeing * with_one + (len(answers) - agreeing) * without) / len(answers)
@@ -46,18 +46,17 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
 def best_constant_answers(
     keys: Iterable[Hashable], answers: Iterable[Sequence[str]]
 ) -> dict[Hashable, tuple[str, float]]:
-    """The answer that is best for all questions with the same key, and its mean accuracy.
+    """Find the one answer that is best for all questions with the same key, and its mean accuracy.
 
-    With the question's text as key this is as much as can be had from questions alone, of the very questions that are
-    scored: no model without images does better on them.
+    With the question's text as key this is an upper bound for models without the image, as it is fitted to the scored
+    questions themselves.
 
     Args:
-        keys (Iterable[Hashable]): One of each question: its text, its type.
-        answers (Iterable[Sequence[str]]): Those of the annotators of each question.
+        keys (Iterable[Hashable]): A key per question, such as its text or type.
+        answers (Iterable[Sequence[str]]): The annotators' answers to each question.
 
     Returns:
-        dict: For each key the answer, normalised, and its accuracy from 0 to 1; of equally good ones the first by
-        alphabet.
+        dict: For each key the normalised answer and its accuracy from 0 to 1; ties go to the alphabetically first.
     """
     totals: dict[Hashable, Counter[str]] = defaultdict(Counter)
     numbers: Counter[Hashable] = Counter()

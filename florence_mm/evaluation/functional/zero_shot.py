@@ -6,15 +6,15 @@ Shape legend: ``N`` images, ``K`` classes.
 import torch
 from torch import Tensor
 
-# the rank of what cannot be ranked: beyond every k
-NEVER = torch.iinfo(torch.int64).max
+# the rank of what cannot be ranked because of NaN: beyond every k
+UNRANKED = torch.iinfo(torch.int64).max
 
 
 def target_ranks(scores: Tensor, labels: Tensor) -> Tensor:
-    """How many classes come before the right one, 0 where the prediction is right.
+    """Rank the true class of each image: the number of classes before it, 0 if the prediction is correct.
 
-    Equal scores are ordered by class index, as ``argmax`` does. Where any score is NaN the rank is :data:`NEVER`,
-    which no top-k counts.
+    Equal scores are ordered by class index, as in ``argmax``. If any score is NaN the rank is :data:`UNRANKED`, which
+    no top-k counts.
 
     Args:
         scores (Tensor): ``(N, K)``, higher is better.
@@ -24,7 +24,7 @@ def target_ranks(scores: Tensor, labels: Tensor) -> Tensor:
         Tensor: ``(N,)`` int64.
 
     Raises:
-        ValueError: shapes do not fit or a label is outside the classes.
+        ValueError: shapes do not fit, or a label is outside the classes.
 
     >>> target_ranks(torch.tensor([[0.1, 0.7, 0.2], [0.1, 0.7, 0.2]]), torch.tensor([1, 0]))
     tensor([0, 2])
@@ -39,19 +39,19 @@ def target_ranks(scores: Tensor, labels: Tensor) -> Tensor:
     target = scores.gather(1, labels[:, None])  # (N, 1)
     earlier = torch.arange(num_classes, device=scores.device) < labels[:, None]  # (N, K)
     ranks = ((scores > target) | (scores == target) & earlier).sum(1)
-    return torch.where(scores.isnan().any(1), NEVER, ranks)
+    return torch.where(scores.isnan().any(1), UNRANKED, ranks)
 
 
 def topk_accuracy(ranks: Tensor, k: int) -> float:
-    """Fraction of ``ranks`` ``(N,)`` below ``k``; NaN for no images."""
+    """Top-k accuracy: the fraction of ``ranks (N,)`` below ``k``; NaN without images."""
     return (ranks < k).double().mean().item()
 
 
 def per_class_accuracy(ranks: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Top-1 accuracy within each class.
+    """Compute the top-1 accuracy of each class.
 
     Args:
-        ranks (Tensor): ``(N,)`` of :func:`target_ranks`.
+        ranks (Tensor): ``(N,)`` from :func:`target_ranks`.
         labels (Tensor): ``(N,)`` int64.
         num_classes (int): K.
 

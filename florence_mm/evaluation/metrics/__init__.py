@@ -1,4 +1,4 @@
-"""Metrics."""
+"""Registered metrics."""
 
 from .captions import CaptionScores
 from .detection import DetectionMetric

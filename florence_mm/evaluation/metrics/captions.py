@@ -1,4 +1,4 @@
-"""Scores of captions."""
+"""Metric of captions: BLEU, ROUGE-L and CIDEr-D."""
 
 import json
 import logging
@@ -15,16 +15,16 @@ from florence_mm.utils.files import write_atomic
 
 @METRICS.register_module()
 class CaptionScores(BaseMetric):
-    """BLEU-1 to BLEU-4, ROUGE-L and CIDEr-D against several references an image, without Java.
+    """BLEU-1 to BLEU-4, ROUGE-L and CIDEr-D against several references per image, without Java.
 
     Reads ``pred_caption`` and ``texts`` (the references) of each sample. Results: ``caption/CIDEr-D`` (from 0 to 10;
-    papers often print a hundred times that), ``caption/BLEU-1`` to ``BLEU-4`` and ``caption/ROUGE-L`` (from 0 to 1);
-    ``caption/num_skipped`` where the data set left images out. Formulas are those of the COCO evaluation; words are
+    papers often print it times 100), ``caption/BLEU-1`` to ``BLEU-4`` and ``caption/ROUGE-L`` (from 0 to 1);
+    ``caption/num_skipped`` if the data set skipped images. Formulas are those of the COCO evaluation; words are
     split by :func:`florence_mm.evaluation.functional.captions.caption_words` and not by its Java program. METEOR and
-    SPICE need Java and are not computed: write ``outfile`` and give it to the official tools.
+    SPICE need Java and are not computed: write ``outfile`` and pass it to the official tools.
 
     Args:
-        outfile (str | None): Write the captions to this file as the COCO evaluation takes them, ``[{"image_id": ...,
+        outfile (str | None): Write the captions to this file in the format of the COCO evaluation, ``[{"image_id": ...,
             "caption": ...}, ...]``; samples then need ``img_id``, or ``image_id`` in ``extra``, a manifest's column.
         collect_device, prefix, collect_dir: see :class:`mmengine.evaluator.BaseMetric`.
 
@@ -47,7 +47,7 @@ class CaptionScores(BaseMetric):
         self.outfile = outfile
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep the caption and the references of each sample."""
+        """Store the caption and the references of each sample."""
         for sample in data_samples:
             source = sample.get('source', 'a sample')
             for key, hint in (
@@ -65,7 +65,7 @@ class CaptionScores(BaseMetric):
             self.results.append((image_id, sample['pred_caption'], list(sample['texts'])))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """The scores of all samples."""
+        """Compute the scores over all samples."""
         if self.outfile is not None:
             captions = {image_id: caption for image_id, caption, _ in results}
             written = [{'image_id': image_id, 'caption': caption} for image_id, caption in captions.items()]

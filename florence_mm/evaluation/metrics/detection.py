@@ -1,4 +1,4 @@
-"""Average precision of detections as of COCO and LVIS."""
+"""Metric of detection: average precision by the protocols of COCO and LVIS."""
 
 import json
 import logging
@@ -23,26 +23,26 @@ from florence_mm.utils.files import write_atomic
 
 @METRICS.register_module()
 class DetectionMetric(BaseMetric):
-    """Average precision of boxes, with the evaluator of faster-coco-eval; from 0 to 1.
+    """Average precision of boxes by the protocol of COCO or LVIS, from 0 to 1, with faster-coco-eval.
 
-    COCO's protocol serves Objects365, Visual Genome (where AP50 is reported) and the cross-domain sets too. LVIS's
-    leaves out detections of classes that an image was not searched for, counts 300 detections an image, and tells rare,
-    common and frequent classes apart (arXiv 1908.03195, section 2).
+    COCO's protocol is also that of Objects365, Visual Genome (where AP50 is reported) and the cross-domain sets. LVIS's
+    ignores detections of classes that are not annotated in the image, takes 300 detections per image, and reports rare,
+    common and frequent classes separately (arXiv 1908.03195, section 2).
 
     Reads ``pred_instances`` (``bboxes`` ``(n, 4)`` x1, y1, x2, y2 in the original image, ``scores`` and ``labels``
     ``(n,)``) and ``img_id`` of each sample. Results: ``bbox/AP``, ``AP50``, ``AP75``, ``AP_s``, ``AP_m``, ``AP_l``
     (area to 32x32, to 96x96, above) and ``AR``; with LVIS ``AP_r``, ``AP_c``, ``AP_f``; for each of ``subsets``
-    ``NAME_AP`` and ``NAME_AP50``; and ``num_skipped`` where the data set left images out. -1 is COCO's mark where
-    nothing of the kind is annotated. Ground truth is the file as it is, so that figures compare with published ones.
+    ``NAME_AP`` and ``NAME_AP50``; and ``num_skipped`` if the data set skipped images. -1 means that there are no
+    such objects, as in COCO. Ground truth is the unchanged file, so that results are comparable with published ones.
 
     Args:
         ann_file (str | None): COCO-format ground truth. None: that of the data set (``metainfo['ann_file']``).
         style (str): 'coco' or 'lvis'.
-        class_agnostic (bool): All boxes, annotated and detected, are of one class.
+        class_agnostic (bool): Treat all boxes, annotated and detected, as one class.
         subsets (Mapping[str, Sequence[str]] | None): Groups of classes to report, such as
             ``dict(novel=['three', 'seven'])``.
         per_class (bool): Also return ``AP_NAME`` and ``AP50_NAME`` of each class that has objects.
-        table_rows (int): At most so many classes are logged, those with the lowest AP; 0 logs none.
+        table_rows (int): Most classes in the logged table, those with the lowest AP; 0 logs none.
         outfile_prefix (str | None): Write the detections in COCO's result format to ``PREFIX.bbox.json``.
         collect_device, prefix, collect_dir: see :class:`mmengine.evaluator.BaseMetric`.
 
@@ -80,7 +80,7 @@ class DetectionMetric(BaseMetric):
         self.max_dets = 300 if style == 'lvis' else 100
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep the boxes of each sample."""
+        """Store the boxes of each sample."""
         for sample in data_samples:
             for key in ('img_id', 'pred_instances'):
                 if key not in sample:
@@ -97,19 +97,19 @@ class DetectionMetric(BaseMetric):
                     'checkpoint is of another model'
                 )
             if self.style == 'lvis':
-                # LVIS counts the best of an image, whatever their class
+                # LVIS takes the best detections of an image over all classes
                 kept = limit_detections(scores, self.max_dets)
                 boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
             self.results.append((sample['img_id'], boxes, scores, labels))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """The scores of all samples."""
+        """Compute the scores over all samples."""
         meta = self.dataset_meta or {}
         path = self.ann_file or meta.get('ann_file')
         if path is None:
             raise ValueError('DetectionMetric has no ground truth; give it `ann_file`, or evaluate a DetectionDataset')
         truth = read_coco_file(path)
-        # a sampler that fills up the last round gives an image twice
+        # a sampler that pads the last batch repeats images
         results = list({result[0]: result for result in results}.values())
         category_ids = self._category_ids(truth, path, meta)
         detections = self._detections(results, category_ids)
@@ -118,7 +118,7 @@ class DetectionMetric(BaseMetric):
         truth = self._select(truth, path, results, category_ids)
         precision, recall = precision_table(truth, detections, self.max_dets, self.style == 'lvis')
         scores = summarize(precision, recall)
-        # K of the tables goes by category id
+        # axis K of the tables is ordered by category id
         places = {category['name']: i for i, category in enumerate(truth['categories'])}
         if self.style == 'lvis':
             for key, name in FREQUENCIES.items():
@@ -141,7 +141,7 @@ class DetectionMetric(BaseMetric):
         return scores
 
     def _category_ids(self, truth: dict, path: str, meta: dict) -> list[int]:
-        """Category id of each label."""
+        """Category ids in the order of the labels."""
         if self.class_agnostic:
             return [1]
         ids = {category['name']: category['id'] for category in truth['categories']}
@@ -174,7 +174,7 @@ class DetectionMetric(BaseMetric):
         return detections
 
     def _select(self, truth: dict, path: str, results: list, category_ids: list[int]) -> dict:
-        """Ground truth of the images and classes that were looked at, categories by id."""
+        """Ground truth of the evaluated images and classes, categories ordered by id."""
         images = {image['id']: image for image in truth['images']}
         done = {result[0] for result in results}
         if not done <= set(images):
@@ -195,7 +195,7 @@ class DetectionMetric(BaseMetric):
         annotations = []
         for item in truth['annotations']:
             if item['image_id'] in done and (self.class_agnostic or item['category_id'] in kept):
-                # files of detectors alone often leave the area out
+                # files with boxes only often lack the area
                 area = item.get('area', item['bbox'][2] * item['bbox'][3])
                 category_id = 1 if self.class_agnostic else item['category_id']
                 annotations.append(
@@ -209,7 +209,7 @@ class DetectionMetric(BaseMetric):
         }
 
     def _add_classes(self, truth: dict, precision: np.ndarray, recall: np.ndarray, scores: dict) -> None:
-        """Log the table of classes, and add their scores where ``per_class`` asks for them."""
+        """Log the table of classes, and add their scores with ``per_class``."""
         counts = dict.fromkeys((category['id'] for category in truth['categories']), 0)
         for item in truth['annotations']:
             counts[item['category_id']] += 1
@@ -222,15 +222,15 @@ class DetectionMetric(BaseMetric):
             for name, _, ap, ap50 in rows:
                 scores[f'AP_{name}'], scores[f'AP50_{name}'] = ap, ap50
         if self.table_rows:
-            self._log(f'average precision by class\n{class_table(rows, self.table_rows)}')
+            self._log(f'average precision by class\n{precision_by_class(rows, self.table_rows)}')
 
     @staticmethod
     def _log(message: str, level: int = logging.INFO) -> None:
         print_log(message, logger='current', level=level)
 
 
-def class_table(rows: Sequence[tuple[str, int, float, float]], limit: int) -> str:
-    """Name, boxes, AP and AP50 of all classes, or of the ``limit`` with the lowest AP, as lines of text."""
+def precision_by_class(rows: Sequence[tuple[str, int, float, float]], limit: int) -> str:
+    """Format a table of name, boxes, AP and AP50 of all classes, or of the ``limit`` with the lowest AP."""
     shown = rows if len(rows) <= limit else sorted(rows, key=lambda row: row[2])[:limit]
     width = max([len('class'), *(len(row[0]) for row in shown)])
     lines = [f'{"class":<{width}}   boxes      AP    AP50']

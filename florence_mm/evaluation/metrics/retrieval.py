@@ -1,4 +1,4 @@
-"""Retrieval between texts and images or videos."""
+"""Metric of retrieval between texts and images or videos."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,26 +7,26 @@ import torch
 from mmengine.evaluator import BaseMetric
 
 from florence_mm.evaluation.functional import check_topk, image_text_recall
-from florence_mm.evaluation.functional.retrieval import WAYS
+from florence_mm.evaluation.functional.retrieval import DIRECTIONS
 from florence_mm.registry import METRICS
 
 
 @METRICS.register_module()
 class ImageTextRecall(BaseMetric):
-    """R@k, median and mean rank from image to text and from text to image, with several captions an image.
+    """R@k, median and mean rank of image-to-text and text-to-image retrieval, with several captions per image.
 
     Reads ``image_feat`` ``(D,)``, ``text_feat`` ``(n_texts, D)`` and ``texts`` of each sample. Results:
-    ``retrieval/i2t_R@1`` and so on, from 0 to 1; ``retrieval/i2t_MdR`` and ``retrieval/i2t_MnR``, median and mean of
-    the place of the best right item among the wrong ones, from 1; the same for ``t2i``; and ``retrieval/num_skipped``
-    where the data set left images out. A wrong item with the score of the right one comes before it. Captions stay in
-    memory as fp32 features: 2 KB each for 512 channels.
+    ``retrieval/i2t_R@1`` and so on, from 0 to 1; ``retrieval/i2t_MdR`` and ``retrieval/i2t_MnR``, median and mean
+    rank of the best correct item among the wrong ones, from 1; the same for ``t2i``; and ``retrieval/num_skipped`` if
+    the data set skipped images. Wrong items with the score of the correct one come before it. Features of captions
+    stay in memory in fp32: 2 KB each for 512 channels.
 
     Args:
-        topk (Sequence[int]): The k.
-        merge_equal_texts (bool): Captions that are equal after normalisation are one item, right for every
-            image that has it, and one query. False is the published COCO and Flickr30K protocol, where a
-            caption is right for its own image alone.
-        max_elements (int): Similarities held at once.
+        topk (Sequence[int]): The k of recall.
+        merge_equal_texts (bool): Captions that are equal after normalisation are one item, correct for every image that
+            has it, and one query. False is the published COCO and Flickr30K protocol, where a caption is correct only
+            for its own image.
+        max_elements (int): Most similarities held at once.
         modality (str): 'image', or 'video' for the names ``v2t`` and ``t2v``.
         collect_device, prefix, collect_dir: see :class:`mmengine.evaluator.BaseMetric`.
     """
@@ -47,12 +47,12 @@ class ImageTextRecall(BaseMetric):
         self.topk = check_topk(topk, 'ImageTextRecall')
         self.merge_equal_texts = merge_equal_texts
         self.max_elements = max_elements
-        if modality not in WAYS:
-            raise ValueError(f'modality={modality!r} of ImageTextRecall must be one of {", ".join(WAYS)}')
+        if modality not in DIRECTIONS:
+            raise ValueError(f'modality={modality!r} of ImageTextRecall must be one of {", ".join(DIRECTIONS)}')
         self.modality = modality
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep the features and captions of each sample."""
+        """Store the features and captions of each sample."""
         for sample in data_samples:
             for key in ('image_feat', 'text_feat', 'texts'):
                 if key not in sample:
@@ -68,7 +68,7 @@ class ImageTextRecall(BaseMetric):
             self.results.append((sample['image_feat'].float().cpu(), features.float().cpu(), texts))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """The scores of all samples."""
+        """Compute the scores over all samples."""
         images, features, texts = zip(*results, strict=True)
         metrics = image_text_recall(
             torch.stack(images),  # (N, D)

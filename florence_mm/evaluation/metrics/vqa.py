@@ -1,4 +1,4 @@
-"""Official accuracy of visual question answering, and the file for its test server."""
+"""Metric of visual question answering: official accuracy, and the file for the test server."""
 
 import json
 import logging
@@ -17,27 +17,26 @@ from florence_mm.utils.files import write_atomic
 
 @METRICS.register_module()
 class VQAAccuracy(BaseMetric):
-    """Leave-one-out accuracy over the annotators (arXiv 1612.00837 and its public evaluation code); from 0 to 1.
+    """Official VQA accuracy, leave-one-out over annotators (arXiv 1612.00837, its public code); from 0 to 1.
 
-    Reads ``question_id`` and ``pred_answer`` (or ``pred_label`` ``(1,)``, a place in the data set's
-    ``metainfo['answers']``) of each sample, and ``answers``, ``answer_type`` and ``question_type`` where the question
-    is annotated. Results: ``vqa/accuracy``; ``vqa/yes_no``, ``vqa/number`` and ``vqa/other``, as far as there are such
-    questions; ``vqa/num_without_answers`` where there are some that are not annotated, which no accuracy counts; and
-    ``vqa/num_skipped`` where the data set left questions out. The accuracy of each type of question is logged.
+    Reads ``question_id`` and ``pred_answer`` (or ``pred_label (1,)``, an index into the data set's
+    ``metainfo['answers']``) of each sample, and ``answers``, ``answer_type`` and ``question_type`` of annotated
+    questions. Results: ``vqa/accuracy``; ``vqa/yes_no``, ``vqa/number`` and ``vqa/other``, if there are such questions;
+    ``vqa/num_without_answers``, the number of questions without annotation, if any, which do not count; and
+    ``vqa/num_skipped`` if the data set skipped questions. The accuracy per question type is logged.
 
     Args:
-        outfile (str | None): Write all answers to this file as the test server takes them, ``[{"question_id": ...,
+        outfile (str | None): Write all answers to this file in the format of the test server, ``[{"question_id": ...,
             "answer": ...}, ...]`` in the order of the ids.
-        per_question_type (bool): Also return ``vqa/type_TYPE``, spaces as underscores.
-        question_only (bool): Also return ``vqa/question_only``, the accuracy of the best answer to each text of a
-            question, fitted to the very annotations that are scored: no model does better without the images. Needs
-            ``text``.
-        table_rows (int): At most so many types are logged, those with the lowest accuracy; 0 logs none.
+        per_question_type (bool): Also return ``vqa/type_TYPE``, with underscores for spaces.
+        question_only (bool): Also return ``vqa/question_only``, the accuracy of the best answer to each question text,
+            fitted to the scored annotations: an upper bound for models without the image. Needs ``text``.
+        table_rows (int): Most question types in the logged table, those with the lowest accuracy; 0 logs none.
         collect_device, prefix, collect_dir: see :class:`mmengine.evaluator.BaseMetric`.
 
     Raises:
-        ValueError: a sample lacks a field, a label is outside the answers, two questions have one ``question_id``, or
-            not every sample of the data set was answered.
+        ValueError: a sample lacks a field, a label is outside the vocabulary, two questions have the same
+            ``question_id``, or not every sample of the data set was answered.
     """
 
     default_prefix = 'vqa'
@@ -62,7 +61,7 @@ class VQAAccuracy(BaseMetric):
         self._size = 0
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep the answer of each sample and its accuracy."""
+        """Store the answer of each sample and its accuracy."""
         for sample in data_samples:
             source = sample.get('source', 'a sample')
             if 'question_id' not in sample:
@@ -106,30 +105,30 @@ class VQAAccuracy(BaseMetric):
         return answers[label]
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """The scores of all samples, of a data set of that size; see :class:`mmengine.evaluator.BaseMetric`."""
+        """Compute the scores over a data set of ``size`` samples; see :class:`mmengine.evaluator.BaseMetric`."""
         self._size = size
-        # mmengine would cut the results to `size`, as if what a sampler fills up with came last with every sampler
+        # mmengine would cut the results to `size`, but not every sampler puts its padding last
         return super().evaluate(sys.maxsize)
 
     def _questions(self, results: list) -> list:
-        """One result a question, by ids: a sampler that fills up the last round gives some questions twice."""
-        found: dict[int, tuple] = {}
+        """One result per question, ordered by id: a sampler that pads the last batch repeats some questions."""
+        by_id: dict[int, tuple] = {}
         for result in results:
-            known = found.setdefault(result[0], result)
-            if known[-1] != result[-1]:
+            first = by_id.setdefault(result[0], result)
+            if first[-1] != result[-1]:
                 raise ValueError(
-                    f'{known[-1]} and {result[-1]} have one question_id, by which VQAAccuracy tells questions; '
+                    f'{first[-1]} and {result[-1]} have one question_id, by which VQAAccuracy tells questions; '
                     'evaluate the two data sets apart, or give the questions ids of their own'
                 )
-        if len(found) != self._size:
+        if len(by_id) != self._size:
             raise ValueError(
-                f'VQAAccuracy got answers to {len(found)} different question_ids from a data set of {self._size} '
+                f'VQAAccuracy got answers to {len(by_id)} different question_ids from a data set of {self._size} '
                 'samples; give each question its own id, and test with a sampler that leaves none out'
             )
-        return [found[id_] for id_ in sorted(found)]
+        return [by_id[id_] for id_ in sorted(by_id)]
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """The scores of all samples."""
+        """Compute the scores over all samples."""
         results = self._questions(results)
         if self.outfile is not None:
             written = [{'question_id': id_, 'answer': answer} for id_, answer, *_ in results]
@@ -172,7 +171,7 @@ class VQAAccuracy(BaseMetric):
 
 
 def type_table(accuracies: dict[str, list[float]], limit: int) -> str:
-    """Type, questions and accuracy of all types, or of the ``limit`` with the lowest accuracy, as lines of text."""
+    """Format a table of type, questions and accuracy, of all types or the ``limit`` with the lowest accuracy."""
     rows = sorted((_mean(values), name, len(values)) for name, values in accuracies.items())[:limit]
     width = max(len('type'), *(len(name) for _, name, _ in rows))
     lines = [f'{"type":<{width}}  questions  accuracy']

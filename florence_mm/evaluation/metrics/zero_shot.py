@@ -1,4 +1,4 @@
-"""Zero-shot classification accuracy."""
+"""Metric of zero-shot classification."""
 
 import logging
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from florence_mm.registry import METRICS
 
 @METRICS.register_module()
 class ZeroShotAccuracy(BaseMetric):
-    """Top-k accuracy over images, and the mean of the classes' top-1 accuracies; from 0 to 1.
+    """Top-k accuracy over images and mean per-class top-1 accuracy of zero-shot classification, from 0 to 1.
 
-    Reads ``pred_score`` ``(K,)`` and ``gt_label`` ``(1,)`` of each sample. Equal scores are ordered by class index,
+    Reads ``pred_score`` ``(K,)`` and ``gt_label`` ``(1,)`` of each sample. Equal scores are ordered by class index;
     a NaN score is a wrong answer. Results: ``zero_shot/top1``, ``zero_shot/top5``,
-    ``zero_shot/mean_class_top1`` (over classes that have images), and ``zero_shot/num_skipped`` where the data
-    set left images out. The classes are logged in a table.
+    ``zero_shot/mean_class_top1`` (over classes that have images), and ``zero_shot/num_skipped`` if the data
+    set skipped images. A table of the classes is logged.
 
     Args:
-        topk (Sequence[int]): The k.
+        topk (Sequence[int]): The k of top-k accuracy.
         per_class (bool): Also return ``zero_shot/top1_NAME`` for each class that has images.
-        table_rows (int): At most so many classes are logged, those with the lowest accuracy; 0 logs none.
+        table_rows (int): Most classes in the logged table, those with the lowest accuracy; 0 logs none.
         collect_device, prefix, collect_dir: see :class:`mmengine.evaluator.BaseMetric`.
     """
 
@@ -45,7 +45,7 @@ class ZeroShotAccuracy(BaseMetric):
         self.table_rows = table_rows
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep the rank of the right class and the label of each sample."""
+        """Store the rank of the true class and the label of each sample."""
         classes = (self.dataset_meta or {}).get('classes')
         for sample in data_samples:
             source = sample.get('source', 'a sample')
@@ -65,7 +65,7 @@ class ZeroShotAccuracy(BaseMetric):
             self.results.append((int(rank), int(sample['gt_label']), len(scores)))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """The scores of all samples."""
+        """Compute the scores over all samples."""
         ranks, labels, sizes = torch.tensor(results, dtype=torch.int64).reshape(-1, 3).unbind(1)
         metrics = {f'top{k}': topk_accuracy(ranks, k) for k in self.topk}
         meta = self.dataset_meta or {}
@@ -77,13 +77,13 @@ class ZeroShotAccuracy(BaseMetric):
         if meta.get('num_skipped'):
             metrics['num_skipped'] = meta['num_skipped']
         if self.table_rows:
-            table = class_table(names, accuracy, counts, self.table_rows)
+            table = accuracy_table(names, accuracy, counts, self.table_rows)
             print_log(f'top-1 accuracy by class\n{table}', logger='current', level=logging.INFO)
         return metrics
 
 
-def class_table(names: Sequence[str], accuracy: torch.Tensor, counts: torch.Tensor, rows: int) -> str:
-    """The classes that have images, or the ``rows`` with the lowest accuracy, as lines of text."""
+def accuracy_table(names: Sequence[str], accuracy: torch.Tensor, counts: torch.Tensor, rows: int) -> str:
+    """Format a table of the classes that have images, or of the ``rows`` with the lowest accuracy."""
     order = [i for i in accuracy.argsort(stable=True).tolist() if counts[i]]
     shown = sorted(order) if len(order) <= rows else order[:rows]
     width = max([len('class'), *(len(names[i]) for i in shown)])

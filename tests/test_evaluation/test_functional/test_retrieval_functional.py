@@ -141,9 +141,9 @@ def test_memory_is_bounded():
 
 def test_bad_input():
     two, three = torch.zeros(2, 4), torch.zeros(3, 4)
-    with pytest.raises(ValueError, match='query 1 has no right item'):
+    with pytest.raises(ValueError, match='query 1 has no correct item'):
         retrieval_ranks(two, three, [[0], []])
-    with pytest.raises(ValueError, match='2 queries, but right items for 1'):
+    with pytest.raises(ValueError, match='2 queries, but correct items for 1'):
         retrieval_ranks(two, three, [[0]])
     with pytest.raises(ValueError, match=r'must be \(Q, D\) and \(G, D\)'):
         retrieval_ranks(two, torch.zeros(3, 5), [[0], [0]])

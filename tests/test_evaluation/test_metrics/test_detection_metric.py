@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from florence_mm.evaluation import DetectionMetric
-from florence_mm.evaluation.metrics.detection import class_table
+from florence_mm.evaluation.metrics.detection import precision_by_class
 from florence_mm.registry import METRICS
 
 WORKER = Path(__file__).with_name('detection_worker.py')
@@ -239,13 +239,13 @@ def test_lvis_counts_the_best_300_of_an_image(lvis):
 
 def test_table_of_classes():
     rows = [('cat', 3, 0.5, 0.75), ('grasshopper', 12, 0.25, 1.0), ('emu', 1, 1.0, 1.0)]
-    assert class_table(rows, 3).splitlines() == [
+    assert precision_by_class(rows, 3).splitlines() == [
         'class         boxes      AP    AP50',
         'cat               3  0.5000  0.7500',
         'grasshopper      12  0.2500  1.0000',
         'emu               1  1.0000  1.0000',
     ]
-    assert class_table(rows, 1).splitlines()[1:] == [
+    assert precision_by_class(rows, 1).splitlines()[1:] == [
         'grasshopper      12  0.2500  1.0000',
         'the lowest 1 of 3 classes',
     ]

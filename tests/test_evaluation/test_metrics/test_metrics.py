@@ -11,7 +11,7 @@ from mmpretrain.structures import DataSample
 
 from florence_mm.evaluation import ImageTextRecall, ZeroShotAccuracy
 from florence_mm.evaluation.functional import image_text_recall
-from florence_mm.evaluation.metrics.zero_shot import class_table
+from florence_mm.evaluation.metrics.zero_shot import accuracy_table
 from florence_mm.registry import METRICS
 
 WORKER = Path(__file__).with_name('metrics_worker.py')
@@ -57,13 +57,13 @@ def test_table_shows_the_lowest_classes():
     accuracy = torch.tensor([1.0, 0.25, float('nan'), 0.5], dtype=torch.float64)
     counts = torch.tensor([3, 4, 0, 10])
     names = ['cat', 'grasshopper', 'none', 'emu']
-    assert class_table(names, accuracy, counts, rows=9).splitlines() == [
+    assert accuracy_table(names, accuracy, counts, rows=9).splitlines() == [
         'class        images  top-1',
         'cat               3  1.0000',
         'grasshopper       4  0.2500',
         'emu              10  0.5000',
     ]
-    assert class_table(names, accuracy, counts, rows=2).splitlines() == [
+    assert accuracy_table(names, accuracy, counts, rows=2).splitlines() == [
         'class        images  top-1',
         'grasshopper       4  0.2500',
         'emu              10  0.5000',
