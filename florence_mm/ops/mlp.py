@@ -12,7 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _HIDDEN_ELEMENTS = 1_200_000  # of an MLP's hidden layer at a time: 4.8 MB in float32
-_FEW_ROWS, _WIDE = 8, 16  # at most so many rows and at least so many outputs per input: transpose the product
+_FEW_ROWS, _LARGE = (
+    6,
+    4_000_000,
+)  # at most so many rows times a weight of at least so many numbers: transpose the product
 
 
 def fast_path_allowed(*tensors: Tensor) -> bool:
@@ -43,7 +46,7 @@ def add_mlp(residual: Tensor, x: Tensor, fc1: nn.Linear, fc2: nn.Linear) -> Tens
 
 
 def few_rows_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """Multiply few rows by a very wide weight, ``x @ weight.T``, such as for the next token's logits.
+    """Multiply few rows by a large weight, ``x @ weight.T``, such as for the next token's logits.
 
     Args:
         x: ``(N, C)``.
@@ -52,7 +55,7 @@ def few_rows_linear(x: Tensor, weight: Tensor) -> Tensor:
     Returns:
         ``(N, V)``. On the fast path the transposed product is computed, which takes less than half the time.
     """
-    few = x.ndim == 2 and len(x) <= _FEW_ROWS and len(weight) >= _WIDE * x.shape[1]
+    few = x.ndim == 2 and len(x) <= _FEW_ROWS and weight.numel() >= _LARGE
     if not few or not fast_path_allowed(x, weight):
         return F.linear(x, weight)
     return torch.mm(weight, x.t()).t().contiguous()

@@ -16,12 +16,11 @@ class KeyValueCache:
         self.length = 0
         self._room: Tensor | None = None  # (2, B, H, room, D)
 
-    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, keys_values: Tensor) -> tuple[Tensor, Tensor]:
         """Add those of new tokens.
 
         Args:
-            key: ``(B, H, n, D)`` of the n tokens after those held.
-            value: ``(B, H, n, D)``.
+            keys_values: ``(2, B, H, n, D)``, keys and values of the n tokens after those held.
 
         Returns:
             keys and values of all tokens held, ``(B, H, L, D)`` each: views, valid until the next call.
@@ -29,34 +28,22 @@ class KeyValueCache:
         Raises:
             ValueError: another number of rows or heads than those held.
         """
-        end = self.length + key.shape[2]
+        end = self.length + keys_values.shape[3]
+        rows_heads = keys_values.shape[1:3]
+        if self._room is not None and self._room.shape[1:3] != rows_heads:
+            raise ValueError(
+                f'the cache holds keys of {tuple(self._room.shape[1:3])} (rows, heads) and got {tuple(rows_heads)}; '
+                'call select() when rows change'
+            )
         if self._room is None or end > self._room.shape[3]:
-            room = key.new_empty(2, *key.shape[:2], max(_FIRST_ROOM, 2 * end), key.shape[3])
+            room = keys_values.new_empty(2, *rows_heads, max(_FIRST_ROOM, 2 * end), keys_values.shape[4])
             if self._room is not None:
                 room[:, :, :, : self.length] = self._room[:, :, :, : self.length]
             self._room = room
-        if self._room.shape[1:3] != key.shape[:2]:
-            raise ValueError(
-                f'the cache holds keys of {tuple(self._room.shape[1:3])} (rows, heads) and got {tuple(key.shape[:2])}; '
-                'call select() when rows change'
-            )
-        self._room[0, :, :, self.length : end] = key
-        self._room[1, :, :, self.length : end] = value
+        self._room[:, :, :, self.length : end] = keys_values
         self.length = end
-        return self._room[0, :, :, :end], self._room[1, :, :, :end]
-
-    def select(self, rows: Tensor) -> None:
-        """Let row i go on from what row ``rows[i]`` holds.
-
-        Args:
-            rows: ``(B',)`` int64.
-        """
-        if self._room is None:
-            return
-        held = self._room[:, :, :, : self.length].index_select(1, rows)
-        if len(rows) != self._room.shape[1]:
-            self._room = self._room.new_empty(2, len(rows), *self._room.shape[2:])
-        self._room[:, :, :, : self.length] = held
+        keys, values = self._room[:, :, :, :end].unbind()
+        return keys, values
 
 
 class CacheStack:
@@ -64,6 +51,7 @@ class CacheStack:
 
     def __init__(self) -> None:
         self._layers: dict[int, KeyValueCache] = {}
+        self._rooms: Tensor | None = None  # (layers, 2, B, H, room, D), of which each layer's room is a part
 
     def layer(self, number: int) -> KeyValueCache:
         """The cache of a layer."""
@@ -75,11 +63,27 @@ class CacheStack:
         return self.layer(0).length
 
     def select(self, rows: Tensor) -> None:
-        """Let row i go on from what row ``rows[i]`` holds, ``(B',)`` int64."""
-        if len(self._layers):
-            rows = rows.to(next((c._room.device for c in self._layers.values() if c._room is not None), rows.device))
-        for cache in self._layers.values():
-            cache.select(rows)
+        """Let row i go on from what row ``rows[i]`` holds, in all layers at once.
+
+        Args:
+            rows: ``(B',)`` int64.
+        """
+        caches = list(self._layers.values())
+        if not self.length:
+            return
+        if self._rooms is None or any(c._room is not own for c, own in zip(caches, self._views, strict=True)):
+            self._share(torch.stack([cache._room for cache in caches]))
+        rows = rows.to(self._rooms.device)
+        held = self._rooms[..., : self.length, :].index_select(2, rows)
+        if len(rows) != self._rooms.shape[2]:
+            shape = self._rooms.shape
+            self._share(self._rooms.new_empty(*shape[:2], len(rows), *shape[3:]))
+        self._rooms[..., : self.length, :] = held
+
+    def _share(self, rooms: Tensor) -> None:
+        self._rooms, self._views = rooms, list(rooms.unbind())
+        for cache, view in zip(self._layers.values(), self._views, strict=True):
+            cache._room = view
 
 
 def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor | None:

@@ -84,16 +84,15 @@ def best_next(logits: Tensor, written: int, rules: DecodingRules, count: int) ->
     Raises:
         ValueError: nothing can be written.
     """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    total = logits.logsumexp(1, keepdim=True)  # (rows, 1)
+    log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(1)  # (rows, V)
     if written == rules.max_length:
-        values, tokens = logits[:, [rules.end_id]], torch.full((len(logits), 1), rules.end_id)
+        values, tokens = log_probs[:, [rules.end_id]], torch.full((len(logits), 1), rules.end_id)
     else:
-        logits = logits.index_fill(1, rules.banned_ids.to(logits.device), -torch.inf)
+        log_probs.index_fill_(1, rules.banned_ids.to(logits.device), -torch.inf)
         if written < rules.min_length:
-            logits[:, rules.end_id] = -torch.inf
-        values, tokens = logits.topk(min(count, logits.shape[1]), dim=1)
-    values = (values - total).double().cpu()
+            log_probs[:, rules.end_id] = -torch.inf
+        values, tokens = log_probs.topk(min(count, log_probs.shape[1]), dim=1)
+    values = values.double().cpu()
     if not bool((values[:, 0] > -torch.inf).all()):  # so that NaN is found too
         raise ValueError(
             f'no token can follow the {written} written so far: their logits are not finite, or all tokens are '

@@ -20,6 +20,8 @@ from florence_mm.models.generation.cache import KeyValueCache, causal_mask
 from florence_mm.ops.attention import attention, dropout
 from florence_mm.ops.mlp import add_mlp, fast_path_allowed
 
+_FEW_ROWS = 32  # of an MLP's input
+
 
 @dataclass(frozen=True)
 class TokenLayout:
@@ -127,14 +129,14 @@ class SelfAttention(nn.Module):
             layout: where they lie.
             cache: what earlier tokens left; x are those after them, without padding, and are added to it.
         """
-        query, key, value = _split_heads(self.qkv(x), layout, 3, self.num_heads)
+        qkv = _split_heads(self.qkv(x), layout, 3, self.num_heads)  # (3, B, H, L, D)
         rate = self.attn_drop_rate if self.training else 0.0
         mask, causal = layout.mask, layout.causal
         if cache is not None and cache.length:
             mask, causal = causal_mask(layout.length, cache.length + layout.length, x.device), False
-        if cache is not None:
-            key, value = cache.append(key, value)  # (B, H, P + L, D)
-        attended = attention(query, key, value, mask, causal, rate)
+        # (B, H, P + L, D) each
+        keys, values = qkv[1:] if cache is None else cache.append(qkv[1:])
+        attended = attention(qkv[0], keys, values, mask, causal, rate)
         return self.output(_join_heads(attended, layout), x)
 
 
@@ -182,10 +184,10 @@ class CrossAttention(nn.Module):
         return scores.softmax(-1) * real
 
 
-def _split_heads(x: Tensor, layout: TokenLayout, parts: int, num_heads: int) -> tuple[Tensor, ...]:
-    """``(N, parts C)`` to ``parts`` tensors ``(B, H, L, D)``."""
+def _split_heads(x: Tensor, layout: TokenLayout, parts: int, num_heads: int) -> Tensor:
+    """``(N, parts C)`` to ``(parts, B, H, L, D)``."""
     x = layout.pad(x).unflatten(2, (parts, num_heads, -1))  # (B, L, parts C) -> (B, L, parts, H, D)
-    return x.permute(2, 0, 3, 1, 4).unbind()  # parts x (B, H, L, D)
+    return x.permute(2, 0, 3, 1, 4)  # (parts, B, H, L, D)
 
 
 def _join_heads(x: Tensor, layout: TokenLayout) -> Tensor:
@@ -276,7 +278,8 @@ class CoAttentionLayer(nn.Module):
         return self._mlp(x)
 
     def _mlp(self, x: Tensor) -> Tensor:
-        if fast_path_allowed(x, self.output.dense.weight) and not self.training:
+        # in place it is faster from some rows on: a token of a few texts is less than that
+        if len(x) > _FEW_ROWS and fast_path_allowed(x, self.output.dense.weight) and not self.training:
             x = add_mlp(x.clone(), x, self.intermediate.dense, self.output.dense)
             return self.output.LayerNorm(x)
         return self.output(self.intermediate(x), x)

@@ -51,12 +51,12 @@ class TextAttention(nn.Module):
         """``(N, C) -> (N, C)``; with a cache the tokens follow those that it holds, and are added."""
         qkv = layout.pad(F.linear(x, self.in_proj_weight, self.in_proj_bias))  # (B, L, 3C)
         qkv = qkv.unflatten(2, (3, self.num_heads, -1))  # (B, L, 3, H, D)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, H, L, D)
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, B, H, L, D)
         mask, causal = layout.mask, layout.causal
         if cache is not None and cache.length:
             mask, causal = causal_mask(layout.length, cache.length + layout.length, x.device), False
-        if cache is not None:
-            k, v = cache.append(k, v)
+        q = qkv[0]
+        k, v = qkv[1:] if cache is None else cache.append(qkv[1:])
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         return self.out_proj(layout.pack(x.transpose(1, 2).flatten(2)))  # (B, H, L, D) -> (B, L, C) -> (N, C)
 

@@ -130,4 +130,4 @@ class _TransformersCache:
         return self._cache.layer(layer_idx).length
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
-        return self._cache.layer(layer_idx).append(key, value)
+        return self._cache.layer(layer_idx).append(torch.stack([key, value]))
