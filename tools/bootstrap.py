@@ -1,7 +1,7 @@
-"""Make the environment ``.venv`` of this checkout; a second run with unchanged requirements takes no time.
+"""Create the virtual environment ``.venv`` of this checkout; a second run with unchanged requirements does nothing.
 
-Runs under the system's Python with the standard library alone, old versions included, so that it can say
-what is missing. Usage: python3 tools/bootstrap.py [--torch-args "..."]
+Needs only the standard library and runs under old versions of Python too, so that it can say what is missing.
+Usage: python3 tools/bootstrap.py [--torch-args "..."]
 """
 
 import argparse
@@ -22,7 +22,7 @@ NEEDED_GIB = 4
 
 
 def check_machine():
-    """Return one sentence on what is missing, or None."""
+    """Return one sentence on what the machine lacks, or None."""
     version = sys.version_info[:2]
     if not OLDEST <= version <= NEWEST:
         return 'Python %d.%d found, but florence_mm needs %d.%d to %d.%d; run make with PYTHON=python3.11, say.' % (
@@ -40,13 +40,13 @@ def check_machine():
 
 
 def venv_python():
-    """Path of the environment's interpreter."""
+    """Return the path of the environment's interpreter."""
     folder = 'Scripts' if os.name == 'nt' else 'bin'
     return os.path.join(VENV, folder, 'python')
 
 
 def fingerprint():
-    """Hash of all that decides what is installed."""
+    """Hash everything that determines what is installed."""
     digest = hashlib.sha256(sys.version.encode())
     for name in SOURCES:
         with open(os.path.join(ROOT, name), 'rb') as file:
@@ -55,7 +55,7 @@ def fingerprint():
 
 
 def is_ready():
-    """Whether the environment was made from the present requirements."""
+    """Whether the environment was created from the current requirements."""
     if not (os.path.exists(STAMP) and os.path.exists(venv_python())):
         return False
     with open(STAMP) as file:
@@ -69,7 +69,7 @@ def pip(*args):
 
 
 def torch_pin():
-    """The exact torch of constraints.txt."""
+    """Return the torch pin of constraints.txt."""
     with open(CONSTRAINTS) as file:
         for line in file:
             if line.startswith('torch=='):
@@ -78,7 +78,7 @@ def torch_pin():
 
 
 def make(torch_args):
-    """Create the environment and install into it, torch first: unpinned it would bring gigabytes of CUDA packages."""
+    """Create the environment and install into it, the pinned torch first: unpinned it would bring gigabytes of CUDA."""
     start = time.time()
     steps = (
         ('creating .venv', lambda: subprocess.run([sys.executable, '-m', 'venv', '--clear', VENV], check=True)),
@@ -103,9 +103,9 @@ def make(torch_args):
 
 
 def main():
-    """Check the machine, then make the environment unless it is there; returns the exit status.
+    """Check the machine and create the environment unless it is ready; return the exit status.
 
-    0 for an environment that is ready, 2 with one sentence on what is missing, 130 after Ctrl-C.
+    0: the environment is ready; 2, with one sentence: something is missing; 130: Ctrl-C.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--torch-args', default='', help='further pip arguments for torch alone, e.g. an index')

@@ -2,8 +2,8 @@
 
     python tools/detect.py CONFIG CHECKPOINT IMAGE... [--classes "cat, dog, bench"] [--out-dir DIR] ...
 
-IMAGE is a file or a folder. Images with boxes and ``detections.json`` go to the output folder. Exit status: 0; 2 with
-one sentence where config, checkpoint, classes or an image are unusable (the other images are done all the same).
+IMAGE is a file or a folder. Images with boxes and ``detections.json`` go to the output folder. Exit status: 0, or
+2 with one sentence if config, checkpoint, classes or an image are unusable (the other images are still processed).
 """
 
 import argparse
@@ -22,18 +22,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file, or PACKAGE::FILE')
     parser.add_argument('checkpoint', help='.pth or .safetensors file')
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='an image, or a folder of images')
-    parser.add_argument('--classes', help='names with commas between; needed by zero-shot detectors without classes')
+    parser.add_argument('--classes', help='names separated by commas; needed by zero-shot detectors without classes')
     parser.add_argument('--templates', help="prompts of the classes: 'imagenet', 'simple' or 'none'")
-    parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score that is drawn (default: 0.3)')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score of reported boxes (default: 0.3)')
     parser.add_argument('--out-dir', default='detections', help='folder for the results (default: detections)')
-    parser.add_argument('--batch-size', type=int, default=1, help='images at once (default: 1)')
-    parser.add_argument('--device', help='as torch names it, for example cuda:1; default: the GPU where there is one')
+    parser.add_argument('--batch-size', type=int, default=1, help='images per batch (default: 1)')
+    parser.add_argument('--device', help='as torch names it, for example cuda:1; default: the GPU if there is one')
     add_config_options(parser)
     return parser.parse_args()
 
 
 def main() -> int:
-    """Detect, write, and say what was found."""
+    """Detect objects, write the results, and print a summary."""
     args = parse_args()
     with one_sentence_errors():
         cfg = load_config(args.config, args.cfg_options)

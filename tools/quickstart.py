@@ -1,8 +1,8 @@
 """Pretrain a two-tower model on the embedded digits and classify held-out ones zero-shot, in one command.
 
-Leaves in the work directory: the checkpoint, the dumped config, metrics.json, curves.png (loss and score) and
-predictions.png (held-out images with their three best class names). Exit status 1 where the score is below
-``--require`` or below a logistic regression on the pixels of the same split.
+Writes to the work directory: the checkpoint, the config, metrics.json, curves.png (loss and scores) and predictions.png
+(held-out images with their three best class names). Exit status 1 if the score is below ``--require`` or not above a
+logistic regression on the pixels of the same split.
 
 Usage: python tools/quickstart.py [--seed 0]
 """
@@ -30,13 +30,13 @@ SHOWN = 20
 
 
 def parse_args() -> argparse.Namespace:
-    """Command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--config', default=CONFIG, type=Path, help='another config of the digits')
+    parser.add_argument('--config', default=CONFIG, type=Path, help='another config on the digits')
     parser.add_argument('--data', default='data/digits', type=Path, help='where the digits are written')
     parser.add_argument('--work-dir', type=Path, help='default: work_dirs/quickstart, with _seedN for other seeds')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--require', type=float, default=0.985, help='least zero-shot top-1 for exit status 0')
+    parser.add_argument('--require', type=float, default=0.985, help='lowest zero-shot top-1 for exit status 0')
     args = parser.parse_args()
     if args.work_dir is None:
         args.work_dir = Path('work_dirs/quickstart' + (f'_seed{args.seed}' if args.seed else ''))
@@ -44,7 +44,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def pixel_baseline() -> float:
-    """Accuracy on the held-out digits of a logistic regression on the 64 pixels of the training digits."""
+    """Return the accuracy of a logistic regression on the 64 pixels, on the held-out digits."""
     (train, train_labels), (test, test_labels) = load_digits_split('train'), load_digits_split('test')
     scale = train.max()
     model = LogisticRegression(max_iter=5000).fit(train.reshape(len(train), -1) / scale, train_labels)
@@ -52,7 +52,7 @@ def pixel_baseline() -> float:
 
 
 def draw_examples(runner: FlorenceRunner, path: Path) -> None:
-    """A grid of held-out images, the misclassified ones first, with their three best classes."""
+    """Draw a grid of held-out images with their three best classes, the misclassified ones first."""
     dataset = runner.test_dataloader.dataset
     packed = [dataset[i] for i in range(len(dataset))]
     runner.model.eval()
@@ -64,7 +64,7 @@ def draw_examples(runner: FlorenceRunner, path: Path) -> None:
     scores = torch.stack([sample.pred_score for sample in samples])  # (N, K)
     labels = torch.cat([sample.gt_label for sample in samples])  # (N,)
     wrong = scores.argmax(1) != labels
-    # the wrong ones, at most half of the image, then right ones spread over the set
+    # wrong ones for at most half of the grid, then correct ones spread over the set
     chosen = wrong.nonzero().flatten()[: SHOWN // 2].tolist()
     right = (~wrong).nonzero().flatten()
     chosen += right[torch.linspace(0, len(right) - 1, SHOWN - len(chosen)).long()].tolist()
@@ -80,9 +80,9 @@ def draw_examples(runner: FlorenceRunner, path: Path) -> None:
 
 
 def main() -> int:
-    """Prepare, train, evaluate, draw, compare."""
+    """Prepare data, train, evaluate, draw, and compare with the baseline."""
     args = parse_args()
-    # so small a model gains nothing from a second thread
+    # a model this small gains nothing from a second thread
     torch.set_num_threads(1)
     write_digits(args.data)
     baseline = pixel_baseline()
@@ -107,7 +107,7 @@ def main() -> int:
         **{name: float(value) for name, value in scores.items()},
     }
     summary = args.work_dir / 'metrics.json'
-    # the runner has put the validations of the training there
+    # the runner has written the validation scores there
     metrics['training'] = json.loads(summary.read_text())
     write_atomic(summary, json.dumps(metrics, indent=2).encode())
     print(

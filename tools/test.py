@@ -2,7 +2,7 @@
 
     python tools/test.py CONFIG CHECKPOINT [--work-dir DIR] [--out FILE.pt] [--show-dir DIR] [--tta] ...
 
-Metrics go to the log and to ``test_metrics.json`` in the work folder. Exit status: 0, or 2 with one sentence where
+Metrics go to the log and to ``test_metrics.json`` in the work folder. Exit status: 0, or 2 with one sentence if
 config, checkpoint or data are unusable.
 """
 
@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     add_run_arguments(parser, 'logs and metrics', 'test_dataloader.batch_size=8')
     parser.add_argument('--out', metavar='FILE', help='write all predictions to a .pt or .json file')
     parser.add_argument('--show-dir', metavar='DIR', help='draw images with their three best classes here')
-    parser.add_argument('--tta', action='store_true', help="test at several sizes, with the config's tta_pipeline")
+    parser.add_argument('--tta', action='store_true', help="test-time augmentation with the config's tta_pipeline")
     parser.add_argument('--show-interval', type=int, default=1, metavar='N', help='draw every N-th image')
     return parse_run_arguments(parser)
 
@@ -45,7 +45,7 @@ def main() -> None:
         set_work_dir(cfg, args.work_dir)
         runner = build_runner(cfg)
         if args.out:
-            # refused before the test rather than after it
+            # a wrong file name is refused before the test rather than after it
             save = SavePredictions(args.out)
             runner._test_loop = runner.build_test_loop(runner._test_loop)
             runner.test_evaluator.metrics.append(save)

@@ -2,7 +2,7 @@
 
     python tools/train.py configs/unicl/NAME.py [--work-dir DIR] [--resume [CHECKPOINT]] [--smoke] ...
 
-Exit status: 0 after a finished run, 2 with one sentence where config, checkpoint or data are unusable.
+Exit status: 0 after a finished run, 2 with one sentence if config, checkpoint or data are unusable.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import sys
 import tempfile
 
 if '--smoke' in sys.argv:
-    # read by torch and mmengine when they are imported
+    # torch and mmengine read it when they are imported
     os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
 import florence_mm  # noqa: E402, F401  patches the installed packages, so it comes before anything that imports them
@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from the latest checkpoint in the work folder, or from the given one',
+        help='resume from the latest checkpoint in the work folder, or from the given one',
     )
     parser.add_argument(
         '--amp',
@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Read the config, put the arguments on it, and train."""
+    """Read the config, apply the arguments to it, and train."""
     args = parse_args()
     with one_sentence_errors():
         cfg = load_config(args.config, args.cfg_options)

@@ -1,10 +1,10 @@
-"""Recognize what happens in videos and write them with the predictions.
+"""Classify videos and write copies with the predictions.
 
     python tools/video.py CONFIG CHECKPOINT VIDEO... [--classes "a goal, a foul"] [--window 2] [--out-dir DIR] ...
 
-VIDEO is a file or a folder. Videos with the predictions under the image, and ``videos.json``, go to the output
-folder; ``--activation-map`` adds a strip of frames with where and when the model sees its best class. Exit status: 0; 2
-with one sentence where config, checkpoint, classes or a video are unusable (the other videos are done all the same).
+VIDEO is a file or a folder. Copies of the videos with the predictions below the image, and ``videos.json``, go to the
+output folder; ``--activation-map`` draws a strip of frames with the activation map of the best class. Exit status:
+0, or 2 with one sentence if config, checkpoint, classes or a video are unusable (the other videos are still processed).
 """
 
 import argparse
@@ -22,31 +22,33 @@ from florence_mm.language.class_names import load_class_names
 
 def parse_args() -> argparse.Namespace:
     """Command-line arguments."""
-    parser = argparse.ArgumentParser(description='Recognize what happens in videos and write them with predictions.')
+    parser = argparse.ArgumentParser(description='Classify videos and write copies with the predictions.')
     parser.add_argument('config', help='config file, or PACKAGE::FILE')
     parser.add_argument('checkpoint', help='.pth or .safetensors file')
     parser.add_argument('videos', nargs='+', metavar='VIDEO', help='a video, or a folder of videos')
-    parser.add_argument('--classes', help='names with commas between, free text for a two-tower model')
-    parser.add_argument('--class-names', metavar='FILE', help='names of the labels of a fixed model, one a line')
+    parser.add_argument('--classes', help='names separated by commas, free text for a two-tower model')
+    parser.add_argument(
+        '--class-names', metavar='FILE', help='names of the labels of a model with fixed classes, one per line'
+    )
     parser.add_argument('--templates', help="prompts of the classes: 'imagenet', 'simple' or 'none'")
-    parser.add_argument('--top', type=int, default=5, help='classes that are listed (default: 5)')
-    parser.add_argument('--window', type=float, metavar='SECONDS', help='also recognize a window that slides over time')
-    parser.add_argument('--stride', type=float, metavar='SECONDS', help='between windows (default: half a window)')
+    parser.add_argument('--top', type=int, default=5, help='number of classes listed (default: 5)')
+    parser.add_argument('--window', type=float, metavar='SECONDS', help='also classify a sliding window of this length')
+    parser.add_argument('--stride', type=float, metavar='SECONDS', help='time between windows (default: half a window)')
     parser.add_argument('--out-dir', default='recognized', help='folder for the results (default: recognized)')
     parser.add_argument(
-        '--activation-map', metavar='PNG', help='draw where and when the best class of one video is seen'
+        '--activation-map', metavar='PNG', help='draw the activation map of the best class over the frames of one video'
     )
     parser.add_argument('--activation-class', metavar='NAME', help='the class to draw instead of the best one')
     parser.add_argument('--activation-stage', type=int, metavar='N', help='stage of the backbone (default: the last)')
-    parser.add_argument('--batch-size', type=int, default=1, help='windows at once (default: 1)')
+    parser.add_argument('--batch-size', type=int, default=1, help='windows per batch (default: 1)')
     parser.add_argument('--backend', default='pyav', help="decoder: 'pyav' (default) or 'decord'")
-    parser.add_argument('--device', help='as torch names it, for example cuda:1; default: the GPU where there is one')
+    parser.add_argument('--device', help='as torch names it, for example cuda:1; default: the GPU if there is one')
     add_config_options(parser)
     return parser.parse_args()
 
 
 def main() -> int:
-    """Recognize, write, and say what was found."""
+    """Classify videos, write the results, and print a summary."""
     args = parse_args()
     with one_sentence_errors():
         if args.activation_map and not args.activation_map.lower().endswith('.png'):

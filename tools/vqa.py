@@ -1,11 +1,11 @@
-"""Ask a vision-language model about images.
+"""Answer questions, match sentences and write captions with a vision-language model.
 
     python tools/vqa.py CONFIG CHECKPOINT IMAGE... [--question TEXT]... [--match SENTENCE]... [--caption] ...
 
-IMAGE is a file or a folder. Each image is encoded once for all that is asked. Results are printed, and with ``--out``
-written as JSON; ``--attention WORD PNG`` draws where the model looks for a word of the first text that has it. Exit
-status: 0; 2 with one sentence where config, checkpoint, a word or an image are unusable (the other images are done
-all the same).
+IMAGE is a file or a folder. Each image is encoded once for all questions, sentences and the caption. Results are
+printed, and with ``--out`` written as JSON; ``--attention WORD PNG`` draws the cross-attention of a word in the first
+text that contains it. Exit status: 0, or 2 with one sentence if config, checkpoint, a word or an image are
+unusable (the other images are still processed).
 """
 
 import argparse
@@ -22,28 +22,36 @@ from florence_mm.errors import UsageError, one_sentence_errors
 
 def parse_args() -> argparse.Namespace:
     """Command-line arguments."""
-    parser = argparse.ArgumentParser(description='Ask a vision-language model about images.')
+    parser = argparse.ArgumentParser(
+        description='Answer questions, match sentences and write captions with a vision-language model.'
+    )
     parser.add_argument('config', help='config file, or PACKAGE::FILE')
     parser.add_argument('checkpoint', help='.pth or .safetensors file')
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='an image, or a folder of images')
-    parser.add_argument('--question', action='append', default=[], metavar='TEXT', help='answer it; may come again')
     parser.add_argument(
-        '--match', action='append', default=[], metavar='SENTENCE', help='does it describe the image? may come again'
+        '--question', action='append', default=[], metavar='TEXT', help='question to answer; may be repeated'
     )
-    parser.add_argument('--caption', action='store_true', help='describe the image')
-    parser.add_argument('--top', type=int, default=5, help='answers that are listed (default: 5)')
+    parser.add_argument(
+        '--match',
+        action='append',
+        default=[],
+        metavar='SENTENCE',
+        help='sentence to match with the image; may be repeated',
+    )
+    parser.add_argument('--caption', action='store_true', help='write a caption')
+    parser.add_argument('--top', type=int, default=5, help='number of answers listed (default: 5)')
     parser.add_argument('--out', metavar='JSON', help='also write the results to this file')
     parser.add_argument(
-        '--attention', nargs=2, metavar=('WORD', 'PNG'), help='draw where the model looks for a word, in one image'
+        '--attention', nargs=2, metavar=('WORD', 'PNG'), help='draw the cross-attention of a word over one image'
     )
-    parser.add_argument('--batch-size', type=int, default=1, help='images at once (default: 1)')
-    parser.add_argument('--device', help='as torch names it, for example cuda:1; default: the GPU where there is one')
+    parser.add_argument('--batch-size', type=int, default=1, help='images per batch (default: 1)')
+    parser.add_argument('--device', help='as torch names it, for example cuda:1; default: the GPU if there is one')
     add_config_options(parser)
     return parser.parse_args()
 
 
 def show(result: dict) -> None:
-    """Print what was said of an image."""
+    """Print the results of an image."""
     print(f'{result["file"]}:')
     for asked in result.get('answers', []):
         best = zip(asked['answers'], asked['scores'], strict=True)
@@ -55,7 +63,7 @@ def show(result: dict) -> None:
 
 
 def draw(inferencer: MultimodalInferencer, result: dict, texts: list[str], word: str, path: str) -> None:
-    """The attention of a word of the first of the texts, or else of the caption, that has it."""
+    """Draw the attention of a word in the first text, or else in the caption, that contains it."""
     texts = [*texts, *([result['caption']] if result.get('caption') else [])]
     text = next((t for t in texts if word.casefold() in re.findall(r'\w+', t.casefold())), texts[0] if texts else None)
     if text is None:
@@ -65,7 +73,7 @@ def draw(inferencer: MultimodalInferencer, result: dict, texts: list[str], word:
 
 
 def main() -> int:
-    """Ask, print, write."""
+    """Run the model, print and write the results."""
     args = parse_args()
     with one_sentence_errors():
         if args.attention and not args.attention[1].lower().endswith('.png'):

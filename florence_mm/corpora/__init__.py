@@ -1,4 +1,4 @@
-"""Embedded corpora, made from the handwritten digits that scikit-learn ships: digits, scenes, clips, questions.
+"""Embedded data sets, generated from scikit-learn's handwritten digits: digits, scenes, clips, questions.
 
-Not here: stand-ins whose content nobody scores (``smoke``).
+Not here: random data for smoke tests (``smoke``).
 """

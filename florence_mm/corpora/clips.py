@@ -1,17 +1,16 @@
-"""Video clips that need no download: a real handwritten digit that moves, grows, shrinks, turns, or stands still.
+"""Embedded video clips: a real handwritten digit that moves, grows, shrinks, turns, or stands still.
 
 The digits are those of one split of :mod:`.digits`, light ink on a generated darker background, as in :mod:`.scenes`.
-What a digit looks like in a frame is its column, its row, the logarithm of its size, and its angle. Each of the four
-has a *path*: a straight line over the frames, whose middle and length are random. A motion plays one of the paths,
-forwards or backwards; the others are stopped at a random frame of theirs; a clip that stands still has all four
-stopped.
+A digit in a frame is described by its column, its row, the logarithm of its size, and its angle. Each of the four has
+a *path*: a straight line over the frames with random middle and length. A motion follows one of the paths, forwards or
+backwards; the other three stay at a random point of theirs; a still clip has all four at rest.
 
-So a single frame does not tell the motion: in a frame picked at random each of the four is at a random frame of its
-own path, under every motion alike, and what else is random does not depend on the motion. Who sees one such frame is
-right in 1 of 9 clips on average. Who also knows which frame it is learns a little more, because early frames of what
-moves to the right tend to be on the left; paths are short against the range they are in, so that even the first frame,
-seen with its number and measured without error, allows less than 0.4 (``tests/test_datasets/test_clips.py`` computes
-it). Clip ``i`` of a folder depends on the seed, the folder's name and ``i`` alone.
+So a single frame does not tell the motion: in a random frame each of the four is at a random point of its own path,
+whatever the motion, and nothing else that is random depends on the motion. From one random frame the accuracy is 1/9.
+A known frame number helps a little, because early frames of a motion to the right tend to be on the left; paths are
+short relative to their range, so that even the first frame, measured without error, allows less than 0.4
+(``tests/test_corpora/test_clips.py`` computes this). Clip ``i`` of a folder depends only
+on the seed, the name of the folder and ``i``.
 """
 
 import json
@@ -32,10 +31,10 @@ from .scene_backgrounds import make_background
 from .scene_facts import with_article
 
 RECORD = 'clips.json'
-# raised when clips of the same options change, so that a folder of before is not taken for this one
+# increased when clips of the same options change, so that an older folder is not taken for current
 VERSION = 2
 FPS = 8
-# what moves, and whether to larger values; columns count to the right, rows down, angles counterclockwise
+# axis and direction of each motion; columns count to the right, rows down, angles counterclockwise
 MOTIONS: dict[str, tuple[int, int]] = {
     'left': (0, -1),
     'right': (0, 1),
@@ -71,42 +70,42 @@ AXES = np.array(
 
 
 def caption(digit: str, motion: str) -> str:
-    """``caption('seven', 'left')`` is 'a seven moving to the left'."""
+    """Caption of a clip; ``caption('seven', 'left')`` is 'a seven moving to the left'."""
     return f'{with_article(digit)} {PHRASES[motion]}'
 
 
-def parts(digit: str, motion: str) -> list[str]:
-    """What says less than the caption: the digit alone, and the motion alone.
+def partial_captions(digit: str, motion: str) -> list[str]:
+    """Two captions that say less: only the digit, and only the motion.
 
-    Towers that know digits read past the motion of a whole caption: while the video tower does not see motions, a text
-    tower that tells them apart gains nothing, nor the other way round.
+    With full captions alone, towers that know digits ignore the motion: as long as one tower does not distinguish
+    motions, the other gains nothing from it.
     """
     return [with_article(digit), f'a digit {PHRASES[motion]}']
 
 
 def draw_states(rng: np.random.Generator, motion: str, frames: int) -> np.ndarray:
-    """Column, row, log size and angle in each frame, as :data:`AXES` has them: ``(frames, 4)``."""
+    """Draw column, row, log size and angle in each frame, in the units of :data:`AXES`: ``(frames, 4)``."""
     middle, half, shortest, longest = AXES.T
     length = rng.uniform(shortest, longest)
     centre = middle + rng.uniform(-1, 1, 4) * (half - length / 2)
-    # the moment of each axis in each frame, from -1/2 to 1/2 on its path: stopped, unless the motion plays it
+    # position of each axis on its path in each frame, from -1/2 to 1/2: at rest unless the motion follows it
     moments = np.linspace(-0.5, 0.5, frames)
-    played = np.repeat(moments[rng.integers(frames, size=(1, 4))], frames, axis=0)
+    position = np.repeat(moments[rng.integers(frames, size=(1, 4))], frames, axis=0)
     axis, direction = MOTIONS[motion]
     if direction:
-        played[:, axis] = direction * moments
-    return centre + length * played
+        position[:, axis] = direction * moments
+    return centre + length * position
 
 
 def draw_clip(rng: np.random.Generator, image: np.ndarray, motion: str, size: int, frames: int) -> np.ndarray:
-    """One clip.
+    """Draw one clip.
 
     Args:
-        rng (np.random.Generator): The source of all that is random.
+        rng (np.random.Generator): Source of all randomness.
         image (np.ndarray): A digit, ``(8, 8)`` float32 from 0 to 1.
         motion (str): A key of :data:`MOTIONS`.
         size (int): Width and height in pixels.
-        frames (int): How many frames.
+        frames (int): Number of frames.
 
     Returns:
         np.ndarray: ``(frames, size, size, 3)`` uint8 RGB.
@@ -124,13 +123,13 @@ def draw_clip(rng: np.random.Generator, image: np.ndarray, motion: str, size: in
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """What :func:`write_clips` writes.
+    """Options of :func:`write_clips`.
 
     Attributes:
-        train (int): Training clips; digits and motions are equally frequent where it is a multiple of 90.
-        test (int): Test clips.
+        train (int): Number of training clips; digits and motions are balanced for multiples of 90.
+        test (int): Number of test clips.
         size (int): Width and height of a frame in pixels.
-        frames (int): Frames of a clip.
+        frames (int): Frames per clip.
         seed (int): Another seed gives other clips.
 
     Raises:
@@ -152,18 +151,18 @@ class ClipOptions:
 
     @cached_property
     def folders(self) -> dict[Split, int]:
-        """Number of clips of each folder, which has the name of its split."""
+        """Number of clips in each folder, named like its split."""
         return {'train': self.train, 'test': self.test}
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip before it is drawn.
+    """Description of a clip.
 
     Attributes:
         label (int): The digit, 0 to 9.
         motion (str): A key of :data:`MOTIONS`.
-        digit (int): Place of the digit's image in scikit-learn's order.
+        digit (int): Index of the digit's image in scikit-learn's order.
     """
 
     label: int
@@ -172,7 +171,7 @@ class Clip:
 
 
 def make_clip(options: ClipOptions, split: Split, index: int) -> tuple[np.ndarray, Clip]:
-    """Clip ``index`` (from 0) of 'train' or 'test': its frames and what it shows."""
+    """Make clip ``index`` (from 0) of 'train' or 'test': its frames and description."""
     rng = np.random.default_rng([options.seed, *split.encode(), index])
     images, labels = load_digits_split(split)
     label, motion = index % 10, tuple(MOTIONS)[index // 10 % len(MOTIONS)]
@@ -182,7 +181,7 @@ def make_clip(options: ClipOptions, split: Split, index: int) -> tuple[np.ndarra
 
 
 def _files(options: ClipOptions) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each file: the clips of a split, then its lists."""
+    """Yield name and bytes of each file: the clips of a split, then its lists."""
     names, motions = get_class_names('digits'), list(MOTIONS)
     yield 'motions.txt', ''.join(f'{motion}\n' for motion in motions).encode()
     for split, number in options.folders.items():
@@ -194,7 +193,7 @@ def _files(options: ClipOptions) -> Iterator[tuple[str, bytes]]:
             classes.append(f'{file} {motions.index(clip.motion)}\n')
             row = {'video': file, 'digit': digit, 'motion': clip.motion, 'source': clip.digit}
             text = caption(digit, clip.motion)
-            row.update({'text': text} if split == 'test' else {'texts': [text, *parts(digit, clip.motion)]})
+            row.update({'text': text} if split == 'test' else {'texts': [text, *partial_captions(digit, clip.motion)]})
             rows.append(json.dumps(row) + '\n')
         yield f'{split}.txt', ''.join(classes).encode()
         yield f'{split}.jsonl', ''.join(rows).encode()
@@ -203,20 +202,20 @@ def _files(options: ClipOptions) -> Iterator[tuple[str, bytes]]:
 def write_clips(out: str | Path, options: ClipOptions | None = None) -> tuple[int, int]:
     """Write the clips as mp4 files with their lists.
 
-    ``train/`` and ``test/`` hold the clips. ``train.txt`` and ``test.txt`` have a path and the number of the motion
-    a line, which is what mmaction2's ``VideoDataset`` reads; ``motions.txt`` has the motions' names in that order.
-    ``train.jsonl`` and ``test.jsonl`` have ``video``, ``digit``, ``motion`` and ``source`` (place of the digit's image
-    in scikit-learn's order) a row, and the caption: as ``text`` of a test clip, and first among the ``texts`` of a
-    training clip, where :func:`parts` of it follow.
+    ``train/`` and ``test/`` hold the clips. ``train.txt`` and ``test.txt`` have a path and the index of the motion
+    per line, as mmaction2's ``VideoDataset`` reads them; ``motions.txt`` has the names of the motions in that order.
+    Rows of ``train.jsonl`` and ``test.jsonl`` have ``video``, ``digit``, ``motion``, ``source`` (index of the digit's
+    image in scikit-learn's order), and the caption: ``text`` of a test clip, or the first of a training clip's
+    ``texts``, followed by :func:`partial_captions`.
 
-    What is there already and right is left alone, see :func:`.generated.write_generated`.
+    Correct files that exist are kept, see :func:`.generated.write_generated`.
 
     Args:
         out (str | Path): The folder.
         options (ClipOptions | None): None: the defaults.
 
     Returns:
-        tuple: how many files were written, and how many there are.
+        tuple: number of files written, and number of files in all.
     """
     options = options or ClipOptions()
     total = sum(number + 2 for number in options.folders.values()) + 1

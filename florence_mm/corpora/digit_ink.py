@@ -1,4 +1,4 @@
-"""Drawing the ink of a digit: its shape at any size and angle, and a colour that is seen on what lies below."""
+"""Drawing a digit: its shape at any size and angle, and a colour with contrast to the background."""
 
 from collections.abc import Sequence
 
@@ -7,21 +7,21 @@ import numpy as np
 
 from .scene_backgrounds import LUMA
 
-MIN_CONTRAST = 0.35  # by which ink is brighter than what is below it on average, from 0 to 1
+MIN_CONTRAST = 0.35  # how much brighter ink is than its mean background, from 0 to 1
 
 
 def draw_ink(
     image: np.ndarray, size: int, height: float, angle: float, shear: float, centre: Sequence[float]
 ) -> np.ndarray:
-    """A digit's ink on an empty image.
+    """Draw the ink of a digit on an empty image.
 
     Args:
         image (np.ndarray): ``(8, 8)`` float32 from 0 to 1.
         size (int): Width and height of the image.
-        height (float): Height of the 8x8 image in the image, in pixels.
+        height (float): Height of the enlarged 8x8 image, in pixels.
         angle (float): Degrees, counterclockwise.
         shear (float): Columns moved per row.
-        centre (Sequence[float]): Column and row of the image's centre.
+        centre (Sequence[float]): Column and row of its centre.
 
     Returns:
         np.ndarray: opacity ``(size, size)`` float32 from 0 to 1.
@@ -39,14 +39,14 @@ def draw_ink(
 
 
 def tight_box(ink: np.ndarray) -> tuple[int, int, int, int]:
-    """``x, y, width, height`` around the true pixels of ``(H, W)``."""
+    """Tight box ``x, y, width, height`` around the true pixels of a mask ``(H, W)``."""
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     left, top = int(columns[0]), int(rows[0])
     return left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
 
 
 def ink_colour(rng: np.random.Generator, below: np.ndarray) -> np.ndarray:
-    """A colour that is brighter than ``below`` (3,) by :data:`MIN_CONTRAST` at least; white where there is none."""
+    """Draw a colour brighter than ``below (3,)`` by at least :data:`MIN_CONTRAST`; white if there is none."""
     for _ in range(100):
         colour = rng.uniform(0, 1, 3).astype(np.float32)
         if float(LUMA @ (colour - below)) >= MIN_CONTRAST:

@@ -1,4 +1,4 @@
-"""Real handwritten digits that need no download: the 1797 8x8 images in scikit-learn.
+"""Embedded digits: the 1797 real handwritten 8x8 images in scikit-learn.
 
 They are the test part of the "Optical Recognition of Handwritten Digits" set (UCI repository, 43 writers),
 as :func:`sklearn.datasets.load_digits` ships them. The split is fixed once for all uses of the project:
@@ -6,8 +6,8 @@ as :func:`sklearn.datasets.load_digits` ships them. The split is fixed once for 
     within each digit, order the images by the SHA-256 of their 64 pixel bytes; the first quarter (rounded)
     is the test split, the rest the training split.
 
-It depends on no random generator, equal images could not fall apart, and later data sets composed of digits
-keep to it, so that a test digit is never trained on.
+It does not depend on a random generator, equal images are never split, and all data sets composed of digits use
+it, so that a test digit is never trained on.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ CAPTIONS = (
     'a small picture of the digit {}',
     'the number {} written by hand',
 )
-# of the pixels of scikit-learn's images in their order; guards the split against another edition of the data
+# SHA-256 of scikit-learn's pixels and labels; detects another edition of the data
 _DATA_SHA256 = '65e5b4619795efb40c1082f4c350c049e4ad552200d369b6ae99e21eef5e72c5'
 
 
@@ -62,14 +62,14 @@ def _digits() -> tuple[np.ndarray, np.ndarray, tuple[str, ...], np.ndarray]:
 
 
 def digit_indices(split: Split) -> np.ndarray:
-    """Places of a split's images in scikit-learn's order, ascending: ``(1347,)`` train, ``(450,)`` test."""
+    """Indices of a split's images in scikit-learn's order, ascending: ``(1347,)`` train, ``(450,)`` test."""
     if split not in ('train', 'test'):
         raise ValueError(f"split={split!r} must be 'train' or 'test'")
     return np.flatnonzero(_digits()[3] == (split == 'test'))
 
 
 def load_digits_split(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """The digits of a split as arrays.
+    """Load the digits of a split as arrays.
 
     Args:
         split (str): 'train' (1347 images) or 'test' (450).
@@ -79,7 +79,7 @@ def load_digits_split(split: Split) -> tuple[np.ndarray, np.ndarray]:
 
     Raises:
         ImportError: scikit-learn is not installed.
-        DataError: its data are not those that the split was made for.
+        DataError: its data differ from those of the fixed split.
     """
     images, labels, _, _ = _digits()
     indices = digit_indices(split)
@@ -87,10 +87,9 @@ def load_digits_split(split: Split) -> tuple[np.ndarray, np.ndarray]:
 
 
 def render_digit(image: np.ndarray, size: int) -> np.ndarray:
-    """``(8, 8)`` from 0 to 1 as ``(size, size)`` uint8, enlarged bicubically (smooth strokes, no blocks).
+    """Enlarge a digit ``(8, 8)`` from 0 to 1 to ``(size, size)`` uint8, bicubically.
 
-    The strokes touch the borders of the 8x8 image; a margin of a tenth lets them be shifted and turned without
-    being cut.
+    Strokes touch the border of the 8x8 image, so a margin of a tenth is added for shifts and rotations.
     """
     margin = size // 10
     inner = size - 2 * margin
@@ -130,15 +129,15 @@ def write_digits(out: str | Path, size: int = 32) -> tuple[int, int]:
     """Write the digits as PNG files with ``train.jsonl`` and ``test.jsonl`` for :class:`ImageTextManifest`.
 
     Half of the training images have a class ("seven"), the others a caption ("the handwritten digit seven",
-    or just "seven"). Test images have the class and four captions. What is there already and right is left
-    alone, each file is written under a temporary name and renamed, and other files in the folder stay.
+    or just "seven"). Test images have the class and four captions. Correct files that exist are kept, each file is
+    written atomically, and other files in the folder stay.
 
     Args:
         out (str | Path): The folder.
         size (int): Width and height of the images.
 
     Returns:
-        tuple: how many files were written, and how many there are.
+        tuple: number of files written, and number of files in all.
     """
     if size < 8:
         raise ValueError(f'size={size} must be at least 8, the size of the original images')

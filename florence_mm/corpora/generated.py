@@ -1,4 +1,4 @@
-"""Folders of generated files that are safe to write again."""
+"""Writing folders of generated files so that a second run only repairs them."""
 
 import hashlib
 import json
@@ -10,40 +10,39 @@ from florence_mm.utils.progress import ProgressLog
 
 
 def write_generated(
-    out: Path, record: str, options: dict, files: Iterable[tuple[str, bytes]], total: int, what: str
+    out: Path, record: str, options: dict, files: Iterable[tuple[str, bytes]], total: int, task: str
 ) -> tuple[int, int]:
-    """Write files that follow from ``options`` alone.
+    """Write files whose content depends only on ``options``.
 
-    A record of the options and of each file's SHA-256 is written last. A folder that agrees with it is left alone,
-    which takes a fraction of a second; a missing or damaged file is noticed and written again. Each file is written
-    under a temporary name and renamed. Files of other options that were written here before are removed, files that
-    others put into the folder stay.
+    A record of the options and the SHA-256 of each file is written last. A folder that agrees with its record is not
+    changed, which takes a fraction of a second; missing or damaged files are written again, atomically. Files that an
+    earlier run wrote with other options are removed, all other files in the folder stay.
 
     Args:
         out (Path): The folder.
-        record (str): The record's name in it.
-        options (dict): Whatever the files depend on, fit for JSON.
-        files (Iterable[tuple[str, bytes]]): Name under ``out`` and content of each; not looked at if all are there.
-        total (int): How many.
-        what (str): The work in the log, as in "drawing scenes".
+        record (str): Name of the record in it.
+        options (dict): All that the files depend on, in JSON types.
+        files (Iterable[tuple[str, bytes]]): Name under ``out`` and content of each file; not iterated if all exist.
+        total (int): Number of files.
+        task (str): The work in the log, as in "drawing scenes".
 
     Returns:
-        tuple: how many files were written, and how many there are.
+        tuple: number of files written, and number of files in all.
     """
     wanted = json.loads(json.dumps(options))
     found = _read_record(out / record)
     old = found.get('files', {})
     if found.get('options') == wanted and all(_digest(out / name) == digest for name, digest in old.items()):
         return 0, len(old)
-    # without a record what is being written is known to be unfinished
+    # a folder without record is unfinished
     (out / record).unlink(missing_ok=True)
     digests: dict[str, str] = {}
     written = 0
-    progress = ProgressLog(f'{what} in {out}', total)
+    progress = ProgressLog(f'{task} in {out}', total)
     for name, data in files:
         digests[name] = hashlib.sha256(data).hexdigest()
         if _digest(out / name) != digests[name]:
-            write_atomic(out / name, data, durable=False)  # the record would tell of a damaged one
+            write_atomic(out / name, data, durable=False)  # the record reveals a damaged one
             written += 1
         progress.update(len(digests))
     for name in set(old) - set(digests):
@@ -53,7 +52,7 @@ def write_generated(
 
 
 def _read_record(path: Path) -> dict:
-    """The record of a folder; empty where there is none, or it is damaged."""
+    """The record of a folder; empty if it is missing or damaged."""
     try:
         record = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):

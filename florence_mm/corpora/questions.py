@@ -1,9 +1,9 @@
-"""The embedded task of vision and language: questions and captions about the scenes of digits, no download.
+"""Embedded vision-language task: questions and captions about the scenes of digits.
 
-Questions are asked where the answer is plain (:mod:`.scene_facts`), and chosen so that no answer to a kind of question
-is much more frequent than the others: who sees the question alone can only guess. Ten annotators answer each. Some err,
-all into near answers: one more, the second largest, the next colour. They err more where a question is *contested*, so
-that several answers can be worth something, as in VQAv2. Numbers are written as words or as numerals.
+Questions are asked only if the answer is unambiguous (:mod:`.scene_facts`), and chosen so that no answer to a kind of
+question is much more frequent than the others: without the image one can only guess. Ten simulated annotators answer
+each. Some err, with a plausible wrong answer: one more, the second largest, the next colour. They err more in
+*contested* questions, so that several answers get a score, as in VQAv2. Numbers are written as words or numerals.
 
 Files are those of VQAv2 (questions and annotations) and of COCO (captions). ``image_id`` is the number in the image's
 file name. Training and test have different images of different digits, as the scenes have.
@@ -28,7 +28,7 @@ from .scene_captions import make_captions
 from .scene_facts import COLOURS, Scene, read_scenes, with_article
 
 RECORD = 'questions.json'
-# raised when files of the same options change
+# increased when files of the same options change
 VERSION = 1
 SPLITS = ('train', 'test')
 NUM_ANNOTATORS = 10
@@ -36,7 +36,7 @@ NUM_ANNOTATORS = 10
 ERROR_RATE, CONTESTED_RATE = 0.05, 0.35
 # how often an annotator writes a number up to nine as a word
 WORD_RATE = 0.3
-# questions of each kind in proportion, and their answers' type in VQAv2
+# relative frequency of each kind of question, and the type of its answers in VQAv2
 KINDS: dict[str, tuple[float, str]] = {
     'how many': (1.0, 'number'),
     'which is leftmost': (1.0, 'number'),
@@ -49,11 +49,11 @@ KINDS: dict[str, tuple[float, str]] = {
 
 @dataclass(frozen=True)
 class QuestionOptions:
-    """What :func:`write_questions` writes.
+    """Options of :func:`write_questions`.
 
     Attributes:
-        per_picture (float): Questions an image on average, if the answers to all kinds were equally frequent.
-        contested (float): The part of the questions that annotators disagree about.
+        per_picture (float): Mean number of questions per image, if the answers to all kinds were equally frequent.
+        contested (float): Fraction of the questions that annotators disagree about.
         seed (int): Another seed gives other questions, answers and captions.
 
     Raises:
@@ -75,14 +75,14 @@ class QuestionOptions:
 
 @dataclass(frozen=True)
 class Question:
-    """A question that can be asked about a scene.
+    """A question about a scene.
 
     Attributes:
         image_id (int): The scene.
         kind (str): A key of :data:`KINDS`.
         text (str): The question.
-        answer (str): The right answer, normalised.
-        near (tuple[str, ...]): What annotators who err may say.
+        answer (str): The correct answer, normalised.
+        near (tuple[str, ...]): Plausible wrong answers of annotators who err.
     """
 
     image_id: int
@@ -93,12 +93,12 @@ class Question:
 
     @property
     def group(self) -> tuple[str, ...]:
-        """What is equally frequent within a kind: the answer, and with yes and no the digit asked for."""
+        """The group that is balanced within a kind: the answer, and for yes/no questions also the digit."""
         return (self.answer, self.text) if self.kind == 'is there a' else (self.answer,)
 
 
 def possible_questions(scene: Scene) -> Iterator[Question]:
-    """Every question that has a plain answer in a scene."""
+    """Yield every question that has an unambiguous answer in a scene."""
 
     def ask(kind: str, text: str, answer: int | str, near: Sequence[int | str]) -> Question:
         return Question(scene.image_id, kind, text, str(answer), tuple(map(str, near)))
@@ -118,7 +118,7 @@ def possible_questions(scene: Scene) -> Iterator[Question]:
     left, right, size = scene.side_order(), scene.side_order(right=True), scene.size_order()
     for what, order in (('leftmost', left), ('largest', size)):
         if order is not None and len(order) > 1:
-            # the second in order, or where it is an equal digit, one that looks alike
+            # the second in order, or if it is the same digit, one that looks similar
             first, second = order[0].label, order[1].label
             near = second if second != first else _LOOK_ALIKE[first]
             yield ask(f'which is {what}', f'which digit is {what}?', first, [near])
@@ -128,7 +128,7 @@ def possible_questions(scene: Scene) -> Iterator[Question]:
         yield ask('what is the sum', f'what is the sum of the {which}?', total, _next_to(total))
 
 
-# the digit that is taken most easily for 0 to 9
+# for each digit from 0 to 9 the most similar one
 _LOOK_ALIKE = (6, 7, 3, 5, 9, 3, 0, 1, 3, 4)
 
 
@@ -137,10 +137,10 @@ def _next_to(number: int) -> list[int]:
 
 
 def choose_questions(rng: np.random.Generator, scenes: Sequence[Scene], per_picture: float) -> list[Question]:
-    """Questions about the scenes, in their order, no answer to a kind of question more frequent than its even share.
+    """Choose questions about the scenes so that no answer to a kind is more frequent than its even share.
 
-    ``per_picture`` a scene would be asked if all answers were frequent enough; the less frequent ones, such as large
-    sums, are not made up for by others, so there are fewer.
+    There would be ``per_picture`` per scene if all answers were frequent enough; rare answers, such as large sums, are
+    not replaced by others, so there are fewer. The order is that of the scenes.
     """
     groups: dict[str, dict[tuple, list[Question]]] = {kind: {} for kind in KINDS}
     for scene in scenes:
@@ -157,8 +157,8 @@ def choose_questions(rng: np.random.Generator, scenes: Sequence[Scene], per_pict
     return sorted((chosen[i] for i in rng.permutation(len(chosen))), key=lambda question: question.image_id)
 
 
-def annotators_answers(rng: np.random.Generator, question: Question, contested: float) -> list[dict]:
-    """Ten annotators' answers, as VQAv2 has them; ``answer_confidence`` is 'maybe' where one erred."""
+def draw_annotator_answers(rng: np.random.Generator, question: Question, contested: float) -> list[dict]:
+    """Draw the answers of ten annotators in VQAv2's format; ``answer_confidence`` is 'maybe' for errors."""
     rate = CONTESTED_RATE if rng.random() < contested else ERROR_RATE
     names = get_class_names('digits')
     answers = []
@@ -174,10 +174,10 @@ def annotators_answers(rng: np.random.Generator, question: Question, contested: 
 
 
 def make_questions(scenes: Sequence[Scene], options: QuestionOptions, split: str) -> list[tuple[Question, list[dict]]]:
-    """The questions of a split, each with its annotators' answers."""
+    """Make the questions of a split, each with the answers of its annotators."""
     rng = np.random.default_rng([options.seed, *split.encode()])
     chosen = choose_questions(rng, scenes, options.per_picture)
-    return [(question, annotators_answers(rng, question, options.contested)) for question in chosen]
+    return [(question, draw_annotator_answers(rng, question, options.contested)) for question in chosen]
 
 
 def _question_files(asked: Sequence[tuple[Question, list[dict]]], split: str) -> tuple[dict, dict]:
@@ -187,12 +187,12 @@ def _question_files(asked: Sequence[tuple[Question, list[dict]]], split: str) ->
     questions, annotations = [], []
     numbers: Counter[int] = Counter()
     for question, answers in asked:
-        # VQAv2's numbers
+        # the numbering of VQAv2
         question_id = 1000 * question.image_id + numbers[question.image_id]
         numbers[question.image_id] += 1
         ids = {'image_id': question.image_id, 'question_id': question_id}
         questions.append({**ids, 'question': question.text})
-        # of answers given equally often, the one given first
+        # of equally frequent answers the first
         said = Counter(normalize_answer(item['answer']) for item in answers).most_common(1)[0][0]
         annotations.append(
             {
@@ -239,12 +239,12 @@ def _files(scenes: dict[str, Path], options: QuestionOptions) -> Iterator[tuple[
 
 
 def write_questions(scenes: str | Path, out: str | Path, options: QuestionOptions | None = None) -> tuple[int, int]:
-    """Write questions, answers and captions of the scenes in a folder.
+    """Write questions, answers and captions about a folder of scenes.
 
-    For ``train`` and ``test``: ``train_questions.json`` and ``train_annotations.json`` as VQAv2's,
-    ``train_captions.json`` as COCO's, ``train.jsonl`` with the captions for
-    :class:`florence_mm.datasets.ImageTextManifest`; and ``answers.txt``, the answers to learn. Images stay where they
-    are. What is there already and right is left alone, see :func:`.generated.write_generated`.
+    For ``train`` and ``test``: ``train_questions.json`` and ``train_annotations.json`` in VQAv2's format,
+    ``train_captions.json`` in COCO's, ``train.jsonl`` with the captions for
+    :class:`florence_mm.datasets.ImageTextManifest`; and ``answers.txt``, the answer vocabulary. Images are not copied.
+    Correct files that exist are kept, see :func:`.generated.write_generated`.
 
     Args:
         scenes (str | Path): The folder that ``prepare_scenes.py`` wrote.
@@ -252,7 +252,7 @@ def write_questions(scenes: str | Path, out: str | Path, options: QuestionOption
         options (QuestionOptions | None): None: the defaults.
 
     Returns:
-        tuple: how many files were written, and how many there are.
+        tuple: number of files written, and number of files in all.
 
     Raises:
         FileNotFoundError: there are no scenes.

@@ -1,7 +1,7 @@
 """Generated backgrounds of the embedded scenes: flat, gradients, noise of several scales, stripes, checks, discs.
 
-Backgrounds are ``(H, W, 3)`` float32 RGB from 0 to 1. What varies within one stays below half of the contrast that
-the digits on it are drawn with, so that a digit is never lost in its background.
+Backgrounds are ``(H, W, 3)`` float32 RGB from 0 to 1. Variation within one stays below half of the contrast of
+the digits on it, so that a digit is always visible.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def make_background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A random background of ``(size, size, 3)``, dark enough for lighter ink."""
+    """Draw a random background ``(size, size, 3)``, dark enough for lighter ink."""
     base = rng.uniform(0.05, 0.5, 3).astype(np.float32)
     field = _FIELDS[rng.integers(len(_FIELDS))](rng, size)  # (size, size) from -1 to 1
     tint = rng.uniform(-1, 1, 3).astype(np.float32)
@@ -26,14 +26,14 @@ def make_background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _coordinates(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns from -1 to 1, each ``(size, size)``."""
+    """Row and column coordinates from -1 to 1, each ``(size, size)``."""
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     rows, columns = np.meshgrid(axis, axis, indexing='ij')
     return rows, columns
 
 
 def _turned(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates turned by a random angle."""
+    """Coordinates rotated by a random angle."""
     rows, columns = _coordinates(size)
     angle = rng.uniform(0, np.pi)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))

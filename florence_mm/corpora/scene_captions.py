@@ -1,4 +1,4 @@
-"""Captions of the embedded scenes, in the wordings of several people."""
+"""Captions of the embedded scenes in several wordings."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,14 +13,14 @@ NUM_CAPTIONS = 5
 
 
 def make_captions(rng: np.random.Generator, scene: Scene, number: int = NUM_CAPTIONS) -> list[str]:
-    """Different captions of a scene, all of them true.
+    """Make different captions of a scene, all of them true.
 
-    Digits are named from left to right, except where equal ones are counted together, from zero to nine.
+    Digits are named from left to right, except in wordings that count equal ones, which go from zero to nine.
 
     Args:
         rng (np.random.Generator): Chooses the wordings and their order.
-        scene (Scene): What is described.
-        number (int): How many, at most :data:`NUM_CAPTIONS`.
+        scene (Scene): The scene.
+        number (int): Number of captions, at most :data:`NUM_CAPTIONS`.
     """
     wordings = _WORDINGS if scene.digits else _EMPTY_WORDINGS
     chosen = rng.choice(len(wordings), size=number, replace=False)
@@ -28,12 +28,12 @@ def make_captions(rng: np.random.Generator, scene: Scene, number: int = NUM_CAPT
 
 
 def join(parts: list[str]) -> str:
-    """``'a two, a five and an eight'``."""
+    """Join parts as in ``'a two, a five and an eight'``."""
     return parts[0] if len(parts) == 1 else f'{", ".join(parts[:-1])} and {parts[-1]}'
 
 
 def count_digits(scene: Scene) -> str:
-    """``'three digits'``."""
+    """Say the number of digits, as in ``'three digits'``."""
     number = len(scene.digits)
     # images of more than nine digits have numerals
     words = get_class_names('digits')

@@ -1,4 +1,4 @@
-"""What can be said and asked about an embedded scene of digits, where it is plain."""
+"""Unambiguous facts about the embedded scenes of digits, for questions and captions."""
 
 import colorsys
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from florence_mm.errors import DataError
 from florence_mm.formats.coco import read_coco_file
 from florence_mm.language.prompts import get_class_names
 
-# the hues of HSV that are 60 degrees apart, from 0 on
+# HSV hues 0, 60, ..., 300 degrees
 COLOURS = ('red', 'yellow', 'green', 'cyan', 'blue', 'magenta')
-# a colour has a name where its hue is so near to one of these and it is so far from grey
+# a colour has a name if its hue is this close to one of these and its saturation at least this high
 MAX_HUE_OFF = 18.0  # degrees
 MIN_SATURATION = 0.5
-# by how much the leftmost and the rightmost digit stand out, in widths of the image, and the largest, as a factor
+# margin of the leftmost and rightmost digit, in widths of the image, and of the largest, as a factor
 SIDE_MARGIN = 0.05
 SIZE_MARGIN = 1.15
 
@@ -26,7 +26,7 @@ class SceneDigit:
     Attributes:
         label (int): 0 to 9.
         box (tuple): ``x, y, width, height`` in pixels.
-        colour (str | None): One of :data:`COLOURS`; None where the ink is between two of them or pale.
+        colour (str | None): One of :data:`COLOURS`; None if the ink is between two of them or pale.
     """
 
     label: int
@@ -35,12 +35,12 @@ class SceneDigit:
 
     @property
     def name(self) -> str:
-        """'zero' to 'nine'."""
+        """Name of the digit, 'zero' to 'nine'."""
         return get_class_names('digits')[self.label]
 
     @property
     def centre(self) -> float:
-        """Column of the middle of the box."""
+        """Column of the centre of the box."""
         return self.box[0] + self.box[2] / 2
 
 
@@ -50,10 +50,10 @@ class Scene:
 
     Attributes:
         image_id (int): The number in the image's file name.
-        file_name (str): Under the folder of its split.
-        width (int): In pixels.
-        height (int): In pixels.
-        digits (tuple[SceneDigit, ...]): From left to right by their middles.
+        file_name (str): Relative to the folder of its split.
+        width (int): Width in pixels.
+        height (int): Height in pixels.
+        digits (tuple[SceneDigit, ...]): Digits from left to right by their centres.
     """
 
     image_id: int
@@ -63,9 +63,9 @@ class Scene:
     digits: tuple[SceneDigit, ...]
 
     def side_order(self, right: bool = False) -> list[SceneDigit] | None:
-        """The digits from the left, or from the right; None where two compete for the first place.
+        """Sort the digits from the left (or right); None if the first is ambiguous.
 
-        The first one's outer edge is further out than any other's by :data:`SIDE_MARGIN`, and so is its middle.
+        It is unambiguous if its outer edge and its centre are further out than any other's by :data:`SIDE_MARGIN`.
         """
         if not self.digits:
             return None
@@ -80,9 +80,9 @@ class Scene:
         return ordered
 
     def size_order(self) -> list[SceneDigit] | None:
-        """The digits from the largest to the smallest; None where two compete for the first place.
+        """Sort the digits from the largest to the smallest; None if the first is ambiguous.
 
-        The first one is higher than any other by :data:`SIZE_MARGIN`, and its box has the largest area.
+        It is unambiguous if it is taller than any other by :data:`SIZE_MARGIN` and its box has the largest area.
         """
         if not self.digits:
             return None
@@ -95,7 +95,7 @@ class Scene:
 
 
 def colour_name(colour: Sequence[int]) -> str | None:
-    """The name of red, green and blue, 0 to 255, where it is plain; ``colour_name((250, 60, 60))`` is 'red'."""
+    """Name an RGB colour from 0 to 255, or None if ambiguous; ``colour_name((250, 60, 60))`` is 'red'."""
     hue, saturation, _ = colorsys.rgb_to_hsv(*(value / 255 for value in colour))
     nearest = round(6 * hue)
     if saturation < MIN_SATURATION or abs(360 * hue - 60 * nearest) > MAX_HUE_OFF:
@@ -104,16 +104,16 @@ def colour_name(colour: Sequence[int]) -> str | None:
 
 
 def with_article(name: str) -> str:
-    """``'an eight'``, ``'a two'``."""
+    """Put the article before a name: ``'an eight'``, ``'a two'``."""
     return f'{"an" if name.startswith("e") else "a"} {name}'
 
 
 def read_scenes(path: str | Path) -> list[Scene]:
-    """The scenes of an annotation file that ``prepare_scenes.py`` has written.
+    """Read the scenes of an annotation file written by ``prepare_scenes.py``.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: it is not such a file, or of a release that did not note the ink's colour.
+        DataError: it is another kind of file, or of a release without the colours of the ink.
     """
     content = read_coco_file(path)
     labels = {name: label for label, name in enumerate(get_class_names('digits'))}

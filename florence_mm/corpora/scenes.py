@@ -1,9 +1,9 @@
-"""Scenes for detection that need no download: real handwritten digits on generated backgrounds.
+"""Embedded detection scenes: real handwritten digits on generated backgrounds.
 
-Digits of one split of :mod:`.digits` are enlarged, turned, coloured and put on a darker background, partly over one
-another: light ink, as in the digits' own images. Annotations are COCO's: the box of a digit is the tight box of its
-visible ink. Image ``i`` of a folder depends on the seed, the folder's name and ``i`` alone, so that more images
-leave the first ones as they are, and a damaged one is drawn again by itself. Beyond COCO's keys an annotation has
+Digits of one split of :mod:`.digits` are enlarged, rotated, coloured and drawn in light ink on a darker background,
+partly over each other. Annotations are COCO's: the box of a digit is the tight box of its visible ink. Image ``i`` of
+a folder depends only on the seed, the name of the folder and ``i``, so that more images do not change the first ones,
+and a damaged one can be drawn again. Beyond COCO's keys an annotation has
 ``colour`` (red, green and blue of the ink, 0 to 255), ``visible`` and ``digit`` (see :class:`SceneObject`).
 """
 
@@ -25,9 +25,9 @@ from .generated import write_generated
 from .scene_backgrounds import make_background
 
 RECORD = 'scenes.json'
-# raised when files of the same options change, so that a folder of before is not taken for this one
+# increased when files of the same options change, so that an older folder is not taken for current
 VERSION = 2
-# a digit's height in units of the image's; its width is about three quarters of that
+# height of a digit in units of the image's; its width is about three quarters of it
 HEIGHTS = (0.17, 0.4)
 MAX_ANGLE = 20.0  # degrees
 MAX_SHEAR = 0.15
@@ -43,9 +43,9 @@ class SceneObject:
 
     Attributes:
         label (int): The class, 0 to 9.
-        digit (int): Place of the image in scikit-learn's order.
+        digit (int): Index of the image in scikit-learn's order.
         box (tuple): ``x, y, width, height`` in pixels: the tight box of the visible ink.
-        visible (float): The part of the ink that no later digit covers.
+        visible (float): Fraction of the ink that no later digit covers.
         colour (tuple): Red, green and blue of the ink, 0 to 255.
     """
 
@@ -68,25 +68,25 @@ def compose_scene(
     """Draw one scene.
 
     Args:
-        rng (np.random.Generator): The source of all that is random.
+        rng (np.random.Generator): Source of all randomness.
         images (np.ndarray): ``(N, 8, 8)`` float32 from 0 to 1.
         labels (np.ndarray): ``(N,)`` from 0 to 9.
-        places (np.ndarray): ``(N,)``, what :attr:`SceneObject.digit` says.
+        places (np.ndarray): ``(N,)``, indices for :attr:`SceneObject.digit`.
         size (int): Width and height of the image.
-        count (int): How many digits.
-        heights (tuple): The least and the greatest height of a digit in units of ``size``.
+        count (int): Number of digits.
+        heights (tuple): Smallest and largest height of a digit in units of ``size``.
 
     Returns:
         tuple: the image ``(size, size, 3)`` uint8 RGB and its objects.
 
     Raises:
-        DataError: so many digits do not fit with the little overlap that is allowed.
+        DataError: the digits do not fit with the overlap that is allowed.
     """
     canvas = make_background(rng, size)
     classes = np.unique(labels)
     objects: list[dict] = []
     for _ in range(count):
-        # the class first, so that classes are equally frequent
+        # draw the class first, so that classes are equally frequent
         choice = rng.choice(np.flatnonzero(labels == rng.choice(classes)))
         alpha = _place(rng, images[choice], size, heights, objects)
         if alpha is None:
@@ -115,9 +115,9 @@ def compose_scene(
 def _place(
     rng: np.random.Generator, image: np.ndarray, size: int, heights: tuple[float, float], objects: list[dict]
 ) -> np.ndarray | None:
-    """The opacity of a digit where it overlaps little with those before it; None where no such place was found."""
+    """Place a digit with little overlap and return its opacity; None if no such place was found."""
     for attempt in range(_ATTEMPTS):
-        # sizes are spread evenly over their logarithm; after many failures only small digits are tried
+        # sizes are uniform in their logarithm; after many failures only small digits are tried
         largest = heights[1] * (heights[0] / heights[1]) ** (attempt / _ATTEMPTS)
         height = size * float(np.exp(rng.uniform(np.log(heights[0]), np.log(largest))))
         angle, shear = rng.uniform(-MAX_ANGLE, MAX_ANGLE), rng.uniform(-MAX_SHEAR, MAX_SHEAR)
@@ -136,7 +136,7 @@ def _place(
 
 
 def _corners(boxes: Sequence[Sequence[int]]) -> np.ndarray:
-    """``x, y, width, height`` as ``x1, y1, x2, y2``, ``(N, 4)``."""
+    """Convert ``x, y, width, height`` to ``x1, y1, x2, y2``, ``(N, 4)``."""
     corners = np.array(boxes, dtype=np.int64).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
     return corners
@@ -144,19 +144,19 @@ def _corners(boxes: Sequence[Sequence[int]]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SceneOptions:
-    """What :func:`write_scenes` writes.
+    """Options of :func:`write_scenes`.
 
     Attributes:
-        train (int): Training images.
-        test (int): Test images.
+        train (int): Number of training images.
+        test (int): Number of test images.
         size (int): Width and height of an image in pixels.
-        digits (tuple): The smallest and largest number of digits of an image that has some.
-        heights (tuple): The least and the greatest height of a digit in units of the image's.
+        digits (tuple): Smallest and largest number of digits in an image that has any.
+        heights (tuple): Smallest and largest height of a digit in units of the image's.
         seed (int): Another seed gives other images.
-        held_out (tuple): Classes without which ``train_base`` is written beside ``train``.
+        held_out (tuple): If given, ``train_base`` is also written, without these classes.
 
     Raises:
-        ValueError: a number is out of range, or ``held_out`` names no class or all of them.
+        ValueError: a number is out of range, or ``held_out`` has an unknown class or all classes.
     """
 
     train: int = 2000
@@ -200,7 +200,7 @@ class SceneOptions:
 
 
 def make_scene(options: SceneOptions, folder: str, index: int) -> tuple[np.ndarray, list[SceneObject]]:
-    """Image ``index`` (from 0) of ``'train'``, ``'test'`` or ``'train_base'``: RGB and its objects."""
+    """Image ``index`` (from 0) of ``'train'``, ``'test'`` or ``'train_base'``: RGB and objects."""
     split, _, classes = options.folders[folder]
     images, labels = load_digits_split(split)
     kept = np.isin(labels, classes)
@@ -212,7 +212,7 @@ def make_scene(options: SceneOptions, folder: str, index: int) -> tuple[np.ndarr
 
 
 def _files(options: SceneOptions, folder: str) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each file of a folder: its images, then its annotations."""
+    """Yield name and bytes of each file of a folder: its images, then its annotations."""
     _, number, classes = options.folders[folder]
     names = get_class_names('digits')
     images, annotations = [], []
@@ -247,17 +247,17 @@ def _files(options: SceneOptions, folder: str) -> Iterator[tuple[str, bytes]]:
 def write_scenes(out: str | Path, options: SceneOptions | None = None) -> tuple[int, int]:
     """Write the scenes as PNG files with COCO annotations: ``train/``, ``test/``, ``annotations/train.json``, ...
 
-    What is there already and right is left alone, see :func:`.generated.write_generated`.
+    Correct files that exist are kept, see :func:`.generated.write_generated`.
 
     Args:
         out (str | Path): The folder.
         options (SceneOptions | None): None: the defaults.
 
     Returns:
-        tuple: how many files were written, and how many there are.
+        tuple: number of files written, and number of files in all.
 
     Raises:
-        DataError: so many digits do not fit into an image.
+        DataError: the digits do not fit into an image.
     """
     options = options or SceneOptions()
     total = sum(number + 1 for _, number, _ in options.folders.values())

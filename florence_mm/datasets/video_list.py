@@ -53,7 +53,7 @@ class VideoList(BaseDataset):
         lazy_init: bool = False,
     ) -> None:
         if not delimiter:
-            raise ValueError('delimiter is empty; name what stands between path and class, for instance a blank')
+            raise ValueError('delimiter is empty; name what stands between path and class, for instance a space')
         classes, metainfo = classes_given_once(classes, metainfo)
         names = load_class_names(classes)
         if names is not None:

@@ -1,4 +1,4 @@
-"""Public files into files that our data sets read, once, before any training; commands call it, configs do not.
+"""One-time conversion of public files into files that our data sets read; used by commands, not by configs.
 
-Not here: what runs for every sample of a training (``datasets``).
+Not here: what runs for every sample during training (``datasets``).
 """

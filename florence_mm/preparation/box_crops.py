@@ -1,4 +1,4 @@
-"""Boxes of a detection data set as pairs of an image and a class name, for training two towers on regions."""
+"""Crops of annotated boxes with their class names, for training two towers on regions."""
 
 import json
 import random
@@ -15,7 +15,7 @@ from florence_mm.ops.regions import crop_regions
 from florence_mm.utils.files import write_atomic
 from florence_mm.utils.progress import ProgressLog
 
-# behind what is outside the image: the mean that towers take off, as in zero-shot detection
+# fills the part of a crop outside the image: the mean that the towers subtract, as in zero-shot detection
 _MEAN = (123.675, 116.28, 103.53)
 
 
@@ -27,18 +27,18 @@ def write_box_crops(
     context: tuple[float, float] = (1.0, 1.5),
     seed: int = 0,
 ) -> dict[str, int]:
-    """Write each box as a square PNG, and ``OUT.jsonl`` beside the folder ``out`` with the columns image and class.
+    """Crop each box to a square PNG, and list the crops in ``OUT.jsonl`` with the columns image and class.
 
     Args:
         ann_file: COCO-format annotations; crowds are left out.
-        image_folder: where its file names start.
-        out: folder of the crops, one ``ANNOTATION_ID.png`` each.
+        image_folder: folder that its file names are relative to.
+        out: folder of the crops, each named ``ANNOTATION_ID.png``.
         size: side of a crop in pixels.
-        context: side of what is cropped in sides of the box, drawn evenly from this range.
-        seed: of that draw.
+        context: side of the cropped area as a multiple of the box's, drawn uniformly from this range.
+        seed: seed of that draw.
 
     Returns:
-        how many boxes were ``written``, and left out as ``crowd`` or ``unusable`` (no area in the image).
+        the number of boxes ``written``, and left out as ``crowd`` or ``unusable`` (no area in the image).
 
     Raises:
         DataError: the annotations or an image are unusable, or no box is left.

@@ -1,4 +1,4 @@
-"""A few images a class of a COCO-format file, the same ones for everybody."""
+"""Few-shot subsets of COCO-format files, the same for everybody."""
 
 import hashlib
 import json
@@ -13,19 +13,19 @@ from florence_mm.utils.files import write_atomic
 
 
 def few_shot_images(content: dict, shots: int, seed: int = 0) -> list[int]:
-    """Ids of images in which each class occurs at least ``shots`` times as an image, as far as there are so many.
+    """Choose images so that each class occurs in at least ``shots`` of them, or in all that show it.
 
-    All images get a rank by a hash of the seed and their file name. Classes are gone through from the one in the
-    fewest images (equal ones by name); a class takes images that show it, by rank, until ``shots`` of the chosen
-    images show it, those counted that earlier classes took. A crowd does not count as showing its class.
+    Images are ranked by a hash of the seed and their file name. Classes are processed from the rarest (ties by name):
+    a class adds images that show it, by rank, until ``shots`` of the chosen images show it, including those chosen for
+    earlier classes. A crowd does not count as showing its class.
 
     Args:
         content (dict): A COCO-format file.
-        shots (int): Images a class.
+        shots (int): Images per class.
         seed (int): Another seed chooses other images.
 
     Returns:
-        list[int]: In the order of the file.
+        list[int]: Image ids in the order of the file.
     """
     files = {image['id']: image['file_name'] for image in content['images']}
 
@@ -51,16 +51,16 @@ def few_shot_images(content: dict, shots: int, seed: int = 0) -> list[int]:
 
 
 def write_few_shot(ann_file: str | Path, out: str | Path, shots: int, seed: int = 0) -> dict[str, int]:
-    """Write the chosen images with all their boxes; the classes stay as they are.
+    """Write the subset chosen by :func:`few_shot_images`, with all boxes of its images and all classes.
 
     Returns:
-        dict[str, int]: How many images show each class. Classes with fewer than ``shots`` are logged.
+        dict[str, int]: Class name to number of images that show it. Classes with fewer than ``shots`` are logged.
 
     Raises:
         FileNotFoundError, DataError: the file is missing or unusable.
     """
     if shots < 1:
-        raise DataError(f'{shots} images a class were asked for; expected at least 1')
+        raise DataError(f'{shots} images per class were asked for; expected at least 1')
     content = read_coco_file(ann_file)
     chosen = set(few_shot_images(content, shots, seed))
     if not chosen:

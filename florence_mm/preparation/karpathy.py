@@ -8,27 +8,27 @@ from florence_mm.utils.files import write_atomic
 from florence_mm.utils.progress import ProgressLog
 
 SPLITS = ('train', 'val', 'test')
-# images of COCO's validation set that none of the three splits has; they are trained on
+# images of COCO's validation set that are in none of the three splits; used for training
 REST = 'restval'
 
 
 def read_karpathy(path: str | Path, images: str | Path | None = None, with_rest: bool = True) -> dict[str, list[dict]]:
-    """Rows of a manifest for each split of ``dataset_coco.json``, ``dataset_flickr30k.json`` and the like.
+    """Read ``dataset_coco.json``, ``dataset_flickr30k.json`` or ``dataset_flickr8k.json`` as manifest rows per split.
 
-    A row has ``image`` (``filepath`` and ``filename`` of the entry), ``texts`` (all captions as they were written), and
-    ``image_id``: COCO's own number, or the entry's.
+    A row has ``image`` (``filepath`` and ``filename`` of the entry), ``texts`` (all captions as written), and
+    ``image_id``: COCO's id, or the entry's.
 
     Args:
         path (str | Path): The file as published.
-        images (str | Path | None): Folder of the images, in which each is looked for. None: they are not looked for.
-        with_rest (bool): Count the 30,504 images of COCO marked 'restval' to the training ones, as is usual.
+        images (str | Path | None): Folder of the images, to check that each exists. None: no check.
+        with_rest (bool): Add the 30,504 images of COCO marked 'restval' to the training split, as is usual.
 
     Returns:
         dict[str, list[dict]]: 'train', 'val' and 'test', in the order of the file.
 
     Raises:
         FileNotFoundError: there is no such file, or images are missing.
-        DataError: it is no file of this kind, an entry lacks a key or captions, or two entries are of one image.
+        DataError: the file has another format, an entry lacks a key or captions, or two entries are of the same image.
     """
     path = Path(path)
     if not path.is_file():
@@ -64,7 +64,7 @@ def read_karpathy(path: str | Path, images: str | Path | None = None, with_rest:
 
 
 def _row(entry: dict, where: str) -> dict:
-    """The manifest's row of an entry."""
+    """The manifest row of an entry."""
     for key in ('filename', 'sentences'):
         if not isinstance(entry, dict) or key not in entry:
             raise DataError(f'{where} has no {key!r}; expected filename, sentences and split')
@@ -76,7 +76,7 @@ def _row(entry: dict, where: str) -> dict:
         raw = sentence.get('raw') if isinstance(sentence, dict) else None
         if not isinstance(raw, str):
             raise DataError(f'{where} ({entry["filename"]}) has a sentence without `raw` text')
-        # a few captions of COCO are spaces, or end with a line end
+        # a few captions of COCO are only spaces, or end with a line end
         if raw.strip():
             texts.append(' '.join(raw.split()))
     if not texts:

@@ -1,10 +1,10 @@
-"""MSR-VTT's public files as manifests for text-to-video retrieval by the 1K-A protocol.
+"""Manifests of MSR-VTT for text-to-video retrieval (1K-A protocol) from its public files.
 
-The files are those that CLIP4Clip's README links (``msrvtt_data.zip``), which mmaction2 and others read too:
+The files are those that CLIP4Clip's README links (``msrvtt_data.zip``) and that mmaction2 reads too:
 
 - ``MSRVTT_data.json``: ``sentences``, a list of ``{caption, video_id, sen_id}``, 20 for each of the 10,000 videos, and
-  ``videos``, which is not needed here;
-- ``MSRVTT_train.9k.csv`` (or ``.7k``): the column ``video_id``, one training video a row;
+  ``videos``, which is unused here;
+- ``MSRVTT_train.9k.csv`` (or ``.7k``): the column ``video_id``, one training video per row;
 - ``MSRVTT_JSFUSION_test.csv``: the columns ``key``, ``vid_key``, ``video_id``, ``sentence``; 1,000 rows, one query for
   each test video (the split of JSFusion, arXiv 1808.02559).
 
@@ -24,7 +24,7 @@ from florence_mm.utils.files import write_atomic
 
 
 def _rows(path: str | Path, columns: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Line number and the cells of these columns."""
+    """Yield the line number and the cells of these columns."""
     for line, row in read_rows(path):
         if isinstance(row, DataError):
             raise row
@@ -38,7 +38,7 @@ def _rows(path: str | Path, columns: Iterable[str]) -> Iterator[tuple[int, list[
 
 
 def _once(values: Iterable[tuple[int, str]], path: str | Path) -> list[str]:
-    """The video ids, each of which may stand in one line only."""
+    """Check that video ids are unique, and return them."""
     lines: dict[str, int] = {}
     for line, video in values:
         if lines.setdefault(video, line) != line:
@@ -47,10 +47,10 @@ def _once(values: Iterable[tuple[int, str]], path: str | Path) -> list[str]:
 
 
 def read_captions(path: str | Path) -> dict[str, list[str]]:
-    """Captions of each video id in ``MSRVTT_data.json``, in the order of the file.
+    """Read the captions of each video id from ``MSRVTT_data.json``, in the order of the file.
 
     Raises:
-        FileNotFoundError, DataError: the file is missing or not of this layout.
+        FileNotFoundError, DataError: the file is missing or has another layout.
     """
     path = Path(path)
     if not path.is_file():
@@ -76,7 +76,7 @@ def read_captions(path: str | Path) -> dict[str, list[str]]:
 
 
 def read_training_videos(path: str | Path) -> list[str]:
-    """Video ids of ``MSRVTT_train.9k.csv``.
+    """Read the video ids of ``MSRVTT_train.9k.csv``.
 
     Raises:
         FileNotFoundError, DataError: the file is missing, lacks the column, or names a video twice.
@@ -85,7 +85,7 @@ def read_training_videos(path: str | Path) -> list[str]:
 
 
 def read_queries(path: str | Path) -> dict[str, str]:
-    """The query of each video id of ``MSRVTT_JSFUSION_test.csv``.
+    """Read the query of each video id from ``MSRVTT_JSFUSION_test.csv``.
 
     Raises:
         FileNotFoundError, DataError: the file is missing, lacks a column, or names a video twice.
@@ -96,12 +96,12 @@ def read_queries(path: str | Path) -> dict[str, str]:
 
 
 class VideoFiles:
-    """The files of video ids in one folder; missing ones are counted and, up to a cap, left out.
+    """Video files of a folder by video id; missing ones are left out up to a maximum.
 
     Args:
-        folder (str | Path): Where the files are.
-        suffix (str): After the video id.
-        max_missing (int): How many may be missing; one more is an error.
+        folder (str | Path): Folder of the files.
+        suffix (str): File name after the video id.
+        max_missing (int): How many may be missing before it is an error.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -117,10 +117,10 @@ class VideoFiles:
         self.missing: list[str] = []
 
     def existing(self, videos: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """Video id and file name of those that are there.
+        """Yield video id and file name of the existing files.
 
         Raises:
-            DataError: more than ``max_missing`` are not, over all calls.
+            DataError: more than ``max_missing`` are missing, over all calls.
         """
         for video in videos:
             name = video + self.suffix
@@ -144,9 +144,9 @@ def write_msrvtt(
     train_csv: str | Path | None = None,
     annotations: str | Path | None = None,
 ) -> dict[str, int]:
-    """Write ``test.jsonl`` and, where ``train_csv`` is given, ``train.jsonl``.
+    """Write the manifest ``test.jsonl`` and, with ``train_csv``, ``train.jsonl``.
 
-    A row has ``video``, a file name in the folder of the videos, and ``texts``: the one query of a test video, all
+    A row has ``video``, a file name in the folder of the videos, and ``texts``: the one query of a test video, or all
     captions of a training video.
 
     Args:
@@ -154,14 +154,14 @@ def write_msrvtt(
         files (VideoFiles): The videos.
         test_csv (str | Path): ``MSRVTT_JSFUSION_test.csv``.
         train_csv (str | Path | None): ``MSRVTT_train.9k.csv``; needs ``annotations``.
-        annotations (str | Path | None): ``MSRVTT_data.json``; goes with ``train_csv``.
+        annotations (str | Path | None): ``MSRVTT_data.json``; needs ``train_csv``.
 
     Returns:
-        dict[str, int]: How many videos each manifest has.
+        dict[str, int]: Number of videos in each manifest.
 
     Raises:
-        FileNotFoundError, DataError: a file is missing or unusable, a training video has no caption, or is a test
-            video, or one of ``train_csv`` and ``annotations`` is given alone.
+        FileNotFoundError, DataError: a file is missing or unusable, a training video has no caption or is also a test
+            video, or only one of ``train_csv`` and ``annotations`` is given.
     """
     if annotations is not None and train_csv is None:
         raise DataError(f'{annotations} has captions of training videos, but no list of them; give --train-csv too')

@@ -1,4 +1,4 @@
-"""Boxes for images that have a class but none: a trained detector finds them (Florence, section 2.4)."""
+"""Pseudo boxes: a trained detector finds boxes in images whose class is known (Florence, section 2.4)."""
 
 import hashlib
 import json
@@ -18,22 +18,22 @@ from florence_mm.utils.progress import ProgressLog
 from .merging.json_lists import require
 from .merging.taxonomy import class_key
 
-#: The image at a path -> boxes ``(n, 4)`` as x1, y1, x2, y2 in pixels, scores ``(n,)``, n class names, and the image's
-#: height and width; DataError where the image cannot be read.
+#: path of an image -> boxes ``(n, 4)`` as x1, y1, x2, y2 in pixels, scores ``(n,)``, n class names, and (height, width)
+#: of the image; raises DataError if the image cannot be read
 Detect = Callable[[str], tuple[np.ndarray, np.ndarray, Sequence[str], tuple[int, int]]]
 
 
 @dataclass
 class PseudoBoxCounts:
-    """What became of images and boxes.
+    """Counts of written and left out images and boxes.
 
     Attributes:
         images: Images written.
-        images_without_boxes: Images in which nothing was good enough; they are not written.
+        images_without_boxes: Images without a box that is good enough; not written.
         boxes: Boxes written.
-        low_score, other_class, beyond_top_k: Boxes not written, by the first reason that held.
+        low_score, other_class, beyond_top_k: Boxes left out, by the first reason that applies.
         unreadable: Images left out because they cannot be read.
-        resumed: Images taken from a run that was cut off.
+        resumed: Images taken over from an interrupted run.
     """
 
     images: int = 0
@@ -47,34 +47,35 @@ class PseudoBoxCounts:
 
 
 def select_boxes(
-    boxes: np.ndarray, scores: np.ndarray, of_class: np.ndarray, score_thr: float, top_k: int
+    boxes: np.ndarray, scores: np.ndarray, class_matches: np.ndarray, score_thr: float, top_k: int
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Indices of the boxes to keep, best first, and how many were left out for which reason.
+    """Select the boxes to keep: their indices, best first, and the numbers left out by reason.
 
     Args:
         boxes: ``(n, 4)``, x1, y1, x2, y2 in pixels.
         scores: ``(n,)``.
-        of_class: ``(n,)`` bool, whether a box is of the image's class.
-        score_thr: The least score; boxes without area count as below it.
-        top_k: The most boxes an image may have.
+        class_matches: ``(n,)`` bool, whether a box is of the image's class.
+        score_thr: Lowest score; boxes without area count as below it.
+        top_k: Most boxes per image.
 
     Raises:
-        DataError: lengths differ, or a number is not finite.
+        DataError: lengths differ, or a value is not finite.
     """
-    if boxes.shape != (len(scores), 4) or len(of_class) != len(scores):
+    if boxes.shape != (len(scores), 4) or len(class_matches) != len(scores):
         raise DataError(
-            f'the detector gave boxes {boxes.shape}, {len(scores)} scores, {len(of_class)} classes; expected n of each'
+            f'the detector gave boxes {boxes.shape}, {len(scores)} scores, '
+            f'{len(class_matches)} classes; expected n of each'
         )
     if not np.isfinite(scores).all() or not np.isfinite(boxes).all():
         raise DataError('the detector gave scores or boxes that are not finite; look at its weights')
     good = scores >= score_thr
     area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    # the order of equal scores must not depend on the sort
+    # stable, so that equal scores keep their order
     order = np.argsort(-scores, kind='stable')
-    kept = [index for index in order if of_class[index] and good[index] and area[index]]
+    kept = [index for index in order if class_matches[index] and good[index] and area[index]]
     reasons = {
-        'other_class': int((~of_class).sum()),
-        'low_score': int((of_class & ~(good & area)).sum()),
+        'other_class': int((~class_matches).sum()),
+        'low_score': int((class_matches & ~(good & area)).sum()),
         'beyond_top_k': max(len(kept) - top_k, 0),
     }
     return np.array(kept[:top_k], dtype=int), reasons
@@ -91,28 +92,28 @@ def write_pseudo_boxes(
     options: Mapping[str, Any] | None = None,
     max_bad: int | float = 0,
 ) -> PseudoBoxCounts:
-    """Write the boxes a detector finds in images of known class as a COCO-format file for ``merge_detection``.
+    """Write the boxes that a detector finds in images of known class, as a COCO-format file for ``merge_detection``.
 
-    A class-agnostic detector's boxes get the class of their image. Of another detector's, the boxes of that class
-    count alone. Images are marked as searched for their own class and no other. The file appears when all is
-    done; what is found goes to ``OUT.partial.jsonl`` first, from which a run that was cut off goes on. An image that
-    was left out stays so in the run that goes on; damaged lines of the partial file are found again.
+    Boxes of a class-agnostic detector get the class of their image; of any other detector only the boxes of that class
+    are kept. Only its own class is marked as annotated in each image. The file appears once all is done; boxes go to
+    ``OUT.partial.jsonl`` first, from which an interrupted run continues. Images that were left out stay so; images of
+    damaged lines of the partial file are processed again.
 
     Args:
         rows (Sequence[tuple[str, str]]): File name and class name of each image.
-        detect (Callable): Gives boxes, scores, class names and (height, width) for the path of an image.
+        detect (Callable): Maps the path of an image to boxes, scores, class names and (height, width).
         out (str or Path): The file to write.
-        image_root (str or Path): Folder that file names start from.
+        image_root (str or Path): Folder that file names are relative to.
         detector_classes (Sequence[str] | None): Names of the detector's classes; None: class-agnostic.
-        score_thr (float): The least score of a box.
-        top_k (int): The most boxes of an image.
+        score_thr (float): Lowest score of a box.
+        top_k (int): Most boxes per image.
         options (Mapping | None): What else the boxes depend on, such as the checkpoint; a run with other options does
-            not go on from the partial file.
-        max_bad (int | float): How many images that cannot be read may be left out: a number, or below 1 a fraction.
+            not continue from the partial file.
+        max_bad (int | float): How many unreadable images may be left out: a number, or below 1 a fraction.
 
     Raises:
-        DataError: there are no rows, a class is none of the detector's, more images than ``max_bad`` cannot be read,
-            or the partial file is of another run or says nothing of its run.
+        DataError: there are no rows, the detector lacks a class, more than ``max_bad`` images cannot be read, or the
+            partial file is of another run or its first line is damaged.
         ValueError: ``max_bad`` is negative, or a fraction above 1.
     """
     if not rows:
@@ -134,7 +135,7 @@ def write_pseudo_boxes(
     partial = out.with_name(out.name + '.partial.jsonl')
     digest = hashlib.blake2b(json.dumps(rows).encode(), digest_size=8).hexdigest()
     header = {'images': len(rows), 'rows': digest, 'score_thr': score_thr, 'top_k': top_k, **(options or {})}
-    header = json.loads(json.dumps(header))  # as it is read back: a tuple is a list there
+    header = json.loads(json.dumps(header))  # as it is read back, with lists for tuples
     done, unreadable = _resume(partial, header)
     for number, sentence in unreadable.items():
         skips.add_image(number, DataError(sentence))
@@ -166,9 +167,9 @@ def write_pseudo_boxes(
 
 
 def _resume(partial: Path, header: dict) -> tuple[int, dict[int, str]]:
-    """How many images are done, and of those that could not be read the sentence that says so.
+    """Return how many images are done, and the error message of each unreadable one.
 
-    Cuts off what follows the last whole line: of a process or a machine that stopped, the end alone is missing.
+    Truncates the file after its last complete line, as an interrupted run leaves only its end incomplete.
     """
     done, length = -1, 0
     unreadable: dict[int, str] = {}
@@ -193,7 +194,7 @@ def _resume(partial: Path, header: dict) -> tuple[int, dict[int, str]]:
 
 
 def _parse(raw: bytes) -> dict:
-    """The object of a whole line; empty where the line is damaged."""
+    """The object in a complete line; empty if the line is damaged."""
     try:
         line = json.loads(raw) if raw.endswith(b'\n') else {}
     except ValueError:  # of JSON and of UTF-8
@@ -202,14 +203,14 @@ def _parse(raw: bytes) -> dict:
 
 
 def _lines(partial: Path) -> Iterator[dict]:
-    """What was found, an image at a time."""
+    """Yield the detections of one image at a time."""
     with partial.open(encoding='utf-8') as file:
         next(file)
         yield from (line for line in map(json.loads, file) if 'unreadable' not in line)
 
 
 def _write_coco(partial: Path, out: Path) -> PseudoBoxCounts:
-    """The images with boxes of the partial file in COCO's format; a line at a time is in memory."""
+    """Convert the partial file to COCO's format, with one line at a time in memory."""
     classes = sorted({line['class'] for line in _lines(partial)})
     ids = {name: id_ for id_, name in enumerate(classes, 1)}
     counts = PseudoBoxCounts()
@@ -240,7 +241,7 @@ def _images(partial: Path, counts: PseudoBoxCounts) -> Iterator[dict]:
         counts.images += 1
         height, width = line['size']
         image = {'id': counts.images, 'file_name': line['file_name'], 'width': width, 'height': height}
-        # only its own class was looked for
+        # only the class of its boxes is annotated
         yield image | {'neg_category_ids': [], 'not_exhaustive_category_ids': []}
 
 
@@ -275,10 +276,10 @@ def _xywh(box: np.ndarray) -> list[float]:
 
 
 def image_classes(manifest_rows: Iterable[tuple[int, dict | DataError]], path: str) -> list[tuple[str, str]]:
-    """File and class names from rows of a manifest (:func:`florence_mm.formats.rows.read_rows`).
+    """Take file and class names from rows of a manifest (:func:`florence_mm.formats.rows.read_rows`).
 
     Raises:
-        DataError: a row has no ``image`` or no ``class`` that is a name.
+        DataError: a row lacks ``image``, or its ``class`` is not a name.
     """
     pairs = []
     for line, row in manifest_rows:

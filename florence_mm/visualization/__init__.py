@@ -1,6 +1,6 @@
-"""Drawing: boxes, curves, retrieval grids, attention, videos with labels, from arrays and plain values.
+"""Drawing of boxes, curves, retrieval grids, attention maps and labelled videos, from arrays and plain values.
 
-Not here: running a model to get what is drawn.
+Not here: running a model.
 """
 
 from .curves import draw_curves, read_scalars

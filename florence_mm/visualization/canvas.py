@@ -1,6 +1,6 @@
-"""Pictures made of pictures and short texts.
+"""Building blocks of drawings: text, resized images, grids.
 
-Text is set in DejaVu Sans, which matplotlib brings along, so that a picture is the same on every machine.
+Text is in DejaVu Sans, which matplotlib ships, so that drawings are the same on every machine.
 Images are ``(H, W, 3)`` uint8 RGB.
 """
 
@@ -19,28 +19,28 @@ INK: Colour = (31, 35, 40)
 FAINT: Colour = (110, 119, 129)
 PAPER: Colour = (255, 255, 255)
 SHADE: Colour = (234, 238, 242)
-# a green and a red that differ in brightness too; a mark says the same beside them
+# a green and a red that also differ in brightness; a mark beside them says the same
 RIGHT: Colour = (26, 127, 55)
 WRONG: Colour = (207, 34, 46)
 
 
 @cache
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans of ``size`` pixels."""
+    """Load DejaVu Sans at ``size`` pixels."""
     import matplotlib
 
     name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'
     path = Path(matplotlib.get_data_path()) / 'fonts/ttf' / name
-    # the plain layout engine is in every build of Pillow, so widths are the same everywhere
+    # the basic layout engine is in every build of Pillow, so widths are the same everywhere
     return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def fit_text(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
-    """``text`` in one line, cut with an ellipsis where it is wider than ``width`` pixels."""
+    """Shorten ``text`` with an ellipsis to one line of ``width`` pixels."""
     text = ' '.join(text.split())
     if face.getlength(text) <= width:
         return text
-    low, high = 0, len(text)  # the longest beginning that fits
+    low, high = 0, len(text)  # the longest prefix that fits
     while low < high:
         middle = (low + high + 1) // 2
         if face.getlength(text[:middle].rstrip() + '…') <= width:
@@ -51,7 +51,7 @@ def fit_text(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
 
 
 def wrap_text(text: str, face: ImageFont.FreeTypeFont, width: float, lines: int) -> list[str]:
-    """``text`` in at most ``lines`` lines of ``width`` pixels, broken at blanks; the last one is cut."""
+    """Wrap ``text`` at spaces into at most ``lines`` lines of ``width`` pixels; the last one is shortened."""
     words, wrapped = text.split(), []
     while words and len(wrapped) < lines - 1:
         count = 1
@@ -65,7 +65,7 @@ def wrap_text(text: str, face: ImageFont.FreeTypeFont, width: float, lines: int)
 
 
 def fit_image(image: np.ndarray, height: int, width: int, background: Colour = SHADE) -> np.ndarray:
-    """``image`` as large as it fits into ``(height, width)``, centred on ``background``.
+    """Resize ``image`` to fit into ``(height, width)``, centred on ``background``.
 
     Raises:
         ValueError: ``image`` is not ``(H, W, 3)`` uint8.
@@ -83,7 +83,7 @@ def fit_image(image: np.ndarray, height: int, width: int, background: Colour = S
 
 
 def tile(cells: list[np.ndarray], columns: int, gap: int = 12, title: str | None = None) -> np.ndarray:
-    """Cells of one size in rows of ``columns``, on white, with a line of text above."""
+    """Tile cells of one size in rows of ``columns``, on white, with an optional title."""
     height, width = cells[0].shape[:2]
     columns = min(columns, len(cells))
     rows = -(-len(cells) // columns)
@@ -100,7 +100,7 @@ def tile(cells: list[np.ndarray], columns: int, gap: int = 12, title: str | None
 
 
 def save_png(image: np.ndarray, path: str | Path) -> None:
-    """Write ``image``, ``(H, W, 3)`` uint8 RGB, as PNG under a temporary name and rename it; the folder is made."""
+    """Write ``image (H, W, 3)`` uint8 RGB as PNG, atomically; the folder is created."""
     if Path(path).suffix.lower() != '.png':
         raise ValueError(f'{path} must end in .png')
     # there may be thousands, and each can be drawn again

@@ -1,4 +1,4 @@
-"""Where a fusion model looks for a word: cross-attention drawn over the picture.
+"""Cross-attention of a word in a fusion model, drawn over the image.
 
 Shape legend: ``T`` text tokens, ``h, w`` image tokens, ``A`` heads.
 """
@@ -13,16 +13,16 @@ from torch import Tensor
 from .canvas import FAINT, INK, PAPER, fit_image, fit_text, font
 from .video import overlay_map
 
-_LEAST_SIDE = 320  # of a panel; a smaller picture is enlarged by a whole factor
+_LEAST_SIDE = 320  # of a panel; a smaller image is enlarged by an integer factor
 _GAP = 10
 
 
 def word_map(attention: Tensor, places: Sequence[int]) -> Tensor:
-    """The attention of a word to each place of the picture: a mean over the layers given, all heads, and its tokens.
+    """Average the attention of a word to each image token over the given layers, all heads and the word's tokens.
 
     Args:
-        attention: ``(layers, A, T, h, w)`` of one text with one picture.
-        places: of the word's tokens among the T.
+        attention: ``(layers, A, T, h, w)`` of one text and one image.
+        places: indices of the word's tokens among the T.
 
     Returns:
         ``(h, w)`` fp32 on the CPU; the sum is 1.
@@ -36,21 +36,21 @@ def word_map(attention: Tensor, places: Sequence[int]) -> Tensor:
 
 
 def draw_word_attention(image: np.ndarray, weights: Tensor, word: str, text: str) -> np.ndarray:
-    """The picture, beside it the same under the colours of a word's attention, and below them what is shown.
+    """Draw an image, beside it the image under the heat map of a word's attention, and a legend below.
 
-    Colours go from dark violet (none) to yellow (the largest value, which is written below).
+    Colours go from dark violet (0) to yellow (the maximum, which the legend states).
 
     Args:
         image (np.ndarray): ``(H, W, 3)`` uint8 RGB, as the model sees it.
         weights (Tensor): ``(h, w)`` from :func:`word_map`.
         word (str): The word.
-        text (str): The text that it stands in.
+        text (str): The text that contains it.
 
     Returns:
-        np.ndarray: ``(f H + 54, 2 f W + 10, 3)`` uint8 RGB with the factor f of enlargement.
+        np.ndarray: ``(f H + 54, 2 f W + 10, 3)`` uint8 RGB with the enlargement factor f.
 
     Raises:
-        ValueError: ``image`` is no picture, or ``weights`` are no map.
+        ValueError: ``image`` or ``weights`` has another shape or type.
     """
     if weights.ndim != 2 or not torch.isfinite(weights).all() or (weights < 0).any():
         raise ValueError(f'attention of shape {tuple(weights.shape)} must be (h, w) with finite values from 0')

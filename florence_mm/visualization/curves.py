@@ -1,4 +1,4 @@
-"""Curves of a training run, from the scalars that mmengine logs."""
+"""Curves of a training run, from the scalars logged by mmengine."""
 
 import json
 import math
@@ -15,13 +15,13 @@ _COLOURS = ('#0969da', '#bc4c00', '#1a7f37', '#8250df', '#cf222e', '#57606a')
 
 
 def read_scalars(log: str | Path | Sequence[str | Path]) -> dict[str, Curve]:
-    """Curves by name, over the number of iterations.
+    """Read the logged curves by name, over iterations.
 
-    Validation scores of a run by epochs are logged under the epoch; they are placed at its last iteration. Where
-    a step was logged twice, because a run was resumed before it, the later value counts.
+    Validation scores that are logged by epoch are placed at its last iteration. If a step was logged twice, because the
+    run was resumed before it, the later value is used.
 
     Args:
-        log: A ``scalars.json`` (JSON lines), several in the order of time, or a work directory, of which all
+        log: A ``scalars.json`` (JSON lines), several in chronological order, or a work directory, of which all
             ``*/vis_data/scalars.json`` are read.
 
     Returns:
@@ -30,7 +30,7 @@ def read_scalars(log: str | Path | Sequence[str | Path]) -> dict[str, Curve]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a line is not JSON (the last line of a run that was killed may be cut off and is left out).
+        ValueError: a line is not JSON (an incomplete last line of a killed run is ignored).
     """
     records = [record for path in _log_files(log) for record in _read_lines(path)]
     train = [record for record in records if 'iter' in record]
@@ -61,7 +61,7 @@ def _log_files(log: str | Path | Sequence[str | Path]) -> list[Path]:
     path = Path(log)
     if path.is_file():
         return [path]
-    # folders are named by the time a run began
+    # folders are named by the start time of the run
     found = sorted([*path.glob('*/vis_data/scalars.json'), *path.glob('vis_data/scalars.json')])
     if not found:
         raise FileNotFoundError(f'{path} is no scalars.json and has no */vis_data/scalars.json')
@@ -86,7 +86,7 @@ def _read_lines(path: Path) -> list[dict]:
 
 
 def smooth(curve: Curve, weight: float = 0.8) -> Curve:
-    """Exponential moving average over the points, without the pull of the start (weights sum to 1)."""
+    """Smooth a curve by an exponential moving average with bias correction at the start (weights sum to 1)."""
     smoothed, total, norm = [], 0.0, 0.0
     for step, value in curve:
         total = weight * total + (1 - weight) * value
@@ -102,14 +102,13 @@ def draw_curves(
     scores: Sequence[str] | None = None,
     title: str | None = None,
 ) -> None:
-    """Write a PNG with the loss on the left and the validation scores on the right, over iterations.
+    """Draw the losses (left) and validation scores (right) of a run over iterations, and write the PNG.
 
     Args:
         log: See :func:`read_scalars`.
         path (str | Path): The PNG file.
-        losses (Sequence[str] | None): Names of loss curves. None: all whose name has "loss".
-        scores (Sequence[str] | None): Names of score curves. None: all with a "/", as metrics are named; at
-            most six.
+        losses (Sequence[str] | None): Names of loss curves. None: all whose name contains "loss".
+        scores (Sequence[str] | None): Names of score curves. None: the first six that contain "/", as metrics do.
         title (str | None): A line above.
 
     Raises:

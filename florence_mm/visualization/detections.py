@@ -1,4 +1,4 @@
-"""Pictures of detected objects."""
+"""Drawing of detected objects."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from .canvas import INK, PAPER, Colour, fit_image, fit_text, font
 
 Rectangle = tuple[float, float, float, float]
 
-# neighbours in the list differ in hue and in brightness
+# neighbours differ in hue and brightness
 _COLOURS: tuple[Colour, ...] = (
     (9, 105, 218),
     (251, 143, 68),
@@ -28,7 +28,7 @@ _LEAST_SIDE = 480
 
 
 def class_colour(name: str, class_names: Sequence[str]) -> Colour:
-    """The colour of a class: by its place among ``class_names``, the first one's where it is none of them."""
+    """Return the colour of a class by its index in ``class_names``; that of index 0 for an unknown class."""
     return _COLOURS[class_names.index(name) % len(_COLOURS) if name in class_names else 0]
 
 
@@ -40,24 +40,24 @@ def draw_detections(
     class_names: Sequence[str] | None = None,
     thickness: int | None = None,
 ) -> np.ndarray:
-    """A picture with boxes, each with its name and score.
+    """Draw boxes with class names and scores on an image.
 
-    Labels are placed, the highest score first, where they cover no other label, as far as there is room. A picture
-    of less than 480 pixels is enlarged by a whole factor, so that labels can be read.
+    Labels are placed by falling score so that they do not overlap, as far as there is room. An image of less than 480
+    pixels is enlarged by an integer factor, so that labels are readable.
 
     Args:
         image (np.ndarray): ``(H, W, 3)`` uint8 RGB.
         boxes: n boxes ``(x1, y1, x2, y2)`` in pixels of ``image``.
         names: n class names, in any script that DejaVu Sans has.
-        scores: n numbers from 0 to 1; None writes the names alone.
-        class_names: all classes in their order, which decides the colours; None takes the names in theirs.
-        thickness: of lines, in pixels; None goes by the size of the picture.
+        scores: n scores from 0 to 1; None: only names.
+        class_names: all classes in their order, which determines the colours; None: the names in order of occurrence.
+        thickness: line width in pixels; None: by the size of the image.
 
     Returns:
-        np.ndarray: ``(f H, f W, 3)`` uint8 RGB with the factor f of enlargement.
+        np.ndarray: ``(f H, f W, 3)`` uint8 RGB with the enlargement factor f.
 
     Raises:
-        ValueError: numbers do not agree, a box has not four finite numbers, or ``image`` is no picture.
+        ValueError: lengths differ, a box is not four finite numbers, or ``image`` has another shape or type.
     """
     scores_known = scores is not None
     scores = list(scores) if scores_known else [0.0] * len(names)
@@ -76,7 +76,7 @@ def draw_detections(
     draw = ImageDraw.Draw(picture)
     placed: list[Rectangle] = []
     order = sorted(range(len(names)), key=lambda i: -scores[i])
-    for i in reversed(order):  # the best on top
+    for i in reversed(order):  # the highest score on top
         _outline(draw, tuple(factor * boxes[i]), class_colour(names[i], class_names), thickness)
     for i in order:
         score = f' {scores[i]:.2f}' if scores_known else ''
@@ -93,13 +93,13 @@ def draw_detections(
 def place_label(
     box: Rectangle, size: tuple[float, float], picture: tuple[int, int], placed: Sequence[Rectangle]
 ) -> Rectangle:
-    """Where a label goes: beside its box's corners, else along its sides, at the place that covers the least.
+    """Place a label at a corner of its box, else along its sides, where it overlaps other labels least.
 
     Args:
         box: ``(x1, y1, x2, y2)``.
         size: width and height of the label.
-        picture: width and height of the picture, which the label does not leave.
-        placed: rectangles of the labels that are there.
+        picture: width and height of the drawing, inside which the label stays.
+        placed: rectangles of the labels placed so far.
 
     Returns:
         The label's rectangle.
@@ -124,7 +124,7 @@ def place_label(
 
 
 def _overlap(a: Rectangle, b: Rectangle) -> float:
-    """Common area of two rectangles."""
+    """Intersection area of two rectangles."""
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
@@ -132,12 +132,12 @@ def _outline(draw: ImageDraw.ImageDraw, box: Rectangle, colour: Colour, thicknes
     x1, y1 = (round(value) for value in box[:2])
     # the last pixel inside the box
     x2, y2 = max(x1, round(box[2]) - 1), max(y1, round(box[3]) - 1)
-    # a light seam tells the line from a background of its colour
+    # a light border separates the line from a background of its colour
     draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=PAPER, width=1)
     draw.rectangle((x1, y1, x2, y2), outline=colour, width=thickness)
 
 
 def _readable_on(colour: Colour) -> Colour:
-    """Light or dark ink, whichever differs more from ``colour`` in brightness."""
+    """Light or dark text colour, whichever has more contrast to ``colour``."""
     brightness = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
     return INK if brightness > 140 else PAPER

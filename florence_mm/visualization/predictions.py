@@ -1,4 +1,4 @@
-"""Pictures of zero-shot predictions."""
+"""Drawing of zero-shot predictions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,29 +17,28 @@ MARGIN = 10
 def draw_prediction(
     image: np.ndarray, scores: Tensor, class_names: Sequence[str], gt_label: int | None = None, top: int = 3
 ) -> np.ndarray:
-    """An image with its best classes and their scores beside it.
+    """Draw an image with its best classes and their scores beside it.
 
-    The best class is green with a tick where it is right, red with a cross where it is wrong, and the right one
-    is then named below the others.
+    A correct best class is green with a tick, a wrong one red with a cross; the true class is then named below.
 
     Args:
         image (np.ndarray): ``(H, W, 3)`` uint8 RGB, of any size.
         scores (Tensor): ``(K,)`` from 0 to 1.
         class_names (Sequence[str]): K names.
-        gt_label (int | None): The right class; None where it is not known.
-        top (int): How many classes are listed.
+        gt_label (int | None): The true class; None if unknown.
+        top (int): Number of classes listed.
 
     Returns:
         np.ndarray: ``(112, 290, 3)`` uint8 RGB; taller for more than 3 classes.
 
     Raises:
-        ValueError: shapes do not fit, or ``gt_label`` is no class.
+        ValueError: shapes do not fit, or ``gt_label`` is out of range.
     """
     if scores.ndim != 1 or len(scores) != len(class_names):
         raise ValueError(f'scores of shape {tuple(scores.shape)} must be one for each of {len(class_names)} classes')
     if gt_label is not None and not 0 <= gt_label < len(class_names):
         raise ValueError(f'gt_label={gt_label} is outside the {len(class_names)} classes')
-    # a stable sort: equal scores in the order of the classes, as argmax
+    # a stable sort, so that equal scores are ordered by class index, as in argmax
     order = scores.float().sort(descending=True, stable=True).indices[:top].tolist()
     height = max(IMAGE_SIZE, 30 * top + 22)
     cell = Image.new('RGB', (IMAGE_SIZE + MARGIN + PANEL_WIDTH, height), PAPER)
@@ -89,20 +88,20 @@ def draw_prediction_grid(
     columns: int = 4,
     title: str | None = None,
 ) -> None:
-    """Write a PNG of images with their best classes beside them (:func:`draw_prediction`).
+    """Draw a grid of images with their best classes (:func:`draw_prediction`), and write the PNG.
 
     Args:
         images (Sequence[np.ndarray]): N images ``(H, W, 3)`` uint8 RGB.
         class_names (Sequence[str]): K names.
         scores (Tensor): ``(N, K)`` from 0 to 1.
-        labels: N right classes, or None where they are not known.
+        labels: N true classes, or None if unknown.
         path (str | Path): The PNG file.
-        top (int): Classes listed for each image.
-        columns (int): Images in a row.
-        title (str | None): A line above. None: how many are right, where labels are given.
+        top (int): Classes listed per image.
+        columns (int): Images per row.
+        title (str | None): The title. None: the number of correct predictions, if labels are given.
 
     Raises:
-        ValueError: numbers do not fit, or there are no images.
+        ValueError: lengths differ, or there are no images.
     """
     if not len(images) or len(scores) != len(images) or labels is not None and len(labels) != len(images):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Pictures of retrieval results."""
+"""Drawing of retrieval results."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -23,20 +23,20 @@ def draw_retrieval_grid(
     top: int = 5,
     title: str | None = None,
 ) -> None:
-    """Write a PNG with a row for each text: the text, and the images nearest to it with their similarities.
+    """Draw a row per text with the most similar images and their similarities, and write the PNG.
 
     Args:
         texts (Sequence[str]): M queries.
         images (Sequence[np.ndarray]): N images ``(H, W, 3)`` uint8 RGB.
         similarity (Tensor): ``(M, N)``.
         path (str | Path): The PNG file.
-        right (Sequence[Collection[int]] | None): For each text the images that are right, which get a green
-            frame and a tick, the others a red one and a cross.
-        top (int): Images in a row.
-        title (str | None): A line above.
+        right (Sequence[Collection[int]] | None): Correct images of each text, which get a green frame and a tick; the
+            others get a red frame and a cross.
+        top (int): Images per row.
+        title (str | None): The title.
 
     Raises:
-        ValueError: numbers do not fit, or there is nothing to draw.
+        ValueError: lengths differ, or there is nothing to draw.
     """
     if similarity.shape != (len(texts), len(images)) or not similarity.numel():
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Pictures of what a data set gives to a model."""
+"""Drawing of the samples that a data set gives to a model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,16 +14,16 @@ _BOX_COLOURS = ((9, 105, 218), (188, 76, 0), (26, 127, 55), (130, 80, 223), (207
 
 
 def sample_image(data: Mapping, bgr: bool = False) -> np.ndarray:
-    """The image of a pipeline's output as ``(H, W, 3)`` uint8 RGB.
+    """Take the image out of a pipeline's output, as ``(H, W, 3)`` uint8 RGB.
 
     Args:
-        data (Mapping): A packed sample with ``inputs``: ``(C, H, W)``; ``(N, C, H, W)``, of which the first is
-            taken; or ``(N, C, T, H, W)``, of which the middle frame of the first clip is taken. Or a pipeline's
-            dict with ``img`` ``(H, W, C)``.
-        bgr (bool): Whether the channels are in the order blue, green, red.
+        data (Mapping): A packed sample with ``inputs``: ``(C, H, W)``; ``(N, C, H, W)``, the first is taken; or
+            ``(N, C, T, H, W)``, of which the middle frame of the first clip is taken. Or a pipeline's dict with
+            ``img (H, W, C)``. Values other than uint8 are scaled to 0 to 255.
+        bgr (bool): Whether the channels are blue, green, red.
 
     Raises:
-        ValueError: there is no image of this kind. Values that are not bytes are stretched to 0 to 255.
+        ValueError: there is no such image.
     """
     image = data.get('inputs', data.get('img'))
     if isinstance(image, Mapping):  # several inputs by name, as of multimodal pipelines
@@ -49,7 +49,7 @@ def sample_image(data: Mapping, bgr: bool = False) -> np.ndarray:
 
 
 def sample_lines(sample: Any, class_names: Sequence[str] = ()) -> list[str]:
-    """What a sample says about its image: text, captions, class, number of boxes.
+    """Describe a sample in lines of text: caption, class, label, number of boxes.
 
     Args:
         sample: The ``data_samples`` of a packed sample, of any OpenMMLab package.
@@ -76,13 +76,13 @@ def _class_name(label: int, class_names: Sequence[str]) -> str:
 
 
 def draw_sample(data: Mapping, class_names: Sequence[str] = (), bgr: bool = False, size: int = 240) -> np.ndarray:
-    """A packed sample as a picture: the image with its boxes, and below it what :func:`sample_lines` says.
+    """Draw a packed sample: the image with its boxes, and below it the text of :func:`sample_lines`.
 
     Args:
         data (Mapping): A pipeline's output (see :func:`sample_image`).
         class_names (Sequence[str]): Names of the classes.
-        bgr (bool): Whether the channels of the image are in the order blue, green, red.
-        size (int): Width and height of the image in the picture, which keeps its proportions.
+        bgr (bool): Whether the channels of the image are blue, green, red.
+        size (int): Width and height into which the image is fitted.
 
     Returns:
         np.ndarray: ``(size + 76, size, 3)`` uint8 RGB.

@@ -1,4 +1,4 @@
-"""Videos with predictions, and strips of frames with activation maps."""
+"""Drawing of predictions on videos, and strips of frames with activation maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from torch import Tensor
 from .canvas import FAINT, INK, PAPER, SHADE, fit_image, fit_text, font, tile
 from .detections import class_colour
 
-LEAST_SIDE = 480  # a smaller video is enlarged by a whole factor
-_LEAST_WIDTH = 320  # narrower than this, names and scores would not fit
+LEAST_SIDE = 480  # a smaller video is enlarged by an integer factor
+_LEAST_WIDTH = 320  # least width in which names and scores fit
 
 
 @dataclass(frozen=True)
 class TimedScores:
-    """What a model says of a stretch of time.
+    """Predicted classes of a time interval.
 
     Attributes:
-        start, end: seconds.
+        start, end: interval in seconds.
         names: best classes, the best one first.
-        scores: theirs, from 0 to 1.
+        scores: their scores, from 0 to 1.
     """
 
     start: float
@@ -33,21 +33,21 @@ class TimedScores:
 
 
 class PredictionPainter:
-    """Puts the predictions of the moment under each frame of a video: nothing of the frame is covered.
+    """Draw a panel with the current predictions below each frame of a video.
 
-    Under the frame stand the time, the best classes with bars and scores, and a line of the whole duration in the
-    colours of the classes that are best at each time. At each moment the stretch whose middle is nearest is shown. All
-    frames come out in one even size, as mp4 needs it.
+    The panel shows the time, the best classes with bars and scores, and a timeline in the colours of the best class at
+    each time. The interval whose middle is nearest to the current time is shown. All frames get the same even size, as
+    mp4 needs it.
 
     Args:
         size: height and width of the frames.
-        predictions: one stretch, or several by their time.
-        duration: of the video in seconds.
-        class_names: all classes in their order, which decides the colours; None takes the names as they come.
-        rows: lines for classes; the longest list in ``predictions`` by default.
+        predictions: predictions of one or several intervals.
+        duration: duration of the video in seconds.
+        class_names: all classes in their order, which determines the colours; None: the names in order of occurrence.
+        rows: number of classes shown; None: that of the longest prediction.
 
     Raises:
-        ValueError: no predictions, or names and scores of different numbers.
+        ValueError: there are no predictions, or their names and scores differ in number.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class PredictionPainter:
         self._panels: dict[int, Image.Image] = {}
 
     def __call__(self, frame: np.ndarray, second: float) -> np.ndarray:
-        """``(H, W, 3)`` uint8 RGB shown at ``second``, with its predictions: ``(H', W', 3)`` uint8 RGB."""
+        """Draw the predictions at ``second`` below a frame ``(H, W, 3)`` uint8 RGB; returns ``(H', W', 3)``."""
         canvas = Image.new('RGB', (self.width, self.height + self.panel), PAPER)
         canvas.paste(Image.fromarray(fit_image(frame, self.height, self.width)))
         index = int(np.abs(self._middles - second).argmin())
         if index not in self._panels:
-            self._panels = {index: self._draw_panel(self.predictions[index])}  # neighbours alone come again
+            self._panels = {index: self._draw_panel(self.predictions[index])}  # only neighbouring frames need it again
         canvas.paste(self._panels[index], (0, self.height))
         draw, face, margin = ImageDraw.Draw(canvas), font(self.letters), self.letters // 2
         text = f'{second:.1f} of {self.duration:.1f} s'
@@ -91,7 +91,7 @@ class PredictionPainter:
         return np.array(canvas)
 
     def _draw_panel(self, prediction: TimedScores) -> Image.Image:
-        """All under the frame but the moment."""
+        """The panel without the current time."""
         panel = Image.new('RGB', (self.width, self.panel), PAPER)
         draw, face, margin = ImageDraw.Draw(panel), font(self.letters), self.letters // 2
         whole = len(self.predictions) == 1
@@ -100,19 +100,19 @@ class PredictionPainter:
         left, right = round(0.42 * self.width), self.width - margin - round(face.getlength('0.00')) - margin
         for row, (name, score) in enumerate(zip(prediction.names, prediction.scores, strict=True)):
             top = (row + 1) * self.line
-            own, colour = font(self.letters, bold=row == 0), INK if row == 0 else FAINT
-            draw.text((margin, top), fit_text(name, own, left - 2 * margin), font=own, fill=colour)
+            name_face, colour = font(self.letters, bold=row == 0), INK if row == 0 else FAINT
+            draw.text((margin, top), fit_text(name, name_face, left - 2 * margin), font=name_face, fill=colour)
             draw.rectangle((left, top + 2, right - 1, top + self.letters), fill=SHADE)
             filled = round((right - left) * min(max(score, 0.0), 1.0)) if score == score else 0
             if filled:
                 bar = class_colour(name, self.class_names)
                 draw.rectangle((left, top + 2, left + filled - 1, top + self.letters), fill=bar)
             draw.text((right + margin, top), f'{score:.2f}', font=face, fill=colour)
-        self._draw_times(draw)
+        self._draw_timeline(draw)
         return panel
 
-    def _draw_times(self, draw: ImageDraw.ImageDraw) -> None:
-        """A line of the duration, in the colour of what is best at each time."""
+    def _draw_timeline(self, draw: ImageDraw.ImageDraw) -> None:
+        """A timeline of the video in the colour of the best class at each time."""
         margin = self.letters // 2
         top, length = self.panel - self.letters - margin, self.width - 2 * margin
         seconds = (np.arange(length) + 0.5) * self.duration / length
@@ -123,12 +123,12 @@ class PredictionPainter:
 
 
 def overlay_map(frames: np.ndarray, maps: Tensor) -> np.ndarray:
-    """Frames in grey under the colours of a map, from dark violet (0) to yellow (its largest value).
+    """Overlay an activation map as a heat map on grey frames, from dark violet (0) to yellow (its maximum).
 
     Args:
         frames: ``(T, H, W, 3)`` uint8 RGB.
-        maps: ``(t, h, w)``, at least 0; resized to the frames (trilinear), and divided by its largest value over all
-            frames, so that they compare.
+        maps: ``(t, h, w)``, at least 0; resized to the frames (trilinear) and divided by their maximum over all frames,
+            so that frames are comparable.
 
     Returns:
         ``(T, H, W, 3)`` uint8 RGB.
@@ -149,20 +149,20 @@ def draw_activation_strip(
     title: str | None = None,
     columns: int = 8,
 ) -> np.ndarray:
-    """A strip over time: each frame, under it the same with the map over it, under that its time.
+    """Draw a strip of frames: each frame, below it the frame with its activation map, and its time.
 
     Args:
         frames: ``(T, H, W, 3)`` uint8 RGB.
         maps: ``(t, h, w)``, at least 0; see :func:`overlay_map`.
-        seconds: T times; None writes the numbers of the frames.
-        title: a line above.
-        columns: frames in a row.
+        seconds: time of each of the T frames; None: frame numbers are written.
+        title: the title.
+        columns: frames per row.
 
     Returns:
         ``(H', W', 3)`` uint8 RGB.
 
     Raises:
-        ValueError: shapes do not fit, or the map has negative values or such as are not finite.
+        ValueError: shapes do not fit, or the map has negative or non-finite values.
     """
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:

@@ -12,8 +12,8 @@ from florence_mm.corpora.questions import (
     KINDS,
     Question,
     QuestionOptions,
-    annotators_answers,
     choose_questions,
+    draw_annotator_answers,
     make_questions,
     possible_questions,
     write_questions,
@@ -122,7 +122,7 @@ def test_annotators_disagree_as_said():
 
     def errors(contested):
         rng = np.random.default_rng(0)
-        said = [item for _ in range(800) for item in annotators_answers(rng, question, contested)]
+        said = [item for _ in range(800) for item in draw_annotator_answers(rng, question, contested)]
         wrong = [item for item in said if normalize_answer(item['answer']) != '4']
         assert {normalize_answer(item['answer']) for item in wrong} == {'3', '5'}
         assert all((item['answer_confidence'] == 'maybe') is (item in wrong) for item in said)
@@ -135,7 +135,7 @@ def test_annotators_disagree_as_said():
     assert errors(1.0) == pytest.approx(0.35, abs=0.02)
     # numbers from ten on are never words
     large = Question(0, 'what is the sum', 'what is the sum?', '12', ('11', '13'))
-    assert all(item['answer'].isdecimal() for item in annotators_answers(np.random.default_rng(0), large, 1.0))
+    assert all(item['answer'].isdecimal() for item in draw_annotator_answers(np.random.default_rng(0), large, 1.0))
 
 
 @pytest.fixture(scope='module')

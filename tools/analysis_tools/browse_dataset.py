@@ -1,4 +1,4 @@
-"""Draw what the pipeline of a config makes of its data, with texts, labels and boxes.
+"""Draw samples of a config's data set after its pipeline, with texts, labels and boxes.
 
     python tools/analysis_tools/browse_dataset.py configs/unicl/NAME.py --output-dir work_dirs/browse
 
@@ -24,23 +24,23 @@ from florence_mm.visualization.samples import draw_sample
 
 def parse_args() -> argparse.Namespace:
     """Command-line arguments."""
-    parser = argparse.ArgumentParser(description='Draw what the pipeline of a config makes of its data.')
+    parser = argparse.ArgumentParser(description='Draw samples of a data set after its pipeline.')
     parser.add_argument('config', help='config file, or PACKAGE::FILE')
-    parser.add_argument('--output-dir', required=True, help='folder for the pictures')
+    parser.add_argument('--output-dir', required=True, help='folder for the drawings')
     parser.add_argument('--phase', default='train', choices=('train', 'val', 'test'), help='which data set')
-    parser.add_argument('--number', type=int, default=32, help='how many samples (default: 32)')
+    parser.add_argument('--number', type=int, default=32, help='number of samples (default: 32)')
     parser.add_argument('--start', type=int, default=0, help='the first sample (default: 0)')
-    parser.add_argument('--repeat', type=int, default=1, help='draw each sample so often, with other random numbers')
-    parser.add_argument('--contact-sheet', action='store_true', help='one picture of all samples')
+    parser.add_argument('--repeat', type=int, default=1, help='draw each sample this many times with different seeds')
+    parser.add_argument('--contact-sheet', action='store_true', help='one drawing of all samples')
     parser.add_argument('--columns', type=int, default=8, help='samples in a row of the contact sheet (default: 8)')
-    parser.add_argument('--size', type=int, default=240, help='pixels of a sample in its picture (default: 240)')
+    parser.add_argument('--size', type=int, default=240, help='width and height of a sample in pixels (default: 240)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the random transforms')
     add_config_options(parser)
     return parser.parse_args()
 
 
 def is_bgr(cfg: ConfigDict) -> bool:
-    """Whether the pipeline gives BGR, which the model's preprocessor then turns into RGB."""
+    """Whether the pipeline gives BGR images, which the model's preprocessor converts to RGB."""
     preprocessor = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     return bool(preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
 

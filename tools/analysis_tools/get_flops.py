@@ -1,8 +1,8 @@
-"""Parameters and multiply-adds of a config's model, as a table of its modules.
+"""Count parameters and multiply-adds of a config's model, as a table of its modules.
 
     python tools/analysis_tools/get_flops.py CONFIG [--shape 224 224] [--module image_encoder] [--depth 2]
 
-Figures are for one image (and one text of full length, for models that read text). A multiply-add is one MAC;
+Counts are for one image (and one text of full length, for models with a text encoder). A multiply-add is one MAC;
 FLOPs are twice as many.
 """
 
@@ -30,17 +30,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file, or PACKAGE::FILE')
     parser.add_argument('--shape', type=int, nargs='+', default=[224, 224], help='height and width, or one for both')
     parser.add_argument('--module', help='dotted name of a part that takes images, such as image_encoder')
-    parser.add_argument('--depth', type=int, default=2, help='how many names deep the table goes; default 2')
+    parser.add_argument('--depth', type=int, default=2, help='depth of the module names in the table (default: 2)')
     parser.add_argument('--json', action='store_true', help='print only the totals, as JSON')
     add_config_options(parser)
     return parser.parse_args()
 
 
 def calls(model: nn.Module, image: torch.Tensor) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """What the model does with one image, and with one text where it reads any."""
+    """Yield the calls to count: one image, and one text if the model has a text encoder."""
     if isinstance(model, TwoTowerModel):
         yield 'one image', lambda: model.extract_image_feat(image)
-        # a token a word, and the start and end tokens
+        # one token per word, and the start and end tokens
         text = 'a ' * (model.tokenizer.context_length - 2)
         yield 'one text of full length', lambda: model.extract_text_feat([text])
     elif isinstance(model, BaseModel):
@@ -50,7 +50,7 @@ def calls(model: nn.Module, image: torch.Tensor) -> Iterator[tuple[str, Callable
 
 
 def build(cfg: dict, module: str | None) -> nn.Module:
-    """The model, or a part of it."""
+    """Build the model and return it, or a part of it."""
     model = MODELS.build(cfg)
     if module is None:
         return model
@@ -62,7 +62,7 @@ def build(cfg: dict, module: str | None) -> nn.Module:
 
 
 def count(cfg: dict, module: str | None, shape: tuple[int, int]) -> tuple[nn.Module, dict[str, dict[str, int]]]:
-    """The model and the multiply-adds of each call by module."""
+    """Build the model and count the multiply-adds of each call by module."""
     counts = {}
     model = build(cfg, module)
     image = torch.zeros(1, 3, *shape)

@@ -1,10 +1,10 @@
-"""Writing captions: keys and values kept, beside each step computing all words again.
+"""Speed of captions with cached keys and values, compared with recomputing all words at each step.
 
 python tools/benchmarks/captions.py [--only NAME] [--rounds N] [--out FILE]
 
-"Ours" keeps, "peer" computes again (the same model and weights, ``cached=False``), beam search with three beams over
-one image, random weights. The micro model is that of the embedded captions with room for longer texts; the base model
-is METER-CoSwin-T with RoBERTa-base's layers, six co-attention layers of 768 channels and 50,265 words. Ids are
+"Ours" uses the cache, "peer" recomputes (the same model and weights, ``cached=False``); beam search with three beams
+for one image, random weights. The micro model is that of the embedded captions with room for longer texts; the base
+model is METER-CoSwin-T with RoBERTa-base's layers, six co-attention layers of 768 channels and 50,265 words. Ids are
 compared.
 """
 

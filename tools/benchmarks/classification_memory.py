@@ -2,8 +2,9 @@
 
 python tools/benchmarks/classification_memory.py [--classes 25190] [--shared 1203]
 
-A process each: ours with all classes and with 80 annotated ones, and at ``--shared`` classes ours beside mmdet's, which
-holds all logits several times (at 25,190 classes about 20 GB). The tower is left out, the classes do not matter to it.
+Each case runs in its own process: ours with all classes and with 80 annotated ones, and at ``--shared`` classes ours
+and mmdet's, which holds all logits several times (at 25,190 classes about 20 GB). The tower is left out, as it does not
+depend on the classes.
 """
 
 import argparse

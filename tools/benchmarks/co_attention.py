@@ -1,4 +1,4 @@
-"""A pair of co-attention layers beside transformers' BERT layers of the same shape, on the same weights.
+"""Speed of a pair of co-attention layers compared with transformers' BERT layers, on shared weights.
 
 python tools/benchmarks/co_attention.py [--only NAME] [--rounds N] [--out FILE]
 

@@ -1,4 +1,4 @@
-"""Timing of our code beside a peer's, in one process a case, one thread, run in turns.
+"""Timing of our code and a peer's, one process per case, one thread, in turns.
 
 A :class:`Case` names a comparison and its bar; building it gives a :class:`Pair` of calls that do the same work
 on the same weights. :func:`measure` first compares what the two calls return, then runs them alternately and takes

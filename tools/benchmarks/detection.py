@@ -1,4 +1,4 @@
-"""Operators of detectors beside those of the compiled mmcv.
+"""Speed of detection operators compared with the compiled mmcv.
 
 PYTHONPATH=FOLDER python tools/benchmarks/detection.py [--only NAME] [--rounds N] [--out FILE]
 
@@ -73,7 +73,7 @@ def _nms(count: int) -> Pair:
 
 
 def cases() -> list[Case]:
-    """The comparisons of this file. The compiled suppression is a tight loop: its bar is not to be far slower."""
+    """The comparisons of this file. The compiled NMS is a tight loop: the bar is not to be far slower."""
     kinds = (('infer', False), ('train', True))
     bars = {'infer': 2.0, 'train': 4.5}
     return [

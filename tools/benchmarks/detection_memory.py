@@ -1,4 +1,4 @@
-"""Memory that a data set of a merged detection file takes: at most while it is read, and afterwards.
+"""Memory of a merged detection data set: the peak while it is read, and afterwards.
 
     python tools/benchmarks/detection_memory.py [--images 20000] [--boxes 10]
 

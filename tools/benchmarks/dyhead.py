@@ -1,4 +1,4 @@
-"""A block of Dynamic Head beside mmdet's on the compiled mmcv: pyramid 32, 16, 8, 4, 2, 256 channels, shared weights.
+"""Speed of a Dynamic Head block and mmdet's with the compiled mmcv: pyramid 32 to 2, 256 channels, shared weights.
 
 PYTHONPATH=FOLDER python tools/benchmarks/dyhead.py [--only NAME] [--rounds N] [--out FILE]
 

@@ -1,4 +1,4 @@
-"""Training steps on the CPU with and without freed memory being kept (florence_mm/engine/host_memory.py).
+"""Speed of CPU training steps with and without keeping freed memory (florence_mm/engine/host_memory.py).
 
 python tools/benchmarks/host_memory.py [--rounds 3]
 

@@ -1,4 +1,4 @@
-"""The contrastive loss, the text tower and the tokenizer beside open_clip's, on the same inputs and weights.
+"""Speed of contrastive loss, text tower and tokenizer compared with open_clip's, on the same inputs and weights.
 
 python tools/benchmarks/language.py [--only NAME] [--rounds N] [--out FILE]
 """

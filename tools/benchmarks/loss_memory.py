@@ -1,4 +1,4 @@
-"""Memory that one forward and backward pass of the contrastive loss adds, beside open_clip's, each in its own process.
+"""Memory of a forward and backward pass of the contrastive loss and of open_clip's, each in its own process.
 
 python tools/benchmarks/loss_memory.py [--batch 16384]
 """

@@ -1,9 +1,9 @@
-"""All comparisons with peers in one process: outputs first, then median time ratios; writes JSON.
+"""Run all speed comparisons with peers: outputs first, then median time ratios; writes JSON.
 
 [PYTHONPATH=FOLDER] python tools/benchmarks/run.py [--only NAME] [--rounds N] [--out FILE]
 
 Detection has compiled operators for peers: FOLDER is where a wheel of the compiled mmcv 2.1.0 was unpacked
-(``python -m zipfile -e WHEEL FOLDER``). Without it these cases are left out, which is said.
+(``python -m zipfile -e WHEEL FOLDER``). Without it these cases are left out, with a message.
 """
 
 import sys

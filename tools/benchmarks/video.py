@@ -1,4 +1,4 @@
-"""Video Swin beside mmaction2's, on shared weights: inference.
+"""Speed of Video Swin inference compared with mmaction2's, on shared weights.
 
 python tools/benchmarks/video.py [--only NAME] [--rounds N] [--out FILE]
 """

@@ -1,4 +1,4 @@
-"""Decoding clips beside mmaction2's pipelines, with PyAV and with decord, on generated mp4 files.
+"""Speed of decoding clips compared with mmaction2's pipelines, with PyAV and decord, on generated mp4 files.
 
 python tools/benchmarks/video_decoding.py [--only NAME] [--rounds N] [--out FILE]
 

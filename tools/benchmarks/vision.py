@@ -1,4 +1,4 @@
-"""Swin and window attention beside mmpretrain and timm, on shared weights.
+"""Speed of Swin and window attention compared with mmpretrain and timm, on shared weights.
 
 python tools/benchmarks/vision.py [--only NAME] [--rounds N] [--out FILE]
 """

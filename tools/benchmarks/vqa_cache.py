@@ -1,4 +1,4 @@
-"""Several questions on one image: image tokens kept for all of them, beside the image encoded for each question.
+"""Speed of several questions about one image with cached image tokens, compared with encoding it for each.
 
 python tools/benchmarks/vqa_cache.py [--only NAME] [--rounds N] [--out FILE]
 

@@ -1,4 +1,4 @@
-"""The vocabulary of answers from annotations in VQAv2's format: normalised, most frequent first, one a line.
+"""Make the answer vocabulary from annotations in VQAv2's format: normalised, most frequent first, one per line.
 
 python tools/dataset_converters/build_answers.py data/vqav2/v2_mscoco_train2014_annotations.json \\
     data/vqav2/v2_mscoco_val2014_annotations.json --out data/vqav2/answers.txt
@@ -14,21 +14,21 @@ from florence_mm.utils.files import write_atomic
 
 def parse_args() -> argparse.Namespace:
     """Command-line arguments."""
-    parser = argparse.ArgumentParser(description='Make the vocabulary of answers')
+    parser = argparse.ArgumentParser(description='Make an answer vocabulary')
     parser.add_argument('annotations', nargs='+', help="files in the format of VQAv2's annotations")
-    parser.add_argument('--out', required=True, help='file to write, an answer a line')
+    parser.add_argument('--out', required=True, help='file to write, one answer per line')
     parser.add_argument(
         '--min-count',
         type=int,
         default=MIN_OCCURRENCES,
-        help='questions that an answer must be the most frequent one of (default: %(default)s, which gives 3,129 '
+        help='questions of which an answer must be the main answer (default: %(default)s, which gives 3,129 '
         'answers on the training and validation questions of VQAv2)',
     )
     return parser.parse_args()
 
 
 def main() -> None:
-    """Write the vocabulary and say what it covers."""
+    """Write the vocabulary and print what it covers."""
     args = parse_args()
     with one_sentence_errors():
         annotations = read_annotations(args.annotations)

@@ -1,4 +1,4 @@
-"""Cut the boxes of a detection data set out, as pairs of an image and a class name to train two towers on.
+"""Crop the boxes of a detection data set, as pairs of image and class name for training two towers.
 
 python tools/dataset_converters/crop_boxes.py ANNOTATIONS.json IMAGES --out data/crops/train
 """
@@ -11,14 +11,19 @@ from florence_mm.preparation.box_crops import write_box_crops
 
 
 def main() -> None:
-    """Crop, and say how many boxes there were."""
-    parser = argparse.ArgumentParser(description='Cut the boxes of a detection data set out')
+    """Crop the boxes and print their number."""
+    parser = argparse.ArgumentParser(description='Crop the boxes of a detection data set')
     parser.add_argument('ann_file', help='annotations in the format of COCO')
-    parser.add_argument('image_folder', help='folder that their file names start from')
+    parser.add_argument('image_folder', help='folder that their file names are relative to')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder of the crops; DIR.jsonl lists them')
     parser.add_argument('--size', type=int, default=224, help='side of a crop in pixels (default: 224)')
     parser.add_argument(
-        '--context', type=float, nargs=2, default=(1.0, 1.5), metavar=('MIN', 'MAX'), help='default: 1.0 1.5'
+        '--context',
+        type=float,
+        nargs=2,
+        default=(1.0, 1.5),
+        metavar=('MIN', 'MAX'),
+        help='range of the side of a crop as a multiple of its box (default: 1.0 1.5)',
     )
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()

@@ -14,18 +14,20 @@ from florence_mm.utils.progress import format_seconds
 
 
 def main() -> None:
-    """Merge and say what was done."""
+    """Merge and print a summary."""
     parser = argparse.ArgumentParser(description='Merge detection annotations into one file in the format of COCO')
     parser.add_argument('plan', help='YAML or JSON file with the keys sources, synonyms and exclude')
     parser.add_argument('--out', required=True, metavar='FILE.json', help='the merged annotations')
     parser.add_argument('--taxonomy', metavar='FILE', help="YAML or JSON file of synonyms, instead of the plan's")
-    parser.add_argument('--iou', type=float, default=0.7, help="from here on two sources' boxes are one (default: 0.7)")
+    parser.add_argument(
+        '--iou', type=float, default=0.7, help="least IoU of two sources' boxes of one object (default: 0.7)"
+    )
     parser.add_argument(
         '--max-bad-boxes',
         type=float,
         default=0.01,
         metavar='N',
-        help='boxes without area that a source may have, below 1 a fraction (default: 0.01)',
+        help='most boxes without area per source, below 1 a fraction (default: 0.01)',
     )
     args = parser.parse_args()
     start = time.monotonic()

@@ -27,13 +27,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--train', type=int, default=default.train, help='training clips (default: %(default)s)')
     parser.add_argument('--test', type=int, default=default.test, help='test clips (default: %(default)s)')
     parser.add_argument('--size', type=int, default=default.size, help='width and height (default: %(default)s)')
-    parser.add_argument('--frames', type=int, default=default.frames, help='frames of a clip (default: %(default)s)')
+    parser.add_argument('--frames', type=int, default=default.frames, help='frames per clip (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=default.seed, help='seed (default: %(default)s)')
     return parser.parse_args()
 
 
 def draw_strip(path: Path, text: str) -> np.ndarray:
-    """Evenly spaced frames of a clip side by side, and its caption above."""
+    """Draw evenly spaced frames of a clip side by side, with its caption above."""
     video = open_video(path.read_bytes(), str(path))
     frames = video.read(np.linspace(0, len(video) - 1, min(STRIP_FRAMES, len(video))).round().astype(int))
     video.close()
@@ -47,7 +47,7 @@ def draw_strip(path: Path, text: str) -> np.ndarray:
 
 
 def draw_sheet(out: Path, split: str, per_motion: int = 2) -> Path:
-    """An image of the first clips of each motion as strips."""
+    """Draw the first clips of each motion as strips and write the contact sheet."""
     rows = [json.loads(line) for line in (out / f'{split}.jsonl').read_text().splitlines()]
     cells = []
     for place, motion in enumerate(MOTIONS):
@@ -61,7 +61,7 @@ def draw_sheet(out: Path, split: str, per_motion: int = 2) -> Path:
 
 
 def main() -> None:
-    """Write the clips, draw contact sheets, and say what was done."""
+    """Write the clips, draw contact sheets, and print a summary."""
     args = parse_args()
     start = time.monotonic()
     out = Path(args.out)

@@ -11,7 +11,7 @@ from florence_mm.errors import one_sentence_errors
 
 
 def main() -> None:
-    """Prepare the digits and say what was done."""
+    """Write the digits and print a summary."""
     parser = argparse.ArgumentParser(description='Write the handwritten digits of scikit-learn as images and manifests')
     parser.add_argument('--out', default='data/digits', help='folder to write to (default: data/digits)')
     parser.add_argument('--size', type=int, default=32, help='width and height of the images (default: 32)')

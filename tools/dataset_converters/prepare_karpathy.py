@@ -12,11 +12,11 @@ from florence_mm.preparation.karpathy import read_karpathy, write_karpathy
 
 
 def main() -> None:
-    """Write the manifests and say how many images and captions they have."""
+    """Write the manifests and print the numbers of images and captions."""
     parser = argparse.ArgumentParser(description='Write manifests of the Karpathy splits')
     parser.add_argument('file', help='dataset_coco.json, dataset_flickr30k.json or dataset_flickr8k.json')
     parser.add_argument('--out', required=True, help='folder to write to')
-    parser.add_argument('--images', help='folder of the images, to look whether all are there')
+    parser.add_argument('--images', help='folder of the images, to check that all exist')
     parser.add_argument('--no-rest', action='store_true', help="leave COCO's 'restval' out of the training images")
     args = parser.parse_args()
     with one_sentence_errors():

@@ -11,15 +11,15 @@ from florence_mm.preparation.msrvtt import VideoFiles, write_msrvtt
 
 
 def main() -> None:
-    """Write the manifests and say how many videos they have."""
+    """Write the manifests and print the numbers of videos."""
     parser = argparse.ArgumentParser(description='Write manifests of MSR-VTT (1K-A) from its public files')
     parser.add_argument('--test-csv', required=True, help='MSRVTT_JSFUSION_test.csv')
-    parser.add_argument('--train-csv', help='MSRVTT_train.9k.csv; without it test.jsonl alone is written')
+    parser.add_argument('--train-csv', help='MSRVTT_train.9k.csv; without it only test.jsonl is written')
     parser.add_argument(
-        '--annotations', help='MSRVTT_data.json, the captions of the training videos; goes with --train-csv'
+        '--annotations', help='MSRVTT_data.json, the captions of the training videos; needs --train-csv'
     )
     parser.add_argument('--videos', default='data/msrvtt/videos', help='folder of the videos (default: %(default)s)')
-    parser.add_argument('--suffix', default='.mp4', help='of the video files (default: %(default)s)')
+    parser.add_argument('--suffix', default='.mp4', help='extension of the video files (default: %(default)s)')
     parser.add_argument('--out', default='data/msrvtt', help='folder to write to (default: %(default)s)')
     parser.add_argument(
         '--skip-missing', type=int, default=0, metavar='N', help='leave out up to N missing videos (default: 0)'

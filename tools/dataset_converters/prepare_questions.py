@@ -42,14 +42,14 @@ def parse_args() -> argparse.Namespace:
         '--contested',
         type=float,
         default=default.contested,
-        help='part of the questions that annotators disagree about (default: %(default)s)',
+        help='fraction of the questions that annotators disagree about (default: %(default)s)',
     )
     parser.add_argument('--seed', type=int, default=default.seed, help='seed (default: %(default)s)')
     return parser.parse_args()
 
 
 def draw_cell(picture: np.ndarray, questions: list[tuple[str, dict[str, float]]], captions: list[str]) -> np.ndarray:
-    """An image, its questions with their answers' soft scores, and its captions."""
+    """Draw an image, its questions with the soft scores of their answers, and its captions."""
     cell = Image.new('RGB', (CELL_WIDTH, PICTURE + 24 * len(captions) + 8), PAPER)
     cell.paste(Image.fromarray(fit_image(picture, PICTURE, PICTURE)), (0, 0))
     draw, face, top = ImageDraw.Draw(cell), font(14), 0
@@ -68,7 +68,7 @@ def draw_cell(picture: np.ndarray, questions: list[tuple[str, dict[str, float]]]
 
 
 def draw_sheet(scenes: Path, out: Path, split: str, number: int = 12, per_picture: int = 5) -> None:
-    """An image of the first scenes with some of their questions and captions."""
+    """Draw the first scenes with some of their questions and captions, and write the contact sheet."""
     rows = [json.loads(line) for line in (out / f'{split}.jsonl').read_text().splitlines()[:number]]
     questions = json.loads((out / f'{split}_questions.json').read_bytes())['questions']
     annotations = json.loads((out / f'{split}_annotations.json').read_bytes())['annotations']
@@ -87,7 +87,7 @@ def draw_sheet(scenes: Path, out: Path, split: str, number: int = 12, per_pictur
 
 
 def report(scenes: Path, options: QuestionOptions, split: str) -> str:
-    """How right it is to answer everything right, and to answer all questions of a kind or of one text alike."""
+    """Table of the accuracy of the correct answers, and of the best constant answer per question text and kind."""
     asked = make_questions(read_scenes(scenes / f'annotations/{split}.json'), options, split)
     given = [[item['answer'] for item in answers] for _, answers in asked]
     right = [vqa_accuracy(question.answer, answers) for (question, _), answers in zip(asked, given, strict=True)]
@@ -110,7 +110,7 @@ def report(scenes: Path, options: QuestionOptions, split: str) -> str:
 
 
 def main() -> None:
-    """Write the files, draw contact sheets, and say what can be reached."""
+    """Write the files, draw contact sheets, and print the reachable accuracies."""
     args = parse_args()
     start = time.monotonic()
     scenes, out = Path(args.scenes), Path(args.out)

@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
         nargs=2,
         default=default.digits,
         metavar=('MIN', 'MAX'),
-        help='digits in an image that has some (default: 3 7)',
+        help='digits in an image that has any (default: 3 7)',
     )
     parser.add_argument(
         '--heights',
@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def draw_sheet(out: Path, folder: str, number: int = 32) -> Path:
-    """An image of the first ``number`` scenes with their boxes."""
+    """Draw the first ``number`` scenes with their boxes and write the contact sheet."""
     content = json.loads((out / f'annotations/{folder}.json').read_bytes())
     names = {category['id']: category['name'] for category in content['categories']}
     ids = sorted(names)
@@ -71,7 +71,7 @@ def draw_sheet(out: Path, folder: str, number: int = 32) -> Path:
 
 
 def main() -> None:
-    """Write the scenes, draw contact sheets, and say what was done."""
+    """Write the scenes, draw contact sheets, and print a summary."""
     args = parse_args()
     start = time.monotonic()
     out = Path(args.out)

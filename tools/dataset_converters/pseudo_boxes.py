@@ -1,4 +1,4 @@
-"""Find boxes with a trained detector in images whose class is known, as a source for merge_detection.py.
+"""Make pseudo boxes: run a detector over images whose class is known, as a source for merge_detection.py.
 
 python tools/dataset_converters/pseudo_boxes.py CONFIG CHECKPOINT MANIFEST.jsonl --out data/in22k/boxes.json
 """
@@ -26,14 +26,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='.pth or .safetensors file')
     parser.add_argument('manifest', help='jsonl, csv or parquet file with the columns image and class')
     parser.add_argument('--out', required=True, metavar='FILE.json', help='annotations in the format of COCO')
-    parser.add_argument('--image-root', default='', help='folder that the paths in the manifest start from')
-    parser.add_argument('--score-thr', type=float, default=0.5, help='least score of a box (default: 0.5)')
-    parser.add_argument('--top-k', type=int, default=10, help='most boxes of an image (default: 10)')
+    parser.add_argument('--image-root', default='', help='folder that the paths in the manifest are relative to')
+    parser.add_argument('--score-thr', type=float, default=0.5, help='lowest score of a box (default: 0.5)')
+    parser.add_argument('--top-k', type=int, default=10, help='most boxes per image (default: 10)')
     parser.add_argument('--class-agnostic', action='store_true', help="give every box its image's class")
     parser.add_argument(
         '--classes',
         metavar='NAMES',
-        help='what a zero-shot detector looks for: names with commas between, or a .txt file with a name in each line; '
+        help='classes of a zero-shot detector: names separated by commas, or a .txt file with one name per line; '
         "default: the classes in its config, else the manifest's",
     )
     parser.add_argument(
@@ -41,23 +41,23 @@ def parse_args() -> argparse.Namespace:
         type=number_or_fraction,
         default=0,
         metavar='N',
-        help='images that may be left out because they cannot be read, below 1 a fraction (default: 0)',
+        help='most unreadable images that are left out, below 1 a fraction (default: 0)',
     )
-    parser.add_argument('--device', help='cpu or cuda; default: the GPU where there is one')
+    parser.add_argument('--device', help='cpu or cuda; default: the GPU if there is one')
     return parser.parse_args()
 
 
 def number_or_fraction(text: str) -> int | float:
-    """``'3'`` images, or ``'0.01'`` of them."""
+    """Parse a number of images (``'3'``) or a fraction of them (``'0.01'``)."""
     return int(text) if text.isdigit() else float(text)
 
 
 def choose_classes(inferencer: DetectionInferencer, wanted: str | None, images: list[tuple[str, str]]) -> list[str]:
-    """Names of the detector's classes; those of a zero-shot detector are set here.
+    """Return the detector's class names, after setting those of a zero-shot detector.
 
     Args:
         inferencer: The detector.
-        wanted: Names with commas between or a .txt file; None: the config's classes, else those of ``images``.
+        wanted: Names separated by commas, or a .txt file; None: the config's classes, else those of ``images``.
         images: File and class name of each image.
 
     Raises:
@@ -83,7 +83,7 @@ def choose_classes(inferencer: DetectionInferencer, wanted: str | None, images: 
 
 
 def main() -> None:
-    """Find boxes and say how many."""
+    """Write the pseudo boxes and print a summary."""
     args = parse_args()
     start = time.monotonic()
     with one_sentence_errors():

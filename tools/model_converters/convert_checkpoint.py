@@ -1,4 +1,4 @@
-"""Write a public checkpoint under our names.
+"""Convert a public checkpoint to our key names, as safetensors.
 
 python tools/model_converters/convert_checkpoint.py swin_tiny_patch4_window7_224.pth swin_tiny.safetensors
 """
@@ -11,7 +11,7 @@ from florence_mm.models.checkpoints import convert_state_dict, read_checkpoint, 
 
 
 def main() -> int:
-    """Command line; exit status 1 with one sentence where the file cannot be converted."""
+    """Convert the file; exit status 1 with one sentence if it cannot be converted."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('source', help='a checkpoint of any known format: a file or a URL')
     parser.add_argument('target', help='the file to write, .safetensors')

@@ -1,9 +1,9 @@
-"""Make a trained checkpoint fit for others: weights alone, as safetensors, with where they come from.
+"""Publish a trained checkpoint: only the weights, as safetensors, with their origin in the header.
 
 python tools/model_converters/publish_model.py work_dirs/quickstart/epoch_36.pth coswin_micro.safetensors
 
-The optimizer and the log history stay behind; the config and the version go into the header; the first eight digits
-of the file's SHA-256 go into its name.
+The optimizer state and log history are dropped, the config and version go into the header, and the first eight digits
+of the file's SHA-256 into its name.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from florence_mm.models.checkpoints import read_checkpoint, write_safetensors
 
 
 def main() -> int:
-    """Command line; exit status 1 with one sentence where the file cannot be published."""
+    """Write the file; exit status 1 with one sentence if it cannot be published."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('source', help='a checkpoint written by training')
     parser.add_argument('target', help='the file to write, .safetensors; the hash is added to its name')

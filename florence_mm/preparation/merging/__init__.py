@@ -1,4 +1,4 @@
-"""One detection set out of many, as FLOD-9M is (Florence, section 2.4): streamed, with one map of class names."""
+"""Merging detection sets into one with a common list of classes, as FLOD-9M is made (Florence, section 2.4)."""
 
 from florence_mm.preparation.pseudo_boxes import PseudoBoxCounts, write_pseudo_boxes
 

@@ -1,4 +1,4 @@
-"""One picture out of the images and boxes that several sources have of it."""
+"""Combining the boxes and annotated classes that several sources have for one picture."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,13 +14,15 @@ from .taxonomy import Taxonomy
 
 @dataclass
 class Combined:
-    """A picture of the merged file.
+    """A picture of the merged file, made of one image per source.
 
     Attributes:
-        sources: Numbers of the sources it is in.
+        sources: Numbers of the sources that have it.
         boxes: Class id and box, in their final order.
-        negative: Classes annotated in it without a box; None where all sources annotate all their classes.
-        partial: Classes with boxes of which not every object has one; None likewise.
+        negative: Classes annotated in the picture that have no box (LVIS's ``neg_category_ids``); None if every source
+            annotates all its classes in every image.
+        partial: Classes with boxes that are not annotated completely (LVIS's ``not_exhaustive_category_ids``); None if
+            ``negative`` is.
         dropped: ``(source of the box kept, source of the box dropped)`` for each duplicate.
     """
 
@@ -32,7 +34,7 @@ class Combined:
 
 
 def combine(images: list[StoredImage], boxes: list[StoredBox], taxonomy: Taxonomy, iou_threshold: float) -> Combined:
-    """Unite what sources say about a picture: all boxes without duplicates, and all classes that any annotates."""
+    """Combine the sources of a picture: all boxes without duplicates, and all classes annotated by any source."""
     kept, dropped = drop_duplicates(
         [(taxonomy.class_of[box.source][box.category], box) for box in boxes], iou_threshold
     )
@@ -48,10 +50,9 @@ def combine(images: list[StoredImage], boxes: list[StoredBox], taxonomy: Taxonom
 
 
 def annotated_classes(image: StoredImage, boxes: Iterable[StoredBox], taxonomy: Taxonomy) -> set[int]:
-    """The classes of which a source's image has every object's box.
+    """Classes annotated in an image of one source: every object has a box, or the absence was verified.
 
-    A class made of several of the source's categories ("man" and "woman" as "person") is annotated where all of
-    them are.
+    A class made of several categories of the source ("man" and "woman" as "person") is annotated if all of them are.
     """
     members = taxonomy.members[image.source]
     if image.negative is None:
@@ -65,29 +66,28 @@ def annotated_classes(image: StoredImage, boxes: Iterable[StoredBox], taxonomy: 
 def drop_duplicates(
     boxes: list[tuple[int, StoredBox]], iou_threshold: float
 ) -> tuple[list[tuple[int, StoredBox]], list[tuple[int, int]]]:
-    """Keep one box of each object that several sources, or several categories of one source, have boxes of.
+    """Drop duplicate boxes of one object from several sources, or from several categories of one source.
 
-    Boxes of one class are taken source by source, and within a source category by category. One layer's boxes are
-    matched one to one with those kept so far, the best IoU first; a box matched with an IoU of at least
-    ``iou_threshold`` is a duplicate. Boxes of one layer are never duplicates of each other, and a box around many
-    objects ("crowd") is never one.
+    Boxes of a class are processed in layers, one per source and category. The boxes of a layer are matched one to one
+    with those kept so far, by falling IoU; a match with an IoU of at least ``iou_threshold`` is a duplicate. Boxes of
+    one layer are never duplicates of each other, and crowds are never duplicates.
 
     Returns:
-        tuple: Class id and box of those kept, sorted by class, source, category and place; and for each duplicate
-        ``(source kept, source dropped)``.
+        tuple: Class id and box of the boxes kept, sorted by class, source, category and position; and
+        ``(source kept, source dropped)`` for each duplicate.
     """
-    # the order of the input files must not show
+    # sorted, so that the order in the input files does not matter
     ordered = sorted(boxes, key=lambda entry: (entry[0], _layer(entry[1]), entry[1][2:8], entry[1].score or 0.0))
     kept: list[tuple[int, StoredBox]] = []
     dropped: list[tuple[int, int]] = []
     for class_, entries in groupby(ordered, key=lambda entry: entry[0]):
-        of_class: list[StoredBox] = []
+        same_class: list[StoredBox] = []
         for _, layer_entries in groupby((box for _, box in entries), key=_layer):
             layer = list(layer_entries)
-            matches = _match(of_class, layer, iou_threshold) if of_class else {}
-            dropped += [(of_class[first].source, layer[second].source) for second, first in sorted(matches.items())]
-            of_class += [box for index, box in enumerate(layer) if index not in matches]
-        kept += [(class_, box) for box in of_class]
+            matches = _match(same_class, layer, iou_threshold) if same_class else {}
+            dropped += [(same_class[first].source, layer[second].source) for second, first in sorted(matches.items())]
+            same_class += [box for index, box in enumerate(layer) if index not in matches]
+        kept += [(class_, box) for box in same_class]
     return kept, dropped
 
 
@@ -96,7 +96,7 @@ def _layer(box: StoredBox) -> tuple[int, str]:
 
 
 def _match(kept: list[StoredBox], layer: list[StoredBox], iou_threshold: float) -> dict[int, int]:
-    """Index in ``layer`` -> index in ``kept``, greedily by IoU."""
+    """Match greedily by IoU: index in ``layer`` -> index in ``kept``."""
     iou = box_iou(np.array([box[2:6] for box in kept]), np.array([box[2:6] for box in layer]))
     iou[[bool(box.crowd) for box in kept]] = 0
     iou[:, [bool(box.crowd) for box in layer]] = 0

@@ -1,4 +1,4 @@
-"""The entries of one list in a JSON file of any size, one at a time."""
+"""Streaming the entries of one list of a JSON file of any size."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +10,11 @@ from florence_mm.utils.progress import ProgressLog
 
 
 def iter_list(path: str | Path, key: str) -> Iterator[dict]:
-    """Objects of the list under the top-level ``key``; one object and a buffer of 64 KiB are in memory.
+    """Yield the objects of the list under the top-level ``key``, with one object and 64 KiB in memory.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: the file is not JSON, has no such list or an empty one, or the list holds something else.
+        DataError: the file is not JSON, the list is missing or empty, or an entry is not an object.
     """
     path = Path(path)
     if not path.is_file():
@@ -41,7 +41,7 @@ def iter_list(path: str | Path, key: str) -> Iterator[dict]:
 
 
 def require(item: dict, key: str, kind: type | tuple[type, ...], where: str) -> object:
-    """The value under ``key``, checked to be of ``kind``.
+    """Return the value under ``key`` after checking that its type is ``kind``.
 
     Raises:
         DataError: it is missing or of another type.

@@ -1,4 +1,4 @@
-"""Merge the annotations of several detection sets into one file in COCO's format."""
+"""Merging the annotations of several detection sets into one file in COCO's format."""
 
 import csv
 import json
@@ -31,13 +31,13 @@ _READERS = {'coco': read_coco, 'lvis': read_coco, 'openimages': read_open_images
 
 @dataclass(frozen=True)
 class MergeResult:
-    """The files written and what is in them.
+    """The files written by a merge, and their size.
 
     Attributes:
         out: The merged annotations.
-        report: JSON: counts of each source, every class with what it is made of, unused synonyms.
-        merged_images: CSV: every picture that several sources have.
-        images, boxes, classes: How many ``out`` has.
+        report: JSON with counts per source, the categories each class is made of, and unused synonyms.
+        merged_images: CSV of the pictures that several sources have.
+        images, boxes, classes: Their numbers in ``out``.
     """
 
     out: Path
@@ -53,17 +53,17 @@ def merge_detection(
 ) -> MergeResult:
     """Merge the sources of ``plan`` into ``out``, with ``*.report.json`` and ``*.merged_images.csv`` beside it.
 
-    Inputs are streamed through an SQLite file beside ``out``, so that memory does not grow with them. The result
-    depends on what the files say, not on the order of their entries. The order of the sources decides which of two
-    boxes of one object stays (:func:`~florence_mm.preparation.merging.combine.drop_duplicates`). All three files
-    appear when everything is done.
+    Inputs are streamed through an SQLite file beside ``out``, so that memory does not grow with them. The result does
+    not depend on the order of entries in the input files. The order of the sources decides which of two boxes of one
+    object is kept (:func:`~florence_mm.preparation.merging.combine.drop_duplicates`). All three files appear once
+    everything is done.
 
     Args:
         plan (MergePlan): What to merge.
         out (str or Path): The file to write, ending in ``.json``.
-        iou_threshold (float): From this IoU on, two sources' boxes of one class are one object.
-        max_bad_boxes (int or float): How many boxes of a source may be left out for having no area within their
-            image: a number, or below 1 a fraction.
+        iou_threshold (float): From this IoU on, boxes of one class from two sources are the same object.
+        max_bad_boxes (int or float): How many boxes of a source without area in their image may be left out: a number,
+            or below 1 a fraction.
 
     Raises:
         FileNotFoundError: an input is missing.
@@ -122,7 +122,7 @@ def _exclude(plan: MergePlan, collections: Counter, store: MergeStore) -> None:
 
 
 class _Writer:
-    """Writes pictures one after the other: images and boxes into a file each, which :meth:`finish` joins."""
+    """Writes pictures one by one, images and boxes to separate files, which :meth:`finish` joins."""
 
     def __init__(self, names: list[str], taxonomy: Taxonomy, out: TextIO, boxes: TextIO, merged_images: TextIO) -> None:
         self._names, self._taxonomy, self._out, self._boxes = names, taxonomy, out, boxes
@@ -186,7 +186,7 @@ class _Writer:
         self._out.write('\n],\n"sources": [\n' + ',\n'.join(map(_dump, sources)) + '\n]}\n')
 
     def report(self, plan: MergePlan, counts: list[SourceCounts]) -> dict:
-        """Counts, source by source."""
+        """Counts per source."""
         dropped = Counter()
         for (_, source), count in self._dropped.items():
             dropped[source] += count
@@ -211,7 +211,7 @@ class _Writer:
         return {'boxes': self.boxes, 'sources': sources, 'duplicates': duplicates}
 
     def described_classes(self) -> list[dict]:
-        """The map of classes with the number of boxes that each part brought."""
+        """The classes with the categories they are made of and the number of boxes of each."""
         numbers = {name: number for number, name in enumerate(self._names)}
         classes = self._taxonomy.describe()
         for class_ in classes:

@@ -1,4 +1,4 @@
-"""Open Images' CSV files into the store (columns as in https://storage.googleapis.com/openimages/web)."""
+"""Reading Open Images' CSV files into the store (columns as in https://storage.googleapis.com/openimages/web)."""
 
 import csv
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _CORNERS = ('XMin', 'YMin', 'XMax', 'YMax')
 
 
 def read_class_descriptions(spec: SourceSpec) -> Categories:
-    """Codes such as ``'/m/01g317'`` and their names; the file may have a header line or none.
+    """Read class codes such as ``'/m/01g317'`` and their names; the header line is optional.
 
     Raises:
         FileNotFoundError, DataError: the file is missing or its lines are not pairs.
@@ -42,10 +42,10 @@ def read_class_descriptions(spec: SourceSpec) -> Categories:
 def read_open_images(
     spec: SourceSpec, source: int, categories: Categories, shared: bool, store: MergeStore, max_bad_boxes: float
 ) -> SourceCounts:
-    """Read the images that have boxes, the boxes, and what people verified in these images.
+    """Read the images that have boxes, the boxes, and the human-verified labels of these images.
 
-    In an image, a class is annotated where it has boxes or was verified to be absent. A class verified to be there
-    that has no box is annotated in part.
+    A class is annotated in an image if it has boxes there or was verified to be absent. A class that was verified to be
+    present but has no box is annotated only in part.
 
     Raises:
         FileNotFoundError, DataError: a file is missing, or a line is unusable; the message names it.
@@ -57,11 +57,11 @@ def read_open_images(
         id_ = row['ImageID']
         image = store.find_image(source, id_)
         if image is None:
-            width, height = sizes.of(id_, where)
+            width, height = sizes.get(id_, where)
             stored = StoredImage(source, id_, f'{spec.prefix}{id_}.jpg', width, height, (), ())
             image = (store.add_image(stored, picture_key(spec.images, id_, shared), where), width, height)
             counts.images += 1
-        _known(row['LabelName'], categories, where)
+        _require_known(row['LabelName'], categories, where)
         x1, y1, x2, y2 = (_number(row, key, where) for key in _CORNERS)
         corners = (x1 * image[1], y1 * image[2], x2 * image[1], y2 * image[2])
         intake.add(image, row['LabelName'], corners, where, crowd=row.get('IsGroupOf') == '1')
@@ -76,7 +76,7 @@ def read_open_images(
 def _read_labels(spec: SourceSpec, source: int, categories: Categories, store: MergeStore) -> None:
     for where, row in _rows(spec.image_labels, ('ImageID', 'LabelName', 'Confidence')):
         image = store.find_image(source, row['ImageID'])
-        # codes outside the boxable classes, images without boxes, and guesses of a machine say nothing here
+        # skip codes outside the boxable classes, images without boxes, and labels made by a machine
         if image is None or row['LabelName'] not in categories or row.get('Source') == 'machine':
             continue
         confidence = _number(row, 'Confidence', where)
@@ -87,7 +87,7 @@ def _read_labels(spec: SourceSpec, source: int, categories: Categories, store: M
 
 
 class _Sizes:
-    """Width and height of images, from a CSV that goes into the store first, or from the pictures' headers."""
+    """Width and height of images, from a CSV that is stored first, or from the headers of the image files."""
 
     def __init__(self, spec: SourceSpec, source: int, store: MergeStore) -> None:
         self._root, self._csv, self._source, self._store = spec.image_root, spec.image_sizes, source, store
@@ -98,7 +98,7 @@ class _Sizes:
                     raise DataError(f'{where}: the size {size[0]:g}x{size[1]:g} is not one of an image in pixels')
                 store.add_size(source, row['ImageID'], int(size[0]), int(size[1]))
 
-    def of(self, id_: str, where: str) -> tuple[int, int]:
+    def get(self, id_: str, where: str) -> tuple[int, int]:
         if self._csv:
             size = self._store.find_size(self._source, id_)
             if size is None:
@@ -115,7 +115,7 @@ class _Sizes:
 
 
 def _rows(path: str, columns: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
-    """Place and cells of each line; the first line must name the columns."""
+    """Yield file and line, and the cells, of each row; the first line must name the columns."""
     file = _existing(path)
     for line, row in read_csv(file):
         if isinstance(row, DataError):
@@ -132,7 +132,7 @@ def _existing(path: str) -> Path:
     return Path(path)
 
 
-def _known(code: str, categories: Categories, where: str) -> None:
+def _require_known(code: str, categories: Categories, where: str) -> None:
     if code not in categories:
         raise DataError(f'{where}: the class code {code!r} is not in the class descriptions; get the file that fits')
 

@@ -1,4 +1,4 @@
-"""Sources' files into the store: COCO's layout, which LVIS and Objects365 share."""
+"""Reading COCO-format sources (COCO, LVIS, Objects365) into the store."""
 
 import math
 import re
@@ -19,7 +19,7 @@ _COCO_2014 = re.compile(r'COCO_(?:train|val|test)\d{4}_(\d{12})')
 
 @dataclass
 class SourceCounts:
-    """What reading a source met: images, boxes kept, boxes cut at the image's border, boxes left out as unusable."""
+    """Counts of a source: images, boxes kept, boxes clipped at the image border, boxes left out as unusable."""
 
     images: int = 0
     boxes: int = 0
@@ -28,13 +28,13 @@ class SourceCounts:
 
 
 class BoxIntake:
-    """Checks the boxes of one source and stores them.
+    """Check the boxes of one source and store them.
 
     Args:
-        store: Where to.
-        source: The source's number.
-        counts: Added to.
-        max_bad_boxes: How many boxes may have no area within their image: a number, or below 1 a fraction.
+        store: Where the boxes go.
+        source: Number of the source.
+        counts: Counts of the source, which are updated.
+        max_bad_boxes: How many boxes may lack area within their image: a number, or below 1 a fraction.
     """
 
     def __init__(self, store: MergeStore, source: int, counts: SourceCounts, max_bad_boxes: float) -> None:
@@ -55,12 +55,12 @@ class BoxIntake:
 
         Args:
             image: Row, width and height of the image.
-            category: The source's category.
+            category: Category id in the source.
             corners: ``x1, y1, x2, y2`` in pixels.
             where: File and entry, for messages.
-            area: Square pixels of the object, where known; the clipped box's otherwise.
+            area: Area of the object in square pixels, if known; else that of the clipped box.
             crowd: Whether the box holds many objects.
-            score: The detector's, where one made the box.
+            score: Score of the detector, if one made the box.
         """
         row, width, height = image
         x1, y1, x2, y2 = corners
@@ -73,7 +73,7 @@ class BoxIntake:
                 f'{width}x{height} pixels'
             )
             return
-        # sources round differently; less than a pixel over the border is no news
+        # sources round differently, so less than a pixel outside is not counted
         self._counts.clipped += max(-x1, -y1, x2 - width, y2 - height) >= 1
         box_area = (inside[2] - inside[0]) * (inside[3] - inside[1])
         area = round(area, 2) if area is not None and 0 < area <= box_area else round(box_area, 2)
@@ -81,10 +81,10 @@ class BoxIntake:
         self._counts.boxes += 1
 
     def finish(self) -> None:
-        """Judge the number of boxes left out.
+        """Check the number of boxes left out.
 
         Raises:
-            DataError: there are more than ``max_bad_boxes``; the message names the first.
+            DataError: more than ``max_bad_boxes`` were left out; the message names the first.
         """
         bad, total = self._counts.skipped, self._counts.skipped + self._counts.boxes
         allowed = self._max_bad_boxes if self._max_bad_boxes >= 1 else int(self._max_bad_boxes * total)
@@ -96,10 +96,10 @@ class BoxIntake:
 
 
 def picture_key(collection: str, file_name: str, shared: bool) -> str:
-    """What makes two images one picture: collection and file name.
+    """Key of the picture that an image shows: collection and file name; equal keys are the same picture.
 
-    Where sources share the collection, the name counts without folder and extension, and a 2014 name of COCO as the
-    2017 one; within one source alone folders tell pictures apart.
+    If sources share the collection, folder and extension are ignored and a 2014 name of COCO equals the 2017 one;
+    within a single source, folders distinguish pictures.
     """
     if shared:
         stem = PurePosixPath(file_name).stem
@@ -109,10 +109,10 @@ def picture_key(collection: str, file_name: str, shared: bool) -> str:
 
 
 def read_categories(spec: SourceSpec) -> Categories:
-    """The categories of a COCO-format file: id -> name.
+    """Read the categories of a COCO-format file: id -> name.
 
     Raises:
-        DataError: an id comes twice, or an entry lacks ``id`` or ``name``.
+        DataError: an id occurs twice, or an entry lacks ``id`` or ``name``.
     """
     categories: Categories = {}
     for index, item in enumerate(iter_list(spec.ann_file, 'categories')):
@@ -129,8 +129,8 @@ def read_coco(
 ) -> SourceCounts:
     """Read images and annotations of a COCO-format file into the store.
 
-    A file whose images have ``neg_category_ids`` annotates only what it has verified in each image (LVIS, and the
-    output of ``pseudo_boxes.py``); the format ``'lvis'`` demands it.
+    A file whose images have ``neg_category_ids`` is federated: only verified classes are annotated in each image (LVIS,
+    and the output of ``pseudo_boxes.py``). The format ``'lvis'`` requires it.
 
     Raises:
         DataError: an entry is unusable; the message names it.

@@ -1,4 +1,4 @@
-"""What to merge: the sources, the synonyms of class names and the pictures to leave out, from one YAML or JSON file."""
+"""The plan of a merge, from a YAML or JSON file: sources, synonyms of class names, images to exclude."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -15,20 +15,20 @@ _FORMAT_KEYS = {'openimages': ('class_descriptions', 'image_labels', 'image_size
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """One source of boxes.
+    """A source data set of a merge.
 
     Attributes:
-        name: What the merged file calls it.
+        name: Its name in the merged file.
         format: ``'coco'`` (COCO, Objects365, the output of ``pseudo_boxes.py``), ``'lvis'`` or ``'openimages'``.
         ann_file: The JSON file, or Open Images' CSV of boxes.
-        prefix: Put before the file names of its pictures.
-        images: The collection its pictures are from. Sources that name the same one share pictures, found by file
-            name without folder and extension. By default ``'coco'`` for LVIS, else the source's name.
+        prefix: Put before the file names of its images.
+        images: Name of its image collection. Sources with the same collection share pictures, which are matched by file
+            name without folder and extension. By default ``'coco'`` for LVIS, else the name of the source.
         class_descriptions: Open Images: the CSV of class codes and names.
-        image_labels: Open Images: the CSV of human-verified labels of whole pictures, optional; without it only the
-            classes with boxes count as annotated in a picture.
-        image_sizes: Open Images: a CSV with the columns ``ImageID,Width,Height``, since boxes are in fractions.
-        image_root: Open Images, instead of ``image_sizes``: the folder of the pictures, whose headers are read.
+        image_labels: Open Images: the CSV of human-verified image-level labels, optional; without it only classes with
+            boxes are annotated in an image.
+        image_sizes: Open Images: a CSV with the columns ``ImageID,Width,Height``, as boxes are fractions of the size.
+        image_root: Open Images, instead of ``image_sizes``: the folder of the images, whose headers are read.
     """
 
     name: str
@@ -44,13 +44,13 @@ class SourceSpec:
 
 @dataclass(frozen=True)
 class MergePlan:
-    """What :func:`~florence_mm.preparation.merging.merge_detection` merges.
+    """Input of :func:`~florence_mm.preparation.merging.merge_detection`.
 
     Attributes:
-        sources: In the order of trust: of two boxes of one object the earlier source's stays.
-        synonyms: The name a class shall have -> its other names; ``source:name`` means that source's class alone.
-        exclude: ``dict(images=collection, ann_file=file)``: pictures of these COCO-format files are left out,
-            such as those that are evaluated on.
+        sources: In order of priority: of two boxes of one object that of the earlier source is kept.
+        synonyms: Class name in the merged file -> its other names; ``source:name`` restricts a name to one source.
+        exclude: ``dict(images=collection, ann_file=file)``: the pictures of these COCO-format files are left out, such
+            as those of an evaluation set.
     """
 
     sources: tuple[SourceSpec, ...]
@@ -59,11 +59,11 @@ class MergePlan:
 
 
 def read_plan(path: str | Path, taxonomy: str | Path | None = None) -> MergePlan:
-    """The plan in a YAML or JSON file with the keys ``sources``, ``synonyms`` and ``exclude``.
+    """Read the plan from a YAML or JSON file with the keys ``sources``, ``synonyms`` and ``exclude``.
 
     Args:
         path: The file.
-        taxonomy: A further file with synonyms; it replaces those of the plan.
+        taxonomy: Another file with synonyms, which replace those of the plan.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -76,10 +76,10 @@ def read_plan(path: str | Path, taxonomy: str | Path | None = None) -> MergePlan
 
 
 def make_plan(sources: Any, synonyms: Any = (), exclude: Any = (), where: str = 'the plan') -> MergePlan:
-    """Check the parts of a plan; arguments are those of :class:`MergePlan` as lists and dicts.
+    """Check the parts of a plan and make it; arguments are those of :class:`MergePlan` as lists and dicts.
 
     Raises:
-        DataError: as :func:`read_plan`.
+        DataError: see :func:`read_plan`.
     """
     if not isinstance(sources, (list, tuple)) or not sources:
         raise DataError(f'{where}: `sources` must be a list with at least one source')

@@ -1,4 +1,4 @@
-"""The images and boxes of all sources in an SQLite file, so that memory does not grow with them."""
+"""Store of the images and boxes of all sources in an SQLite file, so that memory does not grow with them."""
 
 import json
 import sqlite3
@@ -25,8 +25,8 @@ CREATE TABLE excluded (key TEXT PRIMARY KEY) WITHOUT ROWID;
 class StoredImage(NamedTuple):
     """An image of one source.
 
-    ``negative`` are its categories verified to be absent, ``partial`` those of which not every object has a box; both
-    are None where the source annotates all its categories.
+    ``negative`` are the categories verified to be absent (``neg_category_ids``), ``partial`` those of which not every
+    object has a box (``not_exhaustive_category_ids``); both are None if the source annotates all its categories.
     """
 
     source: int
@@ -39,7 +39,7 @@ class StoredImage(NamedTuple):
 
 
 class StoredBox(NamedTuple):
-    """A box of one source: corners in pixels, area in square pixels, ``score`` where a detector made it."""
+    """A box of one source: corners in pixels, area in square pixels, ``score`` if a detector made it."""
 
     source: int
     category: int | str
@@ -53,24 +53,24 @@ class StoredBox(NamedTuple):
 
 
 class MergeStore:
-    """A temporary SQLite file; removed by :meth:`close`.
+    """Temporary SQLite file with images, boxes and labels; removed by :meth:`close`.
 
     Args:
-        path (Path): Where to put it; the disk needs about 100 bytes a box, and as much again where SQLite sorts.
+        path (Path): The file; it takes about 100 bytes per box, and SQLite's sorting as much again.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         path.unlink(missing_ok=True)
         self._db = sqlite3.connect(path, isolation_level=None)
-        # nothing to recover: a merge that stops begins anew
+        # no recovery needed: an interrupted merge starts again
         for pragma in ('journal_mode=OFF', 'synchronous=OFF', 'cache_size=-8192', 'temp_store=FILE'):
             self._db.execute(f'PRAGMA {pragma}')
         self._db.executescript(_SCHEMA)
         self._db.execute('BEGIN')
 
     def add_image(self, image: StoredImage, key: str, where: str) -> int:
-        """Store an image; images with equal ``key`` are one picture. Returns its row.
+        """Store an image and return its row; images with equal ``key`` are the same picture.
 
         Raises:
             DataError: the source has another image with this id.
@@ -88,25 +88,25 @@ class MergeStore:
         return cursor.lastrowid
 
     def find_image(self, source: int, id_: int | str) -> tuple[int, int, int] | None:
-        """Row, width and height of an image."""
+        """Return row, width and height of an image, or None."""
         query = 'SELECT row, width, height FROM image WHERE source = ? AND id = ?'
         return self._db.execute(query, (source, id_)).fetchone()
 
     def add_size(self, source: int, id_: str, width: int, height: int) -> None:
-        """Note the size of an image that may come later."""
+        """Store the size of an image that may come later."""
         self._db.execute('INSERT OR REPLACE INTO size VALUES (?, ?, ?, ?)', (source, id_, width, height))
 
     def find_size(self, source: int, id_: str) -> tuple[int, int] | None:
-        """Width and height noted by :meth:`add_size`."""
+        """Return width and height stored by :meth:`add_size`, or None."""
         query = 'SELECT width, height FROM size WHERE source = ? AND id = ?'
         return self._db.execute(query, (source, id_)).fetchone()
 
     def add_label(self, row: int, category: int | str, absent: bool) -> None:
-        """Note that a category was verified to be in the image, or absent from it."""
+        """Store that a category was verified to be present in, or absent from, an image."""
         self._db.execute('INSERT OR REPLACE INTO label VALUES (?, ?, ?)', (row, category, int(absent)))
 
     def apply_labels(self, source: int) -> None:
-        """Fill ``negative`` with absent categories, and ``partial`` with present ones that have no box."""
+        """Set ``negative`` to the absent categories, and ``partial`` to the present ones without a box."""
         self._db.execute('CREATE INDEX IF NOT EXISTS box_image ON box (image, category)')
         labels = self._db.execute(
             'SELECT label.image, label.category, absent, EXISTS (SELECT 1 FROM box WHERE box.image = label.image'
@@ -115,25 +115,25 @@ class MergeStore:
             (source,),
         )
         for row, group in groupby(labels, key=lambda label: label[0]):
-            # a box outweighs the label that says there is none
+            # a box overrides a label that says "absent"
             unboxed = [(category, absent) for _, category, absent, boxed in group if not boxed]
             negative = json.dumps([category for category, absent in unboxed if absent])
             partial = json.dumps([category for category, absent in unboxed if not absent])
             self._db.execute('UPDATE image SET negative = ?, partial = ? WHERE row = ?', (negative, partial, row))
 
     def add_box(self, row: int, box: StoredBox) -> None:
-        """Store a box of the image in ``row``."""
+        """Store a box of the image with this row."""
         self._db.execute('INSERT INTO box VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)', (row, *box[1:]))
 
     def exclude(self, key: str) -> None:
-        """Leave out the picture with this key."""
+        """Exclude the picture with this key."""
         self._db.execute('INSERT OR IGNORE INTO excluded VALUES (?)', (key,))
 
     def number_pictures(self) -> tuple[int, int]:
-        """Give pictures their order: by earliest source, then file name. Returns how many there are and are left out.
+        """Number the pictures by first source, then file name; return the numbers of pictures and of excluded ones.
 
         Raises:
-            DataError: a source has one picture twice, or two sources state different sizes of one.
+            DataError: a source has a picture twice, or two sources disagree about its size.
         """
         twice = self._db.execute(
             'SELECT min(file_name), max(file_name), source FROM image GROUP BY source, key HAVING count(*) > 1'
@@ -156,7 +156,7 @@ class MergeStore:
         (excluded,) = self._db.execute(
             'SELECT count(DISTINCT key) FROM image WHERE key IN (SELECT key FROM excluded)'
         ).fetchone()
-        # beside min(), SQLite takes file_name from the row that has the least source
+        # with min(), SQLite takes file_name from the row with the smallest source
         self._db.execute(
             'CREATE TABLE picture AS SELECT key FROM (SELECT key, min(source) AS first, file_name FROM image'
             ' WHERE key NOT IN (SELECT key FROM excluded) GROUP BY key) ORDER BY first, file_name'
@@ -167,7 +167,7 @@ class MergeStore:
         return count, excluded
 
     def pictures(self) -> Iterator[tuple[int, list[StoredImage], list[StoredBox]]]:
-        """Number from 1, images in the order of sources, and boxes of each picture."""
+        """Yield number (from 1), images in the order of sources, and boxes of each picture."""
         images = self._db.execute(
             'SELECT picture, source, id, file_name, width, height, negative, partial FROM image'
             ' WHERE picture IS NOT NULL ORDER BY picture, source'
@@ -177,16 +177,16 @@ class MergeStore:
             ' ON image.row = box.image WHERE picture IS NOT NULL ORDER BY picture, source'
         )
         grouped = groupby(boxes, key=lambda row: row[0])
-        number_boxes, of_picture = next(grouped, (None, ()))
+        number_boxes, picture_boxes = next(grouped, (None, ()))
         for number, rows in groupby(images, key=lambda row: row[0]):
-            here = []
+            boxes_here = []
             if number == number_boxes:
-                here = [StoredBox(*row[1:]) for row in of_picture]
-                number_boxes, of_picture = next(grouped, (None, ()))
-            yield number, [_image(row) for row in rows], here
+                boxes_here = [StoredBox(*row[1:]) for row in picture_boxes]
+                number_boxes, picture_boxes = next(grouped, (None, ()))
+            yield number, [_image(row) for row in rows], boxes_here
 
     def close(self) -> None:
-        """Remove the file."""
+        """Close and remove the file."""
         self._db.close()
         self.path.unlink(missing_ok=True)
 

@@ -1,32 +1,32 @@
-"""One list of classes for several sources."""
+"""Common list of classes of several sources, by names and synonyms."""
 
 from collections.abc import Mapping, Sequence
 
 from florence_mm.errors import DataError
 from florence_mm.language.labels import normalize_text
 
-#: A source's categories: id -> name.
+#: categories of a source: id -> name
 Categories = dict[int | str, str]
 
 
 def class_key(name: str) -> str:
-    """The name that equal names share: normalised text, with blanks for underscores (``'Fire_hydrant'``)."""
+    """Normalise a class name for comparison, with spaces for underscores (``'Fire_hydrant'``)."""
     return normalize_text(name.replace('_', ' '))
 
 
 class Taxonomy:
-    """Maps every source's categories to one sorted list of classes.
+    """Map the categories of every source to one sorted list of classes.
 
-    Names that are equal after :func:`class_key` are one class; so are those that ``synonyms`` unites. A synonym for one
-    source alone, ``'coco:mouse'``, goes before a general one.
+    Names that are equal after :func:`class_key` are one class, and so are synonyms. A synonym for a single source,
+    ``'coco:mouse'``, has priority over a general one.
 
     Args:
-        sources (Sequence[tuple[str, Categories]]): Names of the sources with their categories.
-        synonyms (Mapping[str, Sequence[str]]): The name a class shall have -> its other names.
+        sources (Sequence[tuple[str, Categories]]): Name and categories of each source.
+        synonyms (Mapping[str, Sequence[str]]): Class name -> its other names.
 
     Attributes:
         classes (list[str]): Names in the order of their ids, which start at 1.
-        unused (list[str]): Synonyms that no source has.
+        unused (list[str]): Synonyms that occur in no source.
 
     Raises:
         DataError: a name is empty, stands for two classes, or is itself a synonym of another.
@@ -48,9 +48,9 @@ class Taxonomy:
             self.by_synonym.append({id_ for id_, hit in hits.items() if hit is not None})
         self.classes = sorted({name for mapped in names for name in mapped.values()})
         index = {name: number for number, name in enumerate(self.classes, 1)}
-        #: per source: category id -> class id
+        #: for each source: category id -> class id
         self.class_of = [{id_: index[name] for id_, name in mapped.items()} for mapped in names]
-        #: per source: class id -> ids of the categories it is made of
+        #: for each source: class id -> ids of the categories it is made of
         self.members: list[dict[int, set[int | str]]] = [{} for _ in names]
         for mapped, members in zip(self.class_of, self.members, strict=True):
             for id_, class_ in mapped.items():
@@ -90,7 +90,7 @@ class Taxonomy:
         return key
 
     def describe(self) -> list[dict]:
-        """Every class with the categories it is made of: the map, for the report."""
+        """List every class with the categories it is made of, for the report."""
         described = []
         for class_, name in enumerate(self.classes, 1):
             parts = [
