@@ -24,7 +24,7 @@ def build_part(part: Any, registry: Registry = MODELS, **defaults: Any) -> Any:
 
 
 class FlorenceModel(BaseModel):
-    """Base of whole models over pictures or clips.
+    """Base of whole models over images or clips.
 
     A subclass has ``tensor(inputs, data_samples)``, ``loss(inputs, data_samples)`` and
     ``predict(inputs, data_samples)``.
@@ -45,7 +45,7 @@ class FlorenceModel(BaseModel):
 
         Args:
             inputs: ``(B, 3, H, W)``, for clips ``(B, 3, T, H, W)``.
-            data_samples: one a picture or clip; the model's class says with which fields.
+            data_samples: one an image or clip; the model's class says with which fields.
             mode: ``'tensor'``, ``'loss'`` or ``'predict'``: the method of that name.
 
         Raises:

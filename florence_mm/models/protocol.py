@@ -46,7 +46,7 @@ class TwoTowerModel(ZeroShotModel, Protocol):
     """
 
     def extract_image_feat(self, inputs: Tensor) -> Tensor:
-        """Preprocessed pictures ``(B, 3, H, W)`` or clips ``(B, 3, T, H, W)`` to ``(B, D)``, L2-normalised."""
+        """Preprocessed images ``(B, 3, H, W)`` or clips ``(B, 3, T, H, W)`` to ``(B, D)``, L2-normalised."""
 
     def extract_text_feat(self, texts: Sequence[str]) -> Tensor:
         """``(B, D)``, L2-normalised."""

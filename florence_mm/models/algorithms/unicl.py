@@ -91,7 +91,7 @@ class UniCL(FlorenceModel):
 
         Args:
             inputs: as :meth:`extract_image_feat` takes them.
-            data_samples: None, or one a picture or video, with ``text``.
+            data_samples: None, or one an image or video, with ``text``.
 
         Returns:
             ``(B, D)`` image features, with samples a pair of image and text features.
@@ -102,10 +102,10 @@ class UniCL(FlorenceModel):
         return image_feat, self.extract_text_feat(_field(data_samples, 'text'))
 
     def extract_image_feat(self, inputs: Tensor) -> Tensor:
-        """Features of pictures or videos.
+        """Features of images or videos.
 
         Args:
-            inputs: preprocessed pictures ``(B, 3, H, W)``; for a video encoder clips ``(B, 3, T, H, W)``, or N clips of
+            inputs: preprocessed images ``(B, 3, H, W)``; for a video encoder clips ``(B, 3, T, H, W)``, or N clips of
                 each video, ``(B, N, 3, T, H, W)``, whose features are averaged before they are normalised.
 
         Returns:
@@ -198,7 +198,7 @@ class UniCL(FlorenceModel):
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> list:
-        """Zero-shot classes and features of pictures or videos.
+        """Zero-shot classes and features of images or videos.
 
         Args:
             inputs: as :meth:`extract_image_feat` takes them.

@@ -6,7 +6,7 @@ from florence_mm.utils.nearest import did_you_mean
 
 # Sizes of Swin for tiny to large: the paper gives none. Huge is inferred, not published: it meets the paper's 637M
 # parameters and the operation counts reported for X-CLIP's X-Florence (docs/coswin.md). Micro is ours, for tests and
-# small pictures.
+# small images.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     'micro': {'embed_dims': 32, 'depths': [2, 2, 2], 'num_heads': [1, 2, 4], 'patch_size': 2, 'window_size': 4},
     'tiny': {'embed_dims': 96, 'depths': [2, 2, 6, 2], 'num_heads': [3, 6, 12, 24]},

@@ -1,7 +1,7 @@
 """One block of Dynamic Head (arXiv 2106.08322), as published: scale-, spatial- and task-aware attention over a pyramid.
 
 Facts were read from DynamicHead ``dyhead/dyhead.py`` and ``dyhead/dyrelu.py``; the paper's equations 2 to 6 name the
-three attentions. Shapes: ``B`` pictures, ``C`` channels, ``H, W`` the size of a level, ``N`` branches that meet in a
+three attentions. Shapes: ``B`` images, ``C`` channels, ``H, W`` the size of a level, ``N`` branches that meet in a
 level (three, two at the ends of the pyramid, one alone).
 """
 
@@ -45,7 +45,7 @@ class DeformConvNorm(nn.Module):
 
 
 class DyReLU(nn.Module):
-    """Task-aware attention: the larger of two lines whose slopes and intercepts the picture chooses, a channel each.
+    """Task-aware attention: the larger of two lines whose slopes and intercepts the image chooses, a channel each.
 
     Args:
         channels: ``C``, a multiple of 4.
@@ -159,7 +159,7 @@ class DyHeadBlock(nn.Module):
         """Offsets ``(B, 18, H, W)`` and masks ``(B, 9, H, W)`` of a level as the coarser one of ``size`` gets them."""
         if self.offset_mode == 'legacy':
             height, width = size
-            # the first numbers of each picture, in the smaller shape: (B, 18, H', W'), (B, 9, H', W')
+            # the first numbers of each image, in the smaller shape: (B, 18, H', W'), (B, 9, H', W')
             offset = offset.flatten(1)[:, : 2 * TAPS * height * width].unflatten(1, (2 * TAPS, height, width))
             mask = mask.flatten(1)[:, : TAPS * height * width].unflatten(1, (TAPS, height, width))
             return offset, mask

@@ -255,7 +255,7 @@ class PatchEmbed(nn.Module):
     Every axis is padded with zeros at its end to a whole number of patches.
 
     Args:
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
         embed_dims: channels of a token.
         patch_size: extent of a patch along each axis, in frames and pixels.
     """
@@ -275,7 +275,7 @@ class PatchEmbed(nn.Module):
         return self.norm(to_tokens(x)), tuple(x.shape[2:])
 
     def out_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        """Map size for a picture of ``size``."""
+        """Map size for an image of ``size``."""
         return tuple(-(-s // p) for s, p in zip(size, self.patch_size, strict=True))
 
 
@@ -329,7 +329,7 @@ class ConvEmbed(nn.Module):
         self.norm = nn.LayerNorm(embed_dims)
 
     def forward(self, x: Tensor, size: tuple[int, ...] | None = None) -> tuple[Tensor, tuple[int, ...]]:
-        """A picture ``(B, 3, *S)``, or tokens ``(B, L, C)`` with the ``size`` of their map, to tokens and size."""
+        """An image ``(B, 3, *S)``, or tokens ``(B, L, C)`` with the ``size`` of their map, to tokens and size."""
         if size is not None:
             x = to_map(x, size)
         if x.ndim == 5:
@@ -348,7 +348,7 @@ class ConvEmbed(nn.Module):
         return x.index_select(2, index)
 
     def out_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        """Map size for a picture of ``size``."""
+        """Map size for an image of ``size``."""
         axes = zip(
             size[-2:], *(v[-2:] for v in (self.proj.kernel_size, self.proj.stride, self.proj.padding)), strict=True
         )
