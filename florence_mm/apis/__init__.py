@@ -1,4 +1,4 @@
-"""Inferencers: files in, plain dicts, pictures and videos out, in three lines of Python.
+"""Inferencers: files in, plain dicts, images and videos out, in three lines of Python.
 
 Not here: mathematics, which models have, and drawing, which ``visualization`` does.
 """

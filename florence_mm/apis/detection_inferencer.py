@@ -1,4 +1,4 @@
-"""Objects in pictures, by a detector of fixed classes or from class names in plain text."""
+"""Objects in images, by a detector of fixed classes or from class names in plain text."""
 
 import json
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ _FILE = 'detections.json'
 
 
 class DetectionInferencer:
-    """Detect objects in pictures with a trained model.
+    """Detect objects in images with a trained model.
 
     ::
 
@@ -47,7 +47,7 @@ class DetectionInferencer:
         device (str | None): None takes the GPU where there is one.
         templates (str | Sequence[str] | None): Prompts of the classes, ``'imagenet'``, ``'simple'``, ``'none'`` or
             strings with one ``{}`` each; None takes the model's.
-        batch_size (int): Pictures that go through the model together.
+        batch_size (int): Images that go through the model together.
 
     Raises:
         UsageError: config or checkpoint are missing, or the config has no model or no test pipeline.
@@ -64,7 +64,7 @@ class DetectionInferencer:
     ) -> None:
         if batch_size < 1:
             raise UsageError(f'batch_size is {batch_size}; give at least 1')
-        cfg = open_config(config, checkpoint, 'picture')
+        cfg = open_config(config, checkpoint, 'image')
         self.cfg = cfg
         self.templates = templates
         self.batch_size = batch_size
@@ -90,31 +90,31 @@ class DetectionInferencer:
         """Detect objects.
 
         Args:
-            images: Files, folders (their pictures, sorted, also of folders inside), arrays ``(H, W, 3)`` uint8 RGB, or
+            images: Files, folders (their images, sorted, also of folders inside), arrays ``(H, W, 3)`` uint8 RGB, or
                 a list of those.
             classes: Names with commas between, or a list. A zero-shot model looks for these; a model of fixed classes
                 reports no others. None: the classes in the zero-shot model's config, or all of a fixed model.
             score_thr: Lowest score that is reported.
-            out_dir: Where pictures with boxes and ``detections.json`` are written; None writes nothing.
-            skip_bad: Go on after a picture that cannot be read; its result then has ``error`` in place of boxes.
+            out_dir: Where images with boxes and ``detections.json`` are written; None writes nothing.
+            skip_bad: Go on after an image that cannot be read; its result then has ``error`` in place of boxes.
 
         Returns:
-            One dict a picture, in order: ``file`` (None for an array), ``width``, ``height``, ``boxes`` ``[x1, y1, x2,
+            One dict an image, in order: ``file`` (None for an array), ``width``, ``height``, ``boxes`` ``[x1, y1, x2,
             y2]`` in pixels of the picture, ``labels`` (names) and ``scores``, from high to low; ``picture``, the drawn
             file, where one was written.
 
         Raises:
-            UsageError: no pictures, classes that a model of fixed classes does not have, or a picture that lies in
+            UsageError: no images, classes that a model of fixed classes does not have, or an image that lies in
                 the output folder, where its drawing could take its place.
-            DataError: a picture cannot be read, and ``skip_bad`` is off.
+            DataError: an image cannot be read, and ``skip_bad`` is off.
         """
-        pictures = list_pictures(images)
+        images = list_pictures(images)
         if out_dir is not None:
-            keep_originals([picture for picture in pictures if not isinstance(picture, np.ndarray)], out_dir)
+            keep_originals([image for image in images if not isinstance(image, np.ndarray)], out_dir)
         names, reported = choose_classes(self.model, self.known_classes, classes, self.templates)
         results: list[dict[str, Any]] = []
         taken: set[str] = set()
-        for batch in read_batches(pictures, self.batch_size, skip_bad, 'detecting'):
+        for batch in read_batches(images, self.batch_size, skip_bad, 'detecting'):
             for file, image, found in self._detect(batch):
                 result = {'file': None if file is None else str(file)}
                 if isinstance(found, str):
@@ -138,7 +138,7 @@ class DetectionInferencer:
         return results
 
     def _detect(self, batch: list[ReadPicture]) -> list[tuple]:
-        """``(file, image, prediction or error)`` of each picture of a batch."""
+        """``(file, image, prediction or error)`` of each image of a batch."""
         packed = [self.pipeline(image, file) for file, image, error in batch if error is None]
         samples = []
         if packed:

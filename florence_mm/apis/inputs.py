@@ -1,4 +1,4 @@
-"""What inferencers are given: files and folders, pictures as a model's config expects them, class names."""
+"""What inferencers are given: files and folders, images as a model's config expects them, class names."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ def list_inputs(inputs: Any, suffixes: Sequence[str], what: str, memory: type | 
     Args:
         inputs: paths; things of the types ``memory`` stay as they are.
         suffixes: of the files that a folder's are looked for by, in the folders inside it too.
-        what: what messages call them, as in "pictures".
+        what: what messages call them, as in "images".
         memory: types of inputs that are no paths.
 
     Raises:
@@ -115,7 +115,7 @@ def choose_classes(
 
 
 Picture = str | Path | np.ndarray
-#: A file (None for an array), and the picture ``(H, W, 3)`` uint8 RGB or the sentence that says why there is none.
+#: A file (None for an array), and the image ``(H, W, 3)`` uint8 RGB or the sentence that says why there is none.
 ReadPicture = tuple[str | Path | None, np.ndarray | None, str | None]
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
@@ -125,53 +125,50 @@ def list_pictures(images: Any) -> list[Picture]:
     """Files, folders and arrays, or a list of them, as a list of files and arrays.
 
     Raises:
-        UsageError: a folder without pictures, or nothing at all.
+        UsageError: a folder without images, or nothing at all.
     """
-    return list_inputs(images, SUFFIXES, 'pictures', np.ndarray)
+    return list_inputs(images, SUFFIXES, 'images', np.ndarray)
 
 
-def read_picture(picture: Picture) -> np.ndarray:
+def read_picture(image: Picture) -> np.ndarray:
     """A file or an array as ``(H, W, 3)`` uint8 RGB, upright.
 
     Raises:
         DataError: the file is missing or no whole image, or the array has another shape or type.
     """
-    if not isinstance(picture, np.ndarray):
-        return read_image(str(picture), WHITE)
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or 0 in picture.shape:
+    if not isinstance(image, np.ndarray):
+        return read_image(str(image), WHITE)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise DataError(
-            f'an array given as a picture has shape {picture.shape} and type {picture.dtype}; '
-            'expected (H, W, 3) uint8 RGB'
+            f'an array given as an image has shape {image.shape} and type {image.dtype}; expected (H, W, 3) uint8 RGB'
         )
-    return picture
+    return image
 
 
-def read_batches(
-    pictures: Sequence[Picture], batch_size: int, skip_bad: bool, what: str
-) -> Iterator[list[ReadPicture]]:
-    """Read pictures in batches, the last one with what is left; several batches show their progress.
+def read_batches(images: Sequence[Picture], batch_size: int, skip_bad: bool, what: str) -> Iterator[list[ReadPicture]]:
+    """Read images in batches, the last one with what is left; several batches show their progress.
 
     Args:
-        pictures: of :func:`list_pictures`.
-        batch_size: pictures in a batch.
-        skip_bad: give the sentence of a picture that cannot be read in its place.
+        images: of :func:`list_pictures`.
+        batch_size: images in a batch.
+        skip_bad: give the sentence of an image that cannot be read in its place.
         what: the work, for the progress, as in "detecting".
 
     Raises:
-        DataError: a picture cannot be read, and ``skip_bad`` is off.
+        DataError: an image cannot be read, and ``skip_bad`` is off.
     """
-    progress = ProgressLog(what, len(pictures)) if len(pictures) > batch_size else None
-    for start in range(0, len(pictures), batch_size):
-        part = pictures[start : start + batch_size]
-        yield [_read_or_say(picture, skip_bad) for picture in part]
+    progress = ProgressLog(what, len(images)) if len(images) > batch_size else None
+    for start in range(0, len(images), batch_size):
+        part = images[start : start + batch_size]
+        yield [_read_or_say(image, skip_bad) for image in part]
         if progress is not None:
             progress.update(start + len(part))
 
 
-def _read_or_say(picture: Picture, skip_bad: bool) -> ReadPicture:
-    file = None if isinstance(picture, np.ndarray) else picture
+def _read_or_say(image: Picture, skip_bad: bool) -> ReadPicture:
+    file = None if isinstance(image, np.ndarray) else image
     try:
-        return file, read_picture(picture), None
+        return file, read_picture(image), None
     except DataError as error:
         if not skip_bad:
             raise
@@ -179,7 +176,7 @@ def _read_or_say(picture: Picture, skip_bad: bool) -> ReadPicture:
 
 
 class InferencePipeline(TestData):
-    """The test pipeline of a data set's config, fed with pictures in memory.
+    """The test pipeline of a data set's config, fed with images in memory.
 
     Transforms that read the image are taken out, with the order of channels they give noted, and those that read
     annotations.
@@ -192,7 +189,7 @@ class InferencePipeline(TestData):
     """
 
     def __init__(self, dataset: Mapping[str, Any]) -> None:
-        super().__init__(dataset, 'picture')
+        super().__init__(dataset, 'image')
         loaders = [t for t in self.pipeline if 'LoadImage' in transform_name(t)]
         # mmcv and mmdet read BGR, ours RGB
         self.bgr = bool(loaders) and transform_name(loaders[0]) != 'LoadImage'
@@ -201,12 +198,12 @@ class InferencePipeline(TestData):
         self.transforms = Compose([TRANSFORMS.build(t) for t in kept])
 
     def __call__(self, image: np.ndarray, file: str | Path | None = None, **fields: Any) -> dict[str, Any]:
-        """One picture ``(H, W, 3)`` uint8 RGB as the model's data preprocessor takes it.
+        """One image ``(H, W, 3)`` uint8 RGB as the model's data preprocessor takes it.
 
         Args:
-            image: the picture.
+            image: the image.
             file: where it lies.
-            fields: what the pipeline's transforms ask for beside a picture.
+            fields: what the pipeline's transforms ask for beside an image.
         """
         img = np.ascontiguousarray(image[..., ::-1]) if self.bgr else image.copy()
         if self.to_float32:

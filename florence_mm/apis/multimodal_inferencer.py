@@ -1,4 +1,4 @@
-"""Questions about pictures, captions of pictures, and whether a sentence matches a picture."""
+"""Questions about images, captions of images, and whether a sentence matches an image."""
 
 import json
 from collections.abc import Sequence
@@ -24,20 +24,20 @@ from .setup import open_config, ready_model
 
 
 class MultimodalInferencer:
-    """Ask a trained vision-language model, such as :class:`METER`, about pictures.
+    """Ask a trained vision-language model, such as :class:`METER`, about images.
 
     ::
 
         inferencer = MultimodalInferencer('configs/...py', 'checkpoint.pth')
         results = inferencer('photos/', questions=['how many dogs are there?'], caption=True)
 
-    Each picture is encoded once, whatever is asked about it.
+    Each image is encoded once, whatever is asked about it.
 
     Args:
         config (str | Path | Config): Of a vision-language model; ``test_dataloader`` gives the pipeline.
         checkpoint (str | Path | None): File or URL with all the model's weights; None keeps what ``init_cfg`` loads.
         device (str | None): None takes the GPU where there is one.
-        batch_size (int): Pictures that go through the model together.
+        batch_size (int): Images that go through the model together.
 
     Raises:
         UsageError: config or checkpoint are missing, the config has no vision-language model or no test pipeline, or
@@ -54,7 +54,7 @@ class MultimodalInferencer:
     ) -> None:
         if batch_size < 1:
             raise UsageError(f'batch_size is {batch_size}; give at least 1')
-        cfg = open_config(config, checkpoint, 'picture')
+        cfg = open_config(config, checkpoint, 'image')
         self.cfg = cfg
         self.batch_size = batch_size
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'florence_mm'):
@@ -84,36 +84,36 @@ class MultimodalInferencer:
         """Answer, match and describe.
 
         Args:
-            images: Files, folders (their pictures, sorted, also of folders inside), arrays ``(H, W, 3)`` uint8 RGB, or
+            images: Files, folders (their images, sorted, also of folders inside), arrays ``(H, W, 3)`` uint8 RGB, or
                 a list of those.
-            questions: Asked about each picture.
-            sentences: Each is compared with each picture.
-            caption: Write a caption of each picture.
+            questions: Asked about each image.
+            sentences: Each is compared with each image.
+            caption: Write a caption of each image.
             top: How many answers are reported, at most.
             out: JSON file for the results; None writes none.
-            skip_bad: Go on after a picture that cannot be read; its result then has ``error`` in place of the others.
+            skip_bad: Go on after an image that cannot be read; its result then has ``error`` in place of the others.
 
         Returns:
-            One dict a picture, in order: ``file`` (None for an array), ``width``, ``height``, and what was asked for:
+            One dict an image, in order: ``file`` (None for an array), ``width``, ``height``, and what was asked for:
             ``answers``, a dict for each question with ``question``, ``answers`` (the best one first) and their
             ``scores`` (each a probability of its own: they need not add up to 1); ``matches``, a dict for each sentence
             with ``sentence`` and ``score`` (the probability of a match); ``caption`` and ``caption_score`` (the mean
             logarithm of the probabilities of its tokens).
 
         Raises:
-            UsageError: no pictures, nothing asked, or an empty text.
+            UsageError: no images, nothing asked, or an empty text.
             ValueError: the model has no head for what is asked.
-            DataError: a picture cannot be read, and ``skip_bad`` is off.
+            DataError: an image cannot be read, and ``skip_bad`` is off.
         """
         questions, sentences = _texts(questions, 'question'), _texts(sentences, 'sentence')
         if not questions and not sentences and not caption:
-            raise UsageError('nothing is asked about the pictures; give questions, sentences, or ask for captions')
+            raise UsageError('nothing is asked about the images; give questions, sentences, or ask for captions')
         if top < 1:
             raise UsageError(f'top is {top}; give at least 1 answer to report')
         self.model.require(answers=bool(questions), matches=bool(sentences), writes=caption)
-        pictures = list_pictures(images)
+        images = list_pictures(images)
         results: list[dict[str, Any]] = []
-        for batch in read_batches(pictures, self.batch_size, skip_bad, 'looking at pictures'):
+        for batch in read_batches(images, self.batch_size, skip_bad, 'looking at images'):
             good = [(image, file) for file, image, error in batch if error is None]
             said = iter(self._look(good, questions, sentences, caption, top))
             for file, image, error in batch:
@@ -128,34 +128,34 @@ class MultimodalInferencer:
 
     @torch.no_grad()
     def _look(
-        self, pictures: list[tuple], questions: list[str], sentences: list[str], caption: bool, top: int
+        self, images: list[tuple], questions: list[str], sentences: list[str], caption: bool, top: int
     ) -> list[dict[str, Any]]:
-        """What is said of each of a few pictures ``(image, file)``."""
-        if not pictures:
+        """What is said of each of a few images ``(image, file)``."""
+        if not images:
             return []
-        inputs = self._prepare(pictures)[1]
+        inputs = self._prepare(images)[1]
         tokens = self.model.encode_image(inputs)  # (B, N, C)
-        said: list[dict[str, Any]] = [{} for _ in pictures]
+        said: list[dict[str, Any]] = [{} for _ in images]
         if questions:
-            pairs = [(picture, text) for picture in range(len(pictures)) for text in range(len(questions))]
-            for (picture, text), found in zip(pairs, self.model.answer(tokens, questions, pairs, top), strict=True):
+            pairs = [(image, text) for image in range(len(images)) for text in range(len(questions))]
+            for (image, text), found in zip(pairs, self.model.answer(tokens, questions, pairs, top), strict=True):
                 scores = [round(score, 4) for score in found.scores]
                 answer = {'question': questions[text], 'answers': found.answers, 'scores': scores}
-                said[picture].setdefault('answers', []).append(answer)
+                said[image].setdefault('answers', []).append(answer)
         if sentences:
-            pairs = [(picture, text) for picture in range(len(pictures)) for text in range(len(sentences))]
+            pairs = [(image, text) for image in range(len(images)) for text in range(len(sentences))]
             scores = self.model.match(tokens, sentences, pairs).sigmoid().tolist()
-            for (picture, text), score in zip(pairs, scores, strict=True):
+            for (image, text), score in zip(pairs, scores, strict=True):
                 match = {'sentence': sentences[text], 'score': round(score, 4)}
-                said[picture].setdefault('matches', []).append(match)
+                said[image].setdefault('matches', []).append(match)
         if caption:
             for own, written in zip(said, self.model.write(tokens), strict=True):
                 own |= {'caption': written.text, 'caption_score': round(written.score, 4)}
         return said
 
-    def _prepare(self, pictures: list[tuple]) -> tuple[list[dict], Tensor]:
-        """What the pipeline makes of pictures, and the model's input ``(B, 3, H, W)``."""
-        packed = [self.pipeline(image, file) for image, file in pictures]
+    def _prepare(self, images: list[tuple]) -> tuple[list[dict], Tensor]:
+        """What the pipeline makes of images, and the model's input ``(B, 3, H, W)``."""
+        packed = [self.pipeline(image, file) for image, file in images]
         data = self.model.data_preprocessor({'inputs': [one['inputs'] for one in packed]}, False)
         return packed, data['inputs']
 
@@ -165,12 +165,12 @@ class MultimodalInferencer:
     ) -> Tensor:
         """Draw where the model looks for a word of a text.
 
-        The cross-attention of the word's tokens to the image tokens, a mean over layers and heads, over the picture as
+        The cross-attention of the word's tokens to the image tokens, a mean over layers and heads, over the image as
         the test pipeline gives it to the model.
 
         Args:
             image: A file or an array.
-            text: A question, a sentence or a caption; the model reads it with the picture.
+            text: A question, a sentence or a caption; the model reads it with the image.
             word: A word of it.
             path: The PNG file.
             layers: Numbers of co-attention layers, negative ones counted from the last; None: all.
@@ -180,7 +180,7 @@ class MultimodalInferencer:
 
         Raises:
             ValueError: the word is not in the text, or there is no such layer.
-            DataError: the picture cannot be read.
+            DataError: the image cannot be read.
             UsageError: the model has no attention to draw.
         """
         if not isinstance(self.model, Attending):
@@ -189,8 +189,7 @@ class MultimodalInferencer:
             )
         (text,) = _texts(text, 'text')
         places = find_word(word, self.model.tokenize([text]).input_ids[0], self.model.tokenizer)
-        picture = read_picture(image)
-        (packed,), inputs = self._prepare([(picture, None if isinstance(image, np.ndarray) else image)])
+        (packed,), inputs = self._prepare([(read_picture(image), None if isinstance(image, np.ndarray) else image)])
         weights = word_map(self.model.attend(inputs, text, layers).weights, places)
         save_png(draw_word_attention(sample_image(packed, self.pipeline.bgr), weights, word, text), path)
         return weights

@@ -24,7 +24,7 @@ def open_config(config: str | Path | Config, checkpoint: str | Path | None, kind
     Args:
         config: the config, or its file.
         checkpoint: file or URL; None for none.
-        kind: what is to be read, for messages, as in "picture".
+        kind: what is to be read, for messages, as in "image".
 
     Raises:
         UsageError: something is missing.
@@ -68,7 +68,7 @@ class TestData:
 
     Args:
         dataset: config of the test data; wrappers are gone through.
-        kind: what is read, for messages, as in "picture".
+        kind: what is read, for messages, as in "image".
 
     Attributes:
         pipeline (list): configs of the transforms.

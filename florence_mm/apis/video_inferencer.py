@@ -173,7 +173,7 @@ class VideoInferencer:
             the name of the class.
 
         Raises:
-            UsageError: there is no such class or stage, or the pipeline gives no pictures as bytes.
+            UsageError: there is no such class or stage, or the pipeline gives no images as bytes.
             DataError: the video cannot be read.
         """
         names, _ = choose_classes(self.model, self.known_classes, classes, self.templates)

@@ -1,4 +1,4 @@
-"""The size of a config's pictures as one variable, ``image_size``, which its pipelines follow.
+"""The size of a config's images as one variable, ``image_size``, which its pipelines follow.
 
 A base says ``image_size = 224`` and uses the name in its pipelines. mmengine reads a base before the file that inherits
 from it, so a second ``image_size = 384`` there would come too late; the line that works is::
@@ -29,7 +29,7 @@ def set_image_size(cfg: Config | MutableMapping, size: int) -> None:
     one of 384, and 256 again on the way back. -1, a side that follows from the other, stays.
 
     Args:
-        cfg (Config or dict): A config with ``image_size``, the side of its square pictures in pixels, or ``_base_`` in
+        cfg (Config or dict): A config with ``image_size``, the side of its square images in pixels, or ``_base_`` in
             a config file.
         size (int): The new side.
 

@@ -1,4 +1,4 @@
-"""A sampler that keeps the samples of a picture together, for models that encode equal pictures of a batch once."""
+"""A sampler that keeps the samples of an image together, for models that encode equal images of a batch once."""
 
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
@@ -17,11 +17,11 @@ from .seeding import ORDER, SAMPLE, combine_seeds
 
 @DATA_SAMPLERS.register_module()
 class PictureSampler(ResumableSampler):
-    """Samples of one picture one after the other, so that a batch holds whole pictures but for its first and last.
+    """Samples of one image one after the other, so that a batch holds whole images but for its first and last.
 
-    Shuffling draws an order of the pictures, and of the samples within each. Each of ``W`` processes goes through its
-    own stretch of that order; where two stretches meet, neighbours may share a picture, at most ``W - 1`` in all.
-    Samples of a picture get the same seed in an epoch, so that random transforms leave their pictures equal.
+    Shuffling draws an order of the images, and of the samples within each. Each of ``W`` processes goes through its
+    own stretch of that order; where two stretches meet, neighbours may share an image, at most ``W - 1`` in all.
+    Samples of an image get the same seed in an epoch, so that random transforms leave their images equal.
 
     A run goes on exactly where it stopped with as many processes; with another number, the rest of that epoch repeats
     some samples and lacks others. The samples behind the indices must stay the same, so a mixture that draws its rows
@@ -29,17 +29,17 @@ class PictureSampler(ResumableSampler):
 
     Args:
         dataset (Sized): The data set; with ``get_data_info``, or a concatenation of such.
-        shuffle (bool): Draw a new order every epoch. Otherwise pictures come in the order of their first samples.
+        shuffle (bool): Draw a new order every epoch. Otherwise images come in the order of their first samples.
         seed (int, optional): Seed of the order and of the samples; None takes one that all ranks share.
         infinite (bool): Go on with the next epoch's order without an end, for training by iterations. Defaults to
             False.
         round_up (bool): An epoch gives every rank the same number of samples; where the data set does not divide,
             some ranks also take the first sample of the next one's stretch. Infinite sampling always does. Defaults to
             True.
-        key (str): The sample's field that names its picture.
+        key (str): The sample's field that names its image.
 
     Raises:
-        ValueError: the data set is empty or does not tell pictures.
+        ValueError: the data set is empty or does not tell images.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class PictureSampler(ResumableSampler):
         super().__init__(dataset, shuffle, seed, infinite, round_up)
         self.key = key
         numbers: dict[Any, int] = {}
-        progress = ProgressLog('finding the samples of each picture', len(dataset))
+        progress = ProgressLog('finding the samples of each image', len(dataset))
         found = []
-        for done, picture in enumerate(_pictures(dataset, key), 1):
-            found.append(numbers.setdefault(picture, len(numbers)))
+        for done, image in enumerate(_pictures(dataset, key), 1):
+            found.append(numbers.setdefault(image, len(numbers)))
             progress.update(done)
-        self._picture_of = torch.tensor(found)  # (samples,), pictures numbered by their first sample
+        self._image_of = torch.tensor(found)  # (samples,), images numbered by their first sample
         self._num_pictures = len(numbers)
         self._known: tuple[tuple[int, int], Tensor, Tensor] | None = None
 
@@ -85,21 +85,21 @@ class PictureSampler(ResumableSampler):
         return -((self.rank - draw) // self.world_size)
 
     def _at(self, epoch: int, step: int) -> SeededIndex:
-        samples, pictures = self._epoch(epoch)
+        samples, images = self._epoch(epoch)
         # the last stretch ends with the data set even where all are rounded up
         place = self.rank * len(samples) // self.world_size + step
-        return SeededIndex(int(samples[place]), combine_seeds(self.seed, SAMPLE, epoch, int(pictures[place])))
+        return SeededIndex(int(samples[place]), combine_seeds(self.seed, SAMPLE, epoch, int(images[place])))
 
     def _epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """The samples in the order of an epoch, and for each the place of its picture; kept until another is asked."""
+        """The samples in the order of an epoch, and for each the place of its image; kept until another is asked."""
         if self._known is None or self._known[0] != (self.seed, epoch):
-            samples, places = torch.arange(len(self._picture_of)), torch.arange(self._num_pictures)
+            samples, places = torch.arange(len(self._image_of)), torch.arange(self._num_pictures)
             if self.shuffle:
                 generator = torch.Generator().manual_seed(combine_seeds(self.seed, ORDER, epoch))
                 samples = torch.randperm(len(samples), generator=generator)
                 places = torch.randperm(len(places), generator=generator)
-            pictures, order = places[self._picture_of[samples]].sort(stable=True)
-            self._known = (self.seed, epoch), samples[order], pictures
+            images, order = places[self._image_of[samples]].sort(stable=True)
+            self._known = (self.seed, epoch), samples[order], images
         return self._known[1], self._known[2]
 
 
@@ -116,14 +116,12 @@ def _pictures(dataset: Any, key: str) -> Iterable:
         return
     name = type(getattr(dataset, '_seeded', dataset)).__name__
     if not hasattr(dataset, 'get_data_info'):
-        raise ValueError(
-            f'data set {name} has no get_data_info, by which PictureSampler finds the samples of a picture'
-        )
+        raise ValueError(f'data set {name} has no get_data_info, by which PictureSampler finds the samples of an image')
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
         if key not in info:
             raise ValueError(
                 f'sample {index} of data set {name} has no {key!r}; set `key` of PictureSampler to the field that '
-                f'names its picture, one of {", ".join(sorted(info))}'
+                f'names its image, one of {", ".join(sorted(info))}'
             )
         yield info[key]

@@ -1,4 +1,4 @@
-"""What a model predicted, as a file for programs and as pictures for people."""
+"""What a model predicted, as a file for programs and as images for people."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -79,11 +79,11 @@ def to_plain_data(value: Any) -> Any:
 
 
 class ShowPredictionsHook(Hook):
-    """Draw tested pictures with their best classes into a folder, as PNG files named after the pictures.
+    """Draw tested images with their best classes into a folder, as PNG files named after the images.
 
     Args:
         folder (str): Where to write; made where it is missing.
-        interval (int): Draw every n-th picture. Defaults to 1.
+        interval (int): Draw every n-th image. Defaults to 1.
 
     Raises:
         UsageError: the predictions have no ``pred_score``, or the data no class names.
@@ -96,7 +96,7 @@ class ShowPredictionsHook(Hook):
         self.interval = interval
 
     def before_test(self, runner: Any) -> None:
-        """Start counting the pictures of this process."""
+        """Start counting the images of this process."""
         self._count = 0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -113,10 +113,10 @@ class ShowPredictionsHook(Hook):
             if classes is None or 'pred_score' not in sample:
                 raise UsageError('--show-dir draws class scores, but this model or data set has no classes')
             # (3, H, W) -> (H, W, 3)
-            picture = image.permute(1, 2, 0).cpu().numpy()
+            rgb = image.permute(1, 2, 0).cpu().numpy()
             label = sample.get('gt_label')
             drawn = draw_prediction(
-                picture, sample.pred_score.cpu(), classes, None if label is None else int(label.flatten()[0])
+                rgb, sample.pred_score.cpu(), classes, None if label is None else int(label.flatten()[0])
             )
             stem = Path(sample.get('img_path') or 'picture').stem
             path = self.folder / f'{number * runner.world_size + runner.rank:06d}_{stem}.png'

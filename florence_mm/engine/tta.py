@@ -1,4 +1,4 @@
-"""Several views of each test picture, whose predictions are merged."""
+"""Several views of each test image, whose predictions are merged."""
 
 import copy
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def with_test_time_augmentation(cfg: Config) -> Config:
     absent = [key for key in ('tta_model', 'tta_pipeline') if cfg.get(key) is None]
     if absent:
         raise UsageError(
-            f'{cfg.filename} has no {" and no ".join(absent)}, which say how views of a picture are made and merged; '
+            f'{cfg.filename} has no {" and no ".join(absent)}, which say how views of an image are made and merged; '
             'add them, as in configs/_base_/datasets/coco_detection.py, or leave --tta out'
         )
     if not any(_name(step) == 'TestTimeAug' for step in cfg.tta_pipeline):
@@ -31,7 +31,7 @@ def with_test_time_augmentation(cfg: Config) -> Config:
 
 
 def _reading(dataset: ConfigDict) -> Iterator[ConfigDict]:
-    """The data sets that read pictures, which wrappers such as ConcatDataset do not do themselves."""
+    """The data sets that read images, which wrappers such as ConcatDataset do not do themselves."""
     inner = [] if 'pipeline' in dataset else dataset.get('datasets') or [dataset.get('dataset')]
     if not any(inner):
         yield dataset

@@ -1,6 +1,6 @@
-"""Models. The files in this folder itself are what whole models share, and what others may ask of any model.
+"""Models; the modules of this folder itself hold what whole models share and the protocols that other code uses.
 
-Every module below registers by existing. Not here: data sets, files of images or annotations, metrics, pictures.
+All modules below are registered automatically. Not here: data sets, files of images or annotations, metrics, drawing.
 """
 
 from florence_mm.registry import register_models

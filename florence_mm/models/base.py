@@ -1,4 +1,4 @@
-"""What whole models share: parts from our registry, checks that they fit each other, mmengine's modes."""
+"""Base of whole models: builds parts from our registry, checks that they fit together, dispatches mmengine's modes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,26 +11,26 @@ from florence_mm.registry import MODELS
 
 
 def build_part(part: Any, registry: Registry = MODELS, **defaults: Any) -> Any:
-    """A part of a model: built from its config, or as it is.
+    """Build a part of a model from its config; a part that is already built is returned unchanged.
 
-    mmengine would look an unscoped name up in the default scope; ours are found under every one.
+    mmengine looks unscoped names up in the default scope; this finds ours under any default scope.
 
     Args:
         part: the part, or its config.
         registry: one of :mod:`florence_mm.registry`.
-        defaults: keys of the config where it lacks them, ``type`` included.
+        defaults: values of keys that the config lacks, such as ``type``.
     """
     return registry.build({**defaults, **part}) if isinstance(part, dict) else part
 
 
 class FlorenceModel(BaseModel):
-    """Base of whole models over pictures or clips.
+    """Base class of whole models for images or clips.
 
-    A subclass has ``tensor(inputs, data_samples)``, ``loss(inputs, data_samples)`` and
+    A subclass implements ``tensor(inputs, data_samples)``, ``loss(inputs, data_samples)`` and
     ``predict(inputs, data_samples)``.
 
     Args:
-        data_preprocessor: see mmengine, its config or itself; by default
+        data_preprocessor: a preprocessor of mmengine or its config; by default
             :class:`~florence_mm.models.preprocessor.ImageTextDataPreprocessor`.
         init_cfg: see mmengine.
     """
@@ -41,12 +41,12 @@ class FlorenceModel(BaseModel):
         super().__init__(build_part(data_preprocessor or {}, type='ImageTextDataPreprocessor'), init_cfg)
 
     def forward(self, inputs: Tensor, data_samples: Sequence[Any] | None = None, mode: str = 'tensor') -> Any:
-        """One preprocessed batch.
+        """Run ``tensor``, ``loss`` or ``predict`` on one preprocessed batch.
 
         Args:
             inputs: ``(B, 3, H, W)``, for clips ``(B, 3, T, H, W)``.
-            data_samples: one a picture or clip; the model's class says with which fields.
-            mode: ``'tensor'``, ``'loss'`` or ``'predict'``: the method of that name.
+            data_samples: one per image or clip; the class of the model lists the fields they need.
+            mode: name of the method, ``'tensor'``, ``'loss'`` or ``'predict'``.
 
         Raises:
             ValueError: another mode.
@@ -57,11 +57,11 @@ class FlorenceModel(BaseModel):
 
 
 def check_width(part: nn.Module, name: str, owner: str) -> None:
-    """Raise where a part does not say how wide its output is.
+    """Check that an encoder has an attribute for the width of its output.
 
     Args:
-        part: an encoder.
-        name: the attribute, ``num_features`` of image encoders and ``embed_dims`` of text encoders.
+        part: the encoder.
+        name: the attribute: ``num_features`` for image encoders, ``embed_dims`` for text encoders.
         owner: class name of the model, for the message.
 
     Raises:
@@ -77,16 +77,16 @@ def check_width(part: nn.Module, name: str, owner: str) -> None:
 def check_text_sizes(
     text_encoder: nn.Module, vocab_size: int | None, context_length: int | None, limit: str = 'the tokenizer'
 ) -> None:
-    """Raise where texts have more ids or more tokens than a text encoder takes.
+    """Check that a text encoder takes all ids of a tokenizer and texts of its length.
 
     Args:
-        text_encoder: it may have ``vocab_size`` and ``context_length``.
-        vocab_size: number of ids that the tokenizer gives.
-        context_length: longest text in tokens.
-        limit: what says so, for the message.
+        text_encoder: its attributes ``vocab_size`` and ``context_length`` are checked, if it has them.
+        vocab_size: number of ids of the tokenizer; None is not checked.
+        context_length: longest text in tokens; None is not checked.
+        limit: name of the setting that ``context_length`` comes from, for the message.
 
     Raises:
-        ValueError: the encoder has fewer.
+        ValueError: the encoder takes fewer ids or tokens.
     """
     needed = (
         ('vocab_size', vocab_size, 'ids in the tokenizer'),

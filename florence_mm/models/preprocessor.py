@@ -1,4 +1,4 @@
-"""From a list of images or clips on the CPU to one normalised batch where the model is."""
+"""Data preprocessor: stacks images or clips to one batch, moves it to the model's device and normalises it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,14 +15,14 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 @MODELS.register_module()
 class ImageTextDataPreprocessor(BaseDataPreprocessor):
-    """Stack, move and normalise images or clips; samples pass through untouched.
+    """Stack, move and normalise images or clips; data samples are passed through unchanged.
 
-    They travel to the device as bytes, in one piece.
+    The batch is moved before it is normalised, so uint8 inputs are transferred as bytes.
 
     Args:
-        mean: of each channel, in units of pixel values (0 to 255), RGB.
-        std: likewise.
-        non_blocking: as in ``Tensor.to``.
+        mean: mean of each channel (RGB) in pixel values, 0 to 255.
+        std: standard deviation of each channel (RGB) in pixel values.
+        non_blocking: passed to ``Tensor.to``.
     """
 
     def __init__(
@@ -36,19 +36,19 @@ class ImageTextDataPreprocessor(BaseDataPreprocessor):
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
 
     def forward(self, data: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
-        """One batch.
+        """Normalise one batch.
 
         Args:
-            data: ``inputs``, a list of images ``(C, H, W)``, of clips ``(C, T, H, W)`` or of several clips a video
-                ``(N, C, T, H, W)``, or one tensor with an axis B before these; uint8 or float, RGB; ``data_samples``,
-                a list or nothing.
+            data: ``inputs``, a list of images ``(C, H, W)``, clips ``(C, T, H, W)`` or groups of N clips per video
+                ``(N, C, T, H, W)``, or a tensor with an axis B before these; uint8 or float, RGB; and optionally
+                ``data_samples``, a list.
             training: not used; mmengine passes it.
 
         Returns:
-            ``inputs`` with its axis B, float, and ``data_samples`` as they were.
+            ``inputs`` as a float tensor with axis B, and the unchanged ``data_samples``.
 
         Raises:
-            ValueError: inputs differ in shape, or have another number of channels than ``mean``.
+            ValueError: inputs differ in shape, or their number of channels differs from that of ``mean``.
         """
         images = data['inputs']
         if not isinstance(images, Tensor):

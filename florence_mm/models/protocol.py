@@ -1,6 +1,6 @@
-"""What code outside the models may ask of a whole model, ours or mmdet's or mmaction's, whatever its family.
+"""Protocols by which code outside ``models`` uses a whole model of any family, ours, mmdet's or mmaction2's.
 
-Consumers name these protocols and functions; they look for no attribute and no class of one family.
+Such code names these protocols and functions, never the class or an attribute of one family.
 """
 
 from collections.abc import Sequence
@@ -9,17 +9,17 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
-#: Attributes of mmdet's detectors and of mmaction2's recognizers that hold the classification head.
+#: Attributes of mmdet's detectors and mmaction2's recognizers that hold the classification head.
 _CLASS_HEADS = {'bbox_head': 'detector', 'cls_head': 'recognizer'}
 
 
 class ClassHead(NamedTuple):
-    """The head that names classes.
+    """The classification head of a model.
 
     Attributes:
-        name: what the head is called in the model's config.
-        owner: what kind of model has it, for messages.
-        num_classes: None where the head does not say.
+        name: its name in the model's config.
+        owner: kind of the model, ``'detector'`` or ``'recognizer'``, for messages.
+        num_classes: number of its classes; None if the head has no such attribute.
     """
 
     name: str
@@ -29,57 +29,58 @@ class ClassHead(NamedTuple):
 
 @runtime_checkable
 class ZeroShotModel(Protocol):
-    """A model that is told its classes by name, as :class:`UniCL` and :class:`ZeroShotDetector` are.
+    """A model whose classes are set by name, such as :class:`UniCL` and :class:`ZeroShotDetector`.
 
-    Inferencers also read ``class_names``, the names in the order of the labels, empty before any are set.
+    Inferencers also read ``class_names``, the names in the order of the labels, empty until they are set.
     """
 
     def set_classes(self, names: str | Sequence[str], templates: str | Sequence[str] | None = None) -> None:
-        """Choose the classes of prediction; ``templates`` are prompts with one ``{}``, None takes the model's."""
+        """Set the classes to predict; ``templates`` are prompts with one ``{}``, None uses the model's."""
 
 
 @runtime_checkable
 class TwoTowerModel(ZeroShotModel, Protocol):
-    """A model that puts images and texts into one embedding space, as :class:`UniCL` does.
+    """A model that embeds images and texts in one space, such as :class:`UniCL`.
 
-    Its parts are ``image_encoder`` and ``tokenizer``. Shapes: ``B`` images or texts, ``D`` channels, ``K`` classes.
+    It has the attributes ``image_encoder`` and ``tokenizer``. Shapes: ``B`` images or texts, ``D`` channels, ``K``
+    classes.
     """
 
     def extract_image_feat(self, inputs: Tensor) -> Tensor:
-        """Preprocessed pictures ``(B, 3, H, W)`` or clips ``(B, 3, T, H, W)`` to ``(B, D)``, L2-normalised."""
+        """Encode preprocessed images ``(B, 3, H, W)`` or clips ``(B, 3, T, H, W)`` to ``(B, D)``, L2-normalised."""
 
     def extract_text_feat(self, texts: Sequence[str]) -> Tensor:
-        """``(B, D)``, L2-normalised."""
+        """Encode B texts to ``(B, D)``, L2-normalised."""
 
     def class_logits(self, image_feat: Tensor) -> Tensor:
-        """Image features ``(B, D)`` to ``(B, K)``, the logits of the classes that were set."""
+        """Compute the logits ``(B, K)`` of the set classes from image features ``(B, D)``."""
 
 
 @runtime_checkable
 class StagedBackbone(Protocol):
-    """A backbone whose stages are rows of blocks on tokens, as :class:`CoSwin` and :class:`VideoCoSwin` are."""
+    """A backbone whose stages are sequences of blocks on tokens, such as :class:`CoSwin` and :class:`VideoCoSwin`."""
 
     def last_blocks(self) -> list[nn.Module]:
-        """The last block of each stage: called with tokens ``(B, L, C)`` and the size of their map."""
+        """The last block of each stage; its input is tokens ``(B, L, C)`` and the size of their map."""
 
 
 @runtime_checkable
 class NamesNoDecay(Protocol):
-    """A module that knows which of its own parameters must not decay (timm's convention)."""
+    """A module that lists its parameters without weight decay (timm's convention)."""
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters, dotted from this module on."""
+        """Names of the parameters, relative to this module."""
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
-    """The model inside mmengine's wrappers for several processes and for test-time augmentation."""
+    """Return the model inside mmengine's wrappers for distributed training and test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
 
 
 def class_head(model: nn.Module) -> ClassHead | None:
-    """The classification head of a detector or recognizer; None where the model has no such head.
+    """Find the classification head of a detector or recognizer; None if the model has none.
 
     Args:
         model: without wrappers, see :func:`unwrap_model`.

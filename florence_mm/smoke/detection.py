@@ -1,4 +1,4 @@
-"""Generated stand-ins for detection data: few pictures, with an object of each size that COCO tells apart."""
+"""Generated stand-ins for detection data: few images, with an object of each size that COCO tells apart."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from .stand_ins import register_smoke_data
 _SIDE = 160
 # x, y, width, height: large (the bright square begins there), medium and small as COCO has it
 _BOXES = ([0, 0, 100, 100], [100, 100, 48, 48], [110, 20, 24, 24])
-# longest side that pictures go through the model with
+# longest side that images go through the model with
 _LONGEST = 96
 _SCALES = ('scale', 'scales', 'crop_size', 'img_scale')
 _NAMES = ['red square', 'green square', 'blue square', 'white square']
@@ -31,7 +31,7 @@ def coco_detection(dataset: dict, folder: Path, count: int) -> dict:
 
 @register_smoke_data('DetectionDataset')
 def detection(dataset: dict, folder: Path, count: int) -> dict:
-    """COCO annotations with as many classes as the data set's model has, and pictures of 96 pixels.
+    """COCO annotations with as many classes as the data set's model has, and images of 96 pixels.
 
     Classes have the frequencies of LVIS, and not every image was searched for all.
 
@@ -51,7 +51,7 @@ def detection(dataset: dict, folder: Path, count: int) -> dict:
 
 
 def write_annotations(folder: Path, count: int, classes: list[str], num_used: int) -> None:
-    """Write pictures and ``annotations.json``; boxes are of the first ``num_used`` classes in turn."""
+    """Write images and ``annotations.json``; boxes are of the first ``num_used`` classes in turn."""
     images, annotations = [], []
     for index, file in enumerate(write_pictures(folder / 'images', count, (_SIDE, _SIDE))):
         images.append({'id': index, 'file_name': file, 'height': _SIDE, 'width': _SIDE})

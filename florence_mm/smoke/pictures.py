@@ -16,7 +16,7 @@ _NAMES = ['red square', 'green square', 'blue square', 'white square']
 
 
 def write_pictures(folder: Path, count: int, size: tuple[int, int] = (_HEIGHT, _WIDTH)) -> list[str]:
-    """Write noisy pictures with a bright square each; returns their file names.
+    """Write noisy images with a bright square each; returns their file names.
 
     Args:
         folder (Path): Made where it is missing.
@@ -27,12 +27,12 @@ def write_pictures(folder: Path, count: int, size: tuple[int, int] = (_HEIGHT, _
     rng = np.random.default_rng(0)
     names = []
     for index in range(count):
-        picture = rng.integers(0, 128, (*size, 3), dtype=np.uint8)
+        image = rng.integers(0, 128, (*size, 3), dtype=np.uint8)
         box_height, box_width = size[0] // 2, size[1] // 2
-        picture[:box_height, :box_width, index % 3] = 255
+        image[:box_height, :box_width, index % 3] = 255
         names.append(f'{index}.png')
-        if not cv2.imwrite(str(folder / names[-1]), picture):
-            raise UsageError(f'--smoke cannot write its generated pictures to {folder}; free some space there')
+        if not cv2.imwrite(str(folder / names[-1]), image):
+            raise UsageError(f'--smoke cannot write its generated images to {folder}; free some space there')
     return names
 
 
@@ -45,7 +45,7 @@ def _class_names(classes: object) -> list[str]:
 
 @register_smoke_data('ImageTextManifest')
 def image_text_manifest(dataset: dict, folder: Path, count: int) -> dict:
-    """A jsonl manifest of pictures or videos: classes and captions in turn for training, both for evaluation."""
+    """A jsonl manifest of images or videos: classes and captions in turn for training, both for evaluation."""
     given = dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
     names = _class_names(given)
     columns = dict(dataset.get('columns') or {})
@@ -71,7 +71,7 @@ def image_text_manifest(dataset: dict, folder: Path, count: int) -> dict:
 
 @register_smoke_data('ImageFolderText')
 def image_folder_text(dataset: dict, folder: Path, count: int) -> dict:
-    """One folder for each of the first class names, with a picture each."""
+    """One folder for each of the first class names, with an image each."""
     given = dataset.get('class_names')
     if isinstance(given, dict):
         names = {key: given[key] for key in list(given)[:count]}
@@ -100,13 +100,13 @@ def weighted_mixture(dataset: dict, folder: Path, count: int) -> dict:
                      'Caltech101', 'DTD', 'FGVCAircraft', 'Flowers102', 'Food101', 'OxfordIIITPet', 'Places205',
                      'StanfordCars', 'SUN397')  # fmt: skip
 def classification(dataset: dict, folder: Path, count: int) -> dict:
-    """mmpretrain's data sets of single-label pictures: a folder a class for ``CustomDataset``."""
+    """mmpretrain's data sets of single-label images: a folder a class for ``CustomDataset``."""
     small = dataset['type'].rsplit('.', 1)[-1] in ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
     for index in range(count):
         write_pictures(folder / 'images' / f'{index:02d}', 1, (32, 32) if small else (_HEIGHT, _WIDTH))
     pipeline = list(dataset['pipeline'])
     if small:
-        # these data sets hold pictures, not files, so their pipelines do not load any
+        # these data sets hold images, not files, so their pipelines do not load any
         color = 'grayscale' if 'MNIST' in dataset['type'] else 'color'
         pipeline.insert(0, {'type': 'mmcv.LoadImageFromFile', 'color_type': color})
     return {'type': 'mmpretrain.CustomDataset', 'data_root': str(folder / 'images'), 'pipeline': pipeline,
@@ -141,8 +141,8 @@ def write_video(path: Path, seed: int, frames: int = 16) -> None:
         raise UsageError(f'--smoke cannot write its generated videos to {path.parent}; free some space there')
     rng = np.random.default_rng(seed)
     for number in range(frames):
-        picture = rng.integers(0, 128, (_HEIGHT, _WIDTH, 3), dtype=np.uint8)
+        image = rng.integers(0, 128, (_HEIGHT, _WIDTH, 3), dtype=np.uint8)
         left = number * (_WIDTH // 2) // frames
-        picture[: _HEIGHT // 2, left : left + _WIDTH // 2] = 255
-        writer.write(picture)
+        image[: _HEIGHT // 2, left : left + _WIDTH // 2] = 255
+        writer.write(image)
     writer.release()

@@ -1,4 +1,4 @@
-"""Generated stand-ins for questions about pictures."""
+"""Generated stand-ins for questions about images."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ _TYPES = ('yes/no', 'yes/no', 'number', 'other')
 
 @register_smoke_data('VQADataset')
 def questions(dataset: dict, folder: Path, count: int) -> dict:
-    """VQAv2's files with a question a picture, and a vocabulary of as many answers as the model's head has.
+    """VQAv2's files with a question an image, and a vocabulary of as many answers as the model's head has.
 
     A test set without answers stays one. What :func:`tell_answers` noted on the config is taken off.
     """

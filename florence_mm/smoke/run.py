@@ -1,6 +1,6 @@
 """Any config's first two steps, in seconds, on a machine with nothing: the check that keeps configs from rotting.
 
-The config's data sets are exchanged for a few generated pictures of the same kind, which go through the config's
+The config's data sets are exchanged for a few generated images of the same kind, which go through the config's
 own pipelines into its own model; its ``smoke = dict(...)`` section, where it has one, is merged last.
 """
 

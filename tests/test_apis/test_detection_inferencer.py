@@ -166,9 +166,9 @@ def test_bad_pictures_have_their_sentence(tmp_path):
     with pytest.raises(DataError, match=r'shape \(4, 4\) and type float64; expected \(H, W, 3\) uint8 RGB'):
         detect(np.zeros((4, 4)), 'red')
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(UsageError, match='empty has no pictures'):
+    with pytest.raises(UsageError, match='empty has no images'):
         detect(tmp_path / 'empty', 'red')
-    with pytest.raises(UsageError, match='no pictures were given'):
+    with pytest.raises(UsageError, match='no images were given'):
         detect([], 'red')
 
 

@@ -194,7 +194,7 @@ def test_the_command(checkpoint, tmp_path, monkeypatch, capsys):
     status, shown, error = run(checkpoint, file, tmp_path / 'none.png', '--question', 'how many?')
     assert status == 2 and shown.startswith(f'{file}:') and 'none.png cannot be read' in error
     for arguments, sentence in (
-        ((file,), 'nothing is asked about the pictures'),
+        ((file,), 'nothing is asked about the images'),
         ((file, '--caption', '--attention', 'blue', png), "the word 'blue' is not in the text"),
         ((file, file, '--caption', '--attention', 'blue', png), '--attention draws one image, but there are 2'),
         ((file, '--caption', '--attention', 'blue', 'a.jpg'), 'a.jpg must end in .png'),

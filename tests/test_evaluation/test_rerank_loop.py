@@ -133,7 +133,7 @@ def test_both_models_see_pictures_normalised_alike():
 
 
 def test_errors(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match='no head that matches pictures and sentences, it has none'):
+    with pytest.raises(ValueError, match='no head that matches images and sentences, it has none'):
         RetrievalReranker(make_model().retriever, worker['tiny']['tiny_meter']({}))
     runner = make_loop(tmp_path, evaluator={'type': ZeroShotAccuracy})
     with pytest.raises(ValueError, match=r"metrics \['ZeroShotAccuracy'\].*it needs ImageTextRecall"):

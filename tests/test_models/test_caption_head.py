@@ -90,7 +90,7 @@ def test_hidden_states_do_not_depend_on_how_many_words_come_at_once(roberta):
     expected = model.write_on(TokenBatch(texts, texts >= 0), model.start_writing(tokens, [0, 0, 0]))[:, 3:]
     torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
     assert (got[0] - got[2]).abs().max() > 1e-2
-    with pytest.raises(ValueError, match='about another picture'):
+    with pytest.raises(ValueError, match='about another image'):
         model.start_writing(tokens, [0, 1], cached=True).select(torch.tensor([1, 1]))
 
 

@@ -109,7 +109,7 @@ def test_equal_pictures_are_encoded_once():
     expected = build(('vqa',))
     model(**preprocessed(model, batch(inputs=inputs)), mode='loss')['loss_vqa'].backward()
     data = preprocessed(expected, batch(inputs=inputs))
-    four = FusionBatch(expected, data['inputs'], data['data_samples'], picture_of=range(4))
+    four = FusionBatch(expected, data['inputs'], data['data_samples'], image_of=range(4))
     expected.heads['vqa'].loss(four)['loss_vqa'].backward()
     assert expected.image_encoder.seen == [4]
     torch.testing.assert_close(model.image_encoder.conv.weight.grad, expected.image_encoder.conv.weight.grad)
@@ -326,7 +326,7 @@ def test_refusals():
     model = build()
     with pytest.raises(ValueError, match='without data_samples'):
         model(data['inputs'], None, 'loss')
-    with pytest.raises(ValueError, match='4 pictures and 3 data samples'):
+    with pytest.raises(ValueError, match='4 images and 3 data samples'):
         model(data['inputs'], data['data_samples'][:3], 'loss')
     del data['data_samples'][2].text
     with pytest.raises(ValueError, match="sample 2 of the batch has no 'text'"):

@@ -151,10 +151,10 @@ def test_half_of_the_texts_get_a_false_picture():
     drawn, false = Counter(), Counter()
     for seed in range(300):
         torch.manual_seed(seed)
-        picture_of, matches = head.sample_negatives(made)
+        image_of, matches = head.sample_negatives(made)
         assert matches.count(False) == 2
-        for text, (picture, match) in enumerate(zip(picture_of, matches, strict=True)):
-            assert match == (picture == made.picture_of[text])
+        for text, (picture, match) in enumerate(zip(image_of, matches, strict=True)):
+            assert match == (picture == made.image_of[text])
             if not match:
                 drawn[text, picture] += 1
                 false[text] += 1
@@ -205,22 +205,22 @@ def test_hard_negatives_follow_the_similarity():
     model = build(heads)
     head, made = model.heads['itm'], fusion_batch(model)
     with torch.no_grad():
-        similarity = head.similarity.extract_text_feat(QUESTIONS) @ head.similarity.extract_image_feat(made.pictures).T
+        similarity = head.similarity.extract_text_feat(QUESTIONS) @ head.similarity.extract_image_feat(made.images).T
     expected = (math.exp(2.0) * similarity).masked_fill(torch.eye(4).bool(), -torch.inf).softmax(1)
     drawn = torch.zeros(4, 4)
     for seed in range(600):
         torch.manual_seed(seed)
-        picture_of, matches = head.sample_negatives(made)
+        image_of, matches = head.sample_negatives(made)
         for text in range(4):
-            drawn[text, picture_of[text]] += not matches[text]
+            drawn[text, image_of[text]] += not matches[text]
     torch.testing.assert_close(drawn / drawn.sum(1, keepdim=True), expected, atol=0.09, rtol=0)
     assert expected.std() > 0.15  # far from all alike
     # at a high temperature factor it is always the nearest
     model = build({'itm': {'type': 'FusionITMHead', 'hard_negatives': unicl(math.log(1e5))}})
     head, made = model.heads['itm'], fusion_batch(model)
     nearest = similarity.masked_fill(torch.eye(4).bool(), -torch.inf).argmax(1)
-    picture_of, matches = head.sample_negatives(made)
-    assert [p for p, match in zip(picture_of, matches, strict=True) if not match] == [
+    image_of, matches = head.sample_negatives(made)
+    assert [p for p, match in zip(image_of, matches, strict=True) if not match] == [
         int(nearest[i]) for i, match in enumerate(matches) if not match
     ]
 
@@ -241,7 +241,7 @@ def test_matching_needs_two_pictures_and_two_texts():
         (['a dog', 'A dog.'], pictures(2)),
         (QUESTIONS[:1], None),
     ):
-        with pytest.raises(ValueError, match='have no false picture'):
+        with pytest.raises(ValueError, match='have no false image'):
             model.heads['itm'].loss(fusion_batch(model, texts, inputs))
 
 

@@ -28,9 +28,9 @@ class ToyFamily(VisionLanguageModel):
         text, image = text_tokens * text_mask[..., None], image_tokens.mean(1)
         return Fused(text, image_tokens, torch.cat([text.sum(1) * image, image], 1))
 
-    def start_writing(self, image_tokens, picture_of, prompts=None, cached=False):
-        first_ids = self.first_ids(len(picture_of), prompts)
-        return WriterState(list(picture_of), first_ids, image_tokens.mean(1)[list(picture_of)])
+    def start_writing(self, image_tokens, image_of, prompts=None, cached=False):
+        first_ids = self.first_ids(len(image_of), prompts)
+        return WriterState(list(image_of), first_ids, image_tokens.mean(1)[list(image_of)])
 
     def write_on(self, tokens, state):
         return self.encode_tokens(tokens).cumsum(1) + state.memory[:, None]

@@ -39,10 +39,10 @@ def _together(size: int) -> Pair:
     """All questions in one batch."""
     model, image = _meter(size), torch.randn(1, 3, size, size)
 
-    def ask(picture_of: list[int], inputs: Tensor) -> Tensor:
+    def ask(image_of: list[int], inputs: Tensor) -> Tensor:
         samples = [DataSample(text=question) for question in QUESTIONS]
         with torch.inference_mode():
-            model.heads['vqa'].predict(model.make_batch(inputs, samples, picture_of))
+            model.heads['vqa'].predict(model.make_batch(inputs, samples, image_of))
         return _scores(samples)
 
     count = len(QUESTIONS)

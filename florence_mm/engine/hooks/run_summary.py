@@ -1,4 +1,4 @@
-"""What a run reached, as a small file and a picture beside its checkpoints."""
+"""What a run reached, as a small file and an image beside its checkpoints."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Whole models that are pretrained: UniCL. Not here: their encoders, tokenizers and losses (``ops``)."""
+"""Pretraining algorithms: UniCL. Not here: their encoders, tokenizers and losses (``ops``)."""
 
 from florence_mm.moved import moved_names
 

@@ -1,4 +1,4 @@
-"""Text features of a set of classes, computed once for the weights they depend on.
+"""Text features of a set of classes, cached until the weights change.
 
 Shape legend: ``K`` classes, ``P`` templates, ``D`` channels.
 """
@@ -16,18 +16,18 @@ from florence_mm.utils.weights_snapshot import WeightsSnapshot
 
 
 class ClassFeatures:
-    """Features of classes with prompt ensembling, and their cache.
+    """Text features of classes with prompt ensembling, and their cache.
 
-    As in the public UniCL code (``UniCL/model/model.py``): a class's feature is the mean of the normalised
-    features of its templates, normalised again.
+    As in the public UniCL code (``UniCL/model/model.py``), the feature of a class is the mean of the normalised
+    features of its prompts, normalised again.
 
     Args:
-        names: class names, or the name of a data set that ``florence_mm.language.prompts`` knows.
+        names: class names, or the name of a data set of :mod:`florence_mm.language.prompts`.
         templates: strings with one ``{}``, or ``'imagenet'``, ``'simple'``, ``'none'``.
-        texts_at_once: texts that are encoded together, whole classes at a time.
+        texts_at_once: most texts encoded together; the prompts of one class are never split.
 
     Raises:
-        ValueError: no names, or templates that do not fit.
+        ValueError: no names, or unusable templates.
     """
 
     def __init__(
@@ -49,16 +49,16 @@ class ClassFeatures:
             )
 
     def drop(self) -> None:
-        """Forget the features."""
+        """Clear the cache."""
         self._features = None
 
     @torch.no_grad()
     def get(self, encode: Callable[[list[str]], Tensor], parameters: Iterable[Tensor]) -> Tensor:
-        """The features, from the cache if none of ``parameters`` changed.
+        """Return the features, from the cache if no parameter changed.
 
         Args:
-            encode: ``list of n texts -> (n, D)``, L2-normalised.
-            parameters: what ``encode`` depends on.
+            encode: function from a list of n texts to ``(n, D)``, L2-normalised.
+            parameters: all parameters that ``encode`` uses.
 
         Returns:
             ``(K, D)``, L2-normalised.

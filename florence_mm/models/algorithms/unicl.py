@@ -1,12 +1,12 @@
-"""UniCL, the pretraining of Florence (arXiv 2111.11432, sections 2.2 and 2.3).
+"""UniCL, the pretraining algorithm of Florence (arXiv 2111.11432, sections 2.2 and 2.3).
 
-Two towers, two linear projections, one temperature. Pairs whose untemplated texts are equal share a label and are
-each other's positives, which makes captions and class names one kind of data. Parameter names are those of the
-public UniCL release (``UniCL/model/model.py``). With a video encoder the same model pairs videos with texts (section
-3.8): the image model's weights, inflated.
+Two towers, two linear projections and a temperature. Pairs whose texts are equal before templates are applied share a
+label and are positives of each other, so that captions and class names are one kind of data. Parameter names are those
+of the public UniCL release (``UniCL/model/model.py``). With a video encoder, whose weights are inflated from the image
+model's, the same model pairs videos with texts (section 3.8).
 
-Shape legend: ``B`` pairs, ``N`` clips a video, ``T`` frames a clip, ``C`` width of a tower, ``D`` embedding width,
-``K`` classes.
+Shape legend: ``B`` pairs, ``N`` clips per video, ``T`` frames per clip (tokens of a text), ``C`` width of a tower,
+``D`` embedding width, ``K`` classes.
 """
 
 import math
@@ -27,29 +27,29 @@ from .class_features import ClassFeatures
 
 @MODELS.register_module()
 class UniCL(FlorenceModel):
-    """Unified contrastive learning in image-text-label space.
+    """Unified contrastive learning in image-text-label space: two towers trained with a contrastive loss.
 
     Args:
-        image_encoder: backbone (or its config) that returns a map, or a tuple of maps of which the last counts:
-            ``(B, C, H, W)``, for clips ``(B, C, T, H, W)``. ``num_features`` of the backbone is C.
-        text_encoder: tower (or its config) from token ids ``(B, T)`` to ``(B, C)``; ``embed_dims`` is C.
-        tokenizer: texts to token ids (or its config).
+        image_encoder: backbone (or its config) that returns a map ``(B, C, H, W)``, for clips ``(B, C, T, H, W)``, or a
+            tuple of maps of which the last is used; its ``num_features`` is C.
+        text_encoder: tower (or its config) from token ids ``(B, T)`` to ``(B, C)``; its ``embed_dims`` is C.
+        tokenizer: tokenizer (or its config) from a list of B texts to ids ``(B, T)``.
         embed_dims: D.
-        logit_scale_init: start of the logarithm of the temperature factor: 1 in the public UniCL code,
-            ``ln(1 / 0.07) = 2.659`` in CLIP.
-        max_logit_scale: the factor itself is held at or below this in training, 100 as in CLIP; None sets no limit,
-            as in the public UniCL code.
+        logit_scale_init: initial logarithm of the factor on cosines: 1 in the public UniCL code, ``ln(1 / 0.07) =
+            2.659`` in CLIP.
+        max_logit_scale: upper limit in training of the factor itself (not its logarithm), 100 as in CLIP; None sets no
+            limit, as in the public UniCL code.
         classes: class names for prediction, or the name of a data set ('imagenet1k', 'digits'); can be set later
             with :meth:`set_classes`.
         templates: prompt templates of the classes, see :func:`florence_mm.language.prompts.get_templates`.
-        micro_batch: gradient cache (section 2.7): the towers keep activations of this many pairs at a time and
-            compute the others again in the backward pass, with the same random numbers. The loss is over all pairs
-            and the gradient the same. None keeps all activations.
+        micro_batch: gradient cache (section 2.7): the towers keep activations of only this many pairs at a time and
+            recompute those of the others in the backward pass, with the same random numbers. The loss is still over all
+            pairs, and the gradient is the same. None keeps all activations.
         data_preprocessor: see mmengine; by default :class:`ImageTextDataPreprocessor`.
         init_cfg: see mmengine.
 
     Raises:
-        ValueError: the tokenizer has more ids, or longer texts, than the text tower.
+        ValueError: the tokenizer has more ids, or longer texts, than the text tower takes; ``micro_batch`` is below 1.
     """
 
     def __init__(
@@ -87,14 +87,14 @@ class UniCL(FlorenceModel):
             self.set_classes(classes)
 
     def tensor(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Features of one preprocessed batch.
+        """Compute the features of one preprocessed batch.
 
         Args:
-            inputs: as :meth:`extract_image_feat` takes them.
-            data_samples: None, or one a picture or video, with ``text``.
+            inputs: see :meth:`extract_image_feat`.
+            data_samples: None, or one per image or video, with ``text``.
 
         Returns:
-            ``(B, D)`` image features, with samples a pair of image and text features.
+            Image features ``(B, D)``; with samples also text features ``(B, D)``.
         """
         image_feat = self.extract_image_feat(inputs)
         if data_samples is None:
@@ -102,11 +102,11 @@ class UniCL(FlorenceModel):
         return image_feat, self.extract_text_feat(_field(data_samples, 'text'))
 
     def extract_image_feat(self, inputs: Tensor) -> Tensor:
-        """Features of pictures or videos.
+        """Encode images or videos.
 
         Args:
-            inputs: preprocessed pictures ``(B, 3, H, W)``; for a video encoder clips ``(B, 3, T, H, W)``, or N clips of
-                each video, ``(B, N, 3, T, H, W)``, whose features are averaged before they are normalised.
+            inputs: preprocessed images ``(B, 3, H, W)``; for a video encoder clips ``(B, 3, T, H, W)``, or N clips per
+                video ``(B, N, 3, T, H, W)``, whose features are averaged before they are normalised.
 
         Returns:
             ``(B, D)``, L2-normalised, at least fp32.
@@ -120,25 +120,25 @@ class UniCL(FlorenceModel):
         return _normalize(x @ self.image_projection)
 
     def extract_text_feat(self, texts: Sequence[str]) -> Tensor:
-        """A list of B texts to ``(B, D)``, L2-normalised, at least fp32."""
+        """Encode a list of B texts to ``(B, D)``, L2-normalised, at least fp32."""
         return self._encode_ids(self.tokenizer(texts))
 
     def _encode_ids(self, input_ids: Tensor) -> Tensor:
         return _normalize(self.text_encoder(input_ids) @ self.text_projection)
 
     def temperature(self) -> Tensor:
-        """The factor on cosines, a 0-d tensor: ``exp(logit_scale)``."""
+        """Return the factor on cosines, ``exp(logit_scale)``, a 0-d tensor."""
         return self.logit_scale.exp()
 
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
-        """Both terms of the loss (equations 1 to 3), means over the pairs of all processes.
+        """Compute both terms of the loss (equations 1 to 3), each a mean over the pairs of all processes.
 
         Args:
-            inputs: as :meth:`extract_image_feat` takes them.
+            inputs: see :meth:`extract_image_feat`.
             data_samples: B samples with ``text`` and ``label_key``.
 
         Returns:
-            ``loss_i2t`` and ``loss_t2i``, which mmengine adds up, and ``temperature``, which it logs.
+            ``loss_i2t`` and ``loss_t2i``, which mmengine sums, and ``temperature``, which it logs.
 
         Raises:
             ValueError: a sample lacks a field.
@@ -146,38 +146,38 @@ class UniCL(FlorenceModel):
         texts = _field(data_samples, 'text')
         labels = torch.tensor([int(key) for key in _field(data_samples, 'label_key')], device=inputs.device)
         if self.max_logit_scale is not None:
-            # the parameter itself: limiting the factor alone would leave it without gradient beyond the limit
+            # the parameter itself: with only the factor clamped, it would get no gradient beyond the limit
             with torch.no_grad():
                 self.logit_scale.clamp_(max=math.log(self.max_logit_scale))
-        image_feat = self._in_parts(self.extract_image_feat, inputs)  # (B, D)
-        text_feat = self._in_parts(self._encode_ids, self.tokenizer(texts))  # (B, D)
+        image_feat = self._with_gradient_cache(self.extract_image_feat, inputs)  # (B, D)
+        text_feat = self._with_gradient_cache(self._encode_ids, self.tokenizer(texts))  # (B, D)
         temperature = self.temperature()
         loss_i2t, loss_t2i = unified_contrastive_loss(image_feat, text_feat, labels, temperature)
         return {'loss_i2t': loss_i2t, 'loss_t2i': loss_t2i, 'temperature': temperature.detach()}
 
-    def _in_parts(self, encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """``encode(x)``; with a micro batch, part by part and again in the backward pass (gradient cache)."""
+    def _with_gradient_cache(self, encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Compute ``encode(x)``; with ``micro_batch`` in parts that are recomputed in the backward pass."""
         if self.micro_batch is None or not torch.is_grad_enabled():
             return encode(x)
 
         def run(part: Tensor, _: Tensor) -> Tensor:
             return encode(part)
 
-        # token ids lie on the CPU: the second argument names the device whose random numbers are to be replayed
+        # token ids are on the CPU: the second argument tells `checkpoint` the device whose random state it must restore
         parts = x.split(self.micro_batch)
         return torch.cat([checkpoint(run, part, self.logit_scale, use_reentrant=False) for part in parts])
 
     def set_classes(self, names: str | Sequence[str], templates: str | Sequence[str] | None = None) -> None:
-        """Choose the classes of prediction.
+        """Set the classes to predict.
 
         Args:
             names: class names in the order of the labels, or the name of a data set.
-            templates: prompt templates; None takes those given to the model.
+            templates: prompt templates; None uses those given to the model.
         """
         self.class_features = ClassFeatures(names, self.templates if templates is None else templates)
 
     def extract_class_feat(self) -> Tensor:
-        """``(K, D)``, L2-normalised features of the classes; cached until weights of the text side change.
+        """Return the L2-normalised features ``(K, D)`` of the classes, cached until weights of the text tower change.
 
         Raises:
             ValueError: no classes are set.
@@ -189,24 +189,24 @@ class UniCL(FlorenceModel):
 
     @property
     def class_names(self) -> list[str]:
-        """The classes in the order of the labels; empty where none are set."""
+        """The classes in the order of the labels; empty if none are set."""
         return [] if self.class_features is None else list(self.class_features.names)
 
     def class_logits(self, image_feat: Tensor) -> Tensor:
-        """Image features ``(B, D)`` to the logits ``(B, K)`` of the classes that are set, see :meth:`set_classes`."""
+        """Compute the logits ``(B, K)`` of the set classes (:meth:`set_classes`) from image features ``(B, D)``."""
         return self.temperature() * image_feat @ self.extract_class_feat().T
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> list:
-        """Zero-shot classes and features of pictures or videos.
+        """Predict zero-shot classes and features of images or videos.
 
         Args:
-            inputs: as :meth:`extract_image_feat` takes them.
-            data_samples: B samples, or None to have them made.
+            inputs: see :meth:`extract_image_feat`.
+            data_samples: B samples; None creates them.
 
         Returns:
-            The samples with ``image_feat (D,)``; where classes are set ``pred_score (K,)`` and ``pred_label (1,)``;
-            where a sample has ``texts`` their features, ``text_feat (n_texts, D)``. All on the CPU.
+            The samples with ``image_feat (D,)``; if classes are set, with ``pred_score (K,)`` and ``pred_label (1,)``;
+            if a sample has ``texts``, with their features ``text_feat (n_texts, D)``. All on the CPU.
         """
         image_feat = self.extract_image_feat(inputs)  # (B, D)
         if data_samples is None:
@@ -228,19 +228,19 @@ class UniCL(FlorenceModel):
         return list(data_samples)
 
     def train(self, mode: bool = True) -> 'UniCL':
-        """As any module's; class features are forgotten, which dropout may have changed."""
+        """Set the mode; also clear the cached class features, which depend on it through dropout."""
         if self.class_features is not None:
             self.class_features.drop()
         return super().train(mode)
 
 
 def _normalize(x: Tensor) -> Tensor:
-    """Rows of length 1; in fp32 where autocast made them shorter."""
+    """L2-normalise rows, in fp32 or more."""
     return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
 
 
 def _field(samples: Sequence[Any] | None, name: str) -> list:
-    """One field of all samples."""
+    """Collect one field of all samples."""
     if not samples:
         raise ValueError('UniCL got inputs without data_samples and cannot train on them')
     for index, sample in enumerate(samples):

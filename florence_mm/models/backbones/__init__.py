@@ -1,4 +1,4 @@
-"""Encoders of images and clips: CoSwin and Video CoSwin. Not here: the block they share (``layers``)."""
+"""Backbones for images and clips: CoSwin and Video CoSwin. Not here: their shared layers (``layers``)."""
 
 from .coswin import CoSwin
 from .video_coswin import VideoCoSwin

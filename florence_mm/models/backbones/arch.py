@@ -4,9 +4,9 @@ from typing import Any
 
 from florence_mm.utils.nearest import did_you_mean
 
-# Sizes of Swin for tiny to large: the paper gives none. Huge is inferred, not published: it meets the paper's 637M
+# Tiny to large have Swin's sizes, as the paper gives none. Huge is inferred, not published: it matches the paper's 637M
 # parameters and the operation counts reported for X-CLIP's X-Florence (docs/coswin.md). Micro is ours, for tests and
-# small pictures.
+# small images.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     'micro': {'embed_dims': 32, 'depths': [2, 2, 2], 'num_heads': [1, 2, 4], 'patch_size': 2, 'window_size': 4},
     'tiny': {'embed_dims': 96, 'depths': [2, 2, 6, 2], 'num_heads': [3, 6, 12, 24]},
@@ -20,10 +20,10 @@ _OPTIONAL = ('patch_size', 'window_size', 'mlp_ratio')
 
 
 def resolve_arch(arch: str | dict) -> dict[str, Any]:
-    """The sizes behind a preset's name, or a dict of sizes after a check of its keys.
+    """Look up the sizes of a preset by its name, or check the keys of a dict of sizes.
 
     Raises:
-        ValueError: an unknown preset or key, a missing key, or lists of different lengths.
+        ValueError: the preset or a key is unknown, a key is missing, or lists differ in length.
     """
     if isinstance(arch, str):
         if arch not in ARCHITECTURES:

@@ -1,10 +1,10 @@
-"""CoSwin, the visual backbone of Florence (arXiv 2111.11432, section 2.3).
+"""CoSwin, the image backbone of Florence (arXiv 2111.11432, section 2.3).
 
-Swin Transformer (arXiv 2103.14030) whose patch embedding and patch merging are the convolutional embeddings of CvT
-(arXiv 2103.15808). Layers and keys as in the public ``coswin.py`` of MedImageInsight; with ``conv_embed=False`` it is
-Swin with the keys of ``swin_transformer.py``, so that Swin's and UniCL's releases load.
+A Swin Transformer (arXiv 2103.14030) whose patch embedding and patch merging are replaced by the convolutional
+embeddings of CvT (arXiv 2103.15808). Layers and keys are those of the public ``coswin.py`` of MedImageInsight; with
+``conv_embed=False`` it is Swin with the keys of ``swin_transformer.py``, so that Swin's and UniCL's releases load.
 
-What it shares with the model of clips (:mod:`.video_coswin`), stages of window blocks, is :class:`WindowPyramid`.
+:class:`WindowPyramid` is the part shared with :mod:`.video_coswin`: the stages of window blocks.
 
 Shapes: ``B`` batch, ``C`` channels, ``S`` sizes of a map (``H, W`` or ``T, H, W``), ``L`` tokens, the product of ``S``.
 """
@@ -30,11 +30,11 @@ MIN_SIDE = 32
 
 
 class Stage(nn.Module):
-    """Blocks at one resolution, plain and shifted windows in turn, then the way to the next stage.
+    """One stage: blocks with regular and shifted windows in turn, then downsampling.
 
     Args:
-        blocks: the stage's blocks.
-        downsample: leads to the next stage; ``None`` in the last.
+        blocks: the blocks.
+        downsample: reduces the map to the resolution of the next stage; ``None`` in the last stage.
     """
 
     def __init__(self, blocks: Sequence[WindowBlock], downsample: nn.Module | None) -> None:
@@ -44,31 +44,31 @@ class Stage(nn.Module):
 
 
 class WindowPyramid(BaseModule):
-    """Stem, stages and norms; subclasses choose them for their kind of map.
+    """Base class of CoSwin and Video CoSwin: patch embedding, stages and output norms.
 
     Args:
-        arch: sizes, as :func:`~florence_mm.models.backbones.arch.resolve_arch` gives them.
+        arch: sizes from :func:`~florence_mm.models.backbones.arch.resolve_arch`.
         stem: the patch embedding.
-        merge: makes the way from a stage to the next; gets the channels of both.
-        windows: tokens of a window along each axis, one tuple a stage.
-        reduction: pixels a side of a token of the first stage.
+        make_downsample: builds the downsampling layer after a stage, from the channels of that stage and of the next.
+        windows: window size of each stage, in tokens along each axis.
+        reduction: stride of the patch embedding in pixels.
         drop_rate: dropout after the stem.
         drop_path_rate: stochastic depth of the last block, rising linearly from 0 at the first.
-        out_indices: stages whose maps are returned; ``None``: the last alone.
+        out_indices: stages whose maps are returned; ``None``: only the last.
         with_cp: recompute blocks in the backward pass instead of keeping their activations.
-        frozen_stages: last stage that does not learn; -1: all learn.
-        init_cfg: mmengine's.
-        block_args: further arguments of every :class:`WindowBlock`.
+        frozen_stages: the stem and stages up to this one are frozen; -1: none.
+        init_cfg: see mmengine.
+        block_args: further arguments of all :class:`WindowBlock`.
 
     Raises:
-        ValueError: a stage in ``out_indices`` or ``frozen_stages`` that does not exist.
+        ValueError: ``out_indices`` or ``frozen_stages`` names a stage that does not exist.
     """
 
     def __init__(
         self,
         arch: dict[str, Any],
         stem: nn.Module,
-        merge: Callable[[int, int], nn.Module],
+        make_downsample: Callable[[int, int], nn.Module],
         windows: Sequence[tuple[int, ...]],
         reduction: int,
         drop_rate: float,
@@ -111,7 +111,7 @@ class WindowPyramid(BaseModule):
                 for j in range(depth)
             ]
             last = i == self.num_layers - 1
-            self.layers.append(Stage(blocks, None if last else merge(widths[i], widths[i + 1])))
+            self.layers.append(Stage(blocks, None if last else make_downsample(widths[i], widths[i + 1])))
         for i in self.out_indices:
             self.add_module(self._norm_name(i), nn.LayerNorm(widths[i]))
         self.num_features = widths[-1]
@@ -122,7 +122,7 @@ class WindowPyramid(BaseModule):
         self.register_load_state_dict_pre_hook(_fit_state_dict)
 
     def run_stages(self, x: Tensor, size: tuple[int, ...]) -> list[Tensor]:
-        """Tokens ``(B, L, C)`` of the stem's map of ``size`` to one ``(B, C_i, *S_i)`` a stage in ``out_indices``."""
+        """Run the stages on the stem's tokens ``(B, L, C)``, a map of ``size``; return the maps ``(B, C_i, *S_i)``."""
         outs = []
         for i, stage in enumerate(self.layers):
             for block in stage.blocks:
@@ -140,17 +140,17 @@ class WindowPyramid(BaseModule):
         return outs
 
     def train(self, mode: bool = True) -> 'WindowPyramid':
-        """As any module's, but frozen stages stay in evaluation mode."""
+        """Set the mode, except that frozen stages stay in evaluation mode."""
         super().train(mode)
         self._freeze()
         return self
 
     def last_blocks(self) -> list[nn.Module]:
-        """The last block of each stage, which gives the tokens of the stage's map."""
+        """The last block of each stage, whose output is the stage's tokens."""
         return [stage.blocks[-1] for stage in self.layers]
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters not to be decayed: bias tables, position embedding, layer scales, norms, biases."""
+        """Parameters without weight decay: bias tables, position embedding, layer scales, norms, biases."""
         return {
             name
             for name, parameter in self.named_parameters()
@@ -158,7 +158,7 @@ class WindowPyramid(BaseModule):
         }
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter and the number of depths, for layer-wise learning rates (mmpretrain's interface)."""
+        """Return depth of a parameter and number of depths, for layer-wise learning rates (mmpretrain's interface)."""
         num_depths = sum(self.depths) + 2
         parts = param_name.removeprefix(prefix).split('.')
         if not param_name.startswith(prefix) or parts[0].startswith('norm'):
@@ -174,7 +174,7 @@ class WindowPyramid(BaseModule):
         return 'norm' if stage == self.num_layers - 1 else f'norm{stage}'
 
     def _init_parameters(self) -> None:
-        """Truncated normal of std 0.02 for linear layers; PyTorch's own for convolutions."""
+        """Initialise linear layers with a truncated normal of std 0.02; convolutions keep PyTorch's initialisation."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -192,7 +192,7 @@ class WindowPyramid(BaseModule):
 
 
 def _fit_state_dict(model: WindowPyramid, state_dict: dict, prefix: str, *_: Any) -> None:
-    """Before loading: leave out buffers that we compute, and fit tensors of another window, resolution or of images."""
+    """Before loading, drop computed buffers and fit tensors of other windows, other resolutions or image models."""
     for key in [k for k in state_dict if k.startswith(prefix) and k.endswith(COMPUTED)]:
         del state_dict[key]
     theirs = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
@@ -204,34 +204,34 @@ def _fit_state_dict(model: WindowPyramid, state_dict: dict, prefix: str, *_: Any
 
 @MODELS.register_module()
 class CoSwin(WindowPyramid):
-    """Swin with convolutional embeddings; a pyramid of feature maps.
+    """Swin with convolutional embeddings; returns a pyramid of feature maps.
 
     Arguments are named as in mmpretrain's ``SwinTransformer`` where they mean the same.
 
     Args:
         arch: a preset (``micro``, ``tiny``, ``small``, ``base``, ``large``, ``huge``) or a dict with ``embed_dims``,
             ``depths`` and ``num_heads``, and optionally ``patch_size``, ``window_size`` and ``mlp_ratio``.
-        img_size: side, or (height, width), of the usual input in pixels. As in the public code a stage whose map is
-            smaller than the window gets a bias table for the smaller window. Other inputs work too.
+        img_size: side, or (height, width), of the usual input in pixels. As in the public code, a stage whose map is
+            smaller than the window gets a bias table for that smaller window. Inputs of other sizes work too.
         in_channels: channels of the input.
-        patch_size: stride of the stem in pixels, 4 unless the arch says otherwise; the convolution's kernel has
+        patch_size: stride of the stem in pixels; default: that of the arch, or 4. The convolution's kernel has
             ``2 * patch_size - 1`` pixels.
-        window_size: side of a window in tokens, 7 unless the arch says otherwise.
-        conv_embed: convolutional embeddings (CoSwin); ``False``: patch embedding and merging (Swin).
+        window_size: side of a window in tokens; default: that of the arch, or 7.
+        conv_embed: use convolutional embeddings (CoSwin); ``False``: patch embedding and merging (Swin).
         drop_rate: dropout after the stem.
         attn_drop_rate: dropout of attention weights.
         drop_path_rate: stochastic depth of the last block, rising linearly from 0 at the first.
-        out_indices: stages whose maps are returned; ``None``: the last alone. The last stage is normalised by
-            ``norm``, as in the public code, stage i before it by ``norm{i}``, as in mmdet.
-        use_abs_pos_embed: learned position embedding after the stem.
+        out_indices: stages whose maps are returned; ``None``: only the last. The norm of the last stage is named
+            ``norm``, as in the public code, that of an earlier stage i ``norm{i}``, as in mmdet.
+        use_abs_pos_embed: add a learned absolute position embedding after the stem.
         with_cp: recompute blocks in the backward pass instead of keeping their activations.
-        frozen_stages: last stage that does not learn, the stem and all before it included; -1: all learn.
-        pad_small_map: pad maps smaller than the window (mmdet) instead of shrinking the window to them.
-        layer_scale_init_value: start of CoSwin's optional layer scale; ``None``: no layer scale.
-        init_cfg: mmengine's, e.g. ``dict(type='florence_mm.Pretrained', checkpoint=...)``.
+        frozen_stages: the stem and stages up to this one are frozen; -1: none.
+        pad_small_map: pad maps smaller than the window, as mmdet does, instead of shrinking the window.
+        layer_scale_init_value: initial value of CoSwin's optional layer scale; ``None``: no layer scale.
+        init_cfg: see mmengine, e.g. ``dict(type='florence_mm.Pretrained', checkpoint=...)``.
 
     Raises:
-        ValueError: an arch or ``out_indices`` that do not exist.
+        ValueError: ``arch`` is unknown or incomplete, or ``out_indices`` names a stage that does not exist.
     """
 
     def __init__(
@@ -268,7 +268,7 @@ class CoSwin(WindowPyramid):
         super().__init__(
             arch,
             stem,
-            merge=lambda c, wider: ConvEmbed(c, wider, (3, 3), (2, 2)) if conv_embed else PatchMerging(c),
+            make_downsample=lambda c, wider: ConvEmbed(c, wider, (3, 3), (2, 2)) if conv_embed else PatchMerging(c),
             windows=windows,
             reduction=patch_size,
             drop_rate=drop_rate,
@@ -290,16 +290,16 @@ class CoSwin(WindowPyramid):
         self._freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of the stages in ``out_indices``.
+        """Compute the feature maps of the stages in ``out_indices``.
 
         Args:
-            x: ``(B, in_channels, H, W)``, at least 32 pixels a side.
+            x: ``(B, in_channels, H, W)``, H and W at least 32.
 
         Returns:
-            one ``(B, C_i, H_i, W_i)`` a stage in ``out_indices``, in the order of the stages.
+            a map ``(B, C_i, H_i, W_i)`` for each stage in ``out_indices``, in the order of the stages.
 
         Raises:
-            ValueError: an input of another number of axes or channels, or a smaller one.
+            ValueError: the input has another number of axes or channels, or is smaller.
         """
         if x.ndim != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < MIN_SIDE:
             raise ValueError(

@@ -1,9 +1,10 @@
-"""CoSwin for clips (Florence, arXiv 2111.11432, section 2.6): the image model with one axis more.
+"""Video CoSwin, the backbone for clips (Florence, arXiv 2111.11432, section 2.6): CoSwin with an axis of time.
 
-Blocks, attention and embeddings are those of :mod:`.coswin`; with ``conv_embed=False`` it is Video Swin
-(arXiv 2106.13230) with the keys of its public code.
+Blocks, attention and embeddings are those of CoSwin; with ``conv_embed=False`` it is Video Swin (arXiv 2106.13230)
+with the keys of its public code.
 
-Shapes: ``B`` clips, ``C`` channels, ``T`` frames, then steps in time of a map ``T, H, W``, ``L = T H W`` tokens.
+Shapes: ``B`` clips, ``C`` channels, ``T`` frames of the input or time steps of a map ``T, H, W``, ``L = T H W``
+tokens.
 """
 
 from collections.abc import Sequence
@@ -16,14 +17,14 @@ from florence_mm.registry import MODELS
 from .arch import resolve_arch
 from .coswin import MIN_SIDE, WindowPyramid
 
-_LONGEST_WINDOW = 8  # steps in time, Video Swin's
+_LONGEST_WINDOW = 8  # time steps, as in Video Swin
 
 
 def stage_windows(window_size: Sequence, num_stages: int) -> list[tuple[int, int, int]]:
-    """One window ``(t, h, w)`` a stage, of one for all or of a list of them.
+    """Check window sizes and expand one ``(t, h, w)`` for all stages to a list with one per stage.
 
     Raises:
-        ValueError: neither three whole numbers from 1 nor ``num_stages`` times three.
+        ValueError: neither three positive integers nor ``num_stages`` times three.
     """
     windows = [window_size] * num_stages if all(isinstance(w, int) for w in window_size) else list(window_size)
     fits = all(
@@ -37,52 +38,55 @@ def stage_windows(window_size: Sequence, num_stages: int) -> list[tuple[int, int
 
 
 def default_windows(side: int, num_stages: int, conv_embed: bool) -> list[tuple[int, int, int]]:
-    """Windows of 2, 4, 8, 8 steps and the image model's ``side`` for CoSwin, of 8 steps throughout for Video Swin."""
+    """Default windows: ``side`` of the image model and 2, 4, 8, 8 time steps (CoSwin) or always 8 (Video Swin)."""
     longest = [min(2 ** (i + 1), _LONGEST_WINDOW) if conv_embed else _LONGEST_WINDOW for i in range(num_stages)]
     return [(steps, side, side) for steps in longest]
 
 
 @MODELS.register_module()
 class VideoCoSwin(WindowPyramid):
-    """CoSwin with 3-D convolutional embeddings and 3-D shifted windows, a backbone of mmaction2's ``Recognizer3D``.
+    """CoSwin with 3-D convolutional embeddings and 3-D shifted windows, a backbone for mmaction2's ``Recognizer3D``.
 
-    A checkpoint of the image model, or of Swin, named in ``init_cfg`` is inflated: kernels are repeated over time and
-    divided by their extent, bias tables repeated along time. A clip that stands still then gives the image model's
-    features, as long as windows have the image model's height and width and no axis of time is padded.
+    A checkpoint of CoSwin or Swin in ``init_cfg`` is inflated: kernels are repeated over time and divided by their
+    length in time, bias tables are repeated over time. A clip of equal frames then gives the features of the image
+    model, provided that windows have the height and width of the image model's and time is not padded.
 
-    **Windows.** Their memory grows with the square of their tokens times the number of windows, so early stages, which
-    have most windows, want small ones, and late stages can afford long ones ("dynamic window size", section 2.6; the
-    paper gives no numbers). The default lets them grow in time alone, which keeps inheritance exact. An axis of the map
-    that is not longer than its window becomes one window without shift; one that is not a multiple is padded.
+    **Windows.** Memory of attention grows with the number of windows times the square of their tokens. So early stages,
+    which have the most windows, need small ones, and late stages can have longer ones ("dynamic window size", section
+    2.6; the paper gives no numbers). By default windows grow only in time, which keeps inflation exact. An axis of the
+    map that is not longer than the window is one window without shift; one that is not a multiple of it is padded.
 
-    **Time in the merges.** The paper merges patches by 3-D convolutions and leaves their kernels open. A kernel of 3
-    steps in all three merges would add 50M parameters to CoSwin-H, one of 2 steps 25M, while the paper's 647M leave
-    room for the longer bias tables alone (inferred). So the default is 1; a longer kernel sees motion between steps.
+    **Temporal kernels of the merges.** The paper merges patches by 3-D convolutions and does not give their kernels. A
+    kernel of 3 time steps in all three merges would add 50M parameters to CoSwin-H, one of 2 steps 25M, while the
+    paper's 647M leave room only for the longer bias tables (inferred). So the default is 1; a longer kernel combines
+    neighbouring time steps.
 
     Args:
         arch: a preset of CoSwin or a dict of sizes, see :func:`~florence_mm.models.backbones.arch.resolve_arch`.
         in_channels: channels of a frame.
-        patch_size: stride of the stem, (frames, height, width); default 2 frames and CoSwin's pixels for the arch.
-        stem_temporal_kernel: frames under the stem's kernel; default ``2 * patch_size[0] - 1``, the rule of its height
-            and width. Only with ``conv_embed``.
-        merge_temporal_kernel: steps under the kernel of the merges, one number or one a merge. Time is never merged:
-            their stride in time is 1. More than 1 only with ``conv_embed``.
-        window_size: tokens of a window, (steps, height, width), or one such triple a stage; default 2, 4, 8 and 8 steps
-            for the stages and CoSwin's side for the arch, without ``conv_embed`` 8 steps for all (Video Swin).
-        conv_embed: convolutional embeddings (CoSwin); ``False``: patch embedding and merging (Video Swin).
+        patch_size: stride of the stem, (frames, height, width); default: 2 frames and CoSwin's stride for the arch.
+        stem_temporal_kernel: length in frames of the stem's kernel; default ``2 * patch_size[0] - 1``, the same rule as
+            for its height and width. Only with ``conv_embed``.
+        merge_temporal_kernel: length in time steps of the kernels of the merges, one number or one per merge. The
+            stride in time is always 1. More than 1 only with ``conv_embed``.
+        window_size: tokens of a window, (time steps, height, width), or one such triple per stage; default: CoSwin's
+            side for the arch, and 2, 4, 8 and 8 time steps, without ``conv_embed`` always 8 (Video Swin).
+        conv_embed: use convolutional embeddings (CoSwin); ``False``: patch embedding and merging (Video Swin).
         drop_rate: dropout after the stem.
         attn_drop_rate: dropout of attention weights.
         drop_path_rate: stochastic depth of the last block, rising linearly from 0 at the first.
-        out_indices: stages whose maps are returned; ``None``: the last alone. Norms as in CoSwin.
+        out_indices: stages whose maps are returned; ``None``: only the last. Norms are named as in CoSwin.
         with_cp: recompute blocks in the backward pass instead of keeping their activations.
-        frozen_stages: last stage that does not learn, the stem and all before it included; -1: all learn.
-        layer_scale_init_value: start of CoSwin's optional layer scale; ``None``: no layer scale.
-        bias_by_slot: how a window that shrank in height or width reads its bias table: by the slots of the whole window
-            as Video Swin's public code, or by the offsets of its tokens as CoSwin; default: as the model it is.
-        init_cfg: mmengine's, e.g. ``dict(type='florence_mm.Pretrained', checkpoint=..., prefix='image_encoder.')``.
+        frozen_stages: the stem and stages up to this one are frozen; -1: none.
+        layer_scale_init_value: initial value of CoSwin's optional layer scale; ``None``: no layer scale.
+        bias_by_slot: how a window that was shrunk in height or width reads its bias table: by positions in the full
+            window, as the public code of Video Swin, or by offsets between its tokens, as CoSwin; default: not
+            ``conv_embed``.
+        init_cfg: see mmengine, e.g. ``dict(type='florence_mm.Pretrained', checkpoint=..., prefix='image_encoder.')``.
 
     Raises:
-        ValueError: an arch, stage, window or kernel that does not exist, or an option that ``conv_embed=False`` lacks.
+        ValueError: ``arch`` is unknown or incomplete, a stage does not exist, a window or kernel is unusable, or an
+            option needs ``conv_embed``.
     """
 
     def __init__(
@@ -133,7 +137,7 @@ class VideoCoSwin(WindowPyramid):
             stem = PatchEmbed(in_channels, arch['embed_dims'], patch)
         kernels = iter(steps)
 
-        def merge(channels: int, wider: int) -> ConvEmbed | PatchMerging:
+        def make_downsample(channels: int, wider: int) -> ConvEmbed | PatchMerging:
             if not conv_embed:
                 return PatchMerging(channels)
             return ConvEmbed(channels, wider, (next(kernels), 3, 3), (1, 2, 2))
@@ -141,7 +145,7 @@ class VideoCoSwin(WindowPyramid):
         super().__init__(
             arch,
             stem,
-            merge=merge,
+            make_downsample=make_downsample,
             windows=windows,
             reduction=patch[1],
             drop_rate=drop_rate,
@@ -158,17 +162,17 @@ class VideoCoSwin(WindowPyramid):
         self._freeze()
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Feature maps of the stages in ``out_indices``.
+        """Compute the feature maps of the stages in ``out_indices``.
 
         Args:
-            x: ``(B, in_channels, T, H, W)``, any number of frames, at least 32 pixels a side.
+            x: ``(B, in_channels, T, H, W)``, any T from 1, H and W at least 32.
 
         Returns:
-            ``(B, C_i, T_i, H_i, W_i)`` of the one stage in ``out_indices``, as mmaction2's heads take it, or a tuple of
-            them in the order of the stages.
+            the map ``(B, C_i, T_i, H_i, W_i)`` if ``out_indices`` is one stage, as mmaction2's heads expect, else a
+            tuple of maps in the order of the stages.
 
         Raises:
-            ValueError: an input of another number of axes or channels, or a smaller one.
+            ValueError: the input has another number of axes or channels, or is smaller.
         """
         if x.ndim != 5 or x.shape[1] != self.in_channels or min(x.shape[3:]) < MIN_SIDE or not x.shape[2]:
             raise ValueError(

@@ -1,6 +1,6 @@
-"""Weights from files: reading them, one adapter a public layout, and fitting them to a model's shapes.
+"""Checkpoints: reading files, converting public layouts to our names, fitting tensors to a model's shapes.
 
-Not here: the checkpoints of a run that is resumed (``engine``).
+Not here: checkpoints of training runs and resuming (``engine``).
 """
 
 from .formats import FORMATS, Format, convert_state_dict

@@ -1,15 +1,15 @@
-"""ATSS detectors with Dynamic Head under our names: ``backbone.*``, ``neck.*`` (mmdet's FPN) and ``bbox_head.*``.
+"""Conversion of ATSS detectors with Dynamic Head to ``backbone.*``, ``neck.*`` (mmdet's FPN) and ``bbox_head.*``.
 
-Layouts were read from DynamicHead ``dyhead/dyhead.py``, ``extra/atss.py`` on detectron2's FPN, and from mmdet
-``necks/dyhead.py``, ``dense_heads/atss_head.py``. Public weights of both need ``offset_mode='legacy'``. detectron2 and
-mmdet's released DyHead configs differ in P7: the first is a neck with ``relu_before_extra_convs=True``.
+Sources of the layouts: DynamicHead ``dyhead/dyhead.py`` and ``extra/atss.py`` on detectron2's FPN; mmdet
+``necks/dyhead.py`` and ``dense_heads/atss_head.py``. Public weights of both need ``offset_mode='legacy'``. Those of
+detectron2 also need a neck with ``relu_before_extra_convs=True`` (P7), those of mmdet's released DyHead configs not.
 """
 
 import re
 
 import torch
 
-from .renaming import Skipped, StateDict, rename, split, take
+from .renaming import Skipped, StateDict, keep_matching, pop_prefix, rename
 from .swin import convert_mm_swin, convert_swin
 
 _COMPUTED = r'(^|\.)(pixel_mean|pixel_std|anchor_generator\..*|cell_anchors\..*)$'
@@ -20,7 +20,7 @@ def _prefixed(state: dict, prefix: str) -> dict:
 
 
 def _fit_shapes(state: StateDict) -> None:
-    """1x1 convolutions to linear layers, factors of a level to scalars, in place."""
+    """Reshape weights of 1x1 convolutions to linear layers and scale factors of levels to scalars, in place."""
     for key, value in state.items():
         if re.search(r'\.(scale_attn|task_attn\.fc[12])\.weight$', key) and value.ndim == 4:
             state[key] = value.flatten(1)  # (D, C, 1, 1) to (D, C)
@@ -29,9 +29,9 @@ def _fit_shapes(state: StateDict) -> None:
 
 
 def convert_dyhead(state: StateDict) -> tuple[StateDict, Skipped]:
-    """Microsoft's DynamicHead, on detectron2. Of the backbones a Swin is read."""
-    state, skipped = split(dict(state), rf'^(?!.*{_COMPUTED})', 'part of the data preprocessor or the anchors')
-    backbone = take(state, r'(backbone\.)*bottom_up\.')
+    """Convert Microsoft's DynamicHead on detectron2; backbones other than Swin are skipped."""
+    state, skipped = keep_matching(dict(state), rf'^(?!.*{_COMPUTED})', 'part of the data preprocessor or the anchors')
+    backbone = pop_prefix(state, r'(backbone\.)*bottom_up\.')
     if any(key.startswith('layers.') for key in backbone):
         backbone, left_out = convert_swin(backbone)
     else:
@@ -64,12 +64,12 @@ def convert_dyhead(state: StateDict) -> tuple[StateDict, Skipped]:
 
 
 def convert_mmdet_dyhead(state: StateDict) -> tuple[StateDict, Skipped]:
-    """mmdet's ATSS with its FPN and DyHead necks. A Swin backbone becomes ours, others keep mmdet's names.
+    """Convert mmdet's ATSS with FPN and DyHead necks; a Swin backbone gets our names, others keep mmdet's.
 
-    mmdet's deformable convolutions have no bias; here they get one of zeros, which is the same function.
+    mmdet's deformable convolutions have no bias; ours get a bias of zeros, which computes the same.
     """
     state = dict(state)
-    backbone, skipped = take(state, r'backbone\.'), {}
+    backbone, skipped = pop_prefix(state, r'backbone\.'), {}
     if any('.w_msa.' in key for key in backbone):
         backbone, left_out = convert_mm_swin(backbone)
         skipped = _prefixed(left_out, 'backbone.')

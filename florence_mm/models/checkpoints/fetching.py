@@ -1,4 +1,4 @@
-"""From the address of a checkpoint to a file on this machine."""
+"""Download of checkpoints: from a path or URL to a local file."""
 
 import hashlib
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from mmengine.runner.checkpoint import (
 
 from florence_mm.utils.nearest import did_you_mean
 
-#: Schemes whose rest is a name in a table of mmengine's.
+#: Scheme -> mmengine's table of model names and URLs.
 _TABLES = {
     'torchvision': get_torchvision_models,
     'modelzoo': get_torchvision_models,
@@ -29,15 +29,15 @@ _TABLES = {
 
 @contextmanager
 def local_file(path: str | Path) -> Iterator[Path]:
-    """Give the file that a path or an address leads to, for as long as the block lasts.
+    """Context manager that yields the local file of a path or URL.
 
     Args:
-        path: a local path, as it is, there or not; an address with ``http://``, ``https://`` or ``file://``, downloaded
-            once into torch's hub folder with a progress bar; a name of mmengine's (``torchvision://resnet50``,
-            ``open-mmlab://...``), downloaded so too; or an address of one of mmengine's file backends (``s3://...``).
+        path: a local path, which need not exist; a URL with ``http://``, ``https://`` or ``file://``, or a model name
+            of mmengine's (``torchvision://resnet50``, ``open-mmlab://...``), both downloaded once into torch's hub
+            folder with a progress bar; or a path of one of mmengine's file backends (``s3://...``).
 
     Raises:
-        ValueError: the address is unknown or does not answer.
+        ValueError: the name is unknown, or the download fails.
     """
     if '://' not in str(path):
         yield Path(path).expanduser()
@@ -56,8 +56,8 @@ def local_file(path: str | Path) -> Iterator[Path]:
 
 
 def download(url: str) -> Path:
-    """The copy of a URL's file in torch's hub folder, made if it is not there."""
-    # two places may use the same file name
+    """Download a URL into torch's hub folder unless it is there; returns the file."""
+    # different URLs may end with the same file name
     digest = hashlib.sha256(url.encode()).hexdigest()[:8]
     target = Path(torch.hub.get_dir()) / 'checkpoints' / f'{digest}-{Path(urlparse(url).path).name}'
     if not target.exists():
@@ -67,7 +67,7 @@ def download(url: str) -> Path:
 
 
 def _resolve(path: str) -> str:
-    """The address behind a name of mmengine's; others as they are."""
+    """Replace a model name of mmengine's by its URL; other paths are returned unchanged."""
     scheme, _, name = path.partition('://')
     if scheme not in _TABLES:
         return path

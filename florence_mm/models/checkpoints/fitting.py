@@ -1,4 +1,4 @@
-"""Fitting tensors of a checkpoint to a model of another window, resolution, context or number of axes."""
+"""Fitting tensors of a checkpoint to a model with another window size, resolution, context length or axes of time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ from .renaming import StateDict
 
 @dataclass
 class Fitting:
-    """What :func:`fit_state_dict` made of a state dict.
+    """Result of :func:`fit_state_dict`.
 
     Attributes:
-        tensors: those of the shape that the model has under their key.
-        resized: keys of tensors that were resized or cut for it, with both shapes.
-        inflated: keys of an image model's tensors that got an axis of time, with both shapes.
-        unfit: keys of tensors that the model has in another shape and that cannot be fitted.
+        tensors: tensors with the shapes of the model, by key.
+        resized: keys of tensors that were resized or cut, with both shapes.
+        inflated: keys of image tensors that got an axis of time, with both shapes.
+        unfit: keys of tensors whose shape differs from the model's and for which there is no rule.
     """
 
     tensors: StateDict = field(default_factory=dict)
@@ -29,19 +29,19 @@ class Fitting:
 
 
 def fit_state_dict(model: nn.Module, state: StateDict) -> Fitting:
-    """Give tensors the shapes that a model has under their keys, where a rule of public code says how.
+    """Fit tensors to the shapes of a model, by the rules of public code.
 
-    - Image weights for a video model are inflated (:mod:`~florence_mm.models.checkpoints.inflation`).
-    - Relative position tables of another window and absolute position embeddings of another resolution are resized:
-      bicubic, along time linear (:mod:`florence_mm.ops.position`).
-    - Position embeddings of a text encoder with a shorter context are cut to the first positions.
+    - Weights of an image model are inflated for a video model (:mod:`~florence_mm.models.checkpoints.inflation`).
+    - Relative position bias tables of another window size and absolute position embeddings of another resolution are
+      interpolated: bicubic, over time linear (:mod:`florence_mm.ops.position`).
+    - Position embeddings of a text encoder are cut to the first positions if the model's context is shorter.
 
     Args:
-        model: where the tensors shall go; it is not changed.
-        state: tensors under the model's names; keys that it lacks are left out.
+        model: the target; it is not changed.
+        state: tensors under the model's names; keys that it lacks are dropped.
 
     Raises:
-        ValueError: a table for a 2-D window that is of no square window.
+        ValueError: a table for a 2-D window is not that of a square window.
     """
     own = model.state_dict()
     state, inflated = inflate(model, {key: value for key, value in state.items() if key in own})
@@ -59,24 +59,24 @@ def fit_state_dict(model: nn.Module, state: StateDict) -> Fitting:
 
 def _fit(model: nn.Module, key: str, value: Tensor, own: Tensor) -> Tensor | None:
     path, _, name = key.rpartition('.')
-    # all three have channels or heads last, which no rule changes
+    # the last axis is channels or heads in all three, and no rule changes it
     if name not in _RULES or value.ndim != own.ndim or value.shape[-1] != own.shape[-1]:
         return None
     return _RULES[name](model.get_submodule(path), value, own)
 
 
 def _fit_table(owner: nn.Module, table: Tensor, own: Tensor) -> Tensor | None:
-    """``(rows, heads)`` for the owner's window; None where the file's window in 3-D cannot be told."""
+    """Resize a bias table ``(rows, heads)`` to the owner's window; None if the file's 3-D window is ambiguous."""
     return fit_relative_position_table(table, owner.window_size)
 
 
 def _fit_text_positions(owner: nn.Module, embed: Tensor, own: Tensor) -> Tensor | None:
-    """The first of the positions ``(T, C)``; None where the model has more."""
+    """Cut ``(T, C)`` to the first positions; None if the model has more."""
     return embed[: len(own)] if len(own) < len(embed) else None
 
 
 def _fit_image_positions(owner: nn.Module, embed: Tensor, own: Tensor) -> Tensor | None:
-    """``(1, H * W, C)`` for the owner's resolution; None where the file's is no square."""
+    """Resize ``(1, H * W, C)`` to the owner's resolution; None if the file's is not square."""
     side = round(embed.shape[1] ** 0.5)
     if side**2 != embed.shape[1]:
         return None

@@ -1,12 +1,11 @@
-"""Public checkpoint layouts and what their keys are called here.
+"""Public checkpoint formats and the conversion of their keys to our names.
 
-A format is recognised by its keys alone. Its ``convert`` gives our names: a backbone alone has ``patch_embed.*``,
-``layers.*`` and ``norm.*`` at the top; two towers are ``image_encoder.*``, ``text_encoder.*``, ``image_projection``,
-``text_projection`` and ``logit_scale`` as in UniCL's releases. Layouts were read from the public module code:
-Swin-Transformer ``models/swin_transformer.py``, UniCL ``model/model.py``, MedImageInsight ``UniCLModel.py``, mmdet and
-mmpretrain ``swin``, timm ``swin_transformer.py``, Video-Swin-Transformer ``swin_transformer.py``, mmaction2 ``swin``,
-open_clip ``model.py``, transformers ``modeling_clip.py`` and ``modeling_roberta.py``, METER
-``meter_module.py``.
+A format is detected by its keys. Our names are, for a backbone, ``patch_embed.*``, ``layers.*`` and ``norm.*``; for two
+towers ``image_encoder.*``, ``text_encoder.*``, ``image_projection``, ``text_projection`` and ``logit_scale``, as in
+UniCL's releases. Sources of the layouts: Swin-Transformer ``models/swin_transformer.py``, UniCL ``model/model.py``,
+MedImageInsight ``UniCLModel.py``, mmdet and mmpretrain ``swin``, timm ``swin_transformer.py``, Video-Swin-Transformer
+``swin_transformer.py``, mmaction2 ``swin``, open_clip ``model.py``, transformers ``modeling_clip.py`` and
+``modeling_roberta.py``, METER ``meter_module.py``.
 """
 
 import re
@@ -15,7 +14,7 @@ import torch
 
 from .detectors import convert_dyhead, convert_mmdet_dyhead
 from .meter import convert_meter, convert_roberta
-from .renaming import COMPUTED, Format, Skipped, StateDict, has, rename, split
+from .renaming import COMPUTED, Format, Skipped, StateDict, any_key, keep_matching, rename
 from .swin import convert_mm_swin, convert_swin, convert_timm_swin, convert_video_swin
 
 # --- two towers -----------------------------------------------------------------------------------------------------
@@ -47,7 +46,7 @@ def _convert_clip(state: StateDict) -> tuple[StateDict, Skipped]:
             (r'^(token_embedding\.|positional_embedding$|ln_final\.)', r'text_encoder.\1'),
         ],
     )
-    return split(state, _TEXT, _NOT_TEXT)
+    return keep_matching(state, _TEXT, _NOT_TEXT)
 
 
 def _convert_hf_clip(state: StateDict) -> tuple[StateDict, Skipped]:
@@ -65,7 +64,7 @@ def _convert_hf_clip(state: StateDict) -> tuple[StateDict, Skipped]:
             (r'^text_projection\.weight$', 'text_projection'),
         ],
     )
-    state, skipped = split(state, _TEXT, _NOT_TEXT)
+    state, skipped = keep_matching(state, _TEXT, _NOT_TEXT)
     if 'text_projection' in state:
         state['text_projection'] = state['text_projection'].t().contiguous()  # [out, in] to [in, out]
     for key in [key for key in state if '.self_attn.q_proj.' in key]:
@@ -78,50 +77,60 @@ def _keep(state: StateDict) -> tuple[StateDict, Skipped]:
     return dict(state), {}
 
 
-# the first that detects its keys is taken
+# the first format that matches is used
 FORMATS = [
-    Format('DyHead', lambda k: has(k, r'(^|\.)dyhead_tower\.\d+\.offset\.'), convert_dyhead),
-    Format('mmdet DyHead', lambda k: has(k, r'(^|\.)dyhead_blocks\.\d+\.spatial_conv_offset\.'), convert_mmdet_dyhead),
-    Format('METER', lambda k: has(k, r'^cross_modal_(text|image)_layers\.'), convert_meter),
-    Format('florence_mm METER', lambda k: has(k, r'^cross_modal\.(text|image)_transform\.'), _keep),
-    Format('UniCL', lambda k: has(k, r'^image_encoder\.') and has(k, r'^text_encoder\.'), _keep),
-    Format('MedImageInsight', lambda k: has(k, r'^lang_encoder\.') or 'lang_projection' in k, _convert_medimageinsight),
-    Format('UniCL, old layout', lambda k: has(k, r'^visual\.') and has(k, r'^text\.resblocks\.'), _convert_old_unicl),
-    Format('mmdet or mmpretrain Swin', lambda k: has(k, r'^(backbone\.)?stages\.\d+\..*\.w_msa\.'), convert_mm_swin),
+    Format('DyHead', lambda k: any_key(k, r'(^|\.)dyhead_tower\.\d+\.offset\.'), convert_dyhead),
+    Format(
+        'mmdet DyHead', lambda k: any_key(k, r'(^|\.)dyhead_blocks\.\d+\.spatial_conv_offset\.'), convert_mmdet_dyhead
+    ),
+    Format('METER', lambda k: any_key(k, r'^cross_modal_(text|image)_layers\.'), convert_meter),
+    Format('florence_mm METER', lambda k: any_key(k, r'^cross_modal\.(text|image)_transform\.'), _keep),
+    Format('UniCL', lambda k: any_key(k, r'^image_encoder\.') and any_key(k, r'^text_encoder\.'), _keep),
+    Format(
+        'MedImageInsight', lambda k: any_key(k, r'^lang_encoder\.') or 'lang_projection' in k, _convert_medimageinsight
+    ),
+    Format(
+        'UniCL, old layout',
+        lambda k: any_key(k, r'^visual\.') and any_key(k, r'^text\.resblocks\.'),
+        _convert_old_unicl,
+    ),
+    Format(
+        'mmdet or mmpretrain Swin', lambda k: any_key(k, r'^(backbone\.)?stages\.\d+\..*\.w_msa\.'), convert_mm_swin
+    ),
     Format(
         'timm Swin',
-        lambda k: has(k, r'^layers\.1\.downsample\.') and not has(k, r'^layers\.0\.downsample\.'),
+        lambda k: any_key(k, r'^layers\.1\.downsample\.') and not any_key(k, r'^layers\.0\.downsample\.'),
         convert_timm_swin,
     ),
     Format(
         'Swin or CoSwin',
-        lambda k: has(k, r'^layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table$'),
+        lambda k: any_key(k, r'^layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table$'),
         convert_swin,
     ),
     Format(
         'Video Swin or VideoCoSwin',
-        lambda k: has(k, r'^backbone\.layers\.\d+\.blocks\.\d+\.attn\.') and has(k, r'^cls_head\.'),
+        lambda k: any_key(k, r'^backbone\.layers\.\d+\.blocks\.\d+\.attn\.') and any_key(k, r'^cls_head\.'),
         convert_video_swin,
     ),
-    Format('CLIP', lambda k: has(k, r'^(text\.)?transformer\.resblocks\.'), _convert_clip),
+    Format('CLIP', lambda k: any_key(k, r'^(text\.)?transformer\.resblocks\.'), _convert_clip),
     Format(
         'Hugging Face RoBERTa',
-        lambda k: has(k, r'^(roberta\.)?encoder\.layer\.\d+\.attention\.self\.query\.'),
+        lambda k: any_key(k, r'^(roberta\.)?encoder\.layer\.\d+\.attention\.self\.query\.'),
         convert_roberta,
     ),
-    Format('Hugging Face CLIP', lambda k: has(k, r'^text_model\.encoder\.layers\.'), _convert_hf_clip),
+    Format('Hugging Face CLIP', lambda k: any_key(k, r'^text_model\.encoder\.layers\.'), _convert_hf_clip),
     Format('florence_mm', lambda k: True, _keep),
 ]
 
 
 def convert_state_dict(state: StateDict) -> tuple[str, StateDict, Skipped]:
-    """Recognise the layout of a state dict and give it our names.
+    """Detect the format of a state dict and convert its keys to our names.
 
     Args:
-        state: tensors by key, without the dict that often lies around them.
+        state: tensors by key, as :func:`~florence_mm.models.checkpoints.reading.read_checkpoint` returns them.
 
     Returns:
-        the format's name, the tensors under our names, and the keys left out with the reason.
+        the name of the format, the tensors under our names, and the skipped keys with the reason.
     """
     skipped = {key: 'computed by the model' for key in state if key.endswith(COMPUTED)}
     state = {key: value for key, value in state.items() if key not in skipped}

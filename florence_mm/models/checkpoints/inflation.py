@@ -1,9 +1,9 @@
-"""Weights of an image model for the video model of the same sizes: what a still clip leaves as it was.
+"""Inflation of an image model's weights for a video model, so that a clip of equal frames gives the same features.
 
-The rule of Video Swin (arXiv 2106.13230, ``inflate_weights`` of the public code), which Florence uses too (arXiv
-2111.11432, section 2.6): a kernel is repeated over time and divided by its extent in time, so that equal frames sum up
-to what one frame gave; a relative position table is repeated along time, so that equal frames get equal weights.
-Everything else has no axis of time and is inherited.
+The rule is that of Video Swin (arXiv 2106.13230, ``inflate_weights`` of the public code), also used by Florence (arXiv
+2111.11432, section 2.6): a kernel is repeated over time and divided by its length in time, so that equal frames sum to
+the output of one frame; a relative position bias table is repeated over time, so that equal frames get equal weights.
+All other tensors are used unchanged.
 """
 
 import math
@@ -16,16 +16,16 @@ from .renaming import StateDict
 
 
 def inflate_kernel(kernel: Tensor, steps: int) -> Tensor:
-    """``(O, I, h, w)`` to ``(O, I, steps, h, w)``, each step the kernel over ``steps``."""
+    """Repeat a kernel ``(O, I, h, w)`` over time and divide by ``steps``, to ``(O, I, steps, h, w)``."""
     return kernel.unsqueeze(2).repeat(1, 1, steps, 1, 1) / steps
 
 
 def inflate_table(table: Tensor, window: tuple[int, int, int]) -> Tensor:
-    """A relative position table of an image window for a window of (steps, height, width).
+    """Inflate the relative position bias table of a 2-D window for a window of (time steps, height, width).
 
     Args:
-        table: ``((2 h - 1)(2 w - 1), heads)``; of another height and width it is resized first (bicubic), and must then
-            be of a square window.
+        table: ``((2 h - 1)(2 w - 1), heads)``. If its height and width differ from those of ``window`` it is resized
+            (bicubic) first, and must be that of a square window.
         window: the 3-D window.
 
     Returns:
@@ -38,17 +38,17 @@ def inflate_table(table: Tensor, window: tuple[int, int, int]) -> Tensor:
 
 
 def inflate(model: nn.Module, state: StateDict) -> tuple[StateDict, dict[str, str]]:
-    """Inflate what the model has with an axis of time and the checkpoint without.
+    """Inflate the tensors of an image model to those of a video model.
 
-    A checkpoint is one of an image model if a kernel that the model has with five axes has four in it; any other one is
-    returned as it is.
+    The tensors are those of an image model if one has four axes where the model has five (a kernel); others are
+    returned unchanged.
 
     Args:
-        model: where the tensors shall go.
+        model: the video model.
         state: tensors under the model's names.
 
     Returns:
-        the tensors, and what was done to each one inflated. One that cannot be inflated stays as it is.
+        the tensors, and for each inflated key both shapes. Tensors that cannot be inflated are unchanged.
     """
     own = {key: value for key, value in model.state_dict().items() if key in state}
     kernels = [key for key, value in own.items() if value.ndim == 5 and state[key].ndim == 4]

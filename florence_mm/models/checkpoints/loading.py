@@ -1,4 +1,4 @@
-"""Loading any known checkpoint into a model, with a list of what became of every key."""
+"""Loading checkpoints of any known format into a model, with a report of every key."""
 
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
@@ -19,17 +19,17 @@ _SHOWN = 5
 
 @dataclass
 class LoadReport:
-    """What became of the keys of a checkpoint and of a model.
+    """Report of which keys of a checkpoint and a model were loaded.
 
     Attributes:
         source: the file.
-        format: the layout it was recognised as.
-        loaded: keys whose tensors went into the model as they were.
-        resized: keys whose tensors went in after a resize, with both shapes.
-        inflated: keys of an image model whose tensors went into a video model's with an axis of time, with both shapes.
+        format: name of the detected format.
+        loaded: keys of tensors loaded unchanged.
+        resized: keys of tensors loaded after resizing, with both shapes.
+        inflated: keys of tensors of an image model loaded into a video model, with both shapes.
         missing: keys of the model that the checkpoint lacks; they keep their values.
         unexpected: keys of the checkpoint that the model lacks.
-        skipped: keys of the checkpoint left out on purpose, with the reason.
+        skipped: keys of the checkpoint that were not loaded on purpose, with the reason.
     """
 
     source: str
@@ -42,7 +42,7 @@ class LoadReport:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """A few lines for a log."""
+        """Summary in a few lines, for a log."""
         counts = f'{len(self.loaded)} loaded, {len(self.resized)} resized'
         if self.inflated:
             counts += f', {len(self.inflated)} inflated'
@@ -66,21 +66,21 @@ def _some(keys: list[str]) -> str:
 def load_checkpoint(model: nn.Module, path: str | Path, prefix: str | None = None, strict: bool = False) -> LoadReport:
     """Load a checkpoint of any known format into a model.
 
-    Tensors of another size are fitted by :func:`~florence_mm.models.checkpoints.fitting.fit_state_dict`.
+    Tensors of other shapes are fitted by :func:`~florence_mm.models.checkpoints.fitting.fit_state_dict`.
 
     Args:
         model: where the tensors go.
         path: a file or a URL, see :func:`~florence_mm.models.checkpoints.reading.read_checkpoint`.
-        prefix: take only the keys that begin with it (after the renaming to our layout), without it. For example
+        prefix: load only keys that begin with it (under our names), and remove it from them. For example
             ``'image_encoder.'`` for the backbone of a pretrained two-tower model.
-        strict: every key of both sides must be loaded.
+        strict: raise unless all keys of the model and of the checkpoint are loaded.
 
     Returns:
-        what became of every key; also logged.
+        the report of all keys, which is also logged.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: an unreadable file, nothing that matches, or with ``strict`` anything that does not.
+        ValueError: the file is unreadable, no key matches, or with ``strict`` some key does not.
     """
     return load_tensors(model, read_checkpoint(path)[0], path, prefix, strict)
 
@@ -88,17 +88,17 @@ def load_checkpoint(model: nn.Module, path: str | Path, prefix: str | None = Non
 def load_tensors(
     model: nn.Module, state: StateDict, path: str | Path, prefix: str | None = None, strict: bool = False
 ) -> LoadReport:
-    """Load the tensors that a checkpoint had, as :func:`load_checkpoint` does.
+    """Load tensors that were already read from a checkpoint, as :func:`load_checkpoint` does.
 
     Args:
-        model: where they go.
-        state: tensors by key, in the layout of the file.
-        path: the file they were read from, for the report and for messages.
-        prefix: as of :func:`load_checkpoint`.
-        strict: every key of both sides must be loaded.
+        model: where the tensors go.
+        state: tensors by key, under the names of the file.
+        path: the file they were read from, for the report and messages.
+        prefix: load only keys that begin with it (under our names), and remove it from them.
+        strict: raise unless all keys of the model and of the checkpoint are loaded.
 
     Raises:
-        ValueError: nothing matches, or with ``strict`` anything does not.
+        ValueError: no key matches, or with ``strict`` some key does not.
     """
     name, state, skipped = convert_state_dict(state)
     report = LoadReport(str(path), name, skipped=skipped)
@@ -107,7 +107,9 @@ def load_tensors(
         report.skipped.update({key: f'not under {prefix}' for key in state if not key.startswith(prefix)})
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if not state:
-            raise ValueError(f'{path} ({name}) has no keys under {prefix!r}; they begin with {_tops(report.skipped)}')
+            raise ValueError(
+                f'{path} ({name}) has no keys under {prefix!r}; they begin with {_first_parts(report.skipped)}'
+            )
 
     own = model.state_dict()
     fitting = fit_state_dict(model, state)
@@ -120,8 +122,8 @@ def load_tensors(
     report.missing = [key for key in own if key not in fitting.tensors]
     if not fitting.tensors:
         raise ValueError(
-            f'nothing in {path} ({name}) matches {type(model).__name__}: its keys begin with {_tops(state)}, '
-            f'the model has {_tops(own)}{_suggest_prefix(state, own)}'
+            f'nothing in {path} ({name}) matches {type(model).__name__}: its keys begin with {_first_parts(state)}, '
+            f'the model has {_first_parts(own)}{_suggest_prefix(state, own)}'
         )
     wrong = report.missing + report.unexpected + [key for key in report.skipped if key in own]
     if strict and wrong:
@@ -131,8 +133,8 @@ def load_tensors(
     return report
 
 
-def _tops(keys: Iterable[str]) -> str:
-    """The first parts of dotted keys, for a message."""
+def _first_parts(keys: Iterable[str]) -> str:
+    """List the first parts of dotted keys, for a message."""
     tops = list(dict.fromkeys(key.split('.')[0] for key in keys))
     return ', '.join(map(repr, tops[:_SHOWN])) or 'nothing'
 
@@ -147,14 +149,14 @@ def _suggest_prefix(state: Iterable[str], own: Container[str]) -> str:
 
 @WEIGHT_INITIALIZERS.register_module('Pretrained')
 class PretrainedInit:
-    """Initialise a module from any known checkpoint: ``init_cfg=dict(type='florence_mm.Pretrained', checkpoint=...)``.
+    """Initialise a module from a checkpoint: ``init_cfg=dict(type='florence_mm.Pretrained', checkpoint=...)``.
 
-    Works in the configs of every OpenMMLab package.
+    Works in configs of all OpenMMLab packages, and with all formats of :func:`load_checkpoint`.
 
     Args:
         checkpoint: a file or a URL.
-        prefix: which part of it, for example ``'image_encoder.'``.
-        strict: every key must fit.
+        prefix: part of the checkpoint to load, for example ``'image_encoder.'``, see :func:`load_checkpoint`.
+        strict: raise unless all keys of the module and of the checkpoint are loaded.
     """
 
     def __init__(self, checkpoint: str, prefix: str | None = None, strict: bool = False) -> None:
@@ -163,9 +165,9 @@ class PretrainedInit:
         self.strict = strict
 
     def __call__(self, module: nn.Module) -> None:
-        """Load into ``module``."""
+        """Load the checkpoint into ``module``."""
         report = load_checkpoint(module, self.checkpoint, self.prefix, self.strict)
-        # mmengine keeps a note of where each parameter got its value
+        # mmengine records how each parameter was initialised
         for name, parameter in module.named_parameters():
             if hasattr(module, '_params_init_info') and parameter in module._params_init_info:
                 found = (report.loaded, report.resized, report.inflated)

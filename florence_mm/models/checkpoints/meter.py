@@ -1,14 +1,14 @@
-"""METER's public checkpoints and Hugging Face's RoBERTa under our names.
+"""Conversion of METER's public checkpoints and Hugging Face's RoBERTa to our names.
 
-METER is PyTorch Lightning's ``state_dict`` of ``METER/meter/modules/meter_module.py``; its image encoders are Swin,
-which becomes ours (a CoSwin with ``conv_embed=False``), or CLIP's, which is left out and listed.
+METER's are PyTorch Lightning's ``state_dict`` of ``METER/meter/modules/meter_module.py``. Its image encoder is Swin,
+converted to ours (CoSwin with ``conv_embed=False``), or CLIP's, which is skipped and reported.
 """
 
 import re
 
 import torch
 
-from .renaming import Skipped, StateDict, rename, split, take
+from .renaming import Skipped, StateDict, keep_matching, pop_prefix, rename
 from .swin import convert_swin, convert_timm_swin
 
 _OTHER_TASKS = r'^(nlvr2_classifier|snli_classifier|rank_output|mppd_score|mpfr_score|img_type_embeddings)\.'
@@ -16,10 +16,10 @@ _METRICS = r'^(train|val|dev|test)_\w+\.'
 
 
 def join_projections(state: StateDict) -> StateDict:
-    """BERT's queries, keys and values under METER's names as our co-attention layers have them.
+    """Concatenate BERT's separate query, key and value projections as in our co-attention layers.
 
-    ``attention.self.{query,key,value}`` become ``attention.qkv``; ``crossattention.self.query`` becomes
-    ``crossattention.query``, the other two ``crossattention.key_value``.
+    ``attention.self.{query,key,value}`` become ``attention.qkv``, ``crossattention.self.query`` becomes
+    ``crossattention.query`` and ``crossattention.self.{key,value}`` become ``crossattention.key_value``.
     """
     joined = {}
     for key, value in state.items():
@@ -40,18 +40,18 @@ def join_projections(state: StateDict) -> StateDict:
 
 
 def convert_meter(state: StateDict) -> tuple[StateDict, Skipped]:
-    """METER with whichever of its heads the file has."""
-    state, skipped = split(dict(state), rf'^(?!{_METRICS[1:]})', "a metric's state")
-    state, left_out = split(state, rf'^(?!{_OTHER_TASKS[1:]})', 'a head of a task that is not here')
+    """Convert METER with those of its heads that the file has."""
+    state, skipped = keep_matching(dict(state), rf'^(?!{_METRICS[1:]})', "a metric's state")
+    state, left_out = keep_matching(state, rf'^(?!{_OTHER_TASKS[1:]})', 'a head of a task that is not here')
     skipped.update(left_out)
-    image = take(state, r'vit_model\.')
+    image = pop_prefix(state, r'vit_model\.')
     if any(key.startswith('layers.') for key in image):
         official = any(key.startswith('layers.0.downsample.') for key in image)
         image, left_out = (convert_swin if official else convert_timm_swin)(image)
     else:
         image, left_out = {}, dict.fromkeys(image, 'of an image encoder other than Swin')
     skipped.update({f'vit_model.{key}': why for key, why in left_out.items()})
-    text, left_out = convert_roberta(take(state, r'text_transformer\.'))
+    text, left_out = convert_roberta(pop_prefix(state, r'text_transformer\.'))
     skipped.update({f'text_transformer.{key}': why for key, why in left_out.items()})
     state = rename(
         state,
@@ -69,8 +69,8 @@ def convert_meter(state: StateDict) -> tuple[StateDict, Skipped]:
 
 
 def convert_roberta(state: StateDict) -> tuple[StateDict, Skipped]:
-    """A ``RobertaModel``, alone or in one of transformers' models with a head."""
-    state, skipped = split(
+    """Convert a ``RobertaModel``, alone or inside one of transformers' models with a head."""
+    state, skipped = keep_matching(
         state, r'^(roberta\.)?(embeddings|encoder)\.', 'of the pooler or a head, which METER does not take over'
     )
     return rename(state, [(r'^(roberta\.)?', 'text_encoder.model.')]), skipped

@@ -1,4 +1,4 @@
-"""Reading and writing checkpoint files: no code is unpickled, and damage is found where the format allows it."""
+"""Reading and writing of checkpoint files, without unpickling code and with checks for damage."""
 
 import json
 import pickle
@@ -18,32 +18,31 @@ from florence_mm.utils.files import replacing
 from .fetching import local_file
 
 _WRAPPERS = ('state_dict', 'model', 'module', 'model_state_dict')
-_CHECKSUM = 'tensors_crc32'  # key of our safetensors' header; the format itself has no checksums
-_FOLDER = 0x10  # attribute of a zip archive's members
+_CHECKSUM = 'tensors_crc32'  # our key in the header of safetensors, a format without checksums
+_FOLDER = 0x10  # file attribute in a zip archive
 MapLocation = str | torch.device | Callable | dict
 
 
 def read_file(path: str | Path, map_location: MapLocation = 'cpu') -> dict[str, Any]:
-    """Read all that a checkpoint file holds; nothing in it is executed.
+    """Read the whole content of a checkpoint file; no code in it is executed.
 
-    Every reader of weights goes through here. torch does not look at the checksums that ``torch.save`` writes, and a
-    flipped byte would be a wrong weight; so the archive is streamed through them first, which takes 0.7 s a GiB and a
-    megabyte of memory, and leaves the file in the system's cache for the reading. Of safetensors, which have none, the
-    checksum that :func:`write_safetensors` puts into the header is compared with the tensors in memory; a file without
-    it is taken as it is.
+    All reading of weights uses this function. ``torch.save`` writes checksums that ``torch.load`` does not check, so
+    that a flipped byte would be a wrong weight. They are checked here first, which takes 0.7 s per GiB and a megabyte
+    of memory, and leaves the file in the system's cache. Safetensors have no checksums; the one that
+    :func:`write_safetensors` puts into the header is compared with the tensors, and a file without it is not checked.
 
     Args:
-        path: ``.safetensors`` or anything ``torch.save`` wrote; what
-            :func:`~florence_mm.models.checkpoints.fetching.local_file` takes.
-        map_location: see :func:`torch.load`; of safetensors, tensors are moved to a name or device and stay on the CPU
-            under a callable or a dict.
+        path: a ``.safetensors`` file or one written by ``torch.save``; a path or URL, see
+            :func:`~florence_mm.models.checkpoints.fetching.local_file`.
+        map_location: see :func:`torch.load`; for safetensors a device or its name, with a callable or dict tensors stay
+            on the CPU.
 
     Returns:
-        what was saved; of safetensors, the tensors under ``state_dict`` and the header's metadata under ``meta``.
+        the saved object; for safetensors, a dict of the tensors, ``state_dict``, and the header's metadata, ``meta``.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is damaged, no checkpoint, or holds code; or its address does not answer.
+        ValueError: the file is damaged, is not a checkpoint or contains code, or the download fails.
     """
     with local_file(path) as file:
         if not file.is_file():
@@ -58,18 +57,18 @@ def read_file(path: str | Path, map_location: MapLocation = 'cpu') -> dict[str, 
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a model's tensors by key, and what else the file says about itself.
+    """Read the state dict and the metadata of a checkpoint.
 
     Args:
-        path: see :func:`read_file`. Of a dict of dicts (mmengine: ``state_dict``, Microsoft: ``model``) the model's
-            part is taken.
+        path: see :func:`read_file`. The state dict may be the whole content or be inside it (mmengine: ``state_dict``,
+            Microsoft: ``model``).
 
     Returns:
-        the tensors on the CPU, and the metadata: a safetensors header, or mmengine's ``meta``.
+        the tensors by key, on the CPU, and the metadata: the header of safetensors, or mmengine's ``meta``.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that :func:`read_file` refuses, or that holds no tensors.
+        ValueError: the file cannot be read by :func:`read_file`, or contains no tensors.
     """
     content: Any = read_file(path)
     meta = content.get('meta', {})
@@ -83,12 +82,12 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
 
 
 def write_safetensors(path: str | Path, state: dict[str, Tensor], meta: dict[str, Any] | None = None) -> Path:
-    """Write tensors, metadata and a checksum of the tensors; the file appears complete or not at all.
+    """Write tensors, metadata and a checksum of the tensors to a safetensors file, atomically.
 
     Args:
-        path: where to; the folder is made.
-        state: tensors by key; views are written as tensors of their own.
-        meta: strings, or values that JSON can hold.
+        path: the file; its folder is created.
+        state: tensors by key; tensors that share memory are written separately.
+        meta: metadata, strings or values that JSON can represent.
     """
     # safetensors refuses tensors that share memory
     state = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
@@ -128,8 +127,8 @@ def _read_pickled(file: Path, name: str, map_location: MapLocation) -> Any:
             f'{name} holds more than tensors ({wanted}), and loading it could run code; '
             f'save its state dict alone, or as safetensors, where you trust it'
         ) from None
-    except Exception as error:  # bytes that are no archive or no pickle fail in any way
-        if isinstance(error, OSError) and error.filename:  # the system's, of rights or the disk
+    except Exception as error:  # files that are not an archive or pickle raise errors of any type
+        if isinstance(error, OSError) and error.filename:  # of the operating system: permissions or the disk
             raise
         why = str(error).splitlines()[0] if isinstance(error, RuntimeError) else type(error).__name__
         raise ValueError(f'{name} cannot be read as a checkpoint ({why}); download or write it again') from None
@@ -139,20 +138,20 @@ def _read_pickled(file: Path, name: str, map_location: MapLocation) -> Any:
 
 
 def _damaged_member(file: Path) -> str | None:
-    """The first member of a zip archive whose bytes do not have their checksum; None also for other files."""
+    """Find the first member of a zip archive whose checksum is wrong; None if there is none, or for other files."""
     if not zipfile.is_zipfile(file):
         return None
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         for member in members:
-            if member.external_attr & _FOLDER:  # torch would leave the tensor's memory as it is
+            if member.external_attr & _FOLDER:  # torch would leave the tensor's memory uninitialised
                 return member.filename
-        # torch.serialization.set_crc32_options(False) leaves all checksums 0
+        # with torch.serialization.set_crc32_options(False) all checksums are 0
         return archive.testzip() if any(member.CRC for member in members) else None
 
 
 def _checksum(state: Mapping[str, Tensor]) -> str:
-    """CRC-32 of keys, types, shapes and bytes, in the order of the keys."""
+    """CRC-32 of keys, types, shapes and bytes, in sorted order of the keys."""
     crc = 0
     for key in sorted(state):
         value = state[key].contiguous()

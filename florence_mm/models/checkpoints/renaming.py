@@ -1,4 +1,4 @@
-"""What a format of checkpoints is, and the renaming of keys that all of them do."""
+"""The description of a checkpoint format, and functions to rename and select keys."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -6,21 +6,27 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from florence_mm.moved import moved_names
+
 StateDict = dict[str, Tensor]
 Skipped = dict[str, str]
 
-#: Ends of the keys of buffers that a model computes: they belong to a window or a resolution, not to what was learned.
+#: Endings of the keys of buffers that a model computes itself, from its window size or resolution.
 COMPUTED = ('relative_position_index', 'attn_mask', 'position_ids', 'relative_coords_table')
+
+
+_RENAMED = {'has': 'any_key', 'split': 'keep_matching', 'take': 'pop_prefix'}
+__getattr__ = moved_names(__name__, {old: f'{__name__}:{new}' for old, new in _RENAMED.items()})
 
 
 @dataclass(frozen=True)
 class Format:
-    """A public layout.
+    """A public checkpoint format.
 
     Attributes:
-        name: what reports and errors call it.
-        detect: whether a set of keys is of this format.
-        convert: from its tensors to ours, and the keys left out with the reason.
+        name: name for reports and errors.
+        detect: function that tells whether a set of keys has this format.
+        convert: function that returns its tensors under our names, and the skipped keys with the reason.
     """
 
     name: str
@@ -28,13 +34,13 @@ class Format:
     convert: Callable[[StateDict], tuple[StateDict, Skipped]]
 
 
-def has(keys: Iterable[str], pattern: str) -> bool:
-    """Whether a key contains the regular expression."""
+def any_key(keys: Iterable[str], pattern: str) -> bool:
+    """Whether the regular expression occurs in any key."""
     return any(re.search(pattern, key) for key in keys)
 
 
 def rename(state: StateDict, rules: list[tuple[str, str | Callable[[re.Match], str]]]) -> StateDict:
-    """Each key after all rules (regular expression, replacement), applied in order."""
+    """Apply rules (regular expression, replacement) to all keys, in order."""
     renamed = {}
     for key, value in state.items():
         for pattern, replacement in rules:
@@ -43,13 +49,13 @@ def rename(state: StateDict, rules: list[tuple[str, str | Callable[[re.Match], s
     return renamed
 
 
-def split(state: StateDict, pattern: str, reason: str) -> tuple[StateDict, Skipped]:
-    """Leave out the keys that do not match."""
+def keep_matching(state: StateDict, pattern: str, reason: str) -> tuple[StateDict, Skipped]:
+    """Keep the keys that the regular expression matches; returns them, and the other keys with the reason."""
     kept = {key: value for key, value in state.items() if re.search(pattern, key)}
     return kept, {key: reason for key in state if key not in kept}
 
 
-def take(state: StateDict, prefix: str) -> StateDict:
-    """Remove from ``state`` the keys that begin with the regular expression, and give them without it."""
+def pop_prefix(state: StateDict, prefix: str) -> StateDict:
+    """Remove the keys that begin with the regular expression from ``state``; return them without that beginning."""
     found = {key: m.end() for key in state if (m := re.match(prefix, key))}
     return {key[end:]: state.pop(key) for key, end in found.items()}

@@ -78,7 +78,7 @@ def _check_shared_backbone(model: Any) -> None:
         return  # a model that is built for its shapes alone has no numbers
     if any(not torch.allclose(a.float(), b.float(), atol=1e-3) for a, b in zip(ours, theirs, strict=True)):
         raise ValueError(
-            'the backbone is shared, but the detector normalises pictures by mean and std '
+            'the backbone is shared, but the detector normalises images by mean and std '
             f'{[part.flatten().tolist() for part in ours]}, the classifier by '
             f'{[part.flatten().tolist() for part in theirs]}; give both data preprocessors the same numbers'
         )

@@ -1,10 +1,10 @@
 """Zero-shot object detection with Florence (arXiv 2111.11432, section 3.6).
 
 The backbone is frozen, a class-agnostic detector is trained for proposals, and each proposal is classified by the
-two towers as a picture would be (section 3.1). What the paper leaves open is an option here: what of a proposal the
+two towers as an image would be (section 3.1). What the paper leaves open is an option here: what of a proposal the
 classifier sees, how both scores are joined, and which boxes are then dropped.
 
-Shape legend: ``B`` pictures, ``N`` proposals of one picture, ``C`` channels, ``D`` embedding width, ``K`` classes.
+Shape legend: ``B`` images, ``N`` proposals of one image, ``C`` channels, ``D`` embedding width, ``K`` classes.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class ZeroShotDetector(FlorenceModel):
     """Class-agnostic proposals, each classified by a two-tower model from class names.
 
     Training trains the detector with all labels mapped to 0; the classifier never learns. Batches and samples are
-    mmdet's. Pictures reach the model in RGB.
+    mmdet's. Images reach the model in RGB.
 
     Args:
         detector: mmdet detector (or its config) of one class, with a ``backbone``.
@@ -52,14 +52,14 @@ class ZeroShotDetector(FlorenceModel):
         classes_per_box: how many classes a proposal may be reported as.
         score_thr: only higher scores are reported; 0 to below 1.
         nms_iou: of two boxes of one class that overlap by more, the lower-scored is dropped; 0 to 1.
-        max_per_img: boxes reported for a picture.
+        max_per_img: boxes reported for an image.
         regions_at_once: crops that go through the image encoder together.
         data_preprocessor: ``mmdet.DetDataPreprocessor`` or its config; None takes the detector's.
         init_cfg: see mmengine.
 
     Raises:
         ValueError: an option outside its range, a detector of more than one class, a shared backbone that learns or
-            whose pictures are normalised otherwise than the classifier's.
+            whose images are normalised otherwise than the classifier's.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class ZeroShotDetector(FlorenceModel):
 
         Args:
             inputs: ``(B, 3, H, W)``, preprocessed.
-            data_samples: ``mmdet.structures.DetDataSample``, one a picture.
+            data_samples: ``mmdet.structures.DetDataSample``, one an image.
         """
         return self.detector(inputs, data_samples, mode='tensor')
 
@@ -158,9 +158,9 @@ class ZeroShotDetector(FlorenceModel):
 
         Args:
             inputs: ``(B, 3, H, W)``, preprocessed.
-            data_samples: B samples with ``img_shape``, and ``scale_factor`` and ``ori_shape`` where pictures were
+            data_samples: B samples with ``img_shape``, and ``scale_factor`` and ``ori_shape`` where images were
                 resized.
-            rescale: boxes in pixels of the original picture; else of ``inputs``.
+            rescale: boxes in pixels of the original image; else of ``inputs``.
 
         Returns:
             The samples with ``pred_instances``: ``bboxes (n, 4)``, ``scores (n,)`` from high to low and ``labels
@@ -213,9 +213,9 @@ class ZeroShotDetector(FlorenceModel):
         return F.normalize(pooled @ self.classifier.image_projection, dim=-1)
 
     def _crop_features(self, image: Tensor, boxes: Tensor) -> Tensor:
-        """``(N, D)`` from the pixels around each box of a normalised picture ``(3, H, W)``."""
+        """``(N, D)`` from the pixels around each box of a normalised image ``(3, H, W)``."""
         mean, std = mean_and_std(self.data_preprocessor)
-        # what is outside the picture gets the classifier's mean, 0 after its normalisation
+        # what is outside the image gets the classifier's mean, 0 after its normalisation
         fill = mean_and_std(self.classifier.data_preprocessor)[0].to(image)
         image = image * std.to(image) + mean.to(image)
         features = []
@@ -271,7 +271,7 @@ def _without_classes(sample: Any) -> Any:
 
 
 def _to_original(sample: Any) -> None:
-    """Boxes of a prediction from pixels of the input to those of the original picture, none outside it."""
+    """Boxes of a prediction from pixels of the input to those of the original image, none outside it."""
     width_factor, height_factor = sample.get('scale_factor', (1.0, 1.0))
     height, width = sample.get('ori_shape', sample.img_shape)[:2]
     boxes = sample.pred_instances.bboxes

@@ -17,14 +17,14 @@ class WriterState:
     """What a model needs to go on with texts.
 
     Attributes:
-        picture_of: for each of the B rows, which picture it is about.
+        image_of: for each of the B rows, which image it is about.
         first_ids: ``(B, P)`` ids that the texts follow, which are handed over before the first token that is written:
             the start token, or a prompt where the model reads it as the beginning of its text.
-        memory: what the model keeps of pictures (and of prompts that it reads apart); its own business.
+        memory: what the model keeps of images (and of prompts that it reads apart); its own business.
         caches: keys and values of the tokens handed over so far; none: the model is given all tokens each time.
     """
 
-    picture_of: list[int]
+    image_of: list[int]
     first_ids: Tensor
     memory: Any = None
     caches: Sequence[CacheStack] = field(default_factory=tuple)
@@ -35,15 +35,15 @@ class WriterState:
         return self.caches[0].length if self.caches else 0
 
     def select(self, rows: Tensor) -> None:
-        """Let row i go on from what row ``rows[i]`` holds; both are about one picture.
+        """Let row i go on from what row ``rows[i]`` holds; both are about one image.
 
         Args:
             rows: ``(B,)`` int64, on the CPU.
 
         Raises:
-            ValueError: a row would change its picture.
+            ValueError: a row would change its image.
         """
-        if [self.picture_of[row] for row in rows.tolist()] != self.picture_of:
-            raise ValueError('a text cannot go on from a text about another picture; select rows within a picture')
+        if [self.image_of[row] for row in rows.tolist()] != self.image_of:
+            raise ValueError('a text cannot go on from a text about another image; select rows within an image')
         for cache in self.caches:
             cache.select(rows)

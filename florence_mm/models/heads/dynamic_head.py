@@ -1,7 +1,7 @@
 """Dynamic Head (arXiv 2106.08322): a tower of blocks, then ATSS's predictions (arXiv 1912.02424).
 
 In the public code the tower belongs to the backbone and the predictions are 1x1 convolutions without a tower of
-their own; here both are one dense head of mmdet. Shapes: ``B`` pictures, ``A`` anchors of all levels together (one a
+their own; here both are one dense head of mmdet. Shapes: ``B`` images, ``A`` anchors of all levels together (one a
 position), ``C`` channels, ``K`` classes.
 """
 
@@ -51,7 +51,7 @@ class DynamicHead(ATSSHead):
     ``num_classes=1`` makes it class-agnostic: every labelled object counts as class 0.
 
     **Federated classification.** Sources that are trained on together label different classes. A sample's metainfo may
-    hold ``annotated_labels``, the indices of the classes whose absence in this picture is known. Only these are
+    hold ``annotated_labels``, the indices of the classes whose absence in this image is known. Only these are
     negatives; positives count always. Absent or ``None`` means all. A class-agnostic head ignores it.
 
     The training loss never holds the logits of all anchors (see
@@ -176,10 +176,10 @@ class DynamicHead(ATSSHead):
         """mmdet's loss from given logits, a list over levels each; all classes count as annotated.
 
         Raises:
-            ValueError: a picture has ``annotated_labels``.
+            ValueError: an image has ``annotated_labels``.
         """
         if self.num_classes > 1 and any(meta.get('annotated_labels') is not None for meta in batch_img_metas):
-            raise ValueError('loss_by_feat cannot leave out classes, but a picture has annotated_labels; call loss')
+            raise ValueError('loss_by_feat cannot leave out classes, but an image has annotated_labels; call loss')
         return super().loss_by_feat(
             cls_scores, bbox_preds, centernesses, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
         )
@@ -215,7 +215,7 @@ class DynamicHead(ATSSHead):
         return dict(loss_cls=loss_cls, loss_bbox=loss_bbox, loss_centerness=loss_centerness)
 
     def _classification_loss(self, feat: Tensor, labels: Tensor, label_weights: Tensor, metas: list[dict]) -> Tensor:
-        """Summed focal loss; pictures in which all classes are annotated go together."""
+        """Summed focal loss; images in which all classes are annotated go together."""
         weight, bias = self.atss_cls.weight.flatten(1), self.atss_cls.bias  # (K, C), (K,)
         annotated = [self._annotated(meta, labels.device) for meta in metas]
         groups: list[tuple[list[int], Tensor | None]] = [([i], a) for i, a in enumerate(annotated) if a is not None]
@@ -223,16 +223,16 @@ class DynamicHead(ATSSHead):
             groups.insert(0, ([i for i, a in enumerate(annotated) if a is None], None))
         return sum(
             linear_focal_loss(
-                feat[pictures].flatten(0, 1),
+                feat[images].flatten(0, 1),
                 weight,
                 bias,
-                labels[pictures].flatten(),
-                label_weights[pictures].flatten(),
+                labels[images].flatten(),
+                label_weights[images].flatten(),
                 self.loss_cls.alpha,
                 self.loss_cls.gamma,
                 known,
             )
-            for pictures, known in groups
+            for images, known in groups
         )
 
     def _annotated(self, meta: dict, device: torch.device) -> Tensor | None:
@@ -249,7 +249,7 @@ class DynamicHead(ATSSHead):
             return InstanceData(bboxes=gt.bboxes, labels=torch.zeros_like(gt.labels))
         if len(gt.labels) and not 0 <= int(gt.labels.min()) <= int(gt.labels.max()) < self.num_classes:
             raise ValueError(
-                f'{meta.get("img_path", "a picture")} has labels from {int(gt.labels.min())} to '
+                f'{meta.get("img_path", "an image")} has labels from {int(gt.labels.min())} to '
                 f'{int(gt.labels.max())}, but the head has num_classes={self.num_classes} (0 to {self.num_classes - 1})'
             )
         return gt

@@ -1,4 +1,4 @@
-"""Layers that several models share: window block, DyHead block, patch embedding, token layout.
+"""Layers shared by several models: Swin's, the DyHead block, the transformer layer, initialisation.
 
-Not here: a layer of one model alone, which stands in that model's file.
+Not here: a layer that only one model uses, which is in that model's file.
 """

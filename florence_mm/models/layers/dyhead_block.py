@@ -1,8 +1,8 @@
-"""One block of Dynamic Head (arXiv 2106.08322), as published: scale-, spatial- and task-aware attention over a pyramid.
+"""The block of Dynamic Head (arXiv 2106.08322) as published: scale-, spatial- and task-aware attention over a pyramid.
 
-Facts were read from DynamicHead ``dyhead/dyhead.py`` and ``dyhead/dyrelu.py``; the paper's equations 2 to 6 name the
-three attentions. Shapes: ``B`` pictures, ``C`` channels, ``H, W`` the size of a level, ``N`` branches that meet in a
-level (three, two at the ends of the pyramid, one alone).
+Details follow DynamicHead ``dyhead/dyhead.py`` and ``dyhead/dyrelu.py``; the three attentions are equations 2 to 6 of
+the paper. Shapes: ``B`` images, ``C`` channels, ``H, W`` size of a level, ``N`` branches merged in a level (three, two
+at the ends of the pyramid, one if there is a single level).
 """
 
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ OFFSET_MODES = ('resized', 'legacy')
 class DeformConvNorm(nn.Module):
     """A 3x3 modulated deformable convolution with bias, then group normalisation.
 
-    The bias matters although a norm follows: the norm's statistics run over several channels.
+    The norm does not cancel the bias, as each of its groups has several channels.
 
     Args:
-        in_channels: channels of the map.
-        out_channels: channels of the result, a multiple of 16.
-        stride: of the sampling grid.
+        in_channels: channels of the input.
+        out_channels: channels of the output, a multiple of 16.
+        stride: stride of the convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
         self.stride = stride
-        # channels last, as the convolution multiplies it
+        # channels last: the layout in which the convolution multiplies the weight
         self.weight = nn.Parameter(
             torch.empty(out_channels, in_channels, 3, 3).contiguous(memory_format=torch.channels_last)
         )
@@ -40,12 +40,12 @@ class DeformConvNorm(nn.Module):
         nn.init.normal_(self.weight, std=0.01)
 
     def forward(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
-        """``(B, C_in, H, W)``, ``(B, 18, P, Q)`` and ``(B, 9, P, Q)`` to ``(B, C, P, Q)``."""
+        """Convolve ``(B, C_in, H, W)`` to ``(B, C, P, Q)``, with offset ``(B, 18, P, Q)`` and mask ``(B, 9, P, Q)``."""
         return self.norm(modulated_deform_conv2d(x, offset, mask, self.weight, self.bias, self.stride, padding=1))
 
 
 class DyReLU(nn.Module):
-    """Task-aware attention: the larger of two lines whose slopes and intercepts the picture chooses, a channel each.
+    """Task-aware attention: per channel the maximum of two linear functions, whose coefficients depend on the image.
 
     Args:
         channels: ``C``, a multiple of 4.
@@ -57,7 +57,7 @@ class DyReLU(nn.Module):
         self.fc2 = nn.Linear(channels // 4, 4 * channels)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """``max(a1 * x + b1, a2 * x + b2)``.
+        """Compute ``max(a1 * x + b1, a2 * x + b2)`` with a1, b1, a2 and b2 predicted from ``context``.
 
         Args:
             x: ``(B, C, H, W)``.
@@ -72,35 +72,34 @@ class DyReLU(nn.Module):
 
 
 class DyHeadBlock(nn.Module):
-    """Each level looks at itself and its two neighbours through deformable convolutions that share its offsets.
+    """Block of Dynamic Head: merges each level with its two neighbours by deformable convolutions.
 
-    For a level: ``mid`` reads the level, ``low`` (stride 2) the finer one before it, ``high`` the coarser one after
-    it and is enlarged; each result is weighted by a scalar from its own mean (scale-aware attention), the weighted
-    results are averaged and go through :class:`DyReLU` (task-aware attention). Offsets and masks come from a plain
-    3x3 convolution of the level. All levels share one set of parameters.
+    For each level, ``mid`` convolves the level, ``low`` (stride 2) the next finer one, and ``high`` the next coarser
+    one, whose result is upsampled. Each result is weighted by a scalar computed from its mean (scale-aware attention);
+    the average of the weighted results goes through :class:`DyReLU` (task-aware attention). A 3x3 convolution of the
+    level predicts the offsets and masks of all three (spatial-aware attention). All levels share the parameters.
 
-    ``high`` makes an output of the coarser level's size, for which the level's offsets are too many. The public code
-    hands them over as they are, and its kernel reads the first numbers of the flat memory as if they had the smaller
-    shape (DynamicHead issue 25): the offsets that a position gets were predicted for others, in part for other
-    taps. ``offset_mode`` chooses:
+    The output of ``high`` has the coarser level's size, but the offsets have the level's own, larger size. The public
+    code passes them unchanged, and its kernel reads the first numbers of the flat memory as if they had the smaller
+    shape (DynamicHead issue 25), so that a position gets offsets that were predicted for other positions and partly for
+    other taps. ``offset_mode`` chooses:
 
-    - ``'legacy'`` reads the same numbers. Public weights were trained so and need it.
+    - ``'legacy'`` reads the same numbers as the public code. Public weights were trained with it and need it.
     - ``'resized'`` interpolates offsets and masks to the coarser size and multiplies the offsets by the ratio of the
-      sizes, so that a position gets what was predicted where it lies, in pixels of the map that is read. Without
-      public weights nothing speaks for the other reading. ``mid`` and ``low`` are as published in both modes: each
-      of their outputs has an offset of its own.
+      sizes, so that a position gets what was predicted for it, in pixels of the coarser map. Use it unless you load
+      public weights. ``mid`` and ``low`` are the same in both modes, as their outputs have the size of the offsets.
 
     Parameters: ``offset_conv``, ``{high,mid,low}.{weight,bias,norm}``, ``scale_attn``, ``task_attn.{fc1,fc2}``.
-    Convolutions start as in the public code: normal with standard deviation 0.01 and zero bias, ``offset_conv``
-    and the linear layers of ``task_attn`` with PyTorch's own.
+    Initialisation is that of the public code: convolutions normal with standard deviation 0.01 and zero bias,
+    ``offset_conv`` and the linear layers of ``task_attn`` as PyTorch initialises them.
 
     Args:
         channels: ``C``, a multiple of 16.
-        in_channels: channels of the incoming maps; ``None``: ``channels``.
+        in_channels: channels of the input; ``None``: ``channels``.
         offset_mode: ``'resized'`` or ``'legacy'``.
 
     Raises:
-        ValueError: another ``offset_mode`` or a number of channels that 16 does not divide.
+        ValueError: ``offset_mode`` is unknown, or ``channels`` is not a multiple of 16.
     """
 
     def __init__(self, channels: int = 256, in_channels: int | None = None, offset_mode: str = 'resized') -> None:
@@ -121,16 +120,16 @@ class DyHeadBlock(nn.Module):
         nn.init.zeros_(self.scale_attn.bias)
 
     def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
-        """A pyramid through the block.
+        """Apply the block to a pyramid.
 
         Args:
-            feats: maps ``(B, C_in, H_l, W_l)``, finest first, each half the size of the one before it, rounded up.
+            feats: maps ``(B, C_in, H_l, W_l)``, finest first, each half the size of the previous one, rounded up.
 
         Returns:
             maps ``(B, C, H_l, W_l)``.
 
         Raises:
-            ValueError: a level that is not half the size of the one before it.
+            ValueError: a level is not half the size of the previous one.
         """
         sizes = [feat.shape[2:] for feat in feats]
         for fine, coarse in zip(sizes, sizes[1:], strict=False):
@@ -139,7 +138,7 @@ class DyHeadBlock(nn.Module):
                     f'levels of sizes {[tuple(size) for size in sizes]}; Dynamic Head takes a pyramid in which each '
                     f'level is half the one before it, rounded up'
                 )
-        # the convolutions read pixels as rows; copied once for the four that read a level, if at all
+        # the convolutions need channels last; one copy, if any, serves the four convolutions that read a level
         feats = [feat.contiguous(memory_format=torch.channels_last) for feat in feats]
         outs = []
         for level, feat in enumerate(feats):
@@ -150,16 +149,16 @@ class DyHeadBlock(nn.Module):
                 branches.append(self.low(feats[level - 1], offset, mask))
             if level < len(feats) - 1:
                 coarse = self.high(feats[level + 1], *self._for_coarser(offset, mask, sizes[level + 1]))
-                # enlarged after the convolution, not before: the public code's order
+                # upsampled after the convolution, as in the public code
                 branches.append(F.interpolate(coarse, size=sizes[level], mode='bilinear', align_corners=True))
             outs.append(self._fuse(branches))
         return outs
 
     def _for_coarser(self, offset: Tensor, mask: Tensor, size: torch.Size) -> tuple[Tensor, Tensor]:
-        """Offsets ``(B, 18, H, W)`` and masks ``(B, 9, H, W)`` of a level as the coarser one of ``size`` gets them."""
+        """Convert offset ``(B, 18, H, W)`` and mask ``(B, 9, H, W)`` of a level to the ``size`` of the coarser one."""
         if self.offset_mode == 'legacy':
             height, width = size
-            # the first numbers of each picture, in the smaller shape: (B, 18, H', W'), (B, 9, H', W')
+            # the first numbers of each image, in the smaller shape: (B, 18, H', W'), (B, 9, H', W')
             offset = offset.flatten(1)[:, : 2 * TAPS * height * width].unflatten(1, (2 * TAPS, height, width))
             mask = mask.flatten(1)[:, : TAPS * height * width].unflatten(1, (TAPS, height, width))
             return offset, mask
@@ -169,12 +168,12 @@ class DyHeadBlock(nn.Module):
         return offset * ratio.repeat(TAPS)[:, None, None], mask
 
     def _fuse(self, branches: list[Tensor]) -> Tensor:
-        """Weighted mean of maps ``(B, C, H, W)``, then the task-aware attention."""
+        """Apply scale- and task-aware attention: the weighted mean of maps ``(B, C, H, W)``, then :class:`DyReLU`."""
         means = torch.stack([branch.mean((2, 3)) for branch in branches])  # (N, B, C)
         weights = F.hardsigmoid(F.relu(self.scale_attn(means))) / len(branches)  # (N, B, 1)
         scales = weights[..., None, None]  # (N, B, 1, 1, 1)
         fused = branches[0] * scales[0]
         for branch, scale in zip(branches[1:], scales[1:], strict=True):
             fused = torch.addcmul(fused, branch, scale)
-        # the mean over positions commutes with the weighted mean over branches: no second pass over the map
+        # the mean over positions commutes with the weighted mean over branches, which saves a pass over the map
         return self.task_attn(fused, (means * weights).sum(0))

@@ -1,10 +1,10 @@
-"""First weights of layers."""
+"""Initialisation of weights."""
 
 from torch import nn
 
 
 def init_bert_weights(module: nn.Module, std: float = 0.02) -> None:
-    """Normal weights and zero biases in all linear layers and embeddings, as in BERT."""
+    """Initialise linear layers and embeddings with normal weights and zero biases, as in BERT."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding):
             nn.init.normal_(part.weight, std=std)

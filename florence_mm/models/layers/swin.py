@@ -1,11 +1,11 @@
-"""The layers of Swin and CoSwin, one code for maps of two axes (images) and three (clips).
+"""The layers of Swin and CoSwin, for maps of two axes (images) and three (clips).
 
-The block is window attention and MLP. Between stages stand Swin's patch embedding and merging, or the convolutions
-that CoSwin puts in their place (Florence, section 2.3; layers as in CvT, arXiv 2103.15808). Public keys: Swin's
-``swin_transformer.py``; convolutions and layer scale as in CoSwin's ``coswin.py`` (MedImageInsight).
+The block is window attention and an MLP. Patch embedding and merging are Swin's, or CoSwin's convolutions instead
+(Florence, section 2.3; layers as in CvT, arXiv 2103.15808). Keys are those of Swin's ``swin_transformer.py``, and for
+convolutions and layer scale of CoSwin's ``coswin.py`` (MedImageInsight).
 
 Shapes: ``B`` batch, ``S`` sizes of a map (``H, W`` or ``T, H, W``), ``L`` tokens of the map, the product of ``S``,
-``C`` channels, ``W`` windows, ``N`` tokens a window, ``h`` heads.
+``C`` channels, ``W`` windows, ``N`` tokens per window, ``h`` heads.
 """
 
 import math
@@ -27,9 +27,9 @@ from florence_mm.ops.windows import (
 )
 from florence_mm.utils.weights_snapshot import WeightsSnapshot
 
-_CACHED_ELEMENTS = 4_000_000  # largest bias kept between calls (16 MB in float32)
-_QKV_ELEMENTS = 1_000_000  # of queries, keys and values at a time in evaluation: 4 MB in float32
-_CACHED_SIZES = 2  # map sizes a block keeps its bias for
+_CACHED_ELEMENTS = 4_000_000  # of the largest bias that is cached (16 MB in float32)
+_QKV_ELEMENTS = 1_000_000  # of queries, keys and values computed at a time in evaluation (4 MB in float32)
+_CACHED_SIZES = 2  # map sizes per block whose bias is cached
 
 
 class WindowAttention(nn.Module):
@@ -37,11 +37,11 @@ class WindowAttention(nn.Module):
 
     Args:
         embed_dims: ``C``.
-        num_heads: ``h``, divides ``embed_dims``.
-        window_size: tokens of a window along each axis; the bias table is made for it.
+        num_heads: ``h``; divides ``embed_dims``.
+        window_size: tokens of a window along each axis, which the bias table is made for.
         qkv_bias: whether queries, keys and values have a bias.
-        attn_drop_rate: probability that an attention weight is dropped in training.
-        bias_by_slot: how a smaller window reads the table (:func:`~florence_mm.ops.windows.relative_position_bias`).
+        attn_drop_rate: dropout of attention weights.
+        bias_by_slot: how a smaller window reads the table, see :func:`~florence_mm.ops.windows.relative_position_bias`.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class WindowAttention(nn.Module):
         self._cache: OrderedDict[tuple, tuple] = OrderedDict()
 
     def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
-        """``(B, L, C)`` to ``(B, L, C)``."""
-        in_pieces = 3 * x.numel() > _QKV_ELEMENTS and not self.training and fast_path_allowed(x, self.qkv.weight)
-        if in_pieces and len(x) > 1:
+        """Attend within the windows of ``plan``, ``(B, L, C)`` to ``(B, L, C)``."""
+        in_chunks = 3 * x.numel() > _QKV_ELEMENTS and not self.training and fast_path_allowed(x, self.qkv.weight)
+        if in_chunks and len(x) > 1:
             step = max(1, len(x) * _QKV_ELEMENTS // (3 * x.numel()))
             out = x.new_empty(x.shape)
             for part, target in zip(x.split(step), out.split(step), strict=True):
@@ -78,15 +78,15 @@ class WindowAttention(nn.Module):
             return out
         x = to_windows(x, plan)  # (B, W * N, C)
         bias, mask = self._bias(plan, x)
-        if in_pieces:
-            x = self._attend_in_pieces(x[0], bias, mask).unsqueeze(0)
+        if in_chunks:
+            x = self._attend_in_chunks(x[0], bias, mask).unsqueeze(0)
         else:
             dropout_p = self.attn_drop_rate if self.training else 0.0
             x = self.proj(window_attention(self.qkv(x), bias, self.num_heads, mask, dropout_p))
         return from_windows(x, plan)
 
-    def _attend_in_pieces(self, x: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
-        """``(W * N, C)`` of one large map, some windows at a time: their queries, keys and values stay in the cache."""
+    def _attend_in_chunks(self, x: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend in one large map ``(W * N, C)``, some windows at a time so that their qkv stay in the CPU's cache."""
         tokens, channels = bias.shape[-1], x.shape[-1]
         step = max(1, _QKV_ELEMENTS // (3 * channels * tokens))  # windows
         out = torch.empty_like(x)
@@ -102,9 +102,9 @@ class WindowAttention(nn.Module):
         return out
 
     def _bias(self, plan: WindowPlan, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Position bias and mask; in evaluation on the CPU their sum, which is kept between calls, if it is not large.
+        """Return position bias and mask; in evaluation on the CPU their cached sum and None, unless it is large.
 
-        Elsewhere a look at the table would wait for the device, which takes longer than to compute the bias.
+        On other devices, checking the table for changes would wait for the device longer than computing the bias.
         """
         table, device = self.relative_position_bias_table, x.device.type
         size = self.num_heads * math.prod(plan.window_size) ** 2 * (1 if plan.mask is None else plan.num_windows)
@@ -119,7 +119,7 @@ class WindowAttention(nn.Module):
             if plan.mask is not None:
                 bias = bias + plan.mask.unsqueeze(1)  # (h, N, N) + (W, 1, N, N)
             bias = bias.to(dtype)
-            if type(bias) is Tensor:  # not a tracer's
+            if type(bias) is Tensor:  # not one of a tracer
                 self._cache[key] = (WeightsSnapshot([table]), bias)
         if key in self._cache:
             self._cache.move_to_end(key)
@@ -132,13 +132,13 @@ class WindowAttention(nn.Module):
         return relative_position_bias(table, plan.window_size, self.window_size, self.bias_by_slot)
 
     def train(self, mode: bool = True) -> 'WindowAttention':
-        """As any module's; also drops the kept biases, which training does not need."""
+        """Set the mode; also clear the cached biases, which training does not use."""
         self._cache.clear()
         return super().train(mode)
 
 
 class Mlp(nn.Module):
-    """Two linear layers with GELU between; only their parameters live here (:func:`add_mlp` does the work)."""
+    """Two linear layers with GELU between; in evaluation :func:`add_mlp` computes them from its parameters."""
 
     def __init__(self, embed_dims: int, hidden_dims: int) -> None:
         super().__init__()
@@ -146,15 +146,15 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden_dims, embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(..., C)`` to ``(..., C)``."""
+        """Compute ``(..., C)`` from ``(..., C)``."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
 class DropPath(nn.Module):
-    """Leaves a whole branch out for a random part of the batch (arXiv 1603.09382).
+    """Stochastic depth (arXiv 1603.09382): drops a branch for random samples of the batch.
 
     Args:
-        rate: probability that a sample's branch is left out in training; what stays is scaled by ``1 / (1 - rate)``.
+        rate: probability in training that a sample's branch is dropped; others are scaled by ``1 / (1 - rate)``.
     """
 
     def __init__(self, rate: float = 0.0) -> None:
@@ -162,7 +162,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, ...)`` to ``(B, ...)``."""
+        """Drop samples of ``(B, ...)``."""
         if not self.rate or not self.training:
             return x
         keep = 1 - self.rate
@@ -175,20 +175,20 @@ class DropPath(nn.Module):
 
 
 class WindowBlock(nn.Module):
-    """Pre-norm block: window attention, then MLP, each added to the stream (Swin, figure 3b).
+    """Pre-norm block: window attention, then MLP, each with a residual (Swin, figure 3b).
 
     Args:
         embed_dims: ``C``.
         num_heads: ``h``.
         window_size: tokens of a window along each axis of the map.
-        shift_size: how far the windows are shifted along each axis; all 0 for a block without shift.
-        mlp_ratio: width of the MLP's hidden layer over ``C``.
+        shift_size: tokens by which windows are shifted along each axis; all 0 for a block without shift.
+        mlp_ratio: hidden width of the MLP in multiples of ``C``.
         qkv_bias: whether queries, keys and values have a bias.
         attn_drop_rate: dropout of attention weights.
-        drop_path_rate: probability that a branch is left out for a sample in training.
-        layer_scale_init_value: start of one ``gamma`` that scales both branches (CoSwin's code); ``None``: no gamma.
-        pad_small_map: pad a map smaller than the window instead of shrinking the window (mmdet's convention).
-        bias_by_slot: as :class:`WindowAttention` has it.
+        drop_path_rate: stochastic depth, see :class:`DropPath`.
+        layer_scale_init_value: initial value of ``gamma``, which scales both branches (CoSwin); ``None``: no gamma.
+        pad_small_map: pad maps smaller than the window, as mmdet does, instead of shrinking the window.
+        bias_by_slot: see :class:`WindowAttention`.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ class WindowBlock(nn.Module):
             self.gamma = nn.Parameter(torch.full((embed_dims,), float(layer_scale_init_value)))
 
     def forward(self, x: Tensor, size: tuple[int, ...]) -> Tensor:
-        """``(B, L, C)`` tokens of a map of ``size`` to the same shape."""
+        """Apply the block to tokens ``(B, L, C)`` of a map of ``size``; the shape stays."""
         window, shift = self.attn.window_size, self.shift_size
         if not self.pad_small_map:
             window, shift = fit_window(size, window, shift)
@@ -235,29 +235,29 @@ class WindowBlock(nn.Module):
 
 
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
-# the order of tokens: a norm then reads a convolution's output as it is
+# channels last: the norm can read the convolution's output as tokens without a copy
 _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 def to_tokens(x: Tensor) -> Tensor:
-    """``(B, C, *S)`` to ``(B, L, C)``."""
+    """Flatten a map ``(B, C, *S)`` to tokens ``(B, L, C)``."""
     return x.flatten(2).transpose(1, 2)
 
 
 def to_map(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """``(B, L, C)`` to ``(B, C, *S)``."""
+    """Reshape tokens ``(B, L, C)`` to a map ``(B, C, *S)``."""
     return x.transpose(1, 2).unflatten(2, size)
 
 
 class PatchEmbed(nn.Module):
-    """Non-overlapping patches, then LayerNorm; keys ``proj`` and ``norm`` (Swin, Video Swin).
+    """Patch embedding of Swin and Video Swin: a convolution of non-overlapping patches, then LayerNorm.
 
-    Every axis is padded with zeros at its end to a whole number of patches.
+    Every axis is padded with zeros at its end to a multiple of the patch. Keys: ``proj``, ``norm``.
 
     Args:
-        in_channels: channels of the picture.
+        in_channels: channels of the input.
         embed_dims: channels of a token.
-        patch_size: extent of a patch along each axis, in frames and pixels.
+        patch_size: size of a patch along each axis, in frames and pixels.
     """
 
     def __init__(self, in_channels: int, embed_dims: int, patch_size: tuple[int, ...]) -> None:
@@ -267,7 +267,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(embed_dims)
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        """``(B, 3, *S)`` to tokens ``(B, L, C)`` and the size of their map."""
+        """Embed ``(B, 3, *S)``; returns tokens ``(B, L, C)`` and the size of their map."""
         missing = [-s % p for s, p in zip(x.shape[2:], self.patch_size, strict=True)]
         if any(missing):
             x = F.pad(x, [n for m in reversed(missing) for n in (0, m)])
@@ -275,15 +275,15 @@ class PatchEmbed(nn.Module):
         return self.norm(to_tokens(x)), tuple(x.shape[2:])
 
     def out_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        """Map size for a picture of ``size``."""
+        """Size of the map for an input of ``size``."""
         return tuple(-(-s // p) for s, p in zip(size, self.patch_size, strict=True))
 
 
 class PatchMerging(nn.Module):
-    """Four neighbours become one token: LayerNorm over ``4 C``, linear to ``2 C``; keys ``norm``, ``reduction`` (Swin).
+    """Patch merging of Swin: four neighbours become one token by LayerNorm over ``4 C`` and a linear layer to ``2 C``.
 
-    Neighbours in space: frames of a clip stay apart (Video Swin). They come in the order of the public code: upper
-    left, lower left, upper right, lower right. An odd map gets a row or column of zeros at its end.
+    Time steps are not merged (Video Swin). Neighbours are in the order of the public code: upper left, lower left,
+    upper right, lower right. Odd sizes are padded with zeros at their end. Keys: ``norm``, ``reduction``.
 
     Args:
         in_channels: ``C``.
@@ -295,7 +295,7 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * in_channels, 2 * in_channels, bias=False)
 
     def forward(self, x: Tensor, size: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
-        """``(B, L, C)`` of a map of ``size`` to ``(B, L / 4, 2 C)`` and the new size."""
+        """Merge tokens ``(B, L, C)`` of a map of ``size``; returns ``(B, L / 4, 2 C)`` and the new size."""
         height, width = size[-2:]
         x = x.unflatten(1, size)  # (B, *S, C)
         if height % 2 or width % 2:
@@ -306,17 +306,17 @@ class PatchMerging(nn.Module):
 
 
 class ConvEmbed(nn.Module):
-    """Overlapping convolution, then LayerNorm; keys ``proj`` and ``norm`` (CoSwin).
+    """Convolutional embedding of CoSwin: a convolution of overlapping patches, then LayerNorm; keys ``proj``, ``norm``.
 
-    In space the padding follows from kernel and stride: 2 for CoSwin's stem (7, 4), 1 for its merges (3, 2), of zeros.
-    In time a clip is continued by its first and last frame, so that a still clip looks still to every kernel, and no
-    frame is left out: ``T`` frames become ``ceil(T / stride)``.
+    In space, zero padding follows from kernel and stride: 2 for CoSwin's stem (7, 4), 1 for its merges (3, 2). In time,
+    the first and last frame are repeated, so that a clip of equal frames gives equal time steps; ``T`` frames become
+    ``ceil(T / stride)`` time steps.
 
     Args:
-        in_channels: channels that come in.
-        embed_dims: channels that go out.
-        kernel_size: extent of the kernel along each axis.
-        stride: step of the kernel along each axis.
+        in_channels: channels of the input.
+        embed_dims: channels of the output.
+        kernel_size: size of the kernel along each axis.
+        stride: stride along each axis.
     """
 
     def __init__(
@@ -324,21 +324,21 @@ class ConvEmbed(nn.Module):
     ) -> None:
         super().__init__()
         padding = [(k - s + 1) // 2 for k, s in zip(kernel_size, stride, strict=True)]
-        padding[:-2] = [0] * (len(padding) - 2)  # time is padded by _continue
+        padding[:-2] = [0] * (len(padding) - 2)  # time is padded by _pad_time
         self.proj = _CONV[len(padding)](in_channels, embed_dims, tuple(kernel_size), tuple(stride), tuple(padding))
         self.norm = nn.LayerNorm(embed_dims)
 
     def forward(self, x: Tensor, size: tuple[int, ...] | None = None) -> tuple[Tensor, tuple[int, ...]]:
-        """A picture ``(B, 3, *S)``, or tokens ``(B, L, C)`` with the ``size`` of their map, to tokens and size."""
+        """Embed an input ``(B, 3, *S)``, or tokens ``(B, L, C)`` of a map of ``size``; returns tokens and map size."""
         if size is not None:
             x = to_map(x, size)
         if x.ndim == 5:
-            x = self._continue(x)
+            x = self._pad_time(x)
         x = self.proj(x)  # (B, C, *(S / stride))
         return self.norm(to_tokens(x)), tuple(x.shape[2:])
 
-    def _continue(self, x: Tensor) -> Tensor:
-        """``(B, C, T, H, W)`` with the frames before and after it that the kernel reaches."""
+    def _pad_time(self, x: Tensor) -> Tensor:
+        """Repeat the first and last frame of ``(B, C, T, H, W)`` as far as the kernel reaches."""
         length, kernel, stride = x.shape[2], self.proj.kernel_size[0], self.proj.stride[0]
         before = max(kernel - stride + 1, 0) // 2
         after = (-(-length // stride) - 1) * stride + kernel - length - before
@@ -348,7 +348,7 @@ class ConvEmbed(nn.Module):
         return x.index_select(2, index)
 
     def out_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        """Map size for a picture of ``size``."""
+        """Size of the map for an input of ``size``."""
         axes = zip(
             size[-2:], *(v[-2:] for v in (self.proj.kernel_size, self.proj.stride, self.proj.padding)), strict=True
         )

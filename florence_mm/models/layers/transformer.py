@@ -1,13 +1,13 @@
-"""The transformer layer of texts and of fusion, and where the tokens of a padded batch lie.
+"""The transformer layer of text encoders and fusion, and the layout of padded batches.
 
-The layer is BERT's decoder layer (post-norm): attention within the own tokens, attention to the other sequence, MLP.
-Parameters are named as in transformers' ``BertLayer``, but for queries, keys and values, which are computed together.
+The layer is BERT's decoder layer (post-norm): self-attention, cross-attention to another sequence, MLP. Parameters are
+named as in transformers' ``BertLayer``, except that queries, keys and values are one linear layer.
 
-Padded tokens are not computed: layers see the real tokens of a batch in one row after the other, and attention sees
-texts padded to the longest. Padding masks stay ``(B, 1, 1, L)``.
+Padding is not computed: linear layers and norms see only the real tokens of a batch, concatenated ("packed"), and
+attention sees sequences padded to the longest. Padding masks stay ``(B, 1, 1, L)``.
 
-Shape legend: ``B`` sequences (texts), ``L`` tokens a sequence (``S`` of the other one), ``N`` real tokens of the batch
-(``M`` of the other), ``P`` tokens held by a cache, ``C`` channels, ``H`` heads, ``D = C / H``.
+Shape legend: ``B`` sequences, ``L`` tokens per sequence (``S`` of the other sequence), ``N`` real tokens of the batch
+(``M`` of the other), ``P`` tokens in a cache, ``C`` channels, ``H`` heads, ``D = C / H``.
 """
 
 from collections import OrderedDict
@@ -25,15 +25,14 @@ _FEW_ROWS = 32  # of an MLP's input
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """Where the real tokens of a batch lie, and where attention may look.
+    """Positions of the real tokens of a padded batch, and its attention mask.
 
     Attributes:
         batch: B.
         length: L.
-        index: ``(N,)`` places of the real tokens among the ``B * L``, or None where all are real.
-        mask: ``(B, 1, 1, L)`` bool, True where attention may look, or None where nothing needs to be hidden.
-        causal: each token sees itself and those before it; as texts end before their padding begins, that hides the
-            padding too.
+        index: ``(N,)`` positions of the real tokens among the ``B * L``; None if all are real.
+        mask: ``(B, 1, 1, L)`` bool, True where attention may look; None if no mask is needed.
+        causal: each token sees itself and those before it; this hides the padding too, which is at the end.
     """
 
     batch: int
@@ -44,16 +43,16 @@ class TokenLayout:
 
     @classmethod
     def of(cls, real: Tensor, causal: bool = False, device: torch.device | str | None = None) -> 'TokenLayout':
-        """The layout of a padding mask.
+        """Make the layout of a padding mask.
 
         Args:
-            real: ``(B, L)`` bool, True where a token is real. Give it on the CPU where there is a choice: an
-                accelerator need not be waited for to know the places.
-            causal: see the class.
-            device: where the layout shall lie; by default that of ``real``.
+            real: ``(B, L)`` bool, True where a token is real. Best on the CPU, as its values are read here, which would
+                wait for an accelerator.
+            causal: each token sees itself and those before it.
+            device: device of the layout; by default that of ``real``.
 
         Raises:
-            ValueError: a mask of another kind, a text without tokens, or with ``causal`` padding before tokens.
+            ValueError: another shape or type, a sequence without tokens, or with ``causal`` padding before tokens.
         """
         if real.dtype != torch.bool or real.ndim != 2:
             raise ValueError(
@@ -72,19 +71,19 @@ class TokenLayout:
         return cls(*real.shape, index=index.to(device, non_blocking=True), mask=mask, causal=causal)
 
     def pad(self, x: Tensor) -> Tensor:
-        """``(N, C) -> (B, L, C)``, zeros where no token is."""
+        """Unpack ``(N, C)`` to ``(B, L, C)``, with zeros at padding."""
         if self.index is not None:
             x = x.new_zeros(self.batch * self.length, x.shape[1]).index_copy(0, self.index, x)
         return x.view(self.batch, self.length, -1)
 
     def pack(self, x: Tensor) -> Tensor:
-        """``(B, L, C) -> (N, C)``."""
+        """Pack ``(B, L, C)`` to the real tokens ``(N, C)``."""
         x = x.flatten(0, 1)
         return x if self.index is None else x.index_select(0, self.index)
 
 
 def layout_of(x: Tensor, mask: Tensor | None, causal: bool = False) -> TokenLayout:
-    """The layout of ``x (B, L, C)``."""
+    """Make the layout of ``x (B, L, C)`` with a padding mask ``(B, L)``, True where a token is real; None: all are."""
     if mask is None:
         return TokenLayout(*x.shape[:2], causal=causal)
     if mask.shape != x.shape[:2]:
@@ -96,7 +95,7 @@ KeysValues = tuple[Tensor, Tensor]
 
 
 class PostNorm(nn.Module):
-    """A linear layer, dropout, the residual, layer norm."""
+    """Linear layer, dropout, residual, layer norm."""
 
     def __init__(self, in_features: int, hidden_size: int, drop_rate: float, layer_norm_eps: float) -> None:
         super().__init__()
@@ -105,12 +104,12 @@ class PostNorm(nn.Module):
         self.drop_rate = drop_rate
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        """``(N, in_features)`` and ``(N, C)`` to ``(N, C)``."""
+        """Compute ``(N, C)`` from ``x (N, in_features)`` and ``residual (N, C)``."""
         return self.LayerNorm(dropout(self.dense(x), self.drop_rate if self.training else 0.0) + residual)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention among the own tokens, with its output layer, residual and norm."""
+    """Multi-head self-attention, with its output layer, residual and norm."""
 
     def __init__(
         self, hidden_size: int, num_heads: int, drop_rate: float, attn_drop_rate: float, layer_norm_eps: float
@@ -122,12 +121,12 @@ class SelfAttention(nn.Module):
         self.output = PostNorm(hidden_size, hidden_size, drop_rate, layer_norm_eps)
 
     def forward(self, x: Tensor, layout: TokenLayout, cache: KeyValueCache | None = None) -> Tensor:
-        """``(N, C) -> (N, C)``.
+        """Attend, packed tokens ``(N, C)`` to ``(N, C)``.
 
         Args:
-            x: the tokens.
-            layout: where they lie.
-            cache: what earlier tokens left; x are those after them, without padding, and are added to it.
+            x: packed tokens.
+            layout: layout of ``x``.
+            cache: keys and values of earlier tokens; those of ``x``, which follow them without padding, are appended.
         """
         qkv = _split_heads(self.qkv(x), layout, 3, self.num_heads)  # (3, B, H, L, D)
         rate = self.attn_drop_rate if self.training else 0.0
@@ -141,7 +140,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention to the tokens of the other modality, with its output layer, residual and norm."""
+    """Multi-head cross-attention to another sequence, with its output layer, residual and norm."""
 
     def __init__(
         self, hidden_size: int, num_heads: int, drop_rate: float, attn_drop_rate: float, layer_norm_eps: float
@@ -154,15 +153,15 @@ class CrossAttention(nn.Module):
         self.output = PostNorm(hidden_size, hidden_size, drop_rate, layer_norm_eps)
 
     def keys_values(self, context: Tensor, layout: TokenLayout) -> KeysValues:
-        """``(M, C)`` to keys and values ``(B, H, S, D)``; they can be kept where the context stays."""
+        """Compute keys and values ``(B, H, S, D)`` of a context ``(M, C)``; they can be reused for the same context."""
         key, value = _split_heads(self.key_value(context), layout, 2, self.num_heads)
         return key, value
 
     def forward(self, x: Tensor, layout: TokenLayout, keys_values: KeysValues, context_layout: TokenLayout) -> Tensor:
-        """``(N, C) -> (N, C)``.
+        """Attend, packed tokens ``(N, C)`` to ``(N, C)``.
 
-        There may be fewer contexts than sequences, which then lie context after context, as many each: the tokens of
-        all sequences of a context look at it in one product.
+        There may be fewer contexts than sequences. Then each context has equally many consecutive sequences, whose
+        queries are multiplied with its keys in one product.
         """
         (query,) = _split_heads(self.query(x), layout, 1, self.num_heads)
         rate = self.attn_drop_rate if self.training else 0.0
@@ -175,7 +174,7 @@ class CrossAttention(nn.Module):
         return self.output(_join_heads(attended, layout), x)
 
     def weights(self, x: Tensor, layout: TokenLayout, keys: Tensor, context_layout: TokenLayout) -> Tensor:
-        """What :meth:`forward` weights the values with, without dropout: ``(B, H, L, S)``, rows of padding are 0."""
+        """Return the attention weights ``(B, H, L, S)`` of :meth:`forward` without dropout; rows of padding are 0."""
         (query,) = _split_heads(self.query(x), layout, 1, self.num_heads)
         scores = query @ keys.transpose(-2, -1) * query.shape[-1] ** -0.5  # (B, H, L, S)
         if context_layout.mask is not None:
@@ -185,7 +184,7 @@ class CrossAttention(nn.Module):
 
 
 def _split_heads(x: Tensor, layout: TokenLayout, parts: int, num_heads: int) -> Tensor:
-    """``(N, parts C)`` to ``(parts, B, H, L, D)``."""
+    """Split packed ``(N, parts C)`` into ``(parts, B, H, L, D)``."""
     x = layout.pad(x).unflatten(2, (parts, num_heads, -1))  # (B, L, parts C) -> (B, L, parts, H, D)
     return x.permute(2, 0, 3, 1, 4)  # (parts, B, H, L, D)
 
@@ -195,7 +194,7 @@ def _join_heads(x: Tensor, layout: TokenLayout) -> Tensor:
 
 
 class CoAttentionLayer(nn.Module):
-    """One layer of one modality.
+    """Transformer layer of one modality that attends to the other: self-attention, cross-attention, MLP.
 
     Args:
         hidden_size: C.
@@ -206,7 +205,7 @@ class CoAttentionLayer(nn.Module):
         layer_norm_eps: 1e-12 in METER and BERT.
 
     Raises:
-        ValueError: ``num_heads`` does not divide ``hidden_size``, or a rate that is none.
+        ValueError: ``num_heads`` does not divide ``hidden_size``, or a dropout rate is not in [0, 1).
     """
 
     def __init__(
@@ -239,17 +238,17 @@ class CoAttentionLayer(nn.Module):
         context_mask: Tensor | None = None,
         causal: bool = False,
     ) -> Tensor:
-        """One step of one modality.
+        """Apply the layer to padded sequences.
 
         Args:
-            x: ``(B, L, C)``, the own tokens.
-            context: ``(B, S, C)``, those of the other modality.
-            mask: ``(B, L)`` bool, True where a token of ``x`` is real; None where all are.
-            context_mask: ``(B, S)`` bool, True where a token of ``context`` is real; None where all are.
-            causal: tokens of ``x`` see themselves and those before them.
+            x: ``(B, L, C)``, tokens of this modality.
+            context: ``(B, S, C)``, tokens of the other modality.
+            mask: ``(B, L)`` bool, True where a token of ``x`` is real; None: all are.
+            context_mask: ``(B, S)`` bool, True where a token of ``context`` is real; None: all are.
+            causal: tokens of ``x`` see only themselves and those before them.
 
         Returns:
-            ``(B, L, C)``, zeros where no token is.
+            ``(B, L, C)``, zeros at padding.
         """
         layout, context_layout = layout_of(x, mask, causal), layout_of(context, context_mask)
         context = self.crossattention.keys_values(context_layout.pack(context), context_layout)
@@ -263,14 +262,14 @@ class CoAttentionLayer(nn.Module):
         context_layout: TokenLayout | None,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """:meth:`forward` on packed tokens, ``(N, C) -> (N, C)``.
+        """Apply the layer to packed tokens, ``(N, C)`` to ``(N, C)``.
 
         Args:
-            x: the own tokens.
-            layout: where they lie.
-            context: keys and values of :attr:`crossattention`; None leaves this attention out.
-            context_layout: where those tokens lie.
-            cache: of :attr:`attention`, for texts that are written token by token.
+            x: packed tokens of this modality.
+            layout: layout of ``x``.
+            context: keys and values from ``crossattention.keys_values``; None skips cross-attention.
+            context_layout: layout of the other modality's tokens.
+            cache: keys and values of self-attention, for texts generated token by token.
         """
         x = self.attention(x, layout, cache)
         if context is not None:

@@ -1,6 +1,6 @@
 """What models over images and texts share: a tokenizer, heads, and what is asked of them.
 
-Shape legend: ``U`` pictures, ``B`` samples, ``S`` image tokens, ``C`` hidden size, ``P`` pairs of a picture and a text.
+Shape legend: ``U`` images, ``B`` samples, ``S`` image tokens, ``C`` hidden size, ``P`` pairs of an image and a text.
 """
 
 import inspect
@@ -18,7 +18,7 @@ from florence_mm.registry import MODELS, TASK_UTILS
 from .batch import FusionBatch
 from .protocol import Answered, Fused, Written
 
-_AT_ONCE = 64  # pairs of a picture and a text that go through the model together
+_AT_ONCE = 64  # pairs of an image and a text that go through the model together
 
 
 class VisionLanguageModel(FlorenceModel):
@@ -86,18 +86,18 @@ class VisionLanguageModel(FlorenceModel):
         self,
         inputs: Tensor | None,
         samples: Sequence[Any],
-        picture_of: Sequence[int] | None = None,
+        image_of: Sequence[int] | None = None,
         image_tokens: Tensor | None = None,
     ) -> FusionBatch:
         """The batch that heads get, see :class:`~florence_mm.models.multimodal.batch.FusionBatch`."""
-        return FusionBatch(self, inputs, samples, picture_of, image_tokens)
+        return FusionBatch(self, inputs, samples, image_of, image_tokens)
 
     def tensor(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> Tensor | Fused:
         """Tokens of one preprocessed batch.
 
         Args:
             inputs: ``(B, 3, H, W)``.
-            data_samples: None, or one a picture, with ``text``.
+            data_samples: None, or one an image, with ``text``.
 
         Returns:
             Image tokens ``(B, S, C)``, with samples the fused pairs.
@@ -108,7 +108,7 @@ class VisionLanguageModel(FlorenceModel):
         """Losses of all heads, which mmengine adds up, and what they log beside.
 
         Args:
-            inputs: ``(B, 3, H, W)``, preprocessed. Equal pictures are encoded once.
+            inputs: ``(B, 3, H, W)``, preprocessed. Equal images are encoded once.
             data_samples: B samples with what the heads need.
 
         Returns:
@@ -133,7 +133,7 @@ class VisionLanguageModel(FlorenceModel):
         """What every head says of each sample.
 
         Args:
-            inputs: ``(B, 3, H, W)``, preprocessed. Equal pictures are encoded once.
+            inputs: ``(B, 3, H, W)``, preprocessed. Equal images are encoded once.
             data_samples: B samples.
 
         Returns:
@@ -174,7 +174,7 @@ class VisionLanguageModel(FlorenceModel):
                 return head
         can = {
             'answer': 'answers questions',
-            'match_logit': 'matches pictures and sentences',
+            'match_logit': 'matches images and sentences',
             'write': 'writes captions',
         }
         examples = {'answer': 'FusionVQAHead', 'match_logit': 'FusionITMHead', 'write': 'FusionCaptionHead'}
@@ -212,12 +212,12 @@ class VisionLanguageModel(FlorenceModel):
     def answer(
         self, image_tokens: Tensor, questions: Sequence[str], pairs: Sequence[tuple[int, int]], top: int = 1
     ) -> list[Answered]:
-        """Answer questions about pictures.
+        """Answer questions about images.
 
         Args:
             image_tokens: ``(U, S, C)`` of :meth:`encode_image`.
             questions: texts.
-            pairs: P places of a picture and of a question.
+            pairs: P places of an image and of a question.
             top: how many answers are reported, at most.
 
         Raises:
@@ -231,16 +231,16 @@ class VisionLanguageModel(FlorenceModel):
     def match(
         self, image_tokens: Tensor, sentences: Sequence[str], pairs: Sequence[tuple[int, int]], at_once: int = _AT_ONCE
     ) -> Tensor:
-        """Match scores of chosen pictures and sentences.
+        """Match scores of chosen images and sentences.
 
         Args:
             image_tokens: ``(U, S, C)`` of :meth:`encode_image`.
             sentences: texts.
-            pairs: P places of a picture and of a sentence.
+            pairs: P places of an image and of a sentence.
             at_once: pairs that are fused together.
 
         Returns:
-            ``(P,)``, on the CPU: the logarithm of the odds that picture and sentence match. Probabilities would be
+            ``(P,)``, on the CPU: the logarithm of the odds that image and sentence match. Probabilities would be
             equal, 1, for all good pairs in fp32.
 
         Raises:
@@ -252,7 +252,7 @@ class VisionLanguageModel(FlorenceModel):
 
     @torch.no_grad()
     def write(self, image_tokens: Tensor, prompts: Sequence[str] | None = None) -> list[Written]:
-        """Write a text about each picture.
+        """Write a text about each image.
 
         Args:
             image_tokens: ``(U, S, C)`` of :meth:`encode_image`.
@@ -270,13 +270,13 @@ class VisionLanguageModel(FlorenceModel):
         pairs: Sequence[tuple[int, int]],
         at_once: int = _AT_ONCE,
     ) -> Iterator[FusionBatch]:
-        """Batches of so many pairs of a picture, encoded already, and a text."""
+        """Batches of so many pairs of an image, encoded already, and a text."""
         from mmpretrain.structures import DataSample
 
         for start in range(0, len(pairs), at_once):
             part = pairs[start : start + at_once]
             samples = [DataSample(text=texts[text]) for _, text in part]
-            yield self.make_batch(None, samples, [picture for picture, _ in part], image_tokens)
+            yield self.make_batch(None, samples, [image for image, _ in part], image_tokens)
 
 
 def _build_head(head: dict | nn.Module, given: Mapping[str, Any]) -> nn.Module:

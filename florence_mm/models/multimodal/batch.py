@@ -1,6 +1,6 @@
 """A batch as the heads of a fusion model see it: every part is computed when first asked for, and once.
 
-Shape legend: ``B`` samples, ``U`` different pictures among them, ``T`` text tokens, ``S`` image tokens, ``C`` hidden
+Shape legend: ``B`` samples, ``U`` different images among them, ``T`` text tokens, ``S`` image tokens, ``C`` hidden
 size.
 """
 
@@ -16,25 +16,25 @@ from florence_mm.models.tokenizers.protocol import TokenBatch
 from .protocol import Fused, Fuser
 
 
-def find_equal(pictures: Tensor) -> tuple[list[int], list[int]]:
-    """Which pictures of a batch are equal, pixel for pixel, or which other rows of numbers.
+def find_equal(images: Tensor) -> tuple[list[int], list[int]]:
+    """Which images of a batch are equal, pixel for pixel, or which other rows of numbers.
 
-    Names do not tell: a picture comes augmented in two ways.
+    Names do not tell: an image comes augmented in two ways.
 
     Args:
-        pictures: ``(B, ...)``.
+        images: ``(B, ...)``.
 
     Returns:
         the places of the U different ones, and for each of the B which of the U it is.
     """
     # equal rows have equal sums; so only few are compared
-    sums = pictures.flatten(1).sum(1, dtype=torch.float64).tolist()
+    sums = images.flatten(1).sum(1, dtype=torch.float64).tolist()
     first: list[int] = []
     which: list[int] = []
     by_sum: dict[float, list[int]] = {}
     for place, total in enumerate(sums):
         known = by_sum.setdefault(total, [])
-        number = next((n for n in known if torch.equal(pictures[first[n]], pictures[place])), None)
+        number = next((n for n in known if torch.equal(images[first[n]], images[place])), None)
         if number is None:
             number = len(first)
             first.append(place)
@@ -43,18 +43,18 @@ def find_equal(pictures: Tensor) -> tuple[list[int], list[int]]:
     return first, which
 
 
-def uniform_groups(picture_of: Sequence[int], pictures: int) -> bool:
-    """Whether rows lie picture after picture, as many rows each: then one picture's keys serve them in one product."""
-    return len(picture_of) % pictures == 0 and list(picture_of) == [
-        number for number in range(pictures) for _ in range(len(picture_of) // pictures)
+def uniform_groups(image_of: Sequence[int], images: int) -> bool:
+    """Whether rows lie image after image, as many rows each: then one image's keys serve them in one product."""
+    return len(image_of) % images == 0 and list(image_of) == [
+        number for number in range(images) for _ in range(len(image_of) // images)
     ]
 
 
-def rows_of(x: Tensor, picture_of: Sequence[int]) -> Tensor:
-    """``(U, ...)`` of pictures to ``(B, ...)`` of rows; ``x`` itself where each picture has one row."""
-    if list(picture_of) == list(range(len(x))):
+def rows_of(x: Tensor, image_of: Sequence[int]) -> Tensor:
+    """``(U, ...)`` of images to ``(B, ...)`` of rows; ``x`` itself where each image has one row."""
+    if list(image_of) == list(range(len(x))):
         return x
-    return x.index_select(0, torch.tensor(picture_of, device=x.device))
+    return x.index_select(0, torch.tensor(image_of, device=x.device))
 
 
 class FusionBatch:
@@ -62,18 +62,18 @@ class FusionBatch:
 
     Args:
         model: the model that encodes.
-        inputs: ``(B, 3, H, W)``, preprocessed; or ``(U, 3, H, W)`` with ``picture_of``; None where the image tokens are
+        inputs: ``(B, 3, H, W)``, preprocessed; or ``(U, 3, H, W)`` with ``image_of``; None where the image tokens are
             known and no head asks for pixels.
         samples: B samples.
-        picture_of: for each sample which of ``inputs`` it shows; None: all pairs of inputs are compared.
+        image_of: for each sample which of ``inputs`` it shows; None: all pairs of inputs are compared.
         image_tokens: ``(U, S, C)``, if they are known already.
 
     Attributes:
-        pictures: ``(U, 3, H, W)``, those that differ, or None.
-        picture_of: B numbers below U.
+        images: ``(U, 3, H, W)``, those that differ, or None.
+        image_of: B numbers below U.
 
     Raises:
-        ValueError: another number of samples than of pictures, or neither pictures nor tokens.
+        ValueError: another number of samples than of images, or neither images nor tokens.
     """
 
     def __init__(
@@ -81,21 +81,21 @@ class FusionBatch:
         model: Fuser,
         inputs: Tensor | None,
         samples: Sequence[Any],
-        picture_of: Sequence[int] | None = None,
+        image_of: Sequence[int] | None = None,
         image_tokens: Tensor | None = None,
     ) -> None:
         self.model = model
         self.samples = list(samples)
-        if inputs is None and (picture_of is None or image_tokens is None):
-            raise ValueError('the batch has no pictures; give inputs, or image_tokens with picture_of')
-        if picture_of is None:
-            first, picture_of = find_equal(inputs)
+        if inputs is None and (image_of is None or image_tokens is None):
+            raise ValueError('the batch has no images; give inputs, or image_tokens with image_of')
+        if image_of is None:
+            first, image_of = find_equal(inputs)
             if len(first) < len(inputs):
                 inputs = inputs[first]
-        self.pictures = inputs
-        self.picture_of = list(picture_of)
-        if len(self.samples) != len(self.picture_of):
-            raise ValueError(f'the batch has {len(self.picture_of)} pictures and {len(self.samples)} data samples')
+        self.images = inputs
+        self.image_of = list(image_of)
+        if len(self.samples) != len(self.image_of):
+            raise ValueError(f'the batch has {len(self.image_of)} images and {len(self.samples)} data samples')
         if image_tokens is not None:
             self.image_tokens = image_tokens
 
@@ -112,12 +112,12 @@ class FusionBatch:
 
     @cached_property
     def image_tokens(self) -> Tensor:
-        """``(U, S, C)``, each different picture encoded once."""
-        return self.model.encode_image(self.pictures)
+        """``(U, S, C)``, each different image encoded once."""
+        return self.model.encode_image(self.images)
 
-    def image_tokens_of(self, picture_of: Sequence[int]) -> Tensor:
-        """``(len(picture_of), S, C)``."""
-        return rows_of(self.image_tokens, picture_of)
+    def image_tokens_of(self, image_of: Sequence[int]) -> Tensor:
+        """``(len(image_of), S, C)``."""
+        return rows_of(self.image_tokens, image_of)
 
     @cached_property
     def texts(self) -> list[str]:
@@ -136,5 +136,5 @@ class FusionBatch:
 
     @cached_property
     def fused(self) -> Fused:
-        """Each text with its own picture."""
-        return self.model.fuse(self.text_tokens, self.tokens.mask, self.image_tokens_of(self.picture_of))
+        """Each text with its own image."""
+        return self.model.fuse(self.text_tokens, self.tokens.mask, self.image_tokens_of(self.image_of))

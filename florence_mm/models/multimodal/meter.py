@@ -78,7 +78,7 @@ class METER(VisionLanguageModel):
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def encode_image(self, inputs: Tensor) -> Tensor:
-        """Pictures ``(B, 3, H, W)``, preprocessed, to tokens ``(B, N, C)``, transformed and with their type added."""
+        """Images ``(B, 3, H, W)``, preprocessed, to tokens ``(B, N, C)``, transformed and with their type added."""
         x = self._image_map(inputs)  # (B, C_v, H, W)
         x = self.cross_modal.image_transform(x.flatten(2).transpose(1, 2))  # (B, C_v, H, W) -> (B, N, C_v) -> (B, N, C)
         return x + self.token_type_embeddings.weight[1]
@@ -90,7 +90,7 @@ class METER(VisionLanguageModel):
     def encode_tokens(self, tokens: TokenBatch, causal: bool = False) -> Tensor:
         """Ids ``(B, T)`` to tokens ``(B, T, C)``, transformed and with their type added.
 
-        Equal texts, such as one question about several pictures, are encoded once, unless dropout makes them differ.
+        Equal texts, such as one question about several images, are encoded once, unless dropout makes them differ.
 
         Args:
             tokens: of :meth:`tokenize`.
@@ -133,11 +133,11 @@ class METER(VisionLanguageModel):
 
     @torch.no_grad()
     def attend(self, inputs: Tensor, text: str, layers: Sequence[int] | None = None) -> TextAttention:
-        """Cross-attention from each token of a text to a picture.
+        """Cross-attention from each token of a text to an image.
 
         Args:
             inputs: ``(1, 3, H, W)``, preprocessed.
-            text: the model reads it with the picture.
+            text: the model reads it with the image.
             layers: numbers of co-attention layers, negative ones counted from the last; None: all.
 
         Raises:
@@ -155,28 +155,28 @@ class METER(VisionLanguageModel):
     def start_writing(
         self,
         image_tokens: Tensor,
-        picture_of: Sequence[int],
+        image_of: Sequence[int],
         prompts: TokenBatch | None = None,
         cached: bool = False,
     ) -> WriterState:
         """Where B texts stand before their first word; a prompt is the beginning of its text.
 
         Image tokens never read text, since a word would otherwise reach earlier ones through them
-        (:meth:`~florence_mm.models.multimodal.co_attention.CoAttentionStacks.image_contexts`): what pictures give is
+        (:meth:`~florence_mm.models.multimodal.co_attention.CoAttentionStacks.image_contexts`): what images give is
         the same at every step.
 
         Args:
             image_tokens: ``(U, N, C)`` of :meth:`encode_image`.
-            picture_of: for each of the B texts which of the U pictures it is about.
+            image_of: for each of the B texts which of the U images it is about.
             prompts: B texts of equal length, which the texts begin with; None: none.
             cached: keep keys and values of the tokens that :meth:`write_on` gets.
         """
         contexts = self.cross_modal.layers.image_contexts(image_tokens)
-        if not uniform_groups(picture_of, len(image_tokens)):
-            contexts = [(rows_of(keys, picture_of), rows_of(values, picture_of)) for keys, values in contexts]
+        if not uniform_groups(image_of, len(image_tokens)):
+            contexts = [(rows_of(keys, image_of), rows_of(values, image_of)) for keys, values in contexts]
         # of the text encoder, and of the text stack
         caches = (CacheStack(), CacheStack()) if cached else ()
-        return WriterState(list(picture_of), self.first_ids(len(picture_of), prompts), contexts, caches)
+        return WriterState(list(image_of), self.first_ids(len(image_of), prompts), contexts, caches)
 
     def write_on(self, tokens: TokenBatch, state: WriterState) -> Tensor:
         """Hidden states ``(B, n, C)`` of the next n tokens of each text.

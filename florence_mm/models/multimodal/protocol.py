@@ -1,12 +1,12 @@
 """What a model over images and texts can do, in words that heads, inferencers and tools rely on.
 
-A *reader* turns pictures and texts into tokens of one width; a *fuser* also lets them read each other; a *writer* also
-writes texts about pictures. What is asked of a whole model is to *answer* questions, to *match* sentences with pictures
+A *reader* turns images and texts into tokens of one width; a *fuser* also lets them read each other; a *writer* also
+writes texts about images. What is asked of a whole model is to *answer* questions, to *match* sentences with images
 and to *write*; :class:`~florence_mm.models.multimodal.base.VisionLanguageModel` has its heads do that. A family is one
 file with the methods that it has; nothing else knows its class.
 
-Shape legend: ``U`` pictures, ``B`` texts, ``T`` tokens of a text, ``S`` image tokens, ``C`` hidden size, ``P`` pairs
-of a picture and a text.
+Shape legend: ``U`` images, ``B`` texts, ``T`` tokens of a text, ``S`` image tokens, ``C`` hidden size, ``P`` pairs
+of an image and a text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,7 +77,7 @@ class Written:
 
 @dataclass(frozen=True)
 class TextAttention:
-    """Where a model looks in a picture for each token of a text.
+    """Where a model looks in an image for each token of a text.
 
     Attributes:
         input_ids: ``(T,)`` of the text.
@@ -90,7 +90,7 @@ class TextAttention:
 
 @runtime_checkable
 class Reader(Protocol):
-    """Reads pictures and texts.
+    """Reads images and texts.
 
     It also has the attributes ``tokenizer``, a :class:`~florence_mm.models.tokenizers.protocol.TextTokenizer`,
     ``hidden_size``, C, and ``max_text_len``, the longest text in tokens, start and end included. They are not
@@ -98,7 +98,7 @@ class Reader(Protocol):
     """
 
     def encode_image(self, inputs: Tensor) -> Tensor:
-        """Pictures ``(U, 3, H, W)``, preprocessed, to tokens ``(U, S, C)``."""
+        """Images ``(U, 3, H, W)``, preprocessed, to tokens ``(U, S, C)``."""
 
     def encode_tokens(self, tokens: TokenBatch) -> Tensor:
         """Ids ``(B, T)`` to tokens ``(B, T, C)``."""
@@ -106,7 +106,7 @@ class Reader(Protocol):
 
 @runtime_checkable
 class Fuser(Reader, Protocol):
-    """Lets texts and pictures read each other; also has ``pooled_size``, the width of :attr:`Fused.pooled`."""
+    """Lets texts and images read each other; also has ``pooled_size``, the width of :attr:`Fused.pooled`."""
 
     def fuse(self, text_tokens: Tensor, text_mask: Tensor | None, image_tokens: Tensor) -> Fused:
         """Text tokens ``(B, T, C)`` with mask ``(B, T)``, True where real, and image tokens ``(B, S, C)``."""
@@ -114,12 +114,12 @@ class Fuser(Reader, Protocol):
 
 @runtime_checkable
 class Writer(Reader, Protocol):
-    """Writes texts about pictures."""
+    """Writes texts about images."""
 
     def start_writing(
         self,
         image_tokens: Tensor,
-        picture_of: Sequence[int],
+        image_of: Sequence[int],
         prompts: TokenBatch | None = None,
         cached: bool = False,
     ) -> WriterState:
@@ -127,7 +127,7 @@ class Writer(Reader, Protocol):
 
         Args:
             image_tokens: ``(U, S, C)``.
-            picture_of: for each of the B texts which of the U pictures it is about.
+            image_of: for each of the B texts which of the U images it is about.
             prompts: B texts of equal length that come before it, such as questions; with start and end tokens, as the
                 tokenizer gives them. None: none.
             cached: keep keys and values of the tokens that :meth:`write_on` gets, so that it needs no token twice.
@@ -148,7 +148,7 @@ class Attending(Protocol):
     """Can say where it looks."""
 
     def attend(self, inputs: Tensor, text: str, layers: Sequence[int] | None = None) -> TextAttention:
-        """Attention from each token of a text to the picture ``(1, 3, H, W)``; None: of all layers."""
+        """Attention from each token of a text to the image ``(1, 3, H, W)``; None: of all layers."""
 
 
 @runtime_checkable
@@ -165,30 +165,30 @@ class VisionLanguage(Protocol):
         """The answers that the model chooses among; empty where it does not choose."""
 
     def encode_image(self, inputs: Tensor) -> Tensor:
-        """Pictures ``(U, 3, H, W)``, preprocessed, to tokens ``(U, S, C)``, which the following take."""
+        """Images ``(U, 3, H, W)``, preprocessed, to tokens ``(U, S, C)``, which the following take."""
 
     def answer(
         self, image_tokens: Tensor, questions: Sequence[str], pairs: Sequence[tuple[int, int]], top: int = 1
     ) -> list[Answered]:
-        """For each of the P pairs (place of a picture, place of a question) at most ``top`` answers."""
+        """For each of the P pairs (place of an image, place of a question) at most ``top`` answers."""
 
     def match(
         self, image_tokens: Tensor, sentences: Sequence[str], pairs: Sequence[tuple[int, int]], at_once: int = 64
     ) -> Tensor:
-        """``(P,)`` on the CPU, for each pair (picture, sentence) the logarithm of the odds of a match."""
+        """``(P,)`` on the CPU, for each pair (image, sentence) the logarithm of the odds of a match."""
 
     def write(self, image_tokens: Tensor, prompts: Sequence[str] | None = None) -> list[Written]:
-        """A text about each picture."""
+        """A text about each image."""
 
 
 @runtime_checkable
 class Reranker(Protocol):
-    """Two steps of retrieval: features of all pictures and texts, match scores of the best candidates."""
+    """Two steps of retrieval: features of all images and texts, match scores of the best candidates."""
 
     def match_pictures(
         self, data: dict[str, Any], texts: Sequence[str], pairs: Sequence[tuple[int, int]], pairs_at_once: int = 64
     ) -> Tensor:
-        """``(P,)`` match scores, logarithms of odds, of pairs (picture of the batch ``data``, text)."""
+        """``(P,)`` match scores, logarithms of odds, of pairs (image of the batch ``data``, text)."""
 
     def similarity_scale(self) -> float:
         """What cosines of the features are multiplied by to be logits."""

@@ -1,9 +1,9 @@
 """Image-text retrieval in two steps: a two-tower model finds candidates, a fusion model puts them in order.
 
 The second step is METER's retrieval by its matching head (arXiv 2111.02387), done for the best candidates alone as in
-ALBEF (arXiv 2107.07651, section 3.4), as a fusion of every picture with every text grows with their product.
+ALBEF (arXiv 2107.07651, section 3.4), as a fusion of every image with every text grows with their product.
 
-Shape legend: ``B`` pictures, ``N`` image tokens, ``C`` hidden size, ``P`` pairs.
+Shape legend: ``B`` images, ``N`` image tokens, ``C`` hidden size, ``P`` pairs.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from florence_mm.registry import MODELS
 
 @MODELS.register_module()
 class RetrievalReranker(FlorenceModel):
-    """Two-tower retrieval and a fusion model that puts its best candidates in order, over the same pictures.
+    """Two-tower retrieval and a fusion model that puts its best candidates in order, over the same images.
 
-    Both see the pictures of one pipeline, in one size. Training trains the fusion model alone: its ``loss`` is the
+    Both see the images of one pipeline, in one size. Training trains the fusion model alone: its ``loss`` is the
     batch's, the two-tower model does not learn. Prediction alone gives the two-tower model's features; the second step
     is that of :class:`florence_mm.evaluation.rerank_loop.RerankTestLoop`. A config's model and test, for the Karpathy
     split of Flickr30k or COCO::
@@ -40,7 +40,7 @@ class RetrievalReranker(FlorenceModel):
 
     Args:
         retriever: :class:`UniCL` or its config.
-        matcher: a model that matches pictures and sentences, such as a :class:`METER` with a :class:`FusionITMHead`, or
+        matcher: a model that matches images and sentences, such as a :class:`METER` with a :class:`FusionITMHead`, or
             its config.
         data_preprocessor: of both, whose own may not normalise otherwise; by default
             :class:`ImageTextDataPreprocessor`.
@@ -72,7 +72,7 @@ class RetrievalReranker(FlorenceModel):
         own, common = (_normalisation(part.data_preprocessor) for part in (model, self))
         if own != common:
             raise ValueError(
-                f'data_preprocessor of the {name} of RetrievalReranker has {own}, but both models see pictures '
+                f'data_preprocessor of the {name} of RetrievalReranker has {own}, but both models see images '
                 f'with {common} of the outer data_preprocessor; make them equal'
             )
         return model
@@ -84,15 +84,15 @@ class RetrievalReranker(FlorenceModel):
         return self
 
     def tensor(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> Any:
-        """What the two-tower model gives for pictures ``(B, 3, H, W)``."""
+        """What the two-tower model gives for images ``(B, 3, H, W)``."""
         return self.retriever(inputs, data_samples, mode='tensor')
 
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
-        """The fusion model's losses of pictures ``(B, 3, H, W)`` with their samples."""
+        """The fusion model's losses of images ``(B, 3, H, W)`` with their samples."""
         return self.matcher.loss(inputs, data_samples)
 
     def predict(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> list:
-        """The samples of pictures ``(B, 3, H, W)`` with the two-tower model's features."""
+        """The samples of images ``(B, 3, H, W)`` with the two-tower model's features."""
         return self.retriever.predict(inputs, data_samples)
 
     @torch.no_grad()
@@ -102,9 +102,9 @@ class RetrievalReranker(FlorenceModel):
         """Match scores of chosen pairs.
 
         Args:
-            data: a batch of the data loader; B pictures, each encoded once.
+            data: a batch of the data loader; B images, each encoded once.
             texts: sentences.
-            pairs: P places of a picture of the batch and of a text.
+            pairs: P places of an image of the batch and of a text.
             pairs_at_once: pairs that are fused together.
 
         Returns:

@@ -1,10 +1,10 @@
-"""Captions, written from left to right with the picture in view.
+"""Captions, written from left to right with the image in view.
 
-The model is a :class:`~florence_mm.models.multimodal.protocol.Writer`: each word sees the picture and the words before
+The model is a :class:`~florence_mm.models.multimodal.protocol.Writer`: each word sees the image and the words before
 it, so that the loss of a whole caption is that of writing it word by word. While a caption is written, keys and values
-of its words are kept, and what the picture gives is computed once.
+of its words are kept, and what the image gives is computed once.
 
-Shape legend: ``B`` captions, ``U`` different pictures among them, ``T`` tokens with start and end, ``S`` image tokens,
+Shape legend: ``B`` captions, ``U`` different images among them, ``T`` tokens with start and end, ``S`` image tokens,
 ``N`` tokens to be predicted, ``C`` hidden size, ``V`` vocabulary, ``K`` beams.
 """
 
@@ -88,7 +88,7 @@ class FusionCaptionHead(VocabularyHead):
         ids, mask = tokens.input_ids, tokens.mask  # (B, T)
         # the last token of a caption has no successor, and is no input
         before = TokenBatch(ids[:, :-1], mask[:, 1:])
-        hidden = model.write_on(before, model.start_writing(batch.image_tokens, batch.picture_of))  # (B, T - 1, C)
+        hidden = model.write_on(before, model.start_writing(batch.image_tokens, batch.image_of))  # (B, T - 1, C)
         learned = before.mask.clone()
         if self.prompt:
             learned[:, : len(model.tokenize([self.prompt]).input_ids[0]) - 2] = False
@@ -108,12 +108,12 @@ class FusionCaptionHead(VocabularyHead):
     def predict(self, batch: FusionBatch) -> None:
         """Give each sample ``pred_caption``, and ``caption_score``, the caption's mean log-probability a token."""
         written = self.write(batch.model, batch.image_tokens)
-        for sample, picture in zip(batch.samples, batch.picture_of, strict=True):
-            sample.set_field(written[picture].text, 'pred_caption')
-            sample.set_field(written[picture].score, 'caption_score')
+        for sample, image in zip(batch.samples, batch.image_of, strict=True):
+            sample.set_field(written[image].text, 'pred_caption')
+            sample.set_field(written[image].score, 'caption_score')
 
     def write(self, model: Writer, image_tokens: Tensor, prompts: Sequence[str] | None = None) -> list[Written]:
-        """Write a caption of each picture.
+        """Write a caption of each image.
 
         Args:
             model: the model with this head.
@@ -162,8 +162,8 @@ class FusionCaptionHead(VocabularyHead):
         count, beams = len(image_tokens), self.num_beams
         if prompts is not None:
             prompts = TokenBatch(*(x.repeat_interleave(beams, 0) for x in (prompts.input_ids, prompts.mask)))
-        picture_of = [number for number in range(count) for _ in range(beams)]
-        state = model.start_writing(image_tokens, picture_of, prompts, cached)
+        image_of = [number for number in range(count) for _ in range(beams)]
+        state = model.start_writing(image_tokens, image_of, prompts, cached)
         rules, first = self._rules(model, state.first_ids.shape[1]), state.first_ids[::beams]
         follow = self._continuation(model, state)
         if beams == 1:

@@ -1,6 +1,6 @@
 """Image-text matching (``METER/meter/modules/objectives.py``).
 
-Shape legend: ``B`` pairs, ``U`` different pictures among them, ``C`` hidden size, ``D`` embedding width of UniCL.
+Shape legend: ``B`` pairs, ``U`` different images among them, ``C`` hidden size, ``D`` embedding width of UniCL.
 """
 
 import torch
@@ -19,15 +19,15 @@ from .reduction import mean_of_all
 
 @MODELS.register_module()
 class FusionITMHead(BaseModule):
-    """Does the text belong to the picture?
+    """Does the text belong to the image?
 
-    In training half of the texts get another picture of the batch, never one that an equal text of the batch describes.
+    In training half of the texts get another image of the batch, never one that an equal text of the batch describes.
 
     Args:
-        hard_negatives: a :class:`UniCL` (or its config with ``init_cfg``) by whose similarity false pictures are
-            drawn: picture v for text t with probability proportional to ``exp(temperature * cos(t, v))``, as ALBEF does
-            with its own features (arXiv 2107.07651, section 3.2). It sees the same preprocessed pictures and does not
-            learn. None: all false pictures are equally likely, as in METER.
+        hard_negatives: a :class:`UniCL` (or its config with ``init_cfg``) by whose similarity false images are
+            drawn: image v for text t with probability proportional to ``exp(temperature * cos(t, v))``, as ALBEF does
+            with its own features (arXiv 2107.07651, section 3.2). It sees the same preprocessed images and does not
+            learn. None: all false images are equally likely, as in METER.
         hidden_size: C, which the model gives.
         pooled_size: width of the fused pair, which the model gives; None: 2 C, as in METER.
         init_std: standard deviation of the linear layers' first weights, which the model gives.
@@ -65,11 +65,11 @@ class FusionITMHead(BaseModule):
         return self.fc(pooled)
 
     def match_score(self, fused: Fused) -> Tensor:
-        """``(B,)`` probabilities that text and picture match."""
+        """``(B,)`` probabilities that text and image match."""
         return self.match_logit(fused).sigmoid()
 
     def match_logit(self, fused: Fused) -> Tensor:
-        """``(B,)``, at least fp32: the logarithm of the odds that text and picture match."""
+        """``(B,)``, at least fp32: the logarithm of the odds that text and image match."""
         logits = self(fused.pooled)  # (B, 2)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return logits[:, 1] - logits[:, 0]
@@ -78,10 +78,10 @@ class FusionITMHead(BaseModule):
         """Cross-entropy over matching and false pairs, and ``acc_itm``.
 
         Raises:
-            ValueError: no text of the batch has a false picture.
+            ValueError: no text of the batch has a false image.
         """
-        picture_of, matches = self.sample_negatives(batch)
-        fused = batch.model.fuse(batch.text_tokens, batch.tokens.mask, batch.image_tokens_of(picture_of))
+        image_of, matches = self.sample_negatives(batch)
+        fused = batch.model.fuse(batch.text_tokens, batch.tokens.mask, batch.image_tokens_of(image_of))
         logits = self(fused.pooled)  # (B, 2)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         target = torch.tensor(matches, dtype=torch.int64, device=logits.device)  # (B,)
@@ -93,41 +93,41 @@ class FusionITMHead(BaseModule):
 
     @torch.no_grad()
     def sample_negatives(self, batch: FusionBatch) -> tuple[list[int], list[bool]]:
-        """Choose a picture for each text: its own for one half, a negative for the other (the larger where B is odd).
+        """Choose an image for each text: its own for one half, a negative for the other (the larger where B is odd).
 
         Random numbers are torch's on the CPU, so that a seed fixes them on every device.
 
         Returns:
-            for each of the B texts which of the U pictures, and whether it is the own one.
+            for each of the B texts which of the U images, and whether it is the own one.
         """
         texts = [normalize_text(text) for text in batch.texts]
-        described: list[set[str]] = [set() for _ in batch.pictures]
-        for text, picture in zip(texts, batch.picture_of, strict=True):
-            described[picture].add(text)
+        described: list[set[str]] = [set() for _ in batch.images]
+        for text, image in zip(texts, batch.image_of, strict=True):
+            described[image].add(text)
         allowed = torch.tensor([[text not in own for own in described] for text in texts])  # (B, U)
         if not allowed.any():
             raise ValueError(
-                f'the {len(texts)} texts of the batch have no false picture, as there is one picture or one text; '
+                f'the {len(texts)} texts of the batch have no false image, as there is one image or one text; '
                 'image-text matching needs batches of several'
             )
         weights = self._weights(batch, allowed)
-        picture_of, matches = list(batch.picture_of), [True] * len(texts)
+        image_of, matches = list(batch.image_of), [True] * len(texts)
         for row in torch.randperm(len(texts))[len(texts) // 2 :].tolist():
             if allowed[row].any():
-                picture_of[row] = int(torch.multinomial(weights[row], 1))
+                image_of[row] = int(torch.multinomial(weights[row], 1))
                 matches[row] = False
-        return picture_of, matches
+        return image_of, matches
 
     def _weights(self, batch: FusionBatch, allowed: Tensor) -> Tensor:
-        """``(B, U)``: how likely each picture is for each text, up to a factor; rows without any are of no use."""
+        """``(B, U)``: how likely each image is for each text, up to a factor; rows without any are of no use."""
         if self.similarity is None:
             return allowed.float()
         text_feat = self.similarity.extract_text_feat(batch.texts)  # (B, D)
-        image_feat = self.similarity.extract_image_feat(batch.pictures)  # (U, D)
+        image_feat = self.similarity.extract_image_feat(batch.images)  # (U, D)
         logits = (self.similarity.temperature() * text_feat @ image_feat.T).float().cpu()  # (B, U)
         return logits.masked_fill(~allowed, -torch.inf).softmax(1)
 
     def predict(self, batch: FusionBatch) -> None:
-        """Give each sample ``match_score``, the probability that its text and picture match."""
+        """Give each sample ``match_score``, the probability that its text and image match."""
         for sample, score in zip(batch.samples, self.match_score(batch.fused).tolist(), strict=True):
             sample.set_field(score, 'match_score')

@@ -1,4 +1,4 @@
-"""Masked language modelling with the picture in view (``METER/meter/modules/objectives.py``, and BERT's rule).
+"""Masked language modelling with the image in view (``METER/meter/modules/objectives.py``, and BERT's rule).
 
 Shape legend: ``B`` texts, ``T`` tokens, ``M`` tokens to be predicted, ``C`` hidden size, ``V`` vocabulary.
 """
@@ -99,7 +99,7 @@ class FusionMLMHead(VocabularyHead):
 
     def _logits(self, batch: FusionBatch, hidden: TokenBatch, chosen: Tensor) -> Tensor:
         """``(M, V)``, at least fp32, at the chosen places of texts with hidden tokens."""
-        image_tokens = batch.image_tokens_of(batch.picture_of)
+        image_tokens = batch.image_tokens_of(batch.image_of)
         fused = batch.model.fuse(batch.model.encode_tokens(hidden), hidden.mask, image_tokens)
         places = chosen.flatten().nonzero().squeeze(1).to(fused.text.device, non_blocking=True)  # (M,)
         logits = self(fused.text.flatten(0, 1).index_select(0, places))  # (B, T, C) -> (B T, C) -> (M, C) -> (M, V)
