@@ -21,11 +21,14 @@ def start(work: Callable[[], object]) -> int:
     try:
         torch.set_num_threads(1)  # a fork has none of its parent's threads
         work()
+        status = 0
+    except SystemExit as end:
+        status = end.code or 0
     except BaseException:
         traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
-    os._exit(0)
+        status = 1
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def wait(children: Sequence[int]) -> list[int]:

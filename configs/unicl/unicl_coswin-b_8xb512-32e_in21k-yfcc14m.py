@@ -3,5 +3,8 @@ _base_ = './unicl_coswin-t_8xb512-32e_in21k-yfcc14m.py'
 model = dict(image_encoder=dict(arch='base', drop_path_rate=0.5, with_cp=True))
 # under --smoke a small model; the tiny one is tried in its own size
 smoke = dict(
-    model=dict(image_encoder=dict(arch=dict(_delete_=True, embed_dims=32, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8])))
+    model=dict(
+        image_encoder=dict(arch=dict(_delete_=True, embed_dims=32, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8])),
+        text_encoder=dict(arch=dict(_delete_=True, embed_dims=128, num_layers=2, num_heads=2)),
+    )
 )

@@ -1,14 +1,13 @@
 import itertools
 import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
-TESTS = Path(__file__).parents[1]
-REPOSITORY = TESTS.parent
+REPOSITORY = Path(__file__).parents[2]
 
 import toy_project
 
@@ -34,14 +33,18 @@ def train(tmp_path):
 
 
 @pytest.fixture
-def command(tmp_path):
-    """Run a tool on a toy config in another process; returns the finished process."""
+def command(in_child, tmp_path):
+    """Run a tool on a toy config in a fork, as a command line does; returns how the fork ended."""
 
-    def run(tool, config, *arguments, launcher=(), timeout=120):
+    def run(tool, config, *arguments):
         path = tmp_path / f'config_{next(_number)}.py'
         Config(config).dump(str(path))
-        environment = {**os.environ, 'PYTHONPATH': str(TESTS), 'OMP_NUM_THREADS': '1'}
-        line = [sys.executable, *launcher, str(REPOSITORY / 'tools' / tool), str(path), *map(str, arguments)]
-        return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=timeout, cwd=tmp_path)
+
+        def work():
+            sys.argv = [tool, str(path), *arguments]
+            os.chdir(tmp_path)
+            runpy.run_path(str(REPOSITORY / 'tools' / tool), run_name='__main__')
+
+        return in_child(work)
 
     return run

@@ -106,12 +106,10 @@ def test_sigkill_between_iterations(train, command, tmp_path):
     """2 workers, killed in iteration 13 without a chance to tidy up, resumed from the checkpoint of iteration 10."""
     config = toy_config(tmp_path / 'killed', workers=2)
     config['custom_hooks'].append({'type': 'KillHook', 'at_iter': 13})
-    killed = command('train.py', config)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    assert command('train.py', config) == -signal.SIGKILL
     assert (tmp_path / 'killed/last_checkpoint').read_text().endswith('iter_10.pth')
     config['custom_hooks'].pop()
-    resumed = command('train.py', config, '--resume')
-    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert command('train.py', config, '--resume') == 0
     train('whole')
     assert_same_checkpoint(tmp_path / 'whole/iter_17.pth', tmp_path / 'killed/iter_17.pth')
     for name in ('metrics.json', 'last_checkpoint'):

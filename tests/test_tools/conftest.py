@@ -36,7 +36,8 @@ def process(tmp_path):
     def run(name, config, *arguments, timeout=150, **environment):
         script = REPOSITORY / 'tools' / name
         line = [str(script)] if script.suffix == '.sh' else [sys.executable, str(script)]
-        env = {**os.environ, 'PYTHONPATH': str(TOY), 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', **environment}
+        path = os.pathsep.join(filter(None, [str(TOY), os.environ.get('PYTHONPATH')]))
+        env = {**os.environ, 'PYTHONPATH': path, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', **environment}
         line += [as_file(config, tmp_path), *map(str, arguments)]
         return subprocess.run(line, capture_output=True, text=True, env=env, timeout=timeout, cwd=tmp_path)
 

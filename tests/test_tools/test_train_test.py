@@ -2,15 +2,18 @@
 
 import json
 import os
+import runpy
 import socket
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from toy_project import toy_config
 
-DIGITS = next((Path(__file__).parents[2] / 'configs/unicl').glob('*micro*e_digits.py'))
+REPOSITORY = Path(__file__).parents[2]
+DIGITS = next((REPOSITORY / 'configs/unicl').glob('*micro*e_digits.py'))
 
 
 def free_port() -> str:
@@ -32,8 +35,6 @@ def without_dropout(work_dir, batch_size, **changes):
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     """A toy trained in this process."""
-    from mmengine.config import Config
-
     from florence_mm.engine import FlorenceRunner
 
     folder = tmp_path_factory.mktemp('trained')
@@ -41,7 +42,7 @@ def trained(tmp_path_factory):
     return folder
 
 
-def test_two_processes_equal_one_with_the_batch_of_both(process, trained, tmp_path):
+def test_two_processes_equal_one_with_the_batch_of_both(process, two_processes, trained, tmp_path):
     """Data, augmentation and averaged gradients: the same weights but for the order of floating-point sums."""
     config = without_dropout(tmp_path / 'two', 2, launcher='pytorch')
     run = process('dist_train.sh', config, 2, PORT=free_port())
@@ -57,13 +58,41 @@ def test_two_processes_equal_one_with_the_batch_of_both(process, trained, tmp_pa
     # both processes test half of the data each; the predictions come in the order of the data
     checkpoint = trained / 'iter_17.pth'
     out = tmp_path / 'out/predictions.pt'
-    run = process('dist_test.sh', config, checkpoint, 2, '--out', out, PORT=free_port())
-    assert run.returncode == 0, run.stderr[-3000:]
+    Config(config).dump(str(tmp_path / 'two.py'))
+
+    def work():
+        sys.argv = ['test.py', '--launcher', 'pytorch', str(tmp_path / 'two.py'), str(checkpoint), '--out', str(out)]
+        runpy.run_path(str(REPOSITORY / 'tools/test.py'), run_name='__main__')
+
+    two_processes(work)
     predictions = torch.load(out, weights_only=True)
     tested = json.loads((tmp_path / 'two/test_metrics.json').read_text())
     assert len(predictions) == 23
     mean = sum(float(p['error']) for p in predictions) / 23
     assert tested['metrics']['toy/mae'] == pytest.approx(mean) == pytest.approx(histories[0][-1]['metrics']['toy/mae'])
+
+
+@pytest.mark.parametrize(
+    ('script', 'given', 'asked'),
+    [
+        ('dist_train.sh', ['config.py', '8', '--seed', '3'], ['train.py', 'config.py', '--seed', '3']),
+        ('dist_test.sh', ['config.py', 'a b.pth', '8', '--out', 'o.pt'],
+         ['test.py', 'config.py', 'a b.pth', '--out', 'o.pt']),
+    ],
+)  # fmt: skip
+def test_torchrun(process, tmp_path, script, given, asked):
+    """A stand-in for Python writes down what it was asked for."""
+    python = tmp_path / 'python'
+    python.write_text('#!/bin/sh\nprintf \'%s\\n\' "$@"\n')
+    python.chmod(0o755)
+    run = process(script, *given, PYTHON=str(python), PORT='29123', NNODES='2', NODE_RANK='1', MASTER_ADDR='host')
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == [
+        *('-m', 'torch.distributed.run', '--nnodes=2', '--node_rank=1', '--master_addr=host', '--master_port=29123'),
+        *('--nproc_per_node=8', str(REPOSITORY / 'tools' / asked[0]), '--launcher', 'pytorch', *asked[1:]),
+    ]
+    run = process(script, *given[: 1 + (script == 'dist_test.sh')], PYTHON=str(python))
+    assert run.returncode == 2 and not run.stdout and run.stderr.startswith('usage: ')
 
 
 @pytest.mark.parametrize(
@@ -95,13 +124,13 @@ def test_slurm(process, tmp_path, script, rest, last):
     assert run.stderr.startswith('usage: ') and 'PARTITION JOB_NAME CONFIG' in run.stderr
 
 
-def test_train_arguments(process, tmp_path):
+def test_train_arguments(tool, tmp_path):
     """--seed, --amp, --auto-scale-lr and --cfg-options reach the run and its dumped config."""
-    config = toy_config(tmp_path / 'unused', auto_scale_lr={'base_batch_size': 16})
+    config = toy_config(tmp_path / 'unused', auto_scale_lr={'base_batch_size': 16}, experiment_name='arguments')
     options = ['--cfg-options', 'model.width=6', 'train_cfg.max_iters=2']
     arguments = ['--work-dir', tmp_path / 'w', '--seed', 11, '--amp', '--auto-scale-lr']
-    run = process('train.py', config, *arguments, *options)
-    assert run.returncode == 0, run.stderr[-2000:]
+    status, _, err = tool('train.py', config, *arguments, *options)
+    assert status == 0, err[-2000:]
     dumped = next((tmp_path / 'w').glob('config_*.py')).read_text()
     for text in ("type='florence_mm.FlorenceAmpOptimWrapper'", "dtype='bfloat16'", 'seed=11', 'width=6'):
         assert text in dumped
@@ -165,8 +194,6 @@ def test_bad_checkpoints_are_one_sentence(refused, trained, tmp_path):
 
 def test_pictures_and_predictions_of_the_digits(tool, tmp_path):
     """Two held-out digits of each class through the whole command, with an untrained model."""
-    from mmengine.config import Config
-
     from florence_mm.corpora.digits import write_digits
     from florence_mm.registry import MODELS
 
