@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from PIL import Image
 
 import florence_mm
@@ -62,22 +63,32 @@ def watch(work: Callable[[], Any]) -> list[tuple[str, str, str]]:
     return calls
 
 
+def question_way() -> list[tuple[str, str, str]]:
+    """The calls between a question about an image file and its answer, see :func:`watch`."""
+    MMLogger.get_instance('way', log_level='WARNING')  # the initialisation of random weights is logged at length
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / 'image.png'
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file)
+        inferencer = MultimodalInferencer(small_config(), None, 'cpu')
+        return watch(lambda: inferencer(file, 'is it red?'))
+
+
+def entries(calls: list[tuple[str, str, str]]) -> list[str]:
+    """The functions by which the calls enter the model's file."""
+    return [function for name, function, caller in calls if name == MODEL and caller != MODEL]
+
+
 def main() -> None:
     """Ask, watch, print."""
     parser = argparse.ArgumentParser(description='The files that a question goes through.')
     parser.add_argument('--all', action='store_true', help='list the functions too')
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / 'picture.png'
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file)
-        inferencer = MultimodalInferencer(small_config(), None, 'cpu')
-        calls = watch(lambda: inferencer(file, 'is it red?'))
+    calls = question_way()
     files = list(dict.fromkeys(name for name, _, _ in calls))
-    entered = [function for name, function, caller in calls if name == MODEL and caller != MODEL]
     for name in files:
         functions = dict.fromkeys(function for own, function, _ in calls if own == name)
         print(name + (f': {", ".join(functions)}' if args.all else ''))
-    print(f'{len(files)} files; {MODEL} is entered {len(entered)} times: {", ".join(entered)}')
+    print(f'{len(files)} files; {MODEL} is entered {len(entries(calls))} times: {", ".join(entries(calls))}')
 
 
 if __name__ == '__main__':
