@@ -66,7 +66,7 @@ class MultimodalInferencer:
                 'as METER'
             )
         try:
-            self.model.learn_data(meta.get('dataset_meta') or {})
+            self.model.use_dataset_meta(meta.get('dataset_meta') or {})
         except ValueError as error:
             raise UsageError(str(error)) from None
         self.answers = self.model.answer_names()

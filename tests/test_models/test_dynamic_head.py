@@ -198,11 +198,11 @@ def test_init_weights_leaves_the_blocks_alone():
         (lambda: head().loss(pyramid(), [sample([1], annotated_labels=[9])] * 2), 'annotated classes from 9 to 9'),
         (
             lambda: head().loss_by_feat(*head()(pyramid()), [], [dict(annotated_labels=[0])]),
-            'cannot leave out classes, but a picture has annotated_labels',
+            'cannot leave out classes, but an image has annotated_labels',
         ),
         (
             lambda: head().loss_by_feat(*head()(pyramid()), [], [dict(), dict(annotated_labels=torch.tensor([]))]),
-            'cannot leave out classes, but a picture has annotated_labels',
+            'cannot leave out classes, but an image has annotated_labels',
         ),
     ],
 )

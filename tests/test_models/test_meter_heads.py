@@ -241,7 +241,7 @@ def test_matching_needs_two_pictures_and_two_texts():
         (['a dog', 'A dog.'], pictures(2)),
         (QUESTIONS[:1], None),
     ):
-        with pytest.raises(ValueError, match='have no false image'):
+        with pytest.raises(ValueError, match='have no negatives'):
             model.heads['itm'].loss(fusion_batch(model, texts, inputs))
 
 

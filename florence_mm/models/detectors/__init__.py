@@ -1,4 +1,4 @@
-"""Whole models that give boxes. Not here: their heads and layers."""
+"""Detectors: the zero-shot detector. Not here: dense heads and layers of detectors."""
 
 from .zero_shot_detector import ZeroShotDetector
 

@@ -1,4 +1,4 @@
-"""What the parts and options of a :class:`ZeroShotDetector` must be, checked when it is built."""
+"""Checks of the options and parts of a :class:`ZeroShotDetector`, made when it is built."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 def check_options(model: Any) -> None:
-    """Refuse options outside their range.
+    """Check that options are in range.
 
     Raises:
-        ValueError: one is; the sentence names it and its range.
+        ValueError: an option is out of range; the message names it and its range.
     """
     if model.region not in ('crop', 'feature'):
         raise ValueError(f"region is {model.region!r}; use 'crop' or 'feature'")
@@ -28,10 +28,10 @@ def check_options(model: Any) -> None:
 
 
 def height_and_width(crop_size: Any) -> tuple[int, int]:
-    """A side, or height and width, as the latter.
+    """Convert a crop size, a side or (height, width), to (height, width).
 
     Raises:
-        ValueError: it is neither, or a side is below 1 pixel.
+        ValueError: it is neither, or below 1 pixel.
     """
     sides = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
     if not isinstance(sides, (tuple, list)) or len(sides) != 2 or any(not _is_side(side) for side in sides):
@@ -44,12 +44,12 @@ def _is_side(value: Any) -> bool:
 
 
 def check_parts(model: Any) -> None:
-    """Refuse a detector of several classes, and a classifier that does not fit the detector's backbone.
+    """Check that the detector is class-agnostic and that the classifier fits the detector's backbone.
 
     Raises:
-        ValueError: they do not go together; the sentence says what to change.
+        ValueError: they do not fit; the message says what to change.
     """
-    # of one stage, of two, or a list of a cascade's
+    # of a one-stage detector, of a two-stage one, or a list of heads of a cascade
     heads = getattr(getattr(model.detector, 'roi_head', model.detector), 'bbox_head', None)
     for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
         if getattr(head, 'num_classes', 1) != 1:
@@ -75,7 +75,7 @@ def _check_shared_backbone(model: Any) -> None:
         )
     ours, theirs = mean_and_std(model.data_preprocessor), mean_and_std(model.classifier.data_preprocessor)
     if ours[0].is_meta:
-        return  # a model that is built for its shapes alone has no numbers
+        return  # tensors of a model built on the meta device have no values
     if any(not torch.allclose(a.float(), b.float(), atol=1e-3) for a, b in zip(ours, theirs, strict=True)):
         raise ValueError(
             'the backbone is shared, but the detector normalises images by mean and std '
@@ -85,6 +85,6 @@ def _check_shared_backbone(model: Any) -> None:
 
 
 def mean_and_std(preprocessor: nn.Module) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation ``(3, 1, 1)`` by which a preprocessor normalises."""
+    """Return mean and standard deviation ``(3, 1, 1)`` of a preprocessor; 0 and 1 if it does not normalise."""
     mean, std = getattr(preprocessor, 'mean', None), getattr(preprocessor, 'std', None)
     return (torch.zeros(3, 1, 1), torch.ones(3, 1, 1)) if mean is None else (mean, std)

@@ -1,10 +1,10 @@
 """Zero-shot object detection with Florence (arXiv 2111.11432, section 3.6).
 
-The backbone is frozen, a class-agnostic detector is trained for proposals, and each proposal is classified by the
-two towers as an image would be (section 3.1). What the paper leaves open is an option here: what of a proposal the
-classifier sees, how both scores are joined, and which boxes are then dropped.
+The backbone is frozen, a class-agnostic detector is trained for proposals, and each proposal is classified like an
+image by the two towers (section 3.1). Details that the paper does not give are options here: the input of the
+classifier for a proposal, the combination of both scores, and the suppression of boxes.
 
-Shape legend: ``B`` images, ``N`` proposals of one image, ``C`` channels, ``D`` embedding width, ``K`` classes.
+Shape legend: ``B`` images, ``N`` proposals per image, ``C`` channels, ``D`` embedding width, ``K`` classes.
 """
 
 from collections.abc import Sequence
@@ -27,39 +27,39 @@ from .zero_shot_checks import check_options, check_parts, height_and_width, mean
 
 @MODELS.register_module()
 class ZeroShotDetector(FlorenceModel):
-    """Class-agnostic proposals, each classified by a two-tower model from class names.
+    """Zero-shot detector: class-agnostic proposals, each classified by a two-tower model from class names.
 
-    Training trains the detector with all labels mapped to 0; the classifier never learns. Batches and samples are
-    mmdet's. Images reach the model in RGB.
+    Training trains the detector with all labels set to 0; the classifier is always frozen. Batches and data samples are
+    mmdet's. The model expects RGB.
 
     Args:
-        detector: mmdet detector (or its config) of one class, with a ``backbone``.
+        detector: class-agnostic mmdet detector (or its config) with a ``backbone``.
         classifier: :class:`UniCL` (or its config). A config without ``image_encoder`` shares the detector's backbone,
-            which must then be frozen and give the last stage that the towers were trained with.
-        region: ``'crop'``: the pixels around a proposal go through the image encoder; ``'feature'``: the shared
-            backbone's last map is averaged over the proposal, which costs next to nothing but sees with a stride of
-            32 pixels.
-        crop_size: side, or (height, width), of the classifier's input.
-        context: sides of crops as multiples of the proposal's; the features of all crops of a proposal are added, as
-            ViLD does with 1 and 1.5 (arXiv 2104.13921, section 3.2).
-        square_crop: crop squares, which keep proportions; ``False``: stretch the proposal to ``crop_size``.
-        frozen_backbone: the detector's backbone neither learns nor moves its statistics (the paper's choice).
+            which must then be frozen and return the last stage that the towers were trained with.
+        region: input of the classifier. ``'crop'``: the image encoder encodes the pixels around a proposal;
+            ``'feature'``: the last map of the shared backbone is averaged over the proposal, which costs next to
+            nothing, but has a stride of 32 pixels.
+        crop_size: side, or (height, width), of the crops.
+        context: side of a crop in multiples of the proposal's; with several, the features of all crops of a proposal
+            are summed, as ViLD does with 1 and 1.5 (arXiv 2104.13921, section 3.2).
+        square_crop: crop squares, which keep the aspect ratio; ``False``: stretch the proposal to ``crop_size``.
+        frozen_backbone: freeze the detector's backbone, its batch statistics included (the paper's choice).
         proposal_weight: a in ``score = proposal_score ** a * class_probability ** (1 - a)``.
-        background: names of what is no object, or of no interest. They take part in the softmax over classes and
-            are not reported. Without them each proposal is one of the classes, whatever it shows.
+        background: names of things that are not to be detected. They take part in the softmax over classes, but are not
+            reported. Without them, every proposal is assigned to one of the classes.
         classes: class names, or the name of a data set, see :meth:`set_classes`.
         templates: prompt templates; None: the classifier's.
-        classes_per_box: how many classes a proposal may be reported as.
-        score_thr: only higher scores are reported; 0 to below 1.
-        nms_iou: of two boxes of one class that overlap by more, the lower-scored is dropped; 0 to 1.
-        max_per_img: boxes reported for an image.
-        regions_at_once: crops that go through the image encoder together.
-        data_preprocessor: ``mmdet.DetDataPreprocessor`` or its config; None takes the detector's.
+        classes_per_box: most classes reported per proposal.
+        score_thr: only higher scores are reported; in [0, 1).
+        nms_iou: IoU threshold of the non-maximum suppression in each class, 0 to 1.
+        max_per_img: most boxes reported per image.
+        regions_at_once: crops that are encoded together.
+        data_preprocessor: ``mmdet.DetDataPreprocessor`` or its config; None: the detector's.
         init_cfg: see mmengine.
 
     Raises:
-        ValueError: an option outside its range, a detector of more than one class, a shared backbone that learns or
-            whose images are normalised otherwise than the classifier's.
+        ValueError: an option is out of range, the detector has several classes, or a shared backbone is not frozen or
+            gets images normalised differently from the classifier's.
     """
 
     def __init__(
@@ -121,11 +121,11 @@ class ZeroShotDetector(FlorenceModel):
         return self.classifier.image_encoder is self.detector.backbone
 
     def set_classes(self, names: str | Sequence[str], templates: str | Sequence[str] | None = None) -> None:
-        """Choose the classes of prediction; their features are computed once, when first needed.
+        """Set the classes to predict; their features are computed when first needed, and cached.
 
         Args:
             names: class names in the order of the labels, or the name of a data set.
-            templates: prompt templates; None takes those given to the model, else the classifier's.
+            templates: prompt templates; None: those given to the model, else the classifier's.
 
         Raises:
             ValueError: no names, or a name that is also in ``background``.
@@ -140,30 +140,29 @@ class ZeroShotDetector(FlorenceModel):
         self.class_names = tuple(names)
 
     def tensor(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> Any:
-        """What the detector's heads give.
+        """Return the raw output of the detector's heads.
 
         Args:
             inputs: ``(B, 3, H, W)``, preprocessed.
-            data_samples: ``mmdet.structures.DetDataSample``, one an image.
+            data_samples: one ``mmdet.structures.DetDataSample`` per image.
         """
         return self.detector(inputs, data_samples, mode='tensor')
 
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
-        """The detector's losses, with every object of one class; the samples stay as they are."""
+        """Compute the detector's losses, with all objects in one class; ``data_samples`` are not changed."""
         return self.detector.loss(inputs, [_without_classes(sample) for sample in data_samples])
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: Sequence[Any], rescale: bool = True) -> list:
-        """Boxes of the classes that were set.
+        """Detect objects of the set classes.
 
         Args:
             inputs: ``(B, 3, H, W)``, preprocessed.
-            data_samples: B samples with ``img_shape``, and ``scale_factor`` and ``ori_shape`` where images were
-                resized.
-            rescale: boxes in pixels of the original image; else of ``inputs``.
+            data_samples: B samples with ``img_shape``, and ``scale_factor`` and ``ori_shape`` if images were resized.
+            rescale: give boxes in pixels of the original image; ``False``: of ``inputs``.
 
         Returns:
-            The samples with ``pred_instances``: ``bboxes (n, 4)``, ``scores (n,)`` from high to low and ``labels
+            The samples with ``pred_instances``: ``bboxes (n, 4)``, ``scores (n,)`` in falling order and ``labels
             (n,)``; and ``label_names`` in their metainfo, the name of each label.
 
         Raises:
@@ -189,16 +188,16 @@ class ZeroShotDetector(FlorenceModel):
         return list(data_samples)
 
     def class_probabilities(self, features: Tensor) -> Tensor:
-        """Normalised image features ``(N, D)`` to ``(N, K)``; with ``background`` rows add up to less than 1."""
+        """Classify normalised image features ``(N, D)`` to ``(N, K)``; with ``background`` rows sum to less than 1."""
         return self.classifier.class_logits(features).softmax(1)[:, : len(self.class_names)]
 
     def _propose(self, inputs: Tensor, data_samples: Sequence[Any]) -> tuple[list[InstanceData], Tensor | None]:
-        """Proposals in pixels of the input, and the backbone's last map ``(B, C, h, w)`` where it is needed."""
+        """Predict proposals, in pixels of the input; with ``region='feature'`` also the last map ``(B, C, h, w)``."""
         if self.region == 'crop':
             samples = self.detector.predict(inputs, data_samples, rescale=False)
             return [sample.pred_instances for sample in samples], None
         kept: list[Tensor] = []
-        # one pass through the backbone serves both; every mmdet detector calls it by this name
+        # one pass through the backbone serves both; `backbone` is its name in all mmdet detectors
         hook = self.detector.backbone.register_forward_hook(lambda module, args, maps: kept.append(maps[-1]))
         try:
             samples = self.detector.predict(inputs, data_samples, rescale=False)
@@ -207,15 +206,15 @@ class ZeroShotDetector(FlorenceModel):
         return [sample.pred_instances for sample in samples], kept[0]
 
     def _map_features(self, maps: Tensor, boxes: Tensor, cell: tuple[float, float], size: tuple[int, int]) -> Tensor:
-        """``(N, D)`` from a map of the shared backbone."""
+        """Compute features ``(N, D)`` of boxes by averaging the map ``(C, h, w)`` of the shared backbone."""
         limits = boxes.new_tensor([size[1], size[0], size[1], size[0]])
         pooled = region_means(maps, torch.minimum(boxes.clamp(min=0), limits), cell)  # (N, C)
         return F.normalize(pooled @ self.classifier.image_projection, dim=-1)
 
     def _crop_features(self, image: Tensor, boxes: Tensor) -> Tensor:
-        """``(N, D)`` from the pixels around each box of a normalised image ``(3, H, W)``."""
+        """Compute features ``(N, D)`` of boxes by encoding crops of a normalised image ``(3, H, W)``."""
         mean, std = mean_and_std(self.data_preprocessor)
-        # what is outside the image gets the classifier's mean, 0 after its normalisation
+        # pixels outside the image get the classifier's mean, which becomes 0 after normalisation
         fill = mean_and_std(self.classifier.data_preprocessor)[0].to(image)
         image = image * std.to(image) + mean.to(image)
         features = []
@@ -229,7 +228,7 @@ class ZeroShotDetector(FlorenceModel):
         return torch.cat(features)
 
     def _select(self, boxes: Tensor, proposal_scores: Tensor, probabilities: Tensor) -> InstanceData:
-        """Join scores, take the best classes of each box, drop low scores and duplicates."""
+        """Combine scores, keep the best classes of each box, drop low scores and duplicates."""
         a = self.proposal_weight
         scores = proposal_scores.clamp(0, 1)[:, None] ** a * probabilities ** (1 - a)  # (N, K)
         scores, labels = scores.topk(min(self.classes_per_box, scores.shape[1]))  # (N, classes_per_box)
@@ -239,7 +238,7 @@ class ZeroShotDetector(FlorenceModel):
         return InstanceData(bboxes=boxes[order], scores=scores[order], labels=labels[order])
 
     def train(self, mode: bool = True) -> 'ZeroShotDetector':
-        """As any module's, but what does not learn stays in evaluation mode."""
+        """Set the mode, except that frozen parts stay in evaluation mode."""
         super().train(mode)
         self.classifier.eval()
         if self.frozen_backbone:
@@ -248,19 +247,19 @@ class ZeroShotDetector(FlorenceModel):
 
 
 def _nms_of_each_class(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) -> Tensor:
-    """Indices of the boxes that are kept, the highest score first."""
+    """Non-maximum suppression in each class; returns the indices of the kept boxes, the highest score first."""
     if not len(boxes):
         return labels
-    # classes far from each other do not overlap; thousands of them would eat up the digits of fp32
+    # moved apart, boxes of different classes do not overlap; with thousands of classes fp32 lacks the precision
     boxes = boxes.double()
     apart = labels[:, None] * (boxes.max() - boxes.min() + 1)
     return nms(boxes + apart, scores.double(), iou)
 
 
 def _without_classes(sample: Any) -> Any:
-    """A copy of a sample whose objects all have the label 0."""
+    """Copy a sample with all labels set to 0."""
     copy = sample.new()
-    # indices of classes, which there are no longer
+    # indices of classes have no meaning any more
     copy.set_metainfo({'annotated_labels': None})
     for name in ('gt_instances', 'ignored_instances'):
         if name in copy and 'labels' in copy.get(name):
@@ -271,7 +270,7 @@ def _without_classes(sample: Any) -> Any:
 
 
 def _to_original(sample: Any) -> None:
-    """Boxes of a prediction from pixels of the input to those of the original image, none outside it."""
+    """Rescale predicted boxes from the input to the original image, and clip them to it."""
     width_factor, height_factor = sample.get('scale_factor', (1.0, 1.0))
     height, width = sample.get('ori_shape', sample.img_shape)[:2]
     boxes = sample.pred_instances.bboxes

@@ -1,4 +1,4 @@
-"""Writing texts token by token, whatever the model behind the next token's logits: search, rules, cached keys.
+"""Text generation with any model that gives the next token's logits: search, rules, key-value caches.
 
 Not here: anything with weights.
 """

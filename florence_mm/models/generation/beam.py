@@ -1,6 +1,6 @@
-"""Beam search: the best few beginnings of each text are kept in view.
+"""Beam search.
 
-Shape legend: ``B`` texts, ``K`` beams a text, ``L`` tokens so far with the P that a text follows.
+Shape legend: ``B`` texts, ``K`` beams per text, ``L`` tokens so far, ``P`` of them given at the start.
 """
 
 import numpy as np
@@ -19,27 +19,27 @@ def beam_search(
     length_penalty: float = 1.0,
     first_ids: Tensor | None = None,
 ) -> Decoded:
-    """Keep the best few beginnings of each text in view.
+    """Generate texts by beam search.
 
-    The score of a beginning is its log-probability divided by ``length ** length_penalty``, the length in tokens
-    written, the end included. At each step the K best of all continuations stay; a text that has ended is one, and
-    stays as long as it is among them. A text is decided when no beginning can overtake the best that has ended, however
-    it goes on; what other texts are in the batch changes nothing. One beam is greedy search.
+    The score of a beam is its log-probability divided by ``length ** length_penalty``, where the length counts
+    generated tokens, the end included. At each step the K best continuations are kept; a finished beam stays as long as
+    it is among them. A text is complete when no unfinished beam can exceed its best finished one; the result does not
+    depend on other texts in the batch. One beam is greedy search.
 
     Args:
         next_logits: see :data:`~florence_mm.models.generation.rules.NextLogits`; rows are the ``B * K`` beams, those of
-            a text one after the other.
+            one text consecutive.
         batch_size: B.
-        rules: what a text may be.
+        rules: special tokens, lengths and banned tokens.
         num_beams: K.
-        length_penalty: 0 compares probabilities, which favours short texts; 1 the mean over tokens.
-        first_ids: ``(B, P)`` ids that the texts follow; None: the start token.
+        length_penalty: 0 compares log-probabilities, which favours short texts; 1 compares their mean per token.
+        first_ids: ``(B, P)`` ids given at the start; None: the start token.
 
     Returns:
-        the best text of each beam. ``log_probs`` are not divided by the length.
+        the best of the K beams of each text. ``log_probs`` are not divided by the length.
 
     Raises:
-        ValueError: no beams, or a negative penalty.
+        ValueError: ``num_beams`` is below 1, or ``length_penalty`` is negative.
     """
     if num_beams < 1 or length_penalty < 0:
         raise ValueError(
@@ -47,10 +47,10 @@ def beam_search(
         )
     shape = (batch_size, num_beams)
     first = rules.first_ids(first_ids, batch_size).numpy()
-    # numpy: a step costs a dozen operations on a few numbers each, which torch would take longer to start than to do
+    # numpy, as a step is a dozen operations on a few numbers each, which torch takes longer to start than to compute
     ids = first[:, None].repeat(num_beams, 1)  # (B, K, P), then (B, K, L)
     total = np.full(shape, -np.inf)
-    total[:, 0] = 0  # at first all beams are equal, so one counts
+    total[:, 0] = 0  # at first all beams are equal, so only one counts
     lengths, done = np.zeros(shape, np.int64), np.zeros(shape, bool)
     decided = np.zeros(batch_size, bool)
     own_rows = np.arange(batch_size * num_beams).reshape(shape)
@@ -60,7 +60,7 @@ def beam_search(
         logits = next_logits(torch.from_numpy(ids).flatten(0, 1), parents)  # (B K, V)
         best = best_next(logits, ids.shape[2] - first.shape[1], rules, num_beams)  # 2 x (B K, k)
         values, tokens = (x.numpy().reshape(*shape, -1) for x in best)  # (B, K, k)
-        # what has ended goes on in one way, at no cost
+        # a finished beam has one continuation, the end token at no cost
         values[done], tokens[done] = -np.inf, rules.end_id
         values[done, 0] = 0
         lengths = lengths + ~done
@@ -75,7 +75,7 @@ def beam_search(
         lengths, done = np.take_along_axis(lengths, parent, 1), np.take_along_axis(done, parent, 1)
         ids = np.concatenate([np.take_along_axis(ids, parent[..., None], 1), token[..., None]], 2)
         done |= token == rules.end_id
-        # a sum only falls, and is divided by the most at the greatest length
+        # an upper bound: sums only fall, and the divisor is largest at the greatest length
         possible = np.where(done, -np.inf, total).max(1) / longest
         reached = np.where(done, total / lengths**length_penalty, -np.inf).max(1)
         decided |= reached >= possible

@@ -1,32 +1,32 @@
-"""Keys and values that attention layers keep while a text is written, so that each token is computed once.
+"""Key-value caches of attention layers in text generation, so that each token is computed once.
 
-Shape legend: ``B`` rows (texts, or beams of texts), ``H`` heads, ``L`` tokens held, ``D`` channels of a head.
+Shape legend: ``B`` rows (texts, or beams of texts), ``H`` heads, ``L`` cached tokens, ``D`` channels per head.
 """
 
 import torch
 from torch import Tensor
 
-_FIRST_ROOM = 32  # tokens; the room doubles whenever it is full
+_FIRST_ROOM = 32  # tokens of the first buffer; it is doubled whenever it is full
 
 
 class KeyValueCache:
-    """Keys and values of one attention layer."""
+    """Cached keys and values of one attention layer."""
 
     def __init__(self) -> None:
         self.length = 0
         self._room: Tensor | None = None  # (2, B, H, room, D)
 
     def append(self, keys_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add those of new tokens.
+        """Append keys and values of new tokens.
 
         Args:
-            keys_values: ``(2, B, H, n, D)``, keys and values of the n tokens after those held.
+            keys_values: ``(2, B, H, n, D)``, keys and values of the next n tokens.
 
         Returns:
-            keys and values of all tokens held, ``(B, H, L, D)`` each: views, valid until the next call.
+            keys and values of all cached tokens, ``(B, H, L, D)`` each: views, valid until the next call.
 
         Raises:
-            ValueError: another number of rows or heads than those held.
+            ValueError: the number of rows or heads differs from the cache's.
         """
         end = self.length + keys_values.shape[3]
         rows_heads = keys_values.shape[1:3]
@@ -47,23 +47,23 @@ class KeyValueCache:
 
 
 class CacheStack:
-    """The caches of a stack of layers, made when a layer first asks for its own."""
+    """Caches of a stack of layers, created at first use."""
 
     def __init__(self) -> None:
         self._layers: dict[int, KeyValueCache] = {}
         self._rooms: Tensor | None = None  # (layers, 2, B, H, room, D), of which each layer's room is a part
 
     def layer(self, number: int) -> KeyValueCache:
-        """The cache of a layer."""
+        """Return the cache of a layer."""
         return self._layers.setdefault(number, KeyValueCache())
 
     @property
     def length(self) -> int:
-        """Tokens that the first layer holds; between two forward passes all layers hold as many."""
+        """Number of cached tokens of the first layer; between two forward passes it is the same for all layers."""
         return self.layer(0).length
 
     def select(self, rows: Tensor) -> None:
-        """Let row i go on from what row ``rows[i]`` holds, in all layers at once.
+        """Replace row i of all caches by their row ``rows[i]``.
 
         Args:
             rows: ``(B',)`` int64.
@@ -87,7 +87,7 @@ class CacheStack:
 
 
 def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor | None:
-    """Where the last ``queries`` of ``keys`` tokens may look, ``(1, 1, queries, keys)`` bool; None for one query."""
+    """Causal mask ``(1, 1, queries, keys)`` bool of the last ``queries`` of ``keys`` tokens; None for one query."""
     if queries == 1:
         return None
     mask = torch.ones(queries, keys, dtype=torch.bool, device=device)

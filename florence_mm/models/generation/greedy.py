@@ -1,4 +1,4 @@
-"""Greedy search: the likeliest token again and again."""
+"""Greedy search."""
 
 import torch
 from torch import Tensor
@@ -10,13 +10,13 @@ from .rules import Decoded, DecodingRules, NextLogits, before_end, best_next
 def greedy_search(
     next_logits: NextLogits, batch_size: int, rules: DecodingRules, first_ids: Tensor | None = None
 ) -> Decoded:
-    """Write the likeliest token again and again.
+    """Generate texts by taking the most probable token at each step.
 
     Args:
         next_logits: see :data:`~florence_mm.models.generation.rules.NextLogits`; rows are the B texts.
         batch_size: B.
-        rules: what a text may be.
-        first_ids: ``(B, P)`` ids that the texts follow; None: the start token.
+        rules: special tokens, lengths and banned tokens.
+        first_ids: ``(B, P)`` ids given at the start; None: the start token.
     """
     ids = rules.first_ids(first_ids, batch_size)  # (B, P)
     before = ids.shape[1]

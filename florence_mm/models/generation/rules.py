@@ -1,6 +1,6 @@
-"""What a text may be, and the likeliest tokens that may follow it.
+"""Rules of text generation: special tokens, lengths, banned tokens; and the choice of next tokens under them.
 
-Shape legend: ``V`` vocabulary, ``L`` tokens so far with those that the text follows.
+Shape legend: ``V`` vocabulary, ``L`` tokens so far, ``P`` of them given at the start.
 """
 
 from collections.abc import Callable, Collection
@@ -10,24 +10,24 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-#: From ids ``(rows, L)``, on the CPU, to the logits of the token after them, ``(rows, V)``. The second argument says of
-#: each row which row of the last call it goes on from, ``(rows,)`` int64; None where it is the same.
+#: Function from ids ``(rows, L)``, on the CPU, to the logits ``(rows, V)`` of the next token. The second argument,
+#: ``(rows,)`` int64, is the row of the previous call that each row continues; None: rows are unchanged.
 NextLogits = Callable[[Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
 class DecodingRules:
-    """What a text may be.
+    """Special tokens, lengths and banned tokens of generated texts.
 
     Attributes:
-        start_id: the token that it begins with where nothing else is said.
-        end_id: the token that it ends with.
-        max_length: most tokens between start and end; the end is then written whatever its probability.
-        min_length: least tokens between start and end.
-        banned: tokens that are never written.
+        start_id: start token, used if no first ids are given.
+        end_id: end token.
+        max_length: most tokens between the given ones and the end token, which is then forced.
+        min_length: fewest tokens between the given ones and the end token.
+        banned: tokens that are never generated.
 
     Raises:
-        ValueError: lengths that no text has, or a forbidden end.
+        ValueError: the lengths are impossible, or the end token is banned.
     """
 
     start_id: int
@@ -47,21 +47,21 @@ class DecodingRules:
 
     @cached_property
     def banned_ids(self) -> Tensor:
-        """The tokens that are never written, as a tensor."""
+        """Banned tokens as a sorted tensor."""
         return torch.tensor(sorted(self.banned), dtype=torch.int64)
 
     def first_ids(self, first: Tensor | None, rows: int) -> Tensor:
-        """What each of ``rows`` texts follows, ``(rows, P)``: the ids given, or the start token alone."""
+        """Return the ids given at the start, ``(rows, P)``: ``first``, or the start token."""
         return torch.full((rows, 1), self.start_id) if first is None else first
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What was written.
+    """Generated texts.
 
     Attributes:
-        ids: B lists of ids, without those that the texts follow and without the end.
-        log_probs: ``(B,)`` float64, of each text with its end.
+        ids: B lists of ids, without those given at the start and without the end token.
+        log_probs: ``(B,)`` float64, log-probability of each text with its end token.
     """
 
     ids: list[list[int]]
@@ -69,20 +69,20 @@ class Decoded:
 
 
 def best_next(logits: Tensor, written: int, rules: DecodingRules, count: int) -> tuple[Tensor, Tensor]:
-    """The likeliest tokens after each row.
+    """Return the most probable next tokens of each row that the rules allow.
 
     Args:
         logits: ``(rows, V)`` of the next token.
-        written: tokens written so far.
-        rules: what a text may be.
-        count: how many tokens.
+        written: number of tokens generated so far.
+        rules: special tokens, lengths and banned tokens.
+        count: number of tokens to return per row.
 
     Returns:
-        log-probabilities (float64) and ids, ``(rows, k)`` each, on the CPU, best first; k is 1 where the text must end.
-        They are the model's: none is divided up anew because a token was forbidden.
+        log-probabilities (float64) and ids, ``(rows, k)`` each, on the CPU, best first; k is 1 if the text must end.
+        The log-probabilities are not renormalised after tokens are banned.
 
     Raises:
-        ValueError: nothing can be written.
+        ValueError: no token can follow.
     """
     log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(1)  # (rows, V)
     if written == rules.max_length:
@@ -102,6 +102,6 @@ def best_next(logits: Tensor, written: int, rules: DecodingRules, count: int) ->
 
 
 def before_end(written: Tensor, rules: DecodingRules) -> list[int]:
-    """The ids before the first end of a row of written ids."""
+    """Cut a row of generated ids before its first end token."""
     ids = written.tolist()
     return ids[: ids.index(rules.end_id)]

@@ -1,6 +1,6 @@
-"""Where the writing of a batch of texts stands.
+"""State of the generation of a batch of texts.
 
-Shape legend: ``B`` rows (texts, or beams of texts), ``P`` tokens that a text follows, ``C`` hidden size.
+Shape legend: ``B`` rows (texts, or beams of texts), ``P`` tokens given at the start.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from .cache import CacheStack
 
 @dataclass
 class WriterState:
-    """What a model needs to go on with texts.
+    """What a model needs to continue a batch of texts.
 
     Attributes:
-        image_of: for each of the B rows, which image it is about.
-        first_ids: ``(B, P)`` ids that the texts follow, which are handed over before the first token that is written:
-            the start token, or a prompt where the model reads it as the beginning of its text.
-        memory: what the model keeps of images (and of prompts that it reads apart); its own business.
-        caches: keys and values of the tokens handed over so far; none: the model is given all tokens each time.
+        image_of: index of the image of each of the B rows.
+        first_ids: ``(B, P)`` ids given at the start, which the model gets before the first generated token: the start
+            token, or a prompt if the model reads it as the beginning of the text.
+        memory: encoded images (and prompts that the model encodes separately), in any form; only the model reads it.
+        caches: keys and values of the tokens that the model got so far; empty: it gets all tokens at each step.
     """
 
     image_of: list[int]
@@ -31,17 +31,17 @@ class WriterState:
 
     @property
     def length(self) -> int:
-        """Tokens that need not be handed over again."""
+        """Number of cached tokens, which the model need not get again."""
         return self.caches[0].length if self.caches else 0
 
     def select(self, rows: Tensor) -> None:
-        """Let row i go on from what row ``rows[i]`` holds; both are about one image.
+        """Replace row i by row ``rows[i]``, which must have the same image.
 
         Args:
             rows: ``(B,)`` int64, on the CPU.
 
         Raises:
-            ValueError: a row would change its image.
+            ValueError: a row would get another image.
         """
         if [self.image_of[row] for row in rows.tolist()] != self.image_of:
             raise ValueError('a text cannot go on from a text about another image; select rows within an image')

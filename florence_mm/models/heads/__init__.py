@@ -1,6 +1,6 @@
-"""Heads: from features to losses and predictions, of detectors and (``multimodal``) of models over images and texts.
+"""Heads, which compute losses and predictions from features: of detectors, and of fusion models (``multimodal``).
 
-Not here: a class of one family; a fusion head names what it needs of a model by its protocol.
+Not here: a class of one model family; a fusion head uses a model by the protocol that it names.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ _moved = moved_names(__name__, {'DyHeadBlock': 'florence_mm.models.layers.dyhead
 def __getattr__(name: str) -> Any:
     if name != 'DynamicHead':
         return _moved(name)
-    # built on mmdet, whose import takes seconds that UniCL and METER do without
+    # it needs mmdet, whose import takes seconds that UniCL and METER save
     from .dynamic_head import DynamicHead
 
     return DynamicHead

@@ -1,8 +1,7 @@
-"""Dynamic Head (arXiv 2106.08322): a tower of blocks, then ATSS's predictions (arXiv 1912.02424).
+"""Dynamic Head (arXiv 2106.08322): a tower of blocks, then the predictions of ATSS (arXiv 1912.02424).
 
-In the public code the tower belongs to the backbone and the predictions are 1x1 convolutions without a tower of
-their own; here both are one dense head of mmdet. Shapes: ``B`` images, ``A`` anchors of all levels together (one a
-position), ``C`` channels, ``K`` classes.
+In the public code the tower belongs to the backbone, and the head is 1x1 convolutions; here both are one dense head of
+mmdet. Shapes: ``B`` images, ``A`` anchors of all levels (one per position), ``C`` channels, ``K`` classes.
 """
 
 import torch
@@ -23,7 +22,7 @@ _NORMAL = dict(type='Normal', std=0.01)
 
 
 def _anchors() -> dict:
-    # one square of 8 strides at the middle of each cell
+    # one square at the centre of each cell, with a side of 8 strides
     return dict(
         type='mmdet.AnchorGenerator',
         ratios=[1.0],
@@ -40,40 +39,40 @@ def _box_coder() -> dict:
 
 @MODELS.register_module()
 class DynamicHead(ATSSHead):
-    """Dense head of ``mmdet.ATSS`` with the published tower, predictions and losses as defaults.
+    """Dense head for ``mmdet.ATSS``: a tower of DyHead blocks and ATSS's predictions and losses.
 
-    The defaults are those of DynamicHead ``configs/dyhead_*_atss_*``: 1x1 predictions, one anchor of 8 strides a
-    position, a learned factor a level for the boxes, focal loss, twice the GIoU loss weighted by centerness, binary
-    cross entropy for centerness. At test time mmdet multiplies class and centerness probabilities, without a root, as
-    the public code does; of a level with more than ``nms_pre`` candidates it keeps the best by class probability, the
-    public code by the product.
+    The defaults are those of DynamicHead ``configs/dyhead_*_atss_*``: predictions by 1x1 convolutions, one anchor of 8
+    strides per position, a learned scale of the boxes per level, focal loss, GIoU loss of weight 2 weighted by
+    centerness, binary cross-entropy for centerness. At test time mmdet multiplies class and centerness probabilities
+    (without a square root), as the public code does; if a level has more than ``nms_pre`` candidates, mmdet keeps the
+    best by class probability, the public code by the product.
 
-    ``num_classes=1`` makes it class-agnostic: every labelled object counts as class 0.
+    ``num_classes=1`` makes the head class-agnostic: all labels count as class 0.
 
-    **Federated classification.** Sources that are trained on together label different classes. A sample's metainfo may
-    hold ``annotated_labels``, the indices of the classes whose absence in this image is known. Only these are
-    negatives; positives count always. Absent or ``None`` means all. A class-agnostic head ignores it.
+    **Federated data.** Data sets that are trained on together annotate different classes. The metainfo of a sample may
+    have ``annotated_labels``, the indices of the classes annotated in the image. Only these classes give negatives;
+    positives always count. Missing or ``None`` means all classes. A class-agnostic head ignores it.
 
-    The training loss never holds the logits of all anchors (see
-    :func:`~florence_mm.ops.linear_focal_loss.linear_focal_loss`), so 25,190 classes need little more memory than 80.
-    ``loss_by_feat``, which mmdet calls with such logits, is mmdet's own and refuses ``annotated_labels``.
+    The training loss never holds the logits of all anchors in memory (see
+    :func:`~florence_mm.ops.linear_focal_loss.linear_focal_loss`), so that 25,190 classes need little more memory than
+    80. ``loss_by_feat``, mmdet's method that takes such logits, raises on ``annotated_labels``.
 
     Parameters: ``blocks.n.*`` (see :class:`DyHeadBlock`), ``atss_cls``, ``atss_reg``, ``atss_centerness``,
     ``scales.l.scale``.
 
     Args:
         num_classes: ``K``.
-        in_channels: channels of the pyramid.
+        in_channels: channels of the input pyramid.
         feat_channels: ``C``, a multiple of 16.
-        num_blocks: depth of the tower; 0: predictions from the pyramid itself.
+        num_blocks: number of DyHead blocks; 0: predictions from the pyramid itself.
         offset_mode: ``'resized'``, or ``'legacy'`` for public weights, see :class:`DyHeadBlock`.
         with_cp: recompute blocks in the backward pass instead of keeping their activations.
-        anchor_generator, bbox_coder, loss_cls, loss_bbox, loss_centerness, train_cfg, test_cfg: mmdet's.
-        init_cfg: mmengine's; by default predictions start normal with standard deviation 0.01 and zero bias, class
-            probabilities at 0.01.
+        anchor_generator, bbox_coder, loss_cls, loss_bbox, loss_centerness, train_cfg, test_cfg: see ``mmdet.ATSSHead``.
+        init_cfg: see mmengine; by default the prediction layers are normal with standard deviation 0.01 and zero bias,
+            the bias of the class logits such that probabilities are 0.01.
 
     Raises:
-        ValueError: a classification loss other than mmdet's sigmoid ``FocalLoss`` on logits.
+        ValueError: ``loss_cls`` is not mmdet's sigmoid ``FocalLoss`` on logits.
     """
 
     def __init__(
@@ -111,7 +110,7 @@ class DynamicHead(ATSSHead):
             loss_centerness=loss_centerness or dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True),
             train_cfg=train_cfg,
             test_cfg=test_cfg,
-            # `layer=[]`: the blocks keep their own initial values
+            # `layer=[]`: the blocks keep their own initialisation
             init_cfg=init_cfg or dict(_NORMAL, layer=[], override=predictions),
         )
         if not isinstance(self.loss_cls, FocalLoss) or self.loss_cls.activated or self.loss_cls.reduction != 'mean':
@@ -124,7 +123,7 @@ class DynamicHead(ATSSHead):
         self.blocks = nn.ModuleList(DyHeadBlock(feat_channels, width, offset_mode) for width in widths[:-1])
 
     def tower(self, x: tuple[Tensor, ...]) -> list[Tensor]:
-        """The pyramid ``(B, in_channels, H_l, W_l)`` through the blocks, to ``(B, C, H_l, W_l)``."""
+        """Apply the blocks to the pyramid, ``(B, in_channels, H_l, W_l)`` to ``(B, C, H_l, W_l)``."""
         feats = list(x)
         for block in self.blocks:
             if self.with_cp and torch.is_grad_enabled():
@@ -134,29 +133,29 @@ class DynamicHead(ATSSHead):
         return feats
 
     def forward(self, x: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """A pyramid to maps of class logits, box deltas and centerness logits: ``(B, K | 4 | 1, H_l, W_l)`` a level."""
+        """Predict class logits, box deltas and centerness logits, ``(B, K | 4 | 1, H_l, W_l)`` per level."""
         return super().forward(self.tower(x))
 
     def loss(self, x: tuple[Tensor, ...], batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses of a batch.
+        """Compute the losses of a batch.
 
         Args:
             x: the pyramid, maps ``(B, in_channels, H_l, W_l)``.
-            batch_data_samples: ``B`` samples with ``gt_instances`` (``bboxes``, ``labels``), and in the metainfo
+            batch_data_samples: B samples with ``gt_instances`` (``bboxes``, ``labels``), and in the metainfo
                 ``img_shape``, ``pad_shape`` and optionally ``annotated_labels``.
 
         Returns:
             ``loss_cls``, ``loss_bbox`` and ``loss_centerness``, scalars.
 
         Raises:
-            ValueError: a label or an annotated class that the head does not have.
+            ValueError: a label or an annotated class is not one of the head's classes.
         """
         return self._loss_of_tower(self.tower(x), batch_data_samples)
 
     def loss_and_predict(
         self, x: tuple[Tensor, ...], batch_data_samples: SampleList, proposal_cfg: dict | None = None
     ) -> tuple[dict[str, Tensor], InstanceList]:
-        """:meth:`loss` and the predictions from the same features, for two-stage detectors."""
+        """Compute the losses and the predictions from the same features, for two-stage detectors."""
         feats = self.tower(x)
         metas = [sample.metainfo for sample in batch_data_samples]
         with torch.no_grad():
@@ -173,7 +172,7 @@ class DynamicHead(ATSSHead):
         batch_img_metas: list[dict],
         batch_gt_instances_ignore: InstanceList | None = None,
     ) -> dict[str, list[Tensor]]:
-        """mmdet's loss from given logits, a list over levels each; all classes count as annotated.
+        """Compute mmdet's losses from given predictions, one map per level; all classes count as annotated.
 
         Raises:
             ValueError: an image has ``annotated_labels``.
@@ -186,7 +185,7 @@ class DynamicHead(ATSSHead):
 
     def _loss_of_tower(self, feats: list[Tensor], batch_data_samples: SampleList) -> dict[str, Tensor]:
         gt_instances, gt_ignored, metas = unpack_gt_instances(batch_data_samples)
-        gt_instances = [self._known(gt, meta) for gt, meta in zip(gt_instances, metas, strict=True)]
+        gt_instances = [self._check_labels(gt, meta) for gt, meta in zip(gt_instances, metas, strict=True)]
         anchors, valid = self.get_anchors([feat.shape[2:] for feat in feats], metas, feats[0].device)
         anchors, labels, label_weights, targets, _, num_positive = self.get_targets(
             anchors, valid, gt_instances, metas, gt_ignored
@@ -215,7 +214,7 @@ class DynamicHead(ATSSHead):
         return dict(loss_cls=loss_cls, loss_bbox=loss_bbox, loss_centerness=loss_centerness)
 
     def _classification_loss(self, feat: Tensor, labels: Tensor, label_weights: Tensor, metas: list[dict]) -> Tensor:
-        """Summed focal loss; images in which all classes are annotated go together."""
+        """Summed focal loss; images in which all classes are annotated are computed together."""
         weight, bias = self.atss_cls.weight.flatten(1), self.atss_cls.bias  # (K, C), (K,)
         annotated = [self._annotated(meta, labels.device) for meta in metas]
         groups: list[tuple[list[int], Tensor | None]] = [([i], a) for i, a in enumerate(annotated) if a is not None]
@@ -230,21 +229,21 @@ class DynamicHead(ATSSHead):
                 label_weights[images].flatten(),
                 self.loss_cls.alpha,
                 self.loss_cls.gamma,
-                known,
+                annotated_labels,
             )
-            for images, known in groups
+            for images, annotated_labels in groups
         )
 
     def _annotated(self, meta: dict, device: torch.device) -> Tensor | None:
-        """Sorted indices of the annotated classes, None where these are all."""
-        known = meta.get('annotated_labels')
-        if known is None or self.num_classes == 1:
+        """Sorted indices of the annotated classes; None if all are."""
+        labels = meta.get('annotated_labels')
+        if labels is None or self.num_classes == 1:
             return None
-        known = torch.as_tensor(known, dtype=torch.int64, device=device).unique()
-        return None if len(known) == self.num_classes else known
+        labels = torch.as_tensor(labels, dtype=torch.int64, device=device).unique()
+        return None if len(labels) == self.num_classes else labels
 
-    def _known(self, gt: InstanceData, meta: dict) -> InstanceData:
-        """Ground truth with labels this head has."""
+    def _check_labels(self, gt: InstanceData, meta: dict) -> InstanceData:
+        """Check the labels of ground truth; for a class-agnostic head set them to 0."""
         if self.num_classes == 1:
             return InstanceData(bboxes=gt.bboxes, labels=torch.zeros_like(gt.labels))
         if len(gt.labels) and not 0 <= int(gt.labels.min()) <= int(gt.labels.max()) < self.num_classes:
@@ -256,5 +255,5 @@ class DynamicHead(ATSSHead):
 
 
 def _by_anchor(maps: list[Tensor]) -> Tensor:
-    """Maps ``(B, C, H_l, W_l)`` as ``(B, A, C)``, levels one after the other, positions in raster order."""
+    """Concatenate maps ``(B, C, H_l, W_l)`` of all levels to ``(B, A, C)``, positions in raster order."""
     return torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in maps], 1)

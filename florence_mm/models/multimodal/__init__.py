@@ -1,6 +1,6 @@
-"""Families of models over images and texts, one file each, what they share, and the protocol that others use.
+"""Vision-language models, one file per family, their base class, and the protocol by which other code uses them.
 
-Not here: the encoders and tokenizers they are built of, and what a head computes.
+Not here: encoders, tokenizers, and the computations of heads.
 """
 
 from florence_mm.moved import moved_names

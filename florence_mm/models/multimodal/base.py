@@ -1,6 +1,6 @@
-"""What models over images and texts share: a tokenizer, heads, and what is asked of them.
+"""Base class of vision-language models: tokenizer, heads, batches, and inference by the heads.
 
-Shape legend: ``U`` images, ``B`` samples, ``S`` image tokens, ``C`` hidden size, ``P`` pairs of an image and a text.
+Shape legend: ``U`` images, ``B`` samples, ``S`` image tokens, ``C`` hidden size, ``P`` image-text pairs.
 """
 
 import inspect
@@ -18,17 +18,17 @@ from florence_mm.registry import MODELS, TASK_UTILS
 from .batch import FusionBatch
 from .protocol import Answered, Fused, Written
 
-_AT_ONCE = 64  # pairs of an image and a text that go through the model together
+_PAIRS_AT_ONCE = 64  # image-text pairs that are fused together
 
 
 class VisionLanguageModel(FlorenceModel):
-    """Base of a family: a subclass has the methods of :mod:`~florence_mm.models.multimodal.protocol` that it can serve.
+    """Base class of a model family, which implements methods of :mod:`~florence_mm.models.multimodal.protocol`.
 
-    Its constructor calls this one, makes its parts, and calls :meth:`add_heads` last.
+    The constructor of a subclass calls this one, builds its parts, and calls :meth:`add_heads` last.
 
     Args:
         tokenizer: a :class:`~florence_mm.models.tokenizers.protocol.TextTokenizer` or its config.
-        hidden_size: C, the width of tokens.
+        hidden_size: C.
         max_text_len: longest text in tokens, start and end included.
         data_preprocessor: see :class:`~florence_mm.models.base.FlorenceModel`.
         init_cfg: see mmengine.
@@ -52,12 +52,12 @@ class VisionLanguageModel(FlorenceModel):
         """Build the heads.
 
         Args:
-            heads: heads by name, or their configs. ``hidden_size``, ``pooled_size``, ``vocab_size`` and ``init_std``
-                are given to those that take them and do not have them in their config.
-            init_std: standard deviation of the heads' first weights.
+            heads: heads (or their configs) by name. A head that takes ``hidden_size``, ``pooled_size``, ``vocab_size``
+                or ``init_std`` gets them from the model, unless its config has them.
+            init_std: standard deviation of the initial weights of heads.
 
         Raises:
-            ValueError: a head that needs what the model lacks, or that has fewer words than the tokenizer.
+            ValueError: the model lacks methods that a head needs, or a head has fewer outputs than the tokenizer ids.
         """
         given = {
             'hidden_size': self.hidden_size,
@@ -73,7 +73,7 @@ class VisionLanguageModel(FlorenceModel):
                     f'the head {name!r} ({type(head).__name__}) needs a {needs.__name__.lower()}, which '
                     f'{type(self).__name__} is not; give it another head'
                 )
-            # a larger one is padded: what lies beyond the tokenizer's ids is no target and is never written
+            # a larger one is padded: ids beyond the tokenizer's are never targets or generated
             if getattr(head, 'vocab_size', self.tokenizer.vocab_size) < self.tokenizer.vocab_size:
                 raise ValueError(
                     f'vocab_size of the head {name!r} is {head.vocab_size} and the tokenizer has '
@@ -89,33 +89,33 @@ class VisionLanguageModel(FlorenceModel):
         image_of: Sequence[int] | None = None,
         image_tokens: Tensor | None = None,
     ) -> FusionBatch:
-        """The batch that heads get, see :class:`~florence_mm.models.multimodal.batch.FusionBatch`."""
+        """Make the batch that heads get, see :class:`~florence_mm.models.multimodal.batch.FusionBatch`."""
         return FusionBatch(self, inputs, samples, image_of, image_tokens)
 
     def tensor(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> Tensor | Fused:
-        """Tokens of one preprocessed batch.
+        """Encode one preprocessed batch, and fuse it if texts are given.
 
         Args:
             inputs: ``(B, 3, H, W)``.
-            data_samples: None, or one an image, with ``text``.
+            data_samples: None, or one per image, with ``text``.
 
         Returns:
-            Image tokens ``(B, S, C)``, with samples the fused pairs.
+            Image tokens ``(B, S, C)``; with samples the fused pairs.
         """
         return self.encode_image(inputs) if data_samples is None else self.make_batch(inputs, data_samples).fused
 
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
-        """Losses of all heads, which mmengine adds up, and what they log beside.
+        """Compute the losses of all heads, which mmengine sums, and values for the log.
 
         Args:
             inputs: ``(B, 3, H, W)``, preprocessed. Equal images are encoded once.
-            data_samples: B samples with what the heads need.
+            data_samples: B samples with the fields that the heads need.
 
         Returns:
-            ``loss_itm``, ``loss_mlm``, ``loss_vqa`` and so on, by head, with ``acc_*``.
+            ``loss_itm``, ``loss_mlm``, ``loss_vqa`` and so on, and ``acc_*``.
 
         Raises:
-            ValueError: no heads, no samples, or a sample that lacks a field.
+            ValueError: there are no heads or no samples, or a sample lacks a field.
         """
         kind = type(self).__name__
         if not len(self.heads):
@@ -130,14 +130,14 @@ class VisionLanguageModel(FlorenceModel):
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: Sequence[Any]) -> list:
-        """What every head says of each sample.
+        """Predict with all heads.
 
         Args:
             inputs: ``(B, 3, H, W)``, preprocessed. Equal images are encoded once.
             data_samples: B samples.
 
         Returns:
-            The samples with the fields that the heads fill.
+            The samples with the fields that the heads set.
         """
         batch = self.make_batch(inputs, data_samples)
         for head in self.heads.values():
@@ -147,30 +147,30 @@ class VisionLanguageModel(FlorenceModel):
     # --- texts --------------------------------------------------------------------------------------------------------
 
     def tokenize(self, texts: Sequence[str]) -> TokenBatch:
-        """Texts as ids, each cut to ``max_text_len``."""
+        """Convert texts to ids, truncated to ``max_text_len``."""
         return self.tokenizer(texts, self.max_text_len)
 
     def encode_text(self, texts: Sequence[str]) -> tuple[TokenBatch, Tensor]:
-        """B texts to their ids and tokens ``(B, T, C)``."""
+        """Convert B texts to ids, and encode them to ``(B, T, C)``."""
         tokens = self.tokenize(texts)
         return tokens, self.encode_tokens(tokens)
 
     def first_ids(self, rows: int, prompts: TokenBatch | None) -> Tensor:
-        """What texts follow, ``(rows, P)``: their prompts without end token, or the start token."""
+        """Return the ids given at the start, ``(rows, P)``: the prompts without end token, or the start token."""
         if prompts is None:
             return torch.full((rows, 1), self.tokenizer.start_token_id)
         return prompts.input_ids[:, :-1]
 
     # --- what is asked ------------------------------------------------------------------------------------------------
 
-    def head_that(self, verb: str) -> nn.Module:
-        """The first head that has a method of a name: ``'answer'``, ``'match_logit'`` or ``'write'``.
+    def find_head(self, method: str) -> nn.Module:
+        """Return the first head that has the method ``'answer'``, ``'match_logit'`` or ``'write'``.
 
         Raises:
             ValueError: no head has it.
         """
         for head in self.heads.values():
-            if hasattr(head, verb):
+            if hasattr(head, method):
                 return head
         can = {
             'answer': 'answers questions',
@@ -179,32 +179,32 @@ class VisionLanguageModel(FlorenceModel):
         }
         examples = {'answer': 'FusionVQAHead', 'match_logit': 'FusionITMHead', 'write': 'FusionCaptionHead'}
         raise ValueError(
-            f'the model has no head that {can[verb]}, it has {", ".join(self.heads) or "none"}; name one in its '
-            f'config, such as {examples[verb]}'
+            f'the model has no head that {can[method]}, it has {", ".join(self.heads) or "none"}; name one in its '
+            f'config, such as {examples[method]}'
         )
 
     def require(self, answers: bool = False, matches: bool = False, writes: bool = False) -> None:
-        """Raise where the model cannot do what will be asked of it.
+        """Check that heads of the model can answer questions, match sentences or write texts.
 
         Raises:
-            ValueError: no head can.
+            ValueError: no head has the method.
         """
-        for verb, wanted in (('answer', answers), ('match_logit', matches), ('write', writes)):
+        for method, wanted in (('answer', answers), ('match_logit', matches), ('write', writes)):
             if wanted:
-                self.head_that(verb)
+                self.find_head(method)
 
-    def learn_data(self, dataset_meta: Mapping[str, Any]) -> None:
-        """Take over what heads need to know of the data that the weights were trained on, such as the answers.
+    def use_dataset_meta(self, dataset_meta: Mapping[str, Any]) -> None:
+        """Pass the metainfo of the data set that the weights were trained on, such as the answers, to the heads.
 
         Raises:
-            ValueError: it is not the data that a head is made for.
+            ValueError: it does not fit a head.
         """
         for head in self.heads.values():
-            if hasattr(head, 'learn_data'):
-                head.learn_data(dataset_meta)
+            if hasattr(head, 'use_dataset_meta'):
+                head.use_dataset_meta(dataset_meta)
 
     def answer_names(self) -> list[str]:
-        """The answers that a head chooses among, by their labels; empty where none does."""
+        """The answers that a head chooses from, in the order of their labels; empty if no head does."""
         choosers = [head for head in self.heads.values() if hasattr(head, 'answer_names')]
         return choosers[0].answer_names() if choosers else []
 
@@ -216,61 +216,65 @@ class VisionLanguageModel(FlorenceModel):
 
         Args:
             image_tokens: ``(U, S, C)`` of :meth:`encode_image`.
-            questions: texts.
-            pairs: P places of an image and of a question.
-            top: how many answers are reported, at most.
+            questions: the questions.
+            pairs: P pairs (index of an image, index of a question).
+            top: most answers per pair.
 
         Raises:
             ValueError: the model has no head that answers.
         """
-        head = self.head_that('answer')
+        head = self.find_head('answer')
         answered = [head.answer(batch, top) for batch in self._batches(image_tokens, questions, pairs)]
         return [one for part in answered for one in part]
 
     @torch.no_grad()
     def match(
-        self, image_tokens: Tensor, sentences: Sequence[str], pairs: Sequence[tuple[int, int]], at_once: int = _AT_ONCE
+        self,
+        image_tokens: Tensor,
+        sentences: Sequence[str],
+        pairs: Sequence[tuple[int, int]],
+        at_once: int = _PAIRS_AT_ONCE,
     ) -> Tensor:
-        """Match scores of chosen images and sentences.
+        """Compute match scores of image-sentence pairs.
 
         Args:
             image_tokens: ``(U, S, C)`` of :meth:`encode_image`.
-            sentences: texts.
-            pairs: P places of an image and of a sentence.
+            sentences: the sentences.
+            pairs: P pairs (index of an image, index of a sentence).
             at_once: pairs that are fused together.
 
         Returns:
-            ``(P,)``, on the CPU: the logarithm of the odds that image and sentence match. Probabilities would be
-            equal, 1, for all good pairs in fp32.
+            ``(P,)``, on the CPU: log-odds that image and sentence match. They are not converted to probabilities, which
+            would all be 1 in fp32 for good pairs.
 
         Raises:
             ValueError: the model has no head that matches.
         """
-        head = self.head_that('match_logit')
+        head = self.find_head('match_logit')
         scores = [head.match_logit(b.fused).cpu() for b in self._batches(image_tokens, sentences, pairs, at_once)]
         return torch.cat(scores) if scores else torch.zeros(0)
 
     @torch.no_grad()
     def write(self, image_tokens: Tensor, prompts: Sequence[str] | None = None) -> list[Written]:
-        """Write a text about each image.
+        """Generate a text for each image.
 
         Args:
             image_tokens: ``(U, S, C)`` of :meth:`encode_image`.
-            prompts: U texts that come before them; None: the head's own, or none.
+            prompts: U texts before the generated ones; None: the head's prompt, if any.
 
         Raises:
             ValueError: the model has no head that writes.
         """
-        return self.head_that('write').write(self, image_tokens, prompts)
+        return self.find_head('write').write(self, image_tokens, prompts)
 
     def _batches(
         self,
         image_tokens: Tensor,
         texts: Sequence[str],
         pairs: Sequence[tuple[int, int]],
-        at_once: int = _AT_ONCE,
+        at_once: int = _PAIRS_AT_ONCE,
     ) -> Iterator[FusionBatch]:
-        """Batches of so many pairs of an image, encoded already, and a text."""
+        """Yield batches of ``at_once`` pairs of an encoded image and a text."""
         from mmpretrain.structures import DataSample
 
         for start in range(0, len(pairs), at_once):
@@ -280,7 +284,7 @@ class VisionLanguageModel(FlorenceModel):
 
 
 def _build_head(head: dict | nn.Module, given: Mapping[str, Any]) -> nn.Module:
-    """Build a head's config, with those of ``given`` that its constructor takes and the config does not have."""
+    """Build a head from its config, adding the arguments in ``given`` that its constructor takes."""
     if isinstance(head, nn.Module):
         return head
     if 'type' not in head:

@@ -1,4 +1,4 @@
-"""A batch as the heads of a fusion model see it: every part is computed when first asked for, and once.
+"""The batch that heads of fusion models get; tokens and fused features are computed at first use and shared.
 
 Shape legend: ``B`` samples, ``U`` different images among them, ``T`` text tokens, ``S`` image tokens, ``C`` hidden
 size.
@@ -16,25 +16,25 @@ from florence_mm.models.tokenizers.protocol import TokenBatch
 from .protocol import Fused, Fuser
 
 
-def find_equal(images: Tensor) -> tuple[list[int], list[int]]:
-    """Which images of a batch are equal, pixel for pixel, or which other rows of numbers.
+def find_equal(rows: Tensor) -> tuple[list[int], list[int]]:
+    """Find equal rows of a tensor, such as equal images of a batch.
 
-    Names do not tell: an image comes augmented in two ways.
+    Images are compared by pixels, not by file names, as augmentation makes one file different images.
 
     Args:
-        images: ``(B, ...)``.
+        rows: ``(B, ...)``.
 
     Returns:
-        the places of the U different ones, and for each of the B which of the U it is.
+        the indices of the U different rows, and for each of the B rows which of the U it equals.
     """
-    # equal rows have equal sums; so only few are compared
-    sums = images.flatten(1).sum(1, dtype=torch.float64).tolist()
+    # equal rows have equal sums, so that only few are compared
+    sums = rows.flatten(1).sum(1, dtype=torch.float64).tolist()
     first: list[int] = []
     which: list[int] = []
     by_sum: dict[float, list[int]] = {}
     for place, total in enumerate(sums):
         known = by_sum.setdefault(total, [])
-        number = next((n for n in known if torch.equal(images[first[n]], images[place])), None)
+        number = next((n for n in known if torch.equal(rows[first[n]], rows[place])), None)
         if number is None:
             number = len(first)
             first.append(place)
@@ -44,36 +44,36 @@ def find_equal(images: Tensor) -> tuple[list[int], list[int]]:
 
 
 def uniform_groups(image_of: Sequence[int], images: int) -> bool:
-    """Whether rows lie image after image, as many rows each: then one image's keys serve them in one product."""
+    """Whether each image has equally many consecutive rows, which can then attend to its keys in one product."""
     return len(image_of) % images == 0 and list(image_of) == [
         number for number in range(images) for _ in range(len(image_of) // images)
     ]
 
 
 def rows_of(x: Tensor, image_of: Sequence[int]) -> Tensor:
-    """``(U, ...)`` of images to ``(B, ...)`` of rows; ``x`` itself where each image has one row."""
+    """Expand features of images ``(U, ...)`` to rows ``(B, ...)``; returns ``x`` itself if each image has one row."""
     if list(image_of) == list(range(len(x))):
         return x
     return x.index_select(0, torch.tensor(image_of, device=x.device))
 
 
 class FusionBatch:
-    """Samples of one batch, and what the model makes of them.
+    """Samples of one batch, and their lazily computed tokens and fused features.
 
     Args:
         model: the model that encodes.
-        inputs: ``(B, 3, H, W)``, preprocessed; or ``(U, 3, H, W)`` with ``image_of``; None where the image tokens are
-            known and no head asks for pixels.
+        inputs: ``(B, 3, H, W)``, preprocessed; or ``(U, 3, H, W)`` with ``image_of``; None if the image tokens are
+            given and no head needs pixels.
         samples: B samples.
-        image_of: for each sample which of ``inputs`` it shows; None: all pairs of inputs are compared.
-        image_tokens: ``(U, S, C)``, if they are known already.
+        image_of: index of the image of each sample; None: equal inputs are found by comparison.
+        image_tokens: ``(U, S, C)``, if the images are already encoded.
 
     Attributes:
-        images: ``(U, 3, H, W)``, those that differ, or None.
-        image_of: B numbers below U.
+        images: ``(U, 3, H, W)``, the different images, or None.
+        image_of: B indices of images, below U.
 
     Raises:
-        ValueError: another number of samples than of images, or neither images nor tokens.
+        ValueError: the numbers of samples and images differ, or neither images nor their tokens are given.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class FusionBatch:
             self.image_tokens = image_tokens
 
     def field(self, name: str) -> list:
-        """One field of all samples.
+        """Collect one field of all samples.
 
         Raises:
             ValueError: a sample lacks it.
@@ -112,16 +112,16 @@ class FusionBatch:
 
     @cached_property
     def image_tokens(self) -> Tensor:
-        """``(U, S, C)``, each different image encoded once."""
+        """Image tokens ``(U, S, C)``; each different image is encoded once."""
         return self.model.encode_image(self.images)
 
     def image_tokens_of(self, image_of: Sequence[int]) -> Tensor:
-        """``(len(image_of), S, C)``."""
+        """Image tokens ``(len(image_of), S, C)`` for indices of images."""
         return rows_of(self.image_tokens, image_of)
 
     @cached_property
     def texts(self) -> list[str]:
-        """The samples' ``text``."""
+        """The ``text`` of each sample."""
         return self.field('text')
 
     @cached_property
@@ -131,10 +131,10 @@ class FusionBatch:
 
     @cached_property
     def text_tokens(self) -> Tensor:
-        """``(B, T, C)``."""
+        """Text tokens ``(B, T, C)``."""
         return self.model.encode_tokens(self.tokens)
 
     @cached_property
     def fused(self) -> Fused:
-        """Each text with its own image."""
+        """Each text fused with its own image."""
         return self.model.fuse(self.text_tokens, self.tokens.mask, self.image_tokens_of(self.image_of))

@@ -1,8 +1,8 @@
-"""The co-attention of METER (arXiv 2111.02387, section 3.1), with which Florence fuses image and text.
+"""The co-attention of METER (arXiv 2111.02387, section 3.1), by which Florence fuses image and text.
 
-Florence's paper (arXiv 2111.11432, section 2.5) takes them over. Two stacks of layers, one a modality; layer n of both
-reads what layer n - 1 of both gave (``METER/meter/modules/meter_module.py``). :class:`CoAttentionFusion` is everything
-between the encoders and the heads.
+Adopted by Florence's paper (arXiv 2111.11432, section 2.5). There are two stacks of layers, one per modality; layer n
+of either stack reads the outputs of layer n - 1 of both (``METER/meter/modules/meter_module.py``).
+:class:`CoAttentionFusion` is everything between the encoders and the heads.
 
 Shape legend: ``B`` pairs, ``L`` text tokens, ``S`` image tokens, ``C`` channels, ``H`` heads, ``D = C / H``.
 """
@@ -22,24 +22,24 @@ from .protocol import CrossWeights, Fused
 
 
 class CoAttentionStacks(nn.Module):
-    """The two stacks.
+    """The two stacks of co-attention layers.
 
-    Captioning (:meth:`image_contexts`, :meth:`decode`): the text stack looks back only, and the layers of the image
-    stack leave their attention to the text out, since a word would otherwise reach earlier ones through the image. What
-    the image gives is then the same for every text and every step of decoding.
+    In captioning (:meth:`image_contexts`, :meth:`decode`) the text stack is causal, and the image stack skips its
+    cross-attention to the text, through which tokens would otherwise see later ones. The output of the image stack is
+    then the same for all texts and all steps of decoding.
 
     Args:
-        num_layers: layers of each stack, 6 in METER.
-        hidden_size: C, see :class:`~florence_mm.models.layers.transformer.CoAttentionLayer`.
+        num_layers: number of layers of each stack, 6 in METER.
+        hidden_size: C.
         num_heads: H.
         mlp_ratio: hidden width of the MLPs in multiples of C.
         drop_rate: dropout before each residual.
         attn_drop_rate: dropout of attention weights.
-        layer_norm_eps: 1e-12 in METER and BERT.
+        layer_norm_eps: epsilon of the layer norms; 1e-12 in METER and BERT.
         with_cp: recompute each layer in the backward pass instead of keeping its activations.
 
     Raises:
-        ValueError: no layers, or ``num_heads`` does not divide ``hidden_size``.
+        ValueError: there are no layers, or ``num_heads`` does not divide ``hidden_size``.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class CoAttentionStacks(nn.Module):
         self.with_cp = with_cp
 
     def forward(self, text: Tensor, image: Tensor, text_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Fuse.
+        """Fuse text and image tokens.
 
         Args:
             text: ``(B, L, C)``.
@@ -70,7 +70,7 @@ class CoAttentionStacks(nn.Module):
             text_mask: ``(B, L)`` bool, True where a token is real, best on the CPU; None where all are.
 
         Returns:
-            text ``(B, L, C)`` with zeros where no token is, and image ``(B, S, C)``.
+            text ``(B, L, C)``, zeros at padding, and image ``(B, S, C)``.
         """
         text, image, _ = self._run(text, image, text_mask, ())
         return text, image
@@ -78,16 +78,16 @@ class CoAttentionStacks(nn.Module):
     def forward_with_weights(
         self, text: Tensor, image: Tensor, text_mask: Tensor | None = None, layers: Sequence[int] = (-1,)
     ) -> tuple[Tensor, Tensor, dict[int, CrossWeights]]:
-        """As :meth:`forward`, with the cross-attention of some layers, which is computed for them alone.
+        """Fuse, and also return the cross-attention weights of some layers.
 
         Args:
             text: ``(B, L, C)``.
             image: ``(B, S, C)``.
             text_mask: ``(B, L)`` bool, True where a token is real, best on the CPU; None where all are.
-            layers: numbers of layers; negative ones count from the last.
+            layers: indices of layers; negative ones count from the last.
 
         Raises:
-            ValueError: a layer that there is not.
+            ValueError: a layer does not exist.
         """
         count = len(self.text_layers)
         if not all(-count <= layer < count for layer in layers):
@@ -124,19 +124,19 @@ class CoAttentionStacks(nn.Module):
         return run(x, context)
 
     def image_contexts(self, image: Tensor) -> list[KeysValues]:
-        """What the text layers attend to in captioning: keys and values of the image, one pair a layer.
+        """Compute the keys and values of the image that the text layers attend to in captioning, one pair per layer.
 
         Args:
             image: ``(B, S, C)``.
 
         Returns:
-            for each layer two ``(B, H, S, D)``.
+            for each layer keys and values, ``(B, H, S, D)`` each.
         """
         layout = layout_of(image, None)
         x, contexts = layout.pack(image), []
         for number, (for_text, for_image) in enumerate(zip(self.text_layers, self.image_layers, strict=True)):
             contexts.append(for_text.crossattention.keys_values(x, layout))
-            if number + 1 < len(self.text_layers):  # what the last image layer gives is read by none
+            if number + 1 < len(self.text_layers):  # nothing reads the output of the last image layer
                 x = for_image.step(x, layout, None, None)
         return contexts
 
@@ -147,17 +147,17 @@ class CoAttentionStacks(nn.Module):
         text_mask: Tensor | None = None,
         caches: CacheStack | None = None,
     ) -> Tensor:
-        """The text stack of captioning: each token sees the image, itself and those before it.
+        """Run the text stack in captioning: each token sees the image, itself and the tokens before it.
 
         Args:
             text: ``(B, L, C)``.
-            contexts: of :meth:`image_contexts`, of the same B; or of fewer images, which the texts follow in order, as
-                many texts each.
-            text_mask: ``(B, L)`` bool, True where a token is real; padding behind the tokens.
-            caches: keys and values of earlier tokens, to which those of ``text``, all of them real, are added.
+            contexts: output of :meth:`image_contexts` for the B images of the texts, or for fewer images, each of which
+                then has equally many consecutive texts.
+            text_mask: ``(B, L)`` bool, True where a token is real; padding is at the end. None: all are.
+            caches: keys and values of earlier tokens; those of ``text``, all of them real, are appended.
 
         Returns:
-            ``(B, L, C)`` with zeros where no token is.
+            ``(B, L, C)``, zeros at padding.
         """
         layout = layout_of(text, text_mask, causal=True)
         image_layout = TokenLayout(len(contexts[0][0]), contexts[0][0].shape[2])
@@ -169,14 +169,14 @@ class CoAttentionStacks(nn.Module):
 
 
 class CoAttentionFusion(nn.Module):
-    """Linear transforms of both modalities, the stacks, and the poolers.
+    """Everything between encoders and heads: linear transforms of both modalities, the stacks, the poolers.
 
     Args:
         text_dims: width of the text encoder.
         image_dims: width of the image encoder's last stage.
         hidden_size: C.
-        init_std: standard deviation of the linear layers' first weights. BERT's 0.02 is made for 768 channels; with
-            few channels image and text see each other sooner with about ``C ** -0.5``.
+        init_std: standard deviation of the initial weights of linear layers. BERT's 0.02 suits 768 channels; with few
+            channels, cross-attention is learned sooner with about ``C ** -0.5``.
         stacks: further arguments of :class:`CoAttentionStacks`.
     """
 
@@ -195,19 +195,19 @@ class CoAttentionFusion(nn.Module):
     def forward(
         self, text: Tensor, text_mask: Tensor | None, image: Tensor, attention_layers: Sequence[int] = ()
     ) -> Fused:
-        """Fuse.
+        """Fuse text and image tokens.
 
         Args:
-            text: ``(B, L, C)``, transformed.
-            text_mask: ``(B, L)`` bool, True where a token is real; None where all are.
-            image: ``(B, S, C)``, transformed.
-            attention_layers: layers whose cross-attention is wanted.
+            text: ``(B, L, C)``, after ``text_transform``.
+            text_mask: ``(B, L)`` bool, True where a token is real; None: all are.
+            image: ``(B, S, C)``, after ``image_transform``.
+            attention_layers: indices of layers whose cross-attention weights are returned.
         """
         if attention_layers:
             text, image, attention = self.layers.forward_with_weights(text, image, text_mask, attention_layers)
         else:
             (text, image), attention = self.layers(text, image, text_mask), {}
-        # METER pools the start of the text, and for backbones without a class token the mean of the image
+        # METER pools the start token of the text, and the mean of the image for backbones without class token
         pooled = torch.cat([self.text_pooler(text[:, 0]), self.image_pooler(image.mean(1))], 1)  # (B, 2 C)
         return Fused(text, image, pooled, attention)
 

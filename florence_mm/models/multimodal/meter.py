@@ -1,8 +1,8 @@
-"""METER, the vision-language model that Florence adapts to (arXiv 2111.11432, section 2.5; arXiv 2111.02387).
+"""METER, the vision-language model into which Florence puts its encoders (arXiv 2111.11432, 2.5; arXiv 2111.02387).
 
-An image encoder and a text encoder, two stacks of co-attention layers over their tokens, and heads. Pretrained with
-image-text matching and masked language modelling, fine-tuned on questions, captions or retrieval: what is trained is
-which heads the config names.
+An image encoder and a text encoder, two stacks of co-attention layers on their tokens, and heads. It is pretrained with
+image-text matching and masked language modelling, and fine-tuned on questions, captions or retrieval; the heads in the
+config determine the task.
 
 Shape legend: ``B`` samples, ``T`` text tokens, ``N`` image tokens, ``C`` hidden size of the fusion, ``K`` answers.
 """
@@ -27,28 +27,28 @@ from .protocol import Fused, TextAttention
 
 @MODELS.register_module()
 class METER(VisionLanguageModel):
-    """METER fuses image and text by co-attention: a reader, a fuser and a writer.
+    """METER, a fusion model with co-attention; it implements the protocols reader, fuser, writer and attending.
 
     Args:
-        image_encoder: backbone (or its config) that returns a tuple of maps, of which the last, ``(B, C_v, H, W)``, is
-            the image's tokens; ``num_features`` is C_v. Inputs of any size that the backbone takes.
+        image_encoder: backbone (or its config) that returns a map ``(B, C_v, H, W)``, whose positions are the image
+            tokens, or a tuple of maps of which the last is used; its ``num_features`` is C_v.
         text_encoder: encoder (or its config) from ids and padding mask ``(B, T)`` to ``(B, T, C_t)``:
-            ``RobertaTextEncoder`` or ``CLIPTokenEncoder``; ``embed_dims`` is C_t.
-        tokenizer: the text encoder's tokenizer (or its config), a
-            :class:`~florence_mm.models.tokenizers.protocol.TextTokenizer`.
+            ``RobertaTextEncoder`` or ``CLIPTokenEncoder``; its ``embed_dims`` is C_t.
+        tokenizer: the :class:`~florence_mm.models.tokenizers.protocol.TextTokenizer` of the text encoder (or its
+            config).
         fusion: arguments of :class:`~florence_mm.models.multimodal.co_attention.CoAttentionStacks`: ``hidden_size``
             (768), ``num_layers`` (6), ``num_heads`` (12), ``mlp_ratio``, ``drop_rate``, ``attn_drop_rate``,
             ``layer_norm_eps``, ``with_cp``; and ``init_std`` (0.02) of
             :class:`~florence_mm.models.multimodal.co_attention.CoAttentionFusion`.
-        heads: heads by name (or their configs): ``dict(itm=dict(type='FusionITMHead'), ...)``. A head has
-            ``loss(batch)`` and ``predict(batch)``, the batch a
+        heads: heads (or their configs) by name: ``dict(itm=dict(type='FusionITMHead'), ...)``. A head has
+            ``loss(batch)`` and ``predict(batch)``, which get a
             :class:`~florence_mm.models.multimodal.batch.FusionBatch`.
         max_text_len: longest text in tokens, start and end included; 50 in METER.
         data_preprocessor: see mmengine; by default :class:`ImageTextDataPreprocessor`.
         init_cfg: see mmengine.
 
     Raises:
-        ValueError: parts that do not fit each other.
+        ValueError: the parts do not fit together.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class METER(VisionLanguageModel):
         check_width(self.image_encoder, 'num_features', 'METER')
         check_width(self.text_encoder, 'embed_dims', 'METER')
         check_text_sizes(self.text_encoder, self.tokenizer.vocab_size, max_text_len, 'max_text_len')
-        # not under `cross_modal`, whose learning rate METER raises
+        # outside `cross_modal`, which METER trains with a higher learning rate
         self.token_type_embeddings = nn.Embedding(2, self.hidden_size)
         nn.init.normal_(self.token_type_embeddings.weight, std=0.02)
         self.cross_modal = CoAttentionFusion(self.text_encoder.embed_dims, self.image_encoder.num_features, **fusion)
@@ -78,7 +78,7 @@ class METER(VisionLanguageModel):
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def encode_image(self, inputs: Tensor) -> Tensor:
-        """Images ``(B, 3, H, W)``, preprocessed, to tokens ``(B, N, C)``, transformed and with their type added."""
+        """Encode preprocessed images ``(B, 3, H, W)`` to transformed tokens ``(B, N, C)`` with type embedding."""
         x = self._image_map(inputs)  # (B, C_v, H, W)
         x = self.cross_modal.image_transform(x.flatten(2).transpose(1, 2))  # (B, C_v, H, W) -> (B, N, C_v) -> (B, N, C)
         return x + self.token_type_embeddings.weight[1]
@@ -88,13 +88,13 @@ class METER(VisionLanguageModel):
         return maps[-1] if isinstance(maps, tuple | list) else maps
 
     def encode_tokens(self, tokens: TokenBatch, causal: bool = False) -> Tensor:
-        """Ids ``(B, T)`` to tokens ``(B, T, C)``, transformed and with their type added.
+        """Encode ids ``(B, T)`` to transformed tokens ``(B, T, C)`` with type embedding.
 
-        Equal texts, such as one question about several images, are encoded once, unless dropout makes them differ.
+        Equal texts, such as one question about several images, are encoded once, except with dropout.
 
         Args:
-            tokens: of :meth:`tokenize`.
-            causal: each token sees itself and those before it, for captions.
+            tokens: ids and mask from :meth:`tokenize`.
+            causal: each token sees only itself and those before it, for captions.
         """
         input_ids, mask, which = tokens.input_ids, tokens.mask, None
         if not self._drops_in_text():
@@ -121,27 +121,28 @@ class METER(VisionLanguageModel):
         image_tokens: Tensor,
         attention_layers: Sequence[int] = (),
     ) -> Fused:
-        """Run the co-attention layers.
+        """Fuse text and image tokens by the co-attention layers.
 
         Args:
-            text_tokens: ``(B, T, C)`` of :meth:`encode_tokens`.
-            text_mask: ``(B, T)`` bool, True where a token is real, best on the CPU; None where all are.
-            image_tokens: ``(B, N, C)`` of :meth:`encode_image`.
-            attention_layers: layers whose cross-attention comes along, negative ones counted from the last.
+            text_tokens: ``(B, T, C)`` from :meth:`encode_tokens`.
+            text_mask: ``(B, T)`` bool, True where a token is real, best on the CPU; None: all are.
+            image_tokens: ``(B, N, C)`` from :meth:`encode_image`.
+            attention_layers: indices of layers whose cross-attention weights are returned; negative ones count from the
+                last.
         """
         return self.cross_modal(text_tokens, text_mask, image_tokens, attention_layers)
 
     @torch.no_grad()
     def attend(self, inputs: Tensor, text: str, layers: Sequence[int] | None = None) -> TextAttention:
-        """Cross-attention from each token of a text to an image.
+        """Return the cross-attention weights from each token of a text to an image.
 
         Args:
             inputs: ``(1, 3, H, W)``, preprocessed.
-            text: the model reads it with the image.
-            layers: numbers of co-attention layers, negative ones counted from the last; None: all.
+            text: the text.
+            layers: indices of co-attention layers; negative ones count from the last; None: all.
 
         Raises:
-            ValueError: there is no such layer.
+            ValueError: a layer does not exist.
         """
         layers = range(len(self.cross_modal.layers.text_layers)) if layers is None else layers
         grid = self._image_map(inputs).shape[-2:]
@@ -159,32 +160,32 @@ class METER(VisionLanguageModel):
         prompts: TokenBatch | None = None,
         cached: bool = False,
     ) -> WriterState:
-        """Where B texts stand before their first word; a prompt is the beginning of its text.
+        """Start the generation of B texts; a prompt is the beginning of its text.
 
-        Image tokens never read text, since a word would otherwise reach earlier ones through them
-        (:meth:`~florence_mm.models.multimodal.co_attention.CoAttentionStacks.image_contexts`): what images give is
-        the same at every step.
+        The image stack skips its cross-attention to the text, through which tokens would otherwise see later ones, so
+        that the keys and values of images are the same at every step
+        (:meth:`~florence_mm.models.multimodal.co_attention.CoAttentionStacks.image_contexts`).
 
         Args:
-            image_tokens: ``(U, N, C)`` of :meth:`encode_image`.
-            image_of: for each of the B texts which of the U images it is about.
-            prompts: B texts of equal length, which the texts begin with; None: none.
-            cached: keep keys and values of the tokens that :meth:`write_on` gets.
+            image_tokens: ``(U, N, C)`` from :meth:`encode_image`.
+            image_of: index of the image of each of the B texts.
+            prompts: B prompts of equal length; None: no prompts.
+            cached: cache keys and values of the tokens that :meth:`write_on` gets.
         """
         contexts = self.cross_modal.layers.image_contexts(image_tokens)
         if not uniform_groups(image_of, len(image_tokens)):
             contexts = [(rows_of(keys, image_of), rows_of(values, image_of)) for keys, values in contexts]
-        # of the text encoder, and of the text stack
+        # caches of the text encoder and of the text stack
         caches = (CacheStack(), CacheStack()) if cached else ()
         return WriterState(list(image_of), self.first_ids(len(image_of), prompts), contexts, caches)
 
     def write_on(self, tokens: TokenBatch, state: WriterState) -> Tensor:
-        """Hidden states ``(B, n, C)`` of the next n tokens of each text.
+        """Compute the hidden states ``(B, n, C)`` of the next n tokens of each text.
 
         Args:
-            tokens: without a cache all tokens of the texts, padded behind; with one those after the tokens that it
-                holds, none of them padding.
-            state: of :meth:`start_writing`.
+            tokens: without cache, all tokens of the texts, with padding at the end; with cache, those after the cached
+                ones, without padding.
+            state: state from :meth:`start_writing`.
         """
         layers = self.cross_modal.layers
         if not state.caches:

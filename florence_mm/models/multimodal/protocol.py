@@ -1,12 +1,12 @@
-"""What a model over images and texts can do, in words that heads, inferencers and tools rely on.
+"""Protocols of vision-language models, which heads, inferencers and tools use instead of the classes of families.
 
-A *reader* turns images and texts into tokens of one width; a *fuser* also lets them read each other; a *writer* also
-writes texts about images. What is asked of a whole model is to *answer* questions, to *match* sentences with images
-and to *write*; :class:`~florence_mm.models.multimodal.base.VisionLanguageModel` has its heads do that. A family is one
-file with the methods that it has; nothing else knows its class.
+A *reader* encodes images and texts to tokens of one width; a *fuser* also fuses them; a *writer* also generates texts
+about images. Inferencers ask a whole model to *answer* questions, *match* sentences with images and *write* texts;
+:class:`~florence_mm.models.multimodal.base.VisionLanguageModel` implements these by its heads. A family is one file
+with the methods that it supports; no other code names its class.
 
-Shape legend: ``U`` images, ``B`` texts, ``T`` tokens of a text, ``S`` image tokens, ``C`` hidden size, ``P`` pairs
-of an image and a text.
+Shape legend: ``U`` images, ``B`` texts, ``T`` tokens of a text, ``S`` image tokens, ``C`` hidden size, ``P`` image-text
+pairs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from florence_mm.models.tokenizers.protocol import TokenBatch
 
 @dataclass(frozen=True)
 class CrossWeights:
-    """Cross-attention of one pair of layers; each row sums to 1, rows of padding to 0.
+    """Cross-attention weights of the two layers of one index; each row sums to 1, rows of padding to 0.
 
     Attributes:
         text_to_image: ``(B, H, text tokens, image tokens)``, H heads.
@@ -34,13 +34,13 @@ class CrossWeights:
 
 @dataclass(frozen=True)
 class Fused:
-    """Fused tokens of a batch.
+    """Fused tokens of a batch of image-text pairs.
 
     Attributes:
-        text: ``(B, T, C)``, zeros where no token is.
+        text: ``(B, T, C)``, zeros at padding.
         image: ``(B, S, C)``.
-        pooled: ``(B, pooled_size)``, the pair as one vector, which classifying heads read.
-        attention: cross-attention by number of layer, where asked for.
+        pooled: ``(B, pooled_size)``, one vector per pair, the input of classification heads.
+        attention: cross-attention weights by index of layer, if requested.
     """
 
     text: Tensor
@@ -51,11 +51,11 @@ class Fused:
 
 @dataclass(frozen=True)
 class Answered:
-    """What a model says to a question.
+    """Answers of a model to a question.
 
     Attributes:
-        answers: the likeliest first.
-        scores: of each answer, a probability of its own: they need not add up to 1.
+        answers: the answers, most probable first.
+        scores: probability of each answer; they are independent and need not sum to 1.
     """
 
     answers: list[str]
@@ -64,11 +64,11 @@ class Answered:
 
 @dataclass(frozen=True)
 class Written:
-    """A text that a model wrote.
+    """A generated text.
 
     Attributes:
-        text: without what it follows.
-        score: mean log-probability of its tokens, the end included.
+        text: the text without its prompt.
+        score: mean log-probability of its tokens, the end token included.
     """
 
     text: str
@@ -77,11 +77,11 @@ class Written:
 
 @dataclass(frozen=True)
 class TextAttention:
-    """Where a model looks in an image for each token of a text.
+    """Attention weights from each token of a text to an image.
 
     Attributes:
-        input_ids: ``(T,)`` of the text.
-        weights: ``(layers, heads, T, h, w)``; those of a token sum to 1 over the ``h x w`` image tokens.
+        input_ids: ``(T,)``, ids of the text.
+        weights: ``(layers, heads, T, h, w)``; they sum to 1 over the ``h x w`` image tokens.
     """
 
     input_ids: Tensor
@@ -90,31 +90,31 @@ class TextAttention:
 
 @runtime_checkable
 class Reader(Protocol):
-    """Reads images and texts.
+    """A model that encodes images and texts to tokens.
 
     It also has the attributes ``tokenizer``, a :class:`~florence_mm.models.tokenizers.protocol.TextTokenizer`,
-    ``hidden_size``, C, and ``max_text_len``, the longest text in tokens, start and end included. They are not
-    declared: ``isinstance`` would not see one that is a module of torch.
+    ``hidden_size``, C, and ``max_text_len``, the longest text in tokens, start and end included. They are not declared,
+    as ``isinstance`` does not find attributes that are torch modules.
     """
 
     def encode_image(self, inputs: Tensor) -> Tensor:
         """Images ``(U, 3, H, W)``, preprocessed, to tokens ``(U, S, C)``."""
 
     def encode_tokens(self, tokens: TokenBatch) -> Tensor:
-        """Ids ``(B, T)`` to tokens ``(B, T, C)``."""
+        """Encode ids ``(B, T)`` to tokens ``(B, T, C)``."""
 
 
 @runtime_checkable
 class Fuser(Reader, Protocol):
-    """Lets texts and images read each other; also has ``pooled_size``, the width of :attr:`Fused.pooled`."""
+    """A reader that fuses texts and images; it also has ``pooled_size``, the width of :attr:`Fused.pooled`."""
 
     def fuse(self, text_tokens: Tensor, text_mask: Tensor | None, image_tokens: Tensor) -> Fused:
-        """Text tokens ``(B, T, C)`` with mask ``(B, T)``, True where real, and image tokens ``(B, S, C)``."""
+        """Fuse text tokens ``(B, T, C)`` with mask ``(B, T)``, True where real, and image tokens ``(B, S, C)``."""
 
 
 @runtime_checkable
 class Writer(Reader, Protocol):
-    """Writes texts about images."""
+    """A reader that generates texts about images."""
 
     def start_writing(
         self,
@@ -123,72 +123,72 @@ class Writer(Reader, Protocol):
         prompts: TokenBatch | None = None,
         cached: bool = False,
     ) -> WriterState:
-        """Where B texts stand before their first word.
+        """Start the generation of B texts.
 
         Args:
             image_tokens: ``(U, S, C)``.
-            image_of: for each of the B texts which of the U images it is about.
-            prompts: B texts of equal length that come before it, such as questions; with start and end tokens, as the
-                tokenizer gives them. None: none.
-            cached: keep keys and values of the tokens that :meth:`write_on` gets, so that it needs no token twice.
+            image_of: index of the image of each of the B texts.
+            prompts: B prompts of equal length, such as questions, with start and end tokens as the tokenizer returns
+                them; None: no prompts.
+            cached: cache keys and values of the tokens that :meth:`write_on` gets, so that it gets no token twice.
         """
 
     def write_on(self, tokens: TokenBatch, state: WriterState) -> Tensor:
-        """Hidden states ``(B, n, C)`` of the next n tokens of each text, each of which sees those before it.
+        """Compute the hidden states ``(B, n, C)`` of the next n tokens of each text; each sees those before it.
 
         Args:
-            tokens: the tokens after those that ``state`` holds; without a cache all, from ``state.first_ids`` on, then
-                with padding behind the texts where they differ in length.
-            state: of :meth:`start_writing`; with a cache it holds these tokens too afterwards.
+            tokens: with cache, the tokens after those that ``state`` has cached; without, all tokens from
+                ``state.first_ids`` on, with padding at the end if texts differ in length.
+            state: state from :meth:`start_writing`; with cache, the new tokens are added to it.
         """
 
 
 @runtime_checkable
 class Attending(Protocol):
-    """Can say where it looks."""
+    """A model that returns its attention from texts to images."""
 
     def attend(self, inputs: Tensor, text: str, layers: Sequence[int] | None = None) -> TextAttention:
-        """Attention from each token of a text to the image ``(1, 3, H, W)``; None: of all layers."""
+        """Return the attention from each token of a text to the image ``(1, 3, H, W)``; ``layers`` None: all."""
 
 
 @runtime_checkable
 class VisionLanguage(Protocol):
-    """What inferencers, tools and re-ranking ask of a whole model."""
+    """A whole model, as inferencers, tools and re-ranking use it."""
 
     def require(self, answers: bool = False, matches: bool = False, writes: bool = False) -> None:
-        """Raise ValueError where the model cannot do what will be asked of it."""
+        """Raise ValueError if the model cannot answer, match or write, as requested."""
 
-    def learn_data(self, dataset_meta: Mapping[str, Any]) -> None:
-        """Take over what is needed of the data that the weights were trained on, such as the answers."""
+    def use_dataset_meta(self, dataset_meta: Mapping[str, Any]) -> None:
+        """Take over the metainfo of the data set that the weights were trained on, such as the answers."""
 
     def answer_names(self) -> list[str]:
-        """The answers that the model chooses among; empty where it does not choose."""
+        """The answers that the model chooses from; empty if it does not classify answers."""
 
     def encode_image(self, inputs: Tensor) -> Tensor:
-        """Images ``(U, 3, H, W)``, preprocessed, to tokens ``(U, S, C)``, which the following take."""
+        """Encode preprocessed images ``(U, 3, H, W)`` to tokens ``(U, S, C)``, the input of the following methods."""
 
     def answer(
         self, image_tokens: Tensor, questions: Sequence[str], pairs: Sequence[tuple[int, int]], top: int = 1
     ) -> list[Answered]:
-        """For each of the P pairs (place of an image, place of a question) at most ``top`` answers."""
+        """Return at most ``top`` answers for each of the P pairs (index of an image, index of a question)."""
 
     def match(
         self, image_tokens: Tensor, sentences: Sequence[str], pairs: Sequence[tuple[int, int]], at_once: int = 64
     ) -> Tensor:
-        """``(P,)`` on the CPU, for each pair (image, sentence) the logarithm of the odds of a match."""
+        """Return the log-odds ``(P,)`` of a match, on the CPU, for P pairs (index of an image, of a sentence)."""
 
     def write(self, image_tokens: Tensor, prompts: Sequence[str] | None = None) -> list[Written]:
-        """A text about each image."""
+        """Generate a text for each image."""
 
 
 @runtime_checkable
 class Reranker(Protocol):
-    """Two steps of retrieval: features of all images and texts, match scores of the best candidates."""
+    """A model for retrieval in two stages: features of all images and texts, match scores of the best candidates."""
 
     def match_pictures(
         self, data: dict[str, Any], texts: Sequence[str], pairs: Sequence[tuple[int, int]], pairs_at_once: int = 64
     ) -> Tensor:
-        """``(P,)`` match scores, logarithms of odds, of pairs (image of the batch ``data``, text)."""
+        """Return match scores ``(P,)``, log-odds, of pairs (image of the batch ``data``, text)."""
 
     def similarity_scale(self) -> float:
-        """What cosines of the features are multiplied by to be logits."""
+        """Factor from cosines of the features to logits."""

@@ -1,7 +1,7 @@
-"""Image-text retrieval in two steps: a two-tower model finds candidates, a fusion model puts them in order.
+"""Image-text retrieval in two stages: a two-tower model finds candidates, a fusion model re-ranks them.
 
-The second step is METER's retrieval by its matching head (arXiv 2111.02387), done for the best candidates alone as in
-ALBEF (arXiv 2107.07651, section 3.4), as a fusion of every image with every text grows with their product.
+The second stage is METER's retrieval by its matching head (arXiv 2111.02387), but only for the best candidates, as in
+ALBEF (arXiv 2107.07651, section 3.4), since the cost of fusing all images with all texts grows with their product.
 
 Shape legend: ``B`` images, ``N`` image tokens, ``C`` hidden size, ``P`` pairs.
 """
@@ -18,12 +18,12 @@ from florence_mm.registry import MODELS
 
 @MODELS.register_module()
 class RetrievalReranker(FlorenceModel):
-    """Two-tower retrieval and a fusion model that puts its best candidates in order, over the same images.
+    """Two-tower retrieval, and a fusion model that re-ranks its best candidates.
 
-    Both see the images of one pipeline, in one size. Training trains the fusion model alone: its ``loss`` is the
-    batch's, the two-tower model does not learn. Prediction alone gives the two-tower model's features; the second step
-    is that of :class:`florence_mm.evaluation.rerank_loop.RerankTestLoop`. A config's model and test, for the Karpathy
-    split of Flickr30k or COCO::
+    Both models get the same images, in one size. Training trains only the fusion model; the two-tower model is frozen.
+    ``predict`` returns only the features of the two-tower model; the second stage is run by
+    :class:`florence_mm.evaluation.rerank_loop.RerankTestLoop`. Model and test in a config, for the Karpathy split of
+    Flickr30k or COCO::
 
         model = dict(
             type='florence_mm.RetrievalReranker',
@@ -39,15 +39,14 @@ class RetrievalReranker(FlorenceModel):
         test_cfg = dict(type='florence_mm.RerankTestLoop', top_k=128)
 
     Args:
-        retriever: :class:`UniCL` or its config.
-        matcher: a model that matches images and sentences, such as a :class:`METER` with a :class:`FusionITMHead`, or
-            its config.
-        data_preprocessor: of both, whose own may not normalise otherwise; by default
+        retriever: two-tower model (or its config), a :class:`UniCL`.
+        matcher: fusion model (or its config) with a matching head, such as :class:`METER` with :class:`FusionITMHead`.
+        data_preprocessor: preprocessor of both models; if they have their own, it must normalise equally. By default
             :class:`ImageTextDataPreprocessor`.
         init_cfg: see mmengine.
 
     Raises:
-        ValueError: the fusion model has no head that matches, or a model's own preprocessor normalises otherwise.
+        ValueError: the fusion model has no matching head, or a model's own preprocessor normalises differently.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class RetrievalReranker(FlorenceModel):
         self.retriever.requires_grad_(False).eval()
 
     def _build(self, name: str, model: dict | nn.Module) -> nn.Module:
-        """A model, with the common preprocessor where its config has none of its own."""
+        """Build a model, with the common preprocessor if its config has none."""
         if isinstance(model, dict):
             model = MODELS.build(
                 {**model, 'data_preprocessor': model.get('data_preprocessor') or self.data_preprocessor}
@@ -78,50 +77,50 @@ class RetrievalReranker(FlorenceModel):
         return model
 
     def train(self, mode: bool = True) -> 'RetrievalReranker':
-        """As any module's, but the two-tower model stays as it is in prediction."""
+        """Set the mode, except that the two-tower model stays in evaluation mode."""
         super().train(mode)
         self.retriever.eval()
         return self
 
     def tensor(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> Any:
-        """What the two-tower model gives for images ``(B, 3, H, W)``."""
+        """Compute the two-tower model's features of images ``(B, 3, H, W)``."""
         return self.retriever(inputs, data_samples, mode='tensor')
 
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
-        """The fusion model's losses of images ``(B, 3, H, W)`` with their samples."""
+        """Compute the fusion model's losses for images ``(B, 3, H, W)`` and their samples."""
         return self.matcher.loss(inputs, data_samples)
 
     def predict(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> list:
-        """The samples of images ``(B, 3, H, W)`` with the two-tower model's features."""
+        """Add the two-tower model's features of images ``(B, 3, H, W)`` to their samples."""
         return self.retriever.predict(inputs, data_samples)
 
     @torch.no_grad()
     def match_pictures(
         self, data: dict[str, Any], texts: Sequence[str], pairs: Sequence[tuple[int, int]], pairs_at_once: int = 64
     ) -> Tensor:
-        """Match scores of chosen pairs.
+        """Compute match scores of image-text pairs by the fusion model.
 
         Args:
-            data: a batch of the data loader; B images, each encoded once.
-            texts: sentences.
-            pairs: P places of an image of the batch and of a text.
+            data: a batch of the data loader with B images, each of which is encoded once.
+            texts: the sentences.
+            pairs: P pairs (index of an image of the batch, index of a text).
             pairs_at_once: pairs that are fused together.
 
         Returns:
-            ``(P,)``, on the CPU: the logarithms of the odds of a match.
+            ``(P,)``, on the CPU: log-odds of a match.
         """
         image_tokens = self.matcher.encode_image(self.data_preprocessor(data, False)['inputs'])  # (B, N, C)
         return self.matcher.match(image_tokens, texts, pairs, pairs_at_once)
 
     def similarity_scale(self) -> float:
-        """What cosines of the two-tower model's features are multiplied by to be logits."""
+        """Factor from cosines of the two-tower model's features to logits."""
         return float(self.retriever.temperature())
 
 
 def _normalisation(preprocessor: nn.Module) -> str:
-    """Mean, standard deviation and exchange of red and blue, in words; of our preprocessor or of OpenMMLab's."""
+    """Describe mean, standard deviation and channel order of a preprocessor, ours or OpenMMLab's."""
     mean, std = (getattr(preprocessor, name, None) for name in ('mean', 'std'))
-    # on the meta device, where sizes are counted, there are no values
+    # tensors of a model built on the meta device have no values
     values = [None if x is None or x.is_meta else [round(v, 4) for v in x.flatten().tolist()] for x in (mean, std)]
     exchange = getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'to_rgb', False))
     return f'mean={values[0]}, std={values[1]} and channels {"exchanged" if exchange else "as they come"}'

@@ -1,4 +1,4 @@
-"""Text encoders and decoders: token ids in, features out. Not here: tokenizers."""
+"""Text encoders: from token ids to features. Not here: tokenizers."""
 
 from florence_mm.moved import moved_names
 

@@ -1,15 +1,14 @@
-"""The language transformer "similar to CLIP" of Florence (arXiv 2111.11432, section 2.3).
+"""CLIP's text transformer, as the language encoder of Florence (arXiv 2111.11432, section 2.3: "similar to CLIP").
 
-Block, pooling and parameter names are those of the public UniCL code (``UniCL/model/text_encoder/
-transformer.py``): pre-norm, QuickGELU, one token per text pooled. Only real tokens are computed: what lies
-behind the end of a text changes nothing, so linear layers see the real tokens of the batch in one row after
-the other, and attention sees texts padded to the longest one.
+Blocks, pooling and parameter names are those of the public UniCL code (``UniCL/model/text_encoder/transformer.py``):
+pre-norm, QuickGELU, pooling of one token per text. Padding is not computed: linear layers see only the real tokens of
+the batch, concatenated ("packed"), and attention sees texts padded to the longest.
 
-For fusion models the tower gives a feature for each token (:class:`CLIPTokenEncoder`). Its weights load as they are:
-the mask token, which CLIP does not know, is one row beside its vocabulary.
+For fusion models, :class:`CLIPTokenEncoder` returns a feature per token. CLIP's weights load unchanged: the mask token,
+which CLIP lacks, is a separate parameter.
 
-Shape legend: ``B`` texts, ``T`` context length, ``L`` tokens of the longest text, ``N`` real tokens of the
-batch, ``C`` channels, ``H`` heads, ``D = C / H``.
+Shape legend: ``B`` texts, ``T`` tokens of the input, ``L`` tokens of the longest text, ``N`` real tokens of the batch,
+``C`` channels, ``H`` heads, ``D = C / H``, ``V`` ids of the tower.
 """
 
 from collections import OrderedDict
@@ -29,10 +28,10 @@ ARCHS = {
     'micro': {'embed_dims': 64, 'num_layers': 2, 'num_heads': 2},
     # UniCL's tiny and base models
     'base': {'embed_dims': 512, 'num_layers': 12, 'num_heads': 8},
-    # the 12 layers that the paper names, at the width of the public UniCL code: 201.8 M parameters
+    # 12 layers as in the paper, with the width of the public UniCL code: 201.8 M parameters
     'large': {'embed_dims': 1024, 'num_layers': 12, 'num_heads': 16},
-    # as MedImageInsight, the public model closest to Florence: 252.2 M, near the 256 M that the paper counts.
-    # Inferred: no public file says that it is Florence's.
+    # as in MedImageInsight, the public model closest to Florence: 252.2 M parameters, near the paper's 256 M.
+    # Inferred: no public file says that Florence's is the same.
     'huge': {'embed_dims': 1024, 'num_layers': 16, 'num_heads': 16},
 }
 
@@ -48,7 +47,7 @@ class TextAttention(nn.Module):
         self.out_proj = nn.Linear(embed_dims, embed_dims)
 
     def forward(self, x: Tensor, layout: TokenLayout, cache: KeyValueCache | None = None) -> Tensor:
-        """``(N, C) -> (N, C)``; with a cache the tokens follow those that it holds, and are added."""
+        """Attend, packed tokens ``(N, C)`` to ``(N, C)``; with a cache they follow its tokens and are appended."""
         qkv = layout.pad(F.linear(x, self.in_proj_weight, self.in_proj_bias))  # (B, L, 3C)
         qkv = qkv.unflatten(2, (3, self.num_heads, -1))  # (B, L, 3, H, D)
         qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, B, H, L, D)
@@ -65,12 +64,12 @@ class QuickGELU(nn.Module):
     """``x * sigmoid(1.702 x)``, the GELU of CLIP's weights."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape."""
+        """Apply the activation to a tensor of any shape."""
         return F.silu(1.702 * x) / 1.702
 
 
 class TextBlock(nn.Module):
-    """Pre-norm attention and MLP of four times the width, each with a residual."""
+    """Pre-norm block: self-attention, then an MLP of hidden width 4 C, each with a residual."""
 
     def __init__(self, embed_dims: int, num_heads: int, act: type[nn.Module], norm_eps: float) -> None:
         super().__init__()
@@ -84,21 +83,21 @@ class TextBlock(nn.Module):
         self.ln_2 = nn.LayerNorm(embed_dims, eps=norm_eps)
 
     def forward(self, x: Tensor, layout: TokenLayout, cache: KeyValueCache | None = None) -> Tensor:
-        """``(N, C) -> (N, C)``."""
+        """Apply the block to packed tokens, ``(N, C)`` to ``(N, C)``."""
         x = x + self.attn(self.ln_1(x), layout, cache)
         return x + self.mlp(self.ln_2(x))
 
 
 @MODELS.register_module()
 class CLIPTextTower(BaseModule):
-    """Transformer over token ids, pooled at the end token.
+    """Text encoder of two-tower models: a transformer on token ids, pooled at the end token.
 
     Args:
         arch: ``'micro'``, ``'base'``, ``'large'``, ``'huge'`` or a dict of ``embed_dims``, ``num_layers`` and
             ``num_heads``.
         context_length: longest text in tokens; 77 in CLIP and UniCL.
-        vocab_size: number of token ids; the end token must be the largest (``CLIPTokenizer`` sees to it).
-        causal: each token sees those before it, as in CLIP; otherwise all tokens of its text, as in
+        vocab_size: number of token ids; the end token must be the largest, as in ``CLIPTokenizer``.
+        causal: each token sees only itself and those before it, as in CLIP; ``False``: all tokens of its text, as in
             MedImageInsight.
         act: ``'quick_gelu'`` (CLIP, UniCL) or ``'gelu'``.
         norm_eps: epsilon of the layer norms; 1e-12 in UniCL, 1e-5 in CLIP.
@@ -109,7 +108,7 @@ class CLIPTextTower(BaseModule):
         embed_dims (int): C, the width of the output.
 
     Raises:
-        ValueError: unknown ``arch`` or ``act``, or a width that the heads do not divide.
+        ValueError: ``arch`` or ``act`` is unknown, or ``num_heads`` does not divide ``embed_dims``.
     """
 
     def __init__(
@@ -150,11 +149,11 @@ class CLIPTextTower(BaseModule):
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:
-        """Normal weights of the standard deviations that CLIP's paper names, zero biases."""
+        """Initialise with normal weights, with the standard deviations of CLIP's paper, and zero biases."""
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
         width_std = self.embed_dims**-0.5
-        # what is added to the residual stream shrinks with depth
+        # layers that add to the residual stream are scaled down with depth
         residual_std = width_std * (2 * len(self.resblocks)) ** -0.5
         for block in self.resblocks:
             nn.init.normal_(block.attn.in_proj_weight, std=width_std)
@@ -168,14 +167,14 @@ class CLIPTextTower(BaseModule):
         """Encode texts.
 
         Args:
-            input_ids: ``(B, T)`` int64. Give them on the CPU, wherever the weights are: they are moved, and an
-                accelerator need not be waited for to know the lengths.
+            input_ids: ``(B, T)`` int64, best on the CPU even if the weights are not: their values are read here, which
+                would wait for an accelerator.
 
         Returns:
-            ``(B, C)``, the feature at the first largest id, which is the end token.
+            ``(B, C)``, the feature of the end token, which is the first largest id.
 
         Raises:
-            ValueError: ids of another shape, or longer than the context.
+            ValueError: ``input_ids`` has another shape, or more than ``context_length`` tokens.
         """
         if input_ids.ndim != 2 or input_ids.shape[1] > self.context_length or not input_ids.numel():
             raise ValueError(
@@ -189,19 +188,19 @@ class CLIPTextTower(BaseModule):
         layout = TokenLayout.of(real, self.causal, device)
         x = self.token_embedding(input_ids[:, :length].to(device, non_blocking=True))  # (B, L, C)
         x = self.encode(x, layout)  # (N, C)
-        last = ((ends + 1).cumsum(0) - 1).to(device, non_blocking=True)  # (B,) places of the ends among the N
-        return self.ln_final(x.index_select(0, last))  # (B, C); the norm is per token, so one a text is enough
+        last = ((ends + 1).cumsum(0) - 1).to(device, non_blocking=True)  # (B,) positions of the ends among the N
+        return self.ln_final(x.index_select(0, last))  # (B, C); the norm is per token, so only end tokens need it
 
     def encode(self, embeddings: Tensor, layout: TokenLayout, cache: CacheStack | None = None) -> Tensor:
-        """Add positions and run the blocks.
+        """Add position embeddings and apply the blocks.
 
         Args:
-            embeddings: ``(B, L, C)`` of the tokens.
-            layout: which of them are real, and whether each sees those behind it.
-            cache: keys and values of earlier tokens, after which these stand.
+            embeddings: ``(B, L, C)``, token embeddings.
+            layout: positions of the real tokens, and the attention mask.
+            cache: keys and values of earlier tokens; those of these tokens are appended.
 
         Returns:
-            ``(N, C)``, features of the real tokens before the last norm.
+            ``(N, C)``, features of the real tokens before the final norm.
         """
         start = 0 if cache is None else cache.length
         x = layout.pack(embeddings + self.positional_embedding[start : start + layout.length])  # (N, C)
@@ -217,7 +216,7 @@ class CLIPTextTower(BaseModule):
 
 @MODELS.register_module()
 class CLIPTokenEncoder(BaseModule):
-    """A feature for each token.
+    """Text encoder of fusion models: a feature per token, by CLIP's text tower and a mask token.
 
     Args:
         tower: a :class:`CLIPTextTower` (or its config).
@@ -242,17 +241,17 @@ class CLIPTokenEncoder(BaseModule):
         """Encode texts.
 
         Args:
-            input_ids: ``(B, T)`` int64, best on the CPU. V stands for the mask token.
-            mask: ``(B, T)`` bool, True where a token is real; padding behind the tokens.
-            causal: each token sees itself and those before it; a tower that was built causal is so anyway.
-            cache: keys and values of earlier tokens of the texts, to which those of these tokens, none of them padding,
-                are added; only with ``causal``.
+            input_ids: ``(B, T)`` int64, best on the CPU; V is the id of the mask token.
+            mask: ``(B, T)`` bool, True where a token is real; padding is at the end.
+            causal: each token sees only itself and those before it; always so if the tower is causal.
+            cache: keys and values of earlier tokens of the texts; those of these tokens, without padding, are appended.
+                Only with ``causal``.
 
         Returns:
-            ``(B, T, C)``, zeros where no token is.
+            ``(B, T, C)``, zeros at padding.
 
         Raises:
-            ValueError: more tokens than the tower has positions.
+            ValueError: there are more tokens than the tower has positions.
         """
         length = input_ids.shape[1] + (cache.length if cache is not None else 0)
         if length > self.context_length:
@@ -267,6 +266,6 @@ class CLIPTokenEncoder(BaseModule):
         input_ids = input_ids.to(self.mask_embedding.device, non_blocking=True)
         masked = input_ids == self.tower.vocab_size  # (B, T)
         x = self.tower.token_embedding(input_ids.masked_fill(masked, 0))  # (B, T, C)
-        # always through the mask's row, so that it has a gradient, if of zeros, on every process
+        # always uses the mask embedding, so that it has a gradient (of zeros) on every process
         x = torch.where(masked[..., None], self.mask_embedding.to(x.dtype), x)
         return layout.pad(self.tower.ln_final(self.tower.encode(x, layout, cache)))

@@ -1,6 +1,6 @@
 """RoBERTa (arXiv 1907.11692), the text encoder of Florence's METER (arXiv 2111.11432, section 2.5).
 
-The network and the tokenizer are transformers', which is imported when one of them is built and not before.
+The network is that of transformers, which is imported when an encoder is built.
 
 Shape legend: ``B`` texts, ``T`` tokens of the longest text, ``C`` channels.
 """
@@ -22,15 +22,14 @@ __getattr__ = moved_names(__name__, {'RobertaTextTokenizer': 'florence_mm.models
 
 @MODELS.register_module()
 class RobertaTextEncoder(BaseModule):
-    """A feature for each token, by transformers' ``RobertaModel`` without its pooler.
+    """Text encoder of fusion models: a feature per token, by transformers' ``RobertaModel`` without its pooler.
 
     Args:
-        pretrained: a folder that transformers saved, or a name on the Hugging Face hub (``'roberta-base'``).
-        config: arguments of transformers' ``RobertaConfig``, for random weights; with ``pretrained`` they replace
-            what is saved there (dropout, say).
+        pretrained: a folder saved by transformers, or a model name on the Hugging Face hub (``'roberta-base'``).
+        config: arguments of transformers' ``RobertaConfig`` for random weights; with ``pretrained`` they override the
+            saved ones, for example dropout.
         with_cp: recompute each layer in the backward pass instead of keeping its activations.
-        init_cfg: see mmengine; ``florence_mm.Pretrained`` reads RoBERTa's state dicts, with
-            ``prefix='text_encoder.'``.
+        init_cfg: see mmengine; ``florence_mm.Pretrained`` loads RoBERTa's state dicts with ``prefix='text_encoder.'``.
 
     Attributes:
         embed_dims (int): C.
@@ -38,8 +37,9 @@ class RobertaTextEncoder(BaseModule):
         vocab_size (int): number of ids.
 
     Raises:
-        FileNotFoundError: ``pretrained`` looks like a folder, but is none.
-        ValueError: neither argument, an unknown key in ``config``, or nothing usable under ``pretrained``.
+        FileNotFoundError: ``pretrained`` looks like a folder that does not exist.
+        ValueError: neither ``pretrained`` nor ``config`` is given, ``config`` has an unknown key, or ``pretrained``
+            cannot be loaded.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class RobertaTextEncoder(BaseModule):
         from transformers import RobertaConfig, RobertaModel
 
         config = dict(config or {})
-        # what RoBERTa's releases say, and RobertaConfig's defaults do not
+        # values of RoBERTa's releases that differ from RobertaConfig's defaults
         released = {'max_position_embeddings': 514, 'type_vocab_size': 1, 'layer_norm_eps': 1e-5}
         known = RobertaConfig().to_dict()
         for key in config:
@@ -78,7 +78,7 @@ class RobertaTextEncoder(BaseModule):
         self.embed_dims = config.hidden_size
         self.vocab_size = config.vocab_size
         self.pad_token_id = config.pad_token_id
-        # positions are counted from the padding's id on
+        # RoBERTa's positions start after the id of the padding token
         self.context_length = config.max_position_embeddings - config.pad_token_id - 1
 
     def forward(self, input_ids: Tensor, mask: Tensor, causal: bool = False, cache: CacheStack | None = None) -> Tensor:
@@ -86,16 +86,16 @@ class RobertaTextEncoder(BaseModule):
 
         Args:
             input_ids: ``(B, T)`` int64.
-            mask: ``(B, T)`` bool, True where a token is real; padding behind the tokens.
-            causal: each token sees itself and those before it.
-            cache: keys and values of earlier tokens of the texts, to which those of these tokens, none of them padding,
-                are added; only with ``causal``.
+            mask: ``(B, T)`` bool, True where a token is real; padding is at the end.
+            causal: each token sees only itself and those before it.
+            cache: keys and values of earlier tokens of the texts; those of these tokens, without padding, are appended.
+                Only with ``causal``.
 
         Returns:
-            ``(B, T, C)``; what stands where no token is has no meaning.
+            ``(B, T, C)``; values at padding are meaningless.
 
         Raises:
-            ValueError: more tokens than the model has positions.
+            ValueError: there are more tokens than the model has positions.
         """
         held = 0 if cache is None else cache.length
         if (length := held + input_ids.shape[1]) > self.context_length:
@@ -103,10 +103,10 @@ class RobertaTextEncoder(BaseModule):
                 f'texts have {length} tokens and RoBERTa takes {self.context_length}; lower max_text_len of the model'
             )
         device = self.model.embeddings.word_embeddings.weight.device
-        # RoBERTa counts positions over ids other than the padding's
+        # RoBERTa counts positions only over ids other than the padding's
         input_ids = input_ids.masked_fill(~mask, self.pad_token_id).to(device, non_blocking=True)
         if causal:
-            # as padding lies behind the tokens, looking back hides it too: one mask serves all texts
+            # padding is at the end, so the causal mask hides it too, and all texts share one mask
             dtype = self.model.dtype
             allowed = torch.ones(input_ids.shape[1], length, dtype=torch.bool, device=device).tril(held)
             attention_mask = torch.zeros(1, 1, *allowed.shape, dtype=dtype, device=device)
@@ -115,13 +115,13 @@ class RobertaTextEncoder(BaseModule):
             attention_mask = None if bool(mask.all()) else mask.to(device, non_blocking=True)
         if cache is None:
             return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        # a token's position is the number of those held plus its own; none of the new ones is padding
+        # positions continue after the cached tokens, as none of the new ones is padding
         past = _TransformersCache(cache)
         return self.model(input_ids=input_ids, attention_mask=attention_mask, past_key_values=past).last_hidden_state
 
 
 class _TransformersCache:
-    """Our cache with the two methods that transformers' RoBERTa asks of one."""
+    """Adapter of our cache to transformers' RoBERTa, which calls these two methods."""
 
     def __init__(self, cache: CacheStack) -> None:
         self._cache = cache

@@ -1,4 +1,4 @@
-"""Tokenizers: texts to ids and back. ``protocol.py`` says what models rely on; one file a vocabulary beside it."""
+"""Tokenizers, one file per vocabulary; ``protocol.py`` has the protocol that models use."""
 
 from .clip import CLIPTokenizer, MaskedCLIPTokenizer
 from .protocol import TextTokenizer, TokenBatch

@@ -1,10 +1,10 @@
-"""CLIP's byte-pair tokenizer, from the vocabulary that open_clip ships; with a mask token for fusion models.
+"""CLIP's byte-pair tokenizer, with the vocabulary of open_clip; and a variant with a mask token for fusion models.
 
-Ids equal those of CLIP's published tokenizer: text is mended (ftfy), HTML entities resolved, white space
-collapsed, lower-cased, split by CLIP's pattern; each piece goes as bytes through byte-pair merges
-(``tokenizers``, Rust), of which the results are remembered.
+Ids equal those of CLIP's published tokenizer: text is fixed (ftfy), HTML entities are resolved, white space is
+collapsed, text is lower-cased and split by CLIP's pattern; the bytes of each piece are merged by byte-pair encoding
+(``tokenizers``, Rust), with a cache of results.
 
-Shape legend: ``B`` texts, ``T`` tokens of the longest text, ``V`` ids of CLIP.
+Shape legend: ``B`` texts, ``T`` tokens of the longest text, ``V`` ids of CLIP's tokenizer.
 """
 
 import functools
@@ -34,26 +34,26 @@ _WORD_END = '</w>'
 _PIECES = regex.compile(
     rf"{_START}|{_END}|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+", regex.IGNORECASE
 )
-# the longest piece remembered, so that garbage in the data cannot fill the memory
+# longest piece that is cached, so that garbage in the data cannot fill the memory
 _MEMO_LENGTH = 32
 
 
 @TASK_UTILS.register_module()
 class CLIPTokenizer:
-    """Texts to token ids: start, byte pairs, end, zeros.
+    """CLIP's tokenizer: converts texts to ids of start token, byte pairs and end token, padded with zeros.
 
     Args:
-        context_length: tokens of a text, start and end included; 77 in CLIP, 76 in the Florence paper (2.3).
-        vocab_file: a merges file in CLIP's format (plain or .gz); None takes the one in the installed open_clip.
-        vocab_size: 512 bytes, the first ``vocab_size - 514`` merges of the file, start and end, which have the
-            last two ids. 49408 is CLIP's; a smaller one suits small models and is no longer CLIP's.
+        context_length: length of the output, start and end included; 77 in CLIP, 76 in the Florence paper (2.3).
+        vocab_file: a merges file in CLIP's format (plain or .gz); None: that of the installed open_clip.
+        vocab_size: number of ids: 512 for bytes, the first ``vocab_size - 514`` merges of the file, start and end,
+            which have the last two ids. 49408 in CLIP; fewer suit small models, but ids are then not CLIP's.
 
     Attributes:
-        num_truncated (int): texts cut so far; the first call that cuts logs a warning.
+        num_truncated (int): number of truncated texts so far; the first ones log a warning.
 
     Raises:
-        FileNotFoundError: there is no vocabulary file.
-        ValueError: the file holds too few merges, or an argument is out of range.
+        FileNotFoundError: the vocabulary file does not exist.
+        ValueError: the file has too few merges, or an argument is out of range.
 
     >>> tokenizer = CLIPTokenizer(context_length=7)
     >>> tokenizer(['a dog', 'Two dogs on a beach'])
@@ -72,7 +72,7 @@ class CLIPTokenizer:
         self.num_truncated = 0
         self._vocabulary = _load_vocabulary(self.vocab_file, vocab_size)
 
-    # the vocabulary is read again in a worker process: the path is enough
+    # worker processes read the vocabulary again from its path
     def __getstate__(self) -> dict:
         return {k: v for k, v in vars(self).items() if k != '_vocabulary'}
 
@@ -90,7 +90,7 @@ class CLIPTokenizer:
         return self.vocab_size - 1
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of one text without start, end, cut and padding."""
+        """Convert a text to ids, without start, end, truncation and padding."""
         ids, memo = [], self._vocabulary.memo
         for piece in _PIECES.findall(_clean(text)):
             known = memo.get(piece)
@@ -98,13 +98,13 @@ class CLIPTokenizer:
         return ids
 
     def ends_word(self, token_id: int) -> bool:
-        """Whether a token is the last of its word."""
+        """Whether a token is the last one of its word."""
         return self._vocabulary.bpe.id_to_token(token_id).endswith(_WORD_END)
 
     def decode(self, input_ids: Sequence[int]) -> str:
-        """The text of ids without start and end, in lower case with single spaces behind words.
+        """Convert ids without start and end to text, in lower case with single spaces after words.
 
-        Bytes that are no UTF-8 become replacement characters.
+        Bytes that are not UTF-8 become replacement characters.
         """
         joined = ''.join(self._vocabulary.bpe.id_to_token(i) for i in input_ids)
         words = (bytes(map(self._vocabulary.char_bytes.get, word)) for word in joined.split(_WORD_END))
@@ -114,10 +114,10 @@ class CLIPTokenizer:
         """Tokenize a list of texts.
 
         Returns:
-            ``(len(texts), context_length)`` int64. A text that is too long keeps its first tokens and the end.
+            ``(len(texts), context_length)`` int64. A text that is too long keeps its first tokens and the end token.
 
         Raises:
-            TypeError: ``texts`` is one string, or holds something else than strings.
+            TypeError: ``texts`` is one string, or contains other objects than strings.
         """
         if isinstance(texts, str):
             raise TypeError(f'the tokenizer takes a list of texts and got one text, {texts!r}; put it into a list')
@@ -143,7 +143,7 @@ class CLIPTokenizer:
 
 
 def find_vocabulary() -> Path:
-    """The merges file of the installed open_clip, which is not imported for it.
+    """Find the merges file of the installed open_clip without importing it.
 
     Raises:
         FileNotFoundError: open_clip is not installed.
@@ -159,21 +159,21 @@ def find_vocabulary() -> Path:
 
 
 class _Vocabulary:
-    """Pieces of text to ids. Shared by all tokenizers of one file and size, memo included."""
+    """Vocabulary that converts pieces of text to ids, with a cache; shared by tokenizers of one file and size."""
 
     def __init__(self, path: str, size: int) -> None:
         if not Path(path).is_file():
             raise FileNotFoundError(f'vocabulary file {path} does not exist; give a merges file in the format of CLIP')
         opener = gzip.open if path.endswith('.gz') else Path.open
         with opener(Path(path), 'rt', encoding='utf-8') as file:
-            # the first line names the version
+            # the first line is the version
             merges = [tuple(line.split()) for line in itertools.islice(file, 1, max(size - 513, 1))]
         if size < 514 or len(merges) < size - 514 or any(len(merge) != 2 for merge in merges):
             raise ValueError(
                 f'{path} gives {len(merges)} merges and vocab_size {size} needs {size - 514} of two symbols each; '
                 'give a merges file in the format of CLIP or another vocab_size (514 or more)'
             )
-        # each byte is written as one visible character: itself, or one from 256 on for the others
+        # each byte is written as a visible character: as itself, or as one from 256 on if it is not visible
         visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
         hidden = [byte for byte in range(256) if byte not in set(visible)]
         self.byte_chars = {b: chr(b) for b in visible} | {b: chr(256 + i) for i, b in enumerate(hidden)}
@@ -194,7 +194,7 @@ _load_vocabulary = functools.cache(_Vocabulary)
 
 
 def _clean(text: str) -> str:
-    # printable ASCII without entities is what ftfy and html would leave as it is
+    # ftfy and html do not change printable ASCII without entities
     if not (text.isascii() and text.isprintable() and '&' not in text):
         text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return ' '.join(text.split()).lower()
@@ -202,18 +202,18 @@ def _clean(text: str) -> str:
 
 @TASK_UTILS.register_module()
 class MaskedCLIPTokenizer:
-    """CLIP's tokens, and a mask token with the id after the last; the text ``<mask>`` stands for it.
+    """CLIP's tokenizer with a mask token, whose id follows CLIP's last; in texts it is written ``<mask>``.
 
     Args:
-        vocab_file: see :class:`CLIPTokenizer`.
-        vocab_size: V of :class:`CLIPTokenizer`; this tokenizer has one id more.
+        vocab_file: a merges file, see :class:`CLIPTokenizer`.
+        vocab_size: V, the ids of :class:`CLIPTokenizer`; this tokenizer has one more.
 
     Attributes:
-        num_truncated (int): texts cut so far; the first call that cuts logs a warning.
+        num_truncated (int): number of truncated texts so far; the first ones log a warning.
 
     Raises:
-        FileNotFoundError: there is no vocabulary file.
-        ValueError: the file holds too few merges.
+        FileNotFoundError: the vocabulary file does not exist.
+        ValueError: the file has too few merges.
 
     >>> tokenizer = MaskedCLIPTokenizer()
     >>> tokenizer(['a <mask> on a beach'], max_length=8).input_ids
@@ -232,19 +232,19 @@ class MaskedCLIPTokenizer:
 
     @property
     def num_truncated(self) -> int:
-        """Texts cut so far."""
+        """Number of truncated texts so far."""
         return self._cuts.num_truncated
 
     def __call__(self, texts: Sequence[str], max_length: int) -> TokenBatch:
-        """Tokenize.
+        """Tokenize texts.
 
         Args:
-            texts: B texts; one that is too long keeps its first tokens and the end.
+            texts: B texts; one that is too long keeps its first tokens and the end token.
             max_length: most tokens of a text, start and end included.
 
         Raises:
-            TypeError: ``texts`` is one string, or holds something else than strings.
-            ValueError: no texts, or ``max_length`` below 3.
+            TypeError: ``texts`` is one string, or contains other objects than strings.
+            ValueError: there are no texts, or ``max_length`` is below 3.
         """
         check_text_list(texts, max_length)
         rows, cut = [], 0
@@ -258,7 +258,7 @@ class MaskedCLIPTokenizer:
         return pad_ids(rows, self.pad_token_id)
 
     def word_starts(self, input_ids: Tensor) -> Tensor:
-        """``(B, T)`` bool: whether a token begins a word; special tokens do, and padding as its id says."""
+        """Return ``(B, T)`` bool, True where a token begins a word and for special tokens; padding counts as its id."""
         ends = torch.tensor(
             [[token in self.special_ids or self._clip.ends_word(token) for token in row] for row in input_ids.tolist()]
         ).view(input_ids.shape)
@@ -269,5 +269,5 @@ class MaskedCLIPTokenizer:
         return starts
 
     def decode(self, input_ids: Sequence[int] | Tensor) -> str:
-        """The text of ids, special tokens left out; CLIP keeps no case, and no white space but between words."""
+        """Convert ids to text without special tokens, in lower case with single spaces after words."""
         return self._clip.decode([int(i) for i in input_ids if int(i) not in self.special_ids])

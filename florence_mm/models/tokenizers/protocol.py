@@ -1,4 +1,4 @@
-"""What fusion models expect of a tokenizer, whichever text encoder it belongs to.
+"""The protocol of tokenizers for fusion models, and what its implementations share.
 
 Shape legend: ``B`` texts, ``T`` tokens of the longest text of the batch.
 """
@@ -15,10 +15,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Texts as ids, on the CPU.
+    """Ids of a batch of texts, on the CPU.
 
     Attributes:
-        input_ids: ``(B, T)`` int64, start and end tokens included, padded behind.
+        input_ids: ``(B, T)`` int64, with start and end tokens, padded at the end.
         mask: ``(B, T)`` bool, True where a token is real.
     """
 
@@ -27,7 +27,7 @@ class TokenBatch:
 
 
 class TextTokenizer(Protocol):
-    """Texts to :class:`TokenBatch` and back."""
+    """A tokenizer: converts texts to a :class:`TokenBatch`, and ids to text."""
 
     vocab_size: int
     start_token_id: int
@@ -38,27 +38,27 @@ class TextTokenizer(Protocol):
     num_truncated: int
 
     def __call__(self, texts: Sequence[str], max_length: int) -> TokenBatch:
-        """A list of texts, each cut to ``max_length`` tokens with start and end, padded to the longest."""
+        """Tokenize texts, truncate each to ``max_length`` tokens with start and end, and pad to the longest."""
 
     def word_starts(self, input_ids: Tensor) -> Tensor:
-        """``(B, T)`` bool: whether a token begins a word; special tokens do."""
+        """Return ``(B, T)`` bool, True where a token begins a word; it is True for special tokens."""
 
     def decode(self, input_ids: Sequence[int] | Tensor) -> str:
-        """The text of ids, special tokens left out."""
+        """Convert ids to text, without special tokens."""
 
 
 class CutCounter:
-    """Counts texts that are cut and reports the first ones once.
+    """Counts truncated texts, and logs a warning at the first ones.
 
     Attributes:
-        num_truncated (int): texts cut so far.
+        num_truncated (int): number of truncated texts so far.
     """
 
     def __init__(self) -> None:
         self.num_truncated = 0
 
     def add(self, cut: int, texts: int, max_length: int) -> None:
-        """``cut`` of ``texts`` had more than ``max_length`` tokens."""
+        """Record that ``cut`` of ``texts`` texts had more than ``max_length`` tokens."""
         if cut and not self.num_truncated:
             print_log(
                 f'{cut} of {texts} texts have more than {max_length} tokens with start and end, and are cut; later '
@@ -70,11 +70,11 @@ class CutCounter:
 
 
 def check_text_list(texts: Sequence[str], max_length: int) -> None:
-    """Raise for what is no list of texts.
+    """Check the arguments of a tokenizer.
 
     Raises:
-        TypeError: ``texts`` is one string, or holds something else than strings.
-        ValueError: no texts, or no room for a token between start and end.
+        TypeError: ``texts`` is one string, or contains other objects than strings.
+        ValueError: there are no texts, or ``max_length`` leaves no token between start and end.
     """
     if isinstance(texts, str):
         raise TypeError(f'the tokenizer takes a list of texts and got one text, {texts!r}; put it into a list')
@@ -88,7 +88,7 @@ def check_text_list(texts: Sequence[str], max_length: int) -> None:
 
 
 def pad_ids(rows: Sequence[Sequence[int]], pad_token_id: int) -> TokenBatch:
-    """Rows of ids of different lengths as one batch."""
+    """Pad rows of ids to one batch."""
     lengths = torch.tensor([len(row) for row in rows])
     longest = int(lengths.max())
     ids = torch.tensor([[*row, *[pad_token_id] * (longest - len(row))] for row in rows])  # (B, T)

@@ -1,4 +1,4 @@
-"""RoBERTa's byte-level vocabulary, by transformers' tokenizer, which is imported when one is built.
+"""RoBERTa's byte-level tokenizer, by transformers, which is imported when a tokenizer is built.
 
 Shape legend: ``B`` texts, ``T`` tokens of the longest text.
 """
@@ -16,18 +16,18 @@ from .transformers_files import folder_or_name, unusable
 
 @TASK_UTILS.register_module()
 class RobertaTextTokenizer:
-    """RoBERTa's byte-level tokens, by transformers' tokenizer.
+    """RoBERTa's byte-level tokenizer, by transformers.
 
     Args:
-        pretrained: a folder with ``vocab.json`` and ``merges.txt`` or ``tokenizer.json``, or a name on the Hugging
-            Face hub; None: no merges, so that each byte is a token (261 ids), which needs no file.
+        pretrained: a folder with ``vocab.json`` and ``merges.txt`` or ``tokenizer.json``, or a model name on the
+            Hugging Face hub; None: no files and no merges, so that each byte is a token (261 ids).
 
     Attributes:
-        num_truncated (int): texts cut so far; the first call that cuts logs a warning.
+        num_truncated (int): number of truncated texts so far; the first ones log a warning.
 
     Raises:
-        FileNotFoundError: ``pretrained`` looks like a folder, but is none.
-        ValueError: no tokenizer there, or one without the tokens of RoBERTa.
+        FileNotFoundError: ``pretrained`` looks like a folder that does not exist.
+        ValueError: ``pretrained`` has no tokenizer, or one without RoBERTa's special tokens.
     """
 
     def __init__(self, pretrained: str | None = None) -> None:
@@ -56,7 +56,7 @@ class RobertaTextTokenizer:
         self.vocab_size = len(self._tokenizer)
         self.special_ids = frozenset(self._tokenizer.all_special_ids)
         if self.vocab_size <= len(self.special_ids):
-            # transformers makes an empty one where it finds no file
+            # transformers makes an empty tokenizer if it finds no files
             raise ValueError(
                 f'{pretrained!r} holds no vocabulary; a tokenizer needs vocab.json and merges.txt, or tokenizer.json'
             )
@@ -64,19 +64,19 @@ class RobertaTextTokenizer:
 
     @property
     def num_truncated(self) -> int:
-        """Texts cut so far."""
+        """Number of truncated texts so far."""
         return self._cuts.num_truncated
 
     def __call__(self, texts: Sequence[str], max_length: int) -> TokenBatch:
-        """Tokenize.
+        """Tokenize texts.
 
         Args:
-            texts: B texts; one that is too long keeps its first tokens and the end.
+            texts: B texts; one that is too long keeps its first tokens and the end token.
             max_length: most tokens of a text, start and end included.
 
         Raises:
-            TypeError: ``texts`` is one string, or holds something else than strings.
-            ValueError: no texts, or ``max_length`` below 3.
+            TypeError: ``texts`` is one string, or contains other objects than strings.
+            ValueError: there are no texts, or ``max_length`` is below 3.
         """
         check_text_list(texts, max_length)
         rows = self._tokenizer(list(texts), add_special_tokens=False)['input_ids']
@@ -86,15 +86,15 @@ class RobertaTextTokenizer:
         return pad_ids(rows, self.pad_token_id)
 
     def word_starts(self, input_ids: Tensor) -> Tensor:
-        """``(B, T)`` bool: whether a token begins a word (its first byte is a space); special tokens do."""
+        """Return ``(B, T)`` bool, True where a token begins a word (with a space) and for special tokens."""
         special = torch.isin(input_ids, torch.tensor(sorted(self.special_ids)))  # (B, T)
         tokens = self._tokenizer.convert_ids_to_tokens(input_ids.flatten().tolist())
-        # 'Ġ' is how byte-level vocabularies write a space
+        # byte-level vocabularies write a space as 'Ġ'
         starts = torch.tensor([token.startswith('Ġ') for token in tokens]).view(input_ids.shape) | special
         starts[:, 0] = True
         starts[:, 1:] |= special[:, :-1]  # the first word of a text has no space before it
         return starts
 
     def decode(self, input_ids: Sequence[int] | Tensor) -> str:
-        """The text of ids, special tokens left out."""
+        """Convert ids to text, without special tokens."""
         return self._tokenizer.decode([int(i) for i in input_ids], skip_special_tokens=True).strip()

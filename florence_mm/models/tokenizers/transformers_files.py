@@ -1,4 +1,4 @@
-"""Where transformers finds what it saved: a folder, or a name on the hub."""
+"""Loading of transformers' files from a folder or the Hugging Face hub."""
 
 import socket
 import urllib.parse
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def folder_or_name(what: str, pretrained: str) -> dict[str, Any]:
-    """Arguments of ``from_pretrained``: a folder is read without asking the hub.
+    """Make the arguments of ``from_pretrained``; a folder, or a hub that cannot be reached, is not asked for updates.
 
     Raises:
-        FileNotFoundError: it looks like a folder, but is none.
+        FileNotFoundError: ``pretrained`` looks like a folder that does not exist.
     """
     if Path(pretrained).is_dir():
         return {'pretrained_model_name_or_path': str(pretrained), 'local_files_only': True}
@@ -24,11 +24,11 @@ def folder_or_name(what: str, pretrained: str) -> dict[str, Any]:
 
 
 def _hub_answers() -> bool:
-    """Whether the hub can be reached; without it transformers would try for minutes what its cache may hold."""
+    """Whether the hub can be reached; if not, transformers would retry for minutes before it uses its cache."""
     from huggingface_hub.constants import ENDPOINT
 
     if urllib.request.getproxies():
-        return True  # only a request could tell
+        return True  # through a proxy, only a request could tell
     url = urllib.parse.urlsplit(ENDPOINT)
     try:
         socket.create_connection((url.hostname, url.port or 443), timeout=5).close()
@@ -38,7 +38,7 @@ def _hub_answers() -> bool:
 
 
 def unusable(what: str, pretrained: str, error: Exception) -> ValueError:
-    """The error to raise where transformers could not read ``pretrained``."""
+    """Make the error for a ``pretrained`` that transformers could not load."""
     reason = str(error).strip().splitlines()[0].rstrip('.') if str(error).strip() else type(error).__name__
     return ValueError(
         f'no {what} could be read from {pretrained!r} ({reason}); give a folder that transformers saved, or a name on '

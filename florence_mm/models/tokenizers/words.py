@@ -1,4 +1,4 @@
-"""Words of a text as places of its tokens.
+"""Positions of the tokens of a word in a text.
 
 Shape legend: ``T`` tokens of a text.
 """
@@ -11,17 +11,17 @@ from .protocol import TextTokenizer
 
 
 def find_word(word: str, input_ids: Tensor, tokenizer: TextTokenizer) -> list[int]:
-    """The places of a word's tokens in a text, those of all its occurrences.
+    """Find the positions of the tokens of a word in a text, for all its occurrences.
 
-    Capitals, and punctuation around a word, make no difference.
+    Case, and punctuation around words, are ignored.
 
     Args:
-        word: one word.
-        input_ids: ``(T,)`` of the text, without padding.
-        tokenizer: it made the ids; its ``word_starts`` says which tokens are a word.
+        word: the word.
+        input_ids: ``(T,)``, ids of the text without padding.
+        tokenizer: the tokenizer of the ids; its ``word_starts`` splits them into words.
 
     Raises:
-        ValueError: the text has no such word.
+        ValueError: the word is not in the text.
 
     >>> from florence_mm.models.tokenizers import MaskedCLIPTokenizer
     >>> tokenizer = MaskedCLIPTokenizer()
@@ -33,7 +33,7 @@ def find_word(word: str, input_ids: Tensor, tokenizer: TextTokenizer) -> list[in
     words: list[list[int]] = []
     for place, (token, begins) in enumerate(zip(input_ids.tolist(), starts, strict=True)):
         if token in tokenizer.special_ids:
-            words.append([])  # so that what follows begins anew
+            words.append([])  # the next token begins a new word
         elif begins or not words:
             words.append([place])
         else:

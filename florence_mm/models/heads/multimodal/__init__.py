@@ -1,4 +1,4 @@
-"""Heads of fusion models: ``loss(model, batch)`` gives their losses, ``predict(model, batch)`` fills the samples."""
+"""Heads of fusion models: ``loss(batch)`` returns their losses, ``predict(batch)`` adds predictions to the samples."""
 
 from .caption import FusionCaptionHead
 from .itm import FusionITMHead

@@ -1,11 +1,11 @@
-"""Captions, written from left to right with the image in view.
+"""Captioning head: generates texts from left to right, conditioned on the image.
 
-The model is a :class:`~florence_mm.models.multimodal.protocol.Writer`: each word sees the image and the words before
-it, so that the loss of a whole caption is that of writing it word by word. While a caption is written, keys and values
-of its words are kept, and what the image gives is computed once.
+The model must be a :class:`~florence_mm.models.multimodal.protocol.Writer`: each token sees the image and the tokens
+before it, so that one pass gives the loss of a whole caption. In generation, keys and values of earlier tokens are
+cached, and the image is encoded once.
 
 Shape legend: ``B`` captions, ``U`` different images among them, ``T`` tokens with start and end, ``S`` image tokens,
-``N`` tokens to be predicted, ``C`` hidden size, ``V`` vocabulary, ``K`` beams.
+``N`` predicted tokens, ``C`` hidden size, ``V`` vocabulary, ``K`` beams.
 """
 
 from collections.abc import Sequence
@@ -21,33 +21,32 @@ from florence_mm.models.multimodal.protocol import Writer, Written
 from florence_mm.models.tokenizers.protocol import TokenBatch
 from florence_mm.registry import MODELS
 
-from .reduction import mean_of_all
+from .reduction import mean_over_processes
 from .vocabulary import VocabularyHead
 
 
 @MODELS.register_module()
 class FusionCaptionHead(VocabularyHead):
-    """A language model over a writer's hidden states. Its layers are those of :class:`FusionMLMHead`.
+    """Captioning head: a language model on the hidden states of a writer, with the layers of :class:`FusionMLMHead`.
 
-    A METER that learns captions alone leaves parts without gradient (poolers, what image tokens would read text with):
-    with several processes its config needs ``find_unused_parameters=True``.
+    A METER trained only on captions has parameters without gradient (the poolers, and the cross-attention of image
+    tokens to texts); for distributed training its config needs ``find_unused_parameters=True``.
 
     Args:
-        num_beams: K of prediction; 1 is greedy.
+        num_beams: K in prediction; 1 is greedy search.
         length_penalty: see :func:`~florence_mm.models.generation.beam.beam_search`.
-        max_length: most tokens of a predicted caption, without start and end; None: as many as the model's texts may
-            have.
-        min_length: least tokens of a predicted caption.
-        prompt: words that every caption follows, such as "a picture of": they are read, not learned and not reported.
-        label_smoothing: part of the target that all tokens share, 0 for none.
-        hidden_size: C, which the model gives.
-        vocab_size: V, which the model gives; may be more than the tokenizer's ids, as in padded weights, and not less.
-        layer_norm_eps: 1e-12 in METER.
-        init_std: standard deviation of the linear layers' first weights, which the model gives.
+        max_length: most tokens of a predicted caption, without start and end; None: the limit of the model's texts.
+        min_length: fewest tokens of a predicted caption.
+        prompt: text before every caption, such as "a picture of"; it is neither learned nor part of the prediction.
+        label_smoothing: label smoothing of the cross-entropy.
+        hidden_size: C, set by the model.
+        vocab_size: V, set by the model; at least the number of the tokenizer's ids, more in padded weights.
+        layer_norm_eps: epsilon of the layer norm; 1e-12 in METER.
+        init_std: standard deviation of the initial weights of linear layers, set by the model.
         init_cfg: see mmengine.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
 
     needs = Writer
@@ -82,11 +81,11 @@ class FusionCaptionHead(VocabularyHead):
     # --- training -----------------------------------------------------------------------------------------------------
 
     def loss(self, batch: FusionBatch) -> dict[str, Tensor]:
-        """Cross-entropy of each token given those before it, a mean over all processes' tokens, and ``acc_caption``."""
+        """Compute the cross-entropy of each token given those before it, a mean over all processes' tokens."""
         model = batch.model
         tokens = model.tokenize([f'{self.prompt} {text}' for text in batch.texts]) if self.prompt else batch.tokens
         ids, mask = tokens.input_ids, tokens.mask  # (B, T)
-        # the last token of a caption has no successor, and is no input
+        # the last token of a caption has no successor, so it is not an input
         before = TokenBatch(ids[:, :-1], mask[:, 1:])
         hidden = model.write_on(before, model.start_writing(batch.image_tokens, batch.image_of))  # (B, T - 1, C)
         learned = before.mask.clone()
@@ -99,29 +98,29 @@ class FusionCaptionHead(VocabularyHead):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         total = F.cross_entropy(logits, target, reduction='sum', label_smoothing=self.label_smoothing)
         return {
-            'loss_caption': mean_of_all(total, len(target)),
+            'loss_caption': mean_over_processes(total, len(target)),
             'acc_caption': (logits.argmax(1) == target).float().mean(),
         }
 
     # --- prediction ---------------------------------------------------------------------------------------------------
 
     def predict(self, batch: FusionBatch) -> None:
-        """Give each sample ``pred_caption``, and ``caption_score``, the caption's mean log-probability a token."""
+        """Set ``pred_caption`` and ``caption_score``, its mean log-probability per token, of each sample."""
         written = self.write(batch.model, batch.image_tokens)
         for sample, image in zip(batch.samples, batch.image_of, strict=True):
             sample.set_field(written[image].text, 'pred_caption')
             sample.set_field(written[image].score, 'caption_score')
 
     def write(self, model: Writer, image_tokens: Tensor, prompts: Sequence[str] | None = None) -> list[Written]:
-        """Write a caption of each image.
+        """Generate a caption for each image.
 
         Args:
             model: the model with this head.
             image_tokens: ``(U, S, C)``.
-            prompts: U texts that the captions follow; None: the head's own, or none.
+            prompts: U texts before the captions; None: the head's prompt, if any.
 
         Raises:
-            ValueError: the head's lengths do not fit the model's texts.
+            ValueError: ``max_length`` does not fit into the model's longest texts.
         """
         decoded = self.decode(model, image_tokens, prompts)
         return [
@@ -133,19 +132,19 @@ class FusionCaptionHead(VocabularyHead):
     def decode(
         self, model: Writer, image_tokens: Tensor, prompts: Sequence[str] | None = None, cached: bool = True
     ) -> Decoded:
-        """:meth:`write` as ids.
+        """Generate a caption for each image, as ids.
 
         Args:
             model: the model with this head.
             image_tokens: ``(U, S, C)``.
-            prompts: U texts that the captions follow; None: the head's own, or none.
-            cached: keep keys and values of what was written; without them each step computes all words again.
+            prompts: U texts before the captions; None: the head's prompt, if any.
+            cached: cache keys and values of generated tokens; without, each step computes all tokens again.
         """
         if prompts is None and self.prompt:
             prompts = [self.prompt] * len(image_tokens)
         if prompts is None:
             return self._decode(model, image_tokens, None, cached)
-        # prompts of one length are read together, so that no padding comes before a word
+        # prompts of equal length are processed together, so that there is no padding before generated tokens
         tokens = model.tokenize(prompts)
         lengths = tokens.mask.sum(1)
         ids: list[list[int]] = [[] for _ in prompts]
@@ -165,13 +164,13 @@ class FusionCaptionHead(VocabularyHead):
         image_of = [number for number in range(count) for _ in range(beams)]
         state = model.start_writing(image_tokens, image_of, prompts, cached)
         rules, first = self._rules(model, state.first_ids.shape[1]), state.first_ids[::beams]
-        follow = self._continuation(model, state)
+        next_logits = self._next_logits(model, state)
         if beams == 1:
-            return greedy_search(follow, count, rules, first)
-        return beam_search(follow, count, rules, beams, self.length_penalty, first)
+            return greedy_search(next_logits, count, rules, first)
+        return beam_search(next_logits, count, rules, beams, self.length_penalty, first)
 
-    def _continuation(self, model: Writer, state: WriterState) -> NextLogits:
-        """Logits of the token after given ids, of which the state may hold most."""
+    def _next_logits(self, model: Writer, state: WriterState) -> NextLogits:
+        """Make the function that returns the logits of the next token; the state caches earlier tokens."""
 
         def next_logits(ids: Tensor, parents: Tensor | None) -> Tensor:
             if parents is not None:
@@ -183,7 +182,7 @@ class FusionCaptionHead(VocabularyHead):
         return next_logits
 
     def _rules(self, model: Writer, first: int) -> DecodingRules:
-        """What a caption may be after ``first`` ids, the start token among them."""
+        """Make the rules of generation after ``first`` given ids, the start token included."""
         tokenizer, longest = model.tokenizer, model.max_text_len - first - 1
         if longest < 1 or (self.max_length is not None and self.max_length > longest):
             raise ValueError(
@@ -195,6 +194,6 @@ class FusionCaptionHead(VocabularyHead):
             end_id=tokenizer.end_token_id,
             max_length=longest if self.max_length is None else self.max_length,
             min_length=self.min_length,
-            # a padded head has outputs that are no tokens
+            # outputs of a padded head beyond the vocabulary are not tokens
             banned=tokenizer.special_ids - {tokenizer.end_token_id} | {*range(tokenizer.vocab_size, self.vocab_size)},
         )

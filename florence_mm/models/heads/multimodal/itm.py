@@ -1,4 +1,4 @@
-"""Image-text matching (``METER/meter/modules/objectives.py``).
+"""Image-text matching head (``METER/meter/modules/objectives.py``).
 
 Shape legend: ``B`` pairs, ``U`` different images among them, ``C`` hidden size, ``D`` embedding width of UniCL.
 """
@@ -14,23 +14,23 @@ from florence_mm.models.multimodal.batch import FusionBatch
 from florence_mm.models.multimodal.protocol import Fused, Fuser
 from florence_mm.registry import MODELS
 
-from .reduction import mean_of_all
+from .reduction import mean_over_processes
 
 
 @MODELS.register_module()
 class FusionITMHead(BaseModule):
-    """Does the text belong to the image?
+    """Image-text matching: classify whether a text belongs to an image.
 
-    In training half of the texts get another image of the batch, never one that an equal text of the batch describes.
+    In training, half of the texts get a negative: another image of the batch, never one with an equal text.
 
     Args:
-        hard_negatives: a :class:`UniCL` (or its config with ``init_cfg``) by whose similarity false images are
-            drawn: image v for text t with probability proportional to ``exp(temperature * cos(t, v))``, as ALBEF does
-            with its own features (arXiv 2107.07651, section 3.2). It sees the same preprocessed images and does not
-            learn. None: all false images are equally likely, as in METER.
-        hidden_size: C, which the model gives.
-        pooled_size: width of the fused pair, which the model gives; None: 2 C, as in METER.
-        init_std: standard deviation of the linear layers' first weights, which the model gives.
+        hard_negatives: a :class:`UniCL` (or its config with ``init_cfg``) whose similarity weights the sampling of
+            negatives: image v for text t with probability proportional to ``exp(temperature * cos(t, v))``, as ALBEF
+            does with its own features (arXiv 2107.07651, section 3.2). It gets the same preprocessed images and is
+            frozen. None: all negatives are equally probable, as in METER.
+        hidden_size: C, set by the model.
+        pooled_size: width of the pooled pair, set by the model; None: 2 C, as in METER.
+        init_std: standard deviation of the initial weights of linear layers, set by the model.
         init_cfg: see mmengine.
     """
 
@@ -54,31 +54,31 @@ class FusionITMHead(BaseModule):
             self.similarity.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> 'FusionITMHead':
-        """As any module's, but the model that finds hard negatives stays as it is in prediction."""
+        """Set the mode, except that the model for hard negatives stays in evaluation mode."""
         super().train(mode)
         if self.similarity is not None:
             self.similarity.eval()
         return self
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """``(B, pooled_size)`` to logits ``(B, 2)``: no match, match."""
+        """Compute logits ``(B, 2)`` (no match, match) from ``(B, pooled_size)``."""
         return self.fc(pooled)
 
     def match_score(self, fused: Fused) -> Tensor:
-        """``(B,)`` probabilities that text and image match."""
+        """Probabilities ``(B,)`` that text and image match."""
         return self.match_logit(fused).sigmoid()
 
     def match_logit(self, fused: Fused) -> Tensor:
-        """``(B,)``, at least fp32: the logarithm of the odds that text and image match."""
+        """Log-odds ``(B,)`` that text and image match, at least fp32."""
         logits = self(fused.pooled)  # (B, 2)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return logits[:, 1] - logits[:, 0]
 
     def loss(self, batch: FusionBatch) -> dict[str, Tensor]:
-        """Cross-entropy over matching and false pairs, and ``acc_itm``.
+        """Compute the cross-entropy over positive and negative pairs, ``loss_itm``, and ``acc_itm``.
 
         Raises:
-            ValueError: no text of the batch has a false image.
+            ValueError: no text of the batch has a negative.
         """
         image_of, matches = self.sample_negatives(batch)
         fused = batch.model.fuse(batch.text_tokens, batch.tokens.mask, batch.image_tokens_of(image_of))
@@ -87,18 +87,18 @@ class FusionITMHead(BaseModule):
         target = torch.tensor(matches, dtype=torch.int64, device=logits.device)  # (B,)
         total = F.cross_entropy(logits, target, reduction='sum')
         return {
-            'loss_itm': mean_of_all(total, len(target)),
+            'loss_itm': mean_over_processes(total, len(target)),
             'acc_itm': (logits.argmax(1) == target).float().mean(),
         }
 
     @torch.no_grad()
     def sample_negatives(self, batch: FusionBatch) -> tuple[list[int], list[bool]]:
-        """Choose an image for each text: its own for one half, a negative for the other (the larger where B is odd).
+        """Choose the image of each text: its own for one half, a negative for the other (the larger half if B is odd).
 
-        Random numbers are torch's on the CPU, so that a seed fixes them on every device.
+        Random numbers are drawn on the CPU, so that a seed gives the same negatives on every device.
 
         Returns:
-            for each of the B texts which of the U images, and whether it is the own one.
+            for each of the B texts the index of one of the U images, and whether it is the text's own image.
         """
         texts = [normalize_text(text) for text in batch.texts]
         described: list[set[str]] = [set() for _ in batch.images]
@@ -107,7 +107,7 @@ class FusionITMHead(BaseModule):
         allowed = torch.tensor([[text not in own for own in described] for text in texts])  # (B, U)
         if not allowed.any():
             raise ValueError(
-                f'the {len(texts)} texts of the batch have no false image, as there is one image or one text; '
+                f'the {len(texts)} texts of the batch have no negatives, as there is one image or one text; '
                 'image-text matching needs batches of several'
             )
         weights = self._weights(batch, allowed)
@@ -119,7 +119,7 @@ class FusionITMHead(BaseModule):
         return image_of, matches
 
     def _weights(self, batch: FusionBatch, allowed: Tensor) -> Tensor:
-        """``(B, U)``: how likely each image is for each text, up to a factor; rows without any are of no use."""
+        """Sampling weights ``(B, U)`` of the images as negatives of each text; rows without any are meaningless."""
         if self.similarity is None:
             return allowed.float()
         text_feat = self.similarity.extract_text_feat(batch.texts)  # (B, D)
@@ -128,6 +128,6 @@ class FusionITMHead(BaseModule):
         return logits.masked_fill(~allowed, -torch.inf).softmax(1)
 
     def predict(self, batch: FusionBatch) -> None:
-        """Give each sample ``match_score``, the probability that its text and image match."""
+        """Set ``match_score`` of each sample, the probability that its text and image match."""
         for sample, score in zip(batch.samples, self.match_score(batch.fused).tolist(), strict=True):
             sample.set_field(score, 'match_score')

@@ -1,6 +1,6 @@
-"""Masked language modelling with the image in view (``METER/meter/modules/objectives.py``, and BERT's rule).
+"""Masked language modelling head, conditioned on the image (``METER/meter/modules/objectives.py``, masks as in BERT).
 
-Shape legend: ``B`` texts, ``T`` tokens, ``M`` tokens to be predicted, ``C`` hidden size, ``V`` vocabulary.
+Shape legend: ``B`` texts, ``T`` tokens, ``M`` masked tokens, ``C`` hidden size, ``V`` vocabulary.
 """
 
 import torch
@@ -12,32 +12,32 @@ from florence_mm.models.multimodal.protocol import Fuser
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS
 
-from .reduction import mean_of_all
+from .reduction import mean_over_processes
 from .vocabulary import VocabularyHead
 
 
 def mask_tokens(
     tokens: TokenBatch, tokenizer: TextTokenizer, probability: float = 0.15, whole_word: bool = False
 ) -> tuple[TokenBatch, Tensor]:
-    """Hide tokens by BERT's rule (arXiv 1810.04805, section 3.1).
+    """Mask tokens as in BERT (arXiv 1810.04805, section 3.1).
 
-    Each token that is not special is chosen with the given probability, or each word with all its tokens. Of the chosen
-    ones 80 % become the mask token, 10 % a token drawn at random, 10 % stay. Random numbers are torch's on the CPU.
+    Each token that is not special, or each whole word, is chosen with the given probability. Of the chosen tokens 80 %
+    become the mask token, 10 % a random token, 10 % stay. Random numbers are drawn on the CPU.
 
     Args:
         tokens: B texts.
-        tokenizer: knows the mask token, the special ones and the words.
-        probability: of a token or a word to be chosen.
-        whole_word: choose words.
+        tokenizer: the tokenizer of ``tokens``.
+        probability: probability that a token or word is chosen.
+        whole_word: choose whole words.
 
     Returns:
-        the texts with tokens hidden, and ``(B, T)`` bool, True for what was chosen.
+        the masked texts, and ``(B, T)`` bool, True for chosen tokens.
     """
     ids = tokens.input_ids
     special = torch.tensor(sorted(tokenizer.special_ids))
     draw = torch.rand(ids.shape)
     if whole_word:
-        # one draw a word: that of the word's first token
+        # one random number per word, that of its first token
         word = tokenizer.word_starts(ids).cumsum(1) - 1  # (B, T)
         draw = draw.gather(1, word)
     chosen = (draw < probability) & tokens.mask & ~torch.isin(ids, special)
@@ -53,7 +53,7 @@ def mask_tokens(
 
 @MODELS.register_module()
 class FusionMLMHead(VocabularyHead):
-    """Which tokens were hidden?
+    """Masked language modelling: predict masked tokens. Logits are computed only for them.
 
     Logits are computed for hidden tokens alone.
 
@@ -67,7 +67,7 @@ class FusionMLMHead(VocabularyHead):
         init_cfg: see mmengine.
 
     Raises:
-        ValueError: a probability that is none.
+        ValueError: ``probability`` is not in (0, 1].
     """
 
     needs = Fuser
@@ -89,16 +89,16 @@ class FusionMLMHead(VocabularyHead):
         self.whole_word = whole_word
 
     def loss(self, batch: FusionBatch) -> dict[str, Tensor]:
-        """Cross-entropy over hidden tokens, a mean over those of all processes, and ``acc_mlm``."""
+        """Compute the cross-entropy of masked tokens, a mean over all processes' tokens, and ``acc_mlm``."""
         hidden, chosen = mask_tokens(batch.tokens, batch.model.tokenizer, self.probability, self.whole_word)
         logits = self._logits(batch, hidden, chosen)  # (M, V)
         target = batch.tokens.input_ids[chosen].to(logits.device)  # (M,)
         total = F.cross_entropy(logits, target, reduction='sum')
         right = (logits.argmax(1) == target).float().sum()
-        return {'loss_mlm': mean_of_all(total, len(target)), 'acc_mlm': right / max(len(target), 1)}
+        return {'loss_mlm': mean_over_processes(total, len(target)), 'acc_mlm': right / max(len(target), 1)}
 
     def _logits(self, batch: FusionBatch, hidden: TokenBatch, chosen: Tensor) -> Tensor:
-        """``(M, V)``, at least fp32, at the chosen places of texts with hidden tokens."""
+        """Compute logits ``(M, V)``, at least fp32, at the chosen positions of masked texts."""
         image_tokens = batch.image_tokens_of(batch.image_of)
         fused = batch.model.fuse(batch.model.encode_tokens(hidden), hidden.mask, image_tokens)
         places = chosen.flatten().nonzero().squeeze(1).to(fused.text.device, non_blocking=True)  # (M,)
@@ -106,13 +106,13 @@ class FusionMLMHead(VocabularyHead):
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def predict(self, batch: FusionBatch) -> None:
-        """Give samples whose text has mask tokens ``pred_text``, the text with the likeliest tokens in their places."""
+        """Set ``pred_text`` of samples whose text has mask tokens: the text with the most probable tokens filled in."""
         tokens, tokenizer = batch.tokens, batch.model.tokenizer
         chosen = (tokens.input_ids == tokenizer.mask_token_id) & tokens.mask  # (B, T)
         if not chosen.any():
             return
         ids = tokens.input_ids.clone()
-        # a padded head has outputs that are no tokens
+        # outputs of a padded head beyond the vocabulary are not tokens
         ids[chosen] = self._logits(batch, tokens, chosen)[:, : tokenizer.vocab_size].argmax(1).cpu()
         for sample, row, real, asked in zip(batch.samples, ids, tokens.mask, chosen.any(1), strict=True):
             if asked:

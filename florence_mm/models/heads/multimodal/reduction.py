@@ -1,4 +1,4 @@
-"""Means over the batch of all processes."""
+"""Means over the batches of all processes."""
 
 import torch
 from torch import Tensor
@@ -6,16 +6,16 @@ from torch import Tensor
 from florence_mm.ops.collectives import Peers
 
 
-def mean_of_all(total: Tensor, count: int) -> Tensor:
-    """The part of this process in a mean over all processes, so that averaged gradients are those of one process.
+def mean_over_processes(total: Tensor, count: int) -> Tensor:
+    """Scale a sum of losses so that gradients averaged over processes are those of the mean over all processes' items.
 
     Args:
-        total: 0-d, the sum over what this process holds.
-        count: how many that are; processes may differ, and hold none.
+        total: 0-d, the sum over the items of this process.
+        count: number of these items; it may differ between processes and be 0.
 
     Returns:
-        ``total`` over the mean count of the processes: their mean is the sum of all totals over the sum of all counts.
-        Zero where nobody holds any.
+        ``total`` divided by the mean count of the processes, so that its mean over processes is the sum of all totals
+        divided by the sum of all counts; 0 if all counts are 0.
     """
     peers = Peers()
     counts = peers.sum(torch.tensor(float(count), device=total.device))

@@ -1,4 +1,4 @@
-"""From fused tokens to the vocabulary (``METER/meter/modules/heads.py``, BERT's head)."""
+"""Prediction of tokens from hidden states (``METER/meter/modules/heads.py``, BERT's head)."""
 
 from collections import OrderedDict
 
@@ -11,13 +11,13 @@ from florence_mm.ops.mlp import few_rows_linear
 
 
 class VocabularyHead(BaseModule):
-    """Base of heads that name tokens.
+    """Base class of heads that predict tokens.
 
     Args:
         hidden_size: C.
         vocab_size: V.
-        layer_norm_eps: 1e-12 in METER.
-        init_std: standard deviation of the linear layers' first weights.
+        layer_norm_eps: epsilon of the layer norm; 1e-12 in METER.
+        init_std: standard deviation of the initial weights of linear layers.
         init_cfg: see mmengine.
     """
 
@@ -38,5 +38,5 @@ class VocabularyHead(BaseModule):
         init_bert_weights(self, init_std)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens ``(N, C)`` to logits ``(N, V)``."""
+        """Compute logits ``(N, V)`` from hidden states ``(N, C)``."""
         return few_rows_linear(self.transform(tokens), self.decoder.weight) + self.bias

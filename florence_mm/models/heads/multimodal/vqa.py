@@ -1,4 +1,4 @@
-"""Visual question answering as a choice among frequent answers (arXiv 2111.11432, section 3.7; arXiv 2111.02387).
+"""Visual question answering as classification of frequent answers (arXiv 2111.11432, section 3.7; arXiv 2111.02387).
 
 Shape legend: ``B`` questions, ``C`` hidden size, ``K`` answers.
 """
@@ -18,29 +18,29 @@ from florence_mm.models.multimodal.batch import FusionBatch
 from florence_mm.models.multimodal.protocol import Answered, Fuser
 from florence_mm.registry import MODELS
 
-from .reduction import mean_of_all
+from .reduction import mean_over_processes
 
 
 @MODELS.register_module()
 class FusionVQAHead(BaseModule):
-    """METER's answer classifier, an MLP on the pooled pair.
+    """METER's answer classifier: an MLP on the pooled image-question pair.
 
     Args:
-        num_answers: K; 3,129 for VQAv2 with the usual vocabulary. None: as many as ``answers``.
-        answers: the K answers in the order of their labels, or the file that holds them one a line, which the data set
-            reads too; None: predictions are labels without words.
-        hidden_size: C, which the model gives.
-        pooled_size: width of the fused pair, which the model gives; None: 2 C, as in METER.
-        init_std: standard deviation of the linear layers' first weights, which the model gives.
+        num_answers: K; 3,129 for VQAv2 with the usual vocabulary. None: the length of ``answers``.
+        answers: the K answers in the order of their labels, or a file with one answer per line, the same as for the
+            data set; None: predictions are labels only.
+        hidden_size: C, set by the model.
+        pooled_size: width of the pooled pair, set by the model; None: 2 C, as in METER.
+        init_std: standard deviation of the initial weights of linear layers, set by the model.
         init_cfg: see mmengine.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: neither ``num_answers`` nor ``answers``, none in them, or they differ.
+        ValueError: neither ``num_answers`` nor ``answers`` is given, ``answers`` is empty, or they differ in number.
     """
 
     needs = Fuser
-    #: its arguments that say which answers there are: how many, and their names
+    #: names of its two arguments for the number of answers and for the answers
     answer_arguments = ('num_answers', 'answers')
 
     def __init__(
@@ -65,36 +65,36 @@ class FusionVQAHead(BaseModule):
         self.known_answers = self.answers
         self.num_answers = num_answers if answers is None else len(answers)
         width = pooled_size or 2 * hidden_size
-        # places as in METER's Sequential
+        # the same indices as in METER's Sequential
         self.classifier = nn.Sequential(
             nn.Linear(width, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, self.num_answers)
         )
         init_bert_weights(self, init_std)
-        # before training one answer of K is expected to be right; at even odds the first steps would only learn that
+        # initial probabilities of 1 / K: with 1 / 2 the first steps would only learn that most answers are wrong
         nn.init.constant_(self.classifier[-1].bias, -math.log(max(self.num_answers - 1, 1)))
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """``(B, pooled_size)`` to logits ``(B, K)``."""
+        """Compute logits ``(B, K)`` from ``(B, pooled_size)``."""
         return self.classifier(pooled)
 
     def loss(self, batch: FusionBatch) -> dict[str, Tensor]:
-        """Binary cross-entropy against soft scores, summed over answers and averaged over questions.
+        """Compute the binary cross-entropy with soft scores, summed over answers and averaged over questions.
 
-        METER writes it as the mean over all, times the number of answers. ``acc_vqa`` is the mean soft score of the
-        answers chosen.
+        METER computes the same as the mean over all, times the number of answers. ``acc_vqa`` is the mean soft score of
+        the predicted answers.
 
         Raises:
-            ValueError: a sample has no scores, or scores of other answers than the head's.
+            ValueError: a sample has no scores, or scores for answers that the head does not have.
         """
         logits = self(batch.fused.pooled)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         target = self._targets(batch).to(logits)  # (B, K)
         total = F.binary_cross_entropy_with_logits(logits, target, reduction='sum')
         chosen = target.gather(1, logits.argmax(1, keepdim=True))  # (B, 1)
-        return {'loss_vqa': mean_of_all(total, len(target)), 'acc_vqa': chosen.mean()}
+        return {'loss_vqa': mean_over_processes(total, len(target)), 'acc_vqa': chosen.mean()}
 
     def _targets(self, batch: FusionBatch) -> Tensor:
-        """Soft scores ``(B, K)``, from ``gt_score (K,)``, or from ``answer_labels (k,)`` and ``answer_scores (k,)``."""
+        """Collect soft scores ``(B, K)``, from ``gt_score (K,)`` or ``answer_labels`` and ``answer_scores (k,)``."""
         target = torch.zeros(len(batch.samples), self.num_answers)
         places, labels, scores = [], [], []  # of the samples with labels
         for place, sample in enumerate(batch.samples):
@@ -134,14 +134,14 @@ class FusionVQAHead(BaseModule):
             target[rows, columns] = torch.cat(scores)
         return target
 
-    def learn_data(self, dataset_meta: Mapping[str, Any]) -> None:
-        """Take over the names of the answers from the data that the weights were trained on.
+    def use_dataset_meta(self, dataset_meta: Mapping[str, Any]) -> None:
+        """Take over the answers from the metainfo of the data set that the weights were trained on.
 
         Args:
-            dataset_meta: its ``answers``, if any, in the order of their labels.
+            dataset_meta: the metainfo; ``answers``, if present, are in the order of their labels.
 
         Raises:
-            ValueError: the head has other answers, or another number of them.
+            ValueError: the head has other answers, or another number of answers.
         """
         trained = dataset_meta.get('answers')
         if self.answers and trained and list(trained) != self.answers:
@@ -157,11 +157,11 @@ class FusionVQAHead(BaseModule):
         self.known_answers = self.answers or (list(trained) if trained else None)
 
     def answer_names(self) -> list[str]:
-        """The K answers by their labels; the labels themselves where names are not known."""
+        """The K answers in the order of their labels; the labels as strings if the answers are unknown."""
         return self.known_answers or [str(label) for label in range(self.num_answers)]
 
     def answer(self, batch: FusionBatch, top: int = 1) -> list[Answered]:
-        """The likeliest answers to the questions of a batch, at most ``top`` each; labels where names are not known."""
+        """Return the ``top`` most probable answers to each question of a batch; labels if the answers are unknown."""
         scores = self(batch.fused.pooled).float().sigmoid().cpu()  # (B, K)
         best = scores.sort(dim=1, descending=True, stable=True)
         names = self.answer_names()
@@ -171,7 +171,7 @@ class FusionVQAHead(BaseModule):
         ]
 
     def predict(self, batch: FusionBatch) -> None:
-        """Give each sample ``pred_scores (K,)``, its probabilities, and ``pred_answer``, or ``pred_label (1,)``."""
+        """Set ``pred_scores (K,)``, the probabilities, and ``pred_answer`` or ``pred_label (1,)`` of each sample."""
         scores = self(batch.fused.pooled).float().sigmoid().cpu()  # (B, K)
         for sample, score in zip(batch.samples, scores, strict=True):
             sample.set_field(score, 'pred_scores')
@@ -182,5 +182,5 @@ class FusionVQAHead(BaseModule):
 
 
 def _name(place: int, sample: Any) -> str:
-    """What a message calls a sample."""
+    """Name a sample in a message."""
     return f'sample {place} of the batch' + (f' (question_id {sample.question_id})' if 'question_id' in sample else '')
