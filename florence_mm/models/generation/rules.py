@@ -10,6 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from florence_mm.ops.precision import at_least_float32
+
 #: From ids ``(rows, L)``, on the CPU, to the logits of the token after them, ``(rows, V)``. The second argument says of
 #: each row which row of the last call it goes on from, ``(rows,)`` int64; None where it is the same.
 NextLogits = Callable[[Tensor, Tensor | None], Tensor]
@@ -84,7 +86,7 @@ def best_next(logits: Tensor, written: int, rules: DecodingRules, count: int) ->
     Raises:
         ValueError: nothing can be written.
     """
-    log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(1)  # (rows, V)
+    log_probs = at_least_float32(logits).log_softmax(1)  # (rows, V)
     if written == rules.max_length:
         values, tokens = log_probs[:, [rules.end_id]], torch.full((len(logits), 1), rules.end_id)
     else:
