@@ -4,6 +4,7 @@ import argparse
 import ast
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -83,11 +84,8 @@ def parse_value(text: str) -> Any:
     text = text.strip()
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
-    try:
+    with suppress(ValueError, SyntaxError):
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        pass
-    else:
         return list(value) if isinstance(value, tuple) and not text.startswith('(') else value
     parts = _split(text)
     if len(parts) > 1:

@@ -132,7 +132,7 @@ class RerankTestLoop(TestLoop):
 
     def _match(
         self,
-        model: Any,
+        model: Reranker,
         texts: list[str],
         text_candidates: Tensor,
         image_candidates: Tensor,

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .precision import at_least_float32
+
 _BLOCK = 128  # boxes decided at a time; larger matrices leave the cache
 #: how soft NMS lowers a score, in the order of mmcv's numbers for them
 SOFT_METHODS = ('naive', 'linear', 'gaussian')
@@ -69,7 +71,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: float = 0) 
     """
     _check(boxes, scores)
     order = scores.argsort(descending=True, stable=True)
-    boxes = boxes.detach().to(torch.promote_types(boxes.dtype, torch.float32))[order]
+    boxes = at_least_float32(boxes.detach())[order]
     kept = []
     while len(order):
         block = boxes[:_BLOCK]

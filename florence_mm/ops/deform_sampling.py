@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .precision import at_least_float32
 from .rows import dot_rows, scatter_rows, sum_rows
 
 _COLUMN_ELEMENTS = 1 << 22  # of a chunk: 16 MB in float32
@@ -159,9 +160,8 @@ def _row_chunks(rows: int, input: Tensor, geometry: Geometry) -> list[slice]:
 
 def _table(input: Tensor, geometry: Geometry) -> Tensor:
     """The map ``(B, C, H, W)`` as pixel rows ``(B * H * W * G, C / G)``, at least float32; a view if channels-last."""
-    dtype = torch.promote_types(input.dtype, torch.float32)
     channels = input.shape[1] // geometry.deform_groups
-    return input.permute(0, 2, 3, 1).reshape(-1, channels).to(dtype)
+    return at_least_float32(input.permute(0, 2, 3, 1).reshape(-1, channels))
 
 
 def _columns(table: Tensor, index: Tensor, corner_weight: Tensor) -> Tensor:

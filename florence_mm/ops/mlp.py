@@ -12,10 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _HIDDEN_ELEMENTS = 1_200_000  # of an MLP's hidden layer at a time: 4.8 MB in float32
-_FEW_ROWS, _LARGE = (
-    6,
-    4_000_000,
-)  # at most so many rows times a weight of at least so many numbers: transpose the product
+# the product of at most so many rows and a weight of at least so many numbers is computed transposed
+_FEW_ROWS, _LARGE = 6, 4_000_000
 
 
 def fast_path_allowed(*tensors: Tensor) -> bool:

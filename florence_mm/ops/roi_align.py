@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.utils import _pair
 
+from .precision import at_least_float32
 from .rows import sum_rows
 
 
@@ -92,7 +93,7 @@ def roi_align(
 
 def pixel_rows(input: Tensor) -> Tensor:
     """The map ``(B, C, H, W)`` as rows of pixels ``(B * H * W, C)``, at least float32."""
-    return input.permute(0, 2, 3, 1).flatten(0, 2).to(torch.promote_types(input.dtype, torch.float32))
+    return at_least_float32(input.permute(0, 2, 3, 1).flatten(0, 2))
 
 
 def bin_means(table: Tensor, samples: Samples) -> Tensor:
@@ -124,7 +125,7 @@ def sample_regions(shape: torch.Size, rois: Tensor, grid: RoIGrid) -> Iterator[S
         ValueError: see :func:`roi_align`.
     """
     _check(shape, rois)
-    rois = rois.detach().to(torch.promote_types(rois.dtype, torch.float32))
+    rois = at_least_float32(rois.detach())
     first, last = (rois[:, k : k + 2] * grid.spatial_scale - 0.5 * grid.aligned for k in (1, 3))  # (N, 2): x, y
     size = last - first
     if not grid.aligned:

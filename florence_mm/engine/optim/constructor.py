@@ -46,14 +46,15 @@ def parameter_groups(
 
     Args:
         model: without a distributed wrapper.
-        lr: of parameters without a factor.
-        weight_decay: likewise.
-        no_decay: parts of names, whole between dots.
+        lr: learning rate of parameters without a factor.
+        weight_decay: weight decay of parameters without a factor.
+        no_decay: parts of names, whole between dots, of parameters that do not decay.
         decay_vectors: let parameters of at most one axis decay too.
         lr_mult: factors of the learning rate by one or more parts of the name, whole between dots, wherever they are
             in it, e.g. ``{'image_encoder': 0.1, 'relative_position_bias_table': 2.5}``; the longest that fits counts.
-        decay_mult: factors of the weight decay, likewise.
-        orthogonal: parts of names, likewise, of which decaying parameters of two axes get groups of their own.
+        decay_mult: factors of the weight decay, by parts of the name as in ``lr_mult``.
+        orthogonal: parts of the name, as in ``lr_mult``; decaying parameters of two axes that have one get groups of
+            their own.
 
     Returns:
         One dict a group with ``params``, ``lr``, ``weight_decay`` and ``names``, in the order of the model; with

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from florence_mm.models.base import FlorenceModel, build_part, check_text_sizes
 from florence_mm.ops.contrastive import unified_contrastive_loss
+from florence_mm.ops.precision import at_least_float32
 from florence_mm.registry import MODELS, TASK_UTILS
 
 from .class_features import ClassFeatures
@@ -236,7 +237,7 @@ class UniCL(FlorenceModel):
 
 def _normalize(x: Tensor) -> Tensor:
     """L2-normalise rows, in fp32 or more."""
-    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+    return F.normalize(at_least_float32(x), dim=-1)
 
 
 def _field(samples: Sequence[Any] | None, name: str) -> list:

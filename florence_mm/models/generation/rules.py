@@ -10,6 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from florence_mm.ops.precision import at_least_float32
+
 #: Function from ids ``(rows, L)``, on the CPU, to the logits ``(rows, V)`` of the next token. The second argument,
 #: ``(rows,)`` int64, is the row of the previous call that each row continues; None: rows are unchanged.
 NextLogits = Callable[[Tensor, Tensor | None], Tensor]
@@ -84,7 +86,7 @@ def best_next(logits: Tensor, written: int, rules: DecodingRules, count: int) ->
     Raises:
         ValueError: no token can follow.
     """
-    log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(1)  # (rows, V)
+    log_probs = at_least_float32(logits).log_softmax(1)  # (rows, V)
     if written == rules.max_length:
         values, tokens = log_probs[:, [rules.end_id]], torch.full((len(logits), 1), rules.end_id)
     else:

@@ -108,6 +108,30 @@ class PostNorm(nn.Module):
         return self.LayerNorm(dropout(self.dense(x), self.drop_rate if self.training else 0.0) + residual)
 
 
+def self_attention(
+    qkv: Tensor, layout: TokenLayout, num_heads: int, cache: KeyValueCache | None = None, dropout_p: float = 0.0
+) -> Tensor:
+    """Multi-head self-attention of packed tokens.
+
+    Args:
+        qkv: ``(N, 3 C)``, queries, keys and values.
+        layout: layout of the tokens.
+        num_heads: H.
+        cache: keys and values of earlier tokens; those of ``qkv``, which follow them without padding, are appended.
+        dropout_p: dropout probability of the attention weights.
+
+    Returns:
+        ``(N, C)``.
+    """
+    qkv = _split_heads(qkv, layout, 3, num_heads)  # (3, B, H, L, D)
+    mask, causal = layout.mask, layout.causal
+    if cache is not None and cache.length:
+        mask, causal = causal_mask(layout.length, cache.length + layout.length, qkv.device), False
+    # (B, H, P + L, D) each
+    keys, values = qkv[1:] if cache is None else cache.append(qkv[1:])
+    return _join_heads(attention(qkv[0], keys, values, mask, causal, dropout_p), layout)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention, with its output layer, residual and norm."""
 
@@ -121,22 +145,9 @@ class SelfAttention(nn.Module):
         self.output = PostNorm(hidden_size, hidden_size, drop_rate, layer_norm_eps)
 
     def forward(self, x: Tensor, layout: TokenLayout, cache: KeyValueCache | None = None) -> Tensor:
-        """Attend, packed tokens ``(N, C)`` to ``(N, C)``.
-
-        Args:
-            x: packed tokens.
-            layout: layout of ``x``.
-            cache: keys and values of earlier tokens; those of ``x``, which follow them without padding, are appended.
-        """
-        qkv = _split_heads(self.qkv(x), layout, 3, self.num_heads)  # (3, B, H, L, D)
+        """Attend, packed tokens ``(N, C)`` to ``(N, C)``; see :func:`self_attention`."""
         rate = self.attn_drop_rate if self.training else 0.0
-        mask, causal = layout.mask, layout.causal
-        if cache is not None and cache.length:
-            mask, causal = causal_mask(layout.length, cache.length + layout.length, x.device), False
-        # (B, H, P + L, D) each
-        keys, values = qkv[1:] if cache is None else cache.append(qkv[1:])
-        attended = attention(qkv[0], keys, values, mask, causal, rate)
-        return self.output(_join_heads(attended, layout), x)
+        return self.output(self_attention(self.qkv(x), layout, self.num_heads, cache, rate), x)
 
 
 class CrossAttention(nn.Module):

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from florence_mm.models.base import build_part
-from florence_mm.models.generation.cache import CacheStack, KeyValueCache, causal_mask
-from florence_mm.models.layers.transformer import TokenLayout
+from florence_mm.models.generation.cache import CacheStack, KeyValueCache
+from florence_mm.models.layers.transformer import TokenLayout, self_attention
 from florence_mm.registry import MODELS
 
 ARCHS = {
@@ -48,16 +48,8 @@ class TextAttention(nn.Module):
 
     def forward(self, x: Tensor, layout: TokenLayout, cache: KeyValueCache | None = None) -> Tensor:
         """Attend, packed tokens ``(N, C)`` to ``(N, C)``; with a cache they follow its tokens and are appended."""
-        qkv = layout.pad(F.linear(x, self.in_proj_weight, self.in_proj_bias))  # (B, L, 3C)
-        qkv = qkv.unflatten(2, (3, self.num_heads, -1))  # (B, L, 3, H, D)
-        qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, B, H, L, D)
-        mask, causal = layout.mask, layout.causal
-        if cache is not None and cache.length:
-            mask, causal = causal_mask(layout.length, cache.length + layout.length, x.device), False
-        q = qkv[0]
-        k, v = qkv[1:] if cache is None else cache.append(qkv[1:])
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-        return self.out_proj(layout.pack(x.transpose(1, 2).flatten(2)))  # (B, H, L, D) -> (B, L, C) -> (N, C)
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (N, 3 C)
+        return self.out_proj(self_attention(qkv, layout, self.num_heads, cache))
 
 
 class QuickGELU(nn.Module):

@@ -19,6 +19,7 @@ from florence_mm.models.generation.state import WriterState
 from florence_mm.models.multimodal.batch import FusionBatch
 from florence_mm.models.multimodal.protocol import Writer, Written
 from florence_mm.models.tokenizers.protocol import TokenBatch
+from florence_mm.ops.precision import at_least_float32
 from florence_mm.registry import MODELS
 
 from .reduction import mean_over_processes
@@ -95,7 +96,7 @@ class FusionCaptionHead(VocabularyHead):
         target = ids[:, 1:].flatten()[places].to(hidden.device, non_blocking=True)  # (N,)
         # (B, T - 1, C) -> (B (T - 1), C) -> (N, C) -> (N, V)
         logits = self(hidden.flatten(0, 1).index_select(0, places.to(hidden.device, non_blocking=True)))
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = at_least_float32(logits)
         total = F.cross_entropy(logits, target, reduction='sum', label_smoothing=self.label_smoothing)
         return {
             'loss_caption': mean_over_processes(total, len(target)),

@@ -12,6 +12,7 @@ from florence_mm.language.labels import normalize_text
 from florence_mm.models.layers.initialisation import init_bert_weights
 from florence_mm.models.multimodal.batch import FusionBatch
 from florence_mm.models.multimodal.protocol import Fused, Fuser
+from florence_mm.ops.precision import at_least_float32
 from florence_mm.registry import MODELS
 
 from .reduction import mean_over_processes
@@ -70,8 +71,7 @@ class FusionITMHead(BaseModule):
 
     def match_logit(self, fused: Fused) -> Tensor:
         """Log-odds ``(B,)`` that text and image match, at least fp32."""
-        logits = self(fused.pooled)  # (B, 2)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = at_least_float32(self(fused.pooled))  # (B, 2)
         return logits[:, 1] - logits[:, 0]
 
     def loss(self, batch: FusionBatch) -> dict[str, Tensor]:
@@ -82,8 +82,7 @@ class FusionITMHead(BaseModule):
         """
         image_of, matches = self.sample_negatives(batch)
         fused = batch.model.fuse(batch.text_tokens, batch.tokens.mask, batch.image_tokens_of(image_of))
-        logits = self(fused.pooled)  # (B, 2)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = at_least_float32(self(fused.pooled))  # (B, 2)
         target = torch.tensor(matches, dtype=torch.int64, device=logits.device)  # (B,)
         total = F.cross_entropy(logits, target, reduction='sum')
         return {

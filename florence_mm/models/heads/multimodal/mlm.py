@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from florence_mm.models.multimodal.batch import FusionBatch
 from florence_mm.models.multimodal.protocol import Fuser
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
+from florence_mm.ops.precision import at_least_float32
 from florence_mm.registry import MODELS
 
 from .reduction import mean_over_processes
@@ -103,7 +104,7 @@ class FusionMLMHead(VocabularyHead):
         fused = batch.model.fuse(batch.model.encode_tokens(hidden), hidden.mask, image_tokens)
         places = chosen.flatten().nonzero().squeeze(1).to(fused.text.device, non_blocking=True)  # (M,)
         logits = self(fused.text.flatten(0, 1).index_select(0, places))  # (B, T, C) -> (B T, C) -> (M, C) -> (M, V)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return at_least_float32(logits)
 
     def predict(self, batch: FusionBatch) -> None:
         """Set ``pred_text`` of samples whose text has mask tokens: the text with the most probable tokens filled in."""

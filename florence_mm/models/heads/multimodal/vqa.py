@@ -16,6 +16,7 @@ from florence_mm.language.answers import read_answers
 from florence_mm.models.layers.initialisation import init_bert_weights
 from florence_mm.models.multimodal.batch import FusionBatch
 from florence_mm.models.multimodal.protocol import Answered, Fuser
+from florence_mm.ops.precision import at_least_float32
 from florence_mm.registry import MODELS
 
 from .reduction import mean_over_processes
@@ -86,8 +87,7 @@ class FusionVQAHead(BaseModule):
         Raises:
             ValueError: a sample has no scores, or scores for answers that the head does not have.
         """
-        logits = self(batch.fused.pooled)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = at_least_float32(self(batch.fused.pooled))
         target = self._targets(batch).to(logits)  # (B, K)
         total = F.binary_cross_entropy_with_logits(logits, target, reduction='sum')
         chosen = target.gather(1, logits.argmax(1, keepdim=True))  # (B, 1)
