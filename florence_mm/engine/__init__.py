@@ -1,6 +1,6 @@
-"""A training or test run: runner, loops, hooks, samplers, optimizer constructors, sharding, checkpoint files.
+"""Training and test runs: runner, loops, hooks, samplers, optimizers, sharding, checkpoints of runs.
 
-Not here: reading a config (``config``), metrics (``evaluation``), public checkpoint layouts (``models/checkpoints``).
+Not here: reading configs (``config``), metrics (``evaluation``), public checkpoint formats (``models/checkpoints``).
 """
 
 from florence_mm.errors import UsageError

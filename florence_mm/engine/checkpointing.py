@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the latest in its folder, and one sentence where one cannot be used."""
+"""Checkpoints of a run: finding the latest and reading it."""
 
 import re
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ _NUMBERED = re.compile(r'^(?:iter|epoch)_(\d+)\.pth$')
 
 
 def remove_unfinished(folder: str | Path) -> None:
-    """Delete what a killed run left half written in ``folder``."""
+    """Delete temporary checkpoint files that a killed run left in ``folder``."""
     for path in Path(folder).glob('.*.pth.*.tmp'):
         path.unlink(missing_ok=True)
 
 
 def find_latest(work_dir: str | Path) -> str | None:
-    """The checkpoint that a run in ``work_dir`` wrote last, or None.
+    """Find the last checkpoint of a run in ``work_dir``; None if there is none.
 
-    ``last_checkpoint`` names it; a folder that was moved since, and a run killed between its first checkpoint
-    and that file, are found too.
+    The file ``last_checkpoint`` names it. If the folder was moved, the file of the same name is used; without
+    ``last_checkpoint``, as after a kill at the first checkpoint, the one with the highest number.
     """
     work_dir = Path(work_dir)
     pointer = work_dir / 'last_checkpoint'
@@ -39,17 +39,17 @@ def find_latest(work_dir: str | Path) -> str | None:
 
 
 def read_run_checkpoint(path: str, map_location: MapLocation = 'cpu') -> dict[str, Any]:
-    """Read a checkpoint with all that a run saved in it; every process of a run must call it.
+    """Read the whole content of a run's checkpoint; every process must call it.
 
     Args:
-        path: file or address, see :func:`~florence_mm.models.checkpoints.reading.read_file`.
-        map_location: see there.
+        path: file or URL, see :func:`~florence_mm.models.checkpoints.reading.read_file`.
+        map_location: passed to :func:`~florence_mm.models.checkpoints.reading.read_file`.
 
     Returns:
-        with ``state_dict``; a plain state dict is put under that key.
+        a dict with ``state_dict``; a plain state dict is put under that key.
 
     Raises:
-        UsageError: the file does not exist, is truncated or damaged, or is no checkpoint.
+        UsageError: the file does not exist, is truncated or damaged, or is not a checkpoint.
     """
     try:
         with _main_process_first() if '://' in path else nullcontext():
@@ -61,7 +61,7 @@ def read_run_checkpoint(path: str, map_location: MapLocation = 'cpu') -> dict[st
 
 @contextmanager
 def _main_process_first() -> Iterator[None]:
-    """Let the main process download a file, which the others of its machine then find."""
+    """Let the main process download a file first, so that the others on its machine find it in the cache."""
     if not is_main_process():
         barrier()
     try:

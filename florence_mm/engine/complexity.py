@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a model, module by module."""
+"""Parameters and multiply-adds of a model by module."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,22 +10,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_macs(model: nn.Module, run: Callable[[], Any]) -> dict[str, int]:
-    """Multiply-adds of matrix products and convolutions, by module.
+    """Count the multiply-adds of matrix products and convolutions by module.
 
-    Element-wise work (norms, activations, softmax) is left out, as in published figures; two products of
-    attention are counted.
+    Element-wise operations (norms, activations, softmax) are not counted, as in published figures; both matrix products
+    of attention are.
 
     Args:
-        model (nn.Module): The model; it is put into eval mode.
+        model (nn.Module): The model; it is set to evaluation mode.
         run (Callable): Calls the model once.
 
     Returns:
-        dict[str, int]: dotted module name (``''`` for the whole) to multiply-adds of the call.
+        dict[str, int]: multiply-adds by dotted module name (``''`` for the whole model).
     """
     model.eval()
     macs = dict.fromkeys([name for name, _ in model.named_modules()], 0)
-    # Gradients keep our modules from in-place inference code, and the plain attention kernel keeps attention from
-    # fused ones: operators that the counter does not know.
+    # With gradients enabled our modules do not use in-place inference code, and with the math backend attention is not
+    # fused: the counter does not know those operators.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         handles = []
         for name, module in model.named_modules():
@@ -33,7 +33,7 @@ def count_macs(model: nn.Module, run: Callable[[], Any]) -> dict[str, int]:
         run()
     for handle in handles:
         handle.remove()
-    # lists of modules, and modules whose methods are called past their forward(), count what is inside them
+    # lists of modules, and modules used by other methods than forward(), get the sum of their children
     for name, module in reversed(list(model.named_modules())):
         inside = sum(macs.get(f'{name}.{child}' if name else child, 0) for child, _ in module.named_children())
         macs[name] = max(macs[name], inside)
@@ -41,7 +41,7 @@ def count_macs(model: nn.Module, run: Callable[[], Any]) -> dict[str, int]:
 
 
 def _count_calls(module: nn.Module, name: str, macs: dict[str, int], counter: FlopCounterMode) -> list:
-    """Hooks that add to ``macs[name]`` what is counted while ``module`` runs."""
+    """Register hooks that add the count during calls of ``module`` to ``macs[name]``."""
     before = []
 
     def enter(*_: Any) -> None:
@@ -54,12 +54,12 @@ def _count_calls(module: nn.Module, name: str, macs: dict[str, int], counter: Fl
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Parameters by dotted module name (``''`` for the whole); one that is shared counts once a module."""
+    """Count parameters by dotted module name (``''`` for the whole model); a shared one counts once per module."""
     return {name: sum(p.numel() for p in module.parameters()) for name, module in model.named_modules()}
 
 
 def readable(number: float) -> str:
-    """``28288354`` as ``'28.29 M'``."""
+    """Format a number with a unit, ``28288354`` as ``'28.29 M'``."""
     for size, unit in ((1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
         if abs(number) >= size:
             return f'{number / size:.2f} {unit}'
@@ -67,7 +67,7 @@ def readable(number: float) -> str:
 
 
 def table(model: nn.Module, macs: dict[str, int], depth: int) -> str:
-    """Lines of module, parameters and multiply-adds, down to ``depth`` names."""
+    """Format a table of parameters and multiply-adds of modules down to ``depth`` levels of names."""
     parameters = count_parameters(model)
     rows = [
         (name or type(model).__name__, parameters[name], macs.get(name, 0))

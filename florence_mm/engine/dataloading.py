@@ -1,4 +1,4 @@
-"""Training data loaders whose samples do not depend on the number of workers and that can start anywhere."""
+"""Training data loaders that can start at any batch, with samples independent of the number of workers."""
 
 import copy
 from collections.abc import Iterator
@@ -17,10 +17,9 @@ from .samplers import ResumableSampler, SeededSampler, SkippingBatchSampler
 
 
 class SeededDataset:
-    """A data set of any package; seeds the global generators before a sample whose index carries a seed.
+    """Wrapper of any data set that seeds the global generators before each sample whose index carries a seed.
 
-    Reading or setting any other attribute reads or sets it on the data set itself, as hooks of other packages
-    expect.
+    Attributes are read from and set on the wrapped data set, as hooks of other packages expect.
 
     Args:
         dataset (Dataset): The data set.
@@ -50,14 +49,14 @@ class SeededDataset:
 
 
 def resumable(dataloader: dict, infinite: bool) -> dict:
-    """Rewrite a data loader's config so that :func:`start_loader_at` can place it anywhere.
+    """Rewrite a data loader's config so that :func:`start_loader_at` can start it at any batch.
 
     mmengine's ``DefaultSampler`` and ``InfiniteSampler`` become :class:`ResumableSampler`; other samplers and
     batch samplers are wrapped.
 
     Args:
         dataloader (dict): Config of a data loader, or one that has been rewritten before.
-        infinite (bool): Sample without an end (training by iterations) or epoch by epoch.
+        infinite (bool): Sample without end (for training by iterations) instead of epoch by epoch.
     """
     cfg = copy.deepcopy(dict(dataloader))
     dataset = cfg['dataset']
@@ -87,15 +86,15 @@ def resumable(dataloader: dict, infinite: bool) -> dict:
 
 
 def start_loader_at(loader: DataLoader, seed: int, batch: int, epoch: int = 0, draw: int | None = None) -> Iterator:
-    """An iterator over ``loader`` that begins with batch number ``batch``, without loading the earlier ones.
+    """Make an iterator over ``loader`` that starts at batch ``batch`` without loading the earlier ones.
 
     Args:
-        loader (DataLoader): Built from what :func:`resumable` gives; any other loader is read from its beginning
-            and its first batches are dropped, with a line in the log.
+        loader (DataLoader): Built from a config of :func:`resumable`; any other loader is read from its beginning and
+            its first batches are dropped, which is logged.
         seed (int): Seed of the run.
-        batch (int): Batches of this process that were used before, in this epoch or in the infinite run.
-        epoch (int): The epoch; infinite samplers do without.
-        draw (int, optional): Samples that all processes used before; None means full batches of today's size.
+        batch (int): Batches that this process has used before, in this epoch or in the infinite run.
+        epoch (int): The epoch; infinite samplers ignore it.
+        draw (int, optional): Samples that all processes have used before; None: ``batch`` batches of the present size.
     """
     sampler = getattr(loader.batch_sampler, 'sampler', loader.sampler)
     if hasattr(sampler, 'set_epoch'):

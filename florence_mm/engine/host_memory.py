@@ -1,4 +1,4 @@
-"""Host memory between training steps."""
+"""Reuse of host memory between training steps."""
 
 import ctypes
 import os
@@ -6,20 +6,20 @@ import platform
 
 # malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGEST_MMAP_THRESHOLD = 32 * 2**20  # of 64 bit systems; a larger one is refused
+_LARGEST_MMAP_THRESHOLD = 32 * 2**20  # on 64 bit systems; larger values are refused
 _LARGEST_TRIM_THRESHOLD = 2**31 - 1
 _SETTINGS = ('MALLOC_TRIM_THRESHOLD_', 'MALLOC_MMAP_THRESHOLD_', 'MALLOC_MMAP_MAX_', 'MALLOC_TOP_PAD_')
 
 
 def keep_freed_memory() -> bool:
-    """Keep the memory of freed tensors for the next ones, instead of a return to the system.
+    """Make glibc keep the memory of freed tensors for new ones instead of returning it to the system.
 
-    A step on the CPU frees its activations and the next asks for as much; glibc gives most of it back in between, and
-    the system hands out cleared pages one by one (``tools/benchmarks/host_memory.py``). Tensors above 32 MiB still come
-    and go. glibc's own environment variables go first, and other systems are left as they are.
+    A step on the CPU frees its activations, and the next one allocates as much. By default glibc returns most of it in
+    between, and the system then clears each page again (``tools/benchmarks/host_memory.py``). Tensors above 32 MiB are
+    still returned. Nothing is changed if environment variables configure glibc's malloc, or without glibc.
 
     Returns:
-        whether glibc accepted it.
+        whether glibc accepted the settings.
     """
     if platform.libc_ver()[0] != 'glibc' or 'glibc.malloc' in os.environ.get('GLIBC_TUNABLES', ''):
         return False

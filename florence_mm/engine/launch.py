@@ -1,4 +1,4 @@
-"""From a command line to a runner; ``tools/train.py`` and ``tools/test.py`` are thin around it."""
+"""Options of ``tools/train.py`` and ``tools/test.py`` applied to a config, and its runner."""
 
 import os
 from pathlib import Path
@@ -17,10 +17,10 @@ __getattr__ = moved_names(__name__, {'load_config': 'florence_mm.config.load'})
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
-    """Set where the run writes: the argument, else the config's ``work_dir``, else ``work_dirs/<config name>``.
+    """Set the work folder: the argument, else the config's ``work_dir``, else ``work_dirs/<config name>``.
 
     Raises:
-        UsageError: the folder cannot be made or written to.
+        UsageError: the folder cannot be created or written to.
     """
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(cfg.filename).stem)
     try:
@@ -32,14 +32,14 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
 
 
 def set_amp(cfg: Config, dtype: str) -> None:
-    """Turn on automatic mixed precision, on CPU too.
+    """Turn on automatic mixed precision, also on the CPU.
 
     Args:
-        cfg (Config): With an ``optim_wrapper``.
+        cfg (Config): A config with ``optim_wrapper``; it is changed.
         dtype (str): 'bfloat16', or 'float16' with dynamic loss scaling, which needs a GPU.
 
     Raises:
-        UsageError: the config's optimizer wrapper is of a class that has no mixed precision.
+        UsageError: the optimizer wrapper's type has no mixed precision.
     """
     wrapper = cfg.get('optim_wrapper') or {}
     type_ = str(wrapper.get('type', 'OptimWrapper')).rsplit('.', 1)[-1]
@@ -52,10 +52,10 @@ def set_amp(cfg: Config, dtype: str) -> None:
 
 
 def set_auto_scale_lr(cfg: Config) -> None:
-    """Scale the learning rate by the real batch size over ``auto_scale_lr.base_batch_size``.
+    """Scale the learning rate by the actual batch size over ``auto_scale_lr.base_batch_size``.
 
     Raises:
-        UsageError: the config does not say which batch size its learning rate is for.
+        UsageError: the config has no ``auto_scale_lr.base_batch_size``.
     """
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise UsageError(
@@ -66,7 +66,7 @@ def set_auto_scale_lr(cfg: Config) -> None:
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:
-    """Resume from a checkpoint, or with ``'auto'`` from the latest in the work folder.
+    """Set the checkpoint to resume from; ``'auto'``: the latest in the work folder.
 
     Raises:
         UsageError: the checkpoint does not exist.
@@ -80,13 +80,13 @@ def set_resume(cfg: Config, resume: str | None) -> None:
 
 
 def require_checkpoint(path: str) -> None:
-    """Raise a :class:`UsageError` where ``path`` is neither a file nor a URL."""
+    """Raise a :class:`UsageError` if ``path`` is neither a file nor a URL."""
     if '://' not in path and not Path(path).expanduser().is_file():
         raise UsageError(f'checkpoint {path} does not exist; check the path')
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The runner of a config: :class:`FlorenceRunner`, or what its ``runner_type`` names."""
+    """Build the runner of a config: :class:`FlorenceRunner`, or the one named by ``runner_type``."""
     if 'runner_type' not in cfg:
         return FlorenceRunner.from_cfg(cfg)
     check_config(cfg)

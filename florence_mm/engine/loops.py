@@ -1,4 +1,4 @@
-"""Training loops that resume with the sample, the augmentation and the drop-path mask the run stopped before."""
+"""Training loops that resume exactly: same samples, same augmentation, same random state of the model."""
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -30,34 +30,33 @@ def _no_batch(runner: Any, loader: DataLoader) -> UsageError:
 
 
 def _validate_if_missed(loop: Any) -> None:
-    """A run that stopped between its checkpoint and the validation that was due makes up for it when it is resumed."""
+    """Run the validation that a resumed run missed, because it stopped between a checkpoint and its validation."""
     done = loop.runner.message_hub.get_info('resume/validated_iter')
     if loop._iter and loop._val_is_due() and done != loop._iter:
         _validate(loop)
 
 
 def _validate(loop: Any) -> None:
-    # set first: a checkpoint written by the validation itself (a new best) must say that it took place
+    # set first, as a checkpoint written during the validation (a new best) must record that it took place
     loop.runner.message_hub.update_info('resume/validated_iter', loop._iter)
     loop.runner.val_loop.run()
 
 
 @LOOPS.register_module()
 class IterTrainLoop(IterBasedTrainLoop):
-    """Training by iterations.
+    """Training loop by iterations that resumes exactly.
 
-    The data go on from epoch to epoch in full batches. Iteration ``i`` sees the same samples with the same
-    augmentation, and the model the same random state, in a run that was resumed and in one that was not.
+    Batches are always full and continue across epochs. In a resumed run, iteration ``i`` has the same samples,
+    augmentation and random state of the model as in a run that was not stopped.
 
     Args:
         runner (Runner): The runner.
-        dataloader (DataLoader or dict): Data loader or its config; only a config resumes without reading the
+        dataloader (DataLoader or dict): Data loader or its config; only with a config, resuming does not read the
             earlier data again.
-        max_iters (int): Iterations to train.
+        max_iters (int): Number of iterations.
         val_begin (int): First iteration after which validation may run. Defaults to 1.
-        val_interval (int): Iterations from one validation to the next. Defaults to 1000.
-        dynamic_intervals (list[tuple[int, int]], optional): Pairs of a milestone and the ``val_interval`` from
-            there on.
+        val_interval (int): Iterations between validations. Defaults to 1000.
+        dynamic_intervals (list[tuple[int, int]], optional): Pairs (iteration, ``val_interval`` from there on).
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class IterTrainLoop(IterBasedTrainLoop):
         val_interval: int = 1000,
         dynamic_intervals: list[tuple[int, int]] | None = None,
     ) -> None:
-        # The parent's __init__ would start the workers at draw 0 before it is known where the run resumes, so
+        # The parent's __init__ would start the workers at draw 0 before the position to resume from is known, so
         # its fields are set here instead.
         BaseLoop.__init__(self, runner, _build_loader(runner, dataloader, infinite=True))
         if int(max_iters) != max_iters:
@@ -92,7 +91,7 @@ class IterTrainLoop(IterBasedTrainLoop):
         self.dataloader_iterator = self._data_from_here()
         self._decide_current_val_interval()
         _validate_if_missed(self)
-        # closing ends the workers here and now; left to the garbage collector they can hold up whatever comes next
+        # ends the workers now; the garbage collector might do so later and delay other work
         with closing(self.dataloader_iterator):
             while self._iter < self._max_iters and not self.stop_training:
                 runner.model.train()
@@ -105,7 +104,7 @@ class IterTrainLoop(IterBasedTrainLoop):
         return runner.model
 
     def run_iter(self, data_batch: Sequence[dict]) -> None:
-        """One iteration, with the random state that belongs to its number."""
+        """Run one iteration, seeded by its number."""
         self.runner.message_hub.update_info('resume/data_position', self._position)
         seed_step(base_seed(self.runner), self._iter, self.runner.rank)
         super().run_iter(data_batch)
@@ -115,11 +114,11 @@ class IterTrainLoop(IterBasedTrainLoop):
         return self.runner.val_loop is not None and self._iter >= self.val_begin and at_interval
 
     def _data_from_here(self) -> Generator[Any, None, None]:
-        """Batches from the current iteration on; where the batch size changed, from the next unused sample on."""
+        """Yield batches from the current iteration on; if the batch size changed, from the next unused sample on."""
         loader, seed = self.dataloader, base_seed(self.runner)
         batch_size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 0)
         draws_per_batch = batch_size * self.runner.world_size
-        # a pass ends only with another package's finite sampler; ours goes on for ever in pass 0
+        # only finite samplers of other packages end a pass; ours is infinite and stays in epoch 0
         epoch, batch, draw = 0, self._iter, self._iter * draws_per_batch
         if self._iter:
             epoch, batch, draw = self.runner.message_hub.get_info('resume/data_position', [epoch, batch, draw])
@@ -136,17 +135,16 @@ class IterTrainLoop(IterBasedTrainLoop):
 
 @LOOPS.register_module()
 class EpochTrainLoop(EpochBasedTrainLoop):
-    """Training by epochs, resumable in the middle of one.
+    """Training loop by epochs that resumes exactly, also in the middle of an epoch.
 
     Args:
         runner (Runner): The runner.
-        dataloader (DataLoader or dict): Data loader or its config; only a config resumes without reading the
+        dataloader (DataLoader or dict): Data loader or its config; only with a config, resuming does not read the
             earlier data of the epoch again.
-        max_epochs (int): Epochs to train.
+        max_epochs (int): Number of epochs.
         val_begin (int): First epoch after which validation may run. Defaults to 1.
-        val_interval (int): Epochs from one validation to the next. Defaults to 1.
-        dynamic_intervals (list[tuple[int, int]], optional): Pairs of a milestone and the ``val_interval`` from
-            there on.
+        val_interval (int): Epochs between validations. Defaults to 1.
+        dynamic_intervals (list[tuple[int, int]], optional): Pairs (epoch, ``val_interval`` from there on).
     """
 
     def __init__(
@@ -181,11 +179,11 @@ class EpochTrainLoop(EpochBasedTrainLoop):
         return runner.model
 
     def run_epoch(self) -> None:
-        """One whole epoch."""
+        """Run one whole epoch."""
         self._run_rest_of_epoch(skip=0)
 
     def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:
-        """One iteration, with the random state that belongs to its number."""
+        """Run one iteration, seeded by its number."""
         seed_step(base_seed(self.runner), self._iter, self.runner.rank)
         super().run_iter(idx, data_batch)
 
@@ -206,7 +204,7 @@ class EpochTrainLoop(EpochBasedTrainLoop):
         return self.runner.val_loop is not None and self._epoch >= self.val_begin and at_interval
 
     def _batches_done(self) -> int:
-        """Batches of the current epoch that the resumed checkpoint has seen."""
+        """Number of batches of the current epoch that were trained before the checkpoint."""
         now = len(self.dataloader)
         then = self.runner.message_hub.get_info('resume/batches_per_epoch', now) if self._iter else now
         done = self._iter - self._epoch * then

@@ -1,10 +1,10 @@
-"""Sharding and compiling of models that know of neither: FSDP2 and torch.compile, block by block.
+"""Sharding (FSDP2) and compiling (torch.compile) of any model, block by block.
 
-A config asks for it with::
+In a config::
 
     parallelize = dict(blocks=['WindowBlock', 'TextBlock'], shard=True, compile=False, param_dtype='bfloat16')
 
-Checkpoints hold whole tensors in the layout of a run that is not sharded, so the two kinds of run resume each
+Checkpoints have whole tensors in the layout of an unsharded run, so that sharded and unsharded runs can resume each
 other.
 """
 
@@ -39,17 +39,18 @@ def parallelize(
     """Compile and shard the blocks of a model in place.
 
     Args:
-        model (nn.Module): With its weights initialised and on its device.
-        blocks (Sequence[str]): Class names of the repeated blocks; one is gathered and compiled at a time.
+        model (nn.Module): The model, initialised and on its device.
+        blocks (Sequence[str]): Class names of the repeated blocks, which are gathered and compiled one at a time.
         shard (bool): Split parameters, gradients and optimizer state over all processes (FSDP2). Defaults to False.
-        compile (bool or dict): Compile each block; a dict holds arguments of :func:`torch.compile`. One block's
-            code serves all blocks of its kind, which takes seconds where the whole model takes minutes.
+        compile (bool or dict): Compile each block; a dict has arguments of :func:`torch.compile`. Blocks of the same
+            class share compiled code, so that this takes seconds instead of minutes for the whole model.
         reshard_after_forward (bool): Free gathered parameters until the backward pass needs them again.
-        param_dtype (str, optional): Compute with parameters of this type; None keeps theirs.
-        reduce_dtype (str, optional): Sum gradients in this type; None keeps theirs. Defaults to 'float32'.
+        param_dtype (str, optional): Dtype of parameters in computations; None: that of the parameters.
+        reduce_dtype (str, optional): Dtype of the reduction of gradients; None: that of the gradients. Defaults to
+            'float32'.
 
     Raises:
-        UsageError: no module is of one of the classes, or an unknown type.
+        UsageError: the model has no module of one of the classes, or a dtype is unknown.
     """
     found = [module for module in model.modules() if type(module).__name__ in blocks]
     absent = set(blocks) - {type(module).__name__ for module in found}
@@ -80,7 +81,7 @@ def _dtype(key: str, name: str | None) -> torch.dtype | None:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raise a :class:`UsageError` for a key of ``parallelize`` that there is not."""
+    """Raise a :class:`UsageError` for unknown keys of ``parallelize``, or without ``blocks``."""
     unknown = sorted(set(options) - set(_OPTIONS))
     if unknown or 'blocks' not in options:
         raise UsageError(f'parallelize must have blocks and may have {", ".join(_OPTIONS[1:])}; got {sorted(options)}')
@@ -92,9 +93,9 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def keep_whole(model: nn.Module, whole: bool) -> None:
-    """Gather all parameters of a sharded model and keep them so, or split them again.
+    """Gather all parameters of a sharded model, or shard them again.
 
-    Processes may then run it without each other, as evaluation does: the last process may have a batch less.
+    With whole parameters processes can run the model independently, as evaluation needs: some may have a batch less.
     """
     for module in model.modules():
         if isinstance(module, FSDPModule):
@@ -106,7 +107,7 @@ def keep_whole(model: nn.Module, whole: bool) -> None:
 
 
 class _Scalar(nn.Module):
-    """A 0-d parameter kept as one with a dimension, since FSDP2 splits along the first."""
+    """Parametrization of a 0-d parameter by one of shape (1,), as FSDP2 shards along the first axis."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.reshape(())
@@ -122,37 +123,38 @@ def _give_scalars_a_dimension(model: nn.Module) -> None:
         for name in names:
             parametrize.register_parametrization(module, name, _Scalar())
         if names:
-            # optimizers number parameters by their order, so that has to stay: first child, behind own parameters
+            # optimizers number parameters by their order, which must not change: first child, after own parameters
             module._modules = {'parametrizations': module._modules.pop('parametrizations'), **module._modules}
-    if [_usual_name(name) for name, _ in model.named_parameters()] != order:
+    if [_unsharded_name(name) for name, _ in model.named_parameters()] != order:
         raise UsageError(
             f'parallelize.shard: a 0-d parameter of {owner} stands before others of its module, which '
             'would change the order in checkpoints; define it last'
         )
 
 
-def _usual_name(key: str) -> str:
+def _unsharded_name(key: str) -> str:
     return _PARAMETRIZED.sub(r'\1\2', key)
 
 
-def usual_layout(model: nn.Module) -> dict[str, torch.Size]:
-    """Keys and shapes of the model's state as it would be without sharding."""
+def unsharded_layout(model: nn.Module) -> dict[str, torch.Size]:
+    """Keys and shapes of the state dict of the model without sharding."""
     return {
-        _usual_name(key): torch.Size() if _PARAMETRIZED.search(key) else value.shape
+        _unsharded_name(key): torch.Size() if _PARAMETRIZED.search(key) else value.shape
         for key, value in model.state_dict().items()
     }
 
 
 def gather_model_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The state of a sharded model in the usual layout, on the CPU; every process must call it."""
-    layout = usual_layout(model)
+    """Gather the state dict of a sharded model in the unsharded layout, on the CPU; every process must call it."""
+    layout = unsharded_layout(model)
     return {
-        _usual_name(key): _whole(value).reshape(layout[_usual_name(key)]) for key, value in model.state_dict().items()
+        _unsharded_name(key): _whole(value).reshape(layout[_unsharded_name(key)])
+        for key, value in model.state_dict().items()
     }
 
 
 def gather_optimizer_state(state: dict, optimizer: torch.optim.Optimizer, model: nn.Module) -> dict:
-    """The state of an optimizer in the usual layout, on the CPU; every process must call it."""
+    """Gather the state dict of an optimizer in the unsharded layout, on the CPU; every process must call it."""
     scalars = _scalar_indices(optimizer, model)
     whole = {}
     for index, entry in state.get('state', {}).items():
@@ -165,8 +167,8 @@ def gather_optimizer_state(state: dict, optimizer: torch.optim.Optimizer, model:
 
 
 def split_model_state(state: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
-    """A state in the usual layout, named and split as the model's own; what fits nothing stays as it is."""
-    own = {_usual_name(key): (key, value) for key, value in model.state_dict().items()}
+    """Shard a state dict in the unsharded layout as the model is; keys that the model lacks are unchanged."""
+    own = {_unsharded_name(key): (key, value) for key, value in model.state_dict().items()}
     split = {}
     for key, value in state.items():
         name, like = own.get(key, (key, None))
@@ -175,7 +177,7 @@ def split_model_state(state: Mapping[str, torch.Tensor], model: nn.Module) -> di
 
 
 def split_optimizer_state(state: dict, optimizer: torch.optim.Optimizer) -> dict:
-    """The state of an optimizer in the usual layout, split as the parameters of ``optimizer`` are."""
+    """Shard an optimizer's state dict in the unsharded layout as the parameters of ``optimizer`` are."""
     parameters = _parameters(optimizer)
     split = {
         index: {key: value if key == 'step' else _split_like(value, parameters[index]) for key, value in entry.items()}

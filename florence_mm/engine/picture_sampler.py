@@ -1,4 +1,4 @@
-"""A sampler that keeps the samples of an image together, for models that encode equal images of a batch once."""
+"""A sampler that keeps samples of the same image together, for models that encode equal images of a batch once."""
 
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
@@ -17,29 +17,28 @@ from .seeding import ORDER, SAMPLE, combine_seeds
 
 @DATA_SAMPLERS.register_module()
 class PictureSampler(ResumableSampler):
-    """Samples of one image one after the other, so that a batch holds whole images but for its first and last.
+    """Sampler that draws all samples of an image consecutively, so that few batches split an image.
 
-    Shuffling draws an order of the images, and of the samples within each. Each of ``W`` processes goes through its
-    own stretch of that order; where two stretches meet, neighbours may share an image, at most ``W - 1`` in all.
-    Samples of an image get the same seed in an epoch, so that random transforms leave their images equal.
+    Shuffling permutes the images, and the samples within each. Each of ``W`` processes gets a contiguous part of that
+    order; at most ``W - 1`` images are split between processes. In an epoch all samples of an image get the same seed,
+    so that random transforms leave their images equal.
 
-    A run goes on exactly where it stopped with as many processes; with another number, the rest of that epoch repeats
-    some samples and lacks others. The samples behind the indices must stay the same, so a mixture that draws its rows
-    is no data set for this.
+    A run resumes exactly with the same number of processes; with another number, the rest of that epoch repeats some
+    samples and omits others. Each index must always give the same sample, so the data set must not be a mixture that
+    draws its rows.
 
     Args:
-        dataset (Sized): The data set; with ``get_data_info``, or a concatenation of such.
-        shuffle (bool): Draw a new order every epoch. Otherwise images come in the order of their first samples.
-        seed (int, optional): Seed of the order and of the samples; None takes one that all ranks share.
-        infinite (bool): Go on with the next epoch's order without an end, for training by iterations. Defaults to
-            False.
-        round_up (bool): An epoch gives every rank the same number of samples; where the data set does not divide,
-            some ranks also take the first sample of the next one's stretch. Infinite sampling always does. Defaults to
+        dataset (Sized): A data set with ``get_data_info``, or a concatenation of such.
+        shuffle (bool): Draw a new order every epoch. Otherwise images are in the order of their first samples.
+        seed (int, optional): Seed of the order and the samples; None: a random one that all ranks share.
+        infinite (bool): Continue with the next epoch without end, for training by iterations. Defaults to False.
+        round_up (bool): Give every rank the same number of samples per epoch; if the data set does not divide evenly,
+            some ranks also take the first sample of the next rank's part. Always so for infinite sampling. Defaults to
             True.
-        key (str): The sample's field that names its image.
+        key (str): Field of the samples that identifies the image.
 
     Raises:
-        ValueError: the data set is empty or does not tell images.
+        ValueError: the data set is empty, or its samples do not have ``key``.
     """
 
     def __init__(
@@ -56,15 +55,15 @@ class PictureSampler(ResumableSampler):
         numbers: dict[Any, int] = {}
         progress = ProgressLog('finding the samples of each image', len(dataset))
         found = []
-        for done, image in enumerate(_pictures(dataset, key), 1):
+        for done, image in enumerate(_image_keys(dataset, key), 1):
             found.append(numbers.setdefault(image, len(numbers)))
             progress.update(done)
         self._image_of = torch.tensor(found)  # (samples,), images numbered by their first sample
-        self._num_pictures = len(numbers)
-        self._known: tuple[tuple[int, int], Tensor, Tensor] | None = None
+        self._num_images = len(numbers)
+        self._cached: tuple[tuple[int, int], Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
-        """Samples of this rank in one epoch."""
+        """Number of samples of this rank per epoch."""
         size, world = len(self.dataset), self.world_size
         if self.round_up or self.infinite:
             return -(-size // world)
@@ -81,38 +80,38 @@ class PictureSampler(ResumableSampler):
             yield self._at(epoch, step)
 
     def _first_step(self, draw: int) -> int:
-        """This rank's first sample among the global draws from ``draw`` on, of which it takes every ``W``-th."""
+        """First step of this rank at or after global draw ``draw``, as it takes every ``W``-th draw."""
         return -((self.rank - draw) // self.world_size)
 
     def _at(self, epoch: int, step: int) -> SeededIndex:
         samples, images = self._epoch(epoch)
-        # the last stretch ends with the data set even where all are rounded up
+        # the last part ends with the data set even with rounding up
         place = self.rank * len(samples) // self.world_size + step
         return SeededIndex(int(samples[place]), combine_seeds(self.seed, SAMPLE, epoch, int(images[place])))
 
     def _epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """The samples in the order of an epoch, and for each the place of its image; kept until another is asked."""
-        if self._known is None or self._known[0] != (self.seed, epoch):
-            samples, places = torch.arange(len(self._image_of)), torch.arange(self._num_pictures)
+        """Samples in the order of an epoch, and the position of the image of each; cached for one epoch."""
+        if self._cached is None or self._cached[0] != (self.seed, epoch):
+            samples, places = torch.arange(len(self._image_of)), torch.arange(self._num_images)
             if self.shuffle:
                 generator = torch.Generator().manual_seed(combine_seeds(self.seed, ORDER, epoch))
                 samples = torch.randperm(len(samples), generator=generator)
                 places = torch.randperm(len(places), generator=generator)
             images, order = places[self._image_of[samples]].sort(stable=True)
-            self._known = (self.seed, epoch), samples[order], images
-        return self._known[1], self._known[2]
+            self._cached = (self.seed, epoch), samples[order], images
+        return self._cached[1], self._cached[2]
 
 
-def _pictures(dataset: Any, key: str) -> Iterable:
-    """The field ``key`` of all samples.
+def _image_keys(dataset: Any, key: str) -> Iterable:
+    """Yield the field ``key`` of all samples.
 
     Raises:
-        ValueError: a sample has none, or the data set does not tell.
+        ValueError: a sample lacks it, or the data set has no ``get_data_info``.
     """
     parts = getattr(dataset, 'datasets', None)
     if isinstance(getattr(dataset, '_seeded', dataset), ConcatDataset):
         for part in parts:
-            yield from _pictures(part, key)
+            yield from _image_keys(part, key)
         return
     name = type(getattr(dataset, '_seeded', dataset)).__name__
     if not hasattr(dataset, 'get_data_info'):

@@ -1,4 +1,4 @@
-"""What a model predicted, as a file for programs and as images for people."""
+"""Saving predictions to a file, and drawing them on images."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,16 +21,16 @@ from .hooks.run_summary import plain
 
 
 class SavePredictions(BaseMetric):
-    """Write all predictions to one file, in the order of the data, from all processes.
+    """Write the predictions of all processes to one file, in the order of the data.
 
-    ``.pt`` holds a list of dicts of tensors, numbers and strings, read by ``torch.load(weights_only=True)``;
-    ``.json`` the same with lists for tensors.
+    A ``.pt`` file has a list of dicts of tensors, numbers and strings, readable by ``torch.load(weights_only=True)``; a
+    ``.json`` file has lists instead of tensors.
 
     Args:
         path (str): The file to write.
 
     Raises:
-        UsageError: another extension, or a folder that cannot be made.
+        UsageError: the file name has another extension, or its folder cannot be created.
     """
 
     default_prefix = 'predictions'
@@ -46,11 +46,11 @@ class SavePredictions(BaseMetric):
             raise UsageError(f'--out {path}: the folder cannot be made ({error.strerror}); choose another') from error
 
     def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
-        """Keep the predictions of a batch, on the CPU."""
+        """Collect the predictions of a batch, on the CPU."""
         self.results += [to_plain_data(sample) for sample in data_samples]
 
     def compute_metrics(self, results: list) -> dict:
-        """Write the file; there is nothing to measure."""
+        """Write the file; there are no metrics."""
         if self.path.suffix == '.json':
             write_atomic(self.path, json.dumps(plain(results)) + '\n')
         else:
@@ -61,13 +61,13 @@ class SavePredictions(BaseMetric):
 
 
 def to_plain_data(value: Any) -> Any:
-    """Samples, arrays and containers as dicts, CPU tensors, lists, numbers and strings."""
+    """Convert samples, arrays and containers to dicts, CPU tensors, lists, numbers and strings."""
     if isinstance(value, BaseDataElement):
         return {key: to_plain_data(item) for key, item in (*value.metainfo_items(), *value.items())}
     if isinstance(value, Mapping):
         return {str(key): to_plain_data(item) for key, item in value.items()}
     if isinstance(value, torch.Tensor):
-        # a view would drag its whole batch into the file
+        # a view would be saved with its whole batch
         return value.detach().cpu().clone()
     if isinstance(value, np.generic):
         return value.item()
@@ -79,14 +79,14 @@ def to_plain_data(value: Any) -> Any:
 
 
 class ShowPredictionsHook(Hook):
-    """Draw tested images with their best classes into a folder, as PNG files named after the images.
+    """Draw tested images with their best classes, as PNG files named after the images.
 
     Args:
-        folder (str): Where to write; made where it is missing.
+        folder (str): Folder of the PNG files; it is created.
         interval (int): Draw every n-th image. Defaults to 1.
 
     Raises:
-        UsageError: the predictions have no ``pred_score``, or the data no class names.
+        UsageError: the predictions have no ``pred_score``, or the data have no class names.
     """
 
     priority = 'LOW'
@@ -96,7 +96,7 @@ class ShowPredictionsHook(Hook):
         self.interval = interval
 
     def before_test(self, runner: Any) -> None:
-        """Start counting the images of this process."""
+        """Create the folder and reset the count of images."""
         self._count = 0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ class ShowPredictionsHook(Hook):
             raise UsageError(f'--show-dir {self.folder} cannot be made ({error.strerror}); choose another') from error
 
     def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Draw a batch; ``inputs`` are ``(3, H, W)`` uint8, as pipelines of ours pack them."""
+        """Draw a batch, whose ``inputs`` are ``(3, H, W)`` uint8, as our pipelines pack them."""
         classes = (getattr(runner.test_dataloader.dataset, 'metainfo', None) or {}).get('classes')
         for image, sample in zip(data_batch['inputs'], outputs, strict=True):
             number, self._count = self._count, self._count + 1

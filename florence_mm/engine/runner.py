@@ -1,4 +1,4 @@
-"""The runner of florence_mm: mmengine's, with runs that can be stopped anywhere and resumed exactly."""
+"""The runner of florence_mm: mmengine's, whose runs can be stopped at any moment and resumed exactly."""
 
 import copy
 from collections.abc import Callable
@@ -32,7 +32,7 @@ from .parallelize import (
     parallelize,
     split_model_state,
     split_optimizer_state,
-    usual_layout,
+    unsharded_layout,
 )
 from .seeding import INIT, base_seed, combine_seeds
 
@@ -46,16 +46,16 @@ _CHECKPOINT_HOOKS = (CheckpointHook, 'CheckpointHook', 'mmengine.CheckpointHook'
 
 @RUNNERS.register_module()
 class FlorenceRunner(Runner):
-    """mmengine's ``Runner`` that takes any OpenMMLab config as it is and makes its run exact.
+    """mmengine's ``Runner`` with exact resuming, for any OpenMMLab config.
 
     - The config is checked before anything is built (:func:`~florence_mm.config.check.check_config`).
-    - Samples, their augmentation and the model's random state are functions of the seed and the iteration; a
-      resumed run ends with the weights of the run that was not stopped, and the number of data-loading workers
-      changes nothing. mmengine's two training loops are replaced by
-      :class:`~florence_mm.engine.loops.IterTrainLoop` and :class:`~florence_mm.engine.loops.EpochTrainLoop`.
-    - Checkpoints are written whole or not at all (:class:`~florence_mm.engine.hooks.AtomicCheckpointHook`), and a
-      loss that stays NaN stops the run (:class:`~florence_mm.engine.hooks.InvalidLossHook`).
-    - Checkpoints are read without executing anything in them; one that does not fit is an error.
+    - Samples, their augmentation and the model's random state depend only on the seed and the iteration, so that a
+      resumed run ends with the same weights as an uninterrupted one, with any number of data-loading workers.
+      mmengine's two training loops are replaced by :class:`~florence_mm.engine.loops.IterTrainLoop` and
+      :class:`~florence_mm.engine.loops.EpochTrainLoop`.
+    - Checkpoints are written atomically (:class:`~florence_mm.engine.hooks.AtomicCheckpointHook`), and a loss that
+      stays NaN stops the run (:class:`~florence_mm.engine.hooks.InvalidLossHook`).
+    - Checkpoints are read without executing code in them; one that does not fit is an error.
 
     Arguments are those of mmengine's ``Runner``.
     """
@@ -68,19 +68,19 @@ class FlorenceRunner(Runner):
         """Check the config and build the runner.
 
         Raises:
-            UsageError: a key or a type that nothing knows.
+            UsageError: a key or type is unknown.
         """
         check_config(cfg)
         return super().from_cfg(cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
-        """mmengine's environment; without an accelerator, freed memory is kept for the next step."""
+        """Set up mmengine's environment; without an accelerator also keep freed memory for the next step."""
         super().setup_env(env_cfg)
         if get_device() == 'cpu':
             keep_freed_memory()
 
     def register_default_hooks(self, hooks: dict[str, Hook | dict] | None = None) -> None:
-        """mmengine's default hooks, with checkpoints that are written whole, and three of ours; None leaves one out."""
+        """Register mmengine's default hooks, with atomic checkpoints, and three of ours; None disables one."""
         ours = {
             'invalid_loss': {'type': InvalidLossHook},
             'class_names': {'type': ClassNamesHook},
@@ -90,12 +90,12 @@ class FlorenceRunner(Runner):
         checkpoint = hooks.get('checkpoint', {'type': CheckpointHook, 'interval': 1})
         if isinstance(checkpoint, dict) and checkpoint['type'] in _CHECKPOINT_HOOKS:
             hooks['checkpoint'] = {**checkpoint, 'type': AtomicCheckpointHook}
-        # mmengine takes None only for hooks of its own
+        # mmengine accepts None only for its own hooks
         hooks = {name: hook for name, hook in hooks.items() if hook is not None or name not in ours}
         super().register_default_hooks(hooks)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """Build the training loop; mmengine's two become the exactly resumable ones."""
+        """Build the training loop; mmengine's two are replaced by ours, which resume exactly."""
         if isinstance(loop, dict):
             loop = copy.deepcopy(loop)
             if 'type' not in loop:
@@ -105,7 +105,7 @@ class FlorenceRunner(Runner):
         return super().build_train_loop(loop)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Compile and shard as ``parallelize`` says, or wrap for several processes."""
+        """Compile and shard the model as ``parallelize`` in the config says, else wrap it for distributed training."""
         options = self.cfg.get('parallelize')
         if options and not is_model_wrapper(model):
             model = self._parallelize(dict(options), model)
@@ -122,18 +122,18 @@ class FlorenceRunner(Runner):
             )
         model = model.to(get_device())
         if shard:
-            # initialisers draw whole tensors, so they run before those are split
+            # initialisers draw whole tensors, so they run before sharding
             self._init_model_weights()
         return parallelize(model, shard=shard, **options)
 
     def _init_model_weights(self) -> None:
-        """Initial weights that depend on the seed alone, not on what building the data drew."""
+        """Initialise weights depending only on the seed, not on random numbers drawn while building the data."""
         if not is_sharded(self.model):
             torch.manual_seed(combine_seeds(base_seed(self), INIT))
             super()._init_model_weights()
 
     def load_or_resume(self) -> None:
-        """Resume from the given or the latest checkpoint, or load weights."""
+        """Resume from the given or latest checkpoint, or load weights."""
         if self._resume and self._load_from is None and not self._has_loaded:
             latest = find_latest(self.work_dir)
             if latest is None:
@@ -150,10 +150,10 @@ class FlorenceRunner(Runner):
         resume_param_scheduler: bool = True,
         map_location: str | Callable = 'default',
     ) -> None:
-        """Restore weights, EMA, optimizer, schedulers, log history, seed and place in the data.
+        """Restore weights, EMA, optimizer, schedulers, log history, seed and position in the data.
 
         Raises:
-            UsageError: the checkpoint cannot be read, holds weights only, or is of another model or optimizer.
+            UsageError: the checkpoint cannot be read, has only weights, or is of another model or optimizer.
         """
         self._resuming = True
         try:
@@ -170,17 +170,17 @@ class FlorenceRunner(Runner):
         strict: bool = False,
         revise_keys: list = [(r'^module.', '')],  # noqa: B006
     ) -> dict:
-        """Load weights; when resuming they must be the model's, otherwise mismatches are listed in the log.
+        """Load weights; when resuming all must match the model, otherwise mismatches are logged.
 
         Raises:
-            UsageError: the file cannot be read, or none of its keys is one of the model's.
+            UsageError: the file cannot be read, or no key matches the model.
         """
         checkpoint = read_run_checkpoint(filename, map_location)
         model = unwrap_model(self.model)
         if self._resuming:
             self._check_resumable(filename, checkpoint, model)
         elif not _any_key_fits(checkpoint['state_dict'], model):
-            theirs, ours = next(iter(checkpoint['state_dict']), None), next(iter(usual_layout(model)), None)
+            theirs, ours = next(iter(checkpoint['state_dict']), None), next(iter(unsharded_layout(model)), None)
             raise UsageError(
                 f'no weight in {filename} belongs to this model (it starts with {theirs!r}, the model with {ours!r}); '
                 'load another layout with init_cfg=dict(type="florence_mm.Pretrained", checkpoint=..., prefix=...)'
@@ -209,8 +209,8 @@ class FlorenceRunner(Runner):
     ) -> None:
         """Write a checkpoint from the main process; every process must call it.
 
-        States that are split over processes (FSDP2, ``ZeroRedundancyOptimizer``) are gathered first, which
-        mmengine's method, on the main process alone, would wait for without an end.
+        States that are sharded over processes (FSDP2, ``ZeroRedundancyOptimizer``) are gathered first; mmengine's
+        method, which only the main process calls, would hang.
         """
         model = self.model.module if is_model_wrapper(self.model) else self.model
         gathered = {'state_dict': gather_model_state(model)} if is_sharded(model) else {}
@@ -233,9 +233,10 @@ class FlorenceRunner(Runner):
         )
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Call all hooks; those that look at a checkpoint before it is written see gathered states.
+        """Call all hooks; before a checkpoint is saved, they get it with gathered states.
 
-        A sharded model is whole while it is evaluated, since processes may have different numbers of batches.
+        The parameters of a sharded model are gathered during evaluation, as processes may have different numbers of
+        batches.
         """
         if fn_name == 'before_save_checkpoint':
             kwargs['checkpoint'].update(self._gathered)
@@ -253,7 +254,7 @@ class FlorenceRunner(Runner):
                 f'{filename} holds no {", ".join(absent)}, so the run cannot be resumed from it; start a new run from '
                 'its weights with load_from'
             )
-        theirs, ours = checkpoint['state_dict'], usual_layout(model)
+        theirs, ours = checkpoint['state_dict'], unsharded_layout(model)
         differing = sorted(theirs.keys() ^ ours.keys())
         differing += [key for key in theirs.keys() & ours.keys() if theirs[key].shape != ours[key]]
         if differing:
@@ -264,5 +265,5 @@ class FlorenceRunner(Runner):
 
 
 def _any_key_fits(state_dict: dict, model: torch.nn.Module) -> bool:
-    ours = usual_layout(model)
+    ours = unsharded_layout(model)
     return any(key.removeprefix('module.') in ours for key in state_dict)

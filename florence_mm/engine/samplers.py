@@ -1,8 +1,8 @@
-"""Samplers that can start anywhere and hand each sample its own seed.
+"""Samplers that can start at any sample, and give each sample its own seed.
 
-A *draw* is one sample taken by any rank: rank ``r`` of ``W`` takes the draws ``r, r + W, r + 2W, ...``, so a
-batch of ``W`` ranks holds the same samples as one process with a batch ``W`` times as large. Which sample a
-draw is, and the seed of its random transforms, depend on the run's seed and the draw's number alone.
+A *draw* is one sample taken by any rank. Rank ``r`` of ``W`` takes the draws ``r, r + W, r + 2W, ...``, so that a
+batch of ``W`` ranks has the same samples as one process with a batch ``W`` times as large. The sample of a draw,
+and the seed of its random transforms, depend only on the run's seed and the number of the draw.
 """
 
 import math
@@ -22,17 +22,16 @@ from .seeding import ORDER, SAMPLE, combine_seeds
 
 @DATA_SAMPLERS.register_module()
 class ResumableSampler(Sampler[int]):
-    """Shuffled or sequential indices, split over ranks, from any draw on without going through the earlier ones.
+    """Sampler of shuffled or sequential indices, split over ranks, that can start at any draw at no cost.
 
     Args:
         dataset (Sized): The data set.
         shuffle (bool): Draw a new order every epoch. Defaults to True.
-        seed (int, optional): Seed of the order and of the samples; None takes one that all ranks share.
-        infinite (bool): Go on with the next epoch's order without an end, for training by iterations.
-            Defaults to False.
-        round_up (bool): An epoch gives every rank the same number of samples, the first ones again where the
-            data set does not divide; otherwise the last ranks get one less. Infinite sampling has no
-            remainder. Defaults to True.
+        seed (int, optional): Seed of the order and the samples; None: a random one that all ranks share.
+        infinite (bool): Continue with the next epoch without end, for training by iterations. Defaults to False.
+        round_up (bool): Give every rank the same number of samples per epoch, repeating the first ones if the data set
+            does not divide evenly; otherwise the last ranks get one less. Infinite sampling has no remainder. Defaults
+            to True.
 
     Raises:
         ValueError: the data set is empty.
@@ -59,18 +58,18 @@ class ResumableSampler(Sampler[int]):
             raise ValueError(f'data set {type(dataset).__name__} has no samples; check its annotation file and filters')
 
     def __len__(self) -> int:
-        """Samples of this rank in one epoch."""
+        """Number of samples of this rank per epoch."""
         size = len(self.dataset)
         if self.round_up or self.infinite:
             return math.ceil(size / self.world_size)
         return math.ceil((size - self.rank) / self.world_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next pass goes through; infinite sampling counts epochs itself."""
+        """Set the epoch of the next pass; infinite sampling counts epochs itself."""
         self.epoch = epoch
 
     def start_at(self, draw: int) -> None:
-        """Let the next pass, and only that, begin at global draw ``draw`` (of the epoch, or of the infinite run)."""
+        """Start only the next pass at global draw ``draw`` (of the epoch, or of the infinite run)."""
         self._start = draw
 
     def __iter__(self) -> Iterator[int]:
@@ -95,7 +94,7 @@ class ResumableSampler(Sampler[int]):
         return SeededIndex(index, combine_seeds(self.seed, SAMPLE, draw))
 
     def _epoch_order(self, epoch: int) -> torch.Tensor:
-        """The permutation of an epoch, kept until another is asked for."""
+        """The permutation of an epoch, cached for one epoch."""
         size = len(self.dataset)
         key = (self.seed, epoch, size)
         if self._order is None or self._order[0] != key:
@@ -108,16 +107,16 @@ class ResumableSampler(Sampler[int]):
 
 @DATA_SAMPLERS.register_module()
 class SeededSampler(Sampler):
-    """Another package's sampler, with a seed for each sample and a way to start later.
+    """Wrapper of another package's sampler that seeds each sample and can start later.
 
-    Starting later goes through the inner sampler's earlier indices (no sample is loaded); it repeats a run only
-    where the inner order depends on its seed and epoch, not on global random state. Entries that are not
-    integers pass unchanged, without a seed.
+    To start later it iterates over the inner sampler's earlier indices, without loading samples. Resuming is exact only
+    if the inner order depends on its seed and epoch, not on global random state. Entries that are not integers pass
+    unchanged, without seed.
 
     Args:
         inner (dict or Sampler): The sampler; a dict is built with ``dataset`` and ``seed``.
         dataset (Sized): The data set.
-        seed (int, optional): Seed of the samples and of the inner sampler; None takes one that all ranks share.
+        seed (int, optional): Seed of the samples and the inner sampler; None: a random one that all ranks share.
     """
 
     def __init__(self, inner: dict | Sampler, dataset: Sized, seed: int | None = None) -> None:
@@ -131,7 +130,7 @@ class SeededSampler(Sampler):
         self.inner = inner
 
     def __getattr__(self, name: str) -> Any:
-        # batch samplers of other packages read their sampler's own fields
+        # batch samplers of other packages read attributes of their sampler
         if name == 'inner':
             raise AttributeError(name)
         return getattr(self.inner, name)
@@ -151,13 +150,13 @@ class SeededSampler(Sampler):
             self.inner.seed = seed
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next pass."""
+        """Set the epoch of the next pass."""
         self.epoch = epoch
         if hasattr(self.inner, 'set_epoch'):
             self.inner.set_epoch(epoch)
 
     def start_at(self, draw: int) -> None:
-        """Let the next pass, and only that, begin at global draw ``draw``; a multiple of the number of ranks."""
+        """Start only the next pass at global draw ``draw``, a multiple of the number of ranks."""
         self._start = draw
 
     def __iter__(self) -> Iterator:
@@ -173,15 +172,15 @@ class SeededSampler(Sampler):
 
 @DATA_SAMPLERS.register_module()
 class SkippingBatchSampler(Sampler[list]):
-    """Another package's batch sampler that can leave out its first batches.
+    """Wrapper of another package's batch sampler that can start at a later batch.
 
-    Batch samplers that group (by aspect ratio, say) carry state from batch to batch; going through the indices
-    of the earlier batches, without loading a sample, restores it.
+    Batch samplers that group samples (by aspect ratio, say) keep state between batches; iterating over the indices of
+    the earlier batches, without loading samples, restores it.
 
     Args:
         inner (dict or Sampler): The batch sampler; a dict is built with ``sampler`` and ``batch_size``.
-        sampler (Sampler): Sampler of the single indices.
-        batch_size (int): Samples in a batch.
+        sampler (Sampler): Sampler of the indices.
+        batch_size (int): Samples per batch.
     """
 
     def __init__(self, inner: dict | Sampler, sampler: Sampler, batch_size: int) -> None:
@@ -196,7 +195,7 @@ class SkippingBatchSampler(Sampler[list]):
         return len(self.inner)
 
     def start_at(self, batch: int) -> None:
-        """Let the next pass, and only that, begin with batch number ``batch``."""
+        """Start only the next pass at batch number ``batch``."""
         self._start = batch
 
     def __iter__(self) -> Iterator[Sequence]:

@@ -1,4 +1,4 @@
-"""Seeds as pure functions of (run seed, what, number): the same under any number of workers or processes."""
+"""Seeds derived from the run's seed, a purpose and a number, independent of workers and processes."""
 
 import hashlib
 import random
@@ -10,30 +10,30 @@ import torch
 
 _MASK = (1 << 64) - 1
 
-#: First word of every derived seed, so that no two uses share a stream.
+#: Purposes, the word that keeps the random streams of different uses apart.
 ORDER, SAMPLE, STEP, INIT = range(4)
 
 
 def combine_seeds(*words: int) -> int:
-    """Hash integers into one 63-bit seed; every word counts, and their order does.
+    """Hash integers to a 63-bit seed, which depends on each of them and on their order.
 
     Args:
-        words (int): Any integers; the low 64 bits of each count.
+        words (int): Any integers; only their low 64 bits are used.
     """
     packed = struct.pack(f'<{len(words)}Q', *(int(word) & _MASK for word in words))
     return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), 'little') >> 1
 
 
 def base_seed(runner: Any) -> int:
-    """The run's one seed, equal on every rank also where ``randomness.diff_rank_seed`` shifts ``runner.seed``."""
+    """Return the run's seed, equal on all ranks even if ``randomness.diff_rank_seed`` shifts ``runner.seed``."""
     shifted = runner._randomness_cfg.get('diff_rank_seed', False)
     return runner.seed - runner.rank if shifted else runner.seed
 
 
 def seed_step(seed: int, iteration: int, rank: int) -> None:
-    """Seed all global generators for one training iteration (drop path, dropout, sampled negatives).
+    """Seed all global generators for a training iteration (drop path, dropout, sampled negatives).
 
-    What data loading or validation drew before has no influence on the step.
+    Random numbers drawn before by data loading or validation then have no influence on it.
 
     Args:
         seed (int): Seed of the run.

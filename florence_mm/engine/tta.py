@@ -1,4 +1,4 @@
-"""Several views of each test image, whose predictions are merged."""
+"""Test-time augmentation: predictions for several views of each image are merged."""
 
 import copy
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from florence_mm.errors import UsageError
 
 
 def with_test_time_augmentation(cfg: Config) -> Config:
-    """A copy of the config that tests with its ``tta_pipeline``, its model within its ``tta_model``.
+    """Copy a config so that it tests with its ``tta_pipeline``, and its model inside its ``tta_model``.
 
     Raises:
-        UsageError: the config has not both, or its pipeline makes no views.
+        UsageError: one of them is missing, or the pipeline has no TestTimeAug.
     """
     absent = [key for key in ('tta_model', 'tta_pipeline') if cfg.get(key) is None]
     if absent:
@@ -24,20 +24,20 @@ def with_test_time_augmentation(cfg: Config) -> Config:
     if not any(_name(step) == 'TestTimeAug' for step in cfg.tta_pipeline):
         raise UsageError(f'{cfg.filename}: tta_pipeline has no step TestTimeAug, which makes the views; add it')
     cfg = copy.deepcopy(cfg)
-    for dataset in _reading(cfg.test_dataloader.dataset):
+    for dataset in _inner_datasets(cfg.test_dataloader.dataset):
         dataset.pipeline = cfg.tta_pipeline
     cfg.model = {**cfg.tta_model, 'module': cfg.model}
     return cfg
 
 
-def _reading(dataset: ConfigDict) -> Iterator[ConfigDict]:
-    """The data sets that read images, which wrappers such as ConcatDataset do not do themselves."""
+def _inner_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    """Yield the data sets that have pipelines, inside wrappers such as ConcatDataset."""
     inner = [] if 'pipeline' in dataset else dataset.get('datasets') or [dataset.get('dataset')]
     if not any(inner):
         yield dataset
         return
     for part in inner:
-        yield from _reading(part)
+        yield from _inner_datasets(part)
 
 
 def _name(step: Any) -> str:

@@ -333,12 +333,12 @@ def test_matrices_are_updated_in_pieces(monkeypatch):
         return orthogonalize(matrices, count)
 
     monkeypatch.setattr(muon, 'orthogonalize', recorded)
-    monkeypatch.setattr(muon, '_AT_ONCE', 40)
+    monkeypatch.setattr(muon, '_ELEMENTS_AT_ONCE', 40)
     for one, alone in zip(several_matrices(False, shapes, steps), expected, strict=True):
         torch.testing.assert_close(one, alone)
     # 24 + 9, 24, 24 + 16 numbers in the last step
     assert seen[-5:] == [(1, 4, 6), (1, 3, 3), (1, 6, 4), (1, 4, 6), (1, 2, 8)] and len(seen) == 4 + 4 + 5
-    monkeypatch.setattr(muon, '_AT_ONCE', 1000)
+    monkeypatch.setattr(muon, '_ELEMENTS_AT_ONCE', 1000)
     seen.clear()
     several_matrices(False, shapes, steps)
     assert seen[-4:] == [(2, 4, 6), (1, 3, 3), (1, 6, 4), (1, 2, 8)]

@@ -161,12 +161,12 @@ def test_a_scalar_that_would_change_the_order_is_refused():
             self.scale = nn.Parameter(torch.tensor(1.0))
             self.table = nn.Parameter(torch.zeros(3))
 
-    from florence_mm.engine.parallelize import _give_scalars_a_dimension, usual_layout
+    from florence_mm.engine.parallelize import _give_scalars_a_dimension, unsharded_layout
 
     with pytest.raises(UsageError, match='a 0-d parameter of Wrong stands before others of its module'):
         _give_scalars_a_dimension(nn.Sequential(Wrong()).get_submodule('0'))
     model = nn.Sequential(ToyModel(), nn.Linear(1, 1))
-    names, layout = [name for name, _ in model.named_parameters()], usual_layout(model)
+    names, layout = [name for name, _ in model.named_parameters()], unsharded_layout(model)
     _give_scalars_a_dimension(model)
-    assert usual_layout(model) == layout and '0.log_scale' in names
+    assert unsharded_layout(model) == layout and '0.log_scale' in names
     assert model[0].log_scale.ndim == 0

@@ -1,4 +1,4 @@
-"""Hooks of the runner."""
+"""Hooks."""
 
 from .checkpoint import AtomicCheckpointHook
 from .class_count import ClassCountHook

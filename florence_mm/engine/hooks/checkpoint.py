@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill at any moment."""
+"""Atomic saving of checkpoints."""
 
 import logging
 from collections import deque
@@ -20,19 +20,19 @@ from florence_mm.utils.files import replacing, write_atomic
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """mmengine's ``CheckpointHook`` with the same arguments, in an order of steps that always leaves a good file.
+    """Save checkpoints so that a kill at any moment leaves a usable one; arguments are those of ``CheckpointHook``.
 
-    A checkpoint is written under a temporary name and renamed; ``last_checkpoint`` names it next; only then are
-    older ones deleted. Weights that are not finite are never saved, so they cannot push out good ones.
+    A checkpoint is written to a temporary file and renamed; then ``last_checkpoint`` is updated; only then older
+    checkpoints are deleted. Weights that are not finite are never saved, so that they cannot replace good ones.
 
     Raises:
-        UsageError: the interval is no multiple of ``accumulative_counts``, so that a resumed run would lose
-            gradients; or ``save_best`` names a metric that the validation does not give.
+        UsageError: the interval is not a multiple of ``accumulative_counts``, so that a resumed run would lose
+            gradients; or ``save_best`` names a metric that the validation does not have.
     """
 
     def before_train(self, runner: Any) -> None:
-        """Prepare the folder; what a killed run left half written goes."""
-        # the parent makes a client of a kind it warns of itself, though it uses one only where the config asks for it
+        """Prepare the folder, and delete temporary files of a killed run."""
+        # mmengine's method creates a file client, which warns of its own deprecation, even if the config has none
         if self.file_client_args is None:
             runner.logger.addFilter(_no_deprecation)
         try:
@@ -47,17 +47,17 @@ class AtomicCheckpointHook(CheckpointHook):
             )
         if isinstance(self.file_backend, LocalBackend) and is_main_process():
             remove_unfinished(self.out_dir)
-        # of a resumed run: a new best is followed by a checkpoint that knows it, as in the run that was not stopped
+        # in a resumed run a new best is followed by a checkpoint that records it, as in an uninterrupted run
         self.last_ckpt = runner.message_hub.get_info('last_ckpt', self.last_ckpt)
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
-        """Save; point to it; delete what is too old."""
+        """Save a checkpoint, update ``last_checkpoint``, delete old checkpoints."""
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         limited = self.max_keep_ckpts > 0
         if limited:
             kept = [*(old for old in self.keep_ckpt_ids if old != step), step]
-            # before_train of a resumed run deletes what a kill before the deletions below leaves
+            # if a kill prevents the deletions below, before_train of the resumed run makes them
             runner.message_hub.update_info('keep_ckpt_ids', kept)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         saved = self._save(runner, name, meta, self.save_optimizer, self.save_param_scheduler, self.by_epoch)
@@ -74,7 +74,7 @@ class AtomicCheckpointHook(CheckpointHook):
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
-        """Save a new best under its own name and the last checkpoint, which names it; then delete the best before."""
+        """Save a new best and a checkpoint that records it, then delete the previous best."""
         if not self.save_best:
             return
         if 'auto' in self.key_indicators:
@@ -110,17 +110,17 @@ class AtomicCheckpointHook(CheckpointHook):
             if before and before != path:
                 outdated.append(before)
             runner.logger.info(f'New best {key} {metrics[key]:.4f}: {name}')
-        # the last checkpoint has to know the new best, or a resumed run would not replace it
+        # the last checkpoint must record the new best, or a resumed run would not replace it
         if improved and self.last_ckpt is not None:
             self._save_checkpoint_with_step(runner, now, meta)
         for path in outdated:
             self._remove(path)
 
     def _save(self, runner: Any, name: str, meta: dict, optimizer: bool, schedulers: bool, by_epoch: bool) -> bool:
-        """Write one file; whether the weights were fit to be saved. Runs on every rank, as sharded models need."""
+        """Write one file unless weights are not finite; returns whether it did. All ranks must call it."""
         module = runner.model.module if is_model_wrapper(runner.model) else runner.model
         broken = [key for key, value in module.named_parameters() if not torch.isfinite(_local(value)).all()]
-        # processes that hold parts of the weights must agree
+        # processes that have shards of the weights must agree
         count = torch.tensor(len(broken), device=next(module.parameters()).device)
         all_reduce(count)
         if count:

@@ -1,4 +1,4 @@
-"""A head and data with different numbers of classes are stopped before the model learns nonsense."""
+"""Check that head and data have the same number of classes."""
 
 from typing import Any
 
@@ -11,25 +11,25 @@ from florence_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class ClassCountHook(Hook):
-    """Compare ``num_classes`` of the head with the classes of the data, which may be read from a file.
+    """Check ``num_classes`` of the head against the classes of the data before a run starts.
 
-    The head is a detector's ``bbox_head`` or a recognizer's ``cls_head``. Data without names of classes
-    (:class:`florence_mm.datasets.VideoList` may have none) must not have a label beyond the head.
+    The head is a detector's ``bbox_head`` or a recognizer's ``cls_head``. Data without class names, such as some
+    :class:`florence_mm.datasets.VideoList`, must not have labels beyond the head's.
 
     Raises:
-        UsageError: training, validation or test data have another number of classes than the head, or such a label.
+        UsageError: training, validation or test data have another number of classes than the head, or such labels.
     """
 
     def before_train(self, runner: Any) -> None:
-        """Classes of the training data."""
+        """Check the training data."""
         self._check(runner, runner.train_dataloader.dataset)
 
     def before_val(self, runner: Any) -> None:
-        """Classes of the validation data."""
+        """Check the validation data."""
         self._check(runner, runner.val_dataloader.dataset)
 
     def before_test(self, runner: Any) -> None:
-        """Classes of the test data."""
+        """Check the test data."""
         self._check(runner, runner.test_dataloader.dataset)
 
     @staticmethod

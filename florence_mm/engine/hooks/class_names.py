@@ -1,4 +1,4 @@
-"""Class names of the evaluation data, handed to a zero-shot model."""
+"""Set the classes of a zero-shot model to those of the evaluation data."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,25 +12,25 @@ from florence_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class ClassNamesHook(Hook):
-    """Tell a model that has ``set_classes(names, templates)`` the classes of the data before they are predicted.
+    """Call ``set_classes`` of a zero-shot model with the class names of the data before validation and test.
 
     Args:
-        templates (str or Sequence[str]): Prompt templates: ``'imagenet'``, ``'simple'``, ``'none'`` or strings
-            with one ``{}`` each. Defaults to 'imagenet'.
+        templates (str or Sequence[str]): Prompt templates: ``'imagenet'``, ``'simple'``, ``'none'`` or strings with one
+            ``{}`` each. Defaults to 'imagenet'.
     """
 
-    # before EMAHook and others that act on the weights at the beginning of an evaluation
+    # before EMAHook and others that change weights at the beginning of an evaluation
     priority = 'ABOVE_NORMAL'
 
     def __init__(self, templates: str | Sequence[str] = 'imagenet') -> None:
         self.templates = templates
 
     def before_val(self, runner: Any) -> None:
-        """Classes of the validation data."""
+        """Set the classes of the validation data."""
         self._set(runner, runner.val_dataloader.dataset)
 
     def before_test(self, runner: Any) -> None:
-        """Classes of the test data."""
+        """Set the classes of the test data."""
         self._set(runner, runner.test_dataloader.dataset)
 
     def _set(self, runner: Any, dataset: Any) -> None:

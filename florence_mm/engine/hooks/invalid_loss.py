@@ -1,4 +1,4 @@
-"""A training that has diverged ends with one sentence instead of training on."""
+"""Stop a training that has diverged."""
 
 import math
 from typing import Any
@@ -12,16 +12,14 @@ from florence_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class InvalidLossHook(Hook):
-    """Stop after several iterations in a row with a loss that is NaN or infinite.
+    """Stop the run after several consecutive iterations with a loss that is NaN or infinite.
 
     Args:
-        patience (int): Iterations in a row; a single bad batch under float16 loss scaling is no reason to stop.
-            Defaults to 3.
+        patience (int): Number of consecutive iterations; float16 loss scaling may give single ones. Defaults to 3.
 
     Raises:
         ValueError: ``patience`` is below 1.
-        UsageError: the loss was not finite ``patience`` times in a row; no checkpoint of that iteration is
-            written.
+        UsageError: the loss was not finite ``patience`` times in a row; no checkpoint of that iteration is written.
     """
 
     # directly after the loss is logged, before a checkpoint could be written
@@ -36,7 +34,7 @@ class InvalidLossHook(Hook):
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Look at every logged item of this iteration."""
+        """Check all logged values of the iteration."""
         bad = [name for name, value in (outputs or {}).items() if not _is_finite(value)]
         if not bad:
             self._in_a_row = 0
@@ -51,5 +49,5 @@ class InvalidLossHook(Hook):
 
 
 def _is_finite(value: Any) -> bool:
-    # a log item may be a tensor that still requires a gradient
+    # a logged value may be a tensor that requires a gradient
     return math.isfinite(value.detach().float().mean().item() if isinstance(value, torch.Tensor) else value)

@@ -1,4 +1,4 @@
-"""What a run reached, as a small file and an image beside its checkpoints."""
+"""Summary of a run: its metrics as JSON, and curves of its losses and scores."""
 
 import json
 import math
@@ -19,16 +19,16 @@ from florence_mm.visualization import draw_curves
 class RunSummaryHook(Hook):
     """Write ``metrics.json`` after each validation, ``test_metrics.json`` after a test, ``curves.png`` after training.
 
-    A file holds ``metrics`` and ``checkpoint`` (the one that was tested, or the last one saved); that of the
-    validation also ``iter``, ``epoch`` and ``history``, all validations of the run, resumed parts included.
-    Numbers that are not finite are written as null, as JSON has no others.
+    Both JSON files have ``metrics`` and ``checkpoint`` (the tested one, or the last saved); ``metrics.json`` also has
+    ``iter``, ``epoch`` and ``history``, all validations of the run, also those before it was resumed. Numbers that are
+    not finite are written as null, as JSON cannot represent them.
     """
 
     priority = 'LOWEST'
 
     @master_only
     def after_val_epoch(self, runner: Any, metrics: dict[str, Any] | None = None) -> None:
-        """Add the validation to the history, which travels with the checkpoints, and write it."""
+        """Add the validation to the history, which checkpoints store, and write it."""
         entry = {'iter': runner.iter, 'epoch': runner.epoch, 'metrics': plain(metrics or {})}
         history = [*runner.message_hub.get_info('summary/validations', []), entry]
         runner.message_hub.update_info('summary/validations', history)
@@ -43,7 +43,7 @@ class RunSummaryHook(Hook):
 
     @master_only
     def after_train(self, runner: Any) -> None:
-        """Draw the losses and scores that the run logged."""
+        """Draw the logged losses and scores."""
         try:
             draw_curves(runner.work_dir, Path(runner.work_dir) / 'curves.png', title=runner.model_name)
         except (FileNotFoundError, ValueError) as error:
@@ -56,7 +56,7 @@ class RunSummaryHook(Hook):
 
 
 def plain(value: Any) -> Any:
-    """Metrics as JSON has them: tensors, arrays and numpy numbers become lists and numbers, NaN becomes None."""
+    """Convert metrics for JSON: tensors, arrays and numpy numbers to lists and numbers, NaN to None."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):

@@ -1,4 +1,4 @@
-"""Optimizer wrappers and constructors."""
+"""Optimizers, optimizer wrappers and their constructors."""
 
 from .amp import FlorenceAmpOptimWrapper
 from .constructor import NoDecayOptimWrapperConstructor, parameter_groups

@@ -1,4 +1,4 @@
-"""Mixed precision on any device, without loss scaling where the number format needs none."""
+"""Mixed precision on any device, with loss scaling only for float16."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,23 +12,23 @@ from florence_mm.registry import OPTIM_WRAPPERS
 
 @OPTIM_WRAPPERS.register_module()
 class FlorenceAmpOptimWrapper(AmpOptimWrapper):
-    """mmengine's ``AmpOptimWrapper`` with bf16 by default, and with loss scaling only where the format needs it.
+    """mmengine's ``AmpOptimWrapper`` with bfloat16 by default, and loss scaling only for float16.
 
-    mmengine's always scales the loss on a GPU. bf16 has the exponents of fp32, so nothing underflows that fp32 would
-    hold, and no scaling is done unless asked for. Checkpoints of ``OptimWrapper`` and ``AmpOptimWrapper`` load.
+    mmengine's always scales the loss on a GPU. bfloat16 has the exponent range of float32, so that nothing more
+    underflows and the loss is not scaled by default. Checkpoints of ``OptimWrapper`` and ``AmpOptimWrapper`` load.
 
     Args:
-        dtype: ``'bfloat16'``, or ``'float16'`` on a GPU.
-        loss_scale: None: dynamic for float16, none for bfloat16. ``'dynamic'``, a constant, or a dict of arguments
-            of ``torch.amp.GradScaler``.
-        **kwargs: those of mmengine's ``OptimWrapper``.
+        dtype: ``'bfloat16'``, or on a GPU ``'float16'``.
+        loss_scale: ``'dynamic'``, a constant, or a dict of arguments of ``torch.amp.GradScaler``; None: dynamic for
+            float16, no scaling for bfloat16.
+        **kwargs: arguments of mmengine's ``OptimWrapper``.
 
     Raises:
-        ValueError: another ``dtype``, or float16 on a CPU.
+        ValueError: ``dtype`` is another one, or float16 on a CPU; ``loss_scale`` is unknown.
     """
 
     def __init__(self, dtype: str = 'bfloat16', loss_scale: str | float | dict | None = None, **kwargs: object) -> None:
-        # not AmpOptimWrapper's, which scales for bf16 too
+        # not AmpOptimWrapper's, which scales for bfloat16 too
         OptimWrapper.__init__(self, **kwargs)
         self.device_type = self.optimizer.param_groups[0]['params'][0].device.type
         if dtype not in ('bfloat16', 'float16'):
@@ -49,7 +49,7 @@ class FlorenceAmpOptimWrapper(AmpOptimWrapper):
         self.cast_dtype = getattr(torch, dtype)
 
     def state_dict(self) -> dict:
-        """The optimizer's state, and the scaler's if there is one."""
+        """Return the optimizer's state, and the scaler's if there is one."""
         state = super().state_dict()
         if not state['loss_scaler']:
             del state['loss_scaler']
@@ -57,6 +57,6 @@ class FlorenceAmpOptimWrapper(AmpOptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Gradient accumulation's context, with autocast on the device of the parameters."""
+        """Context of gradient accumulation, with autocast on the device of the parameters."""
         with OptimWrapper.optim_context(self, model), torch.autocast(self.device_type, self.cast_dtype):
             yield

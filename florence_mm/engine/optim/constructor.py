@@ -1,4 +1,4 @@
-"""Which parameters decay, and how fast each part learns."""
+"""Parameter groups: weight decay and learning rate by parts of a model."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from florence_mm.utils.nearest import did_you_mean
 
 from .muon import MuonAdamW
 
-#: Names, whole between dots, of parameters or modules that do not decay whatever their shape.
+#: Names of parameters or modules (whole parts between dots) without weight decay.
 NO_DECAY = (
     'relative_position_bias_table',
     'absolute_pos_embed',
@@ -37,31 +37,32 @@ def parameter_groups(
     decay_mult: dict[str, float] | None = None,
     orthogonal: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Trainable parameters by learning rate and weight decay, and for MuonAdamW by kind.
+    """Group trainable parameters by learning rate and weight decay, and for MuonAdamW by kind.
 
-    A parameter does not decay if it has at most one axis (biases, norms, layer scales, the temperature), if it is
-    of an ``nn.Embedding``, if a part of its name is in ``no_decay``, or if a module's ``no_weight_decay()`` names
-    it. This is the intent of the public UniCL and MedImageInsight code, of which the former's skip list misses
+    A parameter has no weight decay if it has at most one axis (biases, norms, layer scales, the temperature), if it
+    belongs to an ``nn.Embedding``, if a part of its name is in ``no_decay``, or if ``no_weight_decay()`` of a module
+    lists it. This is the intent of the public UniCL and MedImageInsight code, although UniCL's skip list does not match
     its own names.
 
     Args:
-        model: without a distributed wrapper.
-        lr: learning rate of parameters without a factor.
-        weight_decay: weight decay of parameters without a factor.
-        no_decay: parts of names, whole between dots, of parameters that do not decay.
-        decay_vectors: let parameters of at most one axis decay too.
-        lr_mult: factors of the learning rate by one or more parts of the name, whole between dots, wherever they are
-            in it, e.g. ``{'image_encoder': 0.1, 'relative_position_bias_table': 2.5}``; the longest that fits counts.
-        decay_mult: factors of the weight decay, by parts of the name as in ``lr_mult``.
-        orthogonal: parts of the name, as in ``lr_mult``; decaying parameters of two axes that have one get groups of
-            their own.
+        model: the model without distributed wrapper.
+        lr: learning rate of parameters without a factor in ``lr_mult``.
+        weight_decay: weight decay of parameters without a factor in ``decay_mult``.
+        no_decay: parts of names, whole between dots, without weight decay.
+        decay_vectors: apply weight decay also to parameters of at most one axis.
+        lr_mult: factors of the learning rate by parts of names, e.g. ``{'image_encoder': 0.1,
+            'relative_position_bias_table': 2.5}``. A part is one or more whole names between dots, anywhere in the
+            parameter's name; the longest that matches is used.
+        decay_mult: factors of the weight decay by parts of names, matched as in ``lr_mult``.
+        orthogonal: parts of names, matched as in ``lr_mult``; their parameters with two axes and weight decay get
+            separate groups.
 
     Returns:
-        One dict a group with ``params``, ``lr``, ``weight_decay`` and ``names``, in the order of the model; with
-        ``orthogonal=True`` where it is so.
+        One dict per group with ``params``, ``lr``, ``weight_decay`` and ``names``, in the order of the model; those for
+        ``orthogonal`` with ``orthogonal=True``.
 
     Raises:
-        ValueError: parts of a name in ``lr_mult``, ``decay_mult`` or ``orthogonal`` that no parameter has.
+        ValueError: no parameter matches a part in ``lr_mult``, ``decay_mult`` or ``orthogonal``.
     """
     names = [name for name, _ in model.named_parameters()]
     lr_mult, decay_mult, orthogonal = lr_mult or {}, decay_mult or {}, orthogonal or ()
@@ -81,7 +82,7 @@ def parameter_groups(
         settings = (
             lr * _longest_match(lr_mult, name),
             weight_decay * _longest_match(decay_mult, name) if decays else 0.0,
-            decays and parameter.ndim == 2 and any(_has(name, part) for part in orthogonal),
+            decays and parameter.ndim == 2 and any(_has_part(name, part) for part in orthogonal),
         )
         group = groups.setdefault(settings, {'params': [], 'lr': settings[0], 'weight_decay': settings[1], 'names': []})
         if settings[2]:
@@ -92,7 +93,7 @@ def parameter_groups(
 
 
 def _exempt_by_module(model: nn.Module) -> set[str]:
-    """Names of embeddings and of what modules themselves say does not decay."""
+    """Names of embedding weights and of parameters in ``no_weight_decay()`` of modules."""
     exempt = set()
     for prefix, module in model.named_modules():
         own: Iterable[str] = ()
@@ -104,16 +105,16 @@ def _exempt_by_module(model: nn.Module) -> set[str]:
     return exempt
 
 
-def _has(name: str, part: str) -> bool:
+def _has_part(name: str, part: str) -> bool:
     return f'.{part}.' in f'.{name}.'
 
 
 def _longest_match(factors: dict[str, float], name: str) -> float:
-    return factors[max(fits, key=len)] if (fits := [part for part in factors if _has(name, part)]) else 1.0
+    return factors[max(fits, key=len)] if (fits := [part for part in factors if _has_part(name, part)]) else 1.0
 
 
 def _check_part(part: str, names: list[str], option: str) -> None:
-    if any(_has(name, part) for name in names):
+    if any(_has_part(name, part) for name in names):
         return
     depth = part.count('.') + 1
     known = {'.'.join(name.split('.')[:depth]) for name in names}
@@ -123,7 +124,7 @@ def _check_part(part: str, names: list[str], option: str) -> None:
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class NoDecayOptimWrapperConstructor:
-    """Optimizer wrapper over :func:`parameter_groups`; few groups, so that fused optimizers stay fast.
+    """Build the optimizer wrapper with :func:`parameter_groups`; they are few, so that fused optimizers are fast.
 
     Config::
 
@@ -134,13 +135,13 @@ class NoDecayOptimWrapperConstructor:
         )
 
     Args:
-        optim_wrapper_cfg: config of the wrapper, with ``optimizer``.
+        optim_wrapper_cfg: config of the optimizer wrapper, with ``optimizer``.
         paramwise_cfg: options of :func:`parameter_groups`: ``no_decay``, ``decay_vectors``, ``lr_mult``,
             ``decay_mult``, ``orthogonal``.
 
     Raises:
-        ValueError: no optimizer or learning rate, an unknown option, or ``orthogonal`` for an optimizer that does
-            not know it.
+        ValueError: the optimizer or its learning rate is missing, an option is unknown, or ``orthogonal`` is given for
+            another optimizer than MuonAdamW.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
@@ -155,7 +156,7 @@ class NoDecayOptimWrapperConstructor:
                 raise ValueError(f'paramwise_cfg has an unknown key {key!r}{hint}')
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build for a model, wrapped for distribution or not."""
+        """Build the optimizer wrapper of a model, with or without distributed wrapper."""
         model = unwrap_model(model)
         cfg = self.optimizer_cfg
         groups = parameter_groups(model, cfg['lr'], cfg.get('weight_decay', 0.0), **self.options)

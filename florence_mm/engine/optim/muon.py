@@ -1,4 +1,4 @@
-"""Muon for matrices beside AdamW for all else, as one optimizer."""
+"""One optimizer with Muon for matrices and AdamW for all other parameters."""
 
 import inspect
 from collections import defaultdict
@@ -12,32 +12,31 @@ from torch.optim import AdamW
 
 from florence_mm.registry import OPTIMIZERS
 
-# of the odd polynomial a x + b x^3 + c x^5, of which five steps take singular values from 0.002 on to about 0.7 to 1.2
-# and multiply smaller ones by up to 3.4445^5 (Jordan et al., "Muon: an optimizer for hidden layers in neural
-# networks", 2024)
+# coefficients of a x + b x^3 + c x^5: five steps move singular values from 0.002 on to about 0.7 to 1.2, and multiply
+# smaller ones by up to 3.4445^5 (Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024)
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-# the root mean square that AdamW's updates have ("Muon is scalable for LLM training", arXiv 2502.16982, section 2.2)
+# root mean square of AdamW's updates ("Muon is scalable for LLM training", arXiv 2502.16982, section 2.2)
 _ADAMW_RMS = 0.2
-# numbers that are updated at once: there are several copies of them meanwhile
-_AT_ONCE = 2**26
+# elements that are updated together, which takes several copies of them
+_ELEMENTS_AT_ONCE = 2**26
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Replace all singular values by about 1, by Newton and Schulz' iteration.
+    """Replace all singular values by about 1, by the Newton-Schulz iteration.
 
     Args:
-        matrices: ``(N, rows, columns)``, whose scale makes no difference above norms of 1e-7.
-        steps: of the iteration.
+        matrices: ``(N, rows, columns)``; their scale does not matter above a norm of 1e-7.
+        steps: number of iterations.
 
     Returns:
-        ``(N, rows, columns)`` with the same singular vectors; a matrix of zeros stays as it is.
+        ``(N, rows, columns)`` with the same singular vectors; a matrix of zeros stays zero.
     """
     a, b, c = _COEFFICIENTS
     upright = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if upright else matrices  # the products below are of the smaller side
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
     if _is_long(x.shape[1], x.shape[2], x.dtype == torch.float32):
-        x = _whole_polynomial(x @ x.mT, steps) @ x
+        x = _combined_factor(x @ x.mT, steps) @ x
     else:
         for _ in range(steps):
             gram = x @ x.mT
@@ -46,19 +45,19 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 def _is_long(small: int, large: int, exact: bool) -> bool:
-    """Whether it is cheaper to iterate on the matrix times its transpose alone, which takes 32 bits."""
+    """Whether it is cheaper to iterate only on the matrix times its transpose, which needs fp32."""
     return exact and 2 * large >= 3 * small
 
 
-def _whole_polynomial(gram: Tensor, steps: int) -> Tensor:
-    """What all steps together multiply a matrix by, from the matrix times its transpose.
+def _combined_factor(gram: Tensor, steps: int) -> Tensor:
+    """Compute the factor by which all steps together multiply a matrix, from the matrix times its transpose.
 
-    A step multiplies x by p = a + b x xT + c (x xT)^2, and so x xT by p from both sides. All of them are polynomials of
-    one matrix, whose order in a product makes no difference.
+    A step multiplies x by p = a + b x xT + c (x xT)^2, and hence x xT by p from both sides. All factors are polynomials
+    of the same matrix and commute.
 
     Args:
         gram: ``(N, rows, rows)``.
-        steps: of the iteration.
+        steps: number of iterations.
     """
     a, b, c = _COEFFICIENTS
     whole = None
@@ -73,13 +72,13 @@ def _whole_polynomial(gram: Tensor, steps: int) -> Tensor:
 
 @OPTIMIZERS.register_module()
 class MuonAdamW(AdamW):
-    """Orthogonalized momentum for groups of matrices, AdamW for the others.
+    """Optimizer with Muon (orthogonalized momentum) for groups of matrices and AdamW for the other groups.
 
-    Updates of matrices are made nearly orthogonal, so that directions whose gradients are small, down to about a
-    thousandth of the largest, are learned almost as fast as the others. They have the root mean square of AdamW's:
-    one learning rate serves both kinds, and decay works alike. A fused projection (query, key, value) is one matrix.
-    ``torch.optim.Muon`` takes matrices only and works in bfloat16, which CPUs without units for it emulate; here a
-    CPU's products are of 32 bits, and equal shapes are one batch.
+    Updates of matrices are made nearly orthogonal, so that directions with small gradients, down to about a thousandth
+    of the largest, are learned almost as fast as the others. They are scaled to the root mean square of AdamW's
+    updates, so that one learning rate and weight decay suit both. A fused projection (query, key, value) is one matrix.
+    ``torch.optim.Muon`` takes only matrices and computes in bfloat16, which many CPUs emulate; this computes in fp32 on
+    a CPU, and matrices of equal shape as one batch.
 
     Config::
 
@@ -90,18 +89,18 @@ class MuonAdamW(AdamW):
         )
 
     Args:
-        params: groups, of which those with ``orthogonal=True`` hold matrices.
-        momentum: of the matrices.
-        ns_steps: steps of :func:`orthogonalize`.
-        share: each process of a distributed run orthogonalizes a part of the matrices, and all exchange what they got.
-            For processes that have the same gradients, as those of ``DistributedDataParallel``, with all matrices of
-            a process on one device; every process still holds the whole state. Alone it makes no difference.
-        **options: of :class:`torch.optim.AdamW` but ``maximize``, ``capturable`` and ``differentiable``; ``lr`` and
-            ``weight_decay`` are of the matrices too.
+        params: parameter groups; those with ``orthogonal=True`` must have only matrices.
+        momentum: momentum of Muon.
+        ns_steps: iterations of :func:`orthogonalize`.
+        share: let each process of a distributed run orthogonalize a part of the matrices, and exchange the results.
+            Processes must have the same gradients, as with ``DistributedDataParallel``, and all matrices of a process
+            must be on one device; every process still has the whole state. No effect with one process.
+        **options: options of :class:`torch.optim.AdamW` except ``maximize``, ``capturable`` and ``differentiable``;
+            ``lr`` and ``weight_decay`` also apply to Muon.
 
     Raises:
-        ValueError: no group is to be orthogonalized, or one that is holds anything but whole matrices; an option
-            out of its range or not known here; a state of another optimizer is loaded.
+        ValueError: no group has ``orthogonal=True``, or such a group has anything but whole matrices; an option is out
+            of range or unsupported; the state of another optimizer is loaded.
     """
 
     def __init__(
@@ -120,12 +119,12 @@ class MuonAdamW(AdamW):
         for name in ('maximize', 'capturable', 'differentiable'):
             if options.get(name):
                 raise ValueError(f'{name} is not supported by MuonAdamW; leave it out')
-        # "momentum" is a key that schedulers of betas write to
+        # not "momentum", a key that schedulers of betas change
         own = {'orthogonal': False, 'matrix_momentum': momentum, 'ns_steps': ns_steps}
         super().__init__([{**own, **group} for group in params], **options)
         self.defaults.update(own)
         self.share = share
-        # a scaler is to take its factor out of the gradients before step(), also where AdamW is fused
+        # a gradient scaler must unscale gradients before step(), also if AdamW is fused
         self._step_supports_amp_scaling = False
         if not any(group['orthogonal'] for group in self.param_groups):
             raise ValueError(
@@ -137,7 +136,7 @@ class MuonAdamW(AdamW):
         return {**super().__getstate__(), 'share': self.share}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As the base class does; groups with ``orthogonal=True`` must hold whole matrices."""
+        """Add a parameter group; one with ``orthogonal=True`` must have only whole matrices."""
         super().add_param_group(param_group)
         added = self.param_groups[-1]
         for parameter in added['params'] if added['orthogonal'] else ():
@@ -149,7 +148,7 @@ class MuonAdamW(AdamW):
                 )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state of this optimizer."""
+        """Load a state of this optimizer."""
         if any('orthogonal' not in group for group in state_dict['param_groups']):
             raise ValueError(
                 'the state is not of MuonAdamW; resume with the optimizer that wrote it, or load its weights alone'
@@ -167,7 +166,7 @@ class MuonAdamW(AdamW):
         groups = self.param_groups
         self.param_groups = [group for group in groups if not group['orthogonal']]
         try:
-            # torch may have wrapped AdamW's step in the hooks that this step is wrapped in already
+            # torch may have wrapped AdamW's step in hooks that already wrap this step
             inspect.unwrap(AdamW.step)(self)
         finally:
             self.param_groups = groups
@@ -185,17 +184,17 @@ class MuonAdamW(AdamW):
         for piece in _pieces(members):
             ahead = [self._nesterov(parameter, group['matrix_momentum']) for parameter, group in piece]
             steps = [group['ns_steps'] for _, group in piece]
-            updates = (_orthogonalize_in_parts if shared else _orthogonalize_alike)(ahead, steps)
+            updates = (_orthogonalize_distributed if shared else _orthogonalize_batched)(ahead, steps)
             for (parameter, group), update in zip(piece, updates, strict=True):
                 rms = _ADAMW_RMS * max(parameter.shape) ** 0.5  # an orthogonal matrix has 1 / sqrt(larger side)
                 parameter.mul_(1 - group['lr'] * group['weight_decay'])
                 parameter.add_(update.to(parameter.dtype), alpha=-group['lr'] * rms)
 
     def _nesterov(self, parameter: Tensor, momentum: float) -> Tensor:
-        """The mean of past gradients, one step ahead."""
+        """Update the momentum buffer and return Nesterov's momentum."""
         state = self.state[parameter]
         if 'momentum_buffer' not in state:
-            # AdamW's load_state_dict asks every state for its number of steps
+            # AdamW's load_state_dict reads the number of steps of every state
             state['step'] = torch.zeros(())
             state['momentum_buffer'] = torch.zeros_like(parameter)
         state['step'] += 1
@@ -207,11 +206,11 @@ _Member = tuple[Tensor, dict[str, Any]]  # a matrix and its group
 
 
 def _pieces(members: Sequence[_Member]) -> list[list[_Member]]:
-    """Matrices in their order, as many together as have ``_AT_ONCE`` numbers, at least one."""
+    """Group consecutive matrices to at most ``_ELEMENTS_AT_ONCE`` elements, at least one matrix."""
     pieces: list[list[_Member]] = []
-    size = _AT_ONCE
+    size = _ELEMENTS_AT_ONCE
     for parameter, group in members:
-        if size + parameter.numel() > _AT_ONCE:
+        if size + parameter.numel() > _ELEMENTS_AT_ONCE:
             pieces.append([])
             size = 0
         pieces[-1].append((parameter, group))
@@ -219,8 +218,8 @@ def _pieces(members: Sequence[_Member]) -> list[list[_Member]]:
     return pieces
 
 
-def _orthogonalize_alike(matrices: Sequence[Tensor], steps: Sequence[int]) -> list[Tensor]:
-    """:func:`orthogonalize` of each, those of one shape, device and number of steps together."""
+def _orthogonalize_batched(matrices: Sequence[Tensor], steps: Sequence[int]) -> list[Tensor]:
+    """Orthogonalize matrices, those of the same shape, device and number of steps as one batch."""
     alike: dict[tuple, list[int]] = defaultdict(list)
     for place, (matrix, count) in enumerate(zip(matrices, steps, strict=True)):
         alike[matrix.shape, matrix.device, count].append(place)
@@ -232,13 +231,13 @@ def _orthogonalize_alike(matrices: Sequence[Tensor], steps: Sequence[int]) -> li
     return [made[place] for place in range(len(matrices))]
 
 
-def _orthogonalize_in_parts(matrices: Sequence[Tensor], steps: Sequence[int]) -> list[Tensor]:
-    """As :func:`_orthogonalize_alike`, each process a part, of matrices that are the same in all processes."""
+def _orthogonalize_distributed(matrices: Sequence[Tensor], steps: Sequence[int]) -> list[Tensor]:
+    """Orthogonalize matrices that are equal in all processes, each process a part of them."""
     parts = _split_evenly([_cost(matrix, count) for matrix, count in zip(matrices, steps, strict=True)])
     own = parts[distributed.get_rank()]
-    made = _orthogonalize_alike([matrices[place] for place in own], [steps[place] for place in own])
+    made = _orthogonalize_batched([matrices[place] for place in own], [steps[place] for place in own])
     sizes = [sum(matrices[place].numel() for place in part) for part in parts]
-    # a process may have none, where there are fewer matrices than processes; CPUs compute in 32 bits, others in 16
+    # a process may have none if there are fewer matrices than processes; CPUs compute in fp32, others in bf16
     kind = torch.float32 if matrices[0].device.type == 'cpu' else torch.bfloat16
     sent = torch.zeros(max(sizes), dtype=kind, device=matrices[0].device)
     if own:
@@ -254,7 +253,7 @@ def _orthogonalize_in_parts(matrices: Sequence[Tensor], steps: Sequence[int]) ->
 
 
 def _cost(matrix: Tensor, steps: int) -> int:
-    """Multiplications of :func:`orthogonalize`."""
+    """Number of multiplications of :func:`orthogonalize`."""
     small, large = sorted(matrix.shape)
     if _is_long(small, large, matrix.device.type == 'cpu'):
         return small * small * (2 * large + (4 * steps - 3) * small)
@@ -262,7 +261,7 @@ def _cost(matrix: Tensor, steps: int) -> int:
 
 
 def _split_evenly(costs: Sequence[int]) -> list[list[int]]:
-    """Places of ``costs``, a list for each process: the most expensive first, to whom has least."""
+    """Distribute indices of ``costs`` over processes: the most expensive first, each to the least loaded process."""
     parts: list[list[int]] = [[] for _ in range(distributed.get_world_size())]
     loads = [0] * len(parts)
     for place in sorted(range(len(costs)), key=lambda place: -costs[place]):
