@@ -1,6 +1,6 @@
-"""Inferencers: files in, plain dicts, images and videos out, in three lines of Python.
+"""Inferencers: predictions for files with a trained model, as plain dicts and drawn images and videos.
 
-Not here: mathematics, which models have, and drawing, which ``visualization`` does.
+Not here: computations, which are in models, and drawing (``visualization``).
 """
 
 from importlib import import_module
@@ -16,7 +16,7 @@ __all__ = ['DetectionInferencer', 'MultimodalInferencer', 'VideoInferencer']
 
 
 def __getattr__(name: str) -> Any:
-    # on demand: the doctor of this package must start where models do not import
+    # imported on demand, as the doctor must start even if models cannot be imported
     if name in _MODULES:
         return getattr(import_module(f'{__name__}.{_MODULES[name]}'), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,6 +1,6 @@
-"""Where and when a video model sees a class: gradient-weighted activation (Grad-CAM, arXiv 1610.02391) over time.
+"""Gradient-weighted class activation (Grad-CAM, arXiv 1610.02391) of video models, in space and time.
 
-Shapes: ``V`` views, ``T, H, W`` frames of a clip, ``t, h, w`` places of a map, ``C`` channels, ``K`` classes.
+Shapes: ``V`` views, ``T, H, W`` size of a clip, ``t, h, w`` size of a map, ``C`` channels, ``K`` classes.
 """
 
 from typing import Any
@@ -15,35 +15,35 @@ from florence_mm.models.protocol import StagedBackbone, TwoTowerModel
 def class_activation(
     model: nn.Module, inputs: Tensor, sample: Any, label: int | None = None, stage: int | None = None
 ) -> tuple[Tensor, int]:
-    """The map of a class over one clip.
+    """Compute the activation map of a class for one clip.
 
-    ``relu(sum_c w_c A_c)``, where ``A`` is the map of a stage, ``(C, t, h, w)``, and ``w_c`` the mean over its places
-    of the gradient of the class's logit. For a model that averages the last map and has a linear layer behind it, this
-    is what each place adds to the logit, where it is positive.
+    The map is ``relu(sum_c w_c A_c)``, where ``A`` is the feature map of a stage, ``(C, t, h, w)``, and ``w_c`` the
+    mean over positions of the gradient of the class's logit. For a model with a linear layer on the averaged last map,
+    this is the positive contribution of each position to the logit.
 
     Args:
         model: a recognizer of mmaction2 with a 3-D backbone, or a ``UniCL`` with a video encoder and classes.
-        inputs: one view as the pipeline gives it, ``(1, 3, T, H, W)``.
+        inputs: one view from the pipeline, ``(1, 3, T, H, W)``.
         sample: its data sample.
-        label: number of the class; None: the best one of this view.
-        stage: number of a stage of :class:`VideoCoSwin`, whose last block's output is taken; None: what the backbone
-            returns.
+        label: index of the class; None: the predicted class of this view.
+        stage: index of a stage of :class:`VideoCoSwin`, whose last block's output is used; None: the output of the
+            backbone.
 
     Returns:
-        the map ``(t, h, w)``, float on the CPU, not scaled, and the class.
+        the map ``(t, h, w)``, float on the CPU, not normalised, and the index of the class.
 
     Raises:
-        UsageError: the model has no such stage or class, or its maps have no axis of time.
+        UsageError: the stage or class does not exist, or the feature maps have no axis of time.
     """
     backbone = model.image_encoder if isinstance(model, TwoTowerModel) else model.backbone
     found: list[tuple[tuple, Tensor]] = []
-    handle = _watched(backbone, stage).register_forward_hook(
+    handle = _hooked_module(backbone, stage).register_forward_hook(
         lambda _, args, out: found.append((args, out[-1] if isinstance(out, tuple | list) else out))
     )
     data = model.data_preprocessor({'inputs': [inputs], 'data_samples': [sample]}, False)
     try:
         with torch.enable_grad():
-            # of the input, so that a frozen model has gradients too
+            # with gradients of the input, as all parameters may be frozen
             logits = _logits(model, data['inputs'].requires_grad_())[0]  # (K,)
             label = int(logits.argmax()) if label is None else label
             if not 0 <= label < len(logits):
@@ -59,7 +59,7 @@ def class_activation(
     return (weights * activation).sum(1).relu()[0].float().cpu(), label
 
 
-def _watched(backbone: nn.Module, stage: int | None) -> nn.Module:
+def _hooked_module(backbone: nn.Module, stage: int | None) -> nn.Module:
     if stage is None:
         return backbone
     blocks = backbone.last_blocks() if isinstance(backbone, StagedBackbone) else []
@@ -72,12 +72,12 @@ def _watched(backbone: nn.Module, stage: int | None) -> nn.Module:
 
 
 def _as_map(args: tuple, out: Tensor) -> Tensor:
-    """A backbone's map as it is; a block's tokens ``(1, t h w, C)`` as ``(1, C, t, h, w)``, its size is in ``args``."""
+    """Reshape tokens of a block ``(1, t h w, C)`` to ``(1, C, t, h, w)``, whose size is in ``args``; keep maps."""
     return out.transpose(1, 2).unflatten(2, args[1]) if out.ndim == 3 and len(args) > 1 else out
 
 
 def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    """``(1, K)`` before the softmax."""
+    """Compute logits ``(1, K)``."""
     if isinstance(model, TwoTowerModel):
         return model.class_logits(model.extract_image_feat(inputs))
     return model(inputs, mode='tensor', stage='head')

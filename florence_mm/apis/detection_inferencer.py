@@ -1,4 +1,4 @@
-"""Objects in images, by a detector of fixed classes or from class names in plain text."""
+"""Inferencer for detection, with fixed classes or zero-shot from class names."""
 
 import json
 from collections.abc import Sequence
@@ -41,17 +41,17 @@ class DetectionInferencer:
         results = inferencer('photos/', classes='cat, dog, bench', out_dir='detections')
 
     Args:
-        config (str | Path | Config): Of a :class:`ZeroShotDetector` or of any mmdet detector; ``test_dataloader`` gives
-            the pipeline.
-        checkpoint (str | Path | None): File or URL with all the model's weights; None keeps what ``init_cfg`` loads.
-        device (str | None): None takes the GPU where there is one.
-        templates (str | Sequence[str] | None): Prompts of the classes, ``'imagenet'``, ``'simple'``, ``'none'`` or
-            strings with one ``{}`` each; None takes the model's.
-        batch_size (int): Images that go through the model together.
+        config (str | Path | Config): Config of a :class:`ZeroShotDetector` or any mmdet detector; the pipeline is that
+            of ``test_dataloader``.
+        checkpoint (str | Path | None): File or URL with all weights of the model; None: weights from ``init_cfg``.
+        device (str | None): The device; None: the GPU if there is one.
+        templates (str | Sequence[str] | None): Prompt templates of the classes, ``'imagenet'``, ``'simple'``,
+            ``'none'`` or strings with one ``{}`` each; None: the model's.
+        batch_size (int): Images per batch.
 
     Raises:
-        UsageError: config or checkpoint are missing, or the config has no model or no test pipeline.
-        ValueError: the checkpoint does not hold all the model's weights.
+        UsageError: config or checkpoint is missing, or the config has no model or no test pipeline.
+        ValueError: the checkpoint lacks weights of the model.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class DetectionInferencer:
         self.cfg = cfg
         self.templates = templates
         self.batch_size = batch_size
-        # an mmdet config names its parts without a scope
+        # mmdet's configs have types without scope
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmdet'):
             self.pipeline = InferencePipeline(cfg.test_dataloader.dataset)
             self.model, meta, self.device = ready_model(cfg, checkpoint, device)
@@ -76,7 +76,7 @@ class DetectionInferencer:
 
     @property
     def zero_shot(self) -> bool:
-        """Whether the model takes any class names."""
+        """Whether the model detects classes given by name."""
         return isinstance(self.model, ZeroShotModel)
 
     def __call__(
@@ -90,22 +90,21 @@ class DetectionInferencer:
         """Detect objects.
 
         Args:
-            images: Files, folders (their images, sorted, also of folders inside), arrays ``(H, W, 3)`` uint8 RGB, or
-                a list of those.
-            classes: Names with commas between, or a list. A zero-shot model looks for these; a model of fixed classes
-                reports no others. None: the classes in the zero-shot model's config, or all of a fixed model.
-            score_thr: Lowest score that is reported.
-            out_dir: Where images with boxes and ``detections.json`` are written; None writes nothing.
-            skip_bad: Go on after an image that cannot be read; its result then has ``error`` in place of boxes.
+            images: Files, folders (with subfolders, sorted), arrays ``(H, W, 3)`` uint8 RGB, or a list of those.
+            classes: Class names separated by commas, or a list. A zero-shot model detects these; of a model with fixed
+                classes only these are reported. None: the classes in the zero-shot model's config, or all fixed ones.
+            score_thr: Lowest reported score.
+            out_dir: Folder for images with boxes and ``detections.json``; None writes nothing.
+            skip_bad: Continue after an unreadable image, whose result has ``error`` instead of boxes.
 
         Returns:
-            One dict an image, in order: ``file`` (None for an array), ``width``, ``height``, ``boxes`` ``[x1, y1, x2,
-            y2]`` in pixels of the picture, ``labels`` (names) and ``scores``, from high to low; ``picture``, the drawn
-            file, where one was written.
+            One dict per image, in order: ``file`` (None for an array), ``width``, ``height``, ``boxes`` (``[x1, y1, x2,
+            y2]`` in pixels of the image), ``labels`` (names) and ``scores``, in falling order of the scores; with
+            ``out_dir`` also ``picture``, the name of the drawn file.
 
         Raises:
-            UsageError: no images, classes that a model of fixed classes does not have, or an image that lies in
-                the output folder, where its drawing could take its place.
+            UsageError: there are no images, a model with fixed classes lacks a class, or an image is in the output
+                folder, where its drawing could overwrite it.
             DataError: an image cannot be read, and ``skip_bad`` is off.
         """
         images = list_pictures(images)
@@ -138,7 +137,7 @@ class DetectionInferencer:
         return results
 
     def _detect(self, batch: list[ReadPicture]) -> list[tuple]:
-        """``(file, image, prediction or error)`` of each image of a batch."""
+        """Predict a batch; returns ``(file, image, prediction or error)`` of each image."""
         packed = [self.pipeline(image, file) for file, image, error in batch if error is None]
         samples = []
         if packed:
@@ -153,12 +152,12 @@ class DetectionInferencer:
     ) -> dict[str, Any]:
         keep = found.scores >= score_thr
         if reported is not None:
-            # a head may have more classes than the names that are known
+            # a head may have more classes than known names
             chosen = torch.tensor([label for label, name in enumerate(names) if name in reported])
             keep &= torch.isin(found.labels, chosen)
         found = found[keep]
         order = found.scores.argsort(descending=True, stable=True)
-        # hundredths of a pixel; more digits would only look exact
+        # boxes are not more exact than hundredths of a pixel
         boxes = [[round(value, 2) for value in box] for box in found.bboxes[order].tolist()]
         labels = found.labels[order].tolist()
         return {

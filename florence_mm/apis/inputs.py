@@ -1,4 +1,4 @@
-"""What inferencers are given: files and folders, images as a model's config expects them, class names."""
+"""Inputs of inferencers: files and folders, images prepared by a config's pipeline, class names."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,16 +19,16 @@ from .setup import TestData, transform_name
 
 
 def list_inputs(inputs: Any, suffixes: Sequence[str], what: str, memory: type | tuple[type, ...] = ()) -> list:
-    """Files and folders, or a list of them, as a list of files.
+    """Expand files and folders to a list of files.
 
     Args:
-        inputs: paths; things of the types ``memory`` stay as they are.
-        suffixes: of the files that a folder's are looked for by, in the folders inside it too.
-        what: what messages call them, as in "images".
-        memory: types of inputs that are no paths.
+        inputs: a path or a list of paths, or objects of the types ``memory``, which are kept.
+        suffixes: suffixes of the files to list in folders and their subfolders.
+        what: name of the inputs in messages, as in "images".
+        memory: types of inputs that are not paths.
 
     Raises:
-        UsageError: a folder without such files, or nothing at all.
+        UsageError: a folder has no such files, or nothing was given.
     """
     if isinstance(inputs, (str, Path)) or memory and isinstance(inputs, memory):
         inputs = [inputs]
@@ -47,10 +47,10 @@ def list_inputs(inputs: Any, suffixes: Sequence[str], what: str, memory: type | 
 
 
 def keep_originals(files: Sequence[str | Path], out_dir: str | Path) -> None:
-    """Refuse an output folder in which one of the input files lies.
+    """Check that no input file is in the output folder, where it could be overwritten.
 
     Raises:
-        UsageError: one does; what is written could take its place.
+        UsageError: one is.
     """
     for file in files:
         if Path(file).resolve().parent == Path(out_dir).resolve():
@@ -61,7 +61,7 @@ def keep_originals(files: Sequence[str | Path], out_dir: str | Path) -> None:
 
 
 def free_name(stem: str, suffix: str, taken: set[str]) -> str:
-    """``stem + suffix``, with a number where another file of this call has the name; adds it to ``taken``."""
+    """Make the file name ``stem + suffix``, with a number if it is in ``taken``, and add it to ``taken``."""
     name, number = f'{stem}{suffix}', 2
     while name in taken:
         name, number = f'{stem}_{number}{suffix}', number + 1
@@ -70,10 +70,10 @@ def free_name(stem: str, suffix: str, taken: set[str]) -> str:
 
 
 def parse_class_names(classes: str | Sequence[str]) -> list[str]:
-    """``'cat, dog,bench'``, or a list of names, as names without blanks around them, each once.
+    """Split class names at commas, strip them and drop repetitions; a list of names is only cleaned.
 
     Raises:
-        UsageError: no name is left.
+        UsageError: there is no name.
     """
     names = classes.split(',') if isinstance(classes, str) else classes
     names = list(dict.fromkeys(' '.join(name.split()) for name in names if name.strip()))
@@ -85,16 +85,19 @@ def parse_class_names(classes: str | Sequence[str]) -> list[str]:
 def choose_classes(
     model: nn.Module, known: list[str], classes: str | Sequence[str] | None, templates: str | Sequence[str] | None
 ) -> tuple[list[str], list[str] | None]:
-    """The name of each label, and the names to report where they are not all.
+    """Set the classes of a zero-shot model, or choose those of a model with fixed classes to report.
 
     Args:
-        model: a zero-shot one (it has ``set_classes``) is told the classes.
+        model: the model.
         known: names of the labels of a model with fixed classes.
-        classes: what the user asks for, see :func:`parse_class_names`; None: all.
-        templates: prompts for a zero-shot model; None takes the model's.
+        classes: the requested classes, see :func:`parse_class_names`; None: all.
+        templates: prompt templates for a zero-shot model; None: the model's.
+
+        Returns:
+            the name of each label, and the names to report, None for all.
 
     Raises:
-        UsageError: a zero-shot model has no classes, or a model of fixed classes lacks one.
+        UsageError: a zero-shot model has no classes, or a model with fixed classes lacks one.
     """
     if isinstance(model, ZeroShotModel):
         if classes is not None:
@@ -115,26 +118,26 @@ def choose_classes(
 
 
 Picture = str | Path | np.ndarray
-#: A file (None for an array), and the image ``(H, W, 3)`` uint8 RGB or the sentence that says why there is none.
+#: A file (None for an array), its image ``(H, W, 3)`` uint8 RGB, and the error message if it cannot be read.
 ReadPicture = tuple[str | Path | None, np.ndarray | None, str | None]
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
 def list_pictures(images: Any) -> list[Picture]:
-    """Files, folders and arrays, or a list of them, as a list of files and arrays.
+    """Expand files, folders and arrays to a list of files and arrays.
 
     Raises:
-        UsageError: a folder without images, or nothing at all.
+        UsageError: a folder has no images, or nothing was given.
     """
     return list_inputs(images, SUFFIXES, 'images', np.ndarray)
 
 
 def read_picture(image: Picture) -> np.ndarray:
-    """A file or an array as ``(H, W, 3)`` uint8 RGB, upright.
+    """Read a file as ``(H, W, 3)`` uint8 RGB, rotated by its EXIF tag; an array is checked.
 
     Raises:
-        DataError: the file is missing or no whole image, or the array has another shape or type.
+        DataError: the file is missing or damaged, or the array has another shape or type.
     """
     if not isinstance(image, np.ndarray):
         return read_image(str(image), WHITE)
@@ -146,13 +149,13 @@ def read_picture(image: Picture) -> np.ndarray:
 
 
 def read_batches(images: Sequence[Picture], batch_size: int, skip_bad: bool, what: str) -> Iterator[list[ReadPicture]]:
-    """Read images in batches, the last one with what is left; several batches show their progress.
+    """Read images in batches, with a log of the progress if there are several.
 
     Args:
-        images: of :func:`list_pictures`.
-        batch_size: images in a batch.
-        skip_bad: give the sentence of an image that cannot be read in its place.
-        what: the work, for the progress, as in "detecting".
+        images: files and arrays from :func:`list_pictures`.
+        batch_size: images per batch; the last one may have fewer.
+        skip_bad: yield the error message of an unreadable image instead of raising it.
+        what: name of the work in the log, as in "detecting".
 
     Raises:
         DataError: an image cannot be read, and ``skip_bad`` is off.
@@ -160,12 +163,12 @@ def read_batches(images: Sequence[Picture], batch_size: int, skip_bad: bool, wha
     progress = ProgressLog(what, len(images)) if len(images) > batch_size else None
     for start in range(0, len(images), batch_size):
         part = images[start : start + batch_size]
-        yield [_read_or_say(image, skip_bad) for image in part]
+        yield [_read_or_error(image, skip_bad) for image in part]
         if progress is not None:
             progress.update(start + len(part))
 
 
-def _read_or_say(image: Picture, skip_bad: bool) -> ReadPicture:
+def _read_or_error(image: Picture, skip_bad: bool) -> ReadPicture:
     file = None if isinstance(image, np.ndarray) else image
     try:
         return file, read_picture(image), None
@@ -176,13 +179,12 @@ def _read_or_say(image: Picture, skip_bad: bool) -> ReadPicture:
 
 
 class InferencePipeline(TestData):
-    """The test pipeline of a data set's config, fed with images in memory.
+    """Test pipeline of a data set's config for images in memory.
 
-    Transforms that read the image are taken out, with the order of channels they give noted, and those that read
-    annotations.
+    Transforms that load images or annotations are removed; their order of channels and dtype are kept.
 
     Args:
-        dataset: config of the test data; wrappers are gone through.
+        dataset: config of the test data set, which may be wrapped.
 
     Raises:
         UsageError: there is no pipeline.
@@ -198,12 +200,12 @@ class InferencePipeline(TestData):
         self.transforms = Compose([TRANSFORMS.build(t) for t in kept])
 
     def __call__(self, image: np.ndarray, file: str | Path | None = None, **fields: Any) -> dict[str, Any]:
-        """One image ``(H, W, 3)`` uint8 RGB as the model's data preprocessor takes it.
+        """Apply the pipeline to an image ``(H, W, 3)`` uint8 RGB; returns the input of the model's data preprocessor.
 
         Args:
             image: the image.
-            file: where it lies.
-            fields: what the pipeline's transforms ask for beside an image.
+            file: its file, if any.
+            fields: further fields that the transforms need.
         """
         img = np.ascontiguousarray(image[..., ::-1]) if self.bgr else image.copy()
         if self.to_float32:

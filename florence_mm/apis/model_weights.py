@@ -1,4 +1,4 @@
-"""All weights of a model, or a sentence that says what is missing."""
+"""Loading of complete checkpoints for inference."""
 
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from florence_mm.models.checkpoints.reading import read_checkpoint
 
 
 def load_whole_model(model: nn.Module, path: str | Path) -> dict[str, Any]:
-    """Load a checkpoint that must hold every tensor of a model, in the model's own names or a known public layout.
+    """Load a checkpoint with all tensors of a model, under the model's names or in a known public format.
 
     Args:
-        model: where the weights go.
+        model: the model.
         path: a file or a URL.
 
     Returns:
-        the checkpoint's metadata.
+        the metadata of the checkpoint.
 
     Raises:
         FileNotFoundError: no such file.
@@ -40,7 +40,7 @@ def load_whole_model(model: nn.Module, path: str | Path) -> dict[str, Any]:
 
 
 def _load_own_layout(model: nn.Module, state: dict[str, Any], path: str | Path) -> None:
-    """Names are not looked at: those of a user's model may resemble a public layout."""
+    """Load tensors without detecting the format, as names of a user's model may resemble a public one."""
     fitting = fit_state_dict(model, state)
     if fitting.unfit:
         key = fitting.unfit[0]

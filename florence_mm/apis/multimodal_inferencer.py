@@ -1,4 +1,4 @@
-"""Questions about images, captions of images, and whether a sentence matches an image."""
+"""Inferencer for vision-language models: answers to questions, captions, matching of sentences and images."""
 
 import json
 from collections.abc import Sequence
@@ -24,25 +24,26 @@ from .setup import open_config, ready_model
 
 
 class MultimodalInferencer:
-    """Ask a trained vision-language model, such as :class:`METER`, about images.
+    """Answer questions about images, match sentences and write captions with a trained vision-language model.
 
     ::
 
         inferencer = MultimodalInferencer('configs/...py', 'checkpoint.pth')
         results = inferencer('photos/', questions=['how many dogs are there?'], caption=True)
 
-    Each image is encoded once, whatever is asked about it.
+    The model is any that implements :class:`~florence_mm.models.multimodal.protocol.VisionLanguage`, such as
+    :class:`METER`. Each image is encoded once for all questions, sentences and captions.
 
     Args:
-        config (str | Path | Config): Of a vision-language model; ``test_dataloader`` gives the pipeline.
-        checkpoint (str | Path | None): File or URL with all the model's weights; None keeps what ``init_cfg`` loads.
-        device (str | None): None takes the GPU where there is one.
-        batch_size (int): Images that go through the model together.
+        config (str | Path | Config): Config of a vision-language model; the pipeline is that of ``test_dataloader``.
+        checkpoint (str | Path | None): File or URL with all weights of the model; None: weights from ``init_cfg``.
+        device (str | None): The device; None: the GPU if there is one.
+        batch_size (int): Images per batch.
 
     Raises:
-        UsageError: config or checkpoint are missing, the config has no vision-language model or no test pipeline, or
-            the checkpoint knows another number of answers than the model.
-        ValueError: the checkpoint does not hold all the model's weights.
+        UsageError: config or checkpoint is missing, the config has no vision-language model or no test pipeline, or
+            checkpoint and model have different numbers of answers.
+        ValueError: the checkpoint lacks weights of the model.
     """
 
     def __init__(
@@ -81,28 +82,26 @@ class MultimodalInferencer:
         out: str | Path | None = None,
         skip_bad: bool = False,
     ) -> list[dict[str, Any]]:
-        """Answer, match and describe.
+        """Answer questions, match sentences and write captions.
 
         Args:
-            images: Files, folders (their images, sorted, also of folders inside), arrays ``(H, W, 3)`` uint8 RGB, or
-                a list of those.
-            questions: Asked about each image.
-            sentences: Each is compared with each image.
-            caption: Write a caption of each image.
-            top: How many answers are reported, at most.
+            images: Files, folders (with subfolders, sorted), arrays ``(H, W, 3)`` uint8 RGB, or a list of those.
+            questions: One or several questions, each answered for each image.
+            sentences: One or several sentences, each matched with each image.
+            caption: Generate a caption for each image.
+            top: Most answers reported per question.
             out: JSON file for the results; None writes none.
-            skip_bad: Go on after an image that cannot be read; its result then has ``error`` in place of the others.
+            skip_bad: Continue after an unreadable image, whose result has ``error`` instead of the other keys.
 
         Returns:
-            One dict an image, in order: ``file`` (None for an array), ``width``, ``height``, and what was asked for:
-            ``answers``, a dict for each question with ``question``, ``answers`` (the best one first) and their
-            ``scores`` (each a probability of its own: they need not add up to 1); ``matches``, a dict for each sentence
-            with ``sentence`` and ``score`` (the probability of a match); ``caption`` and ``caption_score`` (the mean
-            logarithm of the probabilities of its tokens).
+            One dict per image, in order: ``file`` (None for an array), ``width``, ``height``, and as requested:
+            ``answers``, a dict per question with ``question``, ``answers`` (best first) and their ``scores``
+            (independent probabilities, which need not sum to 1); ``matches``, a dict per sentence with ``sentence`` and
+            ``score`` (probability of a match); ``caption`` and ``caption_score`` (mean log-probability of its tokens).
 
         Raises:
-            UsageError: no images, nothing asked, or an empty text.
-            ValueError: the model has no head for what is asked.
+            UsageError: there are no images, nothing is requested, or a text is empty.
+            ValueError: the model has no head for the request.
             DataError: an image cannot be read, and ``skip_bad`` is off.
         """
         questions, sentences = _texts(questions, 'question'), _texts(sentences, 'sentence')
@@ -130,7 +129,7 @@ class MultimodalInferencer:
     def _look(
         self, images: list[tuple], questions: list[str], sentences: list[str], caption: bool, top: int
     ) -> list[dict[str, Any]]:
-        """What is said of each of a few images ``(image, file)``."""
+        """Predict for a batch of images ``(image, file)``; returns a dict per image."""
         if not images:
             return []
         inputs = self._prepare(images)[1]
@@ -154,7 +153,7 @@ class MultimodalInferencer:
         return said
 
     def _prepare(self, images: list[tuple]) -> tuple[list[dict], Tensor]:
-        """What the pipeline makes of images, and the model's input ``(B, 3, H, W)``."""
+        """Apply the pipeline to images; returns its outputs, and the model's input ``(B, 3, H, W)``."""
         packed = [self.pipeline(image, file) for image, file in images]
         data = self.model.data_preprocessor({'inputs': [one['inputs'] for one in packed]}, False)
         return packed, data['inputs']
@@ -163,25 +162,25 @@ class MultimodalInferencer:
     def draw_attention(
         self, image: Picture, text: str, word: str, path: str | Path, layers: Sequence[int] | None = None
     ) -> Tensor:
-        """Draw where the model looks for a word of a text.
+        """Draw the attention of a word of a text to an image (PNG).
 
-        The cross-attention of the word's tokens to the image tokens, a mean over layers and heads, over the image as
-        the test pipeline gives it to the model.
+        The cross-attention weights from the word's tokens to the image tokens, averaged over layers and heads, are
+        drawn on the image as the test pipeline prepares it.
 
         Args:
             image: A file or an array.
-            text: A question, a sentence or a caption; the model reads it with the image.
-            word: A word of it.
+            text: A question, a sentence or a caption.
+            word: A word of the text.
             path: The PNG file.
-            layers: Numbers of co-attention layers, negative ones counted from the last; None: all.
+            layers: Indices of attention layers; negative ones count from the last; None: all.
 
         Returns:
             the map ``(h, w)``, whose sum is 1.
 
         Raises:
-            ValueError: the word is not in the text, or there is no such layer.
+            ValueError: the word is not in the text, or a layer does not exist.
             DataError: the image cannot be read.
-            UsageError: the model has no attention to draw.
+            UsageError: the model does not return attention.
         """
         if not isinstance(self.model, Attending):
             raise UsageError(
@@ -196,7 +195,7 @@ class MultimodalInferencer:
 
 
 def _texts(texts: str | Sequence[str], what: str) -> list[str]:
-    """One text or several as a list.
+    """Make a list of one or several texts, and check that none is empty.
 
     Raises:
         UsageError: one is empty.

@@ -1,4 +1,4 @@
-"""From config and checkpoint to a model that is ready, and what the config says of the data it is for."""
+"""Setup of inferencers from config and checkpoint: the model, the test pipeline and the class names."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,15 +19,15 @@ from .model_weights import load_whole_model
 
 
 def open_config(config: str | Path | Config, checkpoint: str | Path | None, kind: str) -> Config:
-    """The config, which must have a model and ``test_dataloader``; the checkpoint must be there.
+    """Read a config and check that it has a model and ``test_dataloader``, and that the checkpoint exists.
 
     Args:
         config: the config, or its file.
-        checkpoint: file or URL; None for none.
-        kind: what is to be read, for messages, as in "image".
+        checkpoint: file or URL, or None.
+        kind: kind of the inputs for messages, as in "image".
 
     Raises:
-        UsageError: something is missing.
+        UsageError: one of them is missing.
     """
     cfg = config if isinstance(config, Config) else load_config(config)
     if cfg.get('model') is None or (cfg.get('test_dataloader') or {}).get('dataset') is None:
@@ -40,18 +40,18 @@ def open_config(config: str | Path | Config, checkpoint: str | Path | None, kind
 def ready_model(
     cfg: Config, checkpoint: str | Path | None, device: str | None
 ) -> tuple[nn.Module, Mapping[str, Any], torch.device]:
-    """Build the model, load all its weights, and move it.
+    """Build the model, load all its weights, and move it to a device.
 
     Args:
-        cfg: its ``model`` is built in the default scope that holds.
-        checkpoint: file or URL with all weights; None keeps what ``init_cfg`` loads.
-        device: None takes the GPU where there is one.
+        cfg: the config, whose ``model`` is built in the current default scope.
+        checkpoint: file or URL with all weights; None: weights from ``init_cfg``.
+        device: the device; None: the GPU if there is one.
 
     Returns:
-        the model in evaluation mode, the checkpoint's metadata, and the device.
+        the model in evaluation mode, the metadata of the checkpoint, and the device.
 
     Raises:
-        ValueError: the checkpoint does not hold all the model's weights.
+        ValueError: the checkpoint lacks weights of the model.
     """
     place = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
@@ -64,11 +64,11 @@ def ready_model(
 
 
 class TestData:
-    """The test data of a config: its pipeline, and the names of its classes.
+    """Pipeline and class names of a config's test data.
 
     Args:
-        dataset: config of the test data; wrappers are gone through.
-        kind: what is read, for messages, as in "image".
+        dataset: config of the test data set, which may be wrapped.
+        kind: kind of the inputs for messages, as in "image".
 
     Attributes:
         pipeline (list): configs of the transforms.
@@ -77,7 +77,7 @@ class TestData:
         UsageError: there is no pipeline.
     """
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # not a test for pytest
 
     def __init__(self, dataset: Mapping[str, Any], kind: str) -> None:
         while 'pipeline' not in dataset and 'dataset' in dataset:
@@ -86,22 +86,22 @@ class TestData:
             raise UsageError(f'test_dataloader.dataset has no pipeline, which says how to prepare a {kind}')
         self.dataset = dataset
         self.pipeline = list(dataset['pipeline'])
-        # unscoped types are those of the config's default scope
+        # unscoped types are looked up in the config's default scope
         with DATASETS.switch_scope_and_registry(None) as registry:
             type_ = dataset['type']
             self.dataset_class = registry.get(type_) if isinstance(type_, str) else type_
 
     def class_names(self, meta: Mapping[str, Any]) -> list[str]:
-        """Names of the classes that a model was trained on.
+        """Find the names of the classes that a model was trained on.
 
         Args:
-            meta: of its checkpoint, whose ``dataset_meta`` comes first; then ``metainfo`` and ``classes`` of the data
-                set in the config, then the class of the data set.
+            meta: metadata of its checkpoint. Sources in order: its ``dataset_meta``; ``metainfo`` and ``classes`` of
+                the data set's config; the class of the data set.
 
         Returns:
-            the names; empty where nothing says them, and labels then go by their numbers.
+            the names; empty if they are unknown, and labels are then shown as numbers.
         """
-        # older checkpoints have CLASSES beside the rest
+        # older checkpoints have CLASSES directly in the metadata
         trained = {str(key).lower(): value for key, value in (meta.get('dataset_meta') or meta).items()}
         given = self.dataset.get('metainfo') or {}
         for source in (trained, given, self.dataset, getattr(self.dataset_class, 'METAINFO', {})):
@@ -114,6 +114,6 @@ class TestData:
 
 
 def transform_name(transform: Mapping[str, Any]) -> str:
-    """The class name of a transform's config, without its scope."""
+    """Class name of a transform's config, without scope."""
     type_ = transform['type']
     return (type_ if isinstance(type_, str) else type_.__name__).rpartition('.')[2]

@@ -1,4 +1,4 @@
-"""What happens in videos, by a recognizer of fixed classes or from class names in plain text."""
+"""Inferencer for video classification, with fixed classes or zero-shot from class names."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -21,15 +21,15 @@ from florence_mm.visualization.video import PredictionPainter, TimedScores, draw
 from .activation import class_activation
 from .inputs import choose_classes, free_name, keep_originals, list_inputs
 from .setup import open_config, ready_model
-from .video_inputs import SUFFIXES, VideoPipeline, cut, open_file
+from .video_inputs import SUFFIXES, VideoPipeline, open_file, split_windows
 
 Video = str | Path
 _FILE = 'videos.json'
-_USUAL_FPS = 25.0  # of a drawn video whose file tells none
+_DEFAULT_FPS = 25.0  # of drawings of videos without frame rate
 
 
 class VideoInferencer:
-    """Recognize what happens in videos with a trained model.
+    """Classify videos, and windows of time in them, with a trained model.
 
     ::
 
@@ -37,20 +37,20 @@ class VideoInferencer:
         results = inferencer('clips/', window=2.0, out_dir='recognized')
 
     Args:
-        config (str | Path | Config): Of a recognizer of mmaction2, or of a :class:`UniCL` with a video encoder;
-            ``test_dataloader`` gives the pipeline with its views.
-        checkpoint (str | Path | None): File or URL with all the model's weights; None keeps what ``init_cfg`` loads.
-        device (str | None): None takes the GPU where there is one.
-        class_names (Sequence[str] | None): Names of the labels of a model with fixed classes; None: those of
-            the checkpoint or the config, else their numbers.
-        templates (str | Sequence[str] | None): Prompts of free-text classes, ``'imagenet'``, ``'simple'``, ``'none'``
-            or strings with one ``{}`` each; None takes the model's.
-        batch_size (int): Windows of a video that go through the model together.
+        config (str | Path | Config): Config of a recognizer of mmaction2, or of a :class:`UniCL` with a video encoder;
+            the pipeline and its views are those of ``test_dataloader``.
+        checkpoint (str | Path | None): File or URL with all weights of the model; None: weights from ``init_cfg``.
+        device (str | None): The device; None: the GPU if there is one.
+        class_names (Sequence[str] | None): Names of the labels of a model with fixed classes; None: those of the
+            checkpoint or config, else numbers.
+        templates (str | Sequence[str] | None): Prompt templates of a zero-shot model's classes, ``'imagenet'``,
+            ``'simple'``, ``'none'`` or strings with one ``{}`` each; None: the model's.
+        batch_size (int): Windows of a video per batch.
         backend (str): Decoder, 'pyav' or 'decord'.
 
     Raises:
-        UsageError: config or checkpoint are missing, or the config has no model or no test pipeline for videos.
-        ValueError: the checkpoint does not hold all the model's weights.
+        UsageError: config or checkpoint is missing, or the config has no model or no test pipeline for videos.
+        ValueError: the checkpoint lacks weights of the model.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class VideoInferencer:
         self.templates = templates
         self.batch_size = batch_size
         self.backend = backend
-        # an mmaction2 config names its parts without a scope
+        # mmaction2's configs have types without scope
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmaction'):
             self.pipeline = VideoPipeline(cfg.test_dataloader.dataset)
             self.model, meta, self.device = ready_model(cfg, checkpoint, device)
@@ -87,28 +87,29 @@ class VideoInferencer:
         out_dir: str | Path | None = None,
         skip_bad: bool = False,
     ) -> list[dict[str, Any]]:
-        """Recognize videos.
+        """Classify videos.
 
         Args:
-            videos: Files, folders (their videos, sorted, also of folders inside), or a list of those.
-            classes: Names with commas between, or a list. A model that takes free text chooses among these; a model of
-                fixed classes reports no others. None: the classes in the model's config, or all of a fixed model.
-            top: How many classes are reported, at most.
-            window: Seconds; scores are then also given for a window that slides over the video. Each window goes
-                through the test pipeline with its views like a video of its own.
-            stride: Seconds from one window to the next; None: half a window.
-            out_dir: Where videos with the predictions and ``videos.json`` are written; None writes nothing.
-            skip_bad: Go on after a video that cannot be read; its result then has ``error`` in place of scores.
+            videos: Files, folders (with subfolders, sorted), or a list of those.
+            classes: Class names separated by commas, or a list. A zero-shot model chooses among these; of a model with
+                fixed classes only these are reported. None: the classes in the zero-shot model's config, or all fixed
+                ones.
+            top: Most classes reported.
+            window: Length in seconds of a window that slides over the video, for which scores are also given. Each
+                window is prepared by the test pipeline, with its views, like a separate video.
+            stride: Seconds between the starts of windows; None: half a window.
+            out_dir: Folder for videos with drawn predictions and ``videos.json``; None writes nothing.
+            skip_bad: Continue after an unreadable video, whose result has ``error`` instead of scores.
 
         Returns:
-            One dict a video, in order: ``file``, ``frames``, ``fps`` (0 where the file tells none), ``labels`` (names,
-            the best one first) and ``scores`` (probabilities) of the whole video; ``windows``, where asked for: a list
-            of dicts with ``start`` and ``end`` in seconds, ``labels`` and ``scores``; ``video``, the drawn file, where
-            one was written.
+            One dict per video, in order: ``file``, ``frames``, ``fps`` (0 if unknown), ``labels`` (names, best first)
+            and ``scores`` (probabilities) of the whole video; with ``window`` also ``windows``, a list of dicts with
+            ``start`` and ``end`` in seconds, ``labels`` and ``scores``; with ``out_dir`` also ``video``, the name of
+            the drawn file.
 
         Raises:
-            UsageError: no videos, wrong numbers, classes that a model of fixed classes does not have, or a video that
-                lies in the output folder, where the drawn one could take its place.
+            UsageError: there are no videos, a number is out of range, a model with fixed classes lacks a class, or a
+                video is in the output folder, where the drawn one could overwrite it.
             DataError: a video cannot be read, and ``skip_bad`` is off.
         """
         if top < 1 or window is not None and not window > 0 or stride is not None and not stride > 0:
@@ -157,23 +158,23 @@ class VideoInferencer:
         classes: str | Sequence[str] | None = None,
         stage: int | None = None,
     ) -> str:
-        """Write a strip of the frames that the model sees, with where and when it sees a class (PNG).
+        """Draw the activation of a class on a strip of the frames that the model sees (PNG).
 
-        The view in the middle of the test pipeline's is shown. What is drawn is gradient-weighted activation, see
-        :func:`~florence_mm.apis.activation.class_activation`; colours go from 0 to the largest value of the clip.
+        The middle view of the test pipeline is drawn with its gradient-weighted activation, see
+        :func:`~florence_mm.apis.activation.class_activation`; colours range from 0 to the maximum of the clip.
 
         Args:
             video: The file.
             path: The PNG file.
-            name: The class; None: the best one of that view.
-            classes: As in a call.
-            stage: Number of a stage of the backbone; None: the last.
+            name: Name of the class; None: the predicted class of that view.
+            classes: Class names, as for calling the inferencer.
+            stage: Index of a stage of the backbone; None: its output.
 
         Returns:
             the name of the class.
 
         Raises:
-            UsageError: there is no such class or stage, or the pipeline gives no images as bytes.
+            UsageError: the class or stage does not exist, or the pipeline does not return uint8 clips.
             DataError: the video cannot be read.
         """
         names, _ = choose_classes(self.model, self.known_classes, classes, self.templates)
@@ -181,7 +182,7 @@ class VideoInferencer:
             raise UsageError(f'{name!r} is none of the classes; they are {", ".join(names[:20]) or "without names"}')
         reader = open_file(video, self.backend)
         try:
-            data, numbers = self.pipeline(next(cut(reader, None, None)))
+            data, numbers = self.pipeline(next(split_windows(reader, None, None)))
             fps = reader.fps
         finally:
             reader.close()
@@ -190,14 +191,14 @@ class VideoInferencer:
             raise UsageError(
                 'the test pipeline gives no clips (V, 3, T, H, W) of bytes; end it with FormatShape (NCTHW)'
             )
-        # views are crops x clips, the clips of the first crop first
+        # views are crops x clips, first all clips of the first crop
         clips, view = len(numbers), len(inputs) // len(numbers) // 2 * len(numbers) + len(numbers) // 2
         label = None if name is None else names.index(name)
         maps, label = class_activation(self.model, inputs[view : view + 1], data['data_samples'], label, stage)
         frames = inputs[view].permute(1, 2, 3, 0).numpy()  # (T, H, W, 3)
         times = numbers[view % clips]
         seconds = (times / fps).tolist() if fps and len(times) == len(frames) else None
-        shown = _name_of(label, names)
+        shown = _class_name(label, names)
         title = f'{Path(video).name}: {shown}, {"last stage" if stage is None else f"stage {stage}"}'
         save_png(draw_activation_strip(frames, maps, seconds, title), path)
         return shown
@@ -213,11 +214,13 @@ class VideoInferencer:
         progress: ProgressLog,
         number: int,
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Results of the whole video and of its windows."""
-        spans = [*cut(reader, None, None)] + ([*cut(reader, window, stride)] if window is not None else [])
+        """Classify the whole video and its windows."""
+        spans = [*split_windows(reader, None, None)] + (
+            [*split_windows(reader, window, stride)] if window is not None else []
+        )
         found = []
         for scores in self._scores(spans):
-            span, fps = spans[len(found)], reader.fps or _USUAL_FPS
+            span, fps = spans[len(found)], reader.fps or _DEFAULT_FPS
             if names and len(names) != len(scores):
                 raise UsageError(f'there are {len(names)} class names, but the model has {len(scores)} classes')
             keep = [i for i in range(len(scores)) if reported is None or names[i] in reported]
@@ -226,7 +229,7 @@ class VideoInferencer:
                 {
                     'start': round(span.first / fps, 3),
                     'end': round((span.first + span.count) / fps, 3),
-                    'labels': [_name_of(i, names) for i in order],
+                    'labels': [_class_name(i, names) for i in order],
                     'scores': [round(scores[i], 4) for i in order],
                 }
             )
@@ -234,7 +237,7 @@ class VideoInferencer:
         return found[0], found[1:]
 
     def _scores(self, spans: Sequence[Any]) -> Iterator[list[float]]:
-        """Probabilities of the classes in each stretch."""
+        """Yield the probabilities of the classes for each range of frames."""
         for start in range(0, len(spans), self.batch_size):
             packed = [self.pipeline(span)[0] for span in spans[start : start + self.batch_size]]
             with torch.no_grad():
@@ -244,7 +247,7 @@ class VideoInferencer:
 
     @staticmethod
     def _draw(reader: VideoReader, found: Sequence[dict], class_names: Sequence[str], path: Path) -> None:
-        fps = reader.fps or _USUAL_FPS
+        fps = reader.fps or _DEFAULT_FPS
         predictions = [TimedScores(f['start'], f['end'], f['labels'], f['scores']) for f in found]
         progress = ProgressLog(f'drawing {path}', len(reader))
 
@@ -259,12 +262,12 @@ class VideoInferencer:
         write_mp4(path, frames(), fps)
 
 
-def _name_of(label: int, names: Sequence[str]) -> str:
+def _class_name(label: int, names: Sequence[str]) -> str:
     return names[label] if names else str(label)
 
 
 def _probabilities(scores: Tensor) -> Tensor:
-    """``(K,)`` as it is where it is a distribution, else its softmax: heads may average logits over the views."""
+    """Return ``(K,)`` unchanged if it is a distribution, else its softmax, as heads may average logits of views."""
     if scores.ndim != 1:
         raise UsageError(
             f"the model gives scores of shape {tuple(scores.shape)} for a video; set average_clips='prob' in its head"

@@ -1,4 +1,4 @@
-"""From a user's videos to what a video model's config expects."""
+"""Inputs of video inferencers: video files, windows of time, and videos prepared by a config's pipeline."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,18 +10,21 @@ from mmengine.dataset import Compose
 from florence_mm.datasets.transforms.video import VideoDecode
 from florence_mm.errors import DataError, UsageError
 from florence_mm.formats.video import VideoReader, open_video
+from florence_mm.moved import moved_names
 from florence_mm.registry import TRANSFORMS
 
 from .setup import TestData, transform_name
 
 SUFFIXES = ('.avi', '.flv', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ts', '.webm', '.wmv')
 
+__getattr__ = moved_names(__name__, {'cut': f'{__name__}:split_windows'})
+
 
 def open_file(file: str | Path, backend: str) -> VideoReader:
-    """A video file.
+    """Open a video file.
 
     Raises:
-        DataError: it is missing, empty, damaged, or no video.
+        DataError: it is missing, empty, damaged, or not a video.
     """
     try:
         data = Path(file).read_bytes()
@@ -33,12 +36,12 @@ def open_file(file: str | Path, backend: str) -> VideoReader:
 
 
 class Span:
-    """Some frames of a video on their own; what :class:`VideoDecode` reads.
+    """A range of frames of a video, with the interface of a video reader for :class:`VideoDecode`.
 
     Args:
-        reader: the whole video, which stays open.
-        first: number of the first frame.
-        count: how many frames.
+        reader: the reader of the whole video, which stays open.
+        first: index of the first frame.
+        count: number of frames.
     """
 
     def __init__(self, reader: VideoReader, first: int, count: int) -> None:
@@ -50,23 +53,23 @@ class Span:
         return self.count
 
     def read(self, indices: Any) -> np.ndarray:
-        """Frames ``(n, H, W, 3)`` by their numbers from ``first`` on."""
+        """Read frames ``(n, H, W, 3)`` by their indices relative to ``first``."""
         return self.reader.read([self.first + int(index) for index in indices])
 
     def close(self) -> None:
-        """The whole video is closed by who opened it."""
+        """Do nothing, as the whole video is closed by the code that opened it."""
 
 
-def cut(reader: VideoReader, window: float | None, stride: float | None) -> Iterator[Span]:
-    """The windows of time of a video: one each ``stride`` seconds, and one at the end so that no frame is left out.
+def split_windows(reader: VideoReader, window: float | None, stride: float | None) -> Iterator[Span]:
+    """Yield windows of time of a video, one every ``stride`` seconds, and one at the end that covers the last frames.
 
     Args:
         reader: the video.
-        window: seconds; None, or more than the video has: the whole.
-        stride: seconds from the start of one to that of the next; None: half a window.
+        window: length in seconds; None, or longer than the video: the whole video.
+        stride: seconds between the starts of windows; None: half a window.
 
     Raises:
-        DataError: the file does not tell its frame rate.
+        DataError: the file has no frame rate.
     """
     if window is None:
         yield Span(reader, 0, len(reader))
@@ -82,15 +85,15 @@ def cut(reader: VideoReader, window: float | None, stride: float | None) -> Iter
 
 
 class VideoPipeline(TestData):
-    """The test pipeline of a data set's config, fed with opened videos.
+    """Test pipeline of a data set's config for opened videos.
 
-    The steps that open and decode a video are replaced by ours, which give the same frames.
+    The transforms that open and decode a video are replaced by ours, which give the same frames.
 
     Args:
-        dataset: config of the test data; wrappers are gone through.
+        dataset: config of the test data set, which may be wrapped.
 
     Raises:
-        UsageError: there is no pipeline, or it reads no video files.
+        UsageError: there is no pipeline, or it does not read video files.
     """
 
     def __init__(self, dataset: Mapping[str, Any]) -> None:
@@ -109,14 +112,14 @@ class VideoPipeline(TestData):
         self.prepare = Compose([TRANSFORMS.build(t) for t in self.pipeline[decodes[0] + 1 :]])
 
     def __call__(self, span: Span) -> tuple[dict[str, Any], np.ndarray]:
-        """Frames as the model's data preprocessor takes them, and their numbers ``(num_clips, T)`` in the video.
+        """Apply the pipeline; returns the input of the model's data preprocessor, and frame indices ``(num_clips, T)``.
 
         Raises:
             DataError: a frame is damaged.
         """
         name = span.reader.name
         data = {'filename': name, 'img_path': name, 'start_index': 0, 'modality': 'RGB'}
-        # packing for retrieval wants a text; no model looks at it here
+        # packing for retrieval needs a text, which no model uses here
         data |= {'text': 'a video', 'total_frames': len(span), 'avg_fps': span.reader.fps, 'video_reader': span}
         data = self.decode(self.sample(data))
         numbers = span.first + np.asarray(data['frame_inds']).reshape(data.get('num_clips', 1), -1)

@@ -1,4 +1,4 @@
-"""Config files: reading them, finding misspelt keys, command-line options, and where a value came from.
+"""Config files: reading, checking for misspelt keys, command-line options, finding a value's origin.
 
-Not here: building what a config describes.
+Not here: building objects from configs.
 """

@@ -1,7 +1,7 @@
-"""Misspelt config keys and types are errors, found before any data is read.
+"""Check of a config for misspelt keys and types, before any data is read.
 
-Every dict with a ``type`` is resolved in the registry its place calls for, and its keys are held against the
-constructor's arguments (:mod:`florence_mm.config.signatures`). Where arguments cannot be known nothing is said.
+The type of every dict with ``type`` is looked up in the registry for its position, and its keys are compared with the
+arguments of the constructor (:mod:`florence_mm.config.signatures`), unless these cannot be known.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from .image_size import image_size_problem
 from .merge import member
 from .signatures import accepted_arguments
 
-#: Registry of the objects under a config key, wherever the key stands.
+#: Registry of the objects under a config key, at any position.
 _REGISTRY_OF_KEY = {
     'model': 'MODELS',
     'tta_model': 'MODELS',
@@ -51,7 +51,7 @@ _REGISTRY_OF_KEY = {
     'init_cfg': 'WEIGHT_INITIALIZERS',
     'model_wrapper_cfg': 'MODEL_WRAPPERS',
 }
-#: Keys that the place's builder takes before the constructor is called.
+#: Keys that the builder of a registry removes before it calls the constructor.
 _BUILDER_KEYS = {
     'HOOKS': {'priority'},
     'PARAM_SCHEDULERS': {'convert_to_iter_based', 'epoch_length'},
@@ -59,12 +59,12 @@ _BUILDER_KEYS = {
     'WEIGHT_INITIALIZERS': {'override', 'name'},
     'MODELS': {'requires_grad', 'postfix'},
 }
-#: Where else to look for a type, the likeliest first.
+#: Other registries in which a type is looked up, most probable first.
 _FALLBACKS = (
     *('MODELS', 'TASK_UTILS', 'TRANSFORMS', 'DATASETS', 'METRICS', 'EVALUATOR', 'HOOKS', 'WEIGHT_INITIALIZERS'),
     *('DATA_SAMPLERS', 'FUNCTIONS', 'OPTIMIZERS', 'LOOPS', 'VISUALIZERS', 'VISBACKENDS', 'INFERENCERS'),
 )
-#: Transforms whose inner types are albumentations', not a registry's.
+#: Transforms whose inner types are those of albumentations, not of a registry.
 _OTHER_BUILDERS = ('Albu', 'Albumentations')
 _LOADER_KEYS = frozenset(
     [*inspect.signature(DataLoader).parameters, 'num_batch_per_epoch', 'disable_subprocess_warning']
@@ -78,7 +78,7 @@ _FIXED_KEYS = {
     'env_cfg': frozenset(['cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit']),
     'custom_imports': frozenset(['imports', 'allow_failed_imports']),
 }
-#: Top-level names that the runner and the tools read.
+#: Top-level keys that the runner and the tools read.
 RUNNER_KEYS = frozenset(
     [*(set(inspect.signature(Runner).parameters) - {'cfg'}), 'runner_type', 'custom_imports', 'compile', 'smoke']
     + ['activation_checkpointing', 'efficient_conv_bn_eval', 'model_wrapper_cfg', 'sync_bn', 'find_unused_parameters']
@@ -88,13 +88,13 @@ _EPOCH_LOOP, _ITER_LOOP = 'EpochBasedTrainLoop', 'IterBasedTrainLoop'
 
 
 def check_config(cfg: Config | Mapping[str, Any]) -> None:
-    """Hold every key and type of a config against what reads it.
+    """Check all keys and types of a config.
 
     Args:
-        cfg (Config or dict): A whole config, of this or another OpenMMLab package.
+        cfg (Config or dict): A complete config, of this or another OpenMMLab package.
 
     Raises:
-        UsageError: one line for each key or type that nothing knows, with the nearest name that something does.
+        UsageError: keys or types are unknown; the message has one line for each, with the nearest known name.
     """
     cfg = cfg._cfg_dict if isinstance(cfg, Config) else cfg
     checker = _Checker(cfg.get('default_scope') or 'mmengine')
@@ -104,15 +104,15 @@ def check_config(cfg: Config | Mapping[str, Any]) -> None:
 
 
 def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Find command-line overrides that would create a key beside the one that was meant.
+    """Check command-line overrides for misspelt keys, which would create new ones.
 
     Args:
-        cfg (Config): The config before the overrides.
-        options (dict): Dotted keys and values, as given to ``--cfg-options``.
+        cfg (Config): The config without the overrides.
+        options (dict): Dotted keys and values from ``--cfg-options``.
 
     Raises:
-        UsageError: the first part of a key is neither in the config nor known to the runner, a later part is new and
-            close to a key that stands beside it, or a list has no member of that type or number.
+        UsageError: the first part of a key is neither in the config nor a key of the runner, a later part is new and
+            similar to an existing key, or a list has no item of that type or index.
     """
     for key in options:
         node: Any = cfg._cfg_dict
@@ -138,13 +138,13 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
 
 def _near_or_all(name: str, candidates: Iterable[str]) -> str:
-    """The nearest candidate as the end of a sentence, or all of them where they are few."""
+    """End a message with the nearest candidate, or with all candidates if they are few."""
     names = sorted(candidate for candidate in candidates if not candidate.startswith('_'))
     return did_you_mean(name, candidates, f'; it has {", ".join(names)}' if 0 < len(names) <= 40 else '')
 
 
 class _Checker:
-    """Walks a config and collects sentences in :attr:`problems`."""
+    """Walks a config and collects messages in :attr:`problems`."""
 
     def __init__(self, scope: str) -> None:
         self.problems: list[str] = []
@@ -153,7 +153,7 @@ class _Checker:
     def check_top(self, cfg: Mapping[str, Any]) -> None:
         for key in cfg:
             near = nearest(key, RUNNER_KEYS) if key not in RUNNER_KEYS else None
-            # other names at the top are the config's own variables
+            # other top-level names are variables of the config
             if near and _one_slip(key, near):
                 self.problems.append(f'{key}: the runner reads no such key; did you mean {near!r}?')
         self.problems.extend(filter(None, [image_size_problem(cfg)]))
@@ -172,14 +172,14 @@ class _Checker:
         self._walk(path, loop, 'LOOPS', self.scope)
 
     def _walk(self, path: str, node: Any, registry: str | None, scope: str, owners: tuple[type, ...] = ()) -> None:
-        """Check ``node`` and what is in it.
+        """Check ``node`` and everything inside it.
 
         Args:
-            path (str): Dotted place in the config.
-            node (Any): What stands there.
-            registry (str, optional): The registry that the place calls for, None where it is not known.
+            path (str): Dotted position in the config.
+            node (Any): The value.
+            registry (str, optional): Registry for the position, None if unknown.
             scope (str): Scope in which unscoped types are looked up.
-            owners (tuple[type]): Classes whose arguments enclose the place.
+            owners (tuple[type]): Classes inside whose arguments the node is.
         """
         if isinstance(node, (list, tuple)):
             for index, item in enumerate(node):
@@ -194,7 +194,7 @@ class _Checker:
             cls, place = self._resolve(path, node['type'], registry, scope)
             if cls is not None:
                 self._check_arguments(path, node, cls, place, owners)
-                # classes of ours build their parts from our registry
+                # our classes build their parts from our registry
                 scope = own.SCOPE if getattr(cls, '__module__', '').startswith(own.SCOPE + '.') else scope
                 owners = (*owners, cls)
                 if getattr(cls, '__name__', None) in _OTHER_BUILDERS:
@@ -208,7 +208,7 @@ class _Checker:
                 self._walk(f'{path}.{key}', value, _REGISTRY_OF_KEY.get(key, inner), scope, owners)
 
     def _resolve(self, path: str, type_: Any, registry: str | None, scope: str) -> tuple[Callable | None, str | None]:
-        """The class that ``type_`` names and the registry it came from."""
+        """Look up the class that ``type_`` names, and its registry."""
         if not isinstance(type_, str):
             return (type_ if callable(type_) else None), registry
         cls = _lookup(registry, type_, scope) if registry else None
@@ -222,8 +222,8 @@ class _Checker:
         word = type_.rsplit('.', 1)[-1]
         near = nearest(word, names)
         near = near if near and near != word and _one_slip(word.lower(), near.lower()) else None
-        # a type outside a known place may be a word that its owner reads (mmcv's nms): there only a near miss of a
-        # class name is an error
+        # elsewhere `type` may be a word that its owner interprets (mmcv's nms), so only a near miss of a class name
+        # is an error
         if registry is not None or (near and len(type_) > 5 and not type_.islower()):
             prefix = f'{type_.rsplit(".", 1)[0]}.' if '.' in type_ else ''
             hint = (
@@ -242,7 +242,7 @@ class _Checker:
         if accepted is None:
             return
         silent = {'type', '_scope_', *_BUILDER_KEYS.get(registry, ())}
-        # an enclosing class may take keys for itself before it builds this one
+        # an enclosing class may use keys itself before it builds this one
         silent |= {key for key in node if key not in accepted and any(_mentions(owner, key) for owner in owners)}
         self._check_keys(path, node, accepted, cls.__name__, silent)
 
@@ -257,7 +257,7 @@ class _Checker:
 
 
 def _with_default_type(key: str, value: Any) -> Any:
-    """What the runner builds from a dict without a type; several optimizers stand under names of their own."""
+    """Add the type that the runner uses for a dict without one; a dict of several optimizers gets none."""
     if isinstance(value, Mapping) and 'type' not in value:
         if key == 'log_processor':
             return {'type': 'LogProcessor', **value}
@@ -268,7 +268,7 @@ def _with_default_type(key: str, value: Any) -> Any:
 
 @functools.cache
 def _mentions(owner: type, key: str) -> bool:
-    """Whether the source of a class or of one of its parents has ``key`` as a string."""
+    """Whether ``key`` occurs as a string in the source of a class or one of its parents."""
     for cls in getattr(owner, '__mro__', ()):
         if cls.__module__.split('.')[0] in ('torch', 'builtins'):
             continue
@@ -280,12 +280,12 @@ def _mentions(owner: type, key: str) -> bool:
 
 
 def _one_slip(name: str, near: str) -> bool:
-    """Whether two names differ by a letter (two in long names), as opposed to a word."""
+    """Whether two names differ by one letter (two in long names)."""
     return edit_distance(name, near) <= (2 if len(near) >= 10 else 1)
 
 
 def _scoped(registry: str, scope: str) -> Registry:
-    """The registry that builds of ``registry`` use under the default scope ``scope``."""
+    """The registry that is used for ``registry`` under the default scope ``scope``."""
     root: Registry = getattr(roots, registry)
     with contextlib.suppress(ModuleNotFoundError):
         importlib.import_module(f'{scope}.registry')
@@ -297,10 +297,10 @@ def _lookup(registry: str, type_: str, scope: str) -> Any:
     scoped = _scoped(registry, scope)
     try:
         return scoped.get(type_)
-    except RuntimeError:  # mmengine's answer to a name that is nowhere
+    except RuntimeError:  # raised by mmengine for unknown names
         return None
     except ModuleNotFoundError as error:
-        # mmaction2 1.2.0 lists modules of its own that do not exist; the names of mmengine are still good
+        # mmaction2 1.2.0 lists some of its modules that do not exist; names of mmengine can still be used
         if error.name not in scoped._locations:
             raise
         return scoped.root.module_dict.get(type_)

@@ -1,7 +1,7 @@
-"""The size of a config's images as one variable, ``image_size``, which its pipelines follow.
+"""The variable ``image_size`` of configs, and a function that changes it together with the sizes in pipelines.
 
-A base says ``image_size = 224`` and uses the name in its pipelines. mmengine reads a base before the file that inherits
-from it, so a second ``image_size = 384`` there would come too late; the line that works is::
+A base sets ``image_size = 224`` and uses it in its pipelines. mmengine evaluates a base before the file that inherits
+from it, so that ``image_size = 384`` in that file would not change the pipelines. Write instead::
 
     _base_ = 'florence_mm::unicl/unicl_coswin-t_8xb512-32e_in21k-yfcc14m.py'
     from florence_mm.config.image_size import set_image_size
@@ -18,24 +18,24 @@ from florence_mm.errors import UsageError
 
 from .pick import walk_steps
 
-#: Arguments of transforms that are sizes in pixels where all of their numbers are whole.
+#: Arguments of transforms that are sizes in pixels if all their numbers are integers.
 _SIZES = ('scale', 'scales', 'size', 'crop_size', 'input_size')
 
 
 def set_image_size(cfg: Config | MutableMapping, size: int) -> None:
-    """Change ``image_size`` of a config in place, and in proportion every size in pixels in its pipelines.
+    """Set ``image_size`` of a config, and scale all sizes in pixels in its pipelines proportionally, in place.
 
-    A value between two whole numbers goes to the one nearer the old size: 256 before a crop of 224 becomes 438 before
-    one of 384, and 256 again on the way back. -1, a side that follows from the other, stays.
+    Values are rounded towards the old size: 256 before a crop of 224 becomes 438 before one of 384, and 256 again when
+    changed back. -1, a side that follows from the other, stays.
 
     Args:
-        cfg (Config or dict): A config with ``image_size``, the side of its square images in pixels, or ``_base_`` in
-            a config file.
+        cfg (Config or dict): A config with ``image_size``, the side of its square images in pixels; in a config file,
+            ``_base_``.
         size (int): The new side.
 
     Raises:
-        UsageError: there is no whole ``image_size`` or no size that follows it, or a transform has the old size in an
-            argument not known to be one.
+        UsageError: the config has no integer ``image_size`` or no size to change, or a transform has the old size in an
+            argument that is not known to be a size.
 
     >>> test_pipeline = [dict(type='ResizeEdge', scale=256), dict(type='CenterCrop', crop_size=224)]
     >>> cfg = dict(image_size=224, test_dataloader=dict(dataset=dict(pipeline=test_pipeline)))
@@ -68,7 +68,7 @@ def set_image_size(cfg: Config | MutableMapping, size: int) -> None:
 
 
 def image_size_problem(cfg: Mapping) -> str | None:
-    """A sentence where a config says an ``image_size`` that none of its pipelines has, else None."""
+    """Return an error message if ``image_size`` of a config occurs in none of its pipelines, else None."""
     size = cfg.get('image_size')
     values = [step.get(key) for step in _transforms(cfg) for key in _SIZES]
     there = {number for value in values if _is_pixels(value) for number in _numbers(value) if number > 0}
@@ -81,7 +81,7 @@ def image_size_problem(cfg: Mapping) -> str | None:
 
 
 def _transforms(cfg: Mapping) -> list[MutableMapping]:
-    """The steps of all pipelines; one that stands at several places comes once."""
+    """Steps of all pipelines; one object at several places is listed once."""
     return list({id(step): step for pipeline in _pipelines(cfg) for step in walk_steps(pipeline)}.values())
 
 
@@ -116,5 +116,5 @@ def _in_proportion(value: Any, new: int, old: int) -> Any:
         return type(value)(_in_proportion(item, new, old) for item in value)
     if value <= 0:
         return value
-    # towards the old size: down where sizes grow, up where they shrink
+    # towards the old size: down if sizes grow, up if they shrink
     return value * new // old if new > old else -(-value * new // old)

@@ -18,15 +18,15 @@ from .merge import merge_options
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
-    """Read a config file, put command-line overrides on it and import its ``custom_imports``.
+    """Read a config file, apply command-line overrides and import its ``custom_imports``.
 
     Args:
         path (str): The file; ``pkg::path`` names a config inside an installed package.
         options (dict, optional): Dotted keys and values (:func:`~florence_mm.config.merge.merge_options`).
 
     Raises:
-        UsageError: the file or one of its bases is missing or not readable or changes a step that its base has not, an
-            override would create a key beside the one that was meant, or a module of ``custom_imports`` does not exist.
+        UsageError: the file or one of its bases is missing, unreadable or changes a step that its base lacks; an
+            override has a misspelt key; or a module of ``custom_imports`` does not exist.
     """
     try:
         cfg = _read(str(path))
@@ -45,7 +45,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         try:
             import_modules_from_strings(**imports)
         except ImportError as error:
-            # only a module that is not there is the config's fault; other errors are inside that module
+            # only a missing module is the config's fault; other errors are those of the module
             if not isinstance(error.__cause__ or error.__context__ or error, ModuleNotFoundError):
                 raise
             raise UsageError(
@@ -58,7 +58,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
 def _read(path: str) -> Config:
     if '::' in path:
         package = path.split('::', 1)[0]
-        # get_config would try to install a package that is not there
+        # get_config would try to install a missing package
         if importlib.util.find_spec(package) is None:
             raise UsageError(f'config {path}: no package {package} is installed; check the name')
         return get_config(path)
@@ -68,14 +68,14 @@ def _read(path: str) -> Config:
 
 
 def _where(error: Exception) -> str:
-    """File and line of the config that called the function of ours which raised the error; '' where none did."""
-    # mmengine runs the text of a config as a module of its own, so the frame has the config's file name
+    """Name file and line of the config that called the function of ours that raised ``error``; '' if none did."""
+    # mmengine runs a config's text as a module, so the frame has the config's file name
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == '<module>']
     return f'config {lines[-1].filename}, line {lines[-1].lineno}: ' if lines else ''
 
 
 def _unparsable(path: str) -> str | None:
-    """The file or its first base that is not Python; mmengine's error does not name it."""
+    """Find the file, or its first base, that is not valid Python, as mmengine's error does not name it."""
     try:
         ast.parse(Path(path).read_text())
     except SyntaxError:

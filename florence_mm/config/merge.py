@@ -1,4 +1,4 @@
-"""Overrides put on a config: command-line options and the ``smoke`` section."""
+"""Overrides of a config: command-line options and the ``smoke`` section."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,18 +12,18 @@ from .pick import step_index
 
 
 def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Put overrides on a config in place, as ``Config.merge_from_dict`` does, with two things more.
+    """Apply overrides to a config in place, like ``Config.merge_from_dict``, with two additions.
 
-    A member of a list is named by its type, ``train_dataloader.dataset.pipeline.Resize.scale``, as well as by its
-    number. And ``image_size``, where the config has it as a whole number, takes the sizes in its pipelines along
-    (:func:`~florence_mm.config.image_size.set_image_size`), before everything else.
+    An item of a list is named by its type, ``train_dataloader.dataset.pipeline.Resize.scale``, or by its index. And if
+    the config has ``image_size`` as an integer, overriding it first changes the sizes in pipelines too
+    (:func:`~florence_mm.config.image_size.set_image_size`).
 
     Args:
         cfg (Config): The config.
-        options (dict): Dotted keys and values; values may be dicts, which merge.
+        options (dict): Dotted keys and values; dicts are merged.
 
     Raises:
-        UsageError: a list has no member of a type, or several.
+        UsageError: a list has no item of a type, or several.
 
     >>> cfg = Config(dict(image_size=224, pipeline=[dict(type='Load'), dict(type='mmcv.Resize', scale=224)]))
     >>> merge_options(cfg, {'image_size': 32, 'pipeline.Resize.backend': 'pillow'})
@@ -39,17 +39,17 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         for part in key.split('.'):
             number, node = member(node, part)
             parts.append(number)
-        cfg.merge_from_dict({'.'.join(parts): _numbered(value, node)})
+        cfg.merge_from_dict({'.'.join(parts): _with_indices(value, node)})
 
 
 def member(node: Any, key: str) -> tuple[str, Any]:
-    """One part of a dotted key as mmengine takes it, a list's types as numbers, and what stands there.
+    """Resolve one part of a dotted key: a type in a list becomes its index, as mmengine needs.
 
     Returns:
-        tuple[str, Any]: The part, and its value or, where the key would create one, None.
+        tuple[str, Any]: The resolved part, and its value, None if the key does not exist yet.
 
     Raises:
-        UsageError: a list has no member of the type or with the number, or several of the type.
+        UsageError: a list has no item of the type or with the index, or several of the type.
     """
     if isinstance(node, (list, tuple)):
         index = int(key) if key.lstrip('-').isdigit() else step_index(node, key)
@@ -59,9 +59,9 @@ def member(node: Any, key: str) -> tuple[str, Any]:
     return key, node.get(key) if isinstance(node, Mapping) else None
 
 
-def _numbered(value: Any, node: Any) -> Any:
-    """A dict that will merge into ``node``, a list's types as numbers."""
+def _with_indices(value: Any, node: Any) -> Any:
+    """Replace types by indices in a dict that will be merged into ``node``."""
     if not isinstance(value, Mapping) or not isinstance(node, (Mapping, list, tuple)):
         return value
     members = {key: member(node, key) for key in value}
-    return {members[key][0]: _numbered(value[key], members[key][1]) for key in value}
+    return {members[key][0]: _with_indices(value[key], members[key][1]) for key in value}

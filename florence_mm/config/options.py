@@ -1,4 +1,4 @@
-"""Arguments that tools share, among them ``--cfg-options KEY=VALUE ...``."""
+"""Command-line arguments shared by tools, such as ``--cfg-options KEY=VALUE ...``."""
 
 import argparse
 import ast
@@ -15,8 +15,8 @@ _OPEN, _CLOSE = '([{', ')]}'
 class ConfigOptions(argparse.Action):
     """Collect ``key.with.dots=value`` arguments in a dict.
 
-    Values are Python literals, dicts included; ``a,b`` and ``[a,b]`` are lists, ``(a,b)`` is a tuple, and what is
-    none of these is a string. A malformed argument ends the command with a usage message.
+    Values are Python literals, dicts included; ``a,b`` and ``[a,b]`` are lists, ``(a,b)`` is a tuple, and anything else
+    is a string. A malformed argument ends the command with a usage message.
     """
 
     def __call__(
@@ -26,7 +26,7 @@ class ConfigOptions(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        """Called by argparse with all arguments behind the option."""
+        """Parse all arguments after the option; called by argparse."""
         options = dict(getattr(namespace, self.dest) or {})
         for argument in values or ():
             key, equals, text = argument.partition('=')
@@ -40,7 +40,7 @@ class ConfigOptions(argparse.Action):
 
 
 def add_config_options(parser: argparse.ArgumentParser, example: str | None = None) -> None:
-    """Add ``--cfg-options``; the help shows an example where there is one."""
+    """Add ``--cfg-options``; the help shows ``example``."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -51,29 +51,29 @@ def add_config_options(parser: argparse.ArgumentParser, example: str | None = No
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, written: str, example: str) -> None:
-    """Add what a run takes beside its config: ``--work-dir``, ``--cfg-options``, ``--launcher``.
+    """Add the arguments of runs: ``--work-dir``, ``--cfg-options``, ``--launcher``.
 
     Args:
-        parser (ArgumentParser): Of the tool.
-        written (str): What goes to the work folder, for the help.
-        example (str): A ``--cfg-options`` value, for the help.
+        parser (ArgumentParser): The tool's parser.
+        written (str): What is written to the work folder, for the help.
+        example (str): Example of ``--cfg-options``, for the help.
     """
     parser.add_argument('--work-dir', help=f'where {written} go; default work_dirs/CONFIG_NAME')
     add_config_options(parser, example)
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how the processes were started')
-    # torch.distributed.launch gives this instead of the environment variable
+    # torch.distributed.launch passes this instead of the environment variable
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def parse_run_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse the command line; the number of the process goes to the environment, where mmengine reads it."""
+    """Parse the command line; the local rank is put into the environment, where mmengine reads it."""
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
 
 def parse_value(text: str) -> Any:
-    """The value that a command-line text stands for (see :class:`ConfigOptions`).
+    """Convert a command-line text to a value (see :class:`ConfigOptions`).
 
     Raises:
         ValueError: a bracket or quotation mark is not closed.
@@ -98,7 +98,7 @@ def parse_value(text: str) -> Any:
 
 
 def _split(text: str) -> list[str]:
-    """Parts between the commas that stand in no bracket; a comma at the end adds none."""
+    """Split at commas outside brackets; a comma at the end adds no part."""
     parts, depth, start = [], 0, 0
     for index, letter in enumerate(text):
         depth += (letter in _OPEN) - (letter in _CLOSE)

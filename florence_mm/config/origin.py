@@ -1,4 +1,4 @@
-"""Which file of a config's inheritance tree a value comes from."""
+"""Origin of a config's values: the file of the inheritance tree that sets each."""
 
 import functools
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ COMMAND_LINE = 'command line'
 
 
 def flatten(value: Any, path: str = '') -> dict[str, Any]:
-    """Dotted paths and leaves of a config; lists without dicts are leaves, as inheritance exchanges them whole.
+    """Map dotted paths to the leaves of a config; lists without dicts are leaves, as inheritance replaces them whole.
 
     >>> flatten({'optimizer': {'lr': 0.1, 'betas': [0.9, 0.98]}, 'hooks': [{'type': 'EMAHook'}]})
     {'optimizer.lr': 0.1, 'optimizer.betas': [0.9, 0.98], 'hooks.0.type': 'EMAHook'}
@@ -33,19 +33,19 @@ def flatten(value: Any, path: str = '') -> dict[str, Any]:
 
 
 def origins(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[str, tuple[Any, str]]:
-    """Every leaf of a config with the file that gave it its value.
+    """Find the file that sets each leaf of a config.
 
-    A value that a file repeats from its base counts as the base's.
+    If a file repeats a value of its base, the origin is the base.
 
     Args:
-        path (str or Path): A text config; its bases are followed, ``pkg::`` ones too.
-        options (dict, optional): Overrides of the command line.
+        path (str or Path): A text config; its bases are followed, also ``pkg::`` ones.
+        options (dict, optional): Command-line overrides.
 
     Returns:
-        dict[str, tuple[Any, str]]: dotted path to value and file (or ``'command line'``).
+        dict[str, tuple[Any, str]]: value and file (or ``'command line'``) by dotted path.
 
     Raises:
-        UsageError: a config in pure Python style, which imports its bases as modules.
+        UsageError: the config is in pure Python style, which imports its bases as modules.
     """
     filename = str(path)
     if Config._is_lazy_import(filename):

@@ -1,6 +1,6 @@
-"""Steps of a pipeline found by their type, for configs that change what they inherit.
+"""Functions to find and change steps of an inherited pipeline by their type, for use in configs.
 
-In a config file, after its ``_base_`` (mmengine takes a file that imports first for another style of config)::
+In a config file, after its ``_base_`` (a file that imports first is another style of config for mmengine)::
 
     _base_ = 'florence_mm::dynamic_head/atss_coswin-t_fpn_dyhead_8xb4-1x_coco.py'
     from florence_mm.config.pick import change_step
@@ -8,13 +8,13 @@ In a config file, after its ``_base_`` (mmengine takes a file that imports first
     test_pipeline = change_step(_base_.test_pipeline, 'Resize', scale=(2500, 1200))
     test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 
-``steps`` is a pipeline, or any other part of a config that has dicts with a ``type``: a list of hooks or schedulers, a
+``steps`` is a pipeline, or any other part of a config with dicts that have a ``type``: a list of hooks or schedulers, a
 whole data loader. Steps inside wrappers (``RandomApply``, ``TestTimeAug``) are found too. Each function returns a
 changed copy.
 
-``which`` names one step by its type: ``'Resize'`` is that of any package, ``'mmcv.Resize'`` mmcv's alone. Where the
-type occurs several times, a dict of type and arguments tells which: ``dict(type='Resize', keep_ratio=False)``. No such
-step, or several, are a :class:`UsageError` that names the type and what is there.
+``which`` names one step by its type: ``'Resize'`` of any package, ``'mmcv.Resize'`` only mmcv's. If a type occurs
+several times, add arguments: ``dict(type='Resize', keep_ratio=False)``. If there is no such step, or several, the
+functions raise a :class:`UsageError` that lists the steps there are.
 """
 
 import copy
@@ -50,7 +50,7 @@ def find_step(steps: Any, which: str | Mapping) -> Any:
 
 
 def change_step(steps: Any, which: str | Mapping, /, **arguments: Any) -> Any:
-    """Set arguments of a step; a dict merges with the step's own as it does between config files.
+    """Set arguments of a step; dicts are merged as between config files.
 
     >>> pipeline = [dict(type='mmcv.RandomApply', prob=0.3, transforms=[dict(type='mmcv.Resize', scale=224)])]
     >>> change_step(pipeline, 'Resize', scale=384)
@@ -66,7 +66,7 @@ def change_step(steps: Any, which: str | Mapping, /, **arguments: Any) -> Any:
 
 
 def replace_step(steps: Any, which: str | Mapping, new: Mapping, *more: Mapping) -> Any:
-    """Put one or several steps in the place of a step.
+    """Replace a step by one or several steps.
 
     >>> replace_step([dict(type='LoadImage'), dict(type='Resize', scale=224)], 'Resize', dict(type='CenterCrop'))
     [{'type': 'LoadImage'}, {'type': 'CenterCrop'}]
@@ -82,9 +82,9 @@ def replace_step(steps: Any, which: str | Mapping, new: Mapping, *more: Mapping)
 
 
 def replace_steps(steps: Any, which: str | Mapping, new: Mapping, *more: Mapping) -> Any:
-    """Put steps in the place of all that ``which`` names, which must follow each other in one list.
+    """Replace all steps that ``which`` names, which must be consecutive in one list.
 
-    For alternatives, such as the sizes of ``TestTimeAug``:
+    For lists of alternatives, such as the sizes of ``TestTimeAug``:
 
     >>> sizes = [dict(type='Resize', scale=640), dict(type='Resize', scale=800)]
     >>> augment = [dict(type='TestTimeAug', transforms=[sizes, [dict(type='RandomFlip')]])]
@@ -141,7 +141,7 @@ def remove_step(steps: Any, which: str | Mapping) -> Any:
 
 
 def step_index(steps: Sequence, which: str | Mapping) -> int:
-    """Index of a step in a list; steps inside others do not count.
+    """Index of a step in a list; steps inside others are not searched.
 
     >>> step_index([dict(type='LoadImage'), dict(type='mmcv.Resize')], 'Resize')
     1
@@ -151,7 +151,7 @@ def step_index(steps: Sequence, which: str | Mapping) -> int:
 
 
 def walk_steps(node: Any) -> Iterator[MutableMapping]:
-    """Every dict with a ``type`` in a part of a config, outer ones before inner ones."""
+    """Yield all dicts with a ``type`` in a part of a config, outer ones before inner ones."""
     return (place.step for place in _walk(node))
 
 
@@ -171,7 +171,7 @@ def _is_step(node: Any) -> bool:
 
 
 def _one(places: list[_Place], which: str | Mapping) -> _Place:
-    """The only place that ``which`` names."""
+    """Find the one step that ``which`` names."""
     found = _select(places, which)
     if len(found) > 1:
         raise UsageError(
@@ -182,7 +182,7 @@ def _one(places: list[_Place], which: str | Mapping) -> _Place:
 
 
 def _select(places: list[_Place], which: str | Mapping) -> list[_Place]:
-    """All places that ``which`` names, at least one."""
+    """Find all steps that ``which`` names, at least one."""
     wanted = dict(which) if isinstance(which, Mapping) else {'type': which}
     type_ = wanted.pop('type', None)
     if not isinstance(type_, str):
@@ -199,14 +199,14 @@ def _select(places: list[_Place], which: str | Mapping) -> list[_Place]:
 
 
 def _names(step: Mapping) -> tuple[str, str]:
-    """The type with the package it is looked for in, where one is said, and without."""
+    """The type of a step with its package, if given, and without."""
     type_ = step['type']
     name = f'{type_.__module__.split(".")[0]}.{type_.__name__}' if isinstance(type_, type) else str(type_)
     return name, name.rsplit('.', 1)[-1]
 
 
 def _in_list(place: _Place) -> tuple[MutableSequence, int]:
-    """The list that has the step, and the step's index there."""
+    """The list that contains the step, and the index of the step."""
     if isinstance(place.holder, MutableSequence):
         return place.holder, place.key
     where = f'stands under {place.key!r}' if isinstance(place.holder, Mapping) else 'stands'

@@ -1,4 +1,4 @@
-"""Which keyword arguments a class or function accepts, following ``**kwargs`` into its parents."""
+"""Keyword arguments that a class or function accepts, following ``**kwargs`` into parent classes."""
 
 import ast
 import functools
@@ -6,17 +6,17 @@ import inspect
 import textwrap
 from collections.abc import Callable
 
-#: "Anything": the arguments cannot be known without running the code.
+#: The arguments cannot be known without running the code.
 Unknown = None
 
 
 @functools.cache
 def accepted_arguments(target: Callable) -> frozenset[str] | None:
-    """Names that ``target(**arguments)`` accepts.
+    """Find the keyword arguments that a class or function accepts.
 
-    ``**kwargs`` counts as the arguments of the next ``__init__`` along the method resolution order where it is
-    handed to ``super().__init__``, and as the names it is read with (``kwargs.pop('name')``). Anything else
-    done with it, a decorated constructor, and code without source give :data:`Unknown`.
+    ``**kwargs`` stands for the arguments of the next ``__init__`` in the method resolution order if it is passed to
+    ``super().__init__``, and for the names read from it (``kwargs.pop('name')``). For any other use of it, a decorated
+    constructor, or code without source, the result is :data:`Unknown`.
     """
     if inspect.isclass(target):
         return _class_arguments(target, target.__mro__)
@@ -29,7 +29,7 @@ def _class_arguments(cls: type, mro: tuple[type, ...]) -> frozenset[str] | None:
     for position, owner in enumerate(mro):
         if owner is object:
             return frozenset()
-        # torch's Module takes arguments only to refuse them
+        # torch's Module takes arguments only to reject them
         if owner.__module__ == 'torch.nn.modules.module' and owner.__name__ == 'Module':
             return frozenset()
         if '__new__' in vars(owner) and '__init__' not in vars(owner):
@@ -66,7 +66,7 @@ def _function_arguments(
 
 
 def _uses_of_kwargs(function: Callable, kwargs: str) -> tuple[set[str], bool] | None:
-    """The names read from ``kwargs`` and whether it goes to ``super().__init__``; Unknown for any other use."""
+    """Names read from ``kwargs``, and whether it is passed to ``super().__init__``; Unknown for any other use."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
@@ -91,22 +91,22 @@ def _uses_of_kwargs(function: Callable, kwargs: str) -> tuple[set[str], bool] | 
         elif isinstance(node, ast.Compare) and _is_text(node.left) and _is_name(node.comparators[0], kwargs):
             read.add(node.left.value)
             understood += 1
-    # a name that is neither read nor handed on swallows every key; that says nothing about which are meant
+    # kwargs that are neither read nor passed on accept any key, which does not tell which are meant
     return (read, forwarded) if total and understood == total else Unknown
 
 
 def _is_super_init(func: ast.expr, function: Callable) -> bool:
-    """Whether ``func`` is the ``__init__`` of ``super()``, with no arguments or with the class it stands in."""
+    """Whether ``func`` is the ``__init__`` of ``super()``, without arguments or with the class that it is in."""
     if not (isinstance(func, ast.Attribute) and func.attr == '__init__' and isinstance(func.value, ast.Call)):
         return False
     call = func.value
     owner = function.__qualname__.split('.')[-2:-1]
-    # super(Parent, self) leaves classes out
+    # super(Parent, self) skips classes
     return _is_name(call.func, 'super') and (not call.args or [getattr(call.args[0], 'id', None)] == owner)
 
 
 def _method_argument(call: ast.Call, kwargs: str) -> str | None:
-    """``'x'`` of ``kwargs.get('x')``, ``kwargs.pop('x', ...)`` and ``kwargs.setdefault('x', ...)``."""
+    """Return ``'x'`` of ``kwargs.get('x')``, ``kwargs.pop('x', ...)`` and ``kwargs.setdefault('x', ...)``."""
     func = call.func
     reads = isinstance(func, ast.Attribute) and func.attr in ('get', 'pop', 'setdefault')
     if reads and _is_name(func.value, kwargs) and call.args and _is_text(call.args[0]):

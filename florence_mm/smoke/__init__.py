@@ -1,6 +1,6 @@
-"""The first two steps of any config on generated data, in seconds (``tools/train.py CONFIG --smoke``).
+"""Smoke runs: two training steps of any config on generated data, in seconds (``tools/train.py CONFIG --smoke``).
 
-Not here: data that a score is reported on; those are ``corpora``.
+Not here: data on which scores are reported (``corpora``).
 """
 
 from . import detection, pictures, questions

@@ -1,4 +1,4 @@
-"""Generated stand-ins for detection data: few images, with an object of each size that COCO tells apart."""
+"""Generated detection data: a few images, each with an object of each size class of COCO."""
 
 import json
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from .stand_ins import register_smoke_data
 
 # pixels; an object is large from 96x96 on
 _SIDE = 160
-# x, y, width, height: large (the bright square begins there), medium and small as COCO has it
+# x, y, width, height: large (covering the corner of the bright square), medium and small in COCO's sense
 _BOXES = ([0, 0, 100, 100], [100, 100, 48, 48], [110, 20, 24, 24])
-# longest side that images go through the model with
+# longest side of the model's input
 _LONGEST = 96
 _SCALES = ('scale', 'scales', 'crop_size', 'img_scale')
 _NAMES = ['red square', 'green square', 'blue square', 'white square']
@@ -22,7 +22,7 @@ _NAMES = ['red square', 'green square', 'blue square', 'white square']
 
 @register_smoke_data('CocoDataset', 'LVISV1Dataset', 'LVISV05Dataset', 'Objects365V1Dataset', 'Objects365V2Dataset')
 def coco_detection(dataset: dict, folder: Path, count: int) -> dict:
-    """COCO annotations with boxes and their outlines, in the first classes of the data set."""
+    """Generate COCO annotations with boxes and masks, in the first classes of the data set."""
     cls = ROOT_DATASETS.get(dataset['type'] if '.' in dataset['type'] else f'mmdet.{dataset["type"]}')
     classes = (dataset.get('metainfo') or {}).get('classes') or cls.METAINFO['classes']
     write_annotations(folder, count, list(classes), len(classes))
@@ -31,11 +31,10 @@ def coco_detection(dataset: dict, folder: Path, count: int) -> dict:
 
 @register_smoke_data('DetectionDataset')
 def detection(dataset: dict, folder: Path, count: int) -> dict:
-    """COCO annotations with as many classes as the data set's model has, and images of 96 pixels.
+    """Generate COCO annotations with as many classes as the model has, and reduce image sizes to 96 pixels.
 
-    Classes have the frequencies of LVIS, and not every image was searched for all.
-
-    What :func:`tell_classes` noted on the config is taken off.
+    Classes have frequencies as in LVIS, and in one image not all classes are annotated. The keys that
+    :func:`set_smoke_classes` added to the config are removed.
     """
     dataset = dict(dataset)
     wanted, names = dataset.pop('smoke_num_classes', None), dataset.pop('smoke_names', [])
@@ -46,12 +45,12 @@ def detection(dataset: dict, folder: Path, count: int) -> dict:
     held_out = [name for name in dataset.get('held_out', ()) if name not in classes]
     write_annotations(folder, count, [*classes, *held_out], len(classes))
     if wanted is not None:
-        _federate(folder / 'annotations.json')
+        _make_federated(folder / 'annotations.json')
     return {**dataset, **_files(folder), 'pipeline': small_pictures(dataset.get('pipeline', ()))}
 
 
 def write_annotations(folder: Path, count: int, classes: list[str], num_used: int) -> None:
-    """Write images and ``annotations.json``; boxes are of the first ``num_used`` classes in turn."""
+    """Write images and ``annotations.json``; boxes have the first ``num_used`` classes in turn."""
     images, annotations = [], []
     for index, file in enumerate(write_pictures(folder / 'images', count, (_SIDE, _SIDE))):
         images.append({'id': index, 'file_name': file, 'height': _SIDE, 'width': _SIDE})
@@ -73,8 +72,8 @@ def write_annotations(folder: Path, count: int, classes: list[str], num_used: in
     (folder / 'annotations.json').write_text(json.dumps(content))
 
 
-def _federate(path: Path) -> None:
-    """Say, as LVIS does, that the first image was searched for its own classes and the first one."""
+def _make_federated(path: Path) -> None:
+    """Mark, as LVIS does, that in the first image only its own classes and the first one are annotated."""
     content = json.loads(path.read_text())
     content['images'][0]['neg_category_ids'] = [1]
     path.write_text(json.dumps(content))
@@ -84,26 +83,28 @@ def _files(folder: Path) -> dict:
     return {'ann_file': 'annotations.json', 'data_root': str(folder), 'data_prefix': {'img': 'images/'}}
 
 
-def tell_classes(dataset: Any, model: Any, evaluator: Any = None) -> Any:
-    """The data set's config, wrappers included, with what its generated classes must be noted on it.
+def set_smoke_classes(dataset: Any, model: Any, evaluator: Any = None) -> Any:
+    """Add the required classes to the config of a detection data set, also inside wrappers, for :func:`detection`.
 
-    As many as the detector's head has; a model around a detector (``detector=dict(...)``) is told its classes by the
-    data and takes any number. And those that a metric reports apart (``subsets``).
+    These are their number, that of the detector's head (a model around a detector, ``detector=dict(...)``, takes any
+    number), and the names of classes that a metric reports separately (``subsets``).
     """
     head = model.get('bbox_head') if isinstance(model, Mapping) else None
     number = head.get('num_classes') if isinstance(head, Mapping) else None
-    return _note(dataset, {'smoke_num_classes': number, 'smoke_names': _subset_names(evaluator)})
+    return _with_keys(dataset, {'smoke_num_classes': number, 'smoke_names': _subset_names(evaluator)})
 
 
-def _note(dataset: Any, notes: dict) -> Any:
+def _with_keys(dataset: Any, keys: dict) -> Any:
     if isinstance(dataset, (list, tuple)):
-        return [_note(item, notes) for item in dataset]
+        return [_with_keys(item, keys) for item in dataset]
     if not isinstance(dataset, Mapping):
         return dataset
-    noted = {key: _note(value, notes) if key in ('dataset', 'datasets') else value for key, value in dataset.items()}
+    changed = {
+        key: _with_keys(value, keys) if key in ('dataset', 'datasets') else value for key, value in dataset.items()
+    }
     if str(dataset.get('type')).rsplit('.', 1)[-1] == 'DetectionDataset' and not dataset.get('class_agnostic'):
-        noted.update({key: value for key, value in notes.items() if value})
-    return noted
+        changed.update({key: value for key, value in keys.items() if value})
+    return changed
 
 
 def _subset_names(evaluator: Any) -> list[str]:
@@ -116,7 +117,7 @@ def _subset_names(evaluator: Any) -> list[str]:
 
 
 def small_pictures(pipeline: Any) -> list:
-    """A pipeline whose sizes in pixels are divided by one number, so that the largest is 96."""
+    """Divide all sizes in pixels of a pipeline by the same number, so that the largest is 96."""
     largest = max(_pixels(pipeline), default=0)
     return _divide(pipeline, max(largest / _LONGEST, 1.0), False)
 

@@ -1,4 +1,4 @@
-"""Generated stand-ins for the data sets of configs, one function a kind; :mod:`florence_mm.smoke.run` calls them."""
+"""Generated data of images and videos, one function per kind of data set; :mod:`florence_mm.smoke.run` calls them."""
 
 import json
 from pathlib import Path
@@ -9,18 +9,18 @@ import numpy as np
 from florence_mm.errors import UsageError
 from florence_mm.language.class_names import KNOWN_CLASSES, load_class_names
 
-from .stand_ins import generated, register_smoke_data
+from .stand_ins import generate, register_smoke_data
 
 _HEIGHT, _WIDTH = 80, 96
 _NAMES = ['red square', 'green square', 'blue square', 'white square']
 
 
 def write_pictures(folder: Path, count: int, size: tuple[int, int] = (_HEIGHT, _WIDTH)) -> list[str]:
-    """Write noisy images with a bright square each; returns their file names.
+    """Write images of noise with a bright square; returns their file names.
 
     Args:
-        folder (Path): Made where it is missing.
-        count (int): How many.
+        folder (Path): Folder of the images; it is created.
+        count (int): Number of images.
         size (tuple[int, int]): Height and width.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def write_pictures(folder: Path, count: int, size: tuple[int, int] = (_HEIGHT, _
 
 
 def _class_names(classes: object) -> list[str]:
-    """The config's first class names where they can be had without its files, else made-up ones."""
+    """The config's first class names if they are known without its files, else invented ones."""
     if isinstance(classes, str) and classes not in KNOWN_CLASSES:
         return _NAMES
     return (load_class_names(classes) or _NAMES)[:10]
@@ -45,7 +45,7 @@ def _class_names(classes: object) -> list[str]:
 
 @register_smoke_data('ImageTextManifest')
 def image_text_manifest(dataset: dict, folder: Path, count: int) -> dict:
-    """A jsonl manifest of images or videos: classes and captions in turn for training, both for evaluation."""
+    """Generate a jsonl manifest of images or videos: for training classes and captions in turn, for tests both."""
     given = dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
     names = _class_names(given)
     columns = dict(dataset.get('columns') or {})
@@ -71,7 +71,7 @@ def image_text_manifest(dataset: dict, folder: Path, count: int) -> dict:
 
 @register_smoke_data('ImageFolderText')
 def image_folder_text(dataset: dict, folder: Path, count: int) -> dict:
-    """One folder for each of the first class names, with an image each."""
+    """Generate a folder for each of the first class names, with one image."""
     given = dataset.get('class_names')
     if isinstance(given, dict):
         names = {key: given[key] for key in list(given)[:count]}
@@ -87,12 +87,12 @@ def image_folder_text(dataset: dict, folder: Path, count: int) -> dict:
 
 @register_smoke_data('WeightedMixture')
 def weighted_mixture(dataset: dict, folder: Path, count: int) -> dict:
-    """The stand-ins of its data sets, with the config's weights, in the smallest epoch that holds them."""
+    """Generate the data of all members of a mixture, with equal weights and the shortest epoch."""
     entries = [
-        {**entry, 'dataset': generated(entry['dataset'], folder / str(index), f'datasets.{index}.dataset')}
+        {**entry, 'dataset': generate(entry['dataset'], folder / str(index), f'datasets.{index}.dataset')}
         for index, entry in enumerate(dataset['datasets'])
     ]
-    # weights of pretraining mixtures differ by orders of magnitude; four samples of each take any epoch
+    # weights of pretraining mixtures differ by orders of magnitude, which four samples each cannot represent
     return {**dataset, 'datasets': [{**entry, 'weight': 1} for entry in entries], 'epoch_size': None}
 
 
@@ -100,13 +100,13 @@ def weighted_mixture(dataset: dict, folder: Path, count: int) -> dict:
                      'Caltech101', 'DTD', 'FGVCAircraft', 'Flowers102', 'Food101', 'OxfordIIITPet', 'Places205',
                      'StanfordCars', 'SUN397')  # fmt: skip
 def classification(dataset: dict, folder: Path, count: int) -> dict:
-    """mmpretrain's data sets of single-label images: a folder a class for ``CustomDataset``."""
+    """Generate a folder per class for ``CustomDataset``, in place of mmpretrain's single-label data sets."""
     small = dataset['type'].rsplit('.', 1)[-1] in ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
     for index in range(count):
         write_pictures(folder / 'images' / f'{index:02d}', 1, (32, 32) if small else (_HEIGHT, _WIDTH))
     pipeline = list(dataset['pipeline'])
     if small:
-        # these data sets hold images, not files, so their pipelines do not load any
+        # these data sets store arrays, so their pipelines load no files
         color = 'grayscale' if 'MNIST' in dataset['type'] else 'color'
         pipeline.insert(0, {'type': 'mmcv.LoadImageFromFile', 'color_type': color})
     return {'type': 'mmpretrain.CustomDataset', 'data_root': str(folder / 'images'), 'pipeline': pipeline,
@@ -115,18 +115,18 @@ def classification(dataset: dict, folder: Path, count: int) -> dict:
 
 @register_smoke_data('VideoDataset', 'VideoList')
 def videos(dataset: dict, folder: Path, count: int) -> dict:
-    """Videos with a label each, mmaction2's or ours: noisy ones in two classes, which any model with classes has."""
+    """Generate labelled videos of noise, for mmaction2 or us, in two classes, which all models with classes have."""
     delimiter = dataset.get('delimiter', ' ')
     lines = [f'{file}{delimiter}{index % 2}\n' for index, file in enumerate(write_videos(folder, count))]
     (folder / 'videos.txt').write_text(''.join(lines))
     if isinstance(dataset.get('classes'), str):
-        # a file of names that need not be there
+        # a file of names that need not exist
         dataset = {key: value for key, value in dataset.items() if key != 'classes'}
     return {**dataset, 'ann_file': str(folder / 'videos.txt'), 'data_root': '', 'data_prefix': {'video': str(folder)}}
 
 
 def write_videos(folder: Path, count: int) -> list[str]:
-    """Write that many mp4 files, see :func:`write_video`; returns their names."""
+    """Write mp4 files by :func:`write_video`; returns their names."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [f'{index}.mp4' for index in range(count)]
     for index, name in enumerate(names):

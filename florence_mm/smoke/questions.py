@@ -1,4 +1,4 @@
-"""Generated stand-ins for questions about images."""
+"""Generated data for visual question answering."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,9 +17,9 @@ _TYPES = ('yes/no', 'yes/no', 'number', 'other')
 
 @register_smoke_data('VQADataset')
 def questions(dataset: dict, folder: Path, count: int) -> dict:
-    """VQAv2's files with a question an image, and a vocabulary of as many answers as the model's head has.
+    """Generate files of VQAv2 with one question per image, and a vocabulary of as many answers as the model's head has.
 
-    A test set without answers stays one. What :func:`tell_answers` noted on the config is taken off.
+    A data set without annotations gets none. The key that :func:`set_smoke_answers` added to the config is removed.
     """
     dataset = dict(dataset)
     answers = dataset.pop('smoke_answers', _ANSWERS)
@@ -47,26 +47,26 @@ def questions(dataset: dict, folder: Path, count: int) -> dict:
     return {**dataset, **kept, 'data_root': str(folder), 'data_prefix': 'images', 'img_pattern': '{:d}.png'}
 
 
-def tell_answers(dataset: Any, model: Any) -> Any:
-    """The data set's config, wrappers included, with the answers that the model chooses among noted on it.
+def set_smoke_answers(dataset: Any, model: Any) -> Any:
+    """Add the answers of the model's head to the config of a VQA data set, also inside wrappers.
 
-    A part of the model that chooses among known answers says in ``answer_arguments`` which of its arguments are their
-    number and their names. They are the names, or, where there is a number alone, so many. A part that names a file of
-    answers, which need not be there, is given them.
+    A head that classifies answers names in ``answer_arguments`` its arguments for their number and for the answers. If
+    its config has only the number, that many answers are invented; if it names a file of answers, which need not exist,
+    the answers replace it.
     """
-    for part, number, names in _choosers(model):
+    for part, number, names in _answer_heads(model):
         answers = part.get(names)
         if not answers or isinstance(answers, str):
             count = part.get(number) or len(_ANSWERS)
             answers = [*_ANSWERS, *(f'answer {i}' for i in range(len(_ANSWERS), count))][:count]
         if isinstance(part.get(names), str):
             part[names] = answers
-        return _note(dataset, list(answers))
+        return _with_answers(dataset, list(answers))
     return dataset
 
 
-def _choosers(node: Any) -> Iterator[tuple[dict, str, str]]:
-    """Configs of parts that choose among known answers, with the names of the two arguments."""
+def _answer_heads(node: Any) -> Iterator[tuple[dict, str, str]]:
+    """Yield the configs of heads that classify answers, with the names of the two arguments."""
     if isinstance(node, Mapping):
         type_ = node.get('type')
         kind = MODELS.get(type_) if isinstance(type_, str) else type_
@@ -74,15 +74,18 @@ def _choosers(node: Any) -> Iterator[tuple[dict, str, str]]:
             yield node, *arguments
     inner = node.values() if isinstance(node, Mapping) else node if isinstance(node, (list, tuple)) else ()
     for part in inner:
-        yield from _choosers(part)
+        yield from _answer_heads(part)
 
 
-def _note(dataset: Any, answers: list[str]) -> Any:
+def _with_answers(dataset: Any, answers: list[str]) -> Any:
     if isinstance(dataset, (list, tuple)):
-        return [_note(item, answers) for item in dataset]
+        return [_with_answers(item, answers) for item in dataset]
     if not isinstance(dataset, Mapping):
         return dataset
-    noted = {key: _note(value, answers) if key in ('dataset', 'datasets') else value for key, value in dataset.items()}
+    changed = {
+        key: _with_answers(value, answers) if key in ('dataset', 'datasets') else value
+        for key, value in dataset.items()
+    }
     if str(dataset.get('type')).rsplit('.', 1)[-1] == 'VQADataset':
-        noted['smoke_answers'] = answers
-    return noted
+        changed['smoke_answers'] = answers
+    return changed

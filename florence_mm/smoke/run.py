@@ -1,7 +1,7 @@
-"""Any config's first two steps, in seconds, on a machine with nothing: the check that keeps configs from rotting.
+"""Smoke runs: train any config for two steps on generated data, without its files and weights, to test it.
 
-The config's data sets are exchanged for a few generated images of the same kind, which go through the config's
-own pipelines into its own model; its ``smoke = dict(...)`` section, where it has one, is merged last.
+Data sets are replaced by a few generated samples of the same kind, for the config's own pipelines and model; its
+``smoke = dict(...)`` section, if any, is merged last.
 """
 
 import copy
@@ -18,21 +18,21 @@ from florence_mm.config.check import check_config
 from florence_mm.config.merge import merge_options
 from florence_mm.engine.runner import FlorenceRunner
 
-from .detection import tell_classes
-from .questions import tell_answers
-from .stand_ins import generated
+from .detection import set_smoke_classes
+from .questions import set_smoke_answers
+from .stand_ins import generate
 
 BATCH_SIZE = 2
 STEPS = 2
 
-# optimizer wrappers with mixed precision, and the format they take where the config names none
+# optimizer wrappers with mixed precision, and their default dtypes
 _AMP = {'AmpOptimWrapper': 'float16', 'FlorenceAmpOptimWrapper': 'bfloat16'}
-# how the runner's messages about the set-up begin
+# beginnings of the runner's messages about its setup
 _SETUP = ('-' * 60, 'Config:', 'Hooks will be executed')
 
 
 class _SmokeRunner(FlorenceRunner):
-    """Its environment, config and order of hooks go to the log file alone, so that the console shows what happened."""
+    """Runner that logs environment, config and hooks only to the log file, not to the console."""
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)
@@ -43,17 +43,17 @@ class _SmokeRunner(FlorenceRunner):
 
 
 def smoke_config(cfg: Config, folder: str | Path) -> Config:
-    """A copy of ``cfg`` for two training steps and a validation on generated data, on the CPU.
+    """Copy a config for two training steps and a validation on generated data, on the CPU.
 
-    Batches of two, no workers, no pretrained weights (the log says which were left out), one prompt a class, no
-    checkpoint, one log backend, mixed precision only as bfloat16; everything else is the config's own.
+    The copy has batches of two, no workers, no pretrained weights (those left out are logged), one prompt per class, no
+    checkpoints, one log backend, and mixed precision only in bfloat16; everything else is unchanged.
 
     Args:
         cfg (Config): Any config of florence_mm, mmpretrain or mmdet.
-        folder (str or Path): Where the generated data and the run go.
+        folder (str or Path): Folder for the generated data and the run.
 
     Raises:
-        UsageError: a data set reads files and has no registered generator.
+        UsageError: a data set reads files, and its type has no registered generator.
     """
     folder = Path(folder)
     cfg = copy.deepcopy(cfg)
@@ -64,18 +64,18 @@ def smoke_config(cfg: Config, folder: str | Path) -> Config:
     for name in ('train', 'val', 'test'):
         if cfg.get(f'{name}_dataloader') is not None:
             loader = cfg[f'{name}_dataloader']
-            dataset = tell_classes(loader.dataset, cfg.model, cfg.get(f'{name}_evaluator'))
-            dataset = tell_answers(dataset, cfg.model)
-            loader.dataset = generated(dataset, folder / name, f'{name}_dataloader.dataset')
+            dataset = set_smoke_classes(loader.dataset, cfg.model, cfg.get(f'{name}_evaluator'))
+            dataset = set_smoke_answers(dataset, cfg.model)
+            loader.dataset = generate(dataset, folder / name, f'{name}_dataloader.dataset')
             _shrink_loader(loader, train=name == 'train')
             _set_annotations(cfg.get(f'{name}_evaluator'), loader.dataset)
-    # variables of the config that are in the data sets already; formatting them for the log would take seconds
+    # variables that the data sets already contain; formatting them for the log would take seconds
     for key in ('train_pipeline', 'val_pipeline', 'test_pipeline', 'tta_pipeline'):
         cfg.pop(key, None)
     # one prompt a class instead of CLIP's 81
     cfg.setdefault('default_hooks', {})['class_names'] = {'type': 'florence_mm.ClassNamesHook', 'templates': 'none'}
     if cfg.get('train_cfg') is not None:
-        _keep_ends(cfg.get('param_scheduler'), cfg.train_cfg)
+        _set_ends(cfg.get('param_scheduler'), cfg.train_cfg)
         cfg.train_cfg = {'type': 'florence_mm.IterTrainLoop', 'max_iters': STEPS, 'val_interval': STEPS}
         _shrink_optimization(cfg)
     left_out = _drop_checkpoints(cfg.model, 'model')
@@ -88,13 +88,13 @@ def smoke_config(cfg: Config, folder: str | Path) -> Config:
 
 
 def run_smoke(cfg: Config, folder: str | Path) -> dict[str, Any]:
-    """Check the config, take its two steps and a validation, or a test where there is no training or no validation.
+    """Check a config, train it for two steps and validate it; without training or validation, test it.
 
     Returns:
-        dict: The metrics of the validation or test; empty where the config has neither.
+        dict: The metrics of the validation or test; empty if the config has neither.
 
     Raises:
-        UsageError: an unknown key, or a data set that reads files and has no registered generator.
+        UsageError: a key is unknown, or a data set reads files and its type has no registered generator.
     """
     check_config(cfg)
     runner = _SmokeRunner.from_cfg(smoke_config(cfg, folder))
@@ -125,7 +125,7 @@ def _shrink_loader(loader: dict, train: bool) -> None:
 
 
 def _set_annotations(evaluator: Any, dataset: dict) -> None:
-    """Point metrics that read the annotations themselves to the generated ones."""
+    """Set ``ann_file`` of metrics to the generated annotations."""
     for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]:
         if isinstance(metric, dict) and 'metrics' in metric:
             _set_annotations(metric['metrics'], dataset)
@@ -137,44 +137,44 @@ def _shrink_optimization(cfg: Config) -> None:
     wrapper = cfg.get('optim_wrapper') or {}
     type_ = str(wrapper.get('type', '')).rsplit('.', 1)[-1]
     if type_ in _AMP and wrapper.get('dtype', _AMP[type_]) != 'bfloat16':
-        # float16 has no CPU kernels worth the name
+        # float16 is not practical on a CPU
         wrapper['type'] = 'mmengine.OptimWrapper'
         for key in ('loss_scale', 'use_fsdp', 'dtype'):
             wrapper.pop(key, None)
     hooks = cfg.default_hooks
-    # gigabytes for a large model, and every test of the runner writes some
+    # checkpoints of a large model take gigabytes
     hooks['checkpoint'] = {'type': 'mmengine.CheckpointHook', 'interval': -1, 'by_epoch': False, 'save_last': False}
     hooks['logger'] = {'type': 'mmengine.LoggerHook', 'interval': 1}
     for hook in cfg.get('custom_hooks') or []:
         if isinstance(hook, dict):
-            # a hook that begins later than the last step is refused
+            # hooks that begin after the last step raise an error
             for key in ('begin_iter', 'begin_epoch'):
                 if key in hook:
                     hook[key] = 0
 
 
-def _keep_ends(schedulers: Any, loop: Mapping) -> None:
-    """Write down the end of schedulers that take it from the training loop, before that becomes two steps long.
+def _set_ends(schedulers: Any, loop: Mapping) -> None:
+    """Set the end of schedulers that take it from the training loop, before that is shortened to two steps.
 
-    Parts of an epoch become whole ones.
+    Fractions of epochs are rounded up.
     """
     if isinstance(schedulers, (list, tuple)):
         for scheduler in schedulers:
-            _keep_ends(scheduler, loop)
+            _set_ends(scheduler, loop)
     elif isinstance(schedulers, Mapping) and 'type' not in schedulers:
-        # one list for each of several optimizers
-        _keep_ends(list(schedulers.values()), loop)
+        # a list of schedulers for each of several optimizers
+        _set_ends(list(schedulers.values()), loop)
     elif isinstance(schedulers, Mapping):
         length = loop.get('max_epochs' if schedulers.get('by_epoch', True) else 'max_iters')
-        # a loop that counts the other unit does not tell; a schedule may not end before it begins
+        # a loop in the other unit has no length in this one; a schedule must not end before it begins
         schedulers.setdefault('end', max(length or 0, schedulers.get('begin', 0) + STEPS))
         if schedulers.get('convert_to_iter_based'):
-            # an epoch of two steps has no third of its own to warm up in
+            # an epoch of two steps cannot be divided for a warm-up
             schedulers.update({key: math.ceil(schedulers[key]) for key in ('begin', 'end') if key in schedulers})
 
 
 def _drop_checkpoints(node: Any, path: str) -> list[str]:
-    """Take pretrained weights out of a model's config in place; returns what was taken out."""
+    """Remove pretrained weights from a model's config in place; returns a list of those removed."""
     left_out = []
     if isinstance(node, (list, tuple)):
         for index, item in enumerate(node):

@@ -1,22 +1,25 @@
-"""Which generated data set stands in for which type of data set; the modules beside this one register some."""
+"""Registry of generators, functions that generate data in place of a data set of some type."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from florence_mm.errors import UsageError
+from florence_mm.moved import moved_names
 
 NUM_SAMPLES = 4
 
-#: Gives the config of a generated data set: ``(config, folder to write to, number of samples) -> config``.
+#: Function ``(config, folder, number of samples) -> config`` that writes data and returns the config to read it.
 Generator = Callable[[dict, Path, int], dict]
 GENERATORS: dict[str, Generator] = {}
 
 _FILES = ('ann_file', 'data_root', 'data_prefix', 'img_prefix', 'root')
 _WRAPPED = ('dataset', 'datasets')
 
+__getattr__ = moved_names(__name__, {'generated': f'{__name__}:generate'})
+
 
 def register_smoke_data(*types: str) -> Callable[[Generator], Generator]:
-    """Decorator for the generator of data sets of these types; names are compared without their scope."""
+    """Decorator that registers a generator for data sets of these types; scopes of types are ignored."""
 
     def register(generator: Generator) -> Generator:
         GENERATORS.update(dict.fromkeys(types, generator))
@@ -25,16 +28,16 @@ def register_smoke_data(*types: str) -> Callable[[Generator], Generator]:
     return register
 
 
-def generated(dataset: dict, folder: Path, path: str) -> dict:
-    """The generated stand-in of a data set's config, or the config itself where it reads no files.
+def generate(dataset: dict, folder: Path, path: str) -> dict:
+    """Generate data in place of a data set, and return its config; one that reads no files is returned unchanged.
 
     Args:
-        dataset (dict): Config of the data set; wrappers are gone through.
-        folder (Path): Where to write.
-        path (str): Place in the config, for messages.
+        dataset (dict): Config of the data set, which may be wrapped.
+        folder (Path): Folder for the data.
+        path (str): Position in the config, for messages.
 
     Raises:
-        UsageError: the data set reads files and has no registered generator.
+        UsageError: the data set reads files, and its type has no registered generator.
     """
     type_ = dataset['type'] if isinstance(dataset['type'], str) else dataset['type'].__name__
     generator = GENERATORS.get(type_.rsplit('.', 1)[-1])
@@ -47,9 +50,9 @@ def generated(dataset: dict, folder: Path, path: str) -> dict:
         for key in wrapped:
             inner = dataset[key]
             if isinstance(inner, dict):
-                dataset[key] = generated(inner, folder, f'{path}.{key}')
+                dataset[key] = generate(inner, folder, f'{path}.{key}')
             else:
-                dataset[key] = [generated(item, folder / str(i), f'{path}.{key}.{i}') for i, item in enumerate(inner)]
+                dataset[key] = [generate(item, folder / str(i), f'{path}.{key}.{i}') for i, item in enumerate(inner)]
         return dataset
     if any(dataset.get(key) for key in _FILES):
         raise UsageError(

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from torch import nn
 
 from florence_mm.apis import VideoInferencer
-from florence_mm.apis.video_inputs import cut
+from florence_mm.apis.video_inputs import split_windows
 from florence_mm.config.pick import replace_step
 from florence_mm.errors import DataError, UsageError
 from florence_mm.formats.video import BACKENDS, encode_mp4, open_video
@@ -122,13 +122,13 @@ def test_windows_by_hand(tmp_path, recognize):
 def test_windows_leave_no_frame_out(tmp_path):
     reader = open_video(write(tmp_path / 'a.mp4', 'red', 'green', fps=5).read_bytes(), 'x')
     for window, stride in ((0.6, None), (0.4, 0.4), (0.05, 0.05), (1.9, 1.9), (2.0, 1.0)):
-        spans = list(cut(reader, window, stride))
+        spans = list(split_windows(reader, window, stride))
         assert {i for span in spans for i in range(span.first, span.first + len(span))} == set(range(10))
         assert {len(span) for span in spans} == {max(1, round(5 * window))}
         assert len({span.first for span in spans}) == len(spans)
     reader.fps = 0.0
     with pytest.raises(DataError, match='x does not tell its frame rate'):
-        list(cut(reader, 1.0, None))
+        list(split_windows(reader, 1.0, None))
 
 
 @pytest.mark.parametrize('names', [('DecordInit', 'DecordDecode'), ('PyAVInit', 'PyAVDecode')])

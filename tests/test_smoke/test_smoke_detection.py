@@ -3,7 +3,7 @@
 import json
 
 from florence_mm.datasets import DetectionDataset
-from florence_mm.smoke.detection import detection, small_pictures, tell_classes
+from florence_mm.smoke.detection import detection, set_smoke_classes, small_pictures
 
 
 def test_sizes_in_pixels_are_divided_by_one_number():
@@ -25,8 +25,8 @@ def test_sizes_in_pixels_are_divided_by_one_number():
 
 def test_the_head_says_how_many_classes_there_are(tmp_path):
     wrapped = {'type': 'mmengine.RepeatDataset', 'times': 2, 'dataset': {'type': 'florence_mm.DetectionDataset'}}
-    told = tell_classes(wrapped, {'bbox_head': {'num_classes': 7}})
-    generated = detection(told['dataset'], tmp_path, 4)
+    changed = set_smoke_classes(wrapped, {'bbox_head': {'num_classes': 7}})
+    generated = detection(changed['dataset'], tmp_path, 4)
     dataset = DetectionDataset(**{key: value for key, value in generated.items() if key != 'type'})
     assert len(dataset.metainfo['classes']) == 7
     # COCO's small, medium and large, so that no average precision lacks its objects
@@ -39,9 +39,9 @@ def test_the_head_says_how_many_classes_there_are(tmp_path):
 
 def test_a_class_agnostic_data_set_and_a_zero_shot_model_take_any_classes():
     agnostic = {'type': 'DetectionDataset', 'class_agnostic': True}
-    assert tell_classes(agnostic, {'bbox_head': {'num_classes': 1}}) == agnostic
+    assert set_smoke_classes(agnostic, {'bbox_head': {'num_classes': 1}}) == agnostic
     dataset = {'type': 'DetectionDataset'}
-    assert tell_classes(dataset, {'detector': {'bbox_head': {'num_classes': 1}}}) == dataset
+    assert set_smoke_classes(dataset, {'detector': {'bbox_head': {'num_classes': 1}}}) == dataset
 
 
 def test_held_out_classes_are_in_the_file(tmp_path):
@@ -53,6 +53,6 @@ def test_held_out_classes_are_in_the_file(tmp_path):
 
 def test_classes_that_a_metric_reports_apart_are_there(tmp_path):
     metric = {'type': 'DetectionMetric', 'subsets': {'novel': ['three', 'seven']}}
-    told = tell_classes({'type': 'DetectionDataset'}, {'detector': {}}, [metric])
-    dataset = DetectionDataset(**{k: v for k, v in detection(told, tmp_path, 4).items() if k != 'type'})
+    changed = set_smoke_classes({'type': 'DetectionDataset'}, {'detector': {}}, [metric])
+    dataset = DetectionDataset(**{k: v for k, v in detection(changed, tmp_path, 4).items() if k != 'type'})
     assert dataset.metainfo['classes'][:2] == ('three', 'seven')

@@ -8,8 +8,8 @@ from mmengine.config import Config
 from florence_mm.datasets import VQADataset
 from florence_mm.evaluation import VQAAccuracy
 from florence_mm.registry import DATASETS, METRICS
-from florence_mm.smoke.questions import questions, tell_answers
-from florence_mm.smoke.stand_ins import generated
+from florence_mm.smoke.questions import questions, set_smoke_answers
+from florence_mm.smoke.stand_ins import generate
 
 CONFIGS = Path(__file__).parents[2] / 'configs/_base_/datasets'
 
@@ -23,20 +23,26 @@ def test_the_head_says_how_many_answers_there_are(tmp_path):
         'image_slice': (None, -9),
     }
     wrapped = {'type': 'mmengine.ConcatDataset', 'datasets': [config]}
-    told = tell_answers(wrapped, {'heads': {'vqa': {'type': 'FusionVQAHead', 'num_answers': 7}}})
-    built = VQADataset(**{k: v for k, v in questions(told['datasets'][0], tmp_path, 4).items() if k != 'type'})
+    changed = set_smoke_answers(wrapped, {'heads': {'vqa': {'type': 'FusionVQAHead', 'num_answers': 7}}})
+    built = VQADataset(**{k: v for k, v in questions(changed['datasets'][0], tmp_path, 4).items() if k != 'type'})
     assert built.metainfo['answers'] == ('yes', 'no', '2', 'red', 'answer 4', 'answer 5', 'answer 6')
-    told = tell_answers(config, {'heads': {'ask': {'type': 'florence_mm.FusionVQAHead', 'answers': ['cat', 'dog']}}})
-    built = VQADataset(**{k: v for k, v in questions(told, tmp_path, 4).items() if k != 'type'})
+    changed = set_smoke_answers(
+        config, {'heads': {'ask': {'type': 'florence_mm.FusionVQAHead', 'answers': ['cat', 'dog']}}}
+    )
+    built = VQADataset(**{k: v for k, v in questions(changed, tmp_path, 4).items() if k != 'type'})
     assert built.metainfo['answers'] == ('cat', 'dog') and len(built) == 4
     # 7 of ten cat, 2 dog, one something else
     assert built.get_data_info(0)['answer_labels'].tolist() == [0, 1]
     assert built.get_data_info(0)['answer_scores'].tolist() == pytest.approx([1, 0.6])
     # a file of answers need not be there
     model = {'heads': {'vqa': {'type': 'FusionVQAHead', 'answers': 'none/answers.txt'}}}
-    assert tell_answers(config, model)['smoke_answers'] == model['heads']['vqa']['answers'] == ['yes', 'no', '2', 'red']
+    assert (
+        set_smoke_answers(config, model)['smoke_answers']
+        == model['heads']['vqa']['answers']
+        == ['yes', 'no', '2', 'red']
+    )
     # other models' data stay as they are
-    assert tell_answers(config, {'bbox_head': {}}) == config
+    assert set_smoke_answers(config, {'bbox_head': {}}) == config
 
 
 def test_a_test_set_without_answers_stays_one(tmp_path):
@@ -54,7 +60,7 @@ def test_configs_of_multimodal_data_build(name, tmp_path):
         if loader not in cfg:
             assert name == 'meter_pretrain'
             continue
-        dataset = DATASETS.build(generated(cfg[loader].dataset, tmp_path / loader, loader))
+        dataset = DATASETS.build(generate(cfg[loader].dataset, tmp_path / loader, loader))
         packed = dataset[0]
         size = {'vqav2': 576, 'scene_questions': 80, 'scene_captions': 80}.get(name, 384)
         assert packed['inputs'].shape[1] == size and packed['data_samples'].text
