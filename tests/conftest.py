@@ -1,9 +1,11 @@
 """Settings of all tests."""
 
 import os
+import random
 
 import forks
 import fresh
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +15,15 @@ import florence_mm  # noqa: F401  its patches come before any other package is i
 THREADS = os.environ.get('FLORENCE_MM_TEST_THREADS', '1')
 torch.set_num_threads(int(THREADS))
 os.environ.setdefault('OMP_NUM_THREADS', THREADS)  # of the processes that tests start
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """A test finds the same random numbers and no default scope, whatever ran before it."""
+    from mmengine.registry import DefaultScope
+
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture
