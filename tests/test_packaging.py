@@ -111,15 +111,11 @@ def test_mim_folder_links_into_the_checkout():
 
 
 def test_pins_cover_the_ranges_of_setup():
-    from packaging.requirements import Requirement
-
     pins = {}
     for line in (ROOT / 'requirements/constraints.txt').read_text().splitlines():
         if line and not line.startswith('#'):
             pin = Requirement(line)
             pins.setdefault(pin.name.lower().replace('_', '-'), []).append(str(pin.specifier).removeprefix('=='))
-    import importlib.metadata
-
     for text in importlib.metadata.requires('florence_mm'):
         wanted = Requirement(text)
         if wanted.name != 'mmcv':  # the compiled variant is the user's own build

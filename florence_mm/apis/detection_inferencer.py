@@ -9,9 +9,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DefaultScope
 
-from florence_mm.errors import UsageError
 from florence_mm.models.protocol import ZeroShotModel
 from florence_mm.utils.files import write_atomic
 from florence_mm.visualization.canvas import save_png
@@ -27,7 +25,7 @@ from .inputs import (
     list_pictures,
     read_batches,
 )
-from .setup import open_config, ready_model
+from .setup import get_ready
 
 _FILE = 'detections.json'
 
@@ -62,16 +60,11 @@ class DetectionInferencer:
         templates: str | Sequence[str] | None = None,
         batch_size: int = 1,
     ) -> None:
-        if batch_size < 1:
-            raise UsageError(f'batch_size is {batch_size}; give at least 1')
-        cfg = open_config(config, checkpoint, 'image')
-        self.cfg = cfg
         self.templates = templates
         self.batch_size = batch_size
-        # mmdet's configs have types without scope
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmdet'):
-            self.pipeline = InferencePipeline(cfg.test_dataloader.dataset)
-            self.model, meta, self.device = ready_model(cfg, checkpoint, device)
+        self.pipeline, self.model, meta, self.device, self.cfg = get_ready(
+            config, checkpoint, device, batch_size, InferencePipeline, 'image', default_scope='mmdet'
+        )
         self.known_classes = self.pipeline.class_names(meta)
 
     @property

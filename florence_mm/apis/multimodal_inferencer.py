@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from florence_mm.errors import UsageError
@@ -20,7 +19,7 @@ from florence_mm.visualization.cross_attention import draw_word_attention, word_
 from florence_mm.visualization.samples import sample_image
 
 from .inputs import InferencePipeline, Picture, list_pictures, read_batches, read_picture
-from .setup import open_config, ready_model
+from .setup import get_ready
 
 
 class MultimodalInferencer:
@@ -53,18 +52,14 @@ class MultimodalInferencer:
         device: str | None = None,
         batch_size: int = 1,
     ) -> None:
-        if batch_size < 1:
-            raise UsageError(f'batch_size is {batch_size}; give at least 1')
-        cfg = open_config(config, checkpoint, 'image')
-        self.cfg = cfg
         self.batch_size = batch_size
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'florence_mm'):
-            self.pipeline = InferencePipeline(cfg.test_dataloader.dataset)
-            self.model, meta, self.device = ready_model(cfg, checkpoint, device)
+        self.pipeline, self.model, meta, self.device, self.cfg = get_ready(
+            config, checkpoint, device, batch_size, InferencePipeline, 'image', default_scope='florence_mm'
+        )
         if not isinstance(self.model, VisionLanguage):
             raise UsageError(
-                f'config {cfg.filename} is of a {type(self.model).__name__}; give one of a vision-language model, such '
-                'as METER'
+                f'config {self.cfg.filename} is of a {type(self.model).__name__}; give one of a vision-language model, '
+                'such as METER'
             )
         try:
             self.model.use_dataset_meta(meta.get('dataset_meta') or {})

@@ -1,12 +1,13 @@
 """Setup of inferencers from config and checkpoint: the model, the test pipeline and the class names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from florence_mm.config.load import load_config
@@ -61,6 +62,56 @@ def ready_model(
     else:
         meta = load_whole_model(model, checkpoint)
     return model.to(place).eval(), meta, place
+
+
+class Ready(NamedTuple):
+    """What an inferencer works with.
+
+    Attributes:
+        pipeline: the test pipeline of the config.
+        model: in evaluation mode, with all its weights.
+        meta: the checkpoint's metadata.
+        device: of the model.
+        cfg: the config.
+    """
+
+    pipeline: Any
+    model: nn.Module
+    meta: Mapping[str, Any]
+    device: torch.device
+    cfg: Config
+
+
+def get_ready(
+    config: str | Path | Config,
+    checkpoint: str | Path | None,
+    device: str | None,
+    batch_size: int,
+    make_pipeline: Callable[[Mapping[str, Any]], 'TestData'],
+    kind: str,
+    default_scope: str,
+) -> Ready:
+    """Read a config and build its test pipeline and its model with all weights.
+
+    Args:
+        config: the config, or its file.
+        checkpoint: file or URL with all weights; None keeps what ``init_cfg`` loads.
+        device: None takes the GPU where there is one.
+        batch_size: of the inferencer.
+        make_pipeline: from the config of the test data to its pipeline.
+        kind: what is to be read, for messages, as in "image".
+        default_scope: package in which unscoped types are looked up where the config names none.
+
+    Raises:
+        UsageError: something is missing in the config, there is no checkpoint, or ``batch_size`` is below 1.
+        ValueError: the checkpoint does not hold all the model's weights.
+    """
+    if batch_size < 1:
+        raise UsageError(f'batch_size is {batch_size}; give at least 1')
+    cfg = open_config(config, checkpoint, kind)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or default_scope):
+        pipeline = make_pipeline(cfg.test_dataloader.dataset)
+        return Ready(pipeline, *ready_model(cfg, checkpoint, device), cfg)
 
 
 class TestData:

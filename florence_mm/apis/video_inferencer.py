@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from florence_mm.errors import DataError, UsageError
@@ -20,7 +19,7 @@ from florence_mm.visualization.video import PredictionPainter, TimedScores, draw
 
 from .activation import class_activation
 from .inputs import choose_classes, free_name, keep_originals, list_inputs
-from .setup import open_config, ready_model
+from .setup import get_ready
 from .video_inputs import SUFFIXES, VideoPipeline, open_file, split_windows
 
 Video = str | Path
@@ -63,18 +62,14 @@ class VideoInferencer:
         batch_size: int = 1,
         backend: str = 'pyav',
     ) -> None:
-        if batch_size < 1:
-            raise UsageError(f'batch_size is {batch_size}; give at least 1')
         if backend not in BACKENDS:
             raise UsageError(f'backend={backend!r} of a video must be one of {", ".join(BACKENDS)}')
-        cfg = open_config(config, checkpoint, 'video')
         self.templates = templates
         self.batch_size = batch_size
         self.backend = backend
-        # mmaction2's configs have types without scope
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmaction'):
-            self.pipeline = VideoPipeline(cfg.test_dataloader.dataset)
-            self.model, meta, self.device = ready_model(cfg, checkpoint, device)
+        self.pipeline, self.model, meta, self.device, self.cfg = get_ready(
+            config, checkpoint, device, batch_size, VideoPipeline, 'video', default_scope='mmaction'
+        )
         self.known_classes = self.pipeline.class_names(meta) if class_names is None else list(class_names)
 
     def __call__(

@@ -7,8 +7,8 @@ from typing import Any
 
 from mmengine.registry import DATASETS as ROOT_DATASETS
 
-from .pictures import write_pictures
-from .stand_ins import register_smoke_data
+from .pictures import CLASS_NAMES, write_pictures
+from .stand_ins import note_on, register_smoke_data
 
 # pixels; an object is large from 96x96 on
 _SIDE = 160
@@ -17,7 +17,6 @@ _BOXES = ([0, 0, 100, 100], [100, 100, 48, 48], [110, 20, 24, 24])
 # longest side of the model's input
 _LONGEST = 96
 _SCALES = ('scale', 'scales', 'crop_size', 'img_scale')
-_NAMES = ['red square', 'green square', 'blue square', 'white square']
 
 
 @register_smoke_data('CocoDataset', 'LVISV1Dataset', 'LVISV05Dataset', 'Objects365V1Dataset', 'Objects365V2Dataset')
@@ -40,7 +39,7 @@ def detection(dataset: dict, folder: Path, count: int) -> dict:
     wanted, names = dataset.pop('smoke_num_classes', None), dataset.pop('smoke_names', [])
     classes = dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
     if classes is None:
-        names = [*names, *_NAMES]
+        names = [*names, *CLASS_NAMES]
         classes = [*names, *(f'class {number}' for number in range(len(names), wanted or 0))][:wanted]
     held_out = [name for name in dataset.get('held_out', ()) if name not in classes]
     write_annotations(folder, count, [*classes, *held_out], len(classes))
@@ -91,20 +90,9 @@ def set_smoke_classes(dataset: Any, model: Any, evaluator: Any = None) -> Any:
     """
     head = model.get('bbox_head') if isinstance(model, Mapping) else None
     number = head.get('num_classes') if isinstance(head, Mapping) else None
-    return _with_keys(dataset, {'smoke_num_classes': number, 'smoke_names': _subset_names(evaluator)})
-
-
-def _with_keys(dataset: Any, keys: dict) -> Any:
-    if isinstance(dataset, (list, tuple)):
-        return [_with_keys(item, keys) for item in dataset]
-    if not isinstance(dataset, Mapping):
-        return dataset
-    changed = {
-        key: _with_keys(value, keys) if key in ('dataset', 'datasets') else value for key, value in dataset.items()
-    }
-    if str(dataset.get('type')).rsplit('.', 1)[-1] == 'DetectionDataset' and not dataset.get('class_agnostic'):
-        changed.update({key: value for key, value in keys.items() if value})
-    return changed
+    notes = {'smoke_num_classes': number, 'smoke_names': _subset_names(evaluator)}
+    notes = {key: value for key, value in notes.items() if value}
+    return note_on(dataset, 'DetectionDataset', notes, unless='class_agnostic')
 
 
 def _subset_names(evaluator: Any) -> list[str]:

@@ -12,7 +12,8 @@ from florence_mm.language.class_names import KNOWN_CLASSES, load_class_names
 from .stand_ins import generate, register_smoke_data
 
 _HEIGHT, _WIDTH = 80, 96
-_NAMES = ['red square', 'green square', 'blue square', 'white square']
+#: made-up names of what is to be seen
+CLASS_NAMES = ['red square', 'green square', 'blue square', 'white square']
 
 
 def write_pictures(folder: Path, count: int, size: tuple[int, int] = (_HEIGHT, _WIDTH)) -> list[str]:
@@ -39,8 +40,8 @@ def write_pictures(folder: Path, count: int, size: tuple[int, int] = (_HEIGHT, _
 def _class_names(classes: object) -> list[str]:
     """The config's first class names if they are known without its files, else invented ones."""
     if isinstance(classes, str) and classes not in KNOWN_CLASSES:
-        return _NAMES
-    return (load_class_names(classes) or _NAMES)[:10]
+        return CLASS_NAMES
+    return (load_class_names(classes) or CLASS_NAMES)[:10]
 
 
 @register_smoke_data('ImageTextManifest')

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from florence_mm.models.multimodal.protocol import ChoosesAnswers
 from florence_mm.registry import MODELS
 
 from .pictures import write_pictures
-from .stand_ins import register_smoke_data
+from .stand_ins import note_on, register_smoke_data
 
 _ANSWERS = ['yes', 'no', '2', 'red']
 _QUESTIONS = ('is there a square?', 'is there a cat?', 'how many colours are there?', 'what colour is the square?')
@@ -61,7 +62,7 @@ def set_smoke_answers(dataset: Any, model: Any) -> Any:
             answers = [*_ANSWERS, *(f'answer {i}' for i in range(len(_ANSWERS), count))][:count]
         if isinstance(part.get(names), str):
             part[names] = answers
-        return _with_answers(dataset, list(answers))
+        return note_on(dataset, 'VQADataset', {'smoke_answers': list(answers)})
     return dataset
 
 
@@ -70,22 +71,8 @@ def _answer_heads(node: Any) -> Iterator[tuple[dict, str, str]]:
     if isinstance(node, Mapping):
         type_ = node.get('type')
         kind = MODELS.get(type_) if isinstance(type_, str) else type_
-        if arguments := getattr(kind, 'answer_arguments', None):
-            yield node, *arguments
+        if isinstance(kind, ChoosesAnswers):
+            yield node, *kind.answer_arguments
     inner = node.values() if isinstance(node, Mapping) else node if isinstance(node, (list, tuple)) else ()
     for part in inner:
         yield from _answer_heads(part)
-
-
-def _with_answers(dataset: Any, answers: list[str]) -> Any:
-    if isinstance(dataset, (list, tuple)):
-        return [_with_answers(item, answers) for item in dataset]
-    if not isinstance(dataset, Mapping):
-        return dataset
-    changed = {
-        key: _with_answers(value, answers) if key in ('dataset', 'datasets') else value
-        for key, value in dataset.items()
-    }
-    if str(dataset.get('type')).rsplit('.', 1)[-1] == 'VQADataset':
-        changed['smoke_answers'] = answers
-    return changed

@@ -1,7 +1,8 @@
 """Registry of generators, functions that generate data in place of a data set of some type."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from florence_mm.errors import UsageError
 from florence_mm.moved import moved_names
@@ -26,6 +27,25 @@ def register_smoke_data(*types: str) -> Callable[[Generator], Generator]:
         return generator
 
     return register
+
+
+def note_on(dataset: Any, type_: str, notes: Mapping[str, Any], unless: str | None = None) -> Any:
+    """A data set's config with keys noted on every data set of a type in it, for the generator, which takes them off.
+
+    Args:
+        dataset (dict or list): Config of the data set; wrappers are gone through.
+        type_ (str): Name of the class, without its scope.
+        notes (Mapping): The keys and their values.
+        unless (str, optional): An argument of the data set with which, where it is true, nothing is noted.
+    """
+    if isinstance(dataset, (list, tuple)):
+        return [note_on(item, type_, notes, unless) for item in dataset]
+    if not isinstance(dataset, Mapping):
+        return dataset
+    noted = {key: note_on(value, type_, notes, unless) if key in _WRAPPED else value for key, value in dataset.items()}
+    if str(dataset.get('type')).rsplit('.', 1)[-1] == type_ and not dataset.get(unless):
+        noted.update(notes)
+    return noted
 
 
 def generate(dataset: dict, folder: Path, path: str) -> dict:

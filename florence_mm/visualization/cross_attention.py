@@ -10,8 +10,12 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from florence_mm.moved import moved_names
+
 from .canvas import FAINT, INK, PAPER, fit_image, fit_text, font
 from .video import overlay_map
+
+__getattr__ = moved_names(__name__, {'find_word': 'florence_mm.models.tokenizers.words'})
 
 _LEAST_SIDE = 320  # of a panel; a smaller image is enlarged by an integer factor
 _GAP = 10

@@ -7,7 +7,6 @@ import pytest
 from torch.utils.data import DataLoader
 
 from florence_mm.models.tokenizers import CLIPTokenizer
-from florence_mm.models.tokenizers import clip as tokenizer_module
 from florence_mm.models.tokenizers.clip import find_vocabulary
 
 TRICKY = [
@@ -47,14 +46,14 @@ def test_same_ids_as_open_clip():
 
 def test_cut_keeps_the_end_and_is_reported_once(monkeypatch):
     said = []
-    monkeypatch.setattr(tokenizer_module, 'print_log', lambda message, *_: said.append(message))
+    monkeypatch.setattr('florence_mm.models.tokenizers.protocol.print_log', lambda message, *_: said.append(message))
     tokenizer = CLIPTokenizer(context_length=6)
     ids = tokenizer(['a a a a', 'a a a a a', 'a a a a a a'])
     tokenizer(['a a a a a'])
     a = 320
     assert ids.tolist() == [[49406, a, a, a, a, 49407]] * 3
     assert len(said) == 1
-    assert said[0].startswith('2 of 3 texts have more than 4 tokens and are cut')
+    assert said[0].startswith('2 of 3 texts have more than 6 tokens with start and end, and are cut')
     assert tokenizer.num_truncated == 3
 
 

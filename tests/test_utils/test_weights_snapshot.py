@@ -81,7 +81,7 @@ class Changes:
 
 @pytest.mark.parametrize('change', [name for name in vars(Changes) if not name.startswith('_')])
 @pytest.mark.parametrize('shape', [LARGE, SMALL])
-def test_a_mark_no_longer_fits_changed_weights(shape, change):
+def test_changed_weights_do_not_match(shape, change):
     others, changed = [weights((5,), 1), weights(LARGE, 2)], weights(shape)
     snapshot = WeightsSnapshot([*others, changed])
     assert snapshot.matches([*others, changed])
@@ -90,7 +90,7 @@ def test_a_mark_no_longer_fits_changed_weights(shape, change):
 
 @pytest.mark.parametrize('shape', [LARGE, SMALL, (), (0, 3), (4097, 5)])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16, torch.int8, torch.bool])
-def test_a_mark_fits_weights_that_stay(shape, dtype):
+def test_unchanged_weights_match(shape, dtype):
     tensor = weights(shape).detach().to(dtype)
     for same in (tensor, tensor[..., 1:] if tensor.ndim else tensor, tensor.t() if tensor.ndim == 2 else tensor):
         snapshot = WeightsSnapshot([same])

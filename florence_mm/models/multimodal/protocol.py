@@ -192,3 +192,14 @@ class Reranker(Protocol):
 
     def similarity_scale(self) -> float:
         """Factor from cosines of the features to logits."""
+
+
+@runtime_checkable
+class ChoosesAnswers(Protocol):
+    """A class of parts that choose among known answers, such as :class:`FusionVQAHead`; the class, not an instance.
+
+    Attributes:
+        answer_arguments: which of its arguments are the number of the answers and their names.
+    """
+
+    answer_arguments: tuple[str, str]

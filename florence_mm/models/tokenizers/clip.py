@@ -12,20 +12,18 @@ import gzip
 import html
 import importlib.util
 import itertools
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import ftfy
 import regex
 import torch
-from mmengine.logging import print_log
 from tokenizers.models import BPE
 from torch import Tensor
 
 from florence_mm.registry import TASK_UTILS
 
-from .protocol import CutCounter, TokenBatch, check_text_list, pad_ids
+from .protocol import CutCounter, TokenBatch, check_strings, check_text_list, pad_ids
 
 MASK = '<mask>'
 
@@ -39,7 +37,7 @@ _MEMO_LENGTH = 32
 
 
 @TASK_UTILS.register_module()
-class CLIPTokenizer:
+class CLIPTokenizer(CutCounter):
     """CLIP's tokenizer: converts texts to ids of start token, byte pairs and end token, padded with zeros.
 
     Args:
@@ -69,7 +67,6 @@ class CLIPTokenizer:
         self.context_length = context_length
         self.vocab_file = str(vocab_file or find_vocabulary())
         self.vocab_size = vocab_size
-        self.num_truncated = 0
         self._vocabulary = _load_vocabulary(self.vocab_file, vocab_size)
 
     # worker processes read the vocabulary again from its path
@@ -119,26 +116,15 @@ class CLIPTokenizer:
         Raises:
             TypeError: ``texts`` is one string, or contains other objects than strings.
         """
-        if isinstance(texts, str):
-            raise TypeError(f'the tokenizer takes a list of texts and got one text, {texts!r}; put it into a list')
+        check_strings(texts)
         room = self.context_length - 2
         rows, cut = [], 0
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise TypeError(f'text {index} of {len(texts)} is a {type(text).__name__}, {text!r}; give strings')
+        for text in texts:
             ids = self.encode(text)
             cut += len(ids) > room
             ids = [self.start_id, *ids[:room], self.end_id]
             rows.append(ids + [0] * (self.context_length - len(ids)))
-        if cut:
-            if not self.num_truncated:
-                print_log(
-                    f'{cut} of {len(texts)} texts have more than {room} tokens and are cut; later cuts are only '
-                    'counted (num_truncated of the tokenizer)',
-                    'current',
-                    logging.WARNING,
-                )
-            self.num_truncated += cut
+        self.count_cut(cut, len(texts), self.context_length)
         return torch.tensor(rows, dtype=torch.int64).view(len(rows), self.context_length)
 
 
@@ -201,7 +187,7 @@ def _clean(text: str) -> str:
 
 
 @TASK_UTILS.register_module()
-class MaskedCLIPTokenizer:
+class MaskedCLIPTokenizer(CutCounter):
     """CLIP's tokenizer with a mask token, whose id follows CLIP's last; in texts it is written ``<mask>``.
 
     Args:
@@ -224,16 +210,10 @@ class MaskedCLIPTokenizer:
 
     def __init__(self, vocab_file: str | None = None, vocab_size: int = 49408) -> None:
         self._clip = CLIPTokenizer(vocab_file=vocab_file, vocab_size=vocab_size)
-        self._cuts = CutCounter()
         self.vocab_size = vocab_size + 1
         self.start_token_id, self.end_token_id = self._clip.start_id, self._clip.end_id
         self.mask_token_id = vocab_size
         self.special_ids = frozenset((self.start_token_id, self.end_token_id, self.mask_token_id))
-
-    @property
-    def num_truncated(self) -> int:
-        """Number of truncated texts so far."""
-        return self._cuts.num_truncated
 
     def __call__(self, texts: Sequence[str], max_length: int) -> TokenBatch:
         """Tokenize texts.
@@ -254,7 +234,7 @@ class MaskedCLIPTokenizer:
                 ids += [self.mask_token_id] * (number > 0) + self._clip.encode(piece)
             cut += len(ids) > max_length - 2
             rows.append([self.start_token_id, *ids[: max_length - 2], self.end_token_id])
-        self._cuts.add(cut, len(texts), max_length)
+        self.count_cut(cut, len(texts), max_length)
         return pad_ids(rows, self.pad_token_id)
 
     def word_starts(self, input_ids: Tensor) -> Tensor:

@@ -48,16 +48,15 @@ class TextTokenizer(Protocol):
 
 
 class CutCounter:
-    """Counts truncated texts, and logs a warning at the first ones.
+    """Mixin of tokenizers that counts truncated texts, and logs a warning at the first ones.
 
     Attributes:
         num_truncated (int): number of truncated texts so far.
     """
 
-    def __init__(self) -> None:
-        self.num_truncated = 0
+    num_truncated = 0
 
-    def add(self, cut: int, texts: int, max_length: int) -> None:
+    def count_cut(self, cut: int, texts: int, max_length: int) -> None:
         """Record that ``cut`` of ``texts`` texts had more than ``max_length`` tokens."""
         if cut and not self.num_truncated:
             print_log(
@@ -69,18 +68,27 @@ class CutCounter:
         self.num_truncated += cut
 
 
-def check_text_list(texts: Sequence[str], max_length: int) -> None:
-    """Check the arguments of a tokenizer.
+def check_strings(texts: Sequence[str]) -> None:
+    """Check that ``texts`` is a list of strings.
 
     Raises:
-        TypeError: ``texts`` is one string, or contains other objects than strings.
-        ValueError: there are no texts, or ``max_length`` leaves no token between start and end.
+        TypeError: it is one string, or contains other objects than strings.
     """
     if isinstance(texts, str):
         raise TypeError(f'the tokenizer takes a list of texts and got one text, {texts!r}; put it into a list')
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f'text {index} of {len(texts)} is a {type(text).__name__}, {text!r}; give strings')
+
+
+def check_text_list(texts: Sequence[str], max_length: int) -> None:
+    """Check the arguments of a tokenizer of a fusion model.
+
+    Raises:
+        TypeError: ``texts`` is one string, or contains other objects than strings.
+        ValueError: there are no texts, or ``max_length`` leaves no token between start and end.
+    """
+    check_strings(texts)
     if not len(texts):
         raise ValueError('the tokenizer got no texts; give at least one')
     if max_length < 3:

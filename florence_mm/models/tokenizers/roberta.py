@@ -15,7 +15,7 @@ from .transformers_files import folder_or_name, unusable
 
 
 @TASK_UTILS.register_module()
-class RobertaTextTokenizer:
+class RobertaTextTokenizer(CutCounter):
     """RoBERTa's byte-level tokenizer, by transformers.
 
     Args:
@@ -60,12 +60,6 @@ class RobertaTextTokenizer:
             raise ValueError(
                 f'{pretrained!r} holds no vocabulary; a tokenizer needs vocab.json and merges.txt, or tokenizer.json'
             )
-        self._cuts = CutCounter()
-
-    @property
-    def num_truncated(self) -> int:
-        """Number of truncated texts so far."""
-        return self._cuts.num_truncated
 
     def __call__(self, texts: Sequence[str], max_length: int) -> TokenBatch:
         """Tokenize texts.
@@ -81,7 +75,7 @@ class RobertaTextTokenizer:
         check_text_list(texts, max_length)
         rows = self._tokenizer(list(texts), add_special_tokens=False)['input_ids']
         cut = sum(len(row) > max_length - 2 for row in rows)
-        self._cuts.add(cut, len(rows), max_length)
+        self.count_cut(cut, len(rows), max_length)
         rows = [[self.start_token_id, *row[: max_length - 2], self.end_token_id] for row in rows]
         return pad_ids(rows, self.pad_token_id)
 
