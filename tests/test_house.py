@@ -204,9 +204,15 @@ def test_each_rule_sees_what_breaks_it(tmp_path):
     }
 
 
+def test_files_are_short():
+    lengths = {path: len(path.read_text(encoding='utf-8').splitlines()) for path in find_modules().values()}
+    assert {path.relative_to(ROOT).as_posix(): length for path, length in lengths.items() if length > 360} == {}
+
+
 def test_pages_name_files_by_the_place_they_have():
     inside = {entry.partition('.')[0] for entry in ORDER if (ROOT / 'florence_mm' / entry).is_dir()}
     outside = {'florence_mm', 'tools', 'tests', 'docs'}
+    known = {path.name for folder in (*outside, 'configs', 'projects') for path in (ROOT / folder).rglob('*.py')}
     missing = []
     folders = [ROOT / folder for folder in ('docs', 'configs', 'projects')]
     for page in [*ROOT.glob('*.md'), *(page for folder in folders for page in folder.rglob('*.md'))]:
@@ -214,6 +220,9 @@ def test_pages_name_files_by_the_place_they_have():
             start = path.partition('/')[0]
             if start in inside | outside and not (ROOT / ('florence_mm' if start in inside else '') / path).exists():
                 missing.append(f'{page.relative_to(ROOT)}: {path}')
+        for name in re.findall(r'`([a-z][\w-]*\.py)`', page.read_text(encoding='utf-8')):
+            if name not in known:
+                missing.append(f'{page.relative_to(ROOT)}: {name}')
     assert missing == []
 
 

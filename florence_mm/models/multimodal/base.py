@@ -20,6 +20,13 @@ from .protocol import Answered, Fused, Written
 
 _PAIRS_AT_ONCE = 64  # image-text pairs that are fused together
 
+#: Methods of heads that a whole model is asked for: what they do, and an example of such a head.
+_METHODS = {
+    'answer': ('answers questions', 'FusionVQAHead'),
+    'match_logit': ('matches images and sentences', 'FusionITMHead'),
+    'write': ('writes captions', 'FusionCaptionHead'),
+}
+
 
 class VisionLanguageModel(FlorenceModel):
     """Base class of a model family, which implements methods of :mod:`~florence_mm.models.multimodal.protocol`.
@@ -172,15 +179,10 @@ class VisionLanguageModel(FlorenceModel):
         for head in self.heads.values():
             if hasattr(head, method):
                 return head
-        can = {
-            'answer': 'answers questions',
-            'match_logit': 'matches images and sentences',
-            'write': 'writes captions',
-        }
-        examples = {'answer': 'FusionVQAHead', 'match_logit': 'FusionITMHead', 'write': 'FusionCaptionHead'}
+        does, example = _METHODS[method]
         raise ValueError(
-            f'the model has no head that {can[method]}, it has {", ".join(self.heads) or "none"}; name one in its '
-            f'config, such as {examples[method]}'
+            f'the model has no head that {does}, it has {", ".join(self.heads) or "none"}; name one in its config, '
+            f'such as {example}'
         )
 
     def require(self, answers: bool = False, matches: bool = False, writes: bool = False) -> None:
@@ -189,7 +191,7 @@ class VisionLanguageModel(FlorenceModel):
         Raises:
             ValueError: no head has the method.
         """
-        for method, wanted in (('answer', answers), ('match_logit', matches), ('write', writes)):
+        for method, wanted in zip(_METHODS, (answers, matches, writes), strict=True):
             if wanted:
                 self.find_head(method)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from florence_mm.models.tokenizers.protocol import TokenBatch
 
-from .protocol import Fused, Fuser
+from .protocol import Fused, Reader
 
 
 def find_equal(rows: Tensor) -> tuple[list[int], list[int]]:
@@ -78,7 +78,7 @@ class FusionBatch:
 
     def __init__(
         self,
-        model: Fuser,
+        model: Reader,
         inputs: Tensor | None,
         samples: Sequence[Any],
         image_of: Sequence[int] | None = None,
