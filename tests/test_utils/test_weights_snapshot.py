@@ -99,12 +99,24 @@ def test_unchanged_weights_match(shape, dtype):
 
 
 def test_the_last_bytes_count():
-    """Sums are of 256 words of 8 bytes; what is left over is summed too."""
-    for numbers in (16385, 16384 + 2 * 256 + 3):
+    """Sums are of 255 words of 8 bytes; what is left over is summed too."""
+    for numbers in (16385, 33 * 2 * 255 + 2 * 255 + 3):
         for position in (0, numbers // 2, numbers - 3, numbers - 2, numbers - 1):
             tensor = torch.zeros(numbers)
             snapshot = WeightsSnapshot([tensor])
             tensor.data[position] = 1
+            assert not snapshot.matches([tensor])
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
+def test_signs_count_wherever_they_stand(dtype):
+    """The highest bits of a sum modulo 2**64 are lost where they come an even number of times."""
+    for numbers in (17000, 64 * 512, 65 * 510):
+        tensor = weights((numbers,)).detach().to(dtype)
+        writes = [slice(place, place + 1) for place in (0, 513, 1537, numbers // 2 + 1, numbers - 1)]
+        for write in (*writes, slice(None), slice(1, None, 2), slice(1, None, 4)):
+            snapshot = WeightsSnapshot([tensor])
+            tensor.data[write] *= -1
             assert not snapshot.matches([tensor])
 
 
