@@ -101,6 +101,8 @@ def window_attention(
             f'qkv {tuple(qkv.shape)}, bias {tuple(bias.shape)}, mask {None if mask is None else tuple(mask.shape)} and '
             f'{num_heads} heads do not fit: expected (B, W * N, 3 C), (h, N, N) or (W, h, N, N), and (W, N, N)'
         )
+    if not batch:
+        return qkv[..., : channels // 3]  # empty: there is nothing to attend to
     bias = bias.to(qkv.dtype)
     mask = None if mask is None else mask.to(qkv.dtype)
     on_cpu = qkv.device.type == 'cpu'

@@ -8,11 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.model import BaseModule
 from safetensors import safe_open
+from torch import nn
 
 from florence_mm.models.algorithms import UniCL
 from florence_mm.models.backbones import CoSwin
-from florence_mm.models.checkpoints import convert_state_dict, load_checkpoint, read_checkpoint, write_safetensors
+from florence_mm.models.checkpoints import (
+    PretrainedInit,
+    convert_state_dict,
+    load_checkpoint,
+    read_checkpoint,
+    write_safetensors,
+)
 from florence_mm.models.text import CLIPTextTower
 
 ARCH = {'embed_dims': 8, 'depths': [2, 2], 'num_heads': [1, 2], 'window_size': 4}
@@ -215,6 +223,31 @@ def test_init_cfg_under_every_default_scope(tmp_path, scope):
         target = backbone(1, init_cfg=init_cfg)
         target.init_weights()
     assert same(target, source.image_encoder)
+
+
+def test_what_a_checkpoint_holds_counts_more_than_the_init_cfg_of_a_part(tmp_path):
+    class Part(BaseModule):
+        def __init__(self, init_cfg):
+            super().__init__(init_cfg)
+            self.known, self.new = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    class Whole(BaseModule):
+        def __init__(self, init_cfg):
+            super().__init__(init_cfg)
+            self.part = Part({'type': 'Constant', 'val': 7.0, 'layer': 'Linear'})
+
+    state = {'part.known.weight': torch.tensor([[1.0, 2], [3, 4]]), 'part.known.bias': torch.tensor([5.0, 6])}
+    torch.save(state, tmp_path / 'part.pth')
+    whole = Whole({'type': 'florence_mm.Pretrained', 'checkpoint': str(tmp_path / 'part.pth')})
+    whole.init_weights()
+    assert whole.part.known.weight.tolist() == [[1, 2], [3, 4]] and whole.part.known.bias.tolist() == [5, 6]
+    # what it lacks is as the part says
+    assert (whole.part.new.weight == 7).all()
+    # outside of init_weights nothing is drawn anew
+    nn.init.ones_(whole.part.new.weight)
+    whole.part.is_init = False
+    PretrainedInit(str(tmp_path / 'part.pth'))(whole)
+    assert (whole.part.new.weight == 1).all()
 
 
 def run(tool, *args, monkeypatch, capsys):

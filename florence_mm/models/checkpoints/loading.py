@@ -151,7 +151,8 @@ def _suggest_prefix(state: Iterable[str], own: Container[str]) -> str:
 class PretrainedInit:
     """Initialise a module from a checkpoint: ``init_cfg=dict(type='florence_mm.Pretrained', checkpoint=...)``.
 
-    Works in configs of all OpenMMLab packages, and with all formats of :func:`load_checkpoint`.
+    Works in configs of all OpenMMLab packages, and with all formats of :func:`load_checkpoint`. Keys of the checkpoint
+    take precedence over the ``init_cfg`` of child modules, which initialise only the parameters that it lacks.
 
     Args:
         checkpoint: a file or a URL.
@@ -166,6 +167,11 @@ class PretrainedInit:
 
     def __call__(self, module: nn.Module) -> None:
         """Load the checkpoint into ``module``."""
+        if hasattr(module, '_params_init_info'):  # called by init_weights
+            # which initialises child modules after their parent, except after mmengine's own 'Pretrained'
+            for child in module.children():
+                if hasattr(child, 'init_weights') and not getattr(child, 'is_init', False):
+                    child.init_weights()
         report = load_checkpoint(module, self.checkpoint, self.prefix, self.strict)
         # mmengine records how each parameter was initialised
         for name, parameter in module.named_parameters():

@@ -74,7 +74,7 @@ class TokenLayout:
         """Unpack ``(N, C)`` to ``(B, L, C)``, with zeros at padding."""
         if self.index is not None:
             x = x.new_zeros(self.batch * self.length, x.shape[1]).index_copy(0, self.index, x)
-        return x.view(self.batch, self.length, -1)
+        return x.view(self.batch, self.length, x.shape[1])
 
     def pack(self, x: Tensor) -> Tensor:
         """Pack ``(B, L, C)`` to the real tokens ``(N, C)``."""

@@ -95,8 +95,10 @@ class RobertaTextEncoder(BaseModule):
             ``(B, T, C)``; values at padding are meaningless.
 
         Raises:
-            ValueError: there are more tokens than the model has positions.
+            ValueError: there are no texts, or more tokens than the model has positions.
         """
+        if not len(input_ids):
+            raise ValueError('RoBERTa got no texts; give at least one')
         held = 0 if cache is None else cache.length
         if (length := held + input_ids.shape[1]) > self.context_length:
             raise ValueError(

@@ -141,6 +141,8 @@ class FusionCaptionHead(VocabularyHead):
             prompts: U texts before the captions; None: the head's prompt, if any.
             cached: cache keys and values of generated tokens; without, each step computes all tokens again.
         """
+        if not len(image_tokens):
+            return Decoded([], torch.zeros(0, dtype=torch.float64))
         if prompts is None and self.prompt:
             prompts = [self.prompt] * len(image_tokens)
         if prompts is None:
