@@ -14,6 +14,7 @@ SMALL = {
     'FusionVQAHead': Small(
         {'type': 'FusionVQAHead', 'answers': ['two', 'red', 'yes']},
         FusionHead(['pred_scores', 'pred_answer'], discrete=['pred_answer'], fields=ANSWERS),
+        protocols=['ChoosesAnswers'],
     ),
     'FusionCaptionHead': Small(
         {'type': 'FusionCaptionHead', 'num_beams': 2, 'max_length': 5},
