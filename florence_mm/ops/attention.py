@@ -49,7 +49,8 @@ def attention(
         query: ``(B, H, L, D)``.
         key: ``(B, H, S, D)``.
         value: ``(B, H, S, D)``.
-        mask: ``(B, 1, 1, S)`` bool, True for keys that may be attended to; None: all. It is not expanded.
+        mask: bool, True for keys that may be attended to, ``(B, 1, 1, S)`` or ``(1, 1, L, S)``; None: all. It is not
+            expanded.
         causal: query i attends to keys 0 to i; not together with ``mask``.
         dropout_p: dropout probability of the attention weights.
 
