@@ -15,9 +15,9 @@ class WeightsSnapshot:
 
     Detects writes in place, optimizer steps, ``load_state_dict``, writes through ``.data`` (weight averaging), which no
     version counter sees, and a change of dtype, shape, device or memory. Small tensors are copied and compared; larger
-    ones by a checksum, which misses only writes through ``.data`` that leave the sum of the bits of 2 KB as it was: a
-    permutation of values within them, or the signs of two neighbours in float64. Tensors without readable values (on
-    the meta device, of tracers, of FSDP) are compared by identity and version only.
+    ones by a checksum, which misses only writes through ``.data`` that leave the sum of the bits of each 2 KB as it
+    was: a permutation of values within them, or of the signs of two numbers in float64. Tensors without readable values
+    (on the meta device, of tracers, of FSDP) are compared by identity and version only.
 
     On a CPU the check of the 63 million weights of CLIP's 12-layer text tower takes a fortieth of the time of encoding
     the 81 prompts of one class; that of CoSwin-T's bias tables takes less than a thousandth of encoding one image.

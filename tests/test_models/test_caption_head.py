@@ -1,4 +1,6 @@
+import copy
 import math
+import pickle
 import runpy
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import torch
 from mmpretrain.structures import DataSample
 
 from florence_mm.models.multimodal.batch import FusionBatch
+from florence_mm.models.text.roberta import RobertaTextEncoder
 from florence_mm.models.tokenizers.protocol import TokenBatch
 
 tiny = runpy.run_path(str(Path(__file__).with_name('tiny_meter.py')))
@@ -63,6 +66,51 @@ def test_kept_keys_and_values_change_nothing(roberta, beams):
         assert kept.ids == again.ids and len({tuple(ids) for ids in kept.ids}) == 4
         assert min(map(len, kept.ids)) >= 20
         torch.testing.assert_close(kept.log_probs, again.log_probs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('copied', [copy.deepcopy, lambda state: pickle.loads(pickle.dumps(state))])
+@torch.no_grad()
+def test_a_copy_of_a_state_goes_on_by_itself(copied):
+    model = captioner(max_text_len=40).double()
+    tokens = model.encode_image(pictures(1).double())
+    ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    state = model.start_writing(tokens, [0, 0], cached=True)
+    model.write_on(TokenBatch(ids, ids >= 0), state)
+    state.select(torch.tensor([0, 1]))  # from here on the layers share memory
+    other = copied(state)
+    rows, last = torch.tensor([1, 1]), torch.tensor([[11], [12]])
+    other.select(rows)
+    got = model.write_on(TokenBatch(last, last >= 0), other)
+    texts = torch.cat([ids[rows], last], 1)
+    expected = model.write_on(TokenBatch(texts, texts >= 0), model.start_writing(tokens, [0, 0]))[:, 3:]
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    # the first one has not changed
+    texts = torch.cat([ids, last], 1)
+    expected = model.write_on(TokenBatch(texts, texts >= 0), model.start_writing(tokens, [0, 0]))[:, 3:]
+    got = model.write_on(TokenBatch(last, last >= 0), state)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_kept_keys_of_a_model_that_recomputes_its_layers():
+    model = captioner(head={'max_length': 6, 'min_length': 6}, roberta=True, max_text_len=20).double()
+    tokens = model.encode_image(pictures(2).double())
+    encoder = {'hidden_dropout_prob': 0.0, 'attention_probs_dropout_prob': 0.0}
+    recomputed = RobertaTextEncoder(config={**model.text_encoder.model.config.to_diff_dict(), **encoder}, with_cp=True)
+    recomputed.load_state_dict(model.text_encoder.state_dict())
+    model.text_encoder = recomputed.double()
+    model.train()
+    kept, again = (model.heads.caption.decode(model, tokens, None, cached) for cached in (True, False))
+    assert kept.ids == again.ids and recomputed.model.is_gradient_checkpointing
+    torch.testing.assert_close(kept.log_probs, again.log_probs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('beams', [1, 3])
+def test_no_images_have_no_captions(beams):
+    for prompt in ('', 'a red'):
+        model = captioner(head={'num_beams': beams, 'prompt': prompt})
+        none = model.encode_image(pictures(2)).detach()[:0]
+        assert model.write(none) == [] and model.write(none, []) == []
 
 
 @torch.no_grad()
@@ -185,3 +233,15 @@ def test_errors():
     model = captioner(head={'max_length': 11})
     with pytest.raises(ValueError, match='max_length of the caption head is 11, but texts.*at most 10'):
         model.predict(pictures(1), samples(['']))
+    images = model.encode_image(pictures(2)).detach()
+    for prompts in (['a'], ['a', 'b', 'c']):
+        with pytest.raises(ValueError, match=f'2 images and {len(prompts)} prompts'):
+            model.write(images, prompts)
+    with pytest.raises(ValueError, match='follows has 11 tokens with the start, which leaves none .* at most 12'):
+        model.write(images, ['a red two ' * 9] * 2)
+    for penalty in (math.nan, math.inf):
+        with pytest.raises(ValueError, match=f'length_penalty={penalty} '):
+            captioner(head={'length_penalty': penalty})
+    ids = torch.tensor([[5], [6]])
+    with pytest.raises(ValueError, match='autograd cannot follow; write under torch.no_grad'):
+        model.write_on(TokenBatch(ids, ids >= 0), model.start_writing(images, [0, 1], cached=True))

@@ -133,3 +133,6 @@ def test_what_cannot_be_written_is_said():
         rules(banned=(END,))
     with pytest.raises(ValueError, match='num_beams is 0'):
         beam_search(tree, 1, rules(), 0)
+    for penalty in (float('nan'), float('inf'), -1):  # no text would ever be decided
+        with pytest.raises(ValueError, match='a finite number of at least 0'):
+            beam_search(tree, 1, rules(), 2, penalty)

@@ -11,6 +11,7 @@ from mmpretrain.structures import DataSample
 
 from florence_mm.apis import MultimodalInferencer
 from florence_mm.config.load import load_config
+from florence_mm.models.checkpoints import FORMATS, load_checkpoint, register_format
 from florence_mm.models.multimodal.protocol import Attending, Fuser, Reader, VisionLanguage, Writer
 from florence_mm.registry import MODELS
 from florence_mm.smoke import run_smoke
@@ -44,6 +45,7 @@ def config(tmp_path, monkeypatch):
     yield load_config(tmp_path / 'toy.py')
     sys.modules.pop('toy_family', None)
     MODELS.module_dict.pop('ToyFamily', None)
+    FORMATS.pop('public toy', None)
 
 
 def test_it_is_trained_for_two_steps(config, tmp_path):
@@ -87,3 +89,20 @@ def test_what_it_is(config):
     silent = type('Silent', (type(model),), {'start_writing': None})
     with pytest.raises(ValueError, match=r"'tell' \(FusionCaptionHead\) needs a writer, which Silent is not"):
         MODELS.build({**config.model, 'type': silent})
+
+
+def test_its_public_checkpoint_is_read(config, tmp_path):
+    torch.manual_seed(0)
+    model = MODELS.build(config.model).eval()
+    public = {'step': torch.tensor(7)}
+    for key, value in model.state_dict().items():
+        public[key.replace('words.', 'embedding.').replace('patches.', 'stem.')] = value
+    torch.save(public, tmp_path / 'public.pth')
+    other = MODELS.build(config.model).eval()
+    report = load_checkpoint(other, tmp_path / 'public.pth')
+    assert (report.format, report.missing, report.unexpected) == ('public toy', [], [])
+    assert report.skipped == {'step': 'not of the model'}
+    image = torch.randn(1, 3, 16, 16)
+    torch.testing.assert_close(other.encode_image(image), model.encode_image(image), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="a checkpoint format named 'public toy' is registered already"):
+        register_format('public toy', lambda keys: False)(dict)

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from florence_mm.models.checkpoints import register_format
 from florence_mm.models.generation import WriterState
 from florence_mm.models.multimodal import VisionLanguageModel
 from florence_mm.models.multimodal.protocol import Fused
@@ -34,3 +35,11 @@ class ToyFamily(VisionLanguageModel):
 
     def write_on(self, tokens, state):
         return self.encode_tokens(tokens).cumsum(1) + state.memory[:, None]
+
+
+@register_format('public toy', lambda keys: 'embedding.weight' in keys)
+def convert_public_toy(state):
+    """As others have released it: other names, and an optimizer's counter."""
+    names = {'embedding.weight': 'words.weight', 'stem.weight': 'patches.weight', 'stem.bias': 'patches.bias'}
+    skipped = {key: 'not of the model' for key in state if key not in names and not key.startswith('heads.')}
+    return {names.get(key, key): value for key, value in state.items() if key not in skipped}, skipped

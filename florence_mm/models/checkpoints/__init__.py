@@ -3,9 +3,10 @@
 Not here: checkpoints of training runs and resuming (``engine``).
 """
 
-from .formats import FORMATS, Format, convert_state_dict
+from .formats import convert_state_dict
 from .loading import LoadReport, PretrainedInit, load_checkpoint
 from .reading import read_checkpoint, write_safetensors
+from .renaming import FORMATS, Format, register_format
 
 __all__ = [
     'FORMATS',
@@ -15,5 +16,6 @@ __all__ = [
     'convert_state_dict',
     'load_checkpoint',
     'read_checkpoint',
+    'register_format',
     'write_safetensors',
 ]

@@ -9,7 +9,7 @@ import re
 
 import torch
 
-from .renaming import Skipped, StateDict, keep_matching, pop_prefix, rename
+from .renaming import Skipped, StateDict, any_key, keep_matching, pop_prefix, register_format, rename
 from .swin import convert_mm_swin, convert_swin
 
 _COMPUTED = r'(^|\.)(pixel_mean|pixel_std|anchor_generator\..*|cell_anchors\..*)$'
@@ -28,6 +28,7 @@ def _fit_shapes(state: StateDict) -> None:
             state[key] = value.reshape(())
 
 
+@register_format('DyHead', lambda k: any_key(k, r'(^|\.)dyhead_tower\.\d+\.offset\.'))
 def convert_dyhead(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert Microsoft's DynamicHead on detectron2; backbones other than Swin are skipped."""
     state, skipped = keep_matching(dict(state), rf'^(?!.*{_COMPUTED})', 'part of the data preprocessor or the anchors')
@@ -63,6 +64,7 @@ def convert_dyhead(state: StateDict) -> tuple[StateDict, Skipped]:
     return {**_prefixed(backbone, 'backbone.'), **state}, skipped
 
 
+@register_format('mmdet DyHead', lambda k: any_key(k, r'(^|\.)dyhead_blocks\.\d+\.spatial_conv_offset\.'))
 def convert_mmdet_dyhead(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert mmdet's ATSS with FPN and DyHead necks; a Swin backbone gets our names, others keep mmdet's.
 

@@ -8,7 +8,7 @@ import re
 
 import torch
 
-from .renaming import Skipped, StateDict, keep_matching, pop_prefix, rename
+from .renaming import Skipped, StateDict, any_key, keep_matching, pop_prefix, register_format, rename
 from .swin import convert_swin, convert_timm_swin
 
 _OTHER_TASKS = r'^(nlvr2_classifier|snli_classifier|rank_output|mppd_score|mpfr_score|img_type_embeddings)\.'
@@ -39,6 +39,7 @@ def join_projections(state: StateDict) -> StateDict:
     return joined
 
 
+@register_format('METER', lambda k: any_key(k, r'^cross_modal_(text|image)_layers\.'))
 def convert_meter(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert METER with those of its heads that the file has."""
     state, skipped = keep_matching(dict(state), rf'^(?!{_METRICS[1:]})', "a metric's state")
@@ -68,6 +69,9 @@ def convert_meter(state: StateDict) -> tuple[StateDict, Skipped]:
     return {**image, **text, **join_projections(state)}, skipped
 
 
+@register_format(
+    'Hugging Face RoBERTa', lambda k: any_key(k, r'^(roberta\.)?encoder\.layer\.\d+\.attention\.self\.query\.')
+)
 def convert_roberta(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert a ``RobertaModel``, alone or inside one of transformers' models with a head."""
     state, skipped = keep_matching(

@@ -27,11 +27,40 @@ class Format:
         name: name for reports and errors.
         detect: function that tells whether a set of keys has this format.
         convert: function that returns its tensors under our names, and the skipped keys with the reason.
+        priority: of two formats that match, the one of higher priority is used.
     """
 
     name: str
     detect: Callable[[set[str]], bool]
     convert: Callable[[StateDict], tuple[StateDict, Skipped]]
+    priority: int = 0
+
+
+#: Registered formats by name.
+FORMATS: dict[str, Format] = {}
+
+
+def register_format(name: str, detect: Callable[[set[str]], bool], priority: int = 0) -> Callable:
+    """Register the decorated function as the conversion of a format; any module under ``florence_mm.models`` may.
+
+    Args:
+        name: name for reports and errors.
+        detect: function that tells whether a set of keys has this format.
+        priority: below 0 for a format whose keys more specific formats have too, which are then tried first.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(
+        convert: Callable[[StateDict], tuple[StateDict, Skipped]],
+    ) -> Callable[[StateDict], tuple[StateDict, Skipped]]:
+        if name in FORMATS:
+            raise ValueError(f'a checkpoint format named {name!r} is registered already; choose another name')
+        FORMATS[name] = Format(name, detect, convert, priority)
+        return convert
+
+    return register
 
 
 def any_key(keys: Iterable[str], pattern: str) -> bool:

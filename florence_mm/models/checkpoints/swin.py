@@ -4,11 +4,16 @@ import re
 
 from torch import Tensor
 
-from .renaming import Skipped, StateDict, keep_matching, rename
+from .renaming import Skipped, StateDict, any_key, keep_matching, register_format, rename
 
 _BACKBONE = r'^(patch_embed|layers|norm\d?|absolute_pos_embed)(\.|$)'
 
 
+@register_format(
+    'Swin or CoSwin',
+    lambda k: any_key(k, r'^layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table$'),
+    priority=-1,
+)
 def convert_swin(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert the official layout, which CoSwin's public code has too."""
     return keep_matching(_one_last_norm(rename(state, [(r'^backbone\.', '')])), _BACKBONE, 'not part of the backbone')
@@ -20,11 +25,18 @@ def _one_last_norm(state: StateDict) -> StateDict:
     return rename(state, [(rf'^(backbone\.)?norm{last}\.', r'\1norm.')])
 
 
+@register_format(
+    'Video Swin or VideoCoSwin',
+    lambda k: any_key(k, r'^backbone\.layers\.\d+\.blocks\.\d+\.attn\.') and any_key(k, r'^cls_head\.'),
+)
 def convert_video_swin(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert a recognizer of Video Swin's public code or mmaction2; backbone and head keep their prefixes."""
     return _one_last_norm(state), {}
 
 
+@register_format(
+    'timm Swin', lambda k: any_key(k, r'^layers\.1\.downsample\.') and not any_key(k, r'^layers\.0\.downsample\.')
+)
 def convert_timm_swin(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert timm's layout."""
     # in timm a patch merging belongs to the stage after it
@@ -42,6 +54,9 @@ def _from_unfold_order(value: Tensor) -> Tensor:
     return value.movedim(-3, -1).transpose(-3, -2).reshape(*lead, -1)  # (..., column, row, C) as one axis
 
 
+@register_format(
+    'mmdet or mmpretrain Swin', lambda k: any_key(k, r'^(backbone\.)?stages\.\d+\..*\.w_msa\.'), priority=-1
+)
 def convert_mm_swin(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert the layout of mmdet and mmpretrain, whose patch merging has another order of channels."""
     state, skipped = keep_matching(

@@ -3,6 +3,8 @@
 Shape legend: ``B`` texts, ``K`` beams per text, ``L`` tokens so far, ``P`` of them given at the start.
 """
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,11 +41,12 @@ def beam_search(
         the best of the K beams of each text. ``log_probs`` are not divided by the length.
 
     Raises:
-        ValueError: ``num_beams`` is below 1, or ``length_penalty`` is negative.
+        ValueError: ``num_beams`` is below 1, or ``length_penalty`` is negative or not finite.
     """
-    if num_beams < 1 or length_penalty < 0:
+    if num_beams < 1 or not 0 <= length_penalty < math.inf:  # NaN is neither
         raise ValueError(
-            f'num_beams is {num_beams} and length_penalty {length_penalty}; give at least 1 and at least 0'
+            f'num_beams is {num_beams} and length_penalty {length_penalty}; give at least 1, and a finite number of at '
+            'least 0'
         )
     shape = (batch_size, num_beams)
     first = rules.first_ids(first_ids, batch_size).numpy()

@@ -26,8 +26,13 @@ class KeyValueCache:
             keys and values of all cached tokens, ``(B, H, L, D)`` each: views, valid until the next call.
 
         Raises:
-            ValueError: the number of rows or heads differs from the cache's.
+            ValueError: the number of rows or heads differs from the cache's, or gradients are recorded.
         """
+        if keys_values.requires_grad:
+            raise ValueError(
+                'keys and values are kept in place, which autograd cannot follow; write under torch.no_grad(), or '
+                'train without a cache'
+            )
         end = self.length + keys_values.shape[3]
         rows_heads = keys_values.shape[1:3]
         if self._room is not None and self._room.shape[1:3] != rows_heads:
@@ -52,6 +57,10 @@ class CacheStack:
     def __init__(self) -> None:
         self._layers: dict[int, KeyValueCache] = {}
         self._rooms: Tensor | None = None  # (layers, 2, B, H, room, D), of which each layer's room is a part
+
+    def __getstate__(self) -> dict:
+        """For pickles and copies: a layer's room comes back as memory of its own, no part of the common one."""
+        return {'_layers': self._layers, '_rooms': None}
 
     def layer(self, number: int) -> KeyValueCache:
         """Return the cache of a layer."""

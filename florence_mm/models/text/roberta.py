@@ -5,7 +5,8 @@ The network is that of transformers, which is imported when an encoder is built.
 Shape legend: ``B`` texts, ``T`` tokens of the longest text, ``C`` channels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -72,8 +73,9 @@ class RobertaTextEncoder(BaseModule):
                 self.model = RobertaModel.from_pretrained(**source, **config, add_pooling_layer=False)
             except (OSError, ValueError) as error:
                 raise unusable('RoBERTa', pretrained, error) from None
+        self.with_cp = with_cp
         if with_cp:
-            self.model.gradient_checkpointing_enable({'use_reentrant': False})
+            self._checkpoint_layers()
         config = self.model.config
         self.embed_dims = config.hidden_size
         self.vocab_size = config.vocab_size
@@ -119,7 +121,24 @@ class RobertaTextEncoder(BaseModule):
             return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         # positions continue after the cached tokens, as none of the new ones is padding
         past = _TransformersCache(cache)
-        return self.model(input_ids=input_ids, attention_mask=attention_mask, past_key_values=past).last_hidden_state
+        with self._without_checkpointing():
+            out = self.model(input_ids=input_ids, attention_mask=attention_mask, past_key_values=past)
+        return out.last_hidden_state
+
+    @contextmanager
+    def _without_checkpointing(self) -> Iterator[None]:
+        """Layers that recompute would leave the cache out in training mode."""
+        if not self.with_cp:
+            yield
+            return
+        self.model.gradient_checkpointing_disable()
+        try:
+            yield
+        finally:
+            self._checkpoint_layers()
+
+    def _checkpoint_layers(self) -> None:
+        self.model.gradient_checkpointing_enable({'use_reentrant': False})
 
 
 class _TransformersCache:

@@ -8,6 +8,7 @@ Shape legend: ``B`` captions, ``U`` different images among them, ``T`` tokens wi
 ``N`` predicted tokens, ``C`` hidden size, ``V`` vocabulary, ``K`` beams.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -67,10 +68,10 @@ class FusionCaptionHead(VocabularyHead):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(hidden_size, vocab_size, layer_norm_eps, init_std, init_cfg)
-        if num_beams < 1 or length_penalty < 0 or not 0 <= label_smoothing < 1:
+        if num_beams < 1 or not 0 <= length_penalty < math.inf or not 0 <= label_smoothing < 1:
             raise ValueError(
                 f'num_beams={num_beams}, length_penalty={length_penalty} and label_smoothing={label_smoothing} of the '
-                'caption head must be at least 1, at least 0, and from 0 to below 1'
+                'caption head must be at least 1, finite and at least 0, and from 0 to below 1'
             )
         self.num_beams = num_beams
         self.length_penalty = length_penalty
@@ -121,7 +122,8 @@ class FusionCaptionHead(VocabularyHead):
             prompts: U texts before the captions; None: the head's prompt, if any.
 
         Raises:
-            ValueError: ``max_length`` does not fit into the model's longest texts.
+            ValueError: ``max_length`` does not fit into the model's longest texts, or the number of prompts is not
+                that of images.
         """
         decoded = self.decode(model, image_tokens, prompts)
         return [
@@ -141,6 +143,8 @@ class FusionCaptionHead(VocabularyHead):
             prompts: U texts before the captions; None: the head's prompt, if any.
             cached: cache keys and values of generated tokens; without, each step computes all tokens again.
         """
+        if not isinstance(prompts, str | None) and len(prompts) != len(image_tokens):
+            raise ValueError(f'there are {len(image_tokens)} images and {len(prompts)} prompts; give each image one')
         if not len(image_tokens):
             return Decoded([], torch.zeros(0, dtype=torch.float64))
         if prompts is None and self.prompt:
@@ -187,10 +191,15 @@ class FusionCaptionHead(VocabularyHead):
     def _rules(self, model: Writer, first: int) -> DecodingRules:
         """Make the rules of generation after ``first`` given ids, the start token included."""
         tokenizer, longest = model.tokenizer, model.max_text_len - first - 1
-        if longest < 1 or (self.max_length is not None and self.max_length > longest):
+        if longest < 1:
             raise ValueError(
-                f'max_length of the caption head is {self.max_length}, but texts of the model have at most '
-                f'{max(longest, 0)} tokens between what they follow and the end; lower it or raise max_text_len'
+                f'what a caption follows has {first} tokens with the start, which leaves none for a word where texts '
+                f'of the model have at most {model.max_text_len}; shorten the prompt or raise max_text_len'
+            )
+        if self.max_length is not None and self.max_length > longest:
+            raise ValueError(
+                f'max_length of the caption head is {self.max_length}, but texts of the model have at most {longest} '
+                'tokens between what they follow and the end; lower it or raise max_text_len'
             )
         return DecodingRules(
             start_id=tokenizer.start_token_id,
