@@ -1,6 +1,6 @@
 """What goes into the classes of a kind, and what comes out, for tests that treat all of them alike.
 
-An *item* is what a class takes several of in a batch: a picture, a text as ids, a picture with its text. Outputs are
+An *item* is what a class takes several of in a batch: an image, a text as ids, an image with its text. Outputs are
 one dict an item, of tensors, numbers and texts. A family with items of its own has a kind of its own in its file.
 
 Shape legend: ``B`` items, ``C`` channels, ``T`` tokens.
@@ -66,7 +66,7 @@ class Kind:
 
 
 class Backbone(Kind):
-    """Pictures or clips to maps of features.
+    """Images or clips to maps of features.
 
     Args:
         shape: of an item, without B.
@@ -86,14 +86,14 @@ class Backbone(Kind):
 
 
 class DataPreprocessor(Kind):
-    """Pictures to normalised ones."""
+    """Images to normalised ones."""
 
     def items(self, module):
         return [(numbers(3, 6, 8, seed=seed) * 60 + 120).to(type_of(module)) for seed in range(3)]
 
     def outputs(self, module, items):
-        pictures = items if len(items) > 1 else batch_of(items, (3, 6, 8))  # both ways in which it takes them
-        return [{'inputs': one} for one in module({'inputs': pictures, 'data_samples': None})['inputs']]
+        images = items if len(items) > 1 else batch_of(items, (3, 6, 8))  # both ways in which it takes them
+        return [{'inputs': one} for one in module({'inputs': images, 'data_samples': None})['inputs']]
 
 
 class TextTower(Kind):

@@ -3,8 +3,11 @@
 from instances import Small
 from whole_kinds import FusionHead
 
-ANSWERS = [{'answer_labels': [0, 2], 'answer_scores': [1.0, 0.3]}, {'answer_labels': [1], 'answer_scores': [0.6]}, {}]
-ANSWERS[2] = {'answer_labels': [], 'answer_scores': []}  # none of the answers that are known is right
+ANSWERS = [
+    {'answer_labels': [0, 2], 'answer_scores': [1.0, 0.3]},
+    {'answer_labels': [1], 'answer_scores': [0.6]},
+    {'answer_labels': [], 'answer_scores': []},  # none of the known answers is right
+]
 
 SMALL = {
     'FusionITMHead': Small({'type': 'FusionITMHead'}, FusionHead(['match_score'])),
@@ -14,7 +17,7 @@ SMALL = {
     'FusionVQAHead': Small(
         {'type': 'FusionVQAHead', 'answers': ['two', 'red', 'yes']},
         FusionHead(['pred_scores', 'pred_answer'], discrete=['pred_answer'], fields=ANSWERS),
-        protocols=['ChoosesAnswers'],
+        ['ChoosesAnswers'],
     ),
     'FusionCaptionHead': Small(
         {'type': 'FusionCaptionHead', 'num_beams': 2, 'max_length': 5},

@@ -89,8 +89,8 @@ def test_classes_can_be_chosen_again_and_again(name):
 def test_two_towers_give_features_of_length_one_and_logits_of_the_classes(name):
     model, kind = shared(name), SMALLS[name].kind
     items = kind.items(model)
-    pictures = torch.stack([picture for picture, _, _ in items]).double()
-    image, text = model.extract_image_feat(pictures), model.extract_text_feat(TEXTS)
+    images = torch.stack([image for image, _, _ in items]).double()
+    image, text = model.extract_image_feat(images), model.extract_text_feat(TEXTS)
     assert image.shape == text.shape
     torch.testing.assert_close(torch.cat([image, text]).norm(dim=1), torch.ones(6).double(), **EXACT)
     for row, one in enumerate(TEXTS):
@@ -129,7 +129,7 @@ def test_sizes_are_those_it_says(name):
 
 @fulfilling('Attending')
 @torch.no_grad()
-def test_attention_of_a_token_is_spread_over_the_picture(name):
+def test_attention_of_a_token_is_spread_over_the_image(name):
     model, kind = shared(name), SMALLS[name].kind
     inputs, _ = kind.batch(model, kind.items(model))
     for text in TEXTS:
@@ -154,13 +154,13 @@ def differ_of(one, other):
 def test_match_scores_of_pairs_do_not_depend_on_the_others(name):
     model, kind = shared(name), SMALLS[name].kind
     inputs, _ = kind.batch(model, kind.items(model))
-    pictures = (inputs * 60 + 120).clamp(0, 255).byte()
+    images = (inputs * 60 + 120).clamp(0, 255).byte()
     pairs = [(2, 0), (0, 1), (0, 2), (1, 0), (2, 2)]
-    scores = model.match_pictures({'inputs': list(pictures)}, TEXTS, pairs)
+    scores = model.match_pictures({'inputs': list(images)}, TEXTS, pairs)
     assert scores.shape == (len(pairs),) and scores.device.type == 'cpu'
-    for (picture, text), score in zip(pairs, scores, strict=True):
-        alone = model.match_pictures({'inputs': [pictures[picture]]}, [TEXTS[text]], [(0, 0)], pairs_at_once=1)
+    for (image, text), score in zip(pairs, scores, strict=True):
+        alone = model.match_pictures({'inputs': [images[image]]}, [TEXTS[text]], [(0, 0)], pairs_at_once=1)
         torch.testing.assert_close(alone[0], score, **EXACT)
     assert len({round(float(score), 9) for score in scores}) == len(pairs)
-    assert len(model.match_pictures({'inputs': list(pictures)}, TEXTS, [])) == 0
+    assert len(model.match_pictures({'inputs': list(images)}, TEXTS, [])) == 0
     assert model.similarity_scale() > 0

@@ -11,6 +11,7 @@ from instances import build, find_smalls, names_of
 from kinds import TextTower, TokenEncoder
 
 from florence_mm.models.generation import CacheStack
+from florence_mm.models.generation import cache as cache_module
 
 EXACT = {'rtol': 1e-9, 'atol': 1e-9}  # rounding of fp64 is 1e-16
 TOKENS = 7
@@ -74,16 +75,19 @@ def test_kept_keys_and_values_change_nothing(name, cuts):
 
 @every_encoder
 @torch.no_grad()
-def test_rows_go_on_from_other_rows(name):
+def test_rows_go_on_from_other_rows(name, monkeypatch):
+    monkeypatch.setattr(cache_module, '_FIRST_ROOM', 2)  # so that it grows between
     ids, mask = texts(name, 3)
-    cache, chosen = CacheStack(), torch.tensor([2, 0, 2, 1])
-    encoder(name)(ids[:, :3], mask[:, :3], causal=True, cache=cache)
-    cache.select(chosen)
-    last, real = ids[[0, 1, 2, 0], 3:], mask[[0, 1, 2, 0], 3:]
-    got = encoder(name)(last, real, causal=True, cache=cache)
-    whole = torch.cat([ids[chosen, :3], last], 1)
-    expected = encoder(name)(whole, torch.ones_like(whole, dtype=torch.bool), causal=True)[:, 3:]
-    torch.testing.assert_close(got, expected, **EXACT)
+    cache, whole = CacheStack(), ids[:, :2]
+    encoder(name)(whole, mask[:, :2], causal=True, cache=cache)
+    for place, chosen in enumerate(([2, 0, 1], [2, 0, 2, 1], [0, 0], [1, 0]), 2):
+        cache.select(torch.tensor(chosen))
+        rows = torch.arange(len(chosen)) % 3
+        last, real = ids[rows, place : place + 1], mask[rows, place : place + 1]
+        got = encoder(name)(last, real, causal=True, cache=cache)
+        whole = torch.cat([whole[chosen], last], 1)
+        expected = encoder(name)(whole, torch.ones_like(whole, dtype=torch.bool), causal=True)
+        torch.testing.assert_close(got, expected[:, -1:], **EXACT)
 
 
 @every_encoder

@@ -23,10 +23,10 @@ def total(losses):
 
 
 class TwoTowers(Kind):
-    """Pictures, clips or videos and texts to features of one space, and to classes.
+    """Images, clips or videos and texts to features of one space, and to classes.
 
     Args:
-        shape: of a picture, clip or video.
+        shape: of an image, clip or video.
     """
 
     def __init__(self, shape=(3, 32, 32)):
@@ -34,13 +34,13 @@ class TwoTowers(Kind):
 
     def items(self, model):
         model.set_classes(['red', 'dogs', 'a two'], templates=['a {}', 'no {}'])
-        pictures = [numbers(*self.shape, seed=seed).to(type_of(model)) for seed in range(3)]
-        return [(picture, text, label) for label, (picture, text) in enumerate(zip(pictures, TEXTS, strict=True))]
+        images = [numbers(*self.shape, seed=seed).to(type_of(model)) for seed in range(3)]
+        return [(image, text, label) for label, (image, text) in enumerate(zip(images, TEXTS, strict=True))]
 
     def _batch(self, model, items):
         from mmpretrain.structures import DataSample
 
-        inputs = batch_of([picture for picture, _, _ in items], self.shape).to(type_of(model))
+        inputs = batch_of([image for image, _, _ in items], self.shape).to(type_of(model))
         return inputs, [DataSample(text=text, texts=[text], label_key=key) for _, text, key in items]
 
     def outputs(self, model, items):
@@ -69,7 +69,7 @@ class FusionHead(Kind):
 
 
 class VisionLanguage(Kind):
-    """Pictures with texts: their tokens, fused and written ones, and what every head says.
+    """Images with texts: their tokens, fused and written ones, and what every head says.
 
     The heads are all of which there is a small instance and for which the model has what they need.
 
@@ -105,14 +105,14 @@ class VisionLanguage(Kind):
         for small in self.fitting().values():
             for own, more in zip(fields, small.kind.fields, strict=True):
                 own.update(more)
-        pictures = [numbers(3, self.side, self.side, seed=seed).to(type_of(model)) for seed in range(3)]
-        return [(picture, {'text': text, **own}) for picture, text, own in zip(pictures, TEXTS, fields, strict=True)]
+        images = [numbers(3, self.side, self.side, seed=seed).to(type_of(model)) for seed in range(3)]
+        return [(image, {'text': text, **own}) for image, text, own in zip(images, TEXTS, fields, strict=True)]
 
     def batch(self, model, items):
-        """Pictures ``(B, 3, H, W)`` and samples."""
+        """Images ``(B, 3, H, W)`` and samples."""
         from mmpretrain.structures import DataSample
 
-        inputs = batch_of([picture for picture, _ in items], (3, self.side, self.side)).to(type_of(model))
+        inputs = batch_of([image for image, _ in items], (3, self.side, self.side)).to(type_of(model))
         return inputs, [DataSample(**fields) for _, fields in items]
 
     def outputs(self, model, items, padding=0):
@@ -153,7 +153,7 @@ def longer(tokens, padding):
 
 
 class Reranking(VisionLanguage):
-    """Two towers for pictures, and a model that matches them with texts."""
+    """Two towers for images, and a model that matches them with texts."""
 
     pads = False
     discrete = ()
@@ -220,7 +220,7 @@ class DenseHead(Kind):
 
 
 class Detector(Kind):
-    """Pictures to boxes of the classes that were set.
+    """Images to boxes of the classes that were set.
 
     Args:
         sides: of objects, so that each level of the pyramid has one.
@@ -238,7 +238,7 @@ class Detector(Kind):
 
     def _batch(self, model, items, training):
         data = {
-            'inputs': [picture for picture, _ in items],
+            'inputs': [image for image, _ in items],
             'data_samples': [sample_with_boxes(number, self.size, self.sides) for _, number in items],
         }
         return model.data_preprocessor(data, training)
