@@ -25,7 +25,7 @@ from .inputs import (
     list_pictures,
     read_batches,
 )
-from .setup import get_ready
+from .setup import set_up_inference
 
 _FILE = 'detections.json'
 
@@ -62,7 +62,7 @@ class DetectionInferencer:
     ) -> None:
         self.templates = templates
         self.batch_size = batch_size
-        self.pipeline, self.model, meta, self.device, self.cfg = get_ready(
+        self.pipeline, self.model, meta, self.device, self.cfg = set_up_inference(
             config, checkpoint, device, batch_size, InferencePipeline, 'image', default_scope='mmdet'
         )
         self.known_classes = self.pipeline.class_names(meta)

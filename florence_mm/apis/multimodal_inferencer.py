@@ -19,7 +19,7 @@ from florence_mm.visualization.cross_attention import draw_word_attention, word_
 from florence_mm.visualization.samples import sample_image
 
 from .inputs import InferencePipeline, Picture, list_pictures, read_batches, read_picture
-from .setup import get_ready
+from .setup import set_up_inference
 
 
 class MultimodalInferencer:
@@ -53,7 +53,7 @@ class MultimodalInferencer:
         batch_size: int = 1,
     ) -> None:
         self.batch_size = batch_size
-        self.pipeline, self.model, meta, self.device, self.cfg = get_ready(
+        self.pipeline, self.model, meta, self.device, self.cfg = set_up_inference(
             config, checkpoint, device, batch_size, InferencePipeline, 'image', default_scope='florence_mm'
         )
         if not isinstance(self.model, VisionLanguage):

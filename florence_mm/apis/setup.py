@@ -32,7 +32,7 @@ def open_config(config: str | Path | Config, checkpoint: str | Path | None, kind
     """
     cfg = config if isinstance(config, Config) else load_config(config)
     if cfg.get('model') is None or (cfg.get('test_dataloader') or {}).get('dataset') is None:
-        raise UsageError(f'config {cfg.filename} has no model or no test_dataloader, which says how to read a {kind}')
+        raise UsageError(f'config {cfg.filename} has no model or no test_dataloader, which says how to read {kind}s')
     if checkpoint is not None:
         require_checkpoint(str(checkpoint))
     return cfg
@@ -64,14 +64,14 @@ def ready_model(
     return model.to(place).eval(), meta, place
 
 
-class Ready(NamedTuple):
-    """What an inferencer works with.
+class InferenceSetup(NamedTuple):
+    """Model and test pipeline of an inferencer.
 
     Attributes:
         pipeline: the test pipeline of the config.
-        model: in evaluation mode, with all its weights.
-        meta: the checkpoint's metadata.
-        device: of the model.
+        model: the model with all its weights, in evaluation mode.
+        meta: the metadata of the checkpoint.
+        device: the device of the model.
         cfg: the config.
     """
 
@@ -82,7 +82,7 @@ class Ready(NamedTuple):
     cfg: Config
 
 
-def get_ready(
+def set_up_inference(
     config: str | Path | Config,
     checkpoint: str | Path | None,
     device: str | None,
@@ -90,28 +90,28 @@ def get_ready(
     make_pipeline: Callable[[Mapping[str, Any]], 'TestData'],
     kind: str,
     default_scope: str,
-) -> Ready:
+) -> InferenceSetup:
     """Read a config and build its test pipeline and its model with all weights.
 
     Args:
         config: the config, or its file.
-        checkpoint: file or URL with all weights; None keeps what ``init_cfg`` loads.
-        device: None takes the GPU where there is one.
-        batch_size: of the inferencer.
-        make_pipeline: from the config of the test data to its pipeline.
-        kind: what is to be read, for messages, as in "image".
-        default_scope: package in which unscoped types are looked up where the config names none.
+        checkpoint: file or URL with all weights; None: weights from ``init_cfg``.
+        device: the device; None: the GPU if there is one.
+        batch_size: inputs per batch.
+        make_pipeline: function from the config of the test data set to its pipeline.
+        kind: kind of the inputs for messages, as in "image".
+        default_scope: package in which unscoped types are looked up if the config has no ``default_scope``.
 
     Raises:
-        UsageError: something is missing in the config, there is no checkpoint, or ``batch_size`` is below 1.
-        ValueError: the checkpoint does not hold all the model's weights.
+        UsageError: the config lacks a part, the checkpoint does not exist, or ``batch_size`` is below 1.
+        ValueError: the checkpoint lacks weights of the model.
     """
     if batch_size < 1:
         raise UsageError(f'batch_size is {batch_size}; give at least 1')
     cfg = open_config(config, checkpoint, kind)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or default_scope):
         pipeline = make_pipeline(cfg.test_dataloader.dataset)
-        return Ready(pipeline, *ready_model(cfg, checkpoint, device), cfg)
+        return InferenceSetup(pipeline, *ready_model(cfg, checkpoint, device), cfg)
 
 
 class TestData:
@@ -134,7 +134,7 @@ class TestData:
         while 'pipeline' not in dataset and 'dataset' in dataset:
             dataset = dataset['dataset']
         if not dataset.get('pipeline'):
-            raise UsageError(f'test_dataloader.dataset has no pipeline, which says how to prepare a {kind}')
+            raise UsageError(f'test_dataloader.dataset has no pipeline, which says how to prepare {kind}s')
         self.dataset = dataset
         self.pipeline = list(dataset['pipeline'])
         # unscoped types are looked up in the config's default scope

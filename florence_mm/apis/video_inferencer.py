@@ -19,7 +19,7 @@ from florence_mm.visualization.video import PredictionPainter, TimedScores, draw
 
 from .activation import class_activation
 from .inputs import choose_classes, free_name, keep_originals, list_inputs
-from .setup import get_ready
+from .setup import set_up_inference
 from .video_inputs import SUFFIXES, VideoPipeline, open_file, split_windows
 
 Video = str | Path
@@ -67,7 +67,7 @@ class VideoInferencer:
         self.templates = templates
         self.batch_size = batch_size
         self.backend = backend
-        self.pipeline, self.model, meta, self.device, self.cfg = get_ready(
+        self.pipeline, self.model, meta, self.device, self.cfg = set_up_inference(
             config, checkpoint, device, batch_size, VideoPipeline, 'video', default_scope='mmaction'
         )
         self.known_classes = self.pipeline.class_names(meta) if class_names is None else list(class_names)

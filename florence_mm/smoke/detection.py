@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.registry import DATASETS as ROOT_DATASETS
 
 from .pictures import CLASS_NAMES, write_pictures
-from .stand_ins import note_on, register_smoke_data
+from .stand_ins import add_keys, register_smoke_data
 
 # pixels; an object is large from 96x96 on
 _SIDE = 160
@@ -90,9 +90,9 @@ def set_smoke_classes(dataset: Any, model: Any, evaluator: Any = None) -> Any:
     """
     head = model.get('bbox_head') if isinstance(model, Mapping) else None
     number = head.get('num_classes') if isinstance(head, Mapping) else None
-    notes = {'smoke_num_classes': number, 'smoke_names': _subset_names(evaluator)}
-    notes = {key: value for key, value in notes.items() if value}
-    return note_on(dataset, 'DetectionDataset', notes, unless='class_agnostic')
+    keys = {'smoke_num_classes': number, 'smoke_names': _subset_names(evaluator)}
+    keys = {key: value for key, value in keys.items() if value}
+    return add_keys(dataset, 'DetectionDataset', keys, unless='class_agnostic')
 
 
 def _subset_names(evaluator: Any) -> list[str]:

@@ -9,7 +9,7 @@ from florence_mm.models.multimodal.protocol import ChoosesAnswers
 from florence_mm.registry import MODELS
 
 from .pictures import write_pictures
-from .stand_ins import note_on, register_smoke_data
+from .stand_ins import add_keys, register_smoke_data
 
 _ANSWERS = ['yes', 'no', '2', 'red']
 _QUESTIONS = ('is there a square?', 'is there a cat?', 'how many colours are there?', 'what colour is the square?')
@@ -62,7 +62,7 @@ def set_smoke_answers(dataset: Any, model: Any) -> Any:
             answers = [*_ANSWERS, *(f'answer {i}' for i in range(len(_ANSWERS), count))][:count]
         if isinstance(part.get(names), str):
             part[names] = answers
-        return note_on(dataset, 'VQADataset', {'smoke_answers': list(answers)})
+        return add_keys(dataset, 'VQADataset', {'smoke_answers': list(answers)})
     return dataset
 
 

@@ -29,23 +29,25 @@ def register_smoke_data(*types: str) -> Callable[[Generator], Generator]:
     return register
 
 
-def note_on(dataset: Any, type_: str, notes: Mapping[str, Any], unless: str | None = None) -> Any:
-    """A data set's config with keys noted on every data set of a type in it, for the generator, which takes them off.
+def add_keys(dataset: Any, type_: str, keys: Mapping[str, Any], unless: str | None = None) -> Any:
+    """Add keys to the configs of all data sets of a type, also inside wrappers; their generator removes them again.
 
     Args:
-        dataset (dict or list): Config of the data set; wrappers are gone through.
-        type_ (str): Name of the class, without its scope.
-        notes (Mapping): The keys and their values.
-        unless (str, optional): An argument of the data set with which, where it is true, nothing is noted.
+        dataset (dict or list): Config of the data set, which may be wrapped.
+        type_ (str): Name of the class, without scope.
+        keys (Mapping): The keys and their values.
+        unless (str, optional): An argument of the data set; if it is true, no keys are added.
     """
     if isinstance(dataset, (list, tuple)):
-        return [note_on(item, type_, notes, unless) for item in dataset]
+        return [add_keys(item, type_, keys, unless) for item in dataset]
     if not isinstance(dataset, Mapping):
         return dataset
-    noted = {key: note_on(value, type_, notes, unless) if key in _WRAPPED else value for key, value in dataset.items()}
+    changed = {
+        key: add_keys(value, type_, keys, unless) if key in _WRAPPED else value for key, value in dataset.items()
+    }
     if str(dataset.get('type')).rsplit('.', 1)[-1] == type_ and not dataset.get(unless):
-        noted.update(notes)
-    return noted
+        changed.update(keys)
+    return changed
 
 
 def generate(dataset: dict, folder: Path, path: str) -> dict:

@@ -14,7 +14,7 @@ from .cache import CacheStack
 
 @dataclass
 class WriterState:
-    """What a model needs to continue a batch of texts.
+    """Images, given ids and caches with which a model continues a batch of texts.
 
     Attributes:
         image_of: index of the image of each of the B rows.

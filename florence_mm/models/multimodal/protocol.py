@@ -196,10 +196,10 @@ class Reranker(Protocol):
 
 @runtime_checkable
 class ChoosesAnswers(Protocol):
-    """A class of parts that choose among known answers, such as :class:`FusionVQAHead`; the class, not an instance.
+    """A class of heads that classify answers, such as :class:`FusionVQAHead`; the class itself, not an instance.
 
     Attributes:
-        answer_arguments: which of its arguments are the number of the answers and their names.
+        answer_arguments: names of its two arguments for the number of answers and for the answers.
     """
 
     answer_arguments: tuple[str, str]

@@ -53,7 +53,7 @@ class TextAttention(nn.Module):
 
 
 class QuickGELU(nn.Module):
-    """``x * sigmoid(1.702 x)``, the GELU of CLIP's weights."""
+    """Activation ``x * sigmoid(1.702 x)``, the approximate GELU of CLIP."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation to a tensor of any shape."""
