@@ -112,7 +112,8 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
     Raises:
         UsageError: the first part of a key is neither in the config nor known to the runner, a later part is new and
-            close to a key that stands beside it, or a list has no member of that type or number.
+            close to a key that stands beside it or is inside a value without keys, or a list has no member of that type
+            or number.
     """
     for key in options:
         node: Any = cfg._cfg_dict
@@ -125,7 +126,10 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
                     raise UsageError(f'--cfg-options {key}: {error}') from error
                 continue
             if not isinstance(node, Mapping):
-                break
+                place = '.'.join(parts[:position])
+                raise UsageError(
+                    f'--cfg-options {key}: {place} is {node!r} and has no keys; give {place} a new value as a whole'
+                )
             if part in node:
                 node = node[part]
                 continue
@@ -308,7 +312,7 @@ def _lookup(registry: str, type_: str, scope: str) -> Any:
 
 def _names(registry: str, type_: str, scope: str) -> list[str]:
     """Registered names that ``type_`` may be a misspelling of."""
-    scoped: Registry | None = _scoped(registry, type_.split('.')[0] if '.' in type_ else scope)
+    scoped: Registry | None = _scoped(registry, type_.split('.')[0] or scope if '.' in type_ else scope)
     names: list[str] = []
     while scoped is not None:
         names += getattr(scoped, 'names', scoped.module_dict)
