@@ -58,11 +58,13 @@ OLD_NAMES = {
     'models.algorithms': ('UniCL', 'METER', 'RetrievalReranker', 'ZeroShotDetector', 'ImageTextDataPreprocessor'),
     'models.heads': ('DyHeadBlock', 'FusionVQAHead'),
     'models.multimodal': ('CoAttentionLayer', 'CoAttentionStacks'),
+    'models.multimodal.co_attention': ('CrossWeights', 'CrossAttention', 'PostNorm', 'SelfAttention'),
     'models.multimodal.decoding': ('DecodingRules', 'Decoded', 'greedy_search', 'beam_search'),
     'models.multimodal.fusion': ('Fused', 'CoAttentionFusion', 'init_bert_weights'),
     'models.text': ('CLIPTokenizer', 'MaskedCLIPTokenizer', 'RobertaTextTokenizer', 'TextTokenizer', 'TokenBatch'),
     'models.text.clip_tokens': ('CLIPTokenEncoder', 'MaskedCLIPTokenizer'),
     'models.text.roberta': ('RobertaTextEncoder', 'RobertaTextTokenizer'),
+    'ops.position': ('relative_position_bias', 'relative_position_index'),
     'utils.errors': ('DataError',),
 }
 

@@ -8,6 +8,12 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
+from florence_mm.moved import moved_names
+
+__getattr__ = moved_names(
+    __name__, dict.fromkeys(('relative_position_bias', 'relative_position_index'), 'florence_mm.ops.windows')
+)
+
 
 def resize_relative_position_table(
     table: Tensor, window_size: tuple[int, ...], from_window: tuple[int, ...] | None = None

@@ -17,8 +17,13 @@ from torch.utils.checkpoint import checkpoint
 from florence_mm.models.generation.cache import CacheStack
 from florence_mm.models.layers.initialisation import init_bert_weights
 from florence_mm.models.layers.transformer import CoAttentionLayer, KeysValues, TokenLayout, layout_of
+from florence_mm.moved import moved_names
 
 from .protocol import CrossWeights, Fused
+
+__getattr__ = moved_names(
+    __name__, dict.fromkeys(('CrossAttention', 'PostNorm', 'SelfAttention'), 'florence_mm.models.layers.transformer')
+)
 
 
 class CoAttentionStacks(nn.Module):
