@@ -301,7 +301,7 @@ def _lookup(registry: str, type_: str, scope: str) -> Any:
     scoped = _scoped(registry, scope)
     try:
         return scoped.get(type_)
-    except RuntimeError:  # mmengine's answer to a name that is nowhere
+    except (RuntimeError, TypeError):  # mmengine's answers to a name that is nowhere, and to one that begins with a dot
         return None
     except ModuleNotFoundError as error:
         # mmaction2 1.2.0 lists modules of its own that do not exist; the names of mmengine are still good
