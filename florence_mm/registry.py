@@ -133,7 +133,9 @@ def register_models(package: str) -> None:
     Args:
         package: dotted name of the package.
     """
-    for info in pkgutil.walk_packages(find_spec(package).submodule_search_locations, f'{package}.'):
+    folders = find_spec(package).submodule_search_locations
+    # without `onerror` a package that cannot be imported would be left out without a word
+    for info in pkgutil.walk_packages(folders, f'{package}.', onerror=import_module):
         if info.ispkg:
             continue
         source = Path(find_spec(info.name).origin).read_text(encoding='utf-8')

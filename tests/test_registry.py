@@ -7,7 +7,7 @@ import pytest
 from mmengine.registry import DefaultScope, Registry
 
 from florence_mm.models import heads
-from florence_mm.registry import MODELS, OwnFirstRegistry
+from florence_mm.registry import MODELS, OwnFirstRegistry, register_models
 
 
 @pytest.fixture
@@ -89,6 +89,22 @@ def test_deferred_classes_are_imported_when_asked_for(tmp_path, monkeypatch, loo
         assert look_up(root, ours).__module__ == 'deferred_classes'
     finally:
         sys.modules.pop('deferred_classes', None)
+
+
+@pytest.mark.parametrize('place', ['__init__.py', 'model.py'])
+def test_a_family_that_cannot_be_imported_is_not_left_out(tmp_path, monkeypatch, place):
+    family = tmp_path / 'some_models/family'
+    family.mkdir(parents=True)
+    for file in (family.parent / '__init__.py', family / '__init__.py', family / 'model.py'):
+        file.write_text('')
+    (family / place).write_text('import a_package_that_is_nowhere\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        with pytest.raises(ModuleNotFoundError, match='a_package_that_is_nowhere'):
+            register_models('some_models')
+    finally:
+        for name in [name for name in sys.modules if name.split('.')[0] == 'some_models']:
+            del sys.modules[name]
 
 
 def test_mmdet_is_imported_for_its_head_alone(fresh_process):

@@ -37,7 +37,7 @@ def list_inputs(inputs: Any, suffixes: Sequence[str], what: str, memory: type | 
         if memory and isinstance(item, memory) or not Path(item).is_dir():
             found.append(item)
             continue
-        inside = sorted(path for path in Path(item).rglob('*') if path.suffix.lower() in suffixes)
+        inside = sorted(path for path in Path(item).rglob('*') if path.suffix.lower() in suffixes and path.is_file())
         if not inside:
             raise UsageError(f'the folder {item} has no {what} ({", ".join(suffixes)}); check the path')
         found += inside

@@ -52,9 +52,10 @@ def ready_model(
         the model in evaluation mode, the metadata of the checkpoint, and the device.
 
     Raises:
+        UsageError: there is no such device.
         ValueError: the checkpoint lacks weights of the model.
     """
-    place = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    place = _usable_device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     if checkpoint is None:
         model.init_weights()
@@ -62,6 +63,17 @@ def ready_model(
     else:
         meta = load_whole_model(model, checkpoint)
     return model.to(place).eval(), meta, place
+
+
+def _usable_device(name: str) -> torch.device:
+    try:
+        place = torch.device(name)
+        torch.empty(0, device=place)
+    except (AssertionError, RuntimeError) as error:  # a torch without CUDA asserts
+        raise UsageError(
+            f'device {name!r} cannot be used ({str(error).splitlines()[0]}); give one that this machine has'
+        ) from None
+    return place
 
 
 class InferenceSetup(NamedTuple):

@@ -112,7 +112,7 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
     Raises:
         UsageError: the first part of a key is neither in the config nor a key of the runner, a later part is new and
-            similar to an existing key, or a list has no item of that type or index.
+            similar to an existing key or is inside a value without keys, or a list has no item of that type or index.
     """
     for key in options:
         node: Any = cfg._cfg_dict
@@ -125,7 +125,10 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
                     raise UsageError(f'--cfg-options {key}: {error}') from error
                 continue
             if not isinstance(node, Mapping):
-                break
+                place = '.'.join(parts[:position])
+                raise UsageError(
+                    f'--cfg-options {key}: {place} is {node!r} and has no keys; give {place} a new value as a whole'
+                )
             if part in node:
                 node = node[part]
                 continue
@@ -297,7 +300,7 @@ def _lookup(registry: str, type_: str, scope: str) -> Any:
     scoped = _scoped(registry, scope)
     try:
         return scoped.get(type_)
-    except RuntimeError:  # raised by mmengine for unknown names
+    except (RuntimeError, TypeError):  # raised by mmengine for unknown names, and for names that begin with a dot
         return None
     except ModuleNotFoundError as error:
         # mmaction2 1.2.0 lists some of its modules that do not exist; names of mmengine can still be used
@@ -308,7 +311,7 @@ def _lookup(registry: str, type_: str, scope: str) -> Any:
 
 def _names(registry: str, type_: str, scope: str) -> list[str]:
     """Registered names that ``type_`` may be a misspelling of."""
-    scoped: Registry | None = _scoped(registry, type_.split('.')[0] if '.' in type_ else scope)
+    scoped: Registry | None = _scoped(registry, type_.split('.')[0] or scope if '.' in type_ else scope)
     names: list[str] = []
     while scoped is not None:
         names += getattr(scoped, 'names', scoped.module_dict)

@@ -1,5 +1,6 @@
 """Overrides of a config: command-line options and the ``smoke`` section."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from florence_mm.errors import UsageError
 
 from .image_size import set_image_size
 from .pick import step_index
+
+_NUMBER = re.compile(r'-?[0-9]+')
 
 
 def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
@@ -23,7 +26,7 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         options (dict): Dotted keys and values; dicts are merged.
 
     Raises:
-        UsageError: a list has no item of a type, or several.
+        UsageError: a list has no item of a type, or several, or an item would be replaced as a whole.
 
     >>> cfg = Config(dict(image_size=224, pipeline=[dict(type='Load'), dict(type='mmcv.Resize', scale=224)]))
     >>> merge_options(cfg, {'image_size': 32, 'pipeline.Resize.backend': 'pillow'})
@@ -35,10 +38,17 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         set_image_size(cfg, options.pop('image_size'))
     for key, value in options.items():
         parts: list[str] = []
+        holder: Any = None
         node: Any = cfg._cfg_dict
         for part in key.split('.'):
+            holder = node
             number, node = member(node, part)
             parts.append(number)
+        if isinstance(holder, (list, tuple)) and not (isinstance(node, Mapping) and isinstance(value, Mapping)):
+            raise UsageError(
+                f'{key} would replace an item of a list, {node!r}, by {value!r}; give the whole list, or a key of the '
+                'item'
+            )
         cfg.merge_from_dict({'.'.join(parts): _with_indices(value, node)})
 
 
@@ -52,7 +62,7 @@ def member(node: Any, key: str) -> tuple[str, Any]:
         UsageError: a list has no item of the type or with the index, or several of the type.
     """
     if isinstance(node, (list, tuple)):
-        index = int(key) if key.lstrip('-').isdigit() else step_index(node, key)
+        index = int(key) if _NUMBER.fullmatch(key) else step_index(node, key)
         if not -len(node) <= index < len(node):
             raise UsageError(f'{key!r} is no index of a list of {len(node)}')
         return str(index % len(node)), node[index]

@@ -1,4 +1,5 @@
 import json
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from mmpretrain.structures import DataSample
 
 from florence_mm.apis import MultimodalInferencer
 from florence_mm.errors import DataError, UsageError
+from florence_mm.models.checkpoints import write_safetensors
 from florence_mm.models.preprocessor import ImageTextDataPreprocessor
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +107,8 @@ def test_where_answers_come_from(checkpoint):
     with pytest.raises(UsageError, match='are not those that the checkpoint was trained on'):
         MultimodalInferencer(config(model(named)), checkpoint, 'cpu')
     state = torch.load(checkpoint, weights_only=True)
+    path = write_safetensors(checkpoint.with_suffix('.safetensors'), state['state_dict'], state['meta'])
+    assert MultimodalInferencer(config(), path, 'cpu').answers == ANSWERS
     state['meta']['dataset_meta']['answers'] = ANSWERS[:3]
     torch.save(state, checkpoint)
     with pytest.raises(UsageError, match='trained on 3 answers and the VQA head has 4'):
@@ -123,6 +127,20 @@ def test_files_folders_and_bad_pictures(inferencer, tmp_path):
     assert 'two.png is an empty file' in results[1]['error'] and results[1].keys() == {'file', 'error'}
     assert json.loads((tmp_path / 'results/vqa.json').read_text()) == {'images': results}
     assert [path.name for path in (tmp_path / 'results').iterdir()] == ['vqa.json']
+
+
+def test_what_is_no_file_is_no_image_of_a_folder(inferencer, tmp_path):
+    cv2.imwrite(str(tmp_path / 'one.png'), picture())
+    (tmp_path / 'folder.png').mkdir()
+    if hasattr(os, 'mkfifo'):  # reading it would wait for ever
+        os.mkfifo(tmp_path / 'pipe.png')
+    assert [Path(result['file']).name for result in inferencer(tmp_path, 'how many?')] == ['one.png']
+
+
+@pytest.mark.parametrize('device', ['nowhere', 'cuda:99'])
+def test_a_device_that_is_not_there(checkpoint, device):
+    with pytest.raises(UsageError, match=f"device '{device}' cannot be used .*; give one that this machine has"):
+        MultimodalInferencer(config(), checkpoint, device)
 
 
 def test_what_cannot_be_asked(inferencer):

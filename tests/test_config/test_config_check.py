@@ -72,6 +72,11 @@ def test_a_good_config_has_no_problems():
             {'val_evaluator.type': 'mmdet.CocoMetrc'},
             "val_evaluator.type: 'mmdet.CocoMetrc' is not registered in metrics; did you mean 'mmdet.CocoMetric'?",
         ),
+        (
+            {'val_evaluator.type': '.Nothing'},
+            "val_evaluator.type: '.Nothing' is not registered in metrics; check the name, or add its module to "
+            'custom_imports',
+        ),
         ({'randomness.sed': 3}, "randomness.sed: randomness has no argument 'sed'; did you mean 'seed'?"),
         ({'optim_wraper': {}}, "optim_wraper: the runner reads no such key; did you mean 'optim_wrapper'?"),
         (

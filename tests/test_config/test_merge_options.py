@@ -69,10 +69,31 @@ def test_no_member_and_several_are_sentences(path):
         ('train_dataloader.dataset.pipeline.Flip.prob', "2 steps are 'Flip': "),
         ('train_dataloader.dataset.pipeline.Resize.scale', "no step 'Resize' among Load, mmcv.RandomApply, Flip"),
         ('param_scheduler.2.end', "'2' is no index of a list of 2"),
+        ('param_scheduler.--1.end', "no step '--1' among LinearLR, CosineAnnealingLR"),
+        ('param_scheduler.\u00b2.end', "no step '\u00b2' among LinearLR, CosineAnnealingLR"),
+        (
+            'param_scheduler.0.end.x',
+            'param_scheduler.0.end is 1 and has no keys; give param_scheduler.0.end a new value',
+        ),
     ):
         with pytest.raises(UsageError) as error:
             load_config(path, {key: 1})
         assert str(error.value).startswith(f'--cfg-options {key}: {sentence}')
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'old'),
+    [
+        ('train_dataloader.dataset.pipeline.RandomApply.transforms.Resize.scale.0', 4, '8'),
+        ('param_scheduler.LinearLR', 5, "{'type': 'LinearLR', 'end': 1}"),
+    ],
+)
+def test_members_of_lists_are_not_replaced(path, key, value, old):
+    with pytest.raises(UsageError) as error:
+        load_config(path, {key: value})
+    assert str(error.value).startswith(
+        f'{key} would replace an item of a list, {old}, by {value}; give the whole list'
+    )
 
 
 def test_origin_of_a_value_named_by_type(path):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -169,7 +170,8 @@ def test_checkpoints_are_on_the_disk_before_they_are_pointed_to_and_before_other
     steps, fsync, remove = [], os.fsync, AtomicCheckpointHook._remove
 
     def flush(descriptor):
-        steps.append(Path(f'/proc/self/fd/{descriptor}').readlink().name.removesuffix(f'.{os.getpid()}.tmp'))
+        name = Path(f'/proc/self/fd/{descriptor}').readlink().name
+        steps.append(re.sub(rf'\.{os.getpid()}-\w+\.tmp$', '', name))
         fsync(descriptor)
 
     monkeypatch.setattr(os, 'fsync', flush)

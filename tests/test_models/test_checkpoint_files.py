@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import stat
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from florence_mm.errors import user_sentence
 from florence_mm.models.checkpoints import load_checkpoint, read_checkpoint, write_safetensors
 from florence_mm.models.checkpoints.reading import read_file
 
@@ -260,6 +262,31 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match='disk full'):
         write_safetensors(path, {'a': torch.ones(2)})
     assert path.read_bytes() == old and [p.name for p in tmp_path.iterdir()] == ['a.safetensors']
+
+
+def test_a_full_disk_is_told_in_a_sentence(tmp_path):
+    resource = pytest.importorskip('resource', reason='limits of POSIX')
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match='a.safetensors cannot be written .*; check its rights and the disk') as error:
+            write_safetensors(tmp_path / 'a.safetensors', {'a': torch.zeros(10000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert user_sentence(error.value) == str(error.value) and not list(tmp_path.iterdir())
+
+
+def test_dicts_and_lists_of_the_header_come_back(tmp_path):
+    meta = {'dataset_meta': {'answers': ['yes', 'no']}, 'shape': [1, 2], 'note': '{not json', 'epoch': 3}
+    path = write_safetensors(tmp_path / 'a.safetensors', {'a': torch.zeros(2)}, meta)
+    assert read_checkpoint(path)[1] == {**meta, 'format': 'pt', 'epoch': '3'}
+
+
+def test_tensors_without_names_are_no_state_dict(tmp_path):
+    torch.save({'state_dict': {0: torch.ones(1)}}, tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match='holds no tensors by name'):
+        read_checkpoint(tmp_path / 'a.pth')
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='rights of POSIX')

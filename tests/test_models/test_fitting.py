@@ -78,6 +78,20 @@ def test_what_cannot_be_fitted():
         other().load_state_dict({**state, TABLE: wrong[TABLE]})
 
 
+def test_modules_of_other_packages_with_the_same_names():
+    """They do not say their size where ours do, as the position embedding of mmpretrain's Swin."""
+
+    def foreign(side):
+        module = nn.Module()
+        module.absolute_pos_embed = nn.Parameter(torch.zeros(1, side**2, 4))
+        module.relative_position_bias_table = nn.Parameter(torch.zeros((2 * side - 1) ** 2, 2))
+        return module
+
+    state = foreign(3).state_dict()
+    assert sorted(fit_state_dict(foreign(5), state).unfit) == ['absolute_pos_embed', 'relative_position_bias_table']
+    assert fit_state_dict(foreign(3), state).tensors.keys() == state.keys()
+
+
 def test_text_positions_are_cut_and_never_made_up(tmp_path):
     long, short = tower(12), tower(10)
     fitting = fit_state_dict(short, long.state_dict())

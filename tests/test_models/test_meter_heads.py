@@ -14,6 +14,7 @@ from florence_mm.models.tokenizers import MaskedCLIPTokenizer, TokenBatch
 worker = runpy.run_path(str(Path(__file__).parent / 'meter_worker.py'))
 build, batch, preprocessed, pictures = (worker[name] for name in ('build', 'batch', 'preprocessed', 'pictures'))
 QUESTIONS = worker['QUESTIONS']
+tiny_meter = runpy.run_path(str(Path(__file__).parent / 'tiny_meter.py'))['tiny_meter']
 
 
 def fusion_batch(model, texts=QUESTIONS, inputs=None):
@@ -354,3 +355,26 @@ def test_labels_are_the_tokens_not_the_masks():
 def test_heads_take_the_fusions_sizes():
     assert FusionITMHead(hidden_size=4)(torch.zeros(2, 8)).shape == (2, 2)
     assert FusionMLMHead(hidden_size=4, vocab_size=9)(torch.zeros(3, 4)).shape == (3, 9)
+
+
+def test_a_head_that_hands_arguments_on_takes_the_fusions_sizes():
+    class Extended(FusionVQAHead):
+        def __init__(self, extra=1, **kwargs):
+            super().__init__(**kwargs)
+
+    model = tiny_meter({'vqa': {'type': Extended, 'num_answers': 3}})
+    assert model.heads.vqa.classifier[0].weight.shape == (32, 32)
+
+
+@pytest.mark.parametrize('head', [None, 'FusionVQAHead', {'num_answers': 3}])
+def test_no_config_of_a_head(head):
+    with pytest.raises(ValueError, match="the head 'vqa' is .* which has no `type`"):
+        tiny_meter({'vqa': head})
+
+
+def test_one_text_is_no_list_of_texts():
+    model = tiny_meter({'vqa': {'type': 'FusionVQAHead', 'num_answers': 3}, 'itm': {'type': 'FusionITMHead'}})
+    tokens = model.encode_image(torch.zeros(1, 3, 16, 16)).detach()
+    for ask in (model.answer, model.match):
+        with pytest.raises(TypeError, match="got one text, 'how many'"):
+            ask(tokens, 'how many', [(0, 0)])

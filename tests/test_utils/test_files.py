@@ -48,6 +48,15 @@ def test_replacing(tmp_path):
     assert path.read_text() == 'new' and names(tmp_path) == ['file']
 
 
+def test_two_writers_of_one_path_in_one_process(tmp_path):
+    with replacing(tmp_path / 'file') as first:
+        first.write_text('first')
+        with replacing(tmp_path / 'file') as second:
+            second.write_text('second')
+        assert (tmp_path / 'file').read_text() == 'second' and first.read_text() == 'first'
+    assert (tmp_path / 'file').read_text() == 'first' and names(tmp_path) == ['file']
+
+
 @pytest.fixture
 def steps(monkeypatch):
     """What is flushed and renamed, in order: ``('flush', content of a file or names in a folder)`` and ``'rename'``."""

@@ -62,7 +62,10 @@ def _fit(model: nn.Module, key: str, value: Tensor, own: Tensor) -> Tensor | Non
     # the last axis is channels or heads in all three, and no rule changes it
     if name not in _RULES or value.ndim != own.ndim or value.shape[-1] != own.shape[-1]:
         return None
-    return _RULES[name](model.get_submodule(path), value, own)
+    rule, size = _RULES[name]
+    owner = model.get_submodule(path)
+    # another package's module of the same name may keep its size elsewhere
+    return rule(owner, value, own) if size is None or hasattr(owner, size) else None
 
 
 def _fit_table(owner: nn.Module, table: Tensor, own: Tensor) -> Tensor | None:
@@ -83,8 +86,9 @@ def _fit_image_positions(owner: nn.Module, embed: Tensor, own: Tensor) -> Tensor
     return resize_position_embedding(embed, owner.patches_resolution, (side, side))
 
 
-_RULES: dict[str, Callable[[nn.Module, Tensor, Tensor], Tensor | None]] = {
-    'relative_position_bias_table': _fit_table,
-    'positional_embedding': _fit_text_positions,
-    'absolute_pos_embed': _fit_image_positions,
+#: Name of a tensor -> its rule, and the attribute of its owner that the rule reads.
+_RULES: dict[str, tuple[Callable[[nn.Module, Tensor, Tensor], Tensor | None], str | None]] = {
+    'relative_position_bias_table': (_fit_table, 'window_size'),
+    'positional_embedding': (_fit_text_positions, None),
+    'absolute_pos_embed': (_fit_image_positions, 'patches_resolution'),
 }

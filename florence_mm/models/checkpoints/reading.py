@@ -5,6 +5,7 @@ import pickle
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def read_file(path: str | Path, map_location: MapLocation = 'cpu') -> dict[str, 
             on the CPU.
 
     Returns:
-        the saved object; for safetensors, a dict of the tensors, ``state_dict``, and the header's metadata, ``meta``.
+        the saved object; for safetensors, a dict of the tensors, ``state_dict``, and the header's metadata, ``meta``:
+        strings, or the dicts and lists that are written as JSON.
 
     Raises:
         FileNotFoundError: no such file.
@@ -75,7 +77,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     for _ in range(2):
         inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), None)
         content = content if inner is None else inner
-    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if not tensors:
         raise ValueError(f'{path} holds no tensors by name; expected a state dict, alone or under one of {_WRAPPERS}')
     return tensors, meta if isinstance(meta, dict) else {}
@@ -88,13 +90,19 @@ def write_safetensors(path: str | Path, state: dict[str, Tensor], meta: dict[str
         path: the file; its folder is created.
         state: tensors by key; tensors that share memory are written separately.
         meta: metadata, strings or values that JSON can represent.
+
+    Raises:
+        OSError: the disk is full or cannot be written to.
     """
     # safetensors refuses tensors that share memory
     state = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     header = {key: value if isinstance(value, str) else json.dumps(value) for key, value in (meta or {}).items()}
     header = {'format': 'pt', **header, _CHECKSUM: _checksum(state)}
     with replacing(path) as temporary:
-        safetensors.torch.save_file(state, temporary, metadata=header)
+        try:
+            safetensors.torch.save_file(state, temporary, metadata=header)
+        except safetensors.SafetensorError as error:
+            raise OSError(f'{path} cannot be written ({error}); check its rights and the disk') from None
     return Path(path)
 
 
@@ -112,7 +120,15 @@ def _read_safetensors(file: Path, name: str, map_location: MapLocation) -> dict[
         )
     if isinstance(map_location, (str, torch.device)):
         tensors = {key: value.to(map_location) for key, value in tensors.items()}
-    return {'state_dict': tensors, 'meta': meta}
+    return {'state_dict': tensors, 'meta': {key: _from_header(value) for key, value in meta.items()}}
+
+
+def _from_header(value: str) -> Any:
+    """A dict or list that :func:`write_safetensors` wrote as JSON; other values stay strings."""
+    if value[:1] in ('{', '['):
+        with suppress(ValueError):
+            return json.loads(value)
+    return value
 
 
 def _read_pickled(file: Path, name: str, map_location: MapLocation) -> Any:

@@ -11,6 +11,7 @@ import torch
 from mmengine.model import ModuleDict
 from torch import Tensor, nn
 
+from florence_mm.config.signatures import accepted_arguments
 from florence_mm.models.base import FlorenceModel, build_part
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS, TASK_UTILS
@@ -64,7 +65,8 @@ class VisionLanguageModel(FlorenceModel):
             init_std: standard deviation of the initial weights of heads.
 
         Raises:
-            ValueError: the model lacks methods that a head needs, or a head has fewer outputs than the tokenizer ids.
+            ValueError: a head is no config, the model lacks methods that a head needs, or a head has fewer outputs than
+                the tokenizer ids.
         """
         given = {
             'hidden_size': self.hidden_size,
@@ -72,7 +74,7 @@ class VisionLanguageModel(FlorenceModel):
             'vocab_size': self.tokenizer.vocab_size,
             'init_std': init_std,
         }
-        self.heads = ModuleDict({name: _build_head(head, given) for name, head in (heads or {}).items()})
+        self.heads = ModuleDict({name: _build_head(name, head, given) for name, head in (heads or {}).items()})
         for name, head in self.heads.items():
             needs = getattr(head, 'needs', None)
             if needs is not None and not isinstance(self, needs):
@@ -279,18 +281,24 @@ class VisionLanguageModel(FlorenceModel):
         """Yield batches of ``at_once`` pairs of an encoded image and a text."""
         from mmpretrain.structures import DataSample
 
+        if isinstance(texts, str):  # its letters would be asked
+            raise TypeError(f'the model takes a list of texts and got one text, {texts!r}; put it into a list')
         for start in range(0, len(pairs), at_once):
             part = pairs[start : start + at_once]
             samples = [DataSample(text=texts[text]) for _, text in part]
             yield self.make_batch(None, samples, [image for image, _ in part], image_tokens)
 
 
-def _build_head(head: dict | nn.Module, given: Mapping[str, Any]) -> nn.Module:
+def _build_head(name: str, head: dict | nn.Module, given: Mapping[str, Any]) -> nn.Module:
     """Build a head from its config, adding the arguments in ``given`` that its constructor takes."""
     if isinstance(head, nn.Module):
         return head
-    if 'type' not in head:
-        raise ValueError(f'the head {dict(head)} has no `type`; name one, such as FusionVQAHead')
+    if not isinstance(head, Mapping) or 'type' not in head:
+        shown = dict(head) if isinstance(head, Mapping) else head
+        raise ValueError(
+            f'the head {name!r} is {shown!r}, which has no `type`; name one, such as FusionVQAHead, or leave it out'
+        )
     kind = MODELS.get(head['type']) if isinstance(head['type'], str) else head['type']
-    takes = inspect.signature(kind).parameters if kind is not None else {}
+    # a head of a user's may hand **kwargs to the head that it extends
+    takes = accepted_arguments(kind) or inspect.signature(kind).parameters if kind is not None else {}
     return MODELS.build({**{key: value for key, value in given.items() if key in takes}, **head})
