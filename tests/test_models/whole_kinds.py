@@ -29,6 +29,8 @@ class TwoTowers(Kind):
         shape: of an image, clip or video.
     """
 
+    discrete = ('pred_label',)
+
     def __init__(self, shape=(3, 32, 32)):
         self.shape = shape
 
@@ -48,11 +50,8 @@ class TwoTowers(Kind):
         samples = model.predict(*self._batch(model, items))
         return [{field: sample.get(field) for field in fields} for sample in samples]
 
-    discrete = ('pred_label',)
-
     def loss(self, model, items):
-        losses = model(*self._batch(model, items), mode='loss')
-        return total(losses)
+        return total(model(*self._batch(model, items), mode='loss'))
 
 
 class FusionHead(Kind):
@@ -139,8 +138,7 @@ class VisionLanguage(Kind):
         return found
 
     def loss(self, model, items):
-        losses = model(*self.batch(model, items), mode='loss')
-        return total(losses)
+        return total(model(*self.batch(model, items), mode='loss'))
 
 
 def longer(tokens, padding):
@@ -215,8 +213,7 @@ class DenseHead(Kind):
     def loss(self, head, items):
         sides = [4 * stride for stride in self.strides]
         samples = [sample_with_boxes(number, self.size, sides) for number in range(len(items))]
-        losses = head.loss(self._pyramid(head, items), samples)
-        return total(losses)
+        return total(head.loss(self._pyramid(head, items), samples))
 
 
 class Detector(Kind):
@@ -257,5 +254,4 @@ class Detector(Kind):
         return found
 
     def loss(self, model, items):
-        losses = model(**self._batch(model, items, True), mode='loss')
-        return total(losses)
+        return total(model(**self._batch(model, items, True), mode='loss'))
