@@ -65,35 +65,6 @@ def test_kept_keys_and_values_change_nothing(roberta, beams):
         torch.testing.assert_close(kept.log_probs, again.log_probs, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize('roberta', [False, True])
-@torch.no_grad()
-def test_hidden_states_do_not_depend_on_how_many_words_come_at_once(roberta):
-    model = captioner(roberta=roberta, max_text_len=40).double()
-    tokens = model.encode_image(pictures(2).double())
-    ids = torch.cat([model.tokenize([text]).input_ids[:, :6] for text in ('red two and a blue five', 'a nine, no one')])
-    whole = model.write_on(TokenBatch(ids, ids >= 0), model.start_writing(tokens, [1, 0]))
-    for cuts in ([1] * 6, [2, 1, 3], [6]):
-        state = model.start_writing(tokens, [1, 0], cached=True)
-        parts = []
-        for part in ids.split(cuts, 1):
-            parts.append(model.write_on(TokenBatch(part, part >= 0), state))
-        assert state.length == 6
-        torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-9, atol=1e-9)
-    # rows that go on from another row of their picture
-    state = model.start_writing(tokens, [0, 0, 0], cached=True)
-    first = torch.stack([ids[0, :3], ids[1, :3], ids[0, :3]])
-    model.write_on(TokenBatch(first, first >= 0), state)
-    state.select(torch.tensor([1, 1, 0]))
-    last = ids[0, 3:5].expand(3, -1)
-    got = model.write_on(TokenBatch(last, last >= 0), state)
-    texts = torch.cat([first[[1, 1, 0]], last], 1)
-    expected = model.write_on(TokenBatch(texts, texts >= 0), model.start_writing(tokens, [0, 0, 0]))[:, 3:]
-    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
-    assert (got[0] - got[2]).abs().max() > 1e-2
-    with pytest.raises(ValueError, match='about another image'):
-        model.start_writing(tokens, [0, 1], cached=True).select(torch.tensor([1, 1]))
-
-
 @torch.no_grad()
 def test_a_prompt_is_read_and_neither_learned_nor_reported():
     model, plain = captioner(head={'prompt': ' a red '}, max_text_len=16), captioner(max_text_len=16)

@@ -60,18 +60,6 @@ def test_not_causal_equals_open_clip_with_padding_mask():
     torch.testing.assert_close(ours(ids), theirs(ids), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize('causal', [True, False])
-def test_padding_and_company_change_nothing(causal):
-    model = tower(causal=causal).double()
-    ids = texts(3, 20, 9)
-    together = model(ids)
-    alone = torch.cat([model(ids[:1, :3]), model(ids[1:2]), model(ids[2:, :9])])
-    torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-10)
-    # whatever stands behind the end is not looked at
-    ids[0, 3:] = 17
-    torch.testing.assert_close(model(ids), together, rtol=1e-10, atol=1e-10)
-
-
 def test_causal_means_no_look_ahead():
     ids = texts(5, 9)[:1].repeat(2, 1)
     ids[1, 2] = 44
@@ -110,15 +98,6 @@ def test_parameter_counts(arch, millions):
     with torch.device('meta'):
         model = CLIPTextTower(arch)
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
-
-
-def test_bf16_autocast_keeps_the_feature():
-    model = tower()
-    ids = texts(4, 11, 7)
-    exact = model(ids)
-    with torch.autocast('cpu', torch.bfloat16):
-        rounded = model(ids)
-    assert (exact - rounded).norm() < 0.03 * exact.norm()
 
 
 def test_built_from_configs():

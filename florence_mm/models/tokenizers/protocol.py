@@ -6,7 +6,7 @@ Shape legend: ``B`` texts, ``T`` tokens of the longest text of the batch.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from mmengine.logging import print_log
@@ -26,6 +26,7 @@ class TokenBatch:
     mask: Tensor
 
 
+@runtime_checkable
 class TextTokenizer(Protocol):
     """A tokenizer: converts texts to a :class:`TokenBatch`, and ids to text."""
 

@@ -1,0 +1,26 @@
+"""Small heads of models over images and texts."""
+
+from instances import Small
+from whole_kinds import FusionHead
+
+ANSWERS = [
+    {'answer_labels': [0, 2], 'answer_scores': [1.0, 0.3]},
+    {'answer_labels': [1], 'answer_scores': [0.6]},
+    {'answer_labels': [], 'answer_scores': []},  # none of the known answers is right
+]
+
+SMALL = {
+    'FusionITMHead': Small({'type': 'FusionITMHead'}, FusionHead(['match_score'])),
+    'FusionMLMHead': Small(
+        {'type': 'FusionMLMHead', 'probability': 0.5}, FusionHead(['pred_text'], discrete=['pred_text'])
+    ),
+    'FusionVQAHead': Small(
+        {'type': 'FusionVQAHead', 'answers': ['two', 'red', 'yes']},
+        FusionHead(['pred_scores', 'pred_answer'], discrete=['pred_answer'], fields=ANSWERS),
+        ['ChoosesAnswers'],
+    ),
+    'FusionCaptionHead': Small(
+        {'type': 'FusionCaptionHead', 'num_beams': 2, 'max_length': 5},
+        FusionHead(['pred_caption', 'caption_score'], discrete=['pred_caption', 'caption_score']),
+    ),
+}

@@ -1,0 +1,46 @@
+"""Small METERs: with either text encoder, and as the second step of retrieval."""
+
+from instances import Small
+from small_coswin import COSWIN
+from small_text import ROBERTA, TOWER, VOCAB
+from small_unicl import UNICL
+from whole_kinds import Reranking, VisionLanguage
+
+METER = {
+    'type': 'METER',
+    'image_encoder': {**COSWIN, 'out_indices': (2,)},
+    'text_encoder': {'type': 'CLIPTokenEncoder', 'tower': {**TOWER, 'causal': False}},
+    'tokenizer': {'type': 'MaskedCLIPTokenizer', 'vocab_size': VOCAB},
+    'fusion': {'hidden_size': 16, 'num_layers': 2, 'num_heads': 2},
+    'max_text_len': 20,
+}
+BYTES = {**METER, 'text_encoder': ROBERTA, 'tokenizer': {'type': 'RobertaTextTokenizer'}}
+PROTOCOLS = ('Reader', 'Fuser', 'Writer', 'Attending', 'VisionLanguage')
+
+UNPOOLED = {
+    'cross_modal.text_pooler': 'the head reads tokens',
+    'cross_modal.image_pooler': 'the head reads tokens',
+    'cross_modal.layers.image_layers.1.': 'what the last layer makes of the image is read by no layer after it',
+}
+UNUSED = {
+    'FusionMLMHead': UNPOOLED,
+    'FusionCaptionHead': {
+        **UNPOOLED,
+        'cross_modal.layers.image_layers.0.crossattention': 'an image that read text would tell words of later ones',
+    },
+}
+
+SMALL = {
+    'METER': Small(METER, VisionLanguage(PROTOCOLS, UNUSED), PROTOCOLS),
+    'METER-roberta': Small(BYTES, VisionLanguage(PROTOCOLS, UNUSED), PROTOCOLS),
+    'RetrievalReranker': Small(
+        {
+            'type': 'RetrievalReranker',
+            'retriever': UNICL,
+            'matcher': {**METER, 'heads': {'FusionITMHead': {'type': 'FusionITMHead'}}},
+        },
+        Reranking(()),
+        ('Reranker',),
+        without_gradient={'retriever.': 'the two towers find candidates and do not learn'},
+    ),
+}

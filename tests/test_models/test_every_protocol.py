@@ -1,0 +1,166 @@
+"""What a protocol of ``florence_mm.models`` promises is kept by every registered class that fulfils it.
+
+Readers, fusers and writers are in ``test_every_vision_language_model.py``, tokenizers in ``test_every_tokenizer.py``. A
+new class is tested by existing, see ``instances.py``.
+"""
+
+import functools
+
+import pytest
+import torch
+from instances import assert_same, build, differ, find_smalls, names_of
+from whole_kinds import TEXTS
+
+from florence_mm.models.multimodal.protocol import Fused
+
+SMALLS = find_smalls()
+EXACT = {'rtol': 1e-9, 'atol': 1e-9}  # rounding of fp64 is 1e-16
+NAMES = ['red', 'dogs', 'a two']
+
+
+def fulfilling(protocol):
+    return pytest.mark.parametrize('name', names_of(protocol=protocol))
+
+
+@functools.cache
+def shared(name):
+    """An instance that no test changes."""
+    return build(name)
+
+
+# --- backbones --------------------------------------------------------------------------------------------------------
+
+
+@fulfilling('StagedBackbone')
+@torch.no_grad()
+def test_last_blocks_give_the_tokens_of_each_stage(name):
+    model, kind = shared(name), SMALLS[name].kind
+    given = []
+    blocks = model.last_blocks()
+    hooks = [block.register_forward_hook(lambda _, args, out: given.append((args, out))) for block in blocks]
+    outputs = kind.outputs(model, kind.items(model))
+    for hook in hooks:
+        hook.remove()
+    maps = list(outputs[0].values())
+    assert len(given) == len(blocks) == len(maps)  # small instances return the maps of all stages
+    for ((tokens, size), out), one in zip(given, maps, strict=True):
+        assert tuple(size) == one.shape[1:]
+        assert tokens.shape == out.shape == (len(outputs), one[0].numel(), len(one))
+
+
+@fulfilling('NamesNoDecay')
+def test_what_does_not_decay_is_there_and_no_matrix_of_a_product_is_among_it(name):
+    model = shared(name)
+    exempt, parameters = model.no_weight_decay(), dict(model.named_parameters())
+    assert exempt <= set(parameters)
+    assert {key for key, parameter in parameters.items() if parameter.ndim <= 1} <= exempt
+    decayed = {key for key in parameters if key not in exempt}
+    products = {
+        f'{key}.weight'
+        for key, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d | torch.nn.Conv3d)
+    }
+    assert products <= decayed
+
+
+# --- classes by name --------------------------------------------------------------------------------------------------
+
+
+@fulfilling('ZeroShotModel')
+def test_classes_can_be_chosen_again_and_again(name):
+    model, kind = build(name), SMALLS[name].kind
+    assert list(model.class_names) == []
+    items = kind.items(model)
+    assert list(model.class_names) == NAMES
+    first = kind.outputs(model, items)
+    model.set_classes(['no one'])
+    assert list(model.class_names) == ['no one']
+    assert differ(kind.outputs(model, items), first)
+    model.set_classes(NAMES, templates=['a {}', 'no {}'])
+    assert_same(kind.outputs(model, items), first)
+    model.set_classes(NAMES, templates=['one {}'])
+    assert differ(kind.outputs(model, items), first)
+    model.set_classes('digits')  # the names of a data set
+    assert len(model.class_names) == 10
+
+
+@fulfilling('TwoTowerModel')
+@torch.no_grad()
+def test_two_towers_give_features_of_length_one_and_logits_of_the_classes(name):
+    model, kind = shared(name), SMALLS[name].kind
+    items = kind.items(model)
+    images = torch.stack([image for image, _, _ in items]).double()
+    image, text = model.extract_image_feat(images), model.extract_text_feat(TEXTS)
+    assert image.shape == text.shape
+    torch.testing.assert_close(torch.cat([image, text]).norm(dim=1), torch.ones(6).double(), **EXACT)
+    for row, one in enumerate(TEXTS):
+        torch.testing.assert_close(model.extract_text_feat([one])[0], text[row], **EXACT)
+    logits = model.class_logits(image)
+    assert logits.shape == (3, len(NAMES))
+    for row, output in enumerate(kind.outputs(model, items)):
+        torch.testing.assert_close(output['image_feat'], image[row], **EXACT)
+        torch.testing.assert_close(output['text_feat'][0], text[row], **EXACT)
+        torch.testing.assert_close(output['pred_score'], logits[row].softmax(0), **EXACT)
+    # classes in another order are the same classes
+    model.set_classes(NAMES[::-1], templates=['a {}', 'no {}'])
+    torch.testing.assert_close(model.class_logits(image), logits.flip(1), **EXACT)
+
+
+# --- images and texts -------------------------------------------------------------------------------------------------
+
+
+@fulfilling('Fuser')
+@torch.no_grad()
+def test_sizes_are_those_it_says(name):
+    model, kind = shared(name), SMALLS[name].kind
+    inputs, _ = kind.batch(model, kind.items(model))
+    tokens = model.tokenize(TEXTS)
+    image, text = model.encode_image(inputs), model.encode_tokens(tokens)
+    assert image.shape[::2] == (3, model.hidden_size) and text.shape == (*tokens.mask.shape, model.hidden_size)
+    fused = model.fuse(text, tokens.mask, image)
+    assert isinstance(fused, Fused)
+    assert fused.text.shape == text.shape and fused.image.shape == image.shape
+    assert fused.pooled.shape == (3, model.pooled_size)
+    assert not fused.text[~tokens.mask].any()
+    # the pair depends on both
+    for other in (model.fuse(text, tokens.mask, image.roll(1, 0)), model.fuse(text.flip(2), tokens.mask, image)):
+        assert ((other.pooled - fused.pooled).abs().amax(1) > 1e-9).all()
+
+
+@fulfilling('Attending')
+@torch.no_grad()
+def test_attention_of_a_token_is_spread_over_the_image(name):
+    model, kind = shared(name), SMALLS[name].kind
+    inputs, _ = kind.batch(model, kind.items(model))
+    for text in TEXTS:
+        seen = model.attend(inputs[:1], text)
+        assert torch.equal(seen.input_ids, model.tokenize([text]).input_ids[0])
+        layers, heads, tokens, height, width = seen.weights.shape
+        assert tokens == len(seen.input_ids) and height * width == model.encode_image(inputs[:1]).shape[1]
+        total = seen.weights.sum((3, 4))
+        torch.testing.assert_close(total, torch.ones(layers, heads, tokens).double(), **EXACT)
+        assert (seen.weights > 0).all()
+        last = model.attend(inputs[:1], text, [-1])
+        assert torch.equal(last.weights, seen.weights[-1:])
+    assert differ_of(model.attend(inputs[1:2], TEXTS[0]), model.attend(inputs[:1], TEXTS[0]))
+
+
+def differ_of(one, other):
+    return bool((one.weights - other.weights).abs().max() > 1e-9)
+
+
+@fulfilling('Reranker')
+@torch.no_grad()
+def test_match_scores_of_pairs_do_not_depend_on_the_others(name):
+    model, kind = shared(name), SMALLS[name].kind
+    inputs, _ = kind.batch(model, kind.items(model))
+    images = (inputs * 60 + 120).clamp(0, 255).byte()
+    pairs = [(2, 0), (0, 1), (0, 2), (1, 0), (2, 2)]
+    scores = model.match_pictures({'inputs': list(images)}, TEXTS, pairs)
+    assert scores.shape == (len(pairs),) and scores.device.type == 'cpu'
+    for (image, text), score in zip(pairs, scores, strict=True):
+        alone = model.match_pictures({'inputs': [images[image]]}, [TEXTS[text]], [(0, 0)], pairs_at_once=1)
+        torch.testing.assert_close(alone[0], score, **EXACT)
+    assert len({round(float(score), 9) for score in scores}) == len(pairs)
+    assert len(model.match_pictures({'inputs': list(images)}, TEXTS, [])) == 0
+    assert model.similarity_scale() > 0
