@@ -91,9 +91,7 @@ def test_no_member_and_several_are_sentences(path):
 def test_members_of_lists_are_not_replaced(path, key, value, old):
     with pytest.raises(UsageError) as error:
         load_config(path, {key: value})
-    assert str(error.value).startswith(
-        f'{key} would replace an item of a list, {old}, by {value}; give the whole list'
-    )
+    assert str(error.value).startswith(f'{key} would replace an item of a list, {old}, by {value}; give the whole list')
 
 
 def test_origin_of_a_value_named_by_type(path):
