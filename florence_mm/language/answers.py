@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from florence_mm.errors import DataError
+from florence_mm.utils.text_files import read_lines
 
 # from the public evaluation code of VQA (github.com/GT-Vision-Lab/VQA)
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
@@ -95,15 +96,9 @@ def read_answers(path: str | Path) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f'there is no vocabulary of answers {path}; make it with tools/dataset_converters/build_answers.py'
+            f'there is no vocabulary of answers {str(path)!r}; make it with tools/dataset_converters/build_answers.py'
         )
-    try:
-        text = path.read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError:
-        raise DataError(f'{path} is not UTF-8 text; write an answer a line') from None
-    answers = [line.strip() for line in text.split('\n') if line.strip()]
-    if not answers:
-        raise DataError(f'{path} has no answers; write one a line')
+    answers = read_lines(path, 'one answer a line')
     label_answers(answers, str(path))
     return answers
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from florence_mm.utils.text_files import read_lines
+
 from .labels import normalize_text
 from .prompts import get_class_names
 
@@ -74,16 +76,17 @@ def load_class_names(classes: str | Sequence[str] | None) -> list[str] | None:
     """Load class names from a list, the name of a known data set, or a text file with one name per line.
 
     Raises:
-        ValueError: ``classes`` is none of these, or an empty file.
+        ValueError: ``classes`` is none of these, or the file is empty or no text.
     """
+    if classes is None:
+        return None
     if not isinstance(classes, str):
-        return None if classes is None else list(classes)
+        if not isinstance(classes, Sequence) or not classes:
+            raise ValueError(f'classes is {classes!r}; give a list of names, a text file or a known data set')
+        return list(classes)
     if classes in KNOWN_CLASSES:
         return get_class_names(classes)
     path = Path(classes)
     if not path.is_file():
         raise ValueError(f'classes={classes!r} is neither a file nor one of {", ".join(KNOWN_CLASSES)}')
-    names = [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
-    if not names:
-        raise ValueError(f'{path} has no class names; write one a line')
-    return names
+    return read_lines(path, 'one class name a line')

@@ -63,6 +63,8 @@ def get_templates(templates: str | Sequence[str] = 'imagenet') -> list[str]:
         if templates == 'none':
             return ['{}']
         raise ValueError(f"no templates named {templates!r}; use 'imagenet', 'simple', 'none' or a list of strings")
+    if not isinstance(templates, list | tuple):
+        raise ValueError(f'the prompt templates are {templates!r}; give a name or a list of strings')
     templates = list(templates)
     if not templates:
         raise ValueError("the list of prompt templates is empty; use ['{}'] to leave texts as they are")

@@ -213,7 +213,7 @@ def test_files_that_cannot_be_used(root):
     with pytest.raises(DataError, match="'2' is the same answer as 'two' after normalisation"):
         load(root)
     (root / 'answers.txt').write_text('\n')
-    with pytest.raises(DataError, match=r'answers.txt has no answers'):
+    with pytest.raises(DataError, match=r'answers.txt is empty; write one answer a line'):
         load(root)
     with pytest.raises(FileNotFoundError, match='no vocabulary of answers .*build_answers.py'):
         load(root, answer_file='none.txt')

@@ -1,0 +1,53 @@
+"""Text files that people write: names, answers, lists of files."""
+
+import stat
+from pathlib import Path
+
+from florence_mm.errors import DataError
+
+
+def read_text(path: str | Path, what: str) -> str:
+    """Read a UTF-8 text file, with or without byte-order mark.
+
+    Args:
+        path: the file.
+        what: its content, for messages, as in ``'an answer a line'``.
+
+    Raises:
+        DataError: it does not exist, is a folder, pipe or device, or is not UTF-8 text.
+    """
+    path = Path(path)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DataError(f'{path} is a folder, pipe or device; give a text file with {what}')
+        text = path.read_bytes().decode('utf-8-sig')
+    except FileNotFoundError:
+        raise DataError(f'{path} does not exist; give a text file with {what}') from None
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f'{path} is not UTF-8 text (byte {error.start + 1} is {error.object[error.start]:#04x}); save it as UTF-8 '
+            f'text with {what}'
+        ) from None
+    except ValueError as error:  # a NUL character in the path
+        raise DataError(f'{str(path)!r} cannot be the name of a file ({error}); give a text file with {what}') from None
+    if '\0' in text:
+        raise DataError(f'{path} has NUL characters and is no text; give a UTF-8 text file with {what}')
+    return text
+
+
+def read_lines(path: str | Path, what: str) -> list[str]:
+    """Read the lines of a text file, without blanks at their ends; empty lines are left out.
+
+    Args:
+        path: the file.
+        what: its content, for messages, as in ``'an answer a line'``.
+
+    Raises:
+        DataError: see :func:`read_text`; or there is no line.
+    """
+    # not splitlines(), which also ends a line at characters that a name may contain, such as U+2028
+    lines = [line.strip() for line in read_text(path, what).replace('\r\n', '\n').replace('\r', '\n').split('\n')]
+    lines = [line for line in lines if line]
+    if not lines:
+        raise DataError(f'{path} is empty; write {what}')
+    return lines
