@@ -1,6 +1,6 @@
 # make quickstart | test | test-portable | test-slow | lint | doctor | benchmark | clean
 PYTHON ?= python3
-# further pip arguments for torch alone, e.g. TORCH_ARGS="--index-url <the CPU index of the PyTorch site>"
+# further pip arguments for torch and torchvision, e.g. TORCH_ARGS="--index-url <the CPU index of the PyTorch site>"
 TORCH_ARGS ?=
 VENV := .venv/bin/python
 SEED ?= 0

@@ -128,6 +128,17 @@ def operator_sources() -> dict[str, str]:
     }
 
 
+def advice(versions: dict[str, str]) -> Iterator[str]:
+    """Say what works with florence_mm and fails in scripts that do not import it first."""
+    if next(gap for gap in GAPS if gap.name == 'torchvision operators').state == 'patched':
+        command = pip_command(f'torchvision=={versions["torchvision"]}', verb='install --force-reinstall --no-deps')
+        yield (
+            f'torchvision {versions["torchvision"]} is built for another torch than {versions["torch"]}: a script that '
+            'imports torchvision, timm or open_clip before florence_mm fails; import florence_mm first, or install '
+            f'torchvision from where torch came: {command} --index-url <that of torch>'
+        )
+
+
 def run() -> int:
     """Print the report; return 1 if there is a conflict, else 0."""
     versions = installed_versions()
@@ -141,6 +152,8 @@ def run() -> int:
     print('\nOperators')
     for name, source in operator_sources().items():
         print(f'  {name:36} {source}')
+    for sentence in advice(versions):
+        print(f'\nNote: {sentence}')
     if not conflicts:
         print('\nNo conflict found.')
         return 0

@@ -72,3 +72,12 @@ def test_command_line_on_this_environment(monkeypatch, capsys):
     written = capsys.readouterr().out
     assert end.value.code == 0, written
     assert 'No conflict found.' in written and 'mmcv operators' in written
+
+
+@pytest.mark.parametrize('state', ['patched', 'not needed'])
+def test_torchvision_of_another_build_is_named(monkeypatch, state):
+    gap = next(gap for gap in doctor.GAPS if gap.name == 'torchvision operators')
+    monkeypatch.setattr(gap, 'state', state)
+    said = list(doctor.advice({'torch': '2.13.0+cpu', 'torchvision': '0.28.0'}))
+    assert len(said) == (state == 'patched')
+    assert all('before florence_mm fails' in text and "'torchvision==0.28.0' --index-url" in text for text in said)

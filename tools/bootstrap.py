@@ -68,24 +68,29 @@ def pip(*args):
     subprocess.run(command + list(args), cwd=ROOT, check=True)
 
 
-def torch_pin():
-    """Return the torch pin of constraints.txt."""
+def torch_pins():
+    """Return the pins of torch and torchvision in constraints.txt."""
     with open(CONSTRAINTS) as file:
-        for line in file:
-            if line.startswith('torch=='):
-                return line.split(';')[0].strip()
-    raise SystemExit('requirements/constraints.txt pins no torch; restore the line torch==...')
+        pins = [line.split(';')[0].strip() for line in file if line.startswith(('torch==', 'torchvision=='))]
+    if len(pins) != 2:
+        raise SystemExit('requirements/constraints.txt must pin torch and torchvision; restore both lines')
+    return pins
 
 
 def make(torch_args):
-    """Create the environment and install into it, the pinned torch first: unpinned it would bring gigabytes of CUDA."""
+    """Create the environment and install into it, the pinned torch first: unpinned it would bring gigabytes of CUDA.
+
+    torchvision comes from where torch does, since its operators load beside the same build alone; what both need
+    follows from the usual index, as other indexes may lack it.
+    """
     start = time.time()
     steps = (
         ('creating .venv', lambda: subprocess.run([sys.executable, '-m', 'venv', '--clear', VENV], check=True)),
         (
-            'installing the pinned torch',
-            lambda: pip('-c', CONSTRAINTS, torch_pin(), 'setuptools', 'wheel', *torch_args),
+            'installing the pinned torch and torchvision',
+            lambda: pip('--no-deps', *torch_pins(), *torch_args),
         ),
+        ('installing what builds packages', lambda: pip('-c', CONSTRAINTS, 'setuptools', 'wheel')),
         (
             'installing florence_mm and what it needs',
             lambda: pip('-c', CONSTRAINTS, '--no-build-isolation', '-e', ROOT + '[lite,test]'),
@@ -108,7 +113,7 @@ def main():
     0: the environment is ready; 2, with one sentence: something is missing; 130: Ctrl-C.
     """
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--torch-args', default='', help='further pip arguments for torch alone, e.g. an index')
+    parser.add_argument('--torch-args', default='', help='further pip arguments for torch and torchvision')
     args = parser.parse_args()
     try:
         if is_ready():

@@ -12,7 +12,9 @@ from . import (
     mmaction_drn,
     mmaction_tuples,
     mmcv_ext,
+    mmdet_flickr,
     multimodal_imports,
+    numpy_names,
     package_paths,
     package_table,
     process_group_exit,
@@ -34,6 +36,8 @@ GAPS: list[Gap] = [
     process_group_exit.GAP,
     cpu_data_parallel.GAP,
     cpu_mixed_precision.GAP,
+    *numpy_names.GAPS,
+    mmdet_flickr.GAP,
 ]
 
 

@@ -28,7 +28,7 @@ def bootstrap(tmp_path, monkeypatch):
     monkeypatch.setattr(module, 'SOURCES', ('constraints.txt',))
     monkeypatch.setattr(module.shutil, 'disk_usage', lambda path: Usage(100 * GIB, 0, 100 * GIB))
     monkeypatch.setattr(module.subprocess, 'run', lambda *args, **kwargs: pytest.fail(f'ran {args}'))
-    (tmp_path / 'constraints.txt').write_text('torch==2.13.0\n')
+    (tmp_path / 'constraints.txt').write_text('torch==2.13.0\ntorchmetrics==1\ntorchvision==0.28.0\n')
     return module
 
 
@@ -92,10 +92,18 @@ def test_a_second_run_does_nothing(bootstrap, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(bootstrap.subprocess, 'run', step)
     monkeypatch.setattr(sys, 'argv', ['bootstrap.py', '--torch-args', '--index-url somewhere'])
     assert bootstrap.main() == 0
-    # torch comes before all that would bring another one along, and alone gets the index
-    assert [('torch==2.13.0' in c, '--index-url' in c) for c in commands] == [(False,) * 2, (True,) * 2, (False,) * 2]
-    assert bootstrap.main() == 0 and len(commands) == 3
+    # torch comes before all that would bring another one along; torchvision, which loads beside the same build alone,
+    # comes from the same index, and all else from the usual one
+    assert commands[1][-5:] == ['--no-deps', 'torch==2.13.0', 'torchvision==0.28.0', '--index-url', 'somewhere']
+    assert ['--index-url' in command for command in commands] == [False, True, False, False]
+    assert bootstrap.main() == 0 and len(commands) == 4
     assert capfd.readouterr().out.endswith('environment is up to date\n')
     # other requirements, another environment
-    (tmp_path / 'constraints.txt').write_text('torch==2.13.1\n')
-    assert bootstrap.main() == 0 and len(commands) == 6
+    (tmp_path / 'constraints.txt').write_text('torch==2.13.1\ntorchvision==0.28.1\n')
+    assert bootstrap.main() == 0 and len(commands) == 8
+
+
+def test_constraints_without_torchvision(bootstrap, tmp_path):
+    (tmp_path / 'constraints.txt').write_text('torch==2.13.0\n')
+    with pytest.raises(SystemExit, match='must pin torch and torchvision'):
+        bootstrap.torch_pins()
