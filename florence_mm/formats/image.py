@@ -116,7 +116,9 @@ def _to_rgb(img: np.ndarray, background: np.ndarray | None) -> np.ndarray:
 def _upright(img: np.ndarray, data: bytes) -> np.ndarray:
     # parsing the header costs more than decoding a small PNG, so search for an EXIF marker first (PNG, WebP, TIFF)
     tiff = data[:4] in (b'II*\0', b'MM\0*')
-    if not (tiff or any(mark in data for mark in _EXIF_MARKS)):
+    # AVIF says how it is turned by properties of its own, which Pillow reports as EXIF and OpenCV leaves out
+    avif = data[4:12] in (b'ftypavif', b'ftypavis')
+    if not (tiff or avif or any(mark in data for mark in _EXIF_MARKS)):
         return img
     try:
         with Image.open(BytesIO(data)) as header:

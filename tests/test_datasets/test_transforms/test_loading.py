@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from florence_mm.datasets.transforms import LoadImage
 from florence_mm.errors import DataError
@@ -102,6 +102,22 @@ def test_orientation(picture, form, orientation):
             decode_image(data)
     else:
         np.testing.assert_array_equal(decode_image(data), upright)
+
+
+@pytest.mark.skipif(not features.check('avif'), reason='runs with Pillow 11.3 or later, which writes AVIF')
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_avif_is_upright(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    corner = np.zeros((40, 56, 3), dtype=np.uint8)
+    corner[:20, :28] = 255
+    data = encode(corner, 'RGB', 'AVIF', exif=exif, quality=100)
+    turned = Image.fromarray(corner)
+    turned.getexif()[0x0112] = orientation
+    upright = np.asarray(ImageOps.exif_transpose(turned)).astype(int)
+    assert upright.shape == ((56, 40, 3) if orientation > 4 else (40, 56, 3))
+    # AVIF is lossy, also across the corner's edges
+    assert np.abs(decode_image(data).astype(int) - upright).mean() < 2
 
 
 @pytest.mark.parametrize(('mode', 'form', 'kwargs'), FORMATS)
