@@ -1,17 +1,27 @@
 """Errors that a user can fix, and how commands print them."""
 
+import errno
 import linecache
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 _PACKAGE = str(Path(__file__).resolve().parent)
 _DELIBERATE = (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError)
 _WORKER = re.compile(r'^Caught (\w+) in DataLoader worker process')
+_LOST_WORKER = re.compile(
+    r'^DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: (.+?)\.|exited unexp)'
+)
+_ALLOCATION = re.compile(r'tr(?:ied|ying) to allocate ([\d.]+ ?\w+)')
+#: Errors of the operating system when a disk, a quota or the allowed size of a file is full.
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UsageError(Exception):
@@ -22,16 +32,35 @@ class DataError(ValueError):
     """An unusable row, image or video; the message is one sentence that names the file and line."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal that asks the process to end.
+
+    Args:
+        sentence: what was stopped, and how to go on.
+        number: the signal.
+    """
+
+    def __init__(self, sentence: str, number: int) -> None:
+        super().__init__(sentence)
+        self.signal = signal.Signals(number)
+
+
 @contextmanager
 def one_sentence_errors() -> Iterator[None]:
     """End the process with exit status 2 and one sentence if the error is one that the user can fix.
 
     These are :class:`UsageError`, every error that florence_mm raises on purpose (also inside another package's builder
-    or a data loader's worker), and errors of the operating system about a file. All other errors keep their stack
-    trace, and so do these with ``FLORENCE_MM_TRACEBACK=1`` in the environment.
+    or a data loader's worker), errors of the operating system about a file, and exhausted memory. Ctrl-C and SIGTERM
+    end it with one sentence and the status of the signal, 130 or 143. All other errors keep their stack trace, and so
+    do these with ``FLORENCE_MM_TRACEBACK=1`` in the environment.
     """
     try:
-        yield
+        with _sigterm_raises():
+            yield
+    except KeyboardInterrupt as stop:
+        number = getattr(stop, 'signal', signal.SIGINT)
+        print(f'error: {number.name}: {stop or "stopped"}', file=sys.stderr, flush=True)
+        raise SystemExit(128 + number) from None
     except Exception as error:
         sentence = None if os.environ.get('FLORENCE_MM_TRACEBACK') == '1' else user_sentence(error)
         if sentence is None:
@@ -56,10 +85,15 @@ def _own_sentence(error: Exception) -> str | None:
     text = _text(error)
     if isinstance(error, UsageError):
         return text
+    told = _memory_sentence(error, text) or _lost_worker_sentence(error, text)
+    if told is not None:
+        return told
     if not isinstance(error, _DELIBERATE):
         return None
     if isinstance(error, OSError) and error.filename and error.strerror:  # the system's: it names the file
         return f'{error.filename}: {error.strerror}; check the path, its rights and the disk'
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
+        return f'a file cannot be written: {error.strerror}; make room on the disk and start again'
     from_worker = _WORKER.match(text)
     if from_worker:
         return _worker_sentence(text, from_worker[1])
@@ -67,6 +101,49 @@ def _own_sentence(error: Exception) -> str | None:
     if frames and _raised_by_us(frames[-1].filename, frames[-1].lineno or 0):
         return text
     return None
+
+
+def _memory_sentence(error: Exception, text: str) -> str | None:
+    """Memory of the machine or of a GPU: torch's allocators, numpy's and Python's."""
+    # torch has a class for GPUs alone
+    from_torch = isinstance(error, RuntimeError) and ('DefaultCPUAllocator' in text or 'out of memory' in text.lower())
+    if not from_torch and not isinstance(error, MemoryError):
+        return None
+    size = _ALLOCATION.search(text)
+    wanted = f' ({size[1]} were asked for at once)' if size else ''
+    return f'memory is exhausted{wanted}; use a smaller batch, image or model, or fewer num_workers'
+
+
+def _lost_worker_sentence(error: Exception, text: str) -> str | None:
+    lost = _LOST_WORKER.match(text) if isinstance(error, RuntimeError) else None
+    if lost is None:
+        return None
+    how = f'was killed ({lost[2]})' if lost[2] else 'ended'
+    return (
+        f'the data-loading worker with process id {lost[1]} {how}, as the system does when memory is exhausted; use '
+        'fewer num_workers or smaller samples, and go on with --resume'
+    )
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Inside the block SIGTERM raises :class:`Stopped`, so that files are closed and temporary ones deleted."""
+    if threading.current_thread() is not threading.main_thread():  # others cannot set handlers
+        yield
+        return
+    owner = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a forked worker, which has nothing to tell
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        raise Stopped('stopped', number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _text(error: BaseException) -> str:

@@ -1,7 +1,9 @@
 """The runner of florence_mm: mmengine's, whose runs can be stopped at any moment and resumed exactly."""
 
 import copy
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,8 +21,12 @@ from florence_mm.errors import UsageError
 from florence_mm.models.protocol import unwrap_model
 from florence_mm.registry import RUNNERS
 
-from .checkpointing import find_latest, read_run_checkpoint
+from . import accumulation
+from .checkpointing import check_resumable, find_latest, read_run_checkpoint
+from .endings import ending_in_words
+from .guards import check_run
 from .hooks import AtomicCheckpointHook, ClassNamesHook, InvalidLossHook, RunSummaryHook
+from .hooks.checkpoint import require_finite
 from .host_memory import keep_freed_memory
 from .loops import EpochTrainLoop, IterTrainLoop
 from .parallelize import (
@@ -34,7 +40,9 @@ from .parallelize import (
     split_optimizer_state,
     unsharded_layout,
 )
+from .resuming import ScheduleOfConfig, changed_keys, check_optimizer
 from .seeding import INIT, base_seed, combine_seeds
+from .work_folder import lock, require_own
 
 _EXACT_LOOPS = {
     name: loop
@@ -132,15 +140,33 @@ class FlorenceRunner(Runner):
             torch.manual_seed(combine_seeds(base_seed(self), INIT))
             super()._init_model_weights()
 
-    def load_or_resume(self) -> None:
-        """Resume from the given or latest checkpoint, or load weights."""
+    def dump_config(self) -> None:
+        """Write the config to the work folder; mmengine calls it in the constructor, before the folder is locked."""
+        if self._train_loop is None:
+            super().dump_config()
+
+    def train(self) -> nn.Module:
+        """Train, and return the model.
+
+        Raises:
+            UsageError: the work folder is used by another run or has its checkpoints; parts of the run do not fit
+                together; the loss or the weights are not finite; the disk is full.
+        """
         if self._resume and self._load_from is None and not self._has_loaded:
-            latest = find_latest(self.work_dir)
-            if latest is None:
-                self.logger.info(f'{self.work_dir} holds no checkpoint to resume; the run starts at the beginning')
-                self._has_loaded = True
-                return
-            self._load_from = latest
+            self._load_from = find_latest(self.work_dir)
+        with self._lock_work_dir():
+            super().dump_config()
+            with ending_in_words(self):
+                model = super().train()
+                require_finite(self, 'the run leaves no weights')
+        return model
+
+    def load_or_resume(self) -> None:
+        """Resume from the given or latest checkpoint, or load weights; before it, check that the parts fit together."""
+        check_run(self)
+        if self._resume and self._load_from is None and not self._has_loaded:
+            self.logger.info(f'{self.work_dir} holds no checkpoint to resume; the run starts at the beginning')
+            self._has_loaded = True
         super().load_or_resume()
 
     def resume(
@@ -150,11 +176,13 @@ class FlorenceRunner(Runner):
         resume_param_scheduler: bool = True,
         map_location: str | Callable = 'default',
     ) -> None:
-        """Restore weights, EMA, optimizer, schedulers, log history, seed and position in the data.
+        """Restore the state of a run; settings are those of the config (:mod:`florence_mm.engine.resuming`).
 
         Raises:
-            UsageError: the checkpoint cannot be read, has only weights, or is of another model or optimizer.
+            UsageError: the checkpoint cannot be read, has only weights, is of another model or optimizer, or its state
+                does not fit a setting.
         """
+        schedule = ScheduleOfConfig(self.optim_wrapper, self.param_schedulers)
         self._resuming = True
         try:
             super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
@@ -162,6 +190,20 @@ class FlorenceRunner(Runner):
             raise UsageError(f'cannot resume from {filename}: {error}; resume with the config of that run') from error
         finally:
             self._resuming = False
+        changed = schedule.changes(self._resumed.pop('schedules'))
+        if changed:
+            before = schedule.rate()
+            schedule.restore(self.train_loop._iter, self.train_loop._epoch)
+            self.logger.warning(
+                f'the optimizer or its schedule differs from the checkpoint ({", ".join(changed[:6])}): the schedule of '
+                f'this config goes on at iteration {self.iter} with lr {schedule.rate()} instead of {before}'
+            )
+        keys = changed_keys(self._resumed.pop('config'), self.cfg)
+        if keys:
+            more = f' and {len(keys) - 12} more' if len(keys) > 12 else ''
+            self.logger.warning(
+                f'settings that differ from those of the checkpoint are used from here on: {", ".join(keys[:12])}{more}'
+            )
 
     def load_checkpoint(
         self,
@@ -179,6 +221,7 @@ class FlorenceRunner(Runner):
         model = unwrap_model(self.model)
         if self._resuming:
             self._check_resumable(filename, checkpoint, model)
+            accumulation.restore_gradients(checkpoint, self, model, filename)
         elif not _any_key_fits(checkpoint['state_dict'], model):
             theirs, ours = next(iter(checkpoint['state_dict']), None), next(iter(unsharded_layout(model)), None)
             raise UsageError(
@@ -215,6 +258,8 @@ class FlorenceRunner(Runner):
         model = self.model.module if is_model_wrapper(self.model) else self.model
         gathered = {'state_dict': gather_model_state(model)} if is_sharded(model) else {}
         split = is_sharded(model) or isinstance(getattr(self.optim_wrapper, 'optimizer', None), ZeroRedundancyOptimizer)
+        if save_optimizer and accumulation.counts_of(self.optim_wrapper) > 1:
+            gathered[accumulation.KEY] = accumulation.waiting_gradients(self.optim_wrapper, model)
         if save_optimizer and split:
             state = self.optim_wrapper.state_dict()
             gathered['optimizer'] = gather_optimizer_state(state, self.optim_wrapper.optimizer, model)
@@ -245,23 +290,40 @@ class FlorenceRunner(Runner):
         super().call_hook(fn_name, **kwargs)
 
     def _check_resumable(self, filename: str, checkpoint: dict, model: torch.nn.Module) -> None:
-        needed = ['meta', 'message_hub', 'optimizer']
-        if self.param_schedulers is not None:
-            needed.append('param_schedulers')
-        absent = [key for key in needed if key not in checkpoint]
-        if absent:
+        floating = (weight.is_floating_point() for weight in model.state_dict().values())
+        ours = {
+            key: (shape, kind) for (key, shape), kind in zip(unsharded_layout(model).items(), floating, strict=True)
+        }
+        check_resumable(filename, checkpoint, ours, self.param_schedulers is not None)
+        check_optimizer(self.optim_wrapper, checkpoint['optimizer'], filename)
+        theirs, ours = checkpoint['meta'].get('seed'), self._randomness_cfg.get('seed')
+        if None not in (theirs, ours) and theirs != ours:
             raise UsageError(
-                f'{filename} holds no {", ".join(absent)}, so the run cannot be resumed from it; start a new run from '
-                'its weights with load_from'
+                f'{filename} is of a run with the seed {theirs}, which decides the order of its data, but this config '
+                f'has randomness.seed={ours}; give --seed {theirs}, or leave the seed unset'
             )
-        theirs, ours = checkpoint['state_dict'], unsharded_layout(model)
-        differing = sorted(theirs.keys() ^ ours.keys())
-        differing += [key for key in theirs.keys() & ours.keys() if theirs[key].shape != ours[key]]
-        if differing:
-            raise UsageError(
-                f'{filename} is of another model: {len(differing)} weights differ, the first is {differing[0]}; resume '
-                'with the config of that run, or start a new run from its weights with load_from'
-            )
+        schedules = checkpoint.get('param_schedulers') or []
+        lists = schedules.values() if isinstance(schedules, dict) else [schedules]
+        # mmengine would execute a config stored as `config`
+        checkpoint['meta'].pop('config', None)
+        self._resumed = {'schedules': sum(map(len, lists)), 'config': checkpoint['meta'].get('cfg')}
+
+    @contextmanager
+    def _lock_work_dir(self) -> Iterator[None]:
+        """Keep other runs out of the work folder, and this one out of another run's."""
+        if not is_main_process():
+            yield
+            return
+        locked = lock(self.work_dir)
+        try:
+            if not self._has_loaded:
+                own = [hook.out_dir for hook in self.hooks if isinstance(hook, CheckpointHook) and hook.out_dir]
+                elsewhere = [os.path.join(folder, os.path.basename(self.work_dir.rstrip(os.sep))) for folder in own]
+                require_own([self.work_dir, *elsewhere], self._load_from if self._resume else None)
+            yield
+        finally:
+            if locked is not None:
+                locked.close()
 
 
 def _any_key_fits(state_dict: dict, model: torch.nn.Module) -> bool:

@@ -32,7 +32,8 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
     rights = temporary.stat().st_mode
     temporary.unlink()
     try:
-        yield temporary
+        with _naming(path, temporary):
+            yield temporary
         if temporary.stat().st_mode != rights:  # safetensors makes files readable by their owner only
             temporary.chmod(rights)
         if durable:
@@ -42,6 +43,17 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
             _flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Put ``path`` into errors of the system that name no file, such as those of a full disk, or the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or (error.filename is not None and Path(error.filename) != temporary):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_atomic(path: str | Path, data: bytes | str, durable: bool = True) -> None:

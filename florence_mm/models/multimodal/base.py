@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from florence_mm.config.signatures import accepted_arguments
 from florence_mm.models.base import FlorenceModel, build_part
+from florence_mm.models.protocol import WholeBatchLoss
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS, TASK_UTILS
 
@@ -88,6 +89,11 @@ class VisionLanguageModel(FlorenceModel):
                     f'vocab_size of the head {name!r} is {head.vocab_size} and the tokenizer has '
                     f'{self.tokenizer.vocab_size} ids; the head needs as many'
                 )
+
+    def whole_batch_advice(self) -> str | None:
+        """Advice of the first head whose loss compares the samples of a batch, see ``WholeBatchLoss``."""
+        advice = (head.whole_batch_advice() for head in self.heads.values() if isinstance(head, WholeBatchLoss))
+        return next((text for text in advice if text), None)
 
     # --- one batch ----------------------------------------------------------------------------------------------------
 
