@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 _PACKAGE = str(Path(__file__).resolve().parent)
 _DELIBERATE = (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError)
@@ -54,14 +55,19 @@ def one_sentence_errors() -> Iterator[None]:
     end it with one sentence and the status of the signal, 130 or 143. All other errors keep their stack trace, and so
     do these with ``FLORENCE_MM_TRACEBACK=1`` in the environment.
     """
+    asked: list[int] = []
     try:
-        with _sigterm_raises():
+        with _signals_raise(asked):
             yield
-    except KeyboardInterrupt as stop:
-        number = getattr(stop, 'signal', signal.SIGINT)
-        print(f'error: {number.name}: {stop or "stopped"}', file=sys.stderr, flush=True)
-        raise SystemExit(128 + number) from None
-    except Exception as error:
+            raise_if_asked()
+    except (Exception, KeyboardInterrupt) as error:
+        # a worker that the same signal has ended may be noticed before the signal
+        if asked and not isinstance(error, Stopped):
+            error = Stopped('stopped', asked[0])
+        if isinstance(error, KeyboardInterrupt):
+            number = getattr(error, 'signal', signal.SIGINT)
+            print(f'error: {signal.Signals(number).name}: {error or "stopped"}', file=sys.stderr, flush=True)
+            raise SystemExit(128 + number) from None
         sentence = None if os.environ.get('FLORENCE_MM_TRACEBACK') == '1' else user_sentence(error)
         if sentence is None:
             raise
@@ -125,25 +131,61 @@ def _lost_worker_sentence(error: Exception, text: str) -> str | None:
     )
 
 
+def raise_if_asked() -> None:
+    """Raise :class:`Stopped` if SIGINT or SIGTERM has come and its exception was lost.
+
+    Python drops exceptions inside destructors and callbacks of forks, so long work asks now and then.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if isinstance(handler, _RaisingHandler) and handler.asked:
+        raise Stopped('stopped', handler.asked[0])
+
+
+class _RaisingHandler:
+    """Handler that raises :class:`Stopped` in the process that made it, and notes the signal in ``asked``."""
+
+    def __init__(self, asked: list[int]) -> None:
+        self.asked, self.owner = asked, os.getpid()
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() == self.owner:
+            self.asked.append(number)
+            raise Stopped('stopped', number)
+        if number == signal.SIGTERM:  # a forked worker; on Ctrl-C its parent ends it
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Inside the block SIGTERM raises :class:`Stopped`, so that files are closed and temporary ones deleted."""
+def _signals_raise(asked: list[int]) -> Iterator[None]:
+    """Inside the block SIGINT and SIGTERM raise :class:`Stopped`, so that files are closed and temporary ones deleted."""
     if threading.current_thread() is not threading.main_thread():  # others cannot set handlers
         yield
         return
-    owner = os.getpid()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a forked worker, which has nothing to tell
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        raise Stopped('stopped', number)
-
-    before = signal.signal(signal.SIGTERM, stop)
+    handler = _RaisingHandler(asked)
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    _drop_errors_of_ending_workers()
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _drop_errors_of_ending_workers() -> None:
+    """Print no stack traces of destructors that a signal interrupts, nor of torch's data loaders on the way down."""
+    before = sys.unraisablehook
+    if getattr(before, 'drops_errors_of_workers', False):
+        return
+
+    def hook(lost: Any) -> None:
+        of_workers = getattr(lost.object, '__qualname__', '').startswith('_MultiProcessingDataLoaderIter.')
+        noticed_later = bool(_LOST_WORKER.match(str(lost.exc_value)))
+        if not (of_workers or noticed_later or issubclass(lost.exc_type, KeyboardInterrupt)):
+            before(lost)
+
+    hook.drops_errors_of_workers = True
+    sys.unraisablehook = hook
 
 
 def _text(error: BaseException) -> str:

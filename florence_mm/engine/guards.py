@@ -1,4 +1,4 @@
-"""Checks that the parts of a run fit together, made by the runner before the first iteration, whatever hooks a config has."""
+"""Checks that the parts of a run fit together, which the runner makes whatever hooks a config has."""
 
 from collections.abc import Iterator
 from typing import Any

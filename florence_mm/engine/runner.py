@@ -1,9 +1,7 @@
 """The runner of florence_mm: mmengine's, whose runs can be stopped at any moment and resumed exactly."""
 
 import copy
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,15 +13,16 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, R
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.utils.data import DataLoader
 
 from florence_mm.config.check import check_config
-from florence_mm.errors import UsageError
+from florence_mm.errors import UsageError, raise_if_asked
 from florence_mm.models.protocol import unwrap_model
 from florence_mm.registry import RUNNERS
 
 from . import accumulation
 from .checkpointing import check_resumable, find_latest, read_run_checkpoint
-from .endings import ending_in_words
+from .endings import WAIT_FOR_RANKS, WAIT_FOR_WORKERS, ending_in_words, meeting_failed
 from .guards import check_run
 from .hooks import AtomicCheckpointHook, ClassNamesHook, InvalidLossHook, RunSummaryHook
 from .hooks.checkpoint import require_finite
@@ -42,7 +41,7 @@ from .parallelize import (
 )
 from .resuming import ScheduleOfConfig, changed_keys, check_optimizer
 from .seeding import INIT, base_seed, combine_seeds
-from .work_folder import lock, require_own
+from .work_folder import alone_in_work_dir
 
 _EXACT_LOOPS = {
     name: loop
@@ -82,8 +81,16 @@ class FlorenceRunner(Runner):
         return super().from_cfg(cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Set up mmengine's environment; without an accelerator also keep freed memory for the next step."""
-        super().setup_env(env_cfg)
+        """Set up mmengine's environment; without an accelerator also keep freed memory for the next step.
+
+        Raises:
+            UsageError: the processes of the run do not find each other.
+        """
+        env_cfg = {**env_cfg, 'dist_cfg': {'timeout': WAIT_FOR_RANKS, **(env_cfg.get('dist_cfg') or {})}}
+        try:
+            super().setup_env(env_cfg)
+        except (torch.distributed.DistNetworkError, torch.distributed.DistStoreError) as error:
+            raise meeting_failed(error) from error
         if get_device() == 'cpu':
             keep_freed_memory()
 
@@ -145,6 +152,25 @@ class FlorenceRunner(Runner):
         if self._train_loop is None:
             super().dump_config()
 
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """Build a data loader, whose workers are waited for ``timeout`` seconds, by default 300."""
+        if isinstance(dataloader, dict) and dataloader.get('num_workers'):
+            dataloader = {'timeout': WAIT_FOR_WORKERS, **dataloader}
+        return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+
+    def val(self) -> dict[str, float]:
+        """Validate, and return the metrics; see :meth:`train` for what ends it."""
+        with ending_in_words(self):
+            return super().val()
+
+    def test(self) -> dict[str, float]:
+        """Test, and return the metrics; see :meth:`train` for what ends it."""
+        with ending_in_words(self):
+            return super().test()
+
     def train(self) -> nn.Module:
         """Train, and return the model.
 
@@ -154,7 +180,7 @@ class FlorenceRunner(Runner):
         """
         if self._resume and self._load_from is None and not self._has_loaded:
             self._load_from = find_latest(self.work_dir)
-        with self._lock_work_dir():
+        with alone_in_work_dir(self):
             super().dump_config()
             with ending_in_words(self):
                 model = super().train()
@@ -195,8 +221,8 @@ class FlorenceRunner(Runner):
             before = schedule.rate()
             schedule.restore(self.train_loop._iter, self.train_loop._epoch)
             self.logger.warning(
-                f'the optimizer or its schedule differs from the checkpoint ({", ".join(changed[:6])}): the schedule of '
-                f'this config goes on at iteration {self.iter} with lr {schedule.rate()} instead of {before}'
+                f'optimizer or schedule differ from the checkpoint ({", ".join(changed[:6])}): those of this config '
+                f'go on at iteration {self.iter} with lr {schedule.rate()} instead of {before}'
             )
         keys = changed_keys(self._resumed.pop('config'), self.cfg)
         if keys:
@@ -283,6 +309,8 @@ class FlorenceRunner(Runner):
         The parameters of a sharded model are gathered during evaluation, as processes may have different numbers of
         batches.
         """
+        if fn_name.endswith('_iter'):
+            raise_if_asked()
         if fn_name == 'before_save_checkpoint':
             kwargs['checkpoint'].update(self._gathered)
         if fn_name in ('before_val', 'before_test', 'after_val', 'after_test') and is_sharded(self.model):
@@ -307,23 +335,6 @@ class FlorenceRunner(Runner):
         # mmengine would execute a config stored as `config`
         checkpoint['meta'].pop('config', None)
         self._resumed = {'schedules': sum(map(len, lists)), 'config': checkpoint['meta'].get('cfg')}
-
-    @contextmanager
-    def _lock_work_dir(self) -> Iterator[None]:
-        """Keep other runs out of the work folder, and this one out of another run's."""
-        if not is_main_process():
-            yield
-            return
-        locked = lock(self.work_dir)
-        try:
-            if not self._has_loaded:
-                own = [hook.out_dir for hook in self.hooks if isinstance(hook, CheckpointHook) and hook.out_dir]
-                elsewhere = [os.path.join(folder, os.path.basename(self.work_dir.rstrip(os.sep))) for folder in own]
-                require_own([self.work_dir, *elsewhere], self._load_from if self._resume else None)
-            yield
-        finally:
-            if locked is not None:
-                locked.close()
 
 
 def _any_key_fits(state_dict: dict, model: torch.nn.Module) -> bool:

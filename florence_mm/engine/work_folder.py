@@ -7,9 +7,13 @@ import shlex
 import socket
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook
 
 from florence_mm.errors import UsageError
 
@@ -20,6 +24,28 @@ LOCK_NAME = '.training.lock'
 #: Errors of file systems without locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 _OF_A_RUN = re.compile(r'(?:iter|epoch)_\d+\.pth|best_.+\.pth')
+
+
+@contextmanager
+def alone_in_work_dir(runner: Any) -> Iterator[None]:
+    """Keep other runs out of a runner's work folder, and this one out of another run's; the main process does it.
+
+    Raises:
+        UsageError: another run trains there, or left its checkpoints and is not resumed.
+    """
+    if not is_main_process():
+        yield
+        return
+    locked = lock(runner.work_dir)
+    try:
+        if not runner._has_loaded:
+            folders = [hook.out_dir for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.out_dir]
+            elsewhere = [str(Path(folder) / Path(runner.work_dir).name) for folder in folders]
+            require_own([runner.work_dir, *elsewhere], runner._load_from if runner._resume else None)
+        yield
+    finally:
+        if locked is not None:
+            locked.close()
 
 
 def lock(folder: str | Path) -> IO[str] | None:
