@@ -158,7 +158,7 @@ class _RaisingHandler:
 
 @contextmanager
 def _signals_raise(asked: list[int]) -> Iterator[None]:
-    """Inside the block SIGINT and SIGTERM raise :class:`Stopped`, so that files are closed and temporary ones deleted."""
+    """Let SIGINT and SIGTERM raise :class:`Stopped` inside the block, so that temporary files are deleted."""
     if threading.current_thread() is not threading.main_thread():  # others cannot set handlers
         yield
         return
