@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from pathlib import Path
 
 #: Errors of file systems that cannot flush a folder, such as network drives.
 _NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EISDIR)
+#: torch.save's writer of zip archives, whose errors do not say what the system said.
+_TORCH_CANNOT_WRITE = re.compile(r'inline_container|PytorchStreamWriter')
 
 
 @contextmanager
@@ -54,6 +57,12 @@ def _naming(path: Path, temporary: Path) -> Iterator[None]:
         if error.errno is None or (error.filename is not None and Path(error.filename) != temporary):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+    except RuntimeError as error:
+        if not _TORCH_CANNOT_WRITE.search(str(error)):
+            raise
+        cause = error.__context__ if isinstance(error.__context__, OSError) else None
+        number = cause.errno if cause else errno.EIO
+        raise OSError(number, cause.strerror if cause else 'torch could not write it', str(path)) from error
 
 
 def write_atomic(path: str | Path, data: bytes | str, durable: bool = True) -> None:
