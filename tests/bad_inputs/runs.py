@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # noqa: F401  optimizers import it, else in each fork anew
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from torch import nn
