@@ -64,10 +64,11 @@ def refuse_overwriting(target: str | Path, sources: Iterable[str | Path | None],
         UsageError: both are the same file.
     """
     target = Path(target)
-    if not target.exists():
+    # os.path.exists is False for names that the system cannot have; Path.exists raises
+    if not os.path.exists(target):
         return
     for source in sources:
-        if source is not None and Path(source).exists() and target.samefile(source):
+        if source is not None and os.path.exists(source) and target.samefile(source):
             raise UsageError(f'{option} {target} is the input {source}, which it would replace; name another path')
 
 
