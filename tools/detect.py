@@ -3,9 +3,9 @@
     python tools/detect.py CONFIG CHECKPOINT IMAGE... [--classes "cat, dog, bench"] [--out-dir DIR] ...
 
 IMAGE is a file or a folder. Images with boxes and ``detections.json`` go to the output folder; until the end, finished
-results are lines of ``detections.json.part``. Exit status: 0; 1 if some images could not be processed and others were
-(each has an ``error`` in the file and a sentence on the screen); 2 with one sentence if config, checkpoint or classes are
-unusable, or no image could be processed.
+results are lines of ``detections.json.part``. Exit status: 0; 1 if some images failed and others did not (each has an
+``error`` in the file and a sentence on the screen); 2 with one sentence if config, checkpoint or classes are
+unusable, or all images failed.
 """
 
 import argparse

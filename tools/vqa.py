@@ -4,10 +4,10 @@
 
 IMAGE is a file or a folder. Each image is encoded once for all questions, sentences and the caption. Results are
 printed, and with ``--out`` written as JSON; ``--attention WORD PNG`` draws the cross-attention of a word in the first
-text that contains it. ``--question`` needs a model with an answer head, ``--match`` one with a matching head,
-``--caption`` one with a caption head. Exit status: 0; 1 if some images could not be processed and others were (each has an
-``error`` in the file and a sentence on the screen); 2 with one sentence if config, checkpoint or a word are unusable, or
-no image could be processed.
+text that contains it. ``--question`` needs a model with an answer head, ``--match`` one with a matching head, and
+``--caption`` one with a caption head. Exit status: 0; 1 if some images failed and others did not (each has an ``error``
+in the file and a sentence on the screen); 2 with one sentence if config, checkpoint or a word are unusable, or all
+images failed.
 """
 
 import argparse

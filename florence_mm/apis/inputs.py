@@ -1,6 +1,5 @@
 """Inputs of inferencers: files and folders, images prepared by a config's pipeline, class names."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,7 +45,7 @@ def list_inputs(inputs: Any, suffixes: Sequence[str], what: str, memory: type | 
             continue
         if not isinstance(item, (str, Path)) or not str(item) or '\0' in str(item):
             raise UsageError(f'{item!r} is among the {what} and is neither a file nor a folder; give their paths')
-        inside = _files_inside(Path(item), suffixes) if os.path.isdir(item) else [item]
+        inside = _files_inside(Path(item), suffixes) if _is_folder(Path(item)) else [item]
         found += inside or [item]
         empty += [] if inside else [item]
     if not found:
@@ -60,6 +59,13 @@ def _iterate(inputs: Any, what: str) -> Iterable:
     if not isinstance(inputs, Iterable):
         raise UsageError(f'{what} are given as {inputs!r}; give a file, a folder or a list of them')
     return inputs
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # such as a name that is too long: reading it tells
+        return False
 
 
 def _files_inside(folder: Path, suffixes: Sequence[str]) -> list[Path]:

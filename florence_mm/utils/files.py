@@ -64,12 +64,18 @@ def refuse_overwriting(target: str | Path, sources: Iterable[str | Path | None],
         UsageError: both are the same file.
     """
     target = Path(target)
-    # os.path.exists is False for names that the system cannot have; Path.exists raises
-    if not os.path.exists(target):
+    if not _is_there(target):
         return
     for source in sources:
-        if source is not None and os.path.exists(source) and target.samefile(source):
+        if source is not None and _is_there(Path(source)) and target.samefile(source):
             raise UsageError(f'{option} {target} is the input {source}, which it would replace; name another path')
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that the system cannot have, such as one that is too long
+        return False
 
 
 def _flush(path: Path, flags: int) -> None:

@@ -225,8 +225,10 @@ class VisionLanguageModel(FlorenceModel):
             top: most answers per pair.
 
         Raises:
-            ValueError: the model has no head that answers.
+            ValueError: the model has no head that answers, or ``top`` is below 1.
         """
+        if top < 1:
+            raise ValueError(f'top is {top}; ask for at least 1 answer')
         head = self.find_head('answer')
         answered = [head.answer(batch, top) for batch in self._batches(image_tokens, questions, pairs)]
         return [one for part in answered for one in part]
@@ -252,7 +254,7 @@ class VisionLanguageModel(FlorenceModel):
             would all be 1 in fp32 for good pairs.
 
         Raises:
-            ValueError: the model has no head that matches.
+            ValueError: the model has no head that matches, or ``at_once`` is below 1.
         """
         head = self.find_head('match_logit')
         scores = [head.match_logit(b.fused).cpu() for b in self._batches(image_tokens, sentences, pairs, at_once)]
@@ -283,6 +285,8 @@ class VisionLanguageModel(FlorenceModel):
 
         if isinstance(texts, str):  # its letters would be asked
             raise TypeError(f'the model takes a list of texts and got one text, {texts!r}; put it into a list')
+        if at_once < 1:
+            raise ValueError(f'at_once is {at_once}; fuse at least 1 pair at a time')
         for start in range(0, len(pairs), at_once):
             part = pairs[start : start + at_once]
             samples = [DataSample(text=texts[text]) for _, text in part]
