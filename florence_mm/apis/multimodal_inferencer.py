@@ -11,7 +11,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from florence_mm.errors import UsageError
-from florence_mm.models.multimodal.protocol import Attending, VisionLanguage
+from florence_mm.models.multimodal.protocol import Attending, Reranker, VisionLanguage
 from florence_mm.models.tokenizers.words import find_word
 from florence_mm.utils.files import refuse_overwriting
 from florence_mm.visualization.canvas import save_png
@@ -40,7 +40,8 @@ class MultimodalInferencer:
         results = inferencer('photos/', questions=['how many dogs are there?'], caption=True)
 
     The model is any that implements :class:`~florence_mm.models.multimodal.protocol.VisionLanguage`, such as
-    :class:`METER`. Each image is encoded once for all questions, sentences and captions.
+    :class:`METER`, or the one that re-ranks in a :class:`RetrievalReranker`. Each image is encoded once for all
+    questions, sentences and captions.
 
     Args:
         config (str | Path | Config): Config of a vision-language model; the pipeline is that of ``test_dataloader``.
@@ -65,6 +66,8 @@ class MultimodalInferencer:
         self.pipeline, self.model, meta, self.device, self.cfg = set_up_inference(
             config, checkpoint, device, batch_size, InferencePipeline, 'image', default_scope='florence_mm'
         )
+        if isinstance(self.model, Reranker):
+            self.model = self.model.matcher
         if not isinstance(self.model, VisionLanguage):
             raise wrong_kind(self.cfg, self.model, 'a vision-language model, such as METER')
         try:

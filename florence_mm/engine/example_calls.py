@@ -73,12 +73,13 @@ def _call_of(model: BaseModel, image: Tensor) -> Callable[[], Any]:
         return lambda: model(image[None], mode='tensor', stage='head')
     if not any(kind.__module__.startswith('mmdet.') for kind in type(model).__mro__):
         return lambda: model(image, mode='tensor')
+    from mmdet.models.detectors import TwoStageDetector
     from mmdet.structures import DetDataSample
 
     size = tuple(image.shape[-2:])
     meta = {'img_shape': size, 'ori_shape': size, 'batch_input_shape': size, 'scale_factor': (1.0, 1.0)}
     sample = DetDataSample(metainfo=meta)
-    if hasattr(model, 'rpn_head') and hasattr(model, 'roi_head'):
+    if isinstance(model, TwoStageDetector) and model.with_rpn and model.with_roi_head:
         _fix_number_of_proposals(model)
     return lambda: model(image, [sample], mode='tensor')
 

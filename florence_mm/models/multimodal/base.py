@@ -65,8 +65,8 @@ class VisionLanguageModel(FlorenceModel):
             init_std: standard deviation of the initial weights of heads.
 
         Raises:
-            ValueError: a head is no config, the model lacks methods that a head needs, or a head has fewer outputs than
-                the tokenizer ids.
+            ValueError: a head is no config, the model lacks methods that a head needs, a head has fewer outputs than
+                the tokenizer ids, or two heads do the same, such as answering.
         """
         given = {
             'hidden_size': self.hidden_size,
@@ -75,6 +75,11 @@ class VisionLanguageModel(FlorenceModel):
             'init_std': init_std,
         }
         self.heads = ModuleDict({name: _build_head(name, head, given) for name, head in (heads or {}).items()})
+        for method, (does, _) in _METHODS.items():
+            able = [name for name, head in self.heads.items() if hasattr(head, method)]
+            if len(able) > 1:
+                # they would give losses and predictions of one name, and only the first would be asked
+                raise ValueError(f'the heads {" and ".join(able)} are each one that {does}; leave one')
         for name, head in self.heads.items():
             needs = getattr(head, 'needs', None)
             if needs is not None and not isinstance(self, needs):
