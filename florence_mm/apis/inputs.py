@@ -113,6 +113,8 @@ def parse_class_names(classes: str | Sequence[str]) -> list[str]:
         UsageError: there is no name.
     """
     names = classes.split(',') if isinstance(classes, str) else classes
+    if isinstance(names, Mapping) or not isinstance(names, Iterable) or not all(isinstance(n, str) for n in names):
+        raise UsageError(f'classes={classes!r} must be names with commas between, or a list of names')
     names = list(dict.fromkeys(' '.join(name.split()) for name in names if name.strip()))
     if not names:
         raise UsageError(f'classes={classes!r} has no class name; give names with commas between, as in "cat, dog"')
