@@ -372,4 +372,6 @@ def _drawings() -> list[BadInput]:
 
 
 def cases() -> list[BadInput]:
+    # what these import is then in every fork
+    _detector()(_picture()), _meter()(_picture(), 'how many?')
     return [*_items(), *_arguments(), *_tools(), *_drawings()]
