@@ -33,10 +33,19 @@ _HEADS = {
 _NOT_COUNTS = (0, -1, 1.5, '2', None, math.nan, [1], True)
 
 
+class Finder(_world['RectangleFinder']):
+    """Labels its rectangles as the first class."""
+
+    def predict(self, inputs: torch.Tensor, data_samples: list, rescale: bool = True) -> list:
+        for sample in super().predict(inputs, data_samples, rescale=False):
+            found = sample.pred_instances
+            found.labels = torch.zeros(len(found), dtype=torch.long)
+        return data_samples
+
+
 def _finder() -> Any:
-    return _world['RectangleFinder'](
-        MODELS.build({'type': 'mmdet.DetDataPreprocessor', 'mean': [0.0] * 3, 'std': [1.0] * 3})
-    )
+    plain = {'type': 'mmdet.DetDataPreprocessor', 'mean': [0.0] * 3, 'std': [1.0] * 3}
+    return Finder(MODELS.build(plain))
 
 
 def _config(model: Callable, *steps: dict, scope: str = 'florence_mm') -> Config:
@@ -56,7 +65,7 @@ def _meter(model: Callable = lambda: _tiny_meter(_HEADS), **settings: Any) -> Mu
 
 
 def _picture(height: int = 64, width: int = 64) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return np.zeros((height, width, 3), np.uint8)
 
 
 def _good(folder: Path, name: str = 'good.png', **size: int) -> Path:
@@ -215,14 +224,18 @@ def _items() -> list[BadInput]:
                 f'detection: {words} between good images',
                 _beside_good(_detector, item, 1),
                 gives=['done', True, 'done'],
+                seconds=10,
             )
         )
         rows.append(
             BadInput(
-                f'questions: {words} before good images', _beside_good(_meter, item, 0), gives=[True, 'done', 'done']
+                f'questions: {words} before good images',
+                _beside_good(_meter, item, 0),
+                gives=[True, 'done', 'done'],
+                seconds=10,
             )
         )
-        rows.append(BadInput(f'detection: {words} alone, to be raised', _alone(item), ('image',)))
+        rows.append(BadInput(f'detection: {words} alone, to be raised', _alone(item), ('image',), seconds=10))
     for height, width in ((1, 1), (1, 5000), (5000, 1), (3, 3), (7, 64)):
         rows.append(
             BadInput(f'detection: an image of {height} x {width} in a batch', _sizes(height, width), gives=[False] * 3)
@@ -284,7 +297,7 @@ def _arguments() -> list[BadInput]:
             'output folder',
         ),
         BadInput('results over the image', lambda folder: _meter()(_good(folder), 'why?', out=folder / 'good.png'), 'is the input'),
-        BadInput('a detector asked questions', lambda f: _meter(_finder), ('RectangleFinder', 'vision-language')),
+        BadInput('a detector asked questions', lambda f: _meter(_finder), ('Finder', 'vision-language')),
         BadInput(
             'a vision-language model asked for boxes',
             lambda f: DetectionInferencer(_config(lambda: _tiny_meter(_HEADS), {'type': 'florence_mm.PackVQA'}), None, 'cpu'),
