@@ -10,9 +10,10 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from florence_mm.errors import UsageError
-from florence_mm.models.protocol import WholeBatchLoss, class_head, unwrap_model
+from florence_mm.models.protocol import WholeBatchLoss, unwrap_model
 
 from .accumulation import counts_of
+from .data_classes import check_classes
 from .parallelize import is_sharded
 
 
@@ -27,34 +28,6 @@ def check_run(runner: Any) -> None:
     if isinstance(runner._train_loop, BaseLoop):
         check_accumulation(runner.model, runner.optim_wrapper)
         _check_sharded_accumulation(runner)
-
-
-def check_classes(model: nn.Module, dataset: Any) -> None:
-    """Check ``num_classes`` of a head against the classes of data.
-
-    The head is a detector's ``bbox_head`` or a recognizer's ``cls_head``. Data without class names, such as some
-    :class:`florence_mm.datasets.VideoList`, must not have labels beyond the head's.
-
-    Raises:
-        UsageError: the data have another number of classes than the head, or such labels.
-    """
-    head = class_head(unwrap_model(model))
-    if head is None or head.num_classes is None:
-        return
-    number = head.num_classes
-    metainfo = getattr(dataset, 'metainfo', None) or {}
-    classes, file = metainfo.get('classes'), metainfo.get('ann_file', 'the data set')
-    if classes is not None and number != len(classes):
-        raise UsageError(
-            f'{file} has {len(classes)} classes, but the head of the {head.owner} {number}; set '
-            f'model.{head.name}.num_classes={len(classes)} or choose `classes` of the data set'
-        )
-    label, line = metainfo.get('largest_label', (0, 0))
-    if label >= number:
-        raise UsageError(
-            f'{file}, line {line}: class {label} is outside 0 to {number - 1}, the classes of the {head.owner}; '
-            f'correct the line or set model.{head.name}.num_classes'
-        )
 
 
 def check_accumulation(model: nn.Module, optim_wrapper: Any) -> None:

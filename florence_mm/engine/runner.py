@@ -22,6 +22,7 @@ from florence_mm.registry import RUNNERS
 
 from . import accumulation
 from .checkpointing import check_resumable, find_latest, read_run_checkpoint
+from .data_classes import check_class_order
 from .endings import WAIT_FOR_RANKS, WAIT_FOR_WORKERS, ending_in_words, meeting_failed
 from .guards import check_run
 from .hooks import AtomicCheckpointHook, ClassNamesHook, InvalidLossHook, RunSummaryHook
@@ -254,6 +255,7 @@ class FlorenceRunner(Runner):
                 f'no weight in {filename} belongs to this model (it starts with {theirs!r}, the model with {ours!r}); '
                 'load another layout with init_cfg=dict(type="florence_mm.Pretrained", checkpoint=..., prefix=...)'
             )
+        check_class_order(self, checkpoint, filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         if is_sharded(model):
             checkpoint['state_dict'] = split_model_state(checkpoint['state_dict'], model)

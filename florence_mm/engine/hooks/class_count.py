@@ -4,7 +4,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
-from florence_mm.engine.guards import check_classes
+from florence_mm.engine.data_classes import check_classes
 from florence_mm.registry import HOOKS
 
 
@@ -12,7 +12,7 @@ from florence_mm.registry import HOOKS
 class ClassCountHook(Hook):
     """Check ``num_classes`` of the head against the classes of the data.
 
-    See :func:`~florence_mm.engine.guards.check_classes`. :class:`~florence_mm.engine.FlorenceRunner` checks it without
+    See :func:`~florence_mm.engine.data_classes.check_classes`. :class:`~florence_mm.engine.FlorenceRunner` checks it without
     this hook, before the first iteration; the hook is for mmengine's own ``Runner``.
 
     Raises:
