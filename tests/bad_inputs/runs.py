@@ -22,7 +22,8 @@ from toy_project import toy_config
 
 from florence_mm.engine import FlorenceRunner
 from florence_mm.engine.checkpointing import check_resumable, find_latest
-from florence_mm.engine.guards import check_accumulation, check_classes
+from florence_mm.engine.data_classes import check_classes
+from florence_mm.engine.guards import check_accumulation
 from florence_mm.engine.resuming import Position, check_optimizer, keep_position
 from florence_mm.engine.work_folder import require_own
 from florence_mm.errors import UsageError, one_sentence_errors
@@ -199,10 +200,10 @@ def _parts() -> list[BadInput]:
 
         return run
 
-    def classes(head: str, number: int, **metainfo: Any) -> Callable[[Path], None]:
+    def classes(head: str, number: int, largest_label: tuple = (0, 0), **metainfo: Any) -> Callable[[Path], None]:
         model = nn.Module()
         setattr(model, head, SimpleNamespace(num_classes=number))
-        data = SimpleNamespace(metainfo={'ann_file': 'train.json', **metainfo})
+        data = SimpleNamespace(metainfo=metainfo, ann_file='train.json', largest_label=largest_label)
         return call(check_classes, model, data)
 
     found = [

@@ -37,15 +37,7 @@ def spoil(path, how):
     data = path.read_bytes()
     if 'jpeg' in how:
         data = cv2.imencode('.jpg', cv2.imread(str(path)))[1].tobytes()
-    path.write_bytes(
-        {
-            'empty': b'',
-            'text': b'no picture',
-            'cut png': data[:900],
-            'cut jpeg': data[:-200],
-            'jpeg without end': data[:-2],
-        }[how]
-    )
+    path.write_bytes({'empty': b'', 'text': b'no picture', 'cut png': data[:900], 'cut jpeg': data[:-200]}[how])
 
 
 SENTENCES = {
@@ -53,7 +45,6 @@ SENTENCES = {
     'text': 'is not an image, or is damaged',
     'cut png': 'is cut off before its end',
     'cut jpeg': 'is cut off before its end',
-    'jpeg without end': 'is cut off before its end',  # some decoders take it
 }
 
 
@@ -73,6 +64,15 @@ def test_an_unusable_picture_is_named_or_skipped(tmp_path, how, loader):
     testing = build(tmp_path, pipeline=(loader, PACK), skip_bad={'max': 0.5}, test_mode=True)
     assert [testing[i]['data_samples'].img_id for i in range(len(testing))] == [1, 3]
     assert testing.metainfo['num_skipped'] == 2
+
+
+@pytest.mark.parametrize('how', ['empty', 'cut png', 'cut jpeg'])
+def test_a_loader_that_fills_what_is_missing_with_grey_is_not_trusted(tmp_path, how):
+    dataset = build(tmp_path, pipeline=(lambda results: {**results, 'img': np.zeros((30, 40, 3), np.uint8)},))
+    assert dataset[2]['img_id'] == 2
+    spoil(tmp_path / 'boxes/2.png', how)
+    with pytest.raises(DataError, match=f'image 2: .*2.png {SENTENCES[how]}'):
+        dataset[2]
 
 
 def test_other_faults_of_the_pipeline_keep_their_error(tmp_path):

@@ -12,8 +12,8 @@ from florence_mm.registry import HOOKS
 class ClassCountHook(Hook):
     """Check ``num_classes`` of the head against the classes of the data.
 
-    See :func:`~florence_mm.engine.data_classes.check_classes`. :class:`~florence_mm.engine.FlorenceRunner` checks it without
-    this hook, before the first iteration; the hook is for mmengine's own ``Runner``.
+    See :func:`~florence_mm.engine.data_classes.check_classes`. :class:`~florence_mm.engine.FlorenceRunner` checks it
+    without this hook, before the first iteration; the hook is for mmengine's own ``Runner``.
 
     Raises:
         UsageError: training, validation or test data have another number of classes than the head.
