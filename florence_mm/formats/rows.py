@@ -8,6 +8,7 @@ rows.
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from florence_mm.errors import DataError
 from florence_mm.utils.progress import ProgressLog
@@ -118,8 +119,8 @@ def read_parquet(path: Path) -> Rows:
         raise DataError(f'{path} is not a whole parquet file ({str(error).splitlines()[0]})') from None
 
 
-def _batch_rows(batch: 'pyarrow.RecordBatch') -> list[dict | None]:
-    """Rows of a batch; None where a text cannot be decoded."""
+def _batch_rows(batch: Any) -> list[dict | None]:
+    """Rows of a record batch of pyarrow; None where a text cannot be decoded."""
     try:
         return batch.to_pylist()
     except UnicodeDecodeError:

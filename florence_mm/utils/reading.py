@@ -32,8 +32,8 @@ def read_bytes(
     """Read a whole file; only ordinary files are opened, so that a named pipe or device cannot hang the reader.
 
     Args:
-        path (str | PathLike): A local path, or a URL: ``file://``, ``http://`` and ``https://`` are read here, other schemes by
-            fsspec with its package for the scheme (s3fs for ``s3://``).
+        path (str | PathLike): A local path, or a URL: ``file://``, ``http://`` and ``https://`` are read here, other
+            schemes by fsspec with its package for the scheme (s3fs for ``s3://``).
         backend_args (dict | None): A file backend of mmengine, see :func:`mmengine.fileio.get`, which then reads the
             path. None: as above.
         source (str): Put before error messages, as in "train.jsonl, line 3: ".
@@ -74,7 +74,7 @@ class _Unreadable(Exception):
 
 def _local(path: str, limit: int | None) -> bytes:
     try:
-        status = os.stat(path)
+        status = Path(path).stat()
     except ValueError:  # of a NUL character, or of one that no file name can hold
         raise _Unreadable('has a character that no file name can have; correct the path') from None
     if not stat.S_ISREG(status.st_mode):
