@@ -1,5 +1,6 @@
 """Base class of image-text-label data sets: rows, labels, skipping of unusable rows."""
 
+import os
 import pickle
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,14 @@ from florence_mm.language.class_names import ClassNames, load_class_names
 from florence_mm.moved import moved_names
 from florence_mm.utils.progress import ProgressLog
 
-from .arguments import build_transforms, check_skip_bad, classes_given_once, image_prefix
+from .arguments import (
+    build_transforms,
+    check_indices,
+    check_shared_arguments,
+    check_skip_bad,
+    classes_given_once,
+    image_prefix,
+)
 from .skipping import SkipCounter
 from .transforms.loading import LoadImage
 from .transforms.video import VideoDecode, VideoInit
@@ -76,13 +84,14 @@ class ImageTextDataset(BaseDataset):
     ) -> None:
         classes, metainfo = classes_given_once(classes, metainfo)
         check_skip_bad(skip_bad, 'rows')
+        check_shared_arguments(ann_file, data_root, pipeline, test_mode, indices, lazy_init)
         self.class_names = ClassNames(load_class_names(classes))
         self.skip_bad = None if skip_bad is None else dict(skip_bad)
         self._skips: SkipCounter | None = None
         super().__init__(
-            ann_file=ann_file,
+            ann_file=os.fspath(ann_file),
             metainfo=metainfo,
-            data_root=data_root,
+            data_root=os.fspath(data_root),
             data_prefix=image_prefix(data_prefix, 'img_path'),
             indices=indices,
             pipeline=build_transforms(pipeline),
@@ -125,6 +134,7 @@ class ImageTextDataset(BaseDataset):
         if self.test_mode and self._skips:
             rows = self._drop_unreadable(rows)
             self._metainfo['num_skipped'] = self._skips.total
+        check_indices(self._indices, len(rows), self.location)
         return rows
 
     def _drop_unreadable(self, rows: list[bytes]) -> list[bytes]:
@@ -201,6 +211,11 @@ class ImageTextDataset(BaseDataset):
         if not folder and self.ann_file:
             folder = posixpath.dirname(str(self.ann_file))
         return posixpath.join(folder, image)
+
+    def same_image(self, image: str) -> str:
+        """Return the spelling that all paths of an image share: ``./a.png`` and ``b/../a.png`` are ``a.png``."""
+        path = self.image_path(image)
+        return path if '://' in path else posixpath.normpath(path)
 
     def prepare_data(self, idx: int) -> Any:
         """Apply the pipeline to row ``idx``.
