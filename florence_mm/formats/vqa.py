@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from florence_mm.errors import DataError
+from florence_mm.errors import DataError, shown
 from florence_mm.language.answers import normalize_answer
 from florence_mm.utils.json_files import read_json, require_list
 
@@ -26,7 +26,7 @@ def read_vqa_list(path: str | Path, key: str) -> list[dict]:
         DataError: the file is not JSON, has no such list, or an entry is not an object.
     """
     path = Path(path)
-    content = read_json(path, missing='correct the path or fetch the file', object_hook=_compact)
+    content = read_json(path, missing=f'give the file of {key}, or correct the path', object_hook=_compact)
     entries = require_list(content, key, path, 'a file in the format of VQAv2')
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
@@ -56,7 +56,7 @@ def index_by_question(path: str | Path, key: str, entries: Iterable[dict]) -> di
     for number, entry in enumerate(entries):
         id_ = entry.get('question_id')
         if not isinstance(id_, int) or isinstance(id_, bool):
-            raise DataError(f'{path}: {key}[{number}] has question_id {id_!r}; expected a whole number')
+            raise DataError(f'{path}: {key}[{number}] has question_id {shown(id_)}; expected a whole number')
         if id_ in indexed:
             raise DataError(f'{path}: the question_id {id_} occurs twice; give each question its own id')
         indexed[id_] = entry
@@ -78,7 +78,7 @@ def annotator_answers(annotation: Mapping[str, Any]) -> list[str]:
     texts = [item.get('answer') if isinstance(item, Mapping) else item for item in answers]
     for number, text in enumerate(texts):
         if not isinstance(text, str):
-            raise ValueError(f'answers[{number}] has no text, but {text!r}')
+            raise ValueError(f'answers[{number}] has no text, but {shown(text)}')
     return texts
 
 
@@ -108,7 +108,7 @@ def read_annotations(paths: Iterable[str | Path]) -> list[dict]:
 def _main_answer(annotation: Mapping[str, Any]) -> str:
     answer = annotation.get('multiple_choice_answer')
     if not isinstance(answer, str):
-        raise ValueError(f'multiple_choice_answer is {answer!r}, expected a text')
+        raise ValueError(f'multiple_choice_answer is {shown(answer)}, expected a text')
     return answer
 
 

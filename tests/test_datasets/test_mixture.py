@@ -104,7 +104,7 @@ def test_nested_mixture_and_lazy_init():
 def test_bad_mixtures():
     rows = Rows('a', 2)
     for weight in (0, -1, float('nan'), float('inf')):
-        with pytest.raises(ValueError, match='must be positive'):
+        with pytest.raises(ValueError, match='must be a positive number'):
             mix((rows, weight))
     with pytest.raises(ValueError, match='at least one data set'):
         mix()
