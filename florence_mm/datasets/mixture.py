@@ -55,10 +55,8 @@ class WeightedMixture(Dataset):
                     f'entry {i} of WeightedMixture is {shown(entry)}; expected dict(dataset=..., weight=...)'
                 )
             dataset, weight = entry['dataset'], entry['weight']
-            right = isinstance(dataset, Mapping) or hasattr(dataset, '__getitem__') and hasattr(dataset, '__len__')
-            require(
-                f'datasets[{i}].dataset', dataset, right and not isinstance(dataset, str), 'a data set or its config'
-            )
+            right = not isinstance(dataset, str) and hasattr(dataset, '__getitem__') and hasattr(dataset, '__len__')
+            require(f'datasets[{i}].dataset', dataset, right, 'a data set or its config')
             require(f'datasets[{i}].weight', weight, is_finite(weight) and weight > 0, 'a positive number')
             self.weights.append(float(weight))
         right = epoch_size is None or is_whole(epoch_size) and epoch_size > 0

@@ -8,6 +8,7 @@ from typing import Any
 
 from florence_mm.errors import DataError, shown
 from florence_mm.language.answers import normalize_answer
+from florence_mm.language.labels import is_blank
 from florence_mm.utils.json_files import read_json, require_list
 
 # gives 3,129 answers on the training and validation questions of VQAv2, as in METER and its predecessors
@@ -116,7 +117,7 @@ def answer_vocabulary(annotations: Iterable[Mapping[str, Any]], min_count: int =
     """Make the answer vocabulary: the answers that are the main answer of at least ``min_count`` questions.
 
     The main answer is ``multiple_choice_answer``, normalised by
-    :func:`florence_mm.language.answers.normalize_answer`; one that becomes empty is left out. Sorted by falling
+    :func:`florence_mm.language.answers.normalize_answer`; one with nothing to read is left out. Sorted by falling
     frequency, then alphabetically.
 
     Args:
@@ -124,20 +125,22 @@ def answer_vocabulary(annotations: Iterable[Mapping[str, Any]], min_count: int =
         min_count (int): Least number of questions.
 
     Raises:
-        ValueError: an annotation has no ``multiple_choice_answer``, or no answer is frequent enough.
+        ValueError: an annotation has no ``multiple_choice_answer``, no answer is frequent enough, or ``min_count`` is
+            below 1.
 
     >>> most = ['Yes', 'no', 'yes.', 'Two', '2', 'yes', 'a dog']
     >>> answer_vocabulary([{'multiple_choice_answer': answer} for answer in most], min_count=2)
     ['yes', '2']
     """
+    if isinstance(min_count, bool) or not isinstance(min_count, int) or min_count < 1:
+        raise ValueError(f'min_count={min_count!r} must be a whole number from 1: of how many questions an answer is')
     counts: Counter[str] = Counter()
     for annotation in annotations:
         try:
             counts[normalize_answer(_main_answer(annotation))] += 1
         except ValueError as error:
             raise ValueError(f'the annotation of question {annotation.get("question_id")}: {error}') from None
-    counts.pop('', None)
-    kept = [answer for answer, count in counts.items() if count >= min_count]
+    kept = [answer for answer, count in counts.items() if count >= min_count and not is_blank(answer)]
     if not kept:
         raise ValueError(f'no answer is that of {min_count} questions; lower the number of occurrences')
     return sorted(kept, key=lambda answer: (-counts[answer], answer))

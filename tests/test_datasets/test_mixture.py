@@ -108,7 +108,7 @@ def test_bad_mixtures():
             mix((rows, weight))
     with pytest.raises(ValueError, match='at least one data set'):
         mix()
-    with pytest.raises(ValueError, match=r"entry 0 of WeightedMixture has \['data_set', 'weight'\]"):
+    with pytest.raises(ValueError, match=r"entry 0 of WeightedMixture is \{'data_set'"):
         WeightedMixture([{'data_set': rows, 'weight': 1}])
     with pytest.raises(ValueError, match='an epoch of 10 samples leaves none for data set 1 of weight 1'):
         mix((rows, 1000), (rows, 1), epoch_size=10)

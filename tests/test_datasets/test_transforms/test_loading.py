@@ -205,7 +205,7 @@ def test_images_are_kept_up_to_a_size(tmp_path, picture):
         copy({'img_path': paths[n]})
         Path(paths[n]).unlink()
         assert np.array_equal(copy({'img_path': paths[n]})['img'], picture // 5)
-    with pytest.raises(ValueError, match='keep_mb=-1 must not be negative'):
+    with pytest.raises(ValueError, match='keep_mb=-1 must be a number from 0'):
         LoadImage(keep_mb=-1)
 
 
