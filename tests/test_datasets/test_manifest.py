@@ -407,6 +407,8 @@ def test_lists_under_another_name_and_columns_that_are_not_there(folder):
     # the column that another one's name was given to is not read a second time
     dataset = build(folder, [{'image': '1.png', 'class': 'a red dog'}], columns={'text': 'class'})
     assert 'gt_label' not in dataset[0]['data_samples'] and dataset[0]['data_samples'].text == 'a red dog'
+    dataset = build(folder, [{'image': '1.png', 'text': 'dog'}], columns={'class': 'text'})
+    assert dataset.get_cat_ids(0) == [0] and dataset.get_data_info(0)['class_name'] == 'dog'
     with pytest.raises(ValueError, match='columns.*must be the name of a column, another for each'):
         build(folder, rows, columns={'text': 'said', 'texts': 'said'})
 

@@ -53,6 +53,10 @@ def test_a_quotation_mark_without_a_partner_takes_no_other_line(read):
     assert rows[3].startswith('line 3: a quotation mark opens a cell and has no partner')
     assert rows[5].startswith('line 5: a quotation mark opens a cell and has no partner')
     assert [rows[line]['text'] for line in (2, 4, 6, 7)] == ['a dog', 'plain', 'down"', 'last']
+    # without the line that no quoted cell can take in, the cell would end three lines later
+    text = ''.join(line for line in text.splitlines(keepends=True) if '"a"' not in line)
+    assert [row['text'] for row in read(text, 'a.tsv').values()] == [pet for pet in PETS if pet != '"a" b']
+    assert [type(row) for row in read(text.replace('\t', ',')).values()] == [dict, str, dict, dict, dict]
     # the text before the image, which then tells that a line is a row
     text = 'text\timage\n' + ''.join(f'{pet}\t{n}.png\n' for n, pet in enumerate(PETS))
     assert [row['text'] for row in read(text, 'a.tsv').values()] == PETS

@@ -64,3 +64,15 @@ def test_other_formats_that_are_cut(picture):
         for part in (0.3, 0.6, 0.95):
             with pytest.raises(ValueError, match='is cut off|is not an image'):
                 decode_image(data[: int(len(data) * part)] + (b'IEND\xaeB`\x82' if name == 'PNG' else b''))
+
+
+def test_a_progressive_file_must_have_all_scans(picture):
+    data = encode(picture, progressive=True)
+    scans = [at for at in range(len(data)) if data.startswith(b'\xff\xda', at)]
+    assert len(scans) == 10
+    # cut between two scans, so that no scan ends early
+    for scan in scans[1:]:
+        tables = data.rfind(b'\xff\xc4', 0, scan)
+        end = tables if tables > scans[scans.index(scan) - 1] else scan
+        with pytest.raises(ValueError, match='is cut off before its end'):
+            decode_image(data[:end] + b'\xff\xd9')
