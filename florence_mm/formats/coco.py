@@ -1,12 +1,12 @@
 """Reading and checking COCO-format annotation files."""
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from florence_mm.errors import DataError
+from florence_mm.utils.json_files import read_json, require_list
 
 IMAGE_KEYS = ('id', 'file_name', 'width', 'height')
 ANNOTATION_KEYS = ('id', 'image_id', 'category_id', 'bbox')
@@ -58,20 +58,9 @@ def parse_coco_file(path: Path, object_hook: Callable[[dict], Any] | None = None
     Raises:
         FileNotFoundError, DataError: see :func:`read_coco_file`.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no annotation file {path}; correct `ann_file` and `data_root`, or make it')
-    try:
-        data = path.read_bytes()
-        text = data.decode(json.detect_encoding(data))
-        del data  # so that a file of gigabytes is in memory only once while it is parsed
-        content = json.loads(text, object_hook=object_hook)
-    except ValueError as error:  # of JSON and of UTF-8
-        raise DataError(f'{path} cannot be read as JSON ({error}); write or copy it again') from None
-    if not isinstance(content, dict):
-        raise DataError(f'{path} holds a {type(content).__name__}; expected a COCO-format object with images')
+    content = read_json(path, missing='correct `ann_file` and `data_root`, or make it', object_hook=object_hook)
     for part in ('images', 'annotations', 'categories'):
-        if not isinstance(content.get(part), list):
-            raise DataError(f'{path} has no list {part!r}; expected images, annotations and categories as in COCO')
+        require_list(content, part, path, 'images, annotations and categories as in COCO')
     return content
 
 

@@ -1,6 +1,5 @@
 """Reading files in the format of VQAv2, and making answer vocabularies."""
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -9,6 +8,7 @@ from typing import Any
 
 from florence_mm.errors import DataError
 from florence_mm.language.answers import normalize_answer
+from florence_mm.utils.json_files import read_json, require_list
 
 # gives 3,129 answers on the training and validation questions of VQAv2, as in METER and its predecessors
 MIN_OCCURRENCES = 9
@@ -26,15 +26,8 @@ def read_vqa_list(path: str | Path, key: str) -> list[dict]:
         DataError: the file is not JSON, has no such list, or an entry is not an object.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no file {path} with {key}; correct the path or fetch the file')
-    try:
-        content = json.loads(path.read_bytes(), object_hook=_compact)
-    except ValueError as error:  # of JSON and of UTF-8
-        raise DataError(f'{path} cannot be read as JSON ({error}); write or copy it again') from None
-    entries = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(entries, list):
-        raise DataError(f'{path} has no list {key!r}; expected a file in the format of VQAv2')
+    content = read_json(path, missing='correct the path or fetch the file', object_hook=_compact)
+    entries = require_list(content, key, path, 'a file in the format of VQAv2')
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise DataError(f'{path}: {key}[{number}] is a {type(entry).__name__}; expected an object')

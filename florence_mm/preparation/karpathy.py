@@ -5,6 +5,7 @@ from pathlib import Path
 
 from florence_mm.errors import DataError
 from florence_mm.utils.files import write_atomic
+from florence_mm.utils.json_files import read_json, require_list
 from florence_mm.utils.progress import ProgressLog
 
 SPLITS = ('train', 'val', 'test')
@@ -31,15 +32,8 @@ def read_karpathy(path: str | Path, images: str | Path | None = None, with_rest:
         DataError: the file has another format, an entry lacks a key or captions, or two entries are of the same image.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no file {path}; give the dataset_*.json of the Karpathy splits')
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:  # of JSON and of UTF-8
-        raise DataError(f'{path} cannot be read as JSON ({error}); write or copy it again') from None
-    entries = content.get('images') if isinstance(content, dict) else None
-    if not isinstance(entries, list):
-        raise DataError(f'{path} has no list `images`; expected a dataset_*.json of the Karpathy splits')
+    content = read_json(path, missing='give the dataset_*.json of the Karpathy splits')
+    entries = require_list(content, 'images', path, 'a dataset_*.json of the Karpathy splits')
     splits: dict[str, list[dict]] = {split: [] for split in SPLITS}
     seen: set[str] = set()
     progress = ProgressLog(f'reading {path}', len(entries))

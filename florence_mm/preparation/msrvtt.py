@@ -21,6 +21,7 @@ from florence_mm.errors import DataError
 from florence_mm.formats.captions import checked_caption
 from florence_mm.formats.rows import read_rows
 from florence_mm.utils.files import write_atomic
+from florence_mm.utils.json_files import read_json, require_list
 
 
 def _rows(path: str | Path, columns: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
@@ -53,15 +54,8 @@ def read_captions(path: str | Path) -> dict[str, list[str]]:
         FileNotFoundError, DataError: the file is missing or has another layout.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no {path}; give the MSRVTT_data.json of the public archive')
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f'{path} is not a whole JSON file ({error})') from None
-    sentences = content.get('sentences') if isinstance(content, dict) else None
-    if not isinstance(sentences, list):
-        raise DataError(f'{path} has no list `sentences`; give the MSRVTT_data.json of the public archive')
+    content = read_json(path, missing='give the MSRVTT_data.json of the public archive')
+    sentences = require_list(content, 'sentences', path, 'the MSRVTT_data.json of the public archive')
     captions: dict[str, list[str]] = {}
     for place, sentence in enumerate(sentences):
         try:

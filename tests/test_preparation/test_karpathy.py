@@ -60,7 +60,7 @@ def test_rows_by_hand(file):
         ([{'filename': 'a', 'sentences': None}], r'images\[0\] has sentences=None; expected a list'),
         ([{'filename': 3, 'sentences': []}], r'images\[0\] has filename=3; expected a text'),
         ([entry(0, ['train'], ['a'])], r"images\[0\] has the split \['train'\]"),
-        (None, 'has no list `images`'),
+        (None, 'has no list .images.'),
     ],
 )
 def test_bad_entries(file, images, message):
