@@ -20,8 +20,8 @@ class VideoList(BaseDataset):
     mmaction2, every unusable line is an error that names it.
 
     A sample enters the pipeline with ``filename``, ``label``, ``start_index`` 0 and ``modality`` 'RGB', as in
-    mmaction2, and ``source`` ("file, line n") for messages. ``metainfo`` has ``ann_file``, ``largest_label`` (the
-    largest label and its line) and, where given, ``classes``.
+    mmaction2, and ``source`` ("file, line n") for messages. ``metainfo`` has ``classes`` where given;
+    ``largest_label`` is the largest label and its line.
 
     Args:
         ann_file (str): The list.
@@ -85,8 +85,7 @@ class VideoList(BaseDataset):
         if not entries:
             raise DataError(f'{path} lists no videos; write a path and the number of its class a line')
         largest = max(entries, key=lambda entry: entry['label'])
-        self._metainfo['ann_file'] = self.ann_file
-        self._metainfo['largest_label'] = (largest['label'], largest['line'])
+        self.largest_label = (largest['label'], largest['line'])
         return entries
 
     def _entry(self, text: str, line: int) -> dict:

@@ -15,6 +15,7 @@ def read_json(
     kind: type | tuple[type, ...] = dict,
     missing: str = 'correct the path',
     object_hook: Callable[[dict], Any] | None = None,
+    what: str = 'file',
 ) -> Any:
     """Read a whole JSON file, as UTF-8 or, with its byte order mark, UTF-16 or UTF-32.
 
@@ -23,6 +24,7 @@ def read_json(
         kind: ``dict``, ``list`` or both: what the top level must be.
         missing: what to do if there is no such file, the end of that message.
         object_hook: replaces each object while parsing, see :func:`json.loads`.
+        what: what the file is, for that message.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -30,7 +32,7 @@ def read_json(
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f'there is no file {path}; {missing}')
+        raise FileNotFoundError(f'there is no {what} {path}; {missing}')
     content = parse_json(path.read_bytes(), str(path), object_hook)
     kinds = kind if isinstance(kind, tuple) else (kind,)
     if not isinstance(content, kinds):
