@@ -102,6 +102,10 @@ class VideoList(BaseDataset):
             )
         return {'filename': str(Path(self.data_prefix['video'], name.strip())), 'label': label, 'line': line}
 
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Return the label of a video in a list, for :class:`mmengine.dataset.ClassBalancedDataset`."""
+        return [self.get_data_info(idx)['label']]
+
     def get_data_info(self, idx: int) -> dict:
         """Return the sample that enters the pipeline (see the class)."""
         info = super().get_data_info(idx)
