@@ -41,7 +41,7 @@ def write_box_crops(
         seed: seed of that draw.
 
     Returns:
-        the number of boxes ``written``, and left out as ``crowd`` (or to ignore) or ``unusable`` (no area in the image).
+        numbers of boxes ``written``, and left out as ``crowd`` (or to ignore) or ``unusable`` (no area in the image).
 
     Raises:
         DataError: the annotations or an image are unusable, an image has another size than they say, or no box is left.
