@@ -39,7 +39,7 @@ def check_skip_bad(skip_bad: Mapping | None, unit: str) -> None:
     Raises:
         ValueError: it has other keys; the message says that ``max`` counts ``unit``.
     """
-    if skip_bad is not None and set(skip_bad) != {'max'}:
+    if skip_bad is not None and (not isinstance(skip_bad, Mapping) or set(skip_bad) != {'max'}):
         raise ValueError(f'skip_bad={skip_bad!r} must be dict(max=...), a number of {unit} or a fraction below 1')
 
 
