@@ -90,6 +90,13 @@ GOOD = (('cat', 'dog'), [([5, 2, 13, 11], 0, 0), ([10, 2, 18, 11], 1, 0)])
 TEXT = json.dumps(content())
 NO_NUMBERS = ('x', '5', None, True, [5], {'x': 5}, float('nan'), float('inf'), -float('inf'), 10**400)
 NO_IDS = ('1', 1.0, 1.5, None, True, [1], {}, float('nan'))
+IDS = (
+    ('images', 'id'),
+    ('annotations', 'id'),
+    ('annotations', 'image_id'),
+    ('annotations', 'category_id'),
+    ('categories', 'id'),
+)
 NO_NAMES = (7, None, ['cat'], {'en': 'cat'}, True, '', '   ', 'a\0b', '\ud800')
 FILES = {
     'empty': (b'', 'is empty'),
@@ -128,18 +135,21 @@ def _files() -> list[BadInput]:
             BadInput(f'{part} is {json.dumps(value)}', load(content(**{part: value})), (part, 'a.json'))
             for value in (None, {}, 'x', 3)
         ]
-        entries = [BadInput(f'{part} with the entry {json.dumps(value)}', load(content(**{part: [value]})), 'a.json') for value in (None, 3, 'x', [], {})]  # fmt: skip
+        rows += [
+            BadInput(f'{part} with the entry {json.dumps(value)}', load(content(**{part: [value]})), 'a.json')
+            for value in (None, 3, 'x', [], {})
+        ]
         keys = content()[part][0].keys() - {'area', 'iscrowd'}
         without = [
             BadInput(f'{part} without {key}', load(changed(part, drop=key)), (key, 'a.json')) for key in sorted(keys)
         ]
-        rows += [*entries, *without]
+        rows += without
     return rows
 
 
 def _values() -> list[BadInput]:
     rows = []
-    for part, key in (('images', 'id'), ('annotations', 'id'), ('annotations', 'image_id'), ('annotations', 'category_id'), ('categories', 'id')):  # fmt: skip
+    for part, key in IDS:
         rows += [
             BadInput(f'{key} of {part} is {json.dumps(value)}', load(changed(part, **{key: value})), (key, 'a.json'))
             for value in NO_IDS
