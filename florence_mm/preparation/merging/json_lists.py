@@ -11,6 +11,7 @@ import ijson
 from florence_mm.errors import DataError
 from florence_mm.utils.progress import ProgressLog
 
+_DEEPEST = 10_000
 _SURROGATE = re.compile(rb'\\u[dD][89a-fA-F]')
 #: one escape of a UTF-16 unit after another; an even number of backslashes before the first is no part of it
 _ESCAPES = re.compile(rb'(?<!\\)(?:\\\\)*((?:\\u[0-9a-fA-F]{4})+)')
@@ -51,7 +52,9 @@ def iter_list(path: str | Path, key: str) -> Iterator[dict]:
 
 
 class _Whole:
-    """Pass the bytes of a JSON file on to its parser, which would replace halves of surrogate pairs unnoticed.
+    """Pass the bytes of a JSON file on to its parser, after looking for what that does not refuse.
+
+    It would replace halves of surrogate pairs unnoticed, and takes a time that grows with the square of the nesting.
 
     Args:
         file: the file.
@@ -59,15 +62,19 @@ class _Whole:
     """
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
-        self._file, self._path, self._rest = file, path, b''
+        self._file, self._path, self._rest, self._depth = file, path, b'', 0
 
     def read(self, size: int) -> bytes:
         """Read a block.
 
         Raises:
-            DataError: it has an escape of half a character.
+            DataError: it has an escape of half a character, or is nested too deeply.
         """
         data = self._file.read(size)
+        # brackets in texts are counted too, as most of them come in pairs
+        self._depth += sum(data.count(mark) for mark in (b'[', b'{')) - sum(data.count(mark) for mark in (b']', b'}'))
+        if self._depth > _DEEPEST:
+            raise DataError(f'{self._path} is not a COCO-format file: its lists or objects are nested too deeply')
         text = self._rest + data
         # escapes at the end of a block are looked at with the next, as a pair may lie across
         self._rest = _LAST_ESCAPES.search(text)[0] if data and b'\\' in text[-6:] else b''
