@@ -22,9 +22,6 @@ def test_the_size_in_the_header_is_that_of_the_decoded_image(tmp_path, kind, ori
 
 def test_what_has_no_size(tmp_path):
     (tmp_path / 'a.jpg').write_text('no picture')
-    for path, message in (
-        (tmp_path / 'a.jpg', 'a.jpg is not an image'),
-        (tmp_path / 'b.jpg', 'there is no image .*b.jpg'),
-    ):
+    for name, message in (('a.jpg', 'a.jpg is not an image'), ('b.jpg', 'there is no image .*b.jpg')):
         with pytest.raises(DataError, match=f'^boxes.csv, line 2: .*{message}'):
-            read_size(path, 'boxes.csv, line 2: ')
+            read_size(tmp_path / name, 'boxes.csv, line 2: ')
