@@ -102,8 +102,9 @@ class DetectionDataset(BaseDataset):
     ) -> None:
         classes, metainfo = classes_given_once(classes, metainfo)
         check_skip_bad(skip_bad, 'images')
-        if isinstance(classes, str) or isinstance(held_out, str):
-            raise ValueError('`classes` and `held_out` must be lists of names')
+        for key, names in (('classes', classes or ()), ('held_out', held_out)):
+            if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+                raise ValueError(f'{key}={names!r} must be a list of names')
         if held_out and test_mode:
             raise ValueError('held_out is for training; a test is done on all images, so leave it out in test mode')
         check_limit(max_bad_boxes, 'max_bad_boxes', 'boxes')

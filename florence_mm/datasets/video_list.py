@@ -142,6 +142,10 @@ class VideoList(BaseDataset):
         """Number of lines and videos skipped so far under ``skip_bad``."""
         return self._skips.total if self._skips else 0
 
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Return the label of a video in a list, for :class:`mmengine.dataset.ClassBalancedDataset`."""
+        return [self.get_data_info(idx)['label']]
+
     def get_data_info(self, idx: int) -> dict:
         """Return the sample that enters the pipeline (see the class)."""
         return self._to_sample(super().get_data_info(idx))

@@ -20,6 +20,7 @@ from florence_mm.models.protocol import unwrap_model
 from florence_mm.registry import RUNNERS
 
 from .checkpointing import find_latest, read_run_checkpoint
+from .data_classes import check_class_order
 from .hooks import AtomicCheckpointHook, ClassNamesHook, InvalidLossHook, RunSummaryHook
 from .host_memory import keep_freed_memory
 from .loops import EpochTrainLoop, IterTrainLoop
@@ -185,6 +186,7 @@ class FlorenceRunner(Runner):
                 f'no weight in {filename} belongs to this model (it starts with {theirs!r}, the model with {ours!r}); '
                 'load another layout with init_cfg=dict(type="florence_mm.Pretrained", checkpoint=..., prefix=...)'
             )
+        check_class_order(self, checkpoint, filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         if is_sharded(model):
             checkpoint['state_dict'] = split_model_state(checkpoint['state_dict'], model)

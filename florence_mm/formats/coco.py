@@ -46,7 +46,10 @@ def read_coco_file(path: str | Path) -> dict:
         problem = annotation_problem(item)
         if problem is not None:
             raise DataError(f'{path}: annotation {item["id"]} has {problem}')
-    refuse_fractions(path, (item['bbox'] for item in content['annotations']))
+    fractions = FractionCheck()
+    for item in content['annotations']:
+        fractions.add(item['bbox'])
+    fractions.finish(path)
     return content
 
 
@@ -74,23 +77,23 @@ def is_ignored(item: Mapping) -> bool:
     return bool(item.get('iscrowd') or item.get('ignore'))
 
 
-def refuse_fractions(path: Path, boxes: Iterable[Sequence[float]]) -> None:
-    """Refuse a file whose boxes are all fractions of their image's size, as other formats have them.
+class FractionCheck:
+    """Refuse a file whose boxes are all fractions of their image's size, as other formats have them."""
 
-    Args:
-        path (Path): The file, for the message.
-        boxes (Iterable): ``x, y, width, height`` of all boxes.
+    def __init__(self) -> None:
+        self.pixels = self._between = False
 
-    Raises:
-        DataError: no number is outside 0 to 1, and one lies between.
-    """
-    between = False
-    for box in boxes:
-        if not all(0 <= value <= 1 for value in box):
-            return
-        between = between or any(0 < value < 1 for value in box)
-    if between:
-        raise DataError(f'{path}: all boxes lie between 0 and 1; expected pixels, so multiply by the size of the image')
+    def add(self, box: Sequence[float]) -> None:
+        """Look at ``x, y, width, height`` of a box."""
+        self.pixels = self.pixels or not all(0 <= value <= 1 for value in box)
+        self._between = self._between or any(0 < value < 1 for value in box)
+
+    def finish(self, path: str | Path) -> None:
+        """Raise a :class:`DataError` with the file's name if no number was outside 0 to 1 and one lay between."""
+        if self._between and not self.pixels:
+            raise DataError(
+                f'{path}: all boxes lie between 0 and 1; expected pixels: multiply by the size of the image'
+            )
 
 
 def parse_coco_file(path: Path, object_hook: Callable[[dict], Any] | None = None) -> dict:

@@ -8,12 +8,12 @@ import numpy as np
 from florence_mm.errors import DataError
 
 from .coco import (
+    FractionCheck,
     annotation_problem,
     check_images_and_categories,
     is_ignored,
     parse_coco_file,
     read_coco_file,
-    refuse_fractions,
 )
 
 _BOX = np.dtype([
@@ -68,7 +68,12 @@ def read_coco_boxes(path: str | Path) -> tuple[dict, CocoBoxes]:
             and all(-(2**63) <= id_ < 2**63 for id_ in images)
             and categories.issuperset(np.unique(boxes['category_id']).tolist())
         ):
-            refuse_fractions(path, (row.tolist()[4:] for row in boxes))
+            fractions = FractionCheck()
+            for row in boxes:
+                fractions.add(row.tolist()[4:])
+                if fractions.pixels:
+                    break
+            fractions.finish(path)
             return content, CocoBoxes(boxes)
     # slower, and holds every annotation in memory, but names the wrong one
     read_coco_file(path)

@@ -1,6 +1,7 @@
 """Decoding images to upright RGB arrays of 8 bits per channel; truncated files are errors."""
 
 from io import BytesIO
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ MAX_BYTES = 2**30
 #: default RGB behind transparent pixels
 WHITE = np.array((255, 255, 255), dtype=np.float32)
 _EXIF_ORIENTATION = 0x0112
+_NO_HEADER = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _EXIF_MARKS = (b'eXIf', b'EXIF', b'Raw profile type')
 
 
@@ -47,6 +49,26 @@ def decode_file(data: bytes, path: str, background: np.ndarray | None = None, so
         return decode_image(data, background)
     except ValueError as error:
         raise DataError(f'{source}the image {path} {error}; replace it or remove it') from None
+
+
+def read_size(path: str | Path, source: str = '') -> tuple[int, int]:
+    """Read width and height of an image file from its header, upright, as :func:`read_image` would give them.
+
+    Args:
+        path: the file.
+        source: put before error messages.
+
+    Raises:
+        DataError: the file is missing or no image.
+    """
+    try:
+        with Image.open(path) as header:
+            width, height = header.size
+            return (height, width) if _orientation(header) in (5, 6, 7, 8) else (width, height)
+    except FileNotFoundError:
+        raise DataError(f'{source}there is no image {path}; get it or correct the path') from None
+    except _NO_HEADER as error:
+        raise DataError(f'{source}{path} is not an image ({error}); replace it or remove it') from None
 
 
 def decode_image(data: bytes, background: np.ndarray | None = None) -> np.ndarray:
@@ -106,6 +128,13 @@ def _to_rgb(img: np.ndarray, background: np.ndarray | None) -> np.ndarray:
     return rgb
 
 
+def _orientation(header: Image.Image) -> int:
+    try:
+        return header.getexif().get(_EXIF_ORIENTATION, 1)
+    except _NO_HEADER:  # broken EXIF
+        return 1
+
+
 def _upright(img: np.ndarray, data: bytes) -> np.ndarray:
     # parsing the header costs more than decoding a small PNG, so search for an EXIF marker first (PNG, WebP, TIFF)
     tiff = data[:4] in (b'II*\0', b'MM\0*')
@@ -115,9 +144,9 @@ def _upright(img: np.ndarray, data: bytes) -> np.ndarray:
         return img
     try:
         with Image.open(BytesIO(data)) as header:
-            orientation = header.getexif().get(_EXIF_ORIENTATION, 1)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        # a format unknown to PIL, or broken EXIF: the pixels are fine, so leave them as they are
+            orientation = _orientation(header)
+    except _NO_HEADER:
+        # a format unknown to PIL: the pixels are fine, so leave them as they are
         return img
     if tiff and orientation != 1:
         # libtiff rotates only some of these

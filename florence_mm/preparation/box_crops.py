@@ -1,6 +1,7 @@
 """Crops of annotated boxes with their class names, for training two towers on regions."""
 
 import json
+import math
 import random
 from pathlib import Path
 
@@ -8,13 +9,15 @@ import cv2
 import numpy as np
 import torch
 
+from florence_mm.datasets.reading import load_checked
 from florence_mm.datasets.transforms.loading import LoadImage
-from florence_mm.errors import DataError
-from florence_mm.formats.coco import clip_box, read_coco_file
+from florence_mm.errors import DataError, UsageError
+from florence_mm.formats.coco import clip_box, is_ignored, read_coco_file
 from florence_mm.ops.regions import crop_regions
-from florence_mm.utils.files import write_atomic
+from florence_mm.utils.files import refuse_overwriting, write_atomic
 from florence_mm.utils.progress import ProgressLog
 
+LARGEST_CROP = 8192
 # fills the part of a crop outside the image: the mean that the towers subtract, as in zero-shot detection
 _MEAN = (123.675, 116.28, 103.53)
 
@@ -30,7 +33,7 @@ def write_box_crops(
     """Crop each box to a square PNG, and list the crops in ``OUT.jsonl`` with the columns image and class.
 
     Args:
-        ann_file: COCO-format annotations; crowds are left out.
+        ann_file: COCO-format annotations; crowds and boxes marked ``ignore`` are left out.
         image_folder: folder that its file names are relative to.
         out: folder of the crops, each named ``ANNOTATION_ID.png``.
         size: side of a crop in pixels.
@@ -38,11 +41,18 @@ def write_box_crops(
         seed: seed of that draw.
 
     Returns:
-        the number of boxes ``written``, and left out as ``crowd`` or ``unusable`` (no area in the image).
+        numbers of boxes ``written``, and left out as ``crowd`` (or to ignore) or ``unusable`` (no area in the image).
 
     Raises:
-        DataError: the annotations or an image are unusable, or no box is left.
+        DataError: the annotations or an image are unusable, an image has another size than they say, or no box is left.
+        UsageError: ``size`` or ``context`` is out of range, or an output is one of the inputs.
     """
+    if not 1 <= size <= LARGEST_CROP:
+        raise UsageError(f'size={size} is no side of a crop in pixels; expected 1 to {LARGEST_CROP}')
+    if not (0 < context[0] <= context[1] and math.isfinite(context[1])):
+        raise UsageError(f'context={context} must be a range of numbers above 0, the smaller first')
+    refuse_overwriting(out, [image_folder], 'the folder of the crops')
+    refuse_overwriting(Path(out).with_name(f'{Path(out).name}.jsonl'), [ann_file], 'the list of the crops')
     content = read_coco_file(ann_file)
     names = {category['id']: category['name'] for category in content['categories']}
     boxes: dict[int, list[dict]] = {}
@@ -59,12 +69,14 @@ def write_box_crops(
         for annotation in found:
             factor = draw.uniform(*context)
             corners, problem = clip_box(annotation['bbox'], image['width'], image['height'])
-            if annotation.get('iscrowd') or problem in ('outside', 'no area'):
-                counts['crowd' if annotation.get('iscrowd') else 'unusable'] += 1
+            if is_ignored(annotation) or problem in ('outside', 'no area'):
+                counts['crowd' if is_ignored(annotation) else 'unusable'] += 1
                 continue
             if pixels is None:
-                loaded = load({'img_path': str(Path(image_folder) / image['file_name'])})['img']
-                pixels = torch.from_numpy(np.ascontiguousarray(loaded)).permute(2, 0, 1).float()  # (3, H, W)
+                path = {'img_path': str(Path(image_folder) / image['file_name'])}
+                size_in_file = image['height'], image['width']
+                loaded, _ = load_checked([load], path, f'{ann_file}, image {image["id"]}', size_in_file)
+                pixels = torch.from_numpy(np.ascontiguousarray(loaded['img'])).permute(2, 0, 1).float()  # (3, H, W)
             crops, inside = crop_regions(pixels, torch.tensor([corners]), (size, size), factor)
             crop = (crops + (1 - inside) * fill)[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
             name = f'{annotation["id"]:09d}.png'

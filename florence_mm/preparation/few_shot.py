@@ -8,8 +8,8 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 from florence_mm.errors import DataError
-from florence_mm.formats.coco import read_coco_file
-from florence_mm.utils.files import write_atomic
+from florence_mm.formats.coco import is_ignored, read_coco_file
+from florence_mm.utils.files import refuse_overwriting, write_atomic
 
 
 def few_shot_images(content: dict, shots: int, seed: int = 0) -> list[int]:
@@ -17,7 +17,7 @@ def few_shot_images(content: dict, shots: int, seed: int = 0) -> list[int]:
 
     Images are ranked by a hash of the seed and their file name. Classes are processed from the rarest (ties by name):
     a class adds images that show it, by rank, until ``shots`` of the chosen images show it, including those chosen for
-    earlier classes. A crowd does not count as showing its class.
+    earlier classes. A crowd or a box marked ``ignore`` does not count as showing its class.
 
     Args:
         content (dict): A COCO-format file.
@@ -35,7 +35,7 @@ def few_shot_images(content: dict, shots: int, seed: int = 0) -> list[int]:
     showing: dict[int, set[int]] = {category['id']: set() for category in content['categories']}
     classes: dict[int, set[int]] = {image: set() for image in files}
     for item in content['annotations']:
-        if not item.get('iscrowd'):
+        if not is_ignored(item):
             showing[item['category_id']].add(item['image_id'])
             classes[item['image_id']].add(item['category_id'])
     names = {category['id']: category['name'] for category in content['categories']}
@@ -58,16 +58,18 @@ def write_few_shot(ann_file: str | Path, out: str | Path, shots: int, seed: int 
 
     Raises:
         FileNotFoundError, DataError: the file is missing or unusable.
+        UsageError: ``out`` is ``ann_file``.
     """
     if shots < 1:
         raise DataError(f'{shots} images per class were asked for; expected at least 1')
+    refuse_overwriting(out, [ann_file])
     content = read_coco_file(ann_file)
     chosen = set(few_shot_images(content, shots, seed))
     if not chosen:
         raise DataError(f'{ann_file} has no boxes to choose images by')
     images = [image for image in content['images'] if image['id'] in chosen]
     annotations = [item for item in content['annotations'] if item['image_id'] in chosen]
-    pairs = {(item['category_id'], item['image_id']) for item in annotations if not item.get('iscrowd')}
+    pairs = {(item['category_id'], item['image_id']) for item in annotations if not is_ignored(item)}
     counts = Counter(category for category, _ in pairs)
     names = {category['id']: category['name'] for category in content['categories']}
     fewer = [f'{names[id_]} ({counts[id_]})' for id_ in names if counts[id_] < shots]

@@ -12,7 +12,8 @@ import numpy as np
 
 from florence_mm.datasets.skipping import SkipCounter
 from florence_mm.errors import DataError
-from florence_mm.utils.files import replacing, write_atomic
+from florence_mm.formats.coco import require_name
+from florence_mm.utils.files import refuse_overwriting, replacing, write_atomic
 from florence_mm.utils.progress import ProgressLog
 
 from .merging.json_lists import require
@@ -130,9 +131,12 @@ def write_pseudo_boxes(
             )
     skips = SkipCounter(str(out), max_bad, 'max_bad=...')
     skips.finish_lines(len(rows))
-    out = Path(out)
+    out, partial, report = output_files(out)
+    images = (Path(image_root, name) for name, _ in rows if Path(name).name in (out.name, partial.name, report.name))
+    for image in images:
+        for path in (out, partial, report):
+            refuse_overwriting(path, [image])
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + '.partial.jsonl')
     digest = hashlib.blake2b(json.dumps(rows).encode(), digest_size=8).hexdigest()
     header = {'images': len(rows), 'rows': digest, 'score_thr': score_thr, 'top_k': top_k, **(options or {})}
     header = json.loads(json.dumps(header))  # as it is read back, with lists for tuples
@@ -161,9 +165,15 @@ def write_pseudo_boxes(
             progress.update(number + 1)
     counts = _write_coco(partial, out)
     counts.unreadable, counts.resumed = skips.total, done
-    write_atomic(out.with_suffix('.report.json'), json.dumps({**header, **asdict(counts)}, indent=1) + '\n')
+    write_atomic(report, json.dumps({**header, **asdict(counts)}, indent=1) + '\n')
     partial.unlink()
     return counts
+
+
+def output_files(out: str | Path) -> tuple[Path, Path, Path]:
+    """Paths of the annotations, of the partial file until they are complete, and of the report."""
+    out = Path(out)
+    return out, out.with_name(out.name + '.partial.jsonl'), out.with_suffix('.report.json')
 
 
 def _resume(partial: Path, header: dict) -> tuple[int, dict[int, str]]:
@@ -286,5 +296,6 @@ def image_classes(manifest_rows: Iterable[tuple[int, dict | DataError]], path: s
         if isinstance(row, DataError):
             raise row
         where = f'{path}, line {line}'
-        pairs.append((require(row, 'image', str, where), require(row, 'class', str, where)))
+        image, class_ = (require_name(require(row, key, str, where), where, key) for key in ('image', 'class'))
+        pairs.append((image, class_))
     return pairs

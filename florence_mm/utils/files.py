@@ -25,8 +25,13 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
         durable: flush the file to disk before the rename and its folder afterwards, so that a power cut also leaves
             the old or the new file. Takes a few milliseconds per file; ``False`` is for many small files that are
             checked, or can be generated again, when they are next needed.
+
+    Raises:
+        UsageError: ``path`` is a folder.
     """
     path = Path(path)
+    if path.is_dir() or not path.name:
+        raise UsageError(f'{path} is a folder, and a file is to be written; name a file')
     path.parent.mkdir(parents=True, exist_ok=True)
     # several threads, or several machines on one drive, may write the same path
     temporary = path.with_name(f'.{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp')

@@ -162,7 +162,7 @@ def test_held_out_classes_are_never_seen(build, log):
         ({'held_out': ['dgo']}, "has no category 'dgo'; did you mean 'dog'"),
         ({'classes': ['cat', 'cat']}, 'must be different names'),
         ({'classes': ['cat', 'dog'], 'held_out': ['dog']}, 'none of them in `held_out`'),
-        ({'classes': 'cat'}, 'must be lists of names'),
+        ({'classes': 'cat'}, 'must be a list of names'),
         ({'classes': ['cat'], 'metainfo': {'classes': ['cat']}}, 'give the class names once'),
         ({'max_bad_boxes': -1}, 'max_bad_boxes=-1 must be a number of boxes'),
         ({'skip_bad': {'maximum': 1}}, 'must be dict'),

@@ -35,9 +35,17 @@ def build(folder, name='boxes', pictures=4, annotations=(), pipeline=(MMDET, PAC
 
 def spoil(path, how):
     data = path.read_bytes()
-    if how == 'cut jpeg':  # decoders fill the missing end with grey
+    if 'jpeg' in how:
         data = cv2.imencode('.jpg', cv2.imread(str(path)))[1].tobytes()
-    path.write_bytes({'empty': b'', 'text': b'no picture', 'cut png': data[:900], 'cut jpeg': data[:-200]}[how])
+    path.write_bytes(
+        {
+            'empty': b'',
+            'text': b'no picture',
+            'cut png': data[:900],
+            'cut jpeg': data[:-200],
+            'jpeg without end': data[:-2],
+        }[how]
+    )
 
 
 SENTENCES = {
@@ -45,6 +53,7 @@ SENTENCES = {
     'text': 'is not an image, or is damaged',
     'cut png': 'is cut off before its end',
     'cut jpeg': 'is cut off before its end',
+    'jpeg without end': 'is cut off before its end',  # some decoders take it
 }
 
 

@@ -40,6 +40,7 @@ def test_samples_are_those_of_mmaction2(build, tmp_path):
         assert sample == theirs.get_data_info(i)
     assert ours.get_data_info(0)['label'] == 3
     assert ours.largest_label == (3, 1)
+    assert [ours.get_cat_ids(i) for i in range(2)] == [[3], [0]]
     assert ours.metainfo == {}  # so that lists can be concatenated
 
 

@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.model import BaseModel, BaseTTAModel
+from mmengine.runner import BaseLoop
 
+from florence_mm.engine.data_classes import check_class_order
 from florence_mm.engine.hooks import ClassCountHook
 from florence_mm.errors import UsageError
 
@@ -72,3 +74,40 @@ def test_each_set_of_a_concatenation_is_checked():
     with pytest.raises(UsageError, match='train.txt, line 7: class 9 is outside 0 to 8'):
         ClassCountHook().before_train(recognizer(9, joined))
     ClassCountHook().before_train(recognizer(10, joined))
+
+
+class Loop(BaseLoop):
+    def __init__(self, classes):
+        self.dataloader = SimpleNamespace(dataset=SimpleNamespace(metainfo={'classes': classes}, ann_file='data.json'))
+
+    def run(self):
+        return None
+
+
+def loaded_by(head='bbox_head', resume=False, **loops):
+    loops = {name: Loop(classes) for name, classes in loops.items()}
+    names = {f'_{name}_loop': loops.get(name, {'type': 'not built'}) for name in ('train', 'val', 'test')}
+    return SimpleNamespace(model=Wrapper(Model(head, 3)), _resume=resume, **names)
+
+
+TRAINED = {'meta': {'dataset_meta': {'classes': ('cat', 'dog', 'emu')}}}
+OTHER_ORDER = ('cat', 'emu', 'dog')
+
+
+@pytest.mark.parametrize('runs', [{'test': OTHER_ORDER}, {'val': OTHER_ORDER}, {'train': OTHER_ORDER, 'resume': True}])
+def test_classes_in_another_order_than_the_head_was_trained_with(runs):
+    sentence = "data.json has the class 'emu' under index 1, but a.pth was trained with it under index 2"
+    with pytest.raises(UsageError, match=sentence):
+        check_class_order(loaded_by(**runs), TRAINED, 'a.pth')
+
+
+def test_classes_that_the_head_can_serve():
+    for runs in ({'test': ('cat', 'dog', 'emu')}, {'test': ('cat', 'hound', 'emu')}, {'train': OTHER_ORDER}):
+        check_class_order(loaded_by(**runs), TRAINED, 'a.pth')
+    # a model that takes class names as text has no such head, and files may have no names
+    check_class_order(loaded_by('text_head', test=OTHER_ORDER), TRAINED, 'a.pth')
+    for checkpoint in ({}, {'meta': {}}, {'meta': {'dataset_meta': [{}]}}):
+        check_class_order(loaded_by(test=OTHER_ORDER), checkpoint, 'a.pth')
+    older = {'meta': {'dataset_meta': {'CLASSES': ['cat', 'dog', 'emu']}}}
+    with pytest.raises(UsageError, match='a.pth was trained with it'):
+        check_class_order(loaded_by(test=OTHER_ORDER), older, 'a.pth')

@@ -6,7 +6,7 @@ python tools/dataset_converters/crop_boxes.py ANNOTATIONS.json IMAGES --out data
 import argparse
 
 import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
-from florence_mm.errors import UsageError, one_sentence_errors
+from florence_mm.errors import one_sentence_errors
 from florence_mm.preparation.box_crops import write_box_crops
 
 
@@ -28,8 +28,6 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
     with one_sentence_errors():
-        if args.size < 1 or not 0 < args.context[0] <= args.context[1]:
-            raise UsageError(f'--size {args.size} or --context {args.context} is not above 0, or MAX is below MIN')
         counts = write_box_crops(args.ann_file, args.image_folder, args.out, args.size, tuple(args.context), args.seed)
     print(f'{args.out}.jsonl: ' + ', '.join(f'{count} {what}' for what, count in counts.items()))
 

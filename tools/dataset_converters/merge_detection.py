@@ -10,6 +10,7 @@ import time
 
 from florence_mm.errors import one_sentence_errors
 from florence_mm.preparation.merging import merge_detection, read_plan
+from florence_mm.utils.files import refuse_overwriting
 from florence_mm.utils.progress import format_seconds
 
 
@@ -32,6 +33,7 @@ def main() -> None:
     args = parser.parse_args()
     start = time.monotonic()
     with one_sentence_errors():
+        refuse_overwriting(args.out, [args.plan, args.taxonomy], '--out')
         result = merge_detection(read_plan(args.plan, args.taxonomy), args.out, args.iou, args.max_bad_boxes)
     print(
         f'{result.out}: {result.images} images, {result.boxes} boxes, {result.classes} classes in '

@@ -15,7 +15,8 @@ from florence_mm.errors import UsageError, one_sentence_errors
 from florence_mm.formats.rows import read_rows
 from florence_mm.preparation.merging import write_pseudo_boxes
 from florence_mm.preparation.merging.taxonomy import class_key
-from florence_mm.preparation.pseudo_boxes import image_classes
+from florence_mm.preparation.pseudo_boxes import image_classes, output_files
+from florence_mm.utils.files import refuse_overwriting
 from florence_mm.utils.progress import format_seconds
 
 
@@ -87,6 +88,8 @@ def main() -> None:
     args = parse_args()
     start = time.monotonic()
     with one_sentence_errors():
+        for out in output_files(args.out):
+            refuse_overwriting(out, [args.config, args.checkpoint, args.manifest, args.classes], '--out')
         rows = image_classes(read_rows(args.manifest), args.manifest)
         inferencer = DetectionInferencer(args.config, args.checkpoint, args.device)
         names = choose_classes(inferencer, args.classes, rows)

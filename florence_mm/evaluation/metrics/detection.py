@@ -18,7 +18,7 @@ from florence_mm.evaluation.functional.detection import (
 )
 from florence_mm.formats.coco import is_ignored, read_coco_file
 from florence_mm.registry import METRICS
-from florence_mm.utils.files import write_atomic
+from florence_mm.utils.files import refuse_overwriting, write_atomic
 
 
 @METRICS.register_module()
@@ -118,6 +118,7 @@ class DetectionMetric(BaseMetric):
         category_ids = self._category_ids(truth, path, meta)
         detections = self._detections(results, category_ids)
         if self.outfile_prefix is not None:
+            refuse_overwriting(f'{self.outfile_prefix}.bbox.json', [path], 'the file of outfile_prefix')
             write_atomic(f'{self.outfile_prefix}.bbox.json', json.dumps(detections))
         truth = self._select(truth, path, results, category_ids)
         precision, recall = precision_table(truth, detections, self.max_dets, self.style == 'lvis')

@@ -14,7 +14,8 @@ from mmengine.logging import print_log
 
 from florence_mm.errors import DataError
 from florence_mm.formats.coco import image_file_name
-from florence_mm.utils.files import replacing, write_atomic
+from florence_mm.utils.files import refuse_overwriting, replacing, write_atomic
+from florence_mm.utils.limits import check_limit
 from florence_mm.utils.progress import ProgressLog
 
 from .combine import Combined, combine
@@ -68,12 +69,18 @@ def merge_detection(
     Raises:
         FileNotFoundError: an input is missing.
         DataError: an input or an argument is unusable; the message names file and entry.
+        UsageError: an output is one of the inputs.
     """
     out = Path(out)
     if out.suffix != '.json':
         raise DataError(f'the merged file is {out}; expected a name that ends in .json')
     if not 0 < iou_threshold <= 1:
         raise DataError(f'the IoU threshold is {iou_threshold}; expected a number above 0, up to 1')
+    check_limit(max_bad_boxes, 'max_bad_boxes', 'boxes')
+    report_file, csv_file = out.with_suffix('.report.json'), out.with_suffix('.merged_images.csv')
+    inputs = [path for spec in plan.sources for path in spec.files()] + [entry['ann_file'] for entry in plan.exclude]
+    for path in (out, report_file, csv_file):
+        refuse_overwriting(path, inputs, 'the merged file')
     out.parent.mkdir(parents=True, exist_ok=True)
     collections = Counter(spec.images for spec in plan.sources)
     categories = [_CATEGORIES[spec.format](spec) for spec in plan.sources]
@@ -90,7 +97,6 @@ def merge_detection(
                 print_log(f'{spec.ann_file}: left {counts[-1].skipped} boxes without area out', 'current')
         _exclude(plan, collections, store)
         total, excluded = store.number_pictures()
-        report_file, csv_file = out.with_suffix('.report.json'), out.with_suffix('.merged_images.csv')
         with replacing(out) as new_out, replacing(csv_file) as new_csv:  # the merged file appears last
             with ExitStack() as stack:
                 paths = (new_out, boxes_file, new_csv)

@@ -1,15 +1,16 @@
 """Reading Open Images' CSV files into the store (columns as in https://storage.googleapis.com/openimages/web)."""
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image
-
 from florence_mm.errors import DataError
 from florence_mm.formats.delimited import read_csv
+from florence_mm.formats.image import read_size
+from florence_mm.utils.text_files import read_text
 
-from .readers import BoxIntake, SourceCounts, picture_key
+from .readers import LARGEST_SIDE, BoxIntake, SourceCounts, picture_key
 from .sources import SourceSpec
 from .store import MergeStore, StoredImage
 from .taxonomy import Categories
@@ -25,15 +26,18 @@ def read_class_descriptions(spec: SourceSpec) -> Categories:
     """
     path = _existing(spec.class_descriptions)
     categories: Categories = {}
-    with path.open(encoding='utf-8-sig', newline='') as file:
-        for line, cells in enumerate(csv.reader(file), 1):
-            if len(cells) != 2 or not all(cells):
-                raise DataError(f'{path}, line {line}: expected a class code and a name, but found {cells!r}')
+    reader = csv.reader(io.StringIO(read_text(path, 'a class code and a name a line'), newline=''), strict=True)
+    try:
+        for cells in reader:
+            if len(cells) != 2 or not all(cell.strip() for cell in cells):
+                raise DataError(f'{path}, line {reader.line_num}: expected a class code and a name, not {cells!r}')
             if cells == ['LabelName', 'DisplayName']:
                 continue
             if cells[0] in categories:
-                raise DataError(f'{path}, line {line}: the code {cells[0]!r} comes twice')
+                raise DataError(f'{path}, line {reader.line_num}: the code {cells[0]!r} comes twice')
             categories[cells[0]] = cells[1]
+    except csv.Error as error:
+        raise DataError(f'{path}, line {reader.line_num}: not a line of cells ({error})') from None
     if not categories:
         raise DataError(f'{path} has no classes; expected lines such as /m/01g317,Person')
     return categories
@@ -94,9 +98,12 @@ class _Sizes:
         if self._csv:
             for where, row in _rows(self._csv, ('ImageID', 'Width', 'Height')):
                 size = tuple(_number(row, key, where) for key in ('Width', 'Height'))
-                if any(value < 1 or value != int(value) for value in size):
+                if not all(1 <= value <= LARGEST_SIDE and value == int(value) for value in size):
                     raise DataError(f'{where}: the size {size[0]:g}x{size[1]:g} is not one of an image in pixels')
-                store.add_size(source, row['ImageID'], int(size[0]), int(size[1]))
+                width, height = map(int, size)
+                if store.find_size(source, row['ImageID']) not in (None, (width, height)):
+                    raise DataError(f'{where}: the image {row["ImageID"]!r} had another size before; correct one line')
+                store.add_size(source, row['ImageID'], width, height)
 
     def get(self, id_: str, where: str) -> tuple[int, int]:
         if self._csv:
@@ -104,14 +111,7 @@ class _Sizes:
             if size is None:
                 raise DataError(f'{where}: {self._csv} has no size of the image {id_!r}; add it')
             return size
-        path = Path(self._root) / f'{id_}.jpg'
-        try:
-            with Image.open(path) as image:
-                return image.size
-        except FileNotFoundError:
-            raise DataError(f'{where}: there is no image {path}; get it or give `image_sizes`') from None
-        except OSError as error:
-            raise DataError(f'{where}: {path} is not an image ({error})') from None
+        return read_size(Path(self._root) / f'{id_}.jpg', f'{where}: ')
 
 
 def _rows(path: str, columns: tuple[str, ...]) -> Iterator[tuple[str, dict]]:

@@ -7,13 +7,22 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from florence_mm.errors import DataError
-from florence_mm.formats.coco import image_file_name
+from florence_mm.formats.coco import (
+    FractionCheck,
+    annotation_problem,
+    image_file_name,
+    is_ignored,
+    is_number,
+    require_name,
+)
+from florence_mm.utils.limits import limit_of
 
 from .json_lists import iter_list, require
 from .sources import SourceSpec
 from .store import MergeStore, StoredBox, StoredImage
 from .taxonomy import Categories
 
+LARGEST_SIDE = 2**31 - 1
 _COCO_2014 = re.compile(r'COCO_(?:train|val|test)\d{4}_(\d{12})')
 
 
@@ -87,7 +96,7 @@ class BoxIntake:
             DataError: more than ``max_bad_boxes`` were left out; the message names the first.
         """
         bad, total = self._counts.skipped, self._counts.skipped + self._counts.boxes
-        allowed = self._max_bad_boxes if self._max_bad_boxes >= 1 else int(self._max_bad_boxes * total)
+        allowed = limit_of(self._max_bad_boxes, total)
         if bad > allowed:
             raise DataError(
                 f'{self._first_bad}, as {bad} of {total} boxes, and {allowed:g} may be left out; correct them or raise '
@@ -117,7 +126,7 @@ def read_categories(spec: SourceSpec) -> Categories:
     categories: Categories = {}
     for index, item in enumerate(iter_list(spec.ann_file, 'categories')):
         where = f'{spec.ann_file}: categories[{index}]'
-        id_, name = require(item, 'id', int, where), require(item, 'name', str, where)
+        id_, name = require(item, 'id', int, where), require_name(require(item, 'name', str, where), where, 'name')
         if id_ in categories:
             raise DataError(f'{where}: the category id {id_} is also that of {categories[id_]!r}; ids must differ')
         categories[id_] = name
@@ -139,9 +148,9 @@ def read_coco(
     federated = spec.format == 'lvis' or None
     for index, item in enumerate(iter_list(spec.ann_file, 'images')):
         where = f'{spec.ann_file}: images[{index}]'
-        id_ = require(item, 'id', (int, str), where)
+        id_ = _image_id(item, 'id', where)
         width, height = require(item, 'width', int, where), require(item, 'height', int, where)
-        if width <= 0 or height <= 0:
+        if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
             raise DataError(f'{where}: the image is {width}x{height} pixels large; expected its width and height')
         if federated is None:
             federated = 'neg_category_ids' in item
@@ -156,23 +165,26 @@ def read_coco(
                 _category_list(item, key, categories, where)
                 for key in ('neg_category_ids', 'not_exhaustive_category_ids')
             )
-        name = image_file_name(item, where)
+        name = require_name(image_file_name(item, where), where, 'file_name')
         image = StoredImage(source, id_, spec.prefix + name, width, height, *lists)
         store.add_image(image, picture_key(spec.images, name, shared), where)
         counts.images += 1
     intake = BoxIntake(store, source, counts, max_bad_boxes)
+    fractions = FractionCheck()
     for index, item in enumerate(iter_list(spec.ann_file, 'annotations')):
         where = f'{spec.ann_file}: annotations[{index}]'
-        image_id = require(item, 'image_id', (int, str), where)
+        image_id = _image_id(item, 'image_id', where)
         image = store.find_image(source, image_id)
         if image is None:
             raise DataError(f'{where}: there is no image with the id {image_id!r} in the list `images`')
         category = require(item, 'category_id', int, where)
         if category not in categories:
             raise DataError(f'{where}: there is no category with the id {category} in the list `categories`')
-        x, y, w, h = _numbers(item, where)
+        x, y, w, h = _box(item, where)
+        fractions.add(item['bbox'])
         area, score = item.get('area'), item.get('score')
-        intake.add(image, category, (x, y, x + w, y + h), where, area, bool(item.get('iscrowd')), score)
+        intake.add(image, category, (x, y, x + w, y + h), where, area, is_ignored(item), score)
+    fractions.finish(spec.ann_file)
     intake.finish()
     return counts
 
@@ -187,12 +199,21 @@ def _category_list(item: Mapping, key: str, categories: Categories, where: str) 
     return tuple(sorted(ids))
 
 
-def _numbers(item: Mapping, where: str) -> list[float]:
+def _image_id(item: Mapping, key: str, where: str) -> int | str:
+    id_ = require(item, key, (int, str), where)
+    if isinstance(id_, int) and not -(2**63) <= id_ < 2**63:
+        raise DataError(f'{where}: `{key}` is {id_}; expected a whole number of 64 bits')
+    if isinstance(id_, str):
+        require_name(id_, where, key)
+    return id_
+
+
+def _box(item: Mapping, where: str) -> list[float]:
     box = require(item, 'bbox', list, where)
-    if len(box) != 4 or not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in box):
-        raise DataError(f'{where}: `bbox` is {box!r}; expected x, y, width and height in pixels')
-    for key in ('area', 'score'):
-        value = item.get(key)
-        if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool)):
-            raise DataError(f'{where}: `{key}` is {value!r}; expected a number')
+    problem = annotation_problem(item)
+    if problem is not None:
+        raise DataError(f'{where} has {problem}')
+    score = item.get('score')
+    if score is not None and not is_number(score):
+        raise DataError(f'{where}: `score` is {score!r}; expected a number')
     return box

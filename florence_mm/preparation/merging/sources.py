@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from florence_mm.errors import DataError
+from florence_mm.utils.text_files import read_text
 
 FORMATS = ('coco', 'lvis', 'openimages')
 _FORMAT_KEYS = {'openimages': ('class_descriptions', 'image_labels', 'image_sizes', 'image_root')}
@@ -40,6 +41,11 @@ class SourceSpec:
     image_labels: str = ''
     image_sizes: str = ''
     image_root: str = ''
+
+    def files(self) -> list[str]:
+        """The files that are read."""
+        files = (self.ann_file, self.class_descriptions, self.image_labels, self.image_sizes)
+        return [file for file in files if file]
 
 
 @dataclass(frozen=True)
@@ -94,10 +100,13 @@ def make_plan(sources: Any, synonyms: Any = (), exclude: Any = (), where: str = 
         if not isinstance(name, str) or not isinstance(others, list) or not all(isinstance(o, str) for o in others):
             raise DataError(f'{where}: the synonyms of {name!r} are {others!r}; expected a list of names')
     collections = {spec.images for spec in specs}
+    if not isinstance(exclude, (list, tuple)):
+        raise DataError(f'{where}: `exclude` is {exclude!r}; expected a list of objects with `images` and `ann_file`')
     for index, entry in enumerate(exclude):
         place = f'{where}: exclude[{index}]'
-        if not isinstance(entry, Mapping) or set(entry) != {'images', 'ann_file'}:
-            raise DataError(f'{place} is {entry!r}; expected the keys `images` and `ann_file`')
+        keys = set(entry) if isinstance(entry, Mapping) else ()
+        if keys != {'images', 'ann_file'} or not all(isinstance(value, str) for value in entry.values()):
+            raise DataError(f'{place} is {entry!r}; expected the keys `images` and `ann_file` and a string for each')
         if entry['images'] not in collections:
             raise DataError(f'{place}: no source is from {entry["images"]!r}; there are {sorted(collections)}')
     return MergePlan(specs, synonyms, tuple(exclude))
@@ -136,13 +145,26 @@ def _no_unknown(given: Mapping, known: Any, where: str) -> None:
         raise DataError(f'{where}: unknown key {unknown[0]!r}; the keys are {", ".join(known)}')
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuse a key twice in one object, of which YAML would keep the last value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """Construct the dict of a node, see the class."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            problem = f'the key {twice!r} occurs twice'
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def _load(path: str | Path) -> dict:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'there is no file {path}; write the plan or correct the path')
     try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(read_text(path, 'the keys of a plan, as YAML or JSON'), _UniqueKeys)
+    except (yaml.YAMLError, RecursionError) as error:
         raise DataError(f'{path} is neither YAML nor JSON ({" ".join(str(error).split())})') from None
     if not isinstance(content, dict):
         raise DataError(f'{path} must hold an object with keys, but holds {type(content).__name__}')

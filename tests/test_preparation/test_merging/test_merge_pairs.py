@@ -83,7 +83,7 @@ def test_boxes_without_area_are_counted_and_limited(tmp_path):
     [
         (lambda c: c['annotations'][0].update(image_id=5), 'no image with the id 5'),
         (lambda c: c['annotations'][0].update(category_id=5), 'no category with the id 5'),
-        (lambda c: c['annotations'][0].update(bbox=[0, 1, 2]), r'`bbox` is \[0, 1, 2\]; expected x, y'),
+        (lambda c: c['annotations'][0].update(bbox=[0, 1, 2]), r'bbox \[0, 1, 2\]; expected four'),
         (lambda c: c['annotations'][0].pop('bbox'), '`bbox` is missing'),
         (lambda c: c['images'].append(dict(c['images'][0])), r'images\[1\]: another image has the id 1'),
         (lambda c: c['categories'].append({'id': 1, 'name': 'dog'}), "category id 1 is also that of 'cat'"),

@@ -5,6 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from florence_mm.errors import DataError
 from florence_mm.preparation.merging import merge_detection
@@ -80,3 +81,15 @@ def test_a_missing_file_is_named(tmp_path):
     (tmp_path / 'labels.csv').unlink()
     with pytest.raises(FileNotFoundError, match='labels.csv'):
         merge_detection(given, tmp_path / 'out.json')
+
+
+def test_sizes_of_turned_images_are_upright(tmp_path):
+    (tmp_path / 'images').mkdir()
+    image = Image.new('RGB', (64, 48))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / 'images/a.jpg', exif=exif)
+    content = json.loads(merge_detection(plan(tmp_path, from_csv=False), tmp_path / 'out.json').out.read_text())
+    assert (content['images'][0]['width'], content['images'][0]['height']) == (48, 64)
+    # x from 0 to half of 48, y from a quarter to three quarters of 64
+    assert content['annotations'][0]['bbox'] == [0, 16, 24, 32]
