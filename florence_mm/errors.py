@@ -4,6 +4,7 @@ import errno
 import linecache
 import os
 import re
+import reprlib
 import signal
 import sys
 import threading
@@ -16,6 +17,8 @@ from typing import Any
 
 _PACKAGE = str(Path(__file__).resolve().parent)
 _DELIBERATE = (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError)
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 _WORKER = re.compile(r'^Caught (\w+) in DataLoader worker process')
 _LOST_WORKER = re.compile(
     r'^DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: (.+?)\.|exited unexp)'
@@ -44,6 +47,15 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, sentence: str, number: int) -> None:
         super().__init__(sentence)
         self.signal = signal.Signals(number)
+
+
+def shown(value: object) -> str:
+    """Write a value for a message: as ``repr`` does, but at most about a hundred characters, on one line.
+
+    >>> shown('a' * 1000) == "'" + 'a' * 47 + '...' + 'a' * 48 + "'"
+    True
+    """
+    return ' '.join(_SHORT.repr(value).split())
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Counting of skipped rows and images, up to a maximum."""
 
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -70,6 +72,20 @@ class SkipCounter:
         self.flags[row] = 1
         self._check(self._cap, error)
         self._warn(f'skipped: {error} ({self.total} rows skipped so far, cap {self._cap})')
+
+    def next_usable(self, prepare: Callable[[int], Any], row: int, number: int) -> Any:
+        """Return ``prepare(row)``, or that of the next of ``number`` rows that is usable; the others are counted.
+
+        Raises:
+            DataError: too many rows are unusable, or all of them.
+        """
+        for _ in range(number):
+            try:
+                return prepare(row)
+            except DataError as error:
+                self.add_image(row, error)
+            row = (row + 1) % number
+        raise DataError(f'{self.name} has no usable image or video')
 
     def _check(self, cap: int, error: DataError | None) -> None:
         if self.total > cap:

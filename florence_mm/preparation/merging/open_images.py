@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from florence_mm.errors import DataError
+from florence_mm.formats.delimited import read_csv
 from florence_mm.formats.image import read_size
-from florence_mm.formats.rows import read_csv
 from florence_mm.utils.text_files import read_text
 
 from .readers import LARGEST_SIDE, BoxIntake, SourceCounts, picture_key
