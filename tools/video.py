@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--activation-class', metavar='NAME', help='the class to draw instead of the best one')
     parser.add_argument('--activation-stage', type=int, metavar='N', help='stage of the backbone (default: the last)')
     parser.add_argument('--batch-size', type=int, default=1, help='windows per batch (default: 1)')
-    parser.add_argument('--backend', default='pyav', help="decoder: 'pyav' (default) or 'decord'")
+    parser.add_argument('--backend', default='pyav', help="decoder: 'pyav' (default)")
     parser.add_argument('--device', help='as torch names it, for example cuda:1; default: the GPU if there is one')
     add_config_options(parser)
     return parser.parse_args()

@@ -11,7 +11,7 @@ from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
 from florence_mm.errors import DataError, UsageError
-from florence_mm.formats.video import BACKENDS, VideoReader, write_mp4
+from florence_mm.formats.video import VideoReader, usable_backend, write_mp4
 from florence_mm.utils.files import write_atomic
 from florence_mm.utils.progress import ProgressLog
 from florence_mm.visualization.canvas import save_png
@@ -45,7 +45,7 @@ class VideoInferencer:
         templates (str | Sequence[str] | None): Prompt templates of a zero-shot model's classes, ``'imagenet'``,
             ``'simple'``, ``'none'`` or strings with one ``{}`` each; None: the model's.
         batch_size (int): Windows of a video per batch.
-        backend (str): Decoder, 'pyav' or 'decord'.
+        backend (str): Decoder, 'pyav'.
 
     Raises:
         UsageError: config or checkpoint is missing, or the config has no model or no test pipeline for videos.
@@ -62,11 +62,9 @@ class VideoInferencer:
         batch_size: int = 1,
         backend: str = 'pyav',
     ) -> None:
-        if backend not in BACKENDS:
-            raise UsageError(f'backend={backend!r} of a video must be one of {", ".join(BACKENDS)}')
         self.templates = templates
         self.batch_size = batch_size
-        self.backend = backend
+        self.backend = usable_backend(backend, 'VideoInferencer')
         self.pipeline, self.model, meta, self.device, self.cfg = set_up_inference(
             config, checkpoint, device, batch_size, VideoPipeline, 'video', default_scope='mmaction'
         )

@@ -5,7 +5,7 @@ from mmcv.transforms import BaseTransform
 from mmengine import fileio
 
 from florence_mm.errors import DataError
-from florence_mm.formats.video import BACKENDS, open_video
+from florence_mm.formats.video import open_video, usable_backend
 from florence_mm.registry import TRANSFORMS
 
 
@@ -20,7 +20,7 @@ class VideoInit(BaseTransform):
     (``out_of_bound_opt='loop'``) or repeats its last (``'repeat_last'``).
 
     Args:
-        backend (str): 'pyav' or 'decord'.
+        backend (str): Decoder, 'pyav'.
         min_frames (int): A video with fewer frames is an error.
         backend_args (dict | None): File backend, see :func:`mmengine.fileio.get`. None: local files.
 
@@ -29,11 +29,9 @@ class VideoInit(BaseTransform):
     """
 
     def __init__(self, backend: str = 'pyav', min_frames: int = 1, backend_args: dict | None = None) -> None:
-        if backend not in BACKENDS:
-            raise ValueError(f'backend={backend!r} of VideoInit must be one of {", ".join(BACKENDS)}')
         if min_frames < 1:
             raise ValueError(f'min_frames={min_frames} of VideoInit must be at least 1')
-        self.backend = backend
+        self.backend = usable_backend(backend, 'VideoInit')
         self.min_frames = min_frames
         self.backend_args = backend_args
 
