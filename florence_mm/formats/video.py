@@ -208,6 +208,8 @@ class PyAVReader(VideoReader):
             raise ValueError(f'is damaged in frame {number} of {self._count}')
         # one converter for all frames, without threads: starting them takes longer than converting a small frame
         image = self._reformatter.reformat(frame, format='rgb24', threads=1).to_ndarray()
+        if not len(frame.side_data):  # asking for what is not there takes as long as converting a small frame
+            return image
         matrix = frame.side_data.get('DISPLAYMATRIX')
         return image if matrix is None else upright(image, bytes(matrix))
 
