@@ -1,11 +1,13 @@
 """Checkpoints of a run: finding the latest and reading it."""
 
 import re
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import safetensors
 from mmengine.dist import barrier, is_main_process
 
 from florence_mm.errors import UsageError
@@ -75,8 +77,20 @@ def _other_checkpoints(path: str) -> str:
     if '://' in path:
         return ''
     path = Path(path).expanduser()
-    others = sorted(other.name for other in path.parent.glob('*.pth') if other.name != path.name)
+    files = [other for suffix in ('.pth', '.safetensors') for other in path.parent.glob(f'*{suffix}')]
+    others = sorted(other.name for other in files if other.name != path.name and _looks_complete(other))
     return f', or take one of {", ".join(others[-3:])} beside it' if others else ''
+
+
+def _looks_complete(path: Path) -> bool:
+    """Whether a checkpoint has its end, by its size or the list at its end; what is inside is not read."""
+    try:
+        if path.suffix == '.pth':
+            return zipfile.is_zipfile(path)
+        with safetensors.safe_open(path, 'pt'):
+            return True
+    except (OSError, safetensors.SafetensorError):
+        return False
 
 
 __getattr__ = moved_names(

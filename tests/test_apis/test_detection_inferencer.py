@@ -157,14 +157,14 @@ def test_bad_pictures_have_their_sentence(tmp_path):
     missing = tmp_path / 'missing.png'
     detect = inferencer(batch_size=2)
     with pytest.raises(DataError, match='cut.png is cut off before its end'):
-        detect([good, cut, good], 'red')
-    results = detect([good, cut, missing, good], 'red', skip_bad=True, out_dir=tmp_path / 'out')
+        detect([good, cut, good], 'red', skip_bad=False)
+    results = detect([good, cut, missing, good], 'red', out_dir=tmp_path / 'out')
     assert ['error' in result for result in results] == [False, True, True, False]
     assert 'missing.png cannot be read (No such file or directory)' in results[2]['error']
     assert results[0]['boxes'] == results[3]['boxes'] and results[1]['file'] == str(cut)
     assert json.loads((tmp_path / 'out/detections.json').read_text())['images'] == results
     with pytest.raises(DataError, match=r'shape \(4, 4\) and type float64; expected \(H, W, 3\) uint8 RGB'):
-        detect(np.zeros((4, 4)), 'red')
+        detect(np.zeros((4, 4)), 'red', skip_bad=False)
     (tmp_path / 'empty').mkdir()
     with pytest.raises(UsageError, match='empty has no images'):
         detect(tmp_path / 'empty', 'red')
@@ -319,9 +319,9 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tool, 'load_config', lambda path, options: config(zero_shot))
     command = ['detect.py', str(file), str(tmp_path / 'model.pth'), str(tmp_path / 'in'), '--classes', 'red, blue']
     monkeypatch.setattr(sys, 'argv', [*command, '--out-dir', str(tmp_path / 'out'), '--score-thr', '0.75'])
-    assert tool.main() == 2
+    assert tool.main() == 1
     shown = capsys.readouterr()
-    assert shown.out.endswith('out: 1 images and detections.json, 1 objects\n')
+    assert shown.out.endswith('out: 1 images and detections.json, 1 objects\n1 of 2 images failed\n')
     assert 'two.png is an empty file' in shown.err
     assert (tmp_path / 'out/one.png').exists()
     (tmp_path / 'in/two.png').unlink()

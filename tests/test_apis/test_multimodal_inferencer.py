@@ -121,8 +121,8 @@ def test_files_folders_and_bad_pictures(inferencer, tmp_path):
     cv2.imwrite(str(folder / 'one.png'), picture()[..., ::-1])
     (folder / 'two.png').write_bytes(b'')
     with pytest.raises(DataError, match='two.png is an empty file'):
-        inferencer(tmp_path / 'in', 'how many?')
-    results = inferencer(tmp_path / 'in', 'how many?', out=tmp_path / 'results/vqa.json', skip_bad=True)
+        inferencer(tmp_path / 'in', 'how many?', skip_bad=False)
+    results = inferencer(tmp_path / 'in', 'how many?', out=tmp_path / 'results/vqa.json')
     assert results[0]['answers'] == inferencer(picture(), 'how many?')[0]['answers']
     assert 'two.png is an empty file' in results[1]['error'] and results[1].keys() == {'file', 'error'}
     assert json.loads((tmp_path / 'results/vqa.json').read_text()) == {'images': results}
@@ -210,7 +210,8 @@ def test_the_command(checkpoint, tmp_path, monkeypatch, capsys):
     assert lines[3] == f'  {result["matches"][0]["score"]:.2f} a nine' and lines[4] == f'  {result["caption"]}'
     assert lines[5] == f"{png}: attention to 'two' in {QUESTIONS[1]!r}" and lines[6] == f'{out}: 1 images'
     status, shown, error = run(checkpoint, file, tmp_path / 'none.png', '--question', 'how many?')
-    assert status == 2 and shown.startswith(f'{file}:') and 'none.png cannot be read' in error
+    assert status == 1 and shown.startswith(f'{file}:') and 'none.png cannot be read' in error
+    assert shown.endswith('\n1 of 2 images failed\n')
     for arguments, sentence in (
         ((file,), 'nothing is asked about the images'),
         ((file, '--caption', '--attention', 'blue', png), "the word 'blue' is not in the text"),

@@ -189,7 +189,7 @@ def test_bad_checkpoints_are_one_sentence(refused, trained, tmp_path):
     assert 'missing.pth does not exist' in refused('test.py', config, tmp_path / 'missing.pth')
     good = trained / 'iter_17.pth'
     assert 'must end in .pt or .json' in refused('test.py', config, good, '--out', tmp_path / 'x.pkl')
-    assert 'no classes' in refused('test.py', config, good, '--show-dir', tmp_path / 'show')
+    assert 'ToyModel predicts none of them' in refused('test.py', config, good, '--show-dir', tmp_path / 'show')
 
 
 def test_pictures_and_predictions_of_the_digits(tool, tmp_path):
