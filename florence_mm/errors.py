@@ -3,6 +3,7 @@
 import linecache
 import os
 import re
+import reprlib
 import sys
 import traceback
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 
 _PACKAGE = str(Path(__file__).resolve().parent)
 _DELIBERATE = (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError)
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 _WORKER = re.compile(r'^Caught (\w+) in DataLoader worker process')
 
 
@@ -20,6 +23,15 @@ class UsageError(Exception):
 
 class DataError(ValueError):
     """An unusable row, image or video; the message is one sentence that names the file and line."""
+
+
+def shown(value: object) -> str:
+    """Write a value for a message: as ``repr`` does, but at most about a hundred characters, on one line.
+
+    >>> shown('a' * 1000) == "'" + 'a' * 47 + '...' + 'a' * 48 + "'"
+    True
+    """
+    return ' '.join(_SHORT.repr(value).split())
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Base class of image-text-label data sets: rows, labels, skipping of unusable rows."""
 
+import os
 import pickle
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,16 +13,19 @@ from mmengine.dataset import BaseDataset
 from florence_mm.errors import DataError
 from florence_mm.language.class_names import ClassNames, load_class_names
 from florence_mm.moved import moved_names
-from florence_mm.utils.progress import ProgressLog
 
-from .arguments import build_transforms, check_skip_bad, classes_given_once, image_prefix
+from .arguments import (
+    build_transforms,
+    check_indices,
+    check_shared_arguments,
+    check_skip_bad,
+    classes_given_once,
+    image_prefix,
+)
+from .reading import load_checked, readable_rows
 from .skipping import SkipCounter
-from .transforms.loading import LoadImage
-from .transforms.video import VideoDecode, VideoInit
 
 __getattr__ = moved_names(__name__, {'KNOWN_CLASSES': 'florence_mm.language.class_names'})
-
-_READERS = (LoadImage, VideoInit, VideoDecode)
 
 
 class ImageTextDataset(BaseDataset):
@@ -76,13 +80,14 @@ class ImageTextDataset(BaseDataset):
     ) -> None:
         classes, metainfo = classes_given_once(classes, metainfo)
         check_skip_bad(skip_bad, 'rows')
+        check_shared_arguments(ann_file, data_root, pipeline, test_mode, indices, lazy_init)
         self.class_names = ClassNames(load_class_names(classes))
         self.skip_bad = None if skip_bad is None else dict(skip_bad)
         self._skips: SkipCounter | None = None
         super().__init__(
-            ann_file=ann_file,
+            ann_file=os.fspath(ann_file),
             metainfo=metainfo,
-            data_root=data_root,
+            data_root=os.fspath(data_root),
             data_prefix=image_prefix(data_prefix, 'img_path'),
             indices=indices,
             pipeline=build_transforms(pipeline),
@@ -123,41 +128,12 @@ class ImageTextDataset(BaseDataset):
         if self.class_names.names:
             self._metainfo['classes'] = tuple(self.class_names.names)
         if self.test_mode and self._skips:
-            rows = self._drop_unreadable(rows)
-            self._metainfo['num_skipped'] = self._skips.total
-        return rows
-
-    def _drop_unreadable(self, rows: list[bytes]) -> list[bytes]:
-        reads = [isinstance(transform, _READERS) for transform in self.pipeline.transforms]
-        if not any(reads):
-            raise ValueError(
-                'skip_bad in test mode needs florence_mm.LoadImage or florence_mm.VideoInit in the pipeline'
+            rows = readable_rows(
+                rows, lambda row: self._to_sample(pickle.loads(row)), self.pipeline.transforms, self._skips
             )
-        # for a video the steps up to its decoding, which include the sampling of frames
-        steps = self.pipeline.transforms[: len(reads) - reads[::-1].index(True)]
-        progress = ProgressLog(f'checking the files of {self.location}', len(rows))
-        readable = []
-        errors: dict[str, DataError | None] = {}  # several rows may share a file, which is read once
-        for i, row in enumerate(rows):
-            sample = self._to_sample(pickle.loads(row))
-            path = sample['img_path']
-            if path not in errors:
-                errors[path] = self._error_of(steps, sample)
-            if errors[path] is None:
-                readable.append(row)
-            else:
-                self._skips.add_image(i, errors[path])
-            progress.update(i + 1)
-        return readable
-
-    @staticmethod
-    def _error_of(steps: Sequence[Callable], sample: dict) -> DataError | None:
-        try:
-            for step in steps:
-                sample = step(sample)
-        except DataError as error:
-            return error
-        return None
+            self._metainfo['num_skipped'] = self._skips.total
+        check_indices(self._indices, len(rows), self.location)
+        return rows
 
     def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
         # the rows are already bytes
@@ -202,6 +178,11 @@ class ImageTextDataset(BaseDataset):
             folder = posixpath.dirname(str(self.ann_file))
         return posixpath.join(folder, image)
 
+    def same_image(self, image: str) -> str:
+        """Return the spelling that all paths of an image share: ``./a.png`` and ``b/../a.png`` are ``a.png``."""
+        path = self.image_path(image)
+        return path if '://' in path else posixpath.normpath(path)
+
     def prepare_data(self, idx: int) -> Any:
         """Apply the pipeline to row ``idx``.
 
@@ -214,7 +195,12 @@ class ImageTextDataset(BaseDataset):
             texts = sample.pop('texts', ())
             if len(texts) > 1:
                 sample['text'] = texts[np.random.randint(len(texts))]
-        data = self.pipeline(sample)
+        transforms = self.pipeline.transforms
+        data, done = load_checked(transforms, sample, source)
+        for transform in transforms[done:]:
+            if data is None:
+                break
+            data = transform(data)
         if data is None:
             raise DataError(f'{source}: the pipeline returned None instead of a sample; see its transforms')
         return data
@@ -226,13 +212,7 @@ class ImageTextDataset(BaseDataset):
         row = int(idx)
         if self.test_mode or self._skips is None:
             return self.prepare_data(row)
-        for _ in range(len(self)):
-            try:
-                return self.prepare_data(row)
-            except DataError as error:
-                self._skips.add_image(row, error)
-            row = (row + 1) % len(self)
-        raise DataError(f'{self.location} has no usable image')
+        return self._skips.next_usable(self.prepare_data, row, len(self))
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """Return the class index of row ``idx`` in a list, empty if the row has none."""

@@ -1,10 +1,10 @@
 """Images with boxes from COCO-format files."""
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -14,11 +14,13 @@ from florence_mm.errors import DataError
 from florence_mm.formats.coco import clip_box
 from florence_mm.formats.coco_boxes import read_coco_boxes
 from florence_mm.registry import DATASETS
+from florence_mm.utils.limits import check_limit, limit_of
 from florence_mm.utils.nearest import did_you_mean
 from florence_mm.utils.progress import ProgressLog
 
 from .arguments import build_transforms, check_skip_bad, classes_given_once, image_prefix
 from .federated import LabelSources
+from .reading import load_checked
 from .skipping import SkipCounter
 
 OBJECT = 'object'  # the one class of a class-agnostic data set
@@ -37,8 +39,11 @@ class DetectionDataset(BaseDataset):
     a box wholly outside or without     is left out; the number is logged, and more than ``max_bad_boxes`` is an error
     area
     an image without boxes              is kept, as an image of background; the number is logged
-    a crowd (``iscrowd``)               is kept with ``ignore_flag`` 1, as in mmdet
-    an image file that is missing       is an error, or with ``skip_bad`` is left out and counted
+    a crowd (``iscrowd``), or a box     is kept with ``ignore_flag`` 1, as mmdet keeps crowds: a region to ignore, no
+    marked ``ignore``                   object
+    an image file that is missing,      is an error, or with ``skip_bad`` is left out and counted
+    empty, cut off or no image, or of
+    another size than the file says
     unknown ids, ids that occur twice,  are an error
     missing keys, damaged JSON
     ==================================  ==============================================================================
@@ -48,8 +53,9 @@ class DetectionDataset(BaseDataset):
     int64 array of labels; put it into the ``meta_keys`` of ``PackDetInputs``, so that the head takes only these classes
     as negatives.
 
-    ``metainfo`` has ``classes``, ``ann_file`` (from which :class:`florence_mm.evaluation.DetectionMetric` takes the
-    ground truth) and ``num_skipped``.
+    ``metainfo`` has ``classes``, and in test mode ``ann_file`` (from which
+    :class:`florence_mm.evaluation.DetectionMetric` takes the ground truth) and with ``skip_bad`` ``num_skipped``.
+    Without paths, training sets of the same classes can be concatenated.
 
     Args:
         ann_file (str): The annotation file.
@@ -63,8 +69,9 @@ class DetectionDataset(BaseDataset):
         max_bad_boxes (int | float): How many boxes without area in their image may be left out: a number, or below 1 a
             fraction of the annotations.
         check_files (bool): List the image folders at the start and look for each image.
-        skip_bad (dict | None): ``dict(max=...)`` skips images whose file is missing, logs their number, and raises
-            beyond ``max`` images (a number below 1 is a fraction of the images).
+        skip_bad (dict | None): ``dict(max=...)`` skips unusable images, logs their number, and raises beyond ``max``
+            images (a number below 1 is a fraction of the images). In training an image that cannot be read is replaced
+            by the next usable one. In test mode all images are read at the start, and unreadable ones are left out.
         keep_empty (bool): Keep images without boxes in training. Test mode always keeps them.
         pipeline, test_mode, metainfo, indices, lazy_init: passed to :class:`mmengine.dataset.BaseDataset`; transforms
             are looked up in our registry first.
@@ -99,10 +106,7 @@ class DetectionDataset(BaseDataset):
             raise ValueError('`classes` and `held_out` must be lists of names')
         if held_out and test_mode:
             raise ValueError('held_out is for training; a test is done on all images, so leave it out in test mode')
-        if skip_bad is not None and not check_files:
-            raise ValueError('skip_bad needs check_files=True; without it missing images are not noticed')
-        if max_bad_boxes < 0:
-            raise ValueError(f'max_bad_boxes={max_bad_boxes} must be a number of boxes, or a fraction below 1')
+        check_limit(max_bad_boxes, 'max_bad_boxes', 'boxes')
         self.wanted_classes = None if classes is None else list(classes)
         self.held_out = list(held_out)
         self.class_agnostic = class_agnostic
@@ -110,6 +114,7 @@ class DetectionDataset(BaseDataset):
         self.check_files = check_files
         self.skip_bad = skip_bad
         self.keep_empty = keep_empty or test_mode
+        self._skips: SkipCounter | None = None
         super().__init__(
             ann_file=ann_file,
             metainfo=metainfo,
@@ -132,7 +137,10 @@ class DetectionDataset(BaseDataset):
         label_of = self._labels(content['categories'])
         self.sources = LabelSources(content, {} if self.class_agnostic else label_of, self.ann_file)
         held_out = {item['id'] for item in content['categories'] if item['name'] in self.held_out}
+        self._skips = None if self.skip_bad is None else SkipCounter(self.ann_file, self.skip_bad['max'])
         usable = self._with_files(content['images'])
+        if self._skips is not None:
+            self._skips.finish_lines(len(content['images']))
         counts: Counter = Counter()
         data_list = []
         progress = ProgressLog(f'checking the boxes of {self.ann_file}', len(usable))
@@ -158,6 +166,8 @@ class DetectionDataset(BaseDataset):
             )
             progress.update(number + 1)
         self._report(counts, len(content['images']), len(boxes))
+        if self.test_mode and self._skips is not None:
+            data_list = self._with_readable(data_list)
         if not data_list:
             raise DataError(f'{self.ann_file} leaves no image to use; look at `classes`, `held_out` and `keep_empty`')
         return data_list
@@ -179,8 +189,9 @@ class DetectionDataset(BaseDataset):
         return info
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Return the labels of the boxes of an image, for :class:`mmengine.dataset.ClassBalancedDataset`."""
-        return [instance['bbox_label'] for instance in self.get_data_info(idx)['instances']]
+        """Return the labels of the objects of an image, for :class:`mmengine.dataset.ClassBalancedDataset`."""
+        instances = self.get_data_info(idx)['instances']
+        return [instance['bbox_label'] for instance in instances if not instance['ignore_flag']]
 
     def _labels(self, categories: list[dict]) -> dict[int, int]:
         """Map category ids to labels and set ``metainfo['classes']``."""
@@ -195,7 +206,8 @@ class DetectionDataset(BaseDataset):
                 f'{self.ann_file}: `classes` must be different names, some, and none of them in `held_out`'
             )
         self._metainfo['classes'] = (OBJECT,) if self.class_agnostic else tuple(names)
-        self._metainfo['ann_file'] = self.ann_file
+        if self.test_mode:
+            self._metainfo['ann_file'] = self.ann_file
         return {ids[name]: 0 if self.class_agnostic else label for label, name in enumerate(names)}
 
     def _path(self, image: dict) -> str:
@@ -205,7 +217,6 @@ class DetectionDataset(BaseDataset):
         """The images whose file exists."""
         if not self.check_files:
             return images
-        skips = None if self.skip_bad is None else SkipCounter(self.ann_file, self.skip_bad['max'])
         folders: dict[Path, set[str]] = {}
         found = []
         for image in images:
@@ -221,18 +232,70 @@ class DetectionDataset(BaseDataset):
                 f'{self.ann_file}: the file {path} of image {image["id"]} is missing; correct `data_root` '
                 'and `data_prefix`, add the file, or allow some to be left out with skip_bad'
             )
-            if skips is None:
+            if self._skips is None:
                 raise error
-            skips.add_line(error)
-        if skips is not None:
-            skips.finish_lines(len(images))
-            self._metainfo['num_skipped'] = skips.total
+            self._skips.add_line(error)
         return found
+
+    def _with_readable(self, data_list: list[dict]) -> list[dict]:
+        """The images that can be read."""
+        progress = ProgressLog(f'checking the images of {self.ann_file}', len(data_list))
+        readable = []
+        for number, info in enumerate(data_list):
+            try:
+                self._load({**info, 'instances': []})
+                readable.append(info)
+            except DataError as error:
+                self._skips.add_image(number, error)
+            progress.update(number + 1)
+        self._metainfo['num_skipped'] = self._skips.total
+        return readable
+
+    def _load(self, info: dict) -> tuple[Any, int]:
+        where = f'{self.ann_file}, image {info["img_id"]}'
+        return load_checked(self.pipeline.transforms, info, where, (info['height'], info['width']))
+
+    @property
+    def num_skipped(self) -> int:
+        """Number of images skipped so far under ``skip_bad``."""
+        return self._skips.total if self._skips else 0
+
+    def prepare_data(self, idx: int) -> Any:
+        """Apply the pipeline to image ``idx``; None if a transform of it returned None.
+
+        Raises:
+            DataError: the image cannot be read, or has another size than the file says.
+        """
+        sample, done = self._load(self.get_data_info(idx))
+        for transform in self.pipeline.transforms[done:]:
+            if sample is None:
+                break
+            sample = transform(sample)
+        return sample
+
+    def __getitem__(self, idx: int) -> Any:
+        """Return sample ``idx``; in training an image that is skipped or augmented away is replaced by another."""
+        if not self._fully_initialized:
+            self.full_init()
+        image = int(idx)
+        for _ in range(1 if self.test_mode else self.max_refetch + 1):
+            try:
+                sample = self.prepare_data(image)
+            except DataError as error:
+                if self._skips is None or self.test_mode:
+                    raise
+                self._skips.add_image(image, error)
+                image = (image + 1) % len(self)
+                continue
+            if sample is not None:
+                return sample
+            image = self._rand_another()
+        raise DataError(f'{self.ann_file}: the pipeline returns None for image after image; see its transforms')
 
     def _instances(self, image: dict, boxes: list[tuple], label_of: dict[int, int], counts: Counter) -> list[tuple]:
         """Corners, label and ignore flag of the boxes that are kept."""
         instances = []
-        for id_, category, crowd, box in boxes:
+        for id_, category, ignored, box in boxes:
             if category not in label_of:
                 counts['other class'] += 1
                 continue
@@ -242,7 +305,7 @@ class DetectionDataset(BaseDataset):
             if problem in ('outside', 'no area'):
                 counts.setdefault('first', id_)
                 continue
-            instances.append((*corners, label_of[category], crowd))
+            instances.append((*corners, label_of[category], ignored))
         return instances
 
     def _report(self, counts: Counter, num_images: int, num_annotations: int) -> None:
@@ -250,7 +313,7 @@ class DetectionDataset(BaseDataset):
         bad = counts['outside'] + counts['no area']
         what = f'{bad} of {num_annotations} boxes have no area in their image ({counts["no area"]} have none at all'
         what += f', {counts["outside"]} lie outside; the first is annotation {counts.get("first")})'
-        cap = self.max_bad_boxes if self.max_bad_boxes >= 1 else math.floor(self.max_bad_boxes * num_annotations)
+        cap = limit_of(self.max_bad_boxes, num_annotations)
         if bad > cap:
             raise DataError(
                 f'{self.ann_file}: {what}, more than the {cap} that max_bad_boxes allows; look whether boxes are x, y, '

@@ -39,15 +39,23 @@ class LabelSources:
         self.active = bool(label_of) and (bool(sources) or federated)
         self.labels: dict[str | None, np.ndarray | None] = {None: None} if federated else {}
         all_ids = {category['id'] for category in content['categories']}
+        if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
+            raise DataError(f'{path}: `sources` must be a list of objects with name and category_ids; merge it again')
         for source in sources:
-            unknown = sorted(set(source.get('category_ids', [])) - all_ids)
-            if 'name' not in source or unknown or not source.get('category_ids') and not source.get('federated'):
-                what = f'unknown category_ids {unknown[:5]}' if unknown else 'no name or no category_ids'
-                raise DataError(f'{path}: the source {source.get("name")!r} has {what}; merge the file again')
+            place = f'{path}: the source {source.get("name")!r}'
+            if not isinstance(source.get('name'), str) or not (source.get('category_ids') or source.get('federated')):
+                raise DataError(f'{place} has no name or no category_ids; merge the file again')
+            if source['name'] in self.labels:
+                raise DataError(f'{place} occurs twice; merge the file again')
+            _require_ids(source, 'category_ids', all_ids, place)
             self.labels[source['name']] = None if source.get('federated') else self._to_labels(source['category_ids'])
+        for image in content['images']:
+            for key in ('neg_category_ids', 'not_exhaustive_category_ids'):
+                if key in image:
+                    _require_ids(image, key, all_ids, f'{path}: image {image["id"]}')
         if sources:
             for image in content['images']:
-                if image.get('source') not in self.labels:
+                if not isinstance(image.get('source'), str) or image['source'] not in self.labels:
                     raise DataError(
                         f'{path}: image {image["id"]} has source {image.get("source")!r}, which is none of '
                         f'{", ".join(map(repr, self.labels))}; merge the file again'
@@ -83,3 +91,12 @@ class LabelSources:
             return None
         labels = info.pop('annotated_labels', None)
         return self.labels[info['source']] if labels is None else labels
+
+
+def _require_ids(item: Mapping, key: str, known: set[int], where: str) -> None:
+    ids = item.get(key, [])
+    if not isinstance(ids, list) or not all(type(id_) is int for id_ in ids):
+        raise DataError(f'{where} has {key} {ids!r}; expected a list of category ids')
+    unknown = sorted(set(ids) - known)
+    if unknown:
+        raise DataError(f'{where} has unknown {key} {unknown[:5]}; name ids of the list `categories`')

@@ -5,12 +5,13 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from florence_mm.errors import DataError
-from florence_mm.formats.captions import checked_caption, checked_captions
+from florence_mm.errors import DataError, shown
+from florence_mm.formats.captions import checked_caption, checked_captions, checked_path
 from florence_mm.formats.rows import read_rows
 from florence_mm.language.labels import normalize_text
 from florence_mm.registry import DATASETS
 
+from .arguments import require, require_flags
 from .base import ImageTextDataset
 
 COLUMNS = ('image', 'text', 'texts', 'class', 'label', 'augmented')
@@ -67,11 +68,20 @@ class ImageTextManifest(ImageTextDataset):
         indices: int | Sequence[int] | None = None,
         lazy_init: bool = False,
     ) -> None:
+        require_flags(merge_images=merge_images, drop_augmented=drop_augmented)
+        require(
+            'columns', columns, columns is None or isinstance(columns, Mapping), "a dict such as dict(text='title')"
+        )
         self.columns = dict(columns or {})
         unknown = set(self.columns) - set(COLUMNS)
         if unknown:
             raise ValueError(f'columns names {sorted(unknown)}; the columns are {", ".join(COLUMNS)}')
-        self._keys = [self.columns.get(column, column) for column in COLUMNS]
+        for column, name in self.columns.items():
+            right = isinstance(name, str) and list(self.columns.values()).count(name) == 1
+            require(f'columns[{column!r}]', name, right, 'the name of a column, another for each')
+        # a column that another one's name was given to is not read under its own
+        taken = set(self.columns.values())
+        self._keys = [self.columns.get(column, None if column in taken else column) for column in COLUMNS]
         self.merge_images = merge_images
         self.drop_augmented = drop_augmented
         super().__init__(
@@ -99,14 +109,22 @@ class ImageTextManifest(ImageTextDataset):
         return rows
 
     def _parsed_rows(self) -> Iterator[dict | DataError]:
-        for line, raw in read_rows(self.ann_file):
+        unseen = set(self.columns.values())
+        for line, raw in read_rows(self.ann_file, lists=[self._keys[2]]):
             if isinstance(raw, DataError):
                 yield raw
                 continue
+            if unseen:
+                unseen.difference_update(raw)
             try:
                 yield self._parse(raw, line)
             except ValueError as error:
                 yield DataError(f'{self.ann_file}, line {line}: {error}')
+        if unseen:
+            raise DataError(
+                f'{self.ann_file}: no row has {", ".join(map(repr, sorted(unseen)))}, which `columns` names; correct '
+                'the name or leave it out'
+            )
 
     def _parse(self, raw: dict, line: int) -> dict:
         image, text, texts, class_, label, augmented = [raw.pop(key, None) for key in self._keys]
@@ -114,7 +132,7 @@ class ImageTextManifest(ImageTextDataset):
             raise ValueError(f'no {self._keys[0]!r}; a row needs the path of its image')
         if isinstance(image, (bytes, Mapping)):
             raise ValueError('the image is stored in the manifest itself; write it to a file and give the path')
-        row: dict[str, Any] = {'image': checked_caption(image, 'image path'), 'line': line}
+        row: dict[str, Any] = {'image': checked_path(image), 'line': line}
         if text is not None and texts is not None:
             raise ValueError('both `text` and `texts`; give one of them')
         if text is not None:
@@ -124,7 +142,8 @@ class ImageTextManifest(ImageTextDataset):
         if class_ is not None:
             row['class_index'] = self.class_names.index(class_)
         elif 'texts' not in row:
-            raise ValueError(f'no description; a row needs one of {", ".join(map(repr, self._keys[1:4]))}')
+            names = ', '.join(repr(key) for key in self._keys[1:4] if key)
+            raise ValueError(f'no description; a row needs one of {names}')
         if label is not None:
             if text is None:
                 raise ValueError('`label` without `text`; it names the text that the label of `text` is made of')
@@ -141,7 +160,7 @@ class ImageTextManifest(ImageTextDataset):
     def _flag(value: Any) -> bool:
         flag = value if isinstance(value, bool) else _FLAGS.get(str(value).lower())
         if flag is None:
-            raise ValueError(f'`augmented` must be true or false, but is {value!r}')
+            raise ValueError(f'`augmented` must be true or false, but is {shown(value)}')
         return flag
 
     def _original(self, rows: Iterator[dict | DataError]) -> Iterator[dict | DataError]:
@@ -159,7 +178,7 @@ class ImageTextManifest(ImageTextDataset):
             if isinstance(row, DataError):
                 yield row
                 continue
-            first = merged.setdefault(row['image'], row)
+            first = merged.setdefault(self.same_image(row['image']), row)
             if first is row:
                 continue
             if first.get('class_index', row.get('class_index')) != row.get('class_index', first.get('class_index')):
@@ -177,9 +196,11 @@ class ImageTextManifest(ImageTextDataset):
     def _without_repeats(self, rows: Iterator[dict | DataError]) -> Iterator[dict | DataError]:
         lines: dict[str, int] = {}
         for row in rows:
-            if not isinstance(row, DataError) and lines.setdefault(row['image'], row['line']) != row['line']:
-                raise DataError(
-                    f'{self.ann_file}, line {row["line"]}: the image {row["image"]!r} is that of line '
-                    f'{lines[row["image"]]}; set merge_images=True to make one sample of its rows'
-                )
+            if not isinstance(row, DataError):
+                first = lines.setdefault(self.same_image(row['image']), row['line'])
+                if first != row['line']:
+                    raise DataError(
+                        f'{self.ann_file}, line {row["line"]}: the image {row["image"]!r} is that of line {first}; set '
+                        'merge_images=True to make one sample of its rows'
+                    )
             yield row

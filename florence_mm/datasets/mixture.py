@@ -3,13 +3,16 @@
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from math import ceil, floor, isfinite
+from math import ceil, floor
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from florence_mm.errors import shown
 from florence_mm.registry import DATASETS
+
+from .arguments import is_finite, is_whole, require, require_flags
 
 
 @DATASETS.register_module()
@@ -43,15 +46,23 @@ class WeightedMixture(Dataset):
         metainfo: Mapping | None = None,
         lazy_init: bool = False,
     ) -> None:
-        if not datasets:
-            raise ValueError('WeightedMixture needs at least one data set')
+        right = isinstance(datasets, Sequence) and not isinstance(datasets, str) and len(datasets) > 0
+        require('datasets', datasets, right, 'a list with at least one data set')
         self.weights = []
         for i, entry in enumerate(datasets):
-            if set(entry) != {'dataset', 'weight'}:
-                raise ValueError(f'entry {i} of WeightedMixture has {sorted(entry)}; expected dataset and weight')
-            if not (isfinite(entry['weight']) and entry['weight'] > 0):
-                raise ValueError(f'weight {entry["weight"]} of data set {i} of WeightedMixture must be positive')
-            self.weights.append(float(entry['weight']))
+            if not isinstance(entry, Mapping) or set(entry) != {'dataset', 'weight'}:
+                raise ValueError(
+                    f'entry {i} of WeightedMixture is {shown(entry)}; expected dict(dataset=..., weight=...)'
+                )
+            dataset, weight = entry['dataset'], entry['weight']
+            right = not isinstance(dataset, str) and hasattr(dataset, '__getitem__') and hasattr(dataset, '__len__')
+            require(f'datasets[{i}].dataset', dataset, right, 'a data set or its config')
+            require(f'datasets[{i}].weight', weight, is_finite(weight) and weight > 0, 'a positive number')
+            self.weights.append(float(weight))
+        right = epoch_size is None or is_whole(epoch_size) and epoch_size > 0
+        require('epoch_size', epoch_size, right, 'a number of samples, or None')
+        require_flags(lazy_init=lazy_init)
+        require('metainfo', metainfo, metainfo is None or isinstance(metainfo, Mapping), 'a dict')
         self.datasets = [
             DATASETS.build(entry['dataset']) if isinstance(entry['dataset'], Mapping) else entry['dataset']
             for entry in datasets

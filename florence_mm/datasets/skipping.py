@@ -1,12 +1,14 @@
 """Counting of skipped rows and images, up to a maximum."""
 
 import logging
-import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
 
 from florence_mm.errors import DataError
+from florence_mm.utils.limits import check_limit, limit_of
 
 
 class SkipCounter:
@@ -25,11 +27,7 @@ class SkipCounter:
     """
 
     def __init__(self, name: str, max: int | float, option: str = 'skip_bad=dict(max=...)') -> None:
-        whole = isinstance(max, int) and not isinstance(max, bool)
-        if not (whole and max >= 0 or isinstance(max, float) and 0 <= max < 1):
-            raise ValueError(
-                f'{option.replace("...", repr(max))} must be a number of rows, or a fraction from 0 to below 1'
-            )
+        check_limit(max, option.partition('=...')[0], 'rows')
         self.name = name
         self.max = max
         self.option = option.partition('=')[0]
@@ -48,14 +46,14 @@ class SkipCounter:
 
     def cap(self, num_rows: int) -> int:
         """Return the maximum as a number of rows out of ``num_rows``."""
-        return self.max if isinstance(self.max, int) else math.floor(self.max * num_rows)
+        return limit_of(self.max, num_rows)
 
     def add_line(self, error: DataError) -> None:
         """Count a row that could not be read from the manifest."""
         self.num_lines += 1
         # a fraction is checked in `finish_lines`, when the number of rows is known
-        if isinstance(self.max, int):
-            self._check(self.max, error)
+        if self.max >= 1 or self.max == 0:
+            self._check(int(self.max), error)
         if self.num_lines <= 10:
             self._warn(f'skipped: {error}')
 
@@ -74,6 +72,20 @@ class SkipCounter:
         self.flags[row] = 1
         self._check(self._cap, error)
         self._warn(f'skipped: {error} ({self.total} rows skipped so far, cap {self._cap})')
+
+    def next_usable(self, prepare: Callable[[int], Any], row: int, number: int) -> Any:
+        """Return ``prepare(row)``, or that of the next of ``number`` rows that is usable; the others are counted.
+
+        Raises:
+            DataError: too many rows are unusable, or all of them.
+        """
+        for _ in range(number):
+            try:
+                return prepare(row)
+            except DataError as error:
+                self.add_image(row, error)
+            row = (row + 1) % number
+        raise DataError(f'{self.name} has no usable image or video')
 
     def _check(self, cap: int, error: DataError | None) -> None:
         if self.total > cap:

@@ -1,15 +1,28 @@
 """Data set of videos with one class each, listed in a text file, for mmaction2's pipelines and recognizers."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.dataset import BaseDataset
 
 from florence_mm.errors import DataError
 from florence_mm.language.class_names import load_class_names
 from florence_mm.registry import DATASETS
+from florence_mm.utils.text_files import read_text
 
-from .arguments import build_transforms, classes_given_once, image_prefix
+from .arguments import (
+    build_transforms,
+    check_indices,
+    check_shared_arguments,
+    check_skip_bad,
+    classes_given_once,
+    image_prefix,
+    require,
+)
+from .reading import load_checked, readable_rows
+from .skipping import SkipCounter
 
 
 @DATASETS.register_module()
@@ -17,11 +30,11 @@ class VideoList(BaseDataset):
     """Video classification data set: the list of mmaction2's ``VideoDataset``, one path and class index per line.
 
     The class index follows the last ``delimiter``, so that paths may have spaces. Empty lines are skipped. Unlike in
-    mmaction2, every unusable line is an error that names it.
+    mmaction2, every unusable line is an error that names it, or is skipped and counted (``skip_bad``).
 
     A sample enters the pipeline with ``filename``, ``label``, ``start_index`` 0 and ``modality`` 'RGB', as in
-    mmaction2, and ``source`` ("file, line n") for messages. ``metainfo`` has ``ann_file``, ``largest_label`` (the
-    largest label and its line) and, where given, ``classes``.
+    mmaction2, and ``source`` ("file, line n") for messages. ``metainfo`` has ``classes`` where given;
+    ``largest_label`` is the largest label and its line.
 
     Args:
         ann_file (str): The list.
@@ -30,6 +43,8 @@ class VideoList(BaseDataset):
         classes (str | Sequence[str] | None): Names of the classes in the order of their indices: a list, or a text
             file with one name per line (its path is not relative to ``data_root``).
         delimiter (str): Separator of path and class index.
+        skip_bad (dict | None): ``dict(max=...)`` skips lines and videos that cannot be used, as
+            :class:`~florence_mm.datasets.base.ImageTextDataset` does.
         pipeline, test_mode, metainfo, indices, lazy_init: passed to :class:`mmengine.dataset.BaseDataset`; transforms
             are looked up in our registry first.
 
@@ -46,23 +61,28 @@ class VideoList(BaseDataset):
         data_prefix: str | dict = '',
         classes: str | Sequence[str] | None = None,
         delimiter: str = ' ',
+        skip_bad: dict | None = None,
         pipeline: Sequence[dict | Callable] = (),
         test_mode: bool = False,
         metainfo: Mapping | None = None,
         indices: int | Sequence[int] | None = None,
         lazy_init: bool = False,
     ) -> None:
-        if not delimiter:
-            raise ValueError('delimiter is empty; name what stands between path and class, for instance a space')
+        right = isinstance(delimiter, str) and delimiter != ''
+        require('delimiter', delimiter, right, 'what stands between path and class, for instance a space')
+        check_skip_bad(skip_bad, 'lines')
+        check_shared_arguments(ann_file, data_root, pipeline, test_mode, indices, lazy_init)
         classes, metainfo = classes_given_once(classes, metainfo)
         names = load_class_names(classes)
         if names is not None:
             metainfo['classes'] = tuple(names)
         self.delimiter = delimiter
+        self.skip_bad = skip_bad
+        self._skips: SkipCounter | None = None
         super().__init__(
-            ann_file=ann_file,
+            ann_file=os.fspath(ann_file),
             metainfo=metainfo,
-            data_root=data_root,
+            data_root=os.fspath(data_root),
             data_prefix=image_prefix(data_prefix, 'video'),
             indices=indices,
             pipeline=build_transforms(pipeline),
@@ -75,24 +95,38 @@ class VideoList(BaseDataset):
         path = Path(self.ann_file)
         if not path.is_file():
             raise FileNotFoundError(f'there is no list of videos {path}; make it or correct `ann_file` and `data_root`')
-        try:
-            lines = path.read_text(encoding='utf-8-sig').splitlines()
-        except UnicodeDecodeError:
-            raise DataError(
-                f'{path} is not UTF-8 text; it must have a path and the number of its class a line'
-            ) from None
-        entries = [self._entry(text, number) for number, text in enumerate(lines, 1) if text.strip()]
+        text = read_text(path, 'a path and the number of its class a line')
+        # not splitlines(), which also ends a line at characters that a name may contain
+        lines = text.replace('\r\n', '\n').replace('\r', '\n').split('\n')
+        self._skips = SkipCounter(self.ann_file, **self.skip_bad) if self.skip_bad else None
+        entries = []
+        for number, text in enumerate(lines, 1):
+            if text.strip():
+                try:
+                    entries.append(self._entry(text, number))
+                except DataError as error:
+                    if self._skips is None:
+                        raise
+                    self._skips.add_line(error)
+        if self._skips:
+            self._skips.finish_lines(len(entries) + self._skips.num_lines)
         if not entries:
             raise DataError(f'{path} lists no videos; write a path and the number of its class a line')
         largest = max(entries, key=lambda entry: entry['label'])
-        self._metainfo['ann_file'] = self.ann_file
-        self._metainfo['largest_label'] = (largest['label'], largest['line'])
+        self.largest_label = (largest['label'], largest['line'])
+        if self.test_mode and self._skips:
+            entries = readable_rows(entries, self._to_sample, self.pipeline.transforms, self._skips)
+            self._metainfo['num_skipped'] = self._skips.total
+        check_indices(self._indices, len(entries), self.ann_file)
         return entries
+
+    def _path(self, name: str) -> str:
+        return name if '://' in name else str(Path(self.data_prefix['video'], name))
 
     def _entry(self, text: str, line: int) -> dict:
         name, found, number = text.strip().rpartition(self.delimiter)
         place = f'{self.ann_file}, line {line}'
-        if not found or not name.strip() or not number.isdecimal():
+        if not found or not name.strip() or not number.isdecimal() or len(number) > 9:
             raise DataError(
                 f'{place}: {text.strip()!r} is not a path and the number of its class with {self.delimiter!r} between'
             )
@@ -101,10 +135,41 @@ class VideoList(BaseDataset):
             raise DataError(
                 f'{place}: class {label} of {name!r} is outside 0 to {len(classes) - 1}; correct it or `classes`'
             )
-        return {'filename': str(Path(self.data_prefix['video'], name.strip())), 'label': label, 'line': line}
+        return {'filename': self._path(name.strip()), 'label': label, 'line': line}
+
+    @property
+    def num_skipped(self) -> int:
+        """Number of lines and videos skipped so far under ``skip_bad``."""
+        return self._skips.total if self._skips else 0
 
     def get_data_info(self, idx: int) -> dict:
         """Return the sample that enters the pipeline (see the class)."""
-        info = super().get_data_info(idx)
-        info['source'] = f'{self.ann_file}, line {info.pop("line")}'
-        return {**info, 'start_index': 0, 'modality': 'RGB'}
+        return self._to_sample(super().get_data_info(idx))
+
+    def _to_sample(self, entry: dict) -> dict:
+        source = f'{self.ann_file}, line {entry["line"]}'
+        kept = {key: value for key, value in entry.items() if key != 'line'}
+        return {**kept, 'source': source, 'start_index': 0, 'modality': 'RGB'}
+
+    def prepare_data(self, idx: int) -> Any:
+        """Apply the pipeline to video ``idx``; None if a transform of it returned None.
+
+        Raises:
+            DataError: the video cannot be read.
+        """
+        sample = self.get_data_info(idx)
+        transforms = self.pipeline.transforms
+        data, done = load_checked(transforms, sample, sample['source'])
+        for transform in transforms[done:]:
+            if data is None:
+                break
+            data = transform(data)
+        return data
+
+    def __getitem__(self, idx: int) -> Any:
+        """Return sample ``idx``; in training with ``skip_bad`` an unusable video is replaced by the next usable one."""
+        if not self._fully_initialized:
+            self.full_init()
+        if self.test_mode or self._skips is None:
+            return super().__getitem__(idx)
+        return self._skips.next_usable(super().__getitem__, int(idx) % len(self), len(self))

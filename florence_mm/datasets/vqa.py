@@ -1,6 +1,7 @@
 """Visual question answering data set, with the answers of several annotators."""
 
 import logging
+import os
 import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,13 +12,14 @@ import numpy as np
 from mmengine.logging import print_log
 from mmengine.utils import is_abs
 
-from florence_mm.errors import DataError
-from florence_mm.formats.captions import checked_caption
+from florence_mm.errors import DataError, shown
+from florence_mm.formats.captions import checked_caption, checked_path
 from florence_mm.formats.vqa import annotator_answers, index_by_question, read_vqa_list
 from florence_mm.language.answers import label_answers, normalize_answer, read_answers, soft_score
 from florence_mm.registry import DATASETS
 from florence_mm.utils.progress import ProgressLog
 
+from .arguments import is_whole, require, require_flags, require_paths
 from .base import ImageTextDataset
 
 
@@ -82,6 +84,14 @@ class VQADataset(ImageTextDataset):
         indices: int | Sequence[int] | None = None,
         lazy_init: bool = False,
     ) -> None:
+        require_paths(question_file=question_file, ann_file=ann_file, answer_file=answer_file, data_root=data_root)
+        require('question_file', question_file, question_file != '', 'the file with the questions')
+        require_flags(
+            test_mode=test_mode,
+            drop_unknown=drop_unknown,
+            exchange_pictures=exchange_pictures,
+            check_files=check_files,
+        )
         if not (ann_file and answer_file) and not test_mode:
             raise ValueError(
                 'VQADataset needs `ann_file` and `answer_file` for training; without them set test_mode=True'
@@ -90,10 +100,10 @@ class VQADataset(ImageTextDataset):
             raise ValueError('drop_unknown is for training; a test is done on all questions, so leave it out')
         if exchange_pictures and not test_mode:
             raise ValueError('exchange_pictures is a control for tests; set test_mode=True, or leave it out')
-        if '{' not in img_pattern:
-            raise ValueError(f"img_pattern={img_pattern!r} must have a place for the image_id, as in '{{:012d}}.jpg'")
-        if len(image_slice) != 2:
-            raise ValueError(f'image_slice={image_slice!r} must be a start and an end, None for no limit')
+        _require_pattern(img_pattern)
+        right = isinstance(image_slice, Sequence) and not isinstance(image_slice, str) and len(image_slice) == 2
+        right = right and all(end is None or is_whole(end) for end in image_slice)
+        require('image_slice', image_slice, right, 'a start and an end, whole numbers or None for no limit')
         self.question_file = self._under(data_root, question_file)
         self.answer_file = self._under(data_root, answer_file)
         self.img_pattern = img_pattern
@@ -115,6 +125,7 @@ class VQADataset(ImageTextDataset):
 
     @staticmethod
     def _under(root: str, path: str) -> str:
+        root, path = os.fspath(root), os.fspath(path)
         return path if not path or not root or is_abs(path) else posixpath.join(root, path)
 
     @property
@@ -174,6 +185,8 @@ class VQADataset(ImageTextDataset):
         """The row of a question; the message of a ValueError is only the reason."""
         if 'image_id' not in question:
             raise ValueError('no `image_id`; a question needs an image')
+        if not isinstance(question['image_id'], int | str) or isinstance(question['image_id'], bool):
+            raise ValueError(f'image_id {shown(question["image_id"])} is neither a number nor a text')
         row = {
             'line': None,
             'text': checked_caption(question.get('question'), 'question'),
@@ -181,9 +194,11 @@ class VQADataset(ImageTextDataset):
             'img_id': question['image_id'],
         }
         try:
-            row['image'] = self.img_pattern.format(self._exchanged.get(row['img_id'], row['img_id']))
+            row['image'] = checked_path(self.img_pattern.format(self._exchanged.get(row['img_id'], row['img_id'])))
         except (ValueError, IndexError, KeyError, TypeError):  # TypeError: null or a list
-            raise ValueError(f'image_id {row["img_id"]!r} does not fit into img_pattern={self.img_pattern!r}') from None
+            raise ValueError(
+                f'image_id {shown(row["img_id"])} does not fit into img_pattern={self.img_pattern!r}'
+            ) from None
         if self.check_files:
             self._require_file(self.image_path(row['image']))
         if annotations is None:
@@ -237,3 +252,14 @@ class VQADataset(ImageTextDataset):
             sample['answer_labels'] = np.array(row['labels'], dtype=np.int64)
             sample['answer_scores'] = np.array(row['scores'], dtype=np.float32)
         return sample
+
+
+def _require_pattern(pattern: Any) -> None:
+    """Check that a format string has a place for an image id, a number or a text."""
+    for image_id in (1, 'a'):
+        try:
+            if isinstance(pattern, str) and pattern.format(image_id) != pattern.format(image_id * 2):
+                return
+        except (ValueError, IndexError, KeyError, AttributeError):
+            continue
+    require('img_pattern', pattern, False, "a file name with a place for the image_id, as in '{:012d}.jpg'")

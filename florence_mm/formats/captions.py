@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from florence_mm.language.labels import normalize_text
+from florence_mm.errors import shown
+from florence_mm.language.labels import is_blank
 
 
 def checked_caption(text: Any, name: str = 'text') -> str:
-    """Check that a text is a non-empty string that can be encoded as UTF-8, and return it.
+    """Check that a text is a string with something to read that can be encoded as UTF-8, and return it.
 
     Args:
         text: the text.
@@ -17,15 +18,26 @@ def checked_caption(text: Any, name: str = 'text') -> str:
         ValueError: it is not; the message is only the reason, without file or line.
     """
     if not isinstance(text, str):
-        raise ValueError(f'the {name} must be a string, but is {text!r}')
-    # most texts begin with a letter and need no normalising here
-    if not (text[:1].isalnum() or normalize_text(text)):
-        raise ValueError(f'the {name} {text!r} is empty')
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f'the {name} {text!r} is not valid UTF-8') from None
+        raise ValueError(f'the {name} must be a string, but is {shown(text)}')
+    if is_blank(text):
+        raise ValueError(f'the {name} {shown(text)} is empty')
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f'the {name} {shown(text)} is not valid UTF-8') from None
     return text
+
+
+def checked_path(path: Any, name: str = 'image path') -> str:
+    """Check that a path in a data file is a usable string, and return it; arguments as in :func:`checked_caption`.
+
+    Raises:
+        ValueError: it is not; the message is only the reason, without file or line.
+    """
+    if '\0' in checked_caption(path, name):
+        raise ValueError(f'the {name} {shown(path)} has a NUL character, which no file name can have')
+    return path
 
 
 def checked_captions(texts: Any) -> list[str]:
@@ -35,7 +47,7 @@ def checked_captions(texts: Any) -> list[str]:
         ValueError: it is not; the message is only the reason, without file or line.
     """
     if not isinstance(texts, Iterable) or isinstance(texts, (str, bytes, Mapping)):
-        raise ValueError(f'`texts` must be a list of strings, but is {texts!r}')
+        raise ValueError(f'`texts` must be a list of strings, but is {shown(texts)}')
     texts = [checked_caption(text, 'text') for text in texts]
     if not texts:
         raise ValueError('`texts` is an empty list')

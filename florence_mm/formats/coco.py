@@ -1,20 +1,23 @@
 """Reading and checking COCO-format annotation files."""
 
-import json
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from types import NoneType
 from typing import Any
 
 from florence_mm.errors import DataError
+from florence_mm.utils.json_files import read_json, require_list
 
 IMAGE_KEYS = ('id', 'file_name', 'width', 'height')
 ANNOTATION_KEYS = ('id', 'image_id', 'category_id', 'bbox')
 CATEGORY_KEYS = ('id', 'name')
+#: square pixels; the protocol of COCO ignores larger objects
+LARGEST_AREA = 1e5**2
+_LARGEST = 1e300  # a whole number of JSON may be too large for a float
 
 
 def read_coco_file(path: str | Path) -> dict:
-    """Read a COCO-format file and check that ids are unique, references exist and boxes are four numbers.
+    """Read a COCO-format file and check that ids are unique, references exist and boxes are four numbers in pixels.
 
     Whether boxes lie inside their image is not checked (see :func:`clip_box`).
 
@@ -35,17 +38,59 @@ def read_coco_file(path: str | Path) -> dict:
     _unique(path, 'annotation', content['annotations'], ANNOTATION_KEYS)
     for item in content['annotations']:
         for key, known in (('image_id', images), ('category_id', categories)):
-            if item[key] not in known:
+            if type(item[key]) is not int or item[key] not in known:
                 raise DataError(
                     f'{path}: annotation {item["id"]} has {key} {item[key]!r}, which is none of the {len(known)} in '
                     f'{"images" if known is images else "categories"}; add it there or remove the annotation'
                 )
-        box = item['bbox']
-        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
-            raise DataError(
-                f'{path}: annotation {item["id"]} has bbox {box!r}; expected four finite numbers x, y, width, height'
-            )
+        problem = annotation_problem(item)
+        if problem is not None:
+            raise DataError(f'{path}: annotation {item["id"]} has {problem}')
+    refuse_fractions(path, (item['bbox'] for item in content['annotations']))
     return content
+
+
+def annotation_problem(item: Mapping) -> str | None:
+    """Say what is wrong with the box, area or flags of an annotation, as in 'bbox ...; expected ...'; None: nothing."""
+    box = item['bbox']
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+        return f'bbox {box!r}; expected four finite numbers x, y, width, height'
+    area = item.get('area')
+    has_area = box[2] > 0 and box[3] > 0  # boxes without are counted, whatever their area says
+    if area is not None and not (is_number(area) and (0 <= area <= LARGEST_AREA or not has_area)):
+        return f'area {area!r}; expected square pixels up to 1e10, or none to take that of the box'
+    for key in ('iscrowd', 'ignore'):
+        if not isinstance(item.get(key), (int, float, NoneType)) or item.get(key) not in (0, 1, None):
+            return f'{key} {item[key]!r}; expected 0 or 1'
+    return None
+
+
+def is_ignored(item: Mapping) -> bool:
+    """Whether an annotation is a region to ignore and no object: a crowd, or marked ``ignore``.
+
+    ``ignore`` is how converters write what Pascal VOC calls difficult and what CrowdHuman and VisDrone leave out of
+    their evaluation.
+    """
+    return bool(item.get('iscrowd') or item.get('ignore'))
+
+
+def refuse_fractions(path: Path, boxes: Iterable[Sequence[float]]) -> None:
+    """Refuse a file whose boxes are all fractions of their image's size, as other formats have them.
+
+    Args:
+        path (Path): The file, for the message.
+        boxes (Iterable): ``x, y, width, height`` of all boxes.
+
+    Raises:
+        DataError: no number is outside 0 to 1, and one lies between.
+    """
+    between = False
+    for box in boxes:
+        if not all(0 <= value <= 1 for value in box):
+            return
+        between = between or any(0 < value < 1 for value in box)
+    if between:
+        raise DataError(f'{path}: all boxes lie between 0 and 1; expected pixels, so multiply by the size of the image')
 
 
 def parse_coco_file(path: Path, object_hook: Callable[[dict], Any] | None = None) -> dict:
@@ -58,20 +103,10 @@ def parse_coco_file(path: Path, object_hook: Callable[[dict], Any] | None = None
     Raises:
         FileNotFoundError, DataError: see :func:`read_coco_file`.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no annotation file {path}; correct `ann_file` and `data_root`, or make it')
-    try:
-        data = path.read_bytes()
-        text = data.decode(json.detect_encoding(data))
-        del data  # so that a file of gigabytes is in memory only once while it is parsed
-        content = json.loads(text, object_hook=object_hook)
-    except ValueError as error:  # of JSON and of UTF-8
-        raise DataError(f'{path} cannot be read as JSON ({error}); write or copy it again') from None
-    if not isinstance(content, dict):
-        raise DataError(f'{path} holds a {type(content).__name__}; expected a COCO-format object with images')
+    advice = 'correct `ann_file` and `data_root`, or make it'
+    content = read_json(path, missing=advice, object_hook=object_hook, what='annotation file')
     for part in ('images', 'annotations', 'categories'):
-        if not isinstance(content.get(part), list):
-            raise DataError(f'{path} has no list {part!r}; expected images, annotations and categories as in COCO')
+        require_list(content, part, path, 'images, annotations and categories as in COCO')
     return content
 
 
@@ -88,13 +123,15 @@ def check_images_and_categories(path: Path, content: dict) -> tuple[set[int], se
     categories = _unique(path, 'category', content['categories'], CATEGORY_KEYS)
     names: dict[str, Any] = {}
     for category in content['categories']:
+        require_name(category['name'], f'{path}: category {category["id"]}', 'name')
         if names.setdefault(category['name'], category['id']) != category['id']:
             raise DataError(
                 f'{path}: the categories {names[category["name"]]} and {category["id"]} are both called '
                 f'{category["name"]!r}; give each its own name'
             )
     for image in content['images']:
-        if not all(_is_number(image[key]) and image[key] > 0 for key in ('width', 'height')):
+        require_name(image['file_name'], f'{path}: image {image["id"]}', 'file_name')
+        if not all(is_number(image[key]) and image[key] > 0 for key in ('width', 'height')):
             raise DataError(
                 f'{path}: image {image["id"]} has width {image["width"]!r} and height {image["height"]!r}; '
                 'expected its size in pixels'
@@ -102,8 +139,24 @@ def check_images_and_categories(path: Path, content: dict) -> tuple[set[int], se
     return images, categories
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def require_name(name: Any, where: str, key: str) -> str:
+    """Return a name after checking that it is text of more than blanks, and can be written as UTF-8.
+
+    Raises:
+        DataError: it is not; the message starts with ``where`` and names ``key``.
+    """
+    if not isinstance(name, str) or not name.strip() or '\0' in name:
+        raise DataError(f'{where} has {key} {name!r}; expected a name')
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write
+        raise DataError(f'{where} has {key} {name!r}, which is no Unicode text; give it another name') from None
+    return name
+
+
+def is_number(value: Any) -> bool:
+    """Whether a parsed value is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST  # not NaN
 
 
 def _unique(path: Path, kind: str, items: Iterable[Any], keys: tuple[str, ...]) -> set:
@@ -115,7 +168,7 @@ def _unique(path: Path, kind: str, items: Iterable[Any], keys: tuple[str, ...]) 
             raise DataError(
                 f'{path}: {kind} number {number} (from 0) has no {missing[0]!r}; expected {", ".join(keys)}'
             )
-        if not isinstance(item['id'], int):
+        if type(item['id']) is not int:
             raise DataError(f'{path}: {kind} number {number} (from 0) has id {item["id"]!r}; expected a whole number')
         if item['id'] in ids:
             raise DataError(f'{path}: the {kind} id {item["id"]} occurs twice; give each {kind} its own id')

@@ -1,18 +1,23 @@
 """Compact boxes of COCO-format files for training: one array, packed while the JSON is parsed."""
 
-import math
 import struct
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from florence_mm.errors import DataError
 
-from .coco import check_images_and_categories, parse_coco_file, read_coco_file
+from .coco import (
+    annotation_problem,
+    check_images_and_categories,
+    is_ignored,
+    parse_coco_file,
+    read_coco_file,
+    refuse_fractions,
+)
 
 _BOX = np.dtype([
-    ('id', '<i8'), ('image_id', '<i8'), ('category_id', '<i8'), ('crowd', '?'),
+    ('id', '<i8'), ('image_id', '<i8'), ('category_id', '<i8'), ('ignored', '?'),
     ('x', '<f8'), ('y', '<f8'), ('width', '<f8'), ('height', '<f8'),
 ])  # fmt: skip
 _ROW = struct.Struct('<qqq?4d')
@@ -33,17 +38,17 @@ class CocoBoxes:
         return len(self._boxes)
 
     def for_image(self, image_id: int) -> list[tuple]:
-        """Return ``(id, category id, crowd, [x, y, width, height])`` per box of an image, in the order of the file."""
+        """Return ``(id, category id, ignored, [x, y, width, height])`` of each box of an image, in file order."""
         first, last = (np.searchsorted(self._image_ids, image_id, side) for side in ('left', 'right'))
         rows = self._boxes[first:last].tolist()
-        return [(id_, category, crowd, box) for id_, _, category, crowd, *box in rows]
+        return [(id_, category, ignored, box) for id_, _, category, ignored, *box in rows]
 
 
 def read_coco_boxes(path: str | Path) -> tuple[dict, CocoBoxes]:
     """Read a COCO-format file: its content without the annotations, and their boxes.
 
-    Annotations keep ids, category, box and ``iscrowd``. The file is checked as by
-    :func:`~florence_mm.formats.coco.read_coco_file`.
+    Annotations keep ids, category, box and whether they are to be ignored (``iscrowd`` or ``ignore``). The file is
+    checked as by :func:`~florence_mm.formats.coco.read_coco_file`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -63,6 +68,7 @@ def read_coco_boxes(path: str | Path) -> tuple[dict, CocoBoxes]:
             and all(-(2**63) <= id_ < 2**63 for id_ in images)
             and categories.issuperset(np.unique(boxes['category_id']).tolist())
         ):
+            refuse_fractions(path, (row.tolist()[4:] for row in boxes))
             return content, CocoBoxes(boxes)
     # slower, and holds every annotation in memory, but names the wrong one
     read_coco_file(path)
@@ -71,17 +77,12 @@ def read_coco_boxes(path: str | Path) -> tuple[dict, CocoBoxes]:
 
 def _pack(item: dict) -> dict | bytes:
     """Pack a usable annotation into bytes; return any other object unchanged."""
-    box = item.get('bbox')
-    if not isinstance(box, list) or len(box) != 4 or 'image_id' not in item:
+    if 'bbox' not in item or annotation_problem(item) is not None:
+        return item
+    ids = item.get('id'), item.get('image_id'), item.get('category_id')
+    if not all(type(id_) is int for id_ in ids):
         return item
     try:
-        if all(_is_number(value) for value in box):
-            ids = item['id'], item['image_id'], item['category_id']
-            return _ROW.pack(*ids, bool(item.get('iscrowd', 0)), *box)
-    except (KeyError, OverflowError, struct.error):
+        return _ROW.pack(*ids, is_ignored(item), *item['bbox'])
+    except struct.error:  # not of 64 bits
         return item
-    return item
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -4,11 +4,15 @@ from io import BytesIO
 
 import cv2
 import numpy as np
-from mmengine import fileio
 from PIL import Image
 
 from florence_mm.errors import DataError
+from florence_mm.utils.reading import read_bytes
 
+from .jpeg import ends_early, is_jpeg, lacks_end_mark
+
+#: largest image file, so that a damaged size or a disk image does not fill the memory
+MAX_BYTES = 2**30
 #: default RGB behind transparent pixels
 WHITE = np.array((255, 255, 255), dtype=np.float32)
 _EXIF_ORIENTATION = 0x0112
@@ -34,11 +38,7 @@ def read_image(
 
 def read_file(path: str, backend_args: dict | None = None, source: str = '') -> bytes:
     """Read the bytes of an image file; arguments and errors are those of :func:`read_image`."""
-    try:
-        return fileio.get(path, backend_args=backend_args)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise DataError(f'{source}the image {path} cannot be read ({reason}); restore it or remove it') from None
+    return read_bytes(path, backend_args, source, 'image', MAX_BYTES)
 
 
 def decode_file(data: bytes, path: str, background: np.ndarray | None = None, source: str = '') -> np.ndarray:
@@ -61,7 +61,7 @@ def decode_image(data: bytes, background: np.ndarray | None = None) -> np.ndarra
     """
     if not data:
         raise ValueError('is an empty file')
-    jpeg = data.startswith(b'\xff\xd8')
+    jpeg = is_jpeg(data)
     if is_cut_off(data):
         raise ValueError('is cut off before its end')
     # IMREAD_COLOR turns a JPEG upright and converts CMYK; for the other formats it would lose alpha and depth
@@ -72,23 +72,16 @@ def decode_image(data: bytes, background: np.ndarray | None = None) -> np.ndarra
         raise ValueError(f'cannot be decoded ({error.err})') from None
     if img is None:
         raise ValueError('is not an image, or is damaged')
+    if jpeg and ends_early(data, img):
+        raise ValueError('is cut off before its end')
     img = _to_rgb(_to_8_bit(img), background)
     return img if jpeg else _upright(img, data)
 
 
 def is_cut_off(data: bytes) -> bool:
     """Whether a JPEG or PNG lacks its end marker; some decoders silently fill such images with grey."""
-    if data.startswith(b'\xff\xd8'):
-        # walk over the segments to the start of the scan, as an EXIF thumbnail has its own end marker
-        at = 2
-        while at + 4 <= len(data) and data[at] == 0xFF:
-            if data[at + 1] == 0xDA:
-                return data.find(b'\xff\xd9', at) < 0
-            if data[at + 1] == 0xFF:
-                at += 1
-                continue
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
-        return True
+    if is_jpeg(data):
+        return lacks_end_mark(data)
     if data.startswith(b'\x89PNG\r\n\x1a\n'):
         return data.rfind(b'IEND') < 0
     return False

@@ -5,20 +5,25 @@ be read; faults of the whole file are raised. Line numbers start at 1, as in an 
 rows.
 """
 
-import csv
-import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from florence_mm.errors import DataError
 from florence_mm.utils.progress import ProgressLog
 
+from .delimited import WIDE_MARKS, read_csv
+
 Rows = Iterator[tuple[int, 'dict | DataError']]
 
 
-def read_rows(path: str | Path) -> Rows:
+def read_rows(path: str | Path, lists: Sequence[str] = ('texts',)) -> Rows:
     """Read the rows of a file; its extension tells the format.
+
+    Args:
+        path (str | Path): The file.
+        lists (Sequence[str]): Columns that hold JSON lists in a csv or tsv.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -26,13 +31,14 @@ def read_rows(path: str | Path) -> Rows:
     """
     path = Path(path)
     readers = {'.jsonl': read_jsonl, '.csv': read_csv, '.tsv': read_csv, '.parquet': read_parquet}
-    if path.suffix not in readers:
+    suffix = path.suffix.lower()
+    if suffix not in readers:
         raise DataError(f'{path} must end in one of {", ".join(readers)}')
     if not path.is_file():
         raise FileNotFoundError(
             f'there is no manifest {path}; make it (docs/data.md) or correct `ann_file` and `data_root`'
         )
-    return readers[path.suffix](path)
+    return read_csv(path, lists) if readers[suffix] is read_csv else readers[suffix](path)
 
 
 def read_jsonl(path: Path) -> Rows:
@@ -49,6 +55,9 @@ def read_jsonl(path: Path) -> Rows:
     progress = ProgressLog(f'reading {path}', path.stat().st_size)
     done = 0
     with path.open('rb') as file:
+        if file.read(2) in WIDE_MARKS:
+            raise DataError(f'{path} is UTF-16 or UTF-32 text; save it as UTF-8')
+        file.seek(0)
         for line, raw in enumerate(file, 1):
             done += len(raw)
             progress.update(done)
@@ -63,7 +72,9 @@ def _parse_json(raw: bytes, path: Path, line: int) -> dict | DataError:
         return DataError(f'{path}, line {line}: the line is not UTF-8')
     except json.JSONDecodeError as error:
         return DataError(f'{path}, line {line}: not a JSON object ({error.msg} at column {error.colno})')
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        return DataError(f'{path}, line {line}: lists or objects are nested too deeply')
+    except ValueError as error:
         return DataError(f'{path}, line {line}: {error}')
     if not isinstance(row, dict):
         return DataError(f'{path}, line {line}: expected a JSON object, got {type(row).__name__}')
@@ -81,58 +92,6 @@ def _unique_keys(pairs: list[tuple]) -> dict:
 _JSON = json.JSONDecoder(object_pairs_hook=_unique_keys)
 
 
-def read_csv(path: Path) -> Rows:
-    """Read comma- or tab-separated rows under a header line, quoted as in RFC 4180; ``texts`` is a JSON list."""
-    progress = ProgressLog(f'reading {path}', path.stat().st_size)
-    delimiter = '\t' if path.suffix == '.tsv' else ','
-    with path.open('rb') as raw:
-        # bytes that are not UTF-8 become lone surrogates, which are detected per line
-        file = io.TextIOWrapper(raw, encoding='utf-8-sig', errors='surrogateescape', newline='')
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
-        header = _csv_header(reader, path)
-        while True:
-            line = reader.line_num + 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield line, DataError(f'{path}, line {line}: not a line of cells ({error})')
-                continue
-            progress.update(raw.tell())
-            if cells:
-                yield line, _parse_cells(header, cells, path, line)
-
-
-def _csv_header(reader: 'csv.reader', path: Path) -> list[str]:
-    try:
-        header = [name.strip() for name in next(reader, [])]
-    except csv.Error as error:
-        raise DataError(f'{path}, line 1: not a header line ({error})') from None
-    if len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        raise DataError(f'{path}, line 1: the column {twice!r} occurs twice')
-    return header
-
-
-def _parse_cells(header: list[str], cells: list[str], path: Path, line: int) -> dict | DataError:
-    if len(cells) != len(header):
-        return DataError(f'{path}, line {line}: {len(cells)} cells, but the header has {len(header)}')
-    row = {name: cell for name, cell in zip(header, cells, strict=True) if cell}
-    if any(not cell.isascii() and _has_surrogate(cell) for cell in cells):
-        return DataError(f'{path}, line {line}: the line is not UTF-8')
-    if 'texts' in row:
-        try:
-            row['texts'] = json.loads(row['texts'])
-        except json.JSONDecodeError:
-            return DataError(f'{path}, line {line}: `texts` must be a JSON list of strings, but is {row["texts"]!r}')
-    return row
-
-
-def _has_surrogate(cell: str) -> bool:
-    return any('\ud800' <= char <= '\udfff' for char in cell)
-
-
 def read_parquet(path: Path) -> Rows:
     """Read the rows of a parquet file in batches; needs pyarrow."""
     try:
@@ -142,12 +101,29 @@ def read_parquet(path: Path) -> Rows:
         raise ImportError(f"reading {path} needs pyarrow; install it with 'pip install pyarrow'") from None
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise DataError(f'{path}: the column {twice!r} occurs twice; name or drop one of them')
             progress = ProgressLog(f'reading {path}', file.metadata.num_rows)
             line = 0
             for batch in file.iter_batches(batch_size=8192):
-                for row in batch.to_pylist():
+                for row in _batch_rows(batch):
                     line += 1
-                    yield line, {key: value for key, value in row.items() if value is not None}
+                    if row is None:
+                        yield line, DataError(f'{path}, line {line}: a text is not UTF-8')
+                    else:
+                        yield line, {key: value for key, value in row.items() if value is not None}
                 progress.update(line)
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f'{path} is not a whole parquet file ({str(error).splitlines()[0]})') from None
+
+
+def _batch_rows(batch: Any) -> list[dict | None]:
+    """Rows of a record batch of pyarrow; None where a text cannot be decoded."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError:
+        if batch.num_rows == 1:
+            return [None]
+    return [row for number in range(batch.num_rows) for row in _batch_rows(batch.slice(number, 1))]

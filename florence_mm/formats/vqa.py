@@ -1,14 +1,15 @@
 """Reading files in the format of VQAv2, and making answer vocabularies."""
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from florence_mm.errors import DataError
+from florence_mm.errors import DataError, shown
 from florence_mm.language.answers import normalize_answer
+from florence_mm.language.labels import is_blank
+from florence_mm.utils.json_files import read_json, require_list
 
 # gives 3,129 answers on the training and validation questions of VQAv2, as in METER and its predecessors
 MIN_OCCURRENCES = 9
@@ -26,15 +27,8 @@ def read_vqa_list(path: str | Path, key: str) -> list[dict]:
         DataError: the file is not JSON, has no such list, or an entry is not an object.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no file {path} with {key}; correct the path or fetch the file')
-    try:
-        content = json.loads(path.read_bytes(), object_hook=_compact)
-    except ValueError as error:  # of JSON and of UTF-8
-        raise DataError(f'{path} cannot be read as JSON ({error}); write or copy it again') from None
-    entries = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(entries, list):
-        raise DataError(f'{path} has no list {key!r}; expected a file in the format of VQAv2')
+    content = read_json(path, missing=f'give the file of {key}, or correct the path', object_hook=_compact)
+    entries = require_list(content, key, path, 'a file in the format of VQAv2')
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise DataError(f'{path}: {key}[{number}] is a {type(entry).__name__}; expected an object')
@@ -63,7 +57,7 @@ def index_by_question(path: str | Path, key: str, entries: Iterable[dict]) -> di
     for number, entry in enumerate(entries):
         id_ = entry.get('question_id')
         if not isinstance(id_, int) or isinstance(id_, bool):
-            raise DataError(f'{path}: {key}[{number}] has question_id {id_!r}; expected a whole number')
+            raise DataError(f'{path}: {key}[{number}] has question_id {shown(id_)}; expected a whole number')
         if id_ in indexed:
             raise DataError(f'{path}: the question_id {id_} occurs twice; give each question its own id')
         indexed[id_] = entry
@@ -85,7 +79,7 @@ def annotator_answers(annotation: Mapping[str, Any]) -> list[str]:
     texts = [item.get('answer') if isinstance(item, Mapping) else item for item in answers]
     for number, text in enumerate(texts):
         if not isinstance(text, str):
-            raise ValueError(f'answers[{number}] has no text, but {text!r}')
+            raise ValueError(f'answers[{number}] has no text, but {shown(text)}')
     return texts
 
 
@@ -115,7 +109,7 @@ def read_annotations(paths: Iterable[str | Path]) -> list[dict]:
 def _main_answer(annotation: Mapping[str, Any]) -> str:
     answer = annotation.get('multiple_choice_answer')
     if not isinstance(answer, str):
-        raise ValueError(f'multiple_choice_answer is {answer!r}, expected a text')
+        raise ValueError(f'multiple_choice_answer is {shown(answer)}, expected a text')
     return answer
 
 
@@ -123,7 +117,7 @@ def answer_vocabulary(annotations: Iterable[Mapping[str, Any]], min_count: int =
     """Make the answer vocabulary: the answers that are the main answer of at least ``min_count`` questions.
 
     The main answer is ``multiple_choice_answer``, normalised by
-    :func:`florence_mm.language.answers.normalize_answer`; one that becomes empty is left out. Sorted by falling
+    :func:`florence_mm.language.answers.normalize_answer`; one with nothing to read is left out. Sorted by falling
     frequency, then alphabetically.
 
     Args:
@@ -131,20 +125,22 @@ def answer_vocabulary(annotations: Iterable[Mapping[str, Any]], min_count: int =
         min_count (int): Least number of questions.
 
     Raises:
-        ValueError: an annotation has no ``multiple_choice_answer``, or no answer is frequent enough.
+        ValueError: an annotation has no ``multiple_choice_answer``, no answer is frequent enough, or ``min_count`` is
+            below 1.
 
     >>> most = ['Yes', 'no', 'yes.', 'Two', '2', 'yes', 'a dog']
     >>> answer_vocabulary([{'multiple_choice_answer': answer} for answer in most], min_count=2)
     ['yes', '2']
     """
+    if isinstance(min_count, bool) or not isinstance(min_count, int) or min_count < 1:
+        raise ValueError(f'min_count={min_count!r} must be a whole number from 1: of how many questions an answer is')
     counts: Counter[str] = Counter()
     for annotation in annotations:
         try:
             counts[normalize_answer(_main_answer(annotation))] += 1
         except ValueError as error:
             raise ValueError(f'the annotation of question {annotation.get("question_id")}: {error}') from None
-    counts.pop('', None)
-    kept = [answer for answer, count in counts.items() if count >= min_count]
+    kept = [answer for answer, count in counts.items() if count >= min_count and not is_blank(answer)]
     if not kept:
         raise ValueError(f'no answer is that of {min_count} questions; lower the number of occurrences')
     return sorted(kept, key=lambda answer: (-counts[answer], answer))

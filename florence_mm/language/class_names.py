@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from florence_mm.errors import shown
 from florence_mm.utils.text_files import read_lines
 
-from .labels import normalize_text
+from .labels import is_blank, normalize_text
 from .prompts import get_class_names
 
 KNOWN_CLASSES = ('imagenet1k', 'digits')
@@ -30,8 +31,9 @@ class ClassNames:
         self.names: list[str] = list(names or [])
         self._index: dict[str, list[int]] = {}
         for i, name in enumerate(self.names):
-            if not isinstance(name, str) or not normalize_text(name):
-                raise ValueError(f'class {i} of `classes` is {name!r}; expected a non-empty string')
+            problem = _name_problem(name)
+            if problem:
+                raise ValueError(f'class {i} of `classes` {problem}; give each class a name')
             self._index.setdefault(normalize_text(name), []).append(i)
 
     def index(self, value: str | int) -> int:
@@ -47,10 +49,11 @@ class ClassNames:
                 raise ValueError(f'class {value} is outside 0 to {len(self.names) - 1}')
             return value
         if not isinstance(value, str):
-            raise ValueError(f'the class must be a name or an index, but is {value!r}')
+            raise ValueError(f'the class must be a name or an index, but is {shown(value)}')
+        problem = _name_problem(value)
+        if problem:
+            raise ValueError(f'the class name {problem}')
         key = normalize_text(value)
-        if not key:
-            raise ValueError(f'the class name {value!r} is empty')
         indices = self._index.get(key, [])
         if len(indices) > 1:
             raise ValueError(f'the class name {value!r} stands for the classes {indices} alike; give the index')
@@ -72,6 +75,17 @@ class ClassNames:
         return ranks
 
 
+def _name_problem(name: object) -> str:
+    """What is wrong with a class name, as a predicate; empty if nothing is."""
+    if not isinstance(name, str):
+        return f'is {shown(name)}, which is no text'
+    if is_blank(name):
+        return f'{shown(name)} is empty'
+    if any('\ud800' <= char <= '\udfff' for char in name):
+        return f'{shown(name)} is not valid UTF-8'
+    return ''
+
+
 def load_class_names(classes: str | Sequence[str] | None) -> list[str] | None:
     """Load class names from a list, the name of a known data set, or a text file with one name per line.
 
@@ -87,6 +101,6 @@ def load_class_names(classes: str | Sequence[str] | None) -> list[str] | None:
     if classes in KNOWN_CLASSES:
         return get_class_names(classes)
     path = Path(classes)
-    if not path.is_file():
+    if '\0' in classes or not path.is_file():
         raise ValueError(f'classes={classes!r} is neither a file nor one of {", ".join(KNOWN_CLASSES)}')
     return read_lines(path, 'one class name a line')

@@ -5,6 +5,10 @@ import re
 import unicodedata
 
 _SPACE = re.compile(r'\s+')
+# spaces, control and format characters, marks that need a letter
+_UNSEEN = frozenset(('Zs', 'Zl', 'Zp', 'Cc', 'Cf', 'Mn', 'Me'))
+# letters and symbols that show nothing: Hangul fillers, the empty Braille pattern, Khmer inherent vowels
+_INVISIBLE = frozenset('\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0')
 
 
 def normalize_text(text: str) -> str:
@@ -17,6 +21,20 @@ def normalize_text(text: str) -> str:
     return _SPACE.sub(' ', text).strip(' .')
 
 
+def is_blank(text: str) -> bool:
+    """Whether a text has nothing to read: only spaces, control and zero-width characters, marks without a letter, dots.
+
+    >>> is_blank(' . '), is_blank('\u200b'), is_blank('a'), is_blank('?')
+    (True, True, False, False)
+    """
+    # most texts begin with a letter
+    if text[:1].isascii() and text[:1].isalnum():
+        return False
+    return not any(
+        char != '.' and char not in _INVISIBLE and unicodedata.category(char) not in _UNSEEN for char in text
+    )
+
+
 def text_label(text: str) -> int:
     """Hash a text to its 63-bit label, the same on every machine for texts equal after :func:`normalize_text`.
 
@@ -24,13 +42,13 @@ def text_label(text: str) -> int:
     paper that is one accidental pair in 20 runs.
 
     Raises:
-        ValueError: nothing is left of ``text`` after normalisation.
+        ValueError: there is nothing to read in ``text`` (:func:`is_blank`).
 
     >>> text_label('Two dogs.') == text_label('two  DOGS') != text_label('two cats')
     True
     """
     normalized = normalize_text(text)
-    if not normalized:
+    if is_blank(normalized):
         raise ValueError(f'text {text!r} is empty after normalisation; give a caption or a class name')
     digest = hashlib.blake2b(normalized.encode(), digest_size=8).digest()
     return int.from_bytes(digest, 'big') >> 1

@@ -1,10 +1,14 @@
 """The Karpathy splits of COCO, Flickr30k and Flickr8k as manifests (arXiv 1412.2306, section 4)."""
 
 import json
+import posixpath
 from pathlib import Path
 
-from florence_mm.errors import DataError
-from florence_mm.utils.files import write_atomic
+from florence_mm.errors import DataError, shown
+from florence_mm.formats.captions import checked_caption, checked_path
+from florence_mm.language.labels import is_blank
+from florence_mm.utils.files import refuse_overwriting, write_atomic
+from florence_mm.utils.json_files import read_json, require_list
 from florence_mm.utils.progress import ProgressLog
 
 SPLITS = ('train', 'val', 'test')
@@ -31,15 +35,8 @@ def read_karpathy(path: str | Path, images: str | Path | None = None, with_rest:
         DataError: the file has another format, an entry lacks a key or captions, or two entries are of the same image.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no file {path}; give the dataset_*.json of the Karpathy splits')
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:  # of JSON and of UTF-8
-        raise DataError(f'{path} cannot be read as JSON ({error}); write or copy it again') from None
-    entries = content.get('images') if isinstance(content, dict) else None
-    if not isinstance(entries, list):
-        raise DataError(f'{path} has no list `images`; expected a dataset_*.json of the Karpathy splits')
+    content = read_json(path, missing='give the dataset_*.json of the Karpathy splits')
+    entries = require_list(content, 'images', path, 'a dataset_*.json of the Karpathy splits')
     splits: dict[str, list[dict]] = {split: [] for split in SPLITS}
     seen: set[str] = set()
     progress = ProgressLog(f'reading {path}', len(entries))
@@ -47,17 +44,20 @@ def read_karpathy(path: str | Path, images: str | Path | None = None, with_rest:
         progress.update(number)
         where = f'{path}: images[{number}]'
         row = _row(entry, where)
-        if row['image'] in seen:
+        image = posixpath.normpath(row['image'])
+        if image in seen:
             raise DataError(f'{where} is of {row["image"]}, as an entry before it; keep one of them')
-        seen.add(row['image'])
+        seen.add(image)
         split = entry.get('split')
         if split == REST:
             if not with_rest:
                 continue
             split = 'train'
         if split not in SPLITS:  # not `splits`: a list cannot be looked up there
-            raise DataError(f'{where} has the split {split!r}; expected one of {", ".join((*SPLITS, REST))}')
+            raise DataError(f'{where} has the split {shown(split)}; expected one of {", ".join((*SPLITS, REST))}')
         splits[split].append(row)
+    if not any(splits.values()):
+        raise DataError(f'{path} lists no images to use; give the dataset_*.json of the Karpathy splits')
     if images is not None:
         _look_for(Path(images), [row['image'] for rows in splits.values() for row in rows])
     return splits
@@ -68,23 +68,36 @@ def _row(entry: dict, where: str) -> dict:
     for key in ('filename', 'sentences'):
         if not isinstance(entry, dict) or key not in entry:
             raise DataError(f'{where} has no {key!r}; expected filename, sentences and split')
-    for key, kind in (('filename', str), ('sentences', list)):
-        if not isinstance(entry[key], kind):
-            raise DataError(f'{where} has {key}={entry[key]!r}; expected a {"text" if kind is str else "list"}')
+    for key in ('filename', 'filepath'):
+        # an entry of Flickr30k has no `filepath`
+        if key == 'filename' or entry.get(key) not in (None, ''):
+            try:
+                checked_path(entry[key], key)
+            except ValueError as error:
+                raise DataError(f'{where}: {error}; copy the file again') from None
+    if not isinstance(entry['sentences'], list):
+        raise DataError(f'{where} has sentences={shown(entry["sentences"])}; expected a list')
     texts = []
     for sentence in entry['sentences']:
         raw = sentence.get('raw') if isinstance(sentence, dict) else None
         if not isinstance(raw, str):
             raise DataError(f'{where} ({entry["filename"]}) has a sentence without `raw` text')
         # a few captions of COCO are only spaces, or end with a line end
-        if raw.strip():
-            texts.append(' '.join(raw.split()))
+        if not is_blank(raw):
+            try:
+                texts.append(checked_caption(' '.join(raw.split()), 'caption'))
+            except ValueError as error:
+                raise DataError(f'{where} ({entry["filename"]}): {error}; copy the file again') from None
     if not texts:
         raise DataError(f'{where} ({entry["filename"]}) has no captions')
     folder = entry.get('filepath')
     row = {'image': f'{folder}/{entry["filename"]}' if folder else entry['filename'], 'texts': texts}
     image_id = entry.get('cocoid', entry.get('imgid'))
-    return row if image_id is None else {**row, 'image_id': image_id}
+    if image_id is None:
+        return row
+    if not isinstance(image_id, int | str) or isinstance(image_id, bool):
+        raise DataError(f'{where} has the id {shown(image_id)}; expected a number')
+    return {**row, 'image_id': image_id}
 
 
 def _look_for(folder: Path, names: list[str]) -> None:
@@ -100,8 +113,14 @@ def _look_for(folder: Path, names: list[str]) -> None:
         raise FileNotFoundError(f'{len(missing)} of {len(names)} images are missing, the first is {missing[0]}')
 
 
-def write_karpathy(out: str | Path, splits: dict[str, list[dict]]) -> None:
-    """Write ``train.jsonl``, ``val.jsonl`` and ``test.jsonl``; a split without rows is not written."""
+def write_karpathy(out: str | Path, splits: dict[str, list[dict]], source: str | Path | None = None) -> None:
+    """Write ``train.jsonl``, ``val.jsonl`` and ``test.jsonl``; a split without rows is not written.
+
+    Raises:
+        UsageError: one of them is ``source``, the file that was read.
+    """
+    for split in splits:
+        refuse_overwriting(Path(out, f'{split}.jsonl'), [source], '--out')
     for split, rows in splits.items():
         if rows:
             write_atomic(Path(out, f'{split}.jsonl'), ''.join(json.dumps(row) + '\n' for row in rows))

@@ -20,7 +20,8 @@ from mmengine.logging import print_log
 from florence_mm.errors import DataError
 from florence_mm.formats.captions import checked_caption
 from florence_mm.formats.rows import read_rows
-from florence_mm.utils.files import write_atomic
+from florence_mm.utils.files import refuse_overwriting, write_atomic
+from florence_mm.utils.json_files import read_json, require_list
 
 
 def _rows(path: str | Path, columns: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
@@ -37,10 +38,18 @@ def _rows(path: str | Path, columns: Iterable[str]) -> Iterator[tuple[int, list[
         yield line, [row[column] for column in columns]
 
 
+def _checked(text: object, name: str, path: str | Path, line: int) -> str:
+    try:
+        return checked_caption(text, name)
+    except ValueError as error:
+        raise DataError(f'{path}, line {line}: {error}; copy the file again') from None
+
+
 def _once(values: Iterable[tuple[int, str]], path: str | Path) -> list[str]:
     """Check that video ids are unique, and return them."""
     lines: dict[str, int] = {}
     for line, video in values:
+        _checked(video, 'video_id', path, line)
         if lines.setdefault(video, line) != line:
             raise DataError(f'{path}, line {line}: the video {video!r} is that of line {lines[video]}; remove one')
     return list(lines)
@@ -53,15 +62,8 @@ def read_captions(path: str | Path) -> dict[str, list[str]]:
         FileNotFoundError, DataError: the file is missing or has another layout.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no {path}; give the MSRVTT_data.json of the public archive')
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f'{path} is not a whole JSON file ({error})') from None
-    sentences = content.get('sentences') if isinstance(content, dict) else None
-    if not isinstance(sentences, list):
-        raise DataError(f'{path} has no list `sentences`; give the MSRVTT_data.json of the public archive')
+    content = read_json(path, missing='give the MSRVTT_data.json of the public archive')
+    sentences = require_list(content, 'sentences', path, 'the MSRVTT_data.json of the public archive')
     captions: dict[str, list[str]] = {}
     for place, sentence in enumerate(sentences):
         try:
@@ -92,7 +94,8 @@ def read_queries(path: str | Path) -> dict[str, str]:
     """
     rows = list(_rows(path, ('video_id', 'sentence')))
     videos = _once(((line, video) for line, (video, _) in rows), path)
-    return dict(zip(videos, (text for _, (_, text) in rows), strict=True))
+    texts = [_checked(text, 'sentence', path, line) for line, (_, text) in rows]
+    return dict(zip(videos, texts, strict=True))
 
 
 class VideoFiles:
@@ -162,6 +165,7 @@ def write_msrvtt(
     Raises:
         FileNotFoundError, DataError: a file is missing or unusable, a training video has no caption or is also a test
             video, or only one of ``train_csv`` and ``annotations`` is given.
+        UsageError: a manifest is one of the files that are read.
     """
     if annotations is not None and train_csv is None:
         raise DataError(f'{annotations} has captions of training videos, but no list of them; give --train-csv too')
@@ -180,6 +184,8 @@ def write_msrvtt(
     for split, rows in manifests.items():
         if not rows:
             raise DataError(f'none of the {split} videos is in {files.folder}; give the folder with the videos')
+    for split in manifests:
+        refuse_overwriting(Path(out) / f'{split}.jsonl', [test_csv, train_csv, annotations], '--out')
     for split, rows in manifests.items():
         write_atomic(Path(out) / f'{split}.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
     return {split: len(rows) for split, rows in manifests.items()}

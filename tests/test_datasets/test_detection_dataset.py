@@ -58,11 +58,12 @@ def test_boxes_and_labels(build, folder):
     dataset = build(data)
     # labels go by category id, not by the order in the file
     assert dataset.metainfo['classes'] == ('cat', 'emu', 'dog')
-    assert dataset.metainfo['ann_file'] == str(folder / 'boxes.json')
+    assert set(dataset.metainfo) == {'classes'}  # no path, so that training sets can be concatenated
+    assert build(data, test_mode=True).metainfo['ann_file'] == str(folder / 'boxes.json')
     assert boxes(dataset, 0) == [([1, 2, 4, 6], 1, 0), ([0, 0, 9, 9], 2, 1)]
     assert boxes(dataset, 1) == []
     assert boxes(dataset, 2) == [([0.5, 0, 40, 30], 0, 0)]
-    assert dataset.get_cat_ids(0) == [1, 2]
+    assert dataset.get_cat_ids(0) == [1]  # a crowd is no object
     info = dataset.get_data_info(2)
     assert (info['img_path'], info['img_id'], info['height'], info['width']) == (str(folder / '3.png'), 3, 30, 40)
     # the order of `classes` is that of the labels
@@ -136,13 +137,14 @@ def test_missing_files(build, log, folder):
     with pytest.raises(DataError, match='2 rows are unusable, more than the 1 that skip_bad allows.*6.png'):
         build(data, skip_bad={'max': 1})
     dataset = build(data, skip_bad={'max': 0.5})
-    assert len(dataset) == 4 and dataset.metainfo['num_skipped'] == 2
+    assert len(dataset) == 4 and dataset.num_skipped == 2
+    assert build(data, skip_bad={'max': 0.5}, test_mode=True).metainfo['num_skipped'] == 2
     assert any('skipped 2 of 6 rows' in text for text in log)
     with pytest.raises(DataError, match='1.png of image 1 is missing'):
         build(data, data_prefix='nowhere')
     # not looked for: found out by the pipeline
     unchecked = build(data, check_files=False, pipeline=[{'type': 'mmdet.LoadImageFromFile'}])
-    with pytest.raises(FileNotFoundError, match='5.png'):
+    with pytest.raises(DataError, match='boxes.json, image 5: the image .*5.png cannot be read .No such file'):
         unchecked[4]
 
 
@@ -164,7 +166,6 @@ def test_held_out_classes_are_never_seen(build, log):
         ({'classes': ['cat'], 'metainfo': {'classes': ['cat']}}, 'give the class names once'),
         ({'max_bad_boxes': -1}, 'max_bad_boxes=-1 must be a number of boxes'),
         ({'skip_bad': {'maximum': 1}}, 'must be dict'),
-        ({'skip_bad': {'max': 1}, 'check_files': False}, 'skip_bad needs check_files=True'),
     ):
         with pytest.raises(ValueError, match=message):
             build(data, **settings)
@@ -174,7 +175,7 @@ def test_held_out_classes_are_never_seen(build, log):
     ('data', 'message'),
     [
         ('{"images": [', 'boxes.json cannot be read as JSON'),
-        ('[]', 'boxes.json holds a list; expected a COCO-format object'),
+        ('[]', 'boxes.json holds a list; expected an object'),
         ({'images': []}, "boxes.json has no list 'annotations'"),
         (
             content([item(1, 1, 3, [1, 1, 2, 2])]),

@@ -175,7 +175,7 @@ def test_bad_csv(folder):
     for content, message in (
         (b'image,text\n0.png,a\n1.png\n', 'line 3: 1 cells, but the header has 2'),
         (b'image,text\n0.png,a\n1.png,b,c\n', 'line 3: 3 cells, but the header has 2'),
-        (b'image,text\n0.png,a\n1.png,"b\n', 'line 3: not a line of cells'),
+        (b'image,text\n0.png,a\n1.png,"b\n', 'line 3: a quotation mark opens a cell and has no partner'),
         (b'image,text\n0.png,a\n1.png,b\xff\n', 'line 3: the line is not UTF-8'),
         (b'image,texts\n0.png,"[""a""]"\n1.png,a|b\n', 'line 3: `texts` must be a JSON list'),
         (b'image,text,text\n', "line 1: the column 'text' occurs twice"),

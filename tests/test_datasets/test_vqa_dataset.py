@@ -173,8 +173,8 @@ def test_bad_annotations(root, change, message):
         (lambda item: item.pop('image_id'), 'question 3: no `image_id`'),
         (lambda item: item.update(image_id=9), r'question 3: the image .*COCO_000000000009.png is missing'),
         (lambda item: item.update(image_id='a'), "question 3: image_id 'a' does not fit into img_pattern"),
-        (lambda item: item.update(image_id=None), 'question 3: image_id None does not fit into img_pattern'),
-        (lambda item: item.update(image_id=[0]), r'question 3: image_id \[0\] does not fit into img_pattern'),
+        (lambda item: item.update(image_id=None), 'question 3: image_id None is neither a number nor a text'),
+        (lambda item: item.update(image_id=[0]), r'question 3: image_id \[0\] is neither'),
         (lambda item: item.update(question=' '), "question 3: the question ' ' is empty"),
         (lambda item: item.pop('question'), 'question 3: the question must be a string, but is None'),
     ],
@@ -206,7 +206,7 @@ def test_files_that_cannot_be_used(root):
     (root / 'questions.json').write_text('{"question": []}')
     with pytest.raises(DataError, match="has no list 'questions'"):
         load(root)
-    with pytest.raises(FileNotFoundError, match='no file .*other.json with questions'):
+    with pytest.raises(FileNotFoundError, match='no file .*other.json; give the file of questions'):
         load(root, question_file='other.json')
     write(root, questions=questions)
     (root / 'answers.txt').write_text('yes\ntwo\n2\n')
@@ -217,7 +217,7 @@ def test_files_that_cannot_be_used(root):
         load(root)
     with pytest.raises(FileNotFoundError, match='no vocabulary of answers .*build_answers.py'):
         load(root, answer_file='none.txt')
-    with pytest.raises(ValueError, match="img_pattern='x.jpg' must have a place for the image_id"):
+    with pytest.raises(ValueError, match="img_pattern='x.jpg' must be a file name with a place for the image_id"):
         load(root, img_pattern='x.jpg')
 
 

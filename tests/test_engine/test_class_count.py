@@ -27,8 +27,8 @@ class Wrapper(BaseTTAModel):
 
 def runner(head_classes, classes, wrapped=False):
     model = Model('bbox_head', head_classes)
-    metainfo = {} if classes is None else {'classes': classes, 'ann_file': 'train.json'}
-    loader = SimpleNamespace(dataset=SimpleNamespace(metainfo=metainfo))
+    metainfo = {} if classes is None else {'classes': classes}
+    loader = SimpleNamespace(dataset=SimpleNamespace(metainfo=metainfo, ann_file='train.json'))
     model = Wrapper(model) if wrapped else model
     return SimpleNamespace(model=model, train_dataloader=loader, val_dataloader=loader, test_dataloader=loader)
 
@@ -45,10 +45,13 @@ def test_equal_or_unknown_numbers_pass(given):
     ClassCountHook().before_train(runner(*given))
 
 
-def recognizer(head_classes, **metainfo):
+def video_list(largest_label=(0, 0), **metainfo):
+    return SimpleNamespace(metainfo=metainfo, ann_file='train.txt', largest_label=largest_label)
+
+
+def recognizer(head_classes, dataset=None, **settings):
     model = Wrapper(Model('cls_head', head_classes))
-    loader = SimpleNamespace(dataset=SimpleNamespace(metainfo={'ann_file': 'train.txt', **metainfo}))
-    return SimpleNamespace(model=model, train_dataloader=loader)
+    return SimpleNamespace(model=model, train_dataloader=SimpleNamespace(dataset=dataset or video_list(**settings)))
 
 
 def test_a_recognizer_is_compared_with_names_or_with_the_largest_label():
@@ -61,3 +64,11 @@ def test_a_recognizer_is_compared_with_names_or_with_the_largest_label():
         hook.before_train(recognizer(9, largest_label=(9, 7)))
     hook.before_train(recognizer(9, largest_label=(8, 7)))
     hook.before_train(recognizer(2, classes=('left', 'right'), largest_label=(1, 1)))
+
+
+def test_each_set_of_a_concatenation_is_checked():
+    fine, beyond = video_list((8, 1)), video_list((9, 7))
+    joined = SimpleNamespace(datasets=[fine, SimpleNamespace(dataset=beyond)], metainfo={})
+    with pytest.raises(UsageError, match='train.txt, line 7: class 9 is outside 0 to 8'):
+        ClassCountHook().before_train(recognizer(9, joined))
+    ClassCountHook().before_train(recognizer(10, joined))

@@ -62,7 +62,7 @@ def test_boxes_of_an_image_come_in_the_order_of_the_file(tmp_path):
         ([{'id': 1, 'image_id': 7, 'bbox': [1, 2, 3, 4]}], "annotation number 0 .* has no 'category_id'"),
         ([box('1', 7, 1, [1, 2, 3, 4])], "has id '1'; expected a whole number"),
         ([box(2**63, 7, 1, [1, 2, 3, 4])], 'an id is no whole number of 64 bits'),
-        ([box(1, 7.0, 1, [1, 2, 3, 4])], 'an id is no whole number of 64 bits'),
+        ([box(1, 7.0, 1, [1, 2, 3, 4])], 'annotation 1 has image_id 7.0, which is none'),
     ],
 )
 def test_unusable_annotations_have_the_sentence_of_the_whole_file(tmp_path, annotations, message):

@@ -45,5 +45,5 @@ def test_lvis_names_pictures_by_their_address(tmp_path):
 
 def test_a_file_that_is_no_text(tmp_path):
     (tmp_path / 'latin.json').write_bytes(b'{"\xff": 1}')
-    with pytest.raises(DataError, match='latin.json cannot be read as JSON'):
+    with pytest.raises(DataError, match='latin.json is not UTF-8 text'):
         read_coco_file(tmp_path / 'latin.json')

@@ -58,9 +58,9 @@ def test_rows_by_hand(file):
         ([entry(0, 'train', ['a']), entry(0, 'val', ['a'])], r'images\[1\] is of 0.png, as an entry before it'),
         ([{'filename': 'a', 'sentences': [{'tokens': []}]}], 'has a sentence without `raw` text'),
         ([{'filename': 'a', 'sentences': None}], r'images\[0\] has sentences=None; expected a list'),
-        ([{'filename': 3, 'sentences': []}], r'images\[0\] has filename=3; expected a text'),
+        ([{'filename': 3, 'sentences': []}], r'images\[0\]: the filename must be a string, but is 3'),
         ([entry(0, ['train'], ['a'])], r"images\[0\] has the split \['train'\]"),
-        (None, 'has no list `images`'),
+        (None, 'has no list .images.'),
     ],
 )
 def test_bad_entries(file, images, message):

@@ -124,9 +124,9 @@ def test_faults_are_one_sentence_each(public):
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        ('{"sentences": [', 'not a whole JSON file'),
-        ('[1]', 'has no list `sentences`'),
-        ('{"videos": []}', 'has no list `sentences`'),
+        ('{"sentences": [', 'cannot be read as JSON'),
+        ('[1]', 'holds a list; expected an object'),
+        ('{"videos": []}', 'has no list .sentences.'),
         ('{"sentences": [{"caption": "a"}]}', 'sentence 0 lacks `video_id` or `caption`'),
         ('{"sentences": ["a"]}', 'sentence 0 lacks'),
         ('{"sentences": [{"caption": " ", "video_id": "video1"}]}', "sentence 0: the text ' ' is empty"),

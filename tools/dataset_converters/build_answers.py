@@ -9,7 +9,7 @@ import argparse
 from florence_mm.errors import one_sentence_errors
 from florence_mm.formats.vqa import MIN_OCCURRENCES, annotator_answers, answer_vocabulary, read_annotations
 from florence_mm.language.answers import normalize_answer
-from florence_mm.utils.files import write_atomic
+from florence_mm.utils.files import refuse_overwriting, write_atomic
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,6 +31,7 @@ def main() -> None:
     """Write the vocabulary and print what it covers."""
     args = parse_args()
     with one_sentence_errors():
+        refuse_overwriting(args.out, args.annotations, '--out')
         annotations = read_annotations(args.annotations)
         answers = answer_vocabulary(annotations, args.min_count)
         known = set(answers)

@@ -21,7 +21,7 @@ def main() -> None:
     args = parser.parse_args()
     with one_sentence_errors():
         splits = read_karpathy(args.file, args.images, with_rest=not args.no_rest)
-        write_karpathy(args.out, splits)
+        write_karpathy(args.out, splits, args.file)
     parts = [f'{split} {len(rows)} ({sum(len(row["texts"]) for row in rows)})' for split, rows in splits.items()]
     print(f'{args.out}: images (captions): {", ".join(parts)}')
 

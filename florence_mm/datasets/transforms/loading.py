@@ -1,6 +1,6 @@
 """Loading images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -8,6 +8,8 @@ from mmcv.transforms import BaseTransform
 from florence_mm.formats.image import decode_file, read_file
 from florence_mm.moved import moved_names
 from florence_mm.registry import TRANSFORMS
+
+from ..arguments import is_finite, require
 
 __getattr__ = moved_names(
     __name__, {'decode_image': 'florence_mm.formats.image', 'is_cut_off': 'florence_mm.formats.image'}
@@ -25,13 +27,14 @@ class LoadImage(BaseTransform):
     Args:
         background (Sequence[int] | None): RGB behind transparent pixels. None ignores transparency, as PIL's
             ``convert('RGB')`` does.
-        backend_args (dict | None): File backend, see :func:`mmengine.fileio.get`. None: local files.
+        backend_args (dict | None): File backend, see :func:`mmengine.fileio.get`. None: local files and URLs, see
+            :func:`florence_mm.utils.reading.read_bytes`.
         keep_mb (float): Cache up to this many megabytes of decoded images in memory, for small data sets; cached images
             are not read again in later epochs. Each loading process has its own cache, a worker for its lifetime
             (``persistent_workers=True``). A file that changes meanwhile is not noticed.
 
     Raises:
-        DataError: the file is missing, empty, truncated, or not an image.
+        DataError: the file is missing, empty, truncated, no ordinary file, or not an image.
         ValueError: an argument out of its range.
     """
 
@@ -41,11 +44,15 @@ class LoadImage(BaseTransform):
         backend_args: dict | None = None,
         keep_mb: float = 0.0,
     ) -> None:
+        colour = isinstance(background, Sequence) and len(background) == 3
+        colour = colour and all(is_finite(value) and 0 <= value <= 255 for value in background)
+        require(
+            'background', background, background is None or colour, 'three numbers (R, G, B) from 0 to 255, or None'
+        )
+        require('keep_mb', keep_mb, is_finite(keep_mb) and keep_mb >= 0, 'a number from 0, which keeps no image')
+        backend = backend_args is None or isinstance(backend_args, Mapping)
+        require('backend_args', backend_args, backend, "None or a dict such as dict(backend='local')")
         self.background = None if background is None else np.array(background, dtype=np.float32)
-        if self.background is not None and self.background.shape != (3,):
-            raise ValueError(f'background={background!r} must be three numbers (R, G, B) or None')
-        if keep_mb < 0:
-            raise ValueError(f'keep_mb={keep_mb} must not be negative; 0 keeps no image')
         self.backend_args = backend_args
         self.keep_mb = keep_mb
         self._forget()

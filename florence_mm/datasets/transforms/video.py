@@ -2,11 +2,11 @@
 
 import numpy as np
 from mmcv.transforms import BaseTransform
-from mmengine import fileio
 
 from florence_mm.errors import DataError
 from florence_mm.formats.video import open_video, usable_backend
 from florence_mm.registry import TRANSFORMS
+from florence_mm.utils.reading import read_bytes
 
 
 @TRANSFORMS.register_module()
@@ -39,11 +39,7 @@ class VideoInit(BaseTransform):
         """Add the keys above to ``results``."""
         path = results.get('filename', results.get('img_path'))
         source = f'{results["source"]}: ' if 'source' in results else ''
-        try:
-            data = fileio.get(path, backend_args=self.backend_args)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise DataError(f'{source}the video {path} cannot be read ({reason}); restore it or remove it') from None
+        data = read_bytes(path, self.backend_args, source, 'video')
         try:
             reader = open_video(data, path, self.backend)
         except DataError as error:

@@ -20,9 +20,8 @@ def precision_table(
     """Compute interpolated precision and recall as COCO defines them.
 
     Args:
-        ground_truth (dict): COCO format; keys are added to its annotations.
-        detections (list[dict]): Each with ``image_id``, ``category_id``, ``bbox`` (x, y, width, height) and ``score``;
-            keys are added to them.
+        ground_truth (dict): COCO format.
+        detections (list[dict]): Each with ``image_id``, ``category_id``, ``bbox`` (x, y, width, height) and ``score``.
         max_dets (int): Most detections per class and image.
         lvis_style (bool): Ignore detections of classes that are not annotated in the image, and unmatched detections
             of ``not_exhaustive_category_ids``.
@@ -40,6 +39,7 @@ def precision_table(
         raise ImportError(
             "DetectionMetric needs faster-coco-eval; install it with 'pip install faster-coco-eval'"
         ) from None
+    ground_truth, detections = renumber(ground_truth, detections)
     truth = COCO(ground_truth)
     evaluator = COCOeval_faster(truth, truth.loadRes(detections), iouType='bbox', lvis_style=lvis_style)
     evaluator.params.maxDets = [max_dets]
@@ -47,6 +47,37 @@ def precision_table(
     evaluator.accumulate()
     # (T, R, K, A, 1) -> (T, R, K, A) and (T, K, A, 1) -> (T, K, A)
     return np.asarray(evaluator.eval['precision'])[..., 0], np.asarray(evaluator.eval['recall'])[..., 0]
+
+
+def renumber(ground_truth: dict[str, Any], detections: list[dict]) -> tuple[dict[str, Any], list[dict]]:
+    """Number images, categories and annotations from 1, in the order of their ids; the arguments are not changed.
+
+    Evaluators have meanings for some numbers: 0 says that a detection matches no annotation, -1 stands for all
+    categories.
+    """
+    images, categories = (
+        {id_: number for number, id_ in enumerate(sorted(item['id'] for item in ground_truth[key]), 1)}
+        for key in ('images', 'categories')
+    )
+
+    def image(item: dict) -> dict:
+        lists = {
+            key: [categories[id_] for id_ in item[key] if id_ in categories]
+            for key in ('neg_category_ids', 'not_exhaustive_category_ids')
+            if key in item
+        }
+        return {**item, 'id': images[item['id']], **lists}
+
+    def box(item: dict) -> dict:
+        return {**item, 'image_id': images[item['image_id']], 'category_id': categories[item['category_id']]}
+
+    renumbered = {
+        **ground_truth,
+        'images': [image(item) for item in ground_truth['images']],
+        'categories': [{**item, 'id': categories[item['id']]} for item in ground_truth['categories']],
+        'annotations': [{**box(item), 'id': n} for n, item in enumerate(ground_truth['annotations'], 1)],
+    }
+    return renumbered, [box(item) for item in detections]
 
 
 def mean_precision(precision: np.ndarray) -> float:

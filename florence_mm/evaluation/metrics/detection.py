@@ -16,7 +16,7 @@ from florence_mm.evaluation.functional.detection import (
     precision_table,
     summarize,
 )
-from florence_mm.formats.coco import read_coco_file
+from florence_mm.formats.coco import is_ignored, read_coco_file
 from florence_mm.registry import METRICS
 from florence_mm.utils.files import write_atomic
 
@@ -105,9 +105,13 @@ class DetectionMetric(BaseMetric):
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Compute the scores over all samples."""
         meta = self.dataset_meta or {}
+        if not isinstance(meta, Mapping):  # mmdet's ConcatDataset of data sets that differ
+            raise ValueError('DetectionMetric evaluates one data set and file at a time; test the sets one by one')
         path = self.ann_file or meta.get('ann_file')
         if path is None:
-            raise ValueError('DetectionMetric has no ground truth; give it `ann_file`, or evaluate a DetectionDataset')
+            raise ValueError(
+                'DetectionMetric has no ground truth; give it `ann_file`, or evaluate a DetectionDataset in test mode'
+            )
         truth = read_coco_file(path)
         # a sampler that pads the last batch repeats images
         results = list({result[0]: result for result in results}.values())
@@ -196,11 +200,11 @@ class DetectionMetric(BaseMetric):
         for item in truth['annotations']:
             if item['image_id'] in done and (self.class_agnostic or item['category_id'] in kept):
                 # files with boxes only often lack the area
-                area = item.get('area', item['bbox'][2] * item['bbox'][3])
+                area = item['bbox'][2] * item['bbox'][3] if item.get('area') is None else item['area']
                 category_id = 1 if self.class_agnostic else item['category_id']
                 annotations.append(
                     {key: item[key] for key in ('id', 'image_id', 'bbox')}
-                    | {'area': area, 'iscrowd': int(item.get('iscrowd', 0)), 'category_id': category_id}
+                    | {'area': area, 'iscrowd': int(is_ignored(item)), 'category_id': category_id}
                 )
         return {
             'images': [images[i] for i in sorted(done)],

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from florence_mm.errors import DataError
-from florence_mm.formats.rows import read_csv
+from florence_mm.formats.delimited import read_csv
 
 from .readers import BoxIntake, SourceCounts, picture_key
 from .sources import SourceSpec

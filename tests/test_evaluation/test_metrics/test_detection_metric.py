@@ -11,6 +11,7 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from florence_mm.errors import DataError
 from florence_mm.evaluation import DetectionMetric
 from florence_mm.evaluation.metrics.detection import precision_by_class
 from florence_mm.registry import METRICS
@@ -276,3 +277,50 @@ def test_errors_have_their_sentence(two_classes, tmp_path):
     metric.process(None, fine)
     with pytest.raises(ValueError, match='has no ground truth; give it `ann_file`'):
         metric.evaluate(3)
+
+
+@pytest.mark.parametrize('settings', [{}, {'class_agnostic': True}, {'style': 'lvis'}])
+@pytest.mark.parametrize('first', [1, 0, -3, 2**40])
+def test_no_id_has_a_meaning(tmp_path, settings, first):
+    # two pictures, two classes, a box of each class in each picture, all found
+    images = [image(first + i, neg_category_ids=[], not_exhaustive_category_ids=[first]) for i in range(2)]
+    boxes = [annotation(first + 2 * i + k, first + i, first + k, [10 * k, 0, 9, 9]) for i in range(2) for k in range(2)]
+    categories = [{'id': first + k, 'name': name, 'frequency': 'r'} for k, name in enumerate(('cat', 'dog'))]
+    path = write(tmp_path, {'images': images, 'annotations': boxes, 'categories': categories})
+    found = [sample(first + i, (0, 0, 9, 9, 0.9, 0), (10, 0, 19, 9, 0.8, 1)) for i in range(2)]
+    scores = evaluate(path, found, ('cat', 'dog'), **settings)
+    assert scores['AP'] == scores['AP50'] == scores['AR'] == 1
+    # only the cat is found, at half of all places where its box is
+    scores = evaluate(path, [sample(first + i, (0, 0, 9, 9, 0.9, 0)) for i in range(2)], ('cat', 'dog'), **settings)
+    # half of the objects: recalls 0 to 0.5 in steps of 0.01 are 51 of 101; or one class of two
+    assert scores['AP'] == pytest.approx(51 / 101 if 'class_agnostic' in settings else 0.5)
+    assert scores['AR'] == 0.5
+
+
+def test_a_box_to_ignore_is_no_object_and_its_detection_no_mistake(tmp_path):
+    boxes = [annotation(1, 1, 1, [0, 0, 20, 20]), annotation(2, 1, 1, [50, 50, 20, 20], ignore=1)]
+    content = {'images': [image(1)], 'annotations': boxes, 'categories': [{'id': 1, 'name': 'cat'}]}
+    both = [sample(1, (50, 50, 70, 70, 0.9, 0), (50, 50, 60, 60, 0.8, 0), (0, 0, 20, 20, 0.7, 0))]
+    assert evaluate(write(tmp_path, content), both)['AP'] == 1
+    assert evaluate(write(tmp_path, content), [sample(1, (0, 0, 20, 20, 0.7, 0))])['AP'] == 1
+    boxes[1]['ignore'] = 0
+    # the first detection is right, the second wrong, the third right: precisions 1 up to recall 0.5, then 2/3
+    assert evaluate(write(tmp_path, content), both)['AP'] == pytest.approx((51 + 50 * 2 / 3) / 101)
+
+
+def test_an_area_of_null_is_that_of_the_box(tmp_path):
+    boxes = [annotation(1, 1, 1, [0, 0, 20, 20], area=None), annotation(2, 1, 1, [50, 50, 40, 40])]
+    content = {'images': [image(1)], 'annotations': boxes, 'categories': [{'id': 1, 'name': 'cat'}]}
+    scores = evaluate(write(tmp_path, content), [sample(1, (0, 0, 20, 20, 0.7, 0))])
+    assert (scores['AP_s'], scores['AP_m'], scores['AP_l']) == (1, 0, -1)
+    boxes[0]['area'] = '400'
+    with pytest.raises(DataError, match="annotation 1 has area '400'; expected square pixels"):
+        evaluate(write(tmp_path, content), [sample(1)])
+
+
+def test_several_sets_at_once_are_refused(two_classes):
+    metric = DetectionMetric(table_rows=0)
+    metric.dataset_meta = [{'ann_file': two_classes, 'classes': ('cat', 'dog')}] * 2
+    metric.process(None, [sample(1)])
+    with pytest.raises(ValueError, match='evaluates one data set and file at a time'):
+        metric.evaluate(1)
