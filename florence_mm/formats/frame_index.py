@@ -86,7 +86,8 @@ def frame_rate(index: FrameIndex, times: Sequence[int | None], stream: av.video.
     found = [time for time in (times[position] for position in index.shown) if time is not None]
     if len(found) < 2 or len(set(found)) < len(index.shown) or not _rise(packet.dts for packet in index.packets):
         return stated
-    measured = (len(found) - 1) / ((max(found) - min(found)) * float(stream.time_base))
+    span, unit = max(found) - min(found), stream.time_base
+    measured = (len(found) - 1) * unit.denominator / (span * unit.numerator)
     return stated if stated and abs(measured / stated - 1) <= 0.02 else measured
 
 

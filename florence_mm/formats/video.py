@@ -252,9 +252,10 @@ def usable_backend(backend: str, owner: str) -> str:
     Raises:
         ValueError: an unknown backend.
     """
-    if backend in BACKENDS:
+    known = isinstance(backend, str)
+    if known and backend in BACKENDS:
         return backend
-    if backend in _RETIRED:
+    if known and backend in _RETIRED:
         warnings.warn(
             f'backend={backend!r} is retired, as it gives other frames than asked for; {_RETIRED[backend]!r} reads in '
             'its place, so leave `backend` out',

@@ -213,6 +213,26 @@ def test_packets_with_two_frames(monkeypatch):
         assert numbers(np.stack(list(reader))) == list(range(30))
 
 
+def test_references_that_are_never_shown():
+    """VP8 may have them as packets of their own, with a bit that says so (RFC 6386, section 9.1)."""
+    buffer = io.BytesIO()
+    with av.open(io.BytesIO(made('webm VP8'))) as source, av.open(buffer, 'w', format='webm') as file:
+        stream = file.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            if packet.is_keyframe and number:
+                content = bytearray(bytes(packet))
+                content[0] &= ~0x10
+                hidden = av.Packet(bytes(content))
+                hidden.pts = hidden.dts = packet.pts - 1
+                hidden.time_base, hidden.stream, hidden.is_keyframe = packet.time_base, stream, True
+                file.mux(hidden)
+            packet.stream = stream
+            file.mux(packet)
+    reader = open_video(buffer.getvalue(), 'x')
+    assert len(reader) == 30
+    assert [numbers(reader.read([i])) for i in range(30)] == [[i] for i in range(30)]
+
+
 def test_damage_in_files_that_are_decoded_for_their_order():
     noise = np.random.default_rng(0).integers(0, 255, FRAMES.shape, dtype=np.uint8)
     data = encode(noise, 'avi', 'libx264', g=5, bf=2, sc_threshold=0, crf=20)
