@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.video.frame import PictureType
 
 GREY = np.repeat(np.arange(10, 250, 8, dtype=np.uint8), 3).reshape(-1, 1, 1, 3)  # (30, 1, 1, 3)
 FRAMES = np.broadcast_to(GREY, (30, 32, 64, 3)).copy()  # frame i has the grey 10 + 8 i
@@ -56,8 +57,8 @@ FILES = {
 }
 
 
-def encode(frames, container='mp4', codec='libx264', pix_fmt='yuv420p', times=None, **options):
-    """Encode frames; ``times`` are theirs in tenths of a second, else each is one later.
+def encode(frames, container='mp4', codec='libx264', pix_fmt='yuv420p', times=None, intra=0, **options):
+    """Encode frames, the first ``intra`` as key frames; ``times`` are theirs in tenths of a second, else one apart.
 
     Raises:
         ValueError: the installed FFmpeg has no such encoder or muxer, or does not put one into the other.
@@ -74,6 +75,8 @@ def encode(frames, container='mp4', codec='libx264', pix_fmt='yuv420p', times=No
             frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
             if times is not None:
                 frame.pts, frame.time_base = times[number], Fraction(1, 10)
+            if number < intra:
+                frame.pict_type = PictureType.I
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
     return buffer.getvalue()
@@ -91,8 +94,8 @@ def numbers(frames):
     return ((frames.mean((1, 2, 3)) - 10) / 8).round().astype(int).tolist()
 
 
-def remux(data, container, first=0, decoding_times=False):
-    """Copy the packets from ``first`` on into another container, with times of decoding alone if so asked."""
+def remux(data, container, first=0, decoding_times=False, later=0):
+    """Copy the packets from ``first`` on into another container, ``later`` or with times of decoding alone."""
     buffer = io.BytesIO()
     with av.open(io.BytesIO(data)) as source, av.open(buffer, 'w', format=container) as file:
         stream = file.add_stream_from_template(source.streams.video[0])
@@ -101,6 +104,7 @@ def remux(data, container, first=0, decoding_times=False):
                 if decoding_times:
                     packet.pts = packet.dts = number
                     packet.time_base = Fraction(1, 10)
+                packet.pts, packet.dts = packet.pts + later, packet.dts + later
                 packet.stream = stream
                 file.mux(packet)
     return buffer.getvalue()

@@ -3,7 +3,9 @@
 import io
 import re
 import struct
+from dataclasses import dataclass
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -130,6 +132,58 @@ def test_recordings_one_after_the_other():
         reader = open_video(make(kind) * 2, kind)
         assert numbers(np.stack(list(reader))) == [*range(30), *range(30)]
         assert numbers(reader.read([31, 59, 2])) == [1, 29, 2]
+
+
+def test_recordings_whose_times_lie_between_each_other():
+    first = make('MPEG-TS MPEG-2')
+    second = remux(first, 'mpegts', later=100)  # of 3600 between two frames
+    assert numbers(np.stack(list(open_video(first + second, 'x')))) == [*range(30), *range(30)]
+
+
+def test_the_order_changes_late_in_an_avi():
+    data = encode(FRAMES, 'avi', intra=20, bf=2, b_strategy=0, **FINE)
+    assert [numbers(open_video(data, 'x').read([i])) for i in range(30)] == [[i] for i in range(30)]
+
+
+@dataclass
+class FakePacket:
+    """As much of a packet as the index needs."""
+
+    pts: int | None = None
+    is_keyframe: bool = False
+    is_discard: bool = False
+    dts: int | None = None
+
+
+class FieldDecoder:
+    """A decoder of packets with one field each, of which two make a frame."""
+
+    name = 'h264'
+    codec = SimpleNamespace(properties=8)
+    reorder_depth = 0
+    skip_frame = 'DEFAULT'
+
+    def __init__(self, interlaced):
+        self.interlaced = interlaced
+
+    def flush_buffers(self):
+        """Nothing waits."""
+
+    def decode(self, packet):
+        """A frame for each second packet, with the number of the first."""
+        if packet is None or packet.pts % 2 == 0:
+            return []
+        return [SimpleNamespace(pts=packet.pts - 1, key_frame=True, interlaced_frame=self.interlaced, planes=[])]
+
+
+@pytest.mark.parametrize('interlaced', [True, False])
+def test_packets_with_one_field(interlaced):
+    """No encoder here writes them, but cameras do (AVCHD)."""
+    packets = [FakePacket(is_keyframe=number == 0) for number in range(8)]
+    index = frame_index.index_frames(packets, FieldDecoder(interlaced), 'mpegts')
+    assert index.shown == [0, 2, 4, 6] and index.keys == [0]
+    # a packet without a frame is damage if frames are whole
+    assert index.broken == (None if interlaced else 2)
 
 
 @pytest.mark.parametrize('container', ['mp4', 'mov', 'matroska', 'flv', 'mpegts'])
