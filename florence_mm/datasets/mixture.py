@@ -55,7 +55,10 @@ class WeightedMixture(Dataset):
                     f'entry {i} of WeightedMixture is {shown(entry)}; expected dict(dataset=..., weight=...)'
                 )
             dataset, weight = entry['dataset'], entry['weight']
-            right = not isinstance(dataset, str) and hasattr(dataset, '__getitem__') and hasattr(dataset, '__len__')
+            right = (
+                hasattr(dataset, '__getitem__') and hasattr(dataset, '__len__') and not isinstance(dataset, Sequence)
+            )
+            right = right and (not isinstance(dataset, Mapping) or 'type' in dataset)
             require(f'datasets[{i}].dataset', dataset, right, 'a data set or its config')
             require(f'datasets[{i}].weight', weight, is_finite(weight) and weight > 0, 'a positive number')
             self.weights.append(float(weight))

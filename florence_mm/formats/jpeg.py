@@ -1,11 +1,19 @@
-"""Completeness of JPEG files: libjpeg fills what is missing with grey or a blur, and only prints a warning."""
+"""Completeness of JPEG files: libjpeg fills what is missing with grey or a blur, and only prints a warning.
+
+Markers and segments are those of ITU-T T.81, annex B.
+"""
+
+import re
+from collections.abc import Iterator
 
 import av
 import numpy as np
 
-# ITU-T T.81, table B.1: progressive DCT, Huffman coding
 _PROGRESSIVE = (0xC2, 0xC6)
 _START_OF_FRAME = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+_START_OF_SCAN = 0xDA
+# in the data of a scan, 0xFF is followed by 0 or is a restart marker
+_MARKER = re.compile(rb'\xff[^\x00\xff\xd0-\xd7]')
 
 
 def is_jpeg(data: bytes) -> bool:
@@ -15,25 +23,27 @@ def is_jpeg(data: bytes) -> bool:
 
 def lacks_end_mark(data: bytes) -> bool:
     """Whether a JPEG file ends before its first scan, or has no end marker after the scan's start."""
-    _, scan = _headers(data)
+    scan = next((at for marker, at in _segments(data) if marker == _START_OF_SCAN), None)
     return scan is None or data.find(b'\xff\xd9', scan) < 0
 
 
 def ends_early(data: bytes, img: np.ndarray) -> bool:
     """Whether the scans of a JPEG file end before its last block, although an end marker follows.
 
-    Baseline files are looked at only if a corner of the decoded image is flat, as libjpeg fills missing blocks with
-    the colour of the last one; progressive files always. FFmpeg then reads the scans at an eighth of the size, which
-    takes a quarter to two fifths of the time of decoding. A cut in the last thirty bytes is not noticed.
+    A progressive file must have all scans. FFmpeg then reads the scans at an eighth of the size, which takes a quarter
+    to two fifths of the time of decoding: those of every progressive file, and of a baseline file if a corner of the
+    image is flat, as libjpeg fills missing blocks with the colour of the last one. A cut in the last thirty bytes is
+    not noticed.
 
     Args:
         data (bytes): The file's content.
         img (np.ndarray): ``(H, W, C)``, the decoded image, turned or not.
     """
-    frame, _ = _headers(data)
-    if frame not in _PROGRESSIVE and not any(
-        (corner == corner[:1, :1]).all() for corner in (img[:4, :4], img[:4, -4:], img[-4:, :4], img[-4:, -4:])
-    ):
+    frame = next((marker for marker, _ in _segments(data) if marker in _START_OF_FRAME), None)
+    if frame in _PROGRESSIVE:
+        if _lacks_scans(data):
+            return True
+    elif not _has_flat_corner(img):
         return False
     decoder = av.CodecContext.create('mjpeg', 'r')
     decoder.thread_count = 1
@@ -47,20 +57,46 @@ def ends_early(data: bytes, img: np.ndarray) -> bool:
     return False
 
 
-def _headers(data: bytes) -> tuple[int | None, int | None]:
-    """Marker of the frame header and offset of the first scan; None for what the data do not reach.
-
-    Walks over the segments, as an EXIF thumbnail has markers of its own.
-    """
-    at, frame = 2, None
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Markers of the segments before and between scans with their offsets; an EXIF thumbnail is inside a segment."""
+    at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
-        if marker == 0xDA:
-            return frame, at
         if marker == 0xFF:  # fill byte
             at += 1
             continue
-        if marker in _START_OF_FRAME:
-            frame = marker
+        if marker == 0xD9:  # the end; another picture may follow
+            return
+        yield marker, at
         at += 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
-    return frame, None
+        if marker == _START_OF_SCAN:
+            following = _MARKER.search(data, at)
+            at = following.start() if following else len(data)
+
+
+def _lacks_scans(data: bytes) -> bool:
+    """Whether a coefficient of a progressive file lacks its last bits, or one of the first component is missing."""
+    bits: dict[int, dict[int, int]] = {}  # component: coefficient: bits that are still to come
+    first = None
+    for marker, at in _segments(data):
+        if marker in _START_OF_FRAME and at + 11 <= len(data):
+            first = data[at + 10]
+        elif marker == _START_OF_SCAN:
+            count = data[at + 4]
+            header = data[at + 5 : at + 8 + 2 * count]
+            if len(header) < 2 * count + 3:
+                return True
+            start, end, low = header[2 * count], header[2 * count + 1], header[2 * count + 2] & 15
+            for component in header[: 2 * count : 2]:
+                bits.setdefault(component, {}).update(dict.fromkeys(range(start, end + 1), low))
+    return any(any(left.values()) for left in bits.values()) or len(bits.get(first, ())) < 64
+
+
+def _has_flat_corner(img: np.ndarray) -> bool:
+    """Whether one of the corners that the last block of 8 x 8 pixels can be in, turned or not, has one colour."""
+    height, width = (min(4, (size - 1) % 8 + 1) for size in img.shape[:2])
+    return any(
+        (corner == corner[:1, :1]).all()
+        for rows in (slice(height), slice(-height, None))
+        for corner in (img[rows, :width], img[rows, -width:])
+    )

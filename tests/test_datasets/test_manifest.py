@@ -370,3 +370,53 @@ def test_rows_with_a_template_can_be_left_out(tmp_path):
     original = ImageTextManifest(str(tmp_path / 'm.jsonl'), drop_augmented=True)
     assert len(everything) == 3 and len(original) == 2
     assert [Path(original.get_data_info(i)['img_path']).name for i in range(2)] == ['b.png', 'c.png']
+
+
+def test_pictures_that_other_packages_load_are_skipped_too(folder):
+    cut = folder / '1.png'
+    cut.write_bytes(cut.read_bytes()[:-10])
+    (folder / '2.png').write_bytes(b'')
+    rows = [{'image': f'{i}.png', 'text': f'{i}'} for i in range(4)]
+    pipeline = [{'type': 'mmcv.LoadImageFromFile'}, PACK[1]]
+    for number, message in ((1, 'is cut off'), (2, 'is an empty file')):
+        with pytest.raises(DataError, match=f'line {number + 1}: the image .*{number}.png {message}'):
+            build(folder, rows, pipeline=pipeline)[number]
+    dataset = build(folder, rows, pipeline=pipeline, skip_bad={'max': 2})
+    assert [dataset[i]['data_samples'].text for i in range(4)] == ['0', '3', '3', '3']
+    assert dataset.num_skipped == 2
+    dataset = build(folder, rows, pipeline=pipeline, skip_bad={'max': 2}, test_mode=True)
+    assert [data['data_samples'].text for data in dataset] == ['0', '3']
+
+
+def test_one_image_in_two_spellings(folder):
+    (folder / 'more').mkdir()
+    rows = [{'image': '1.png', 'text': 'a'}, {'image': 'more/../1.png', 'text': 'b'}]
+    with pytest.raises(DataError, match="line 2: the image 'more/../1.png' is that of line 1"):
+        build(folder, rows, test_mode=True)
+    rows.append({'image': str(folder / './1.png'), 'text': 'c'})
+    assert build(folder, rows, test_mode=True, merge_images=True)[0]['data_samples'].texts == ['a', 'b', 'c']
+
+
+def test_lists_under_another_name_and_columns_that_are_not_there(folder):
+    rows = [{'image': '1.png', 'said': ['a', 'b']}]
+    for name in ('m.csv', 'm.tsv', 'm.jsonl', 'm.parquet'):
+        dataset = build(folder, rows, name, columns={'texts': 'said'}, test_mode=True)
+        assert dataset[0]['data_samples'].texts == ['a', 'b']
+        with pytest.raises(DataError, match=f"{name}: no row has 'kind', which `columns` names"):
+            build(folder, rows, name, columns={'texts': 'said', 'class': 'kind'})
+    # the column that another one's name was given to is not read a second time
+    dataset = build(folder, [{'image': '1.png', 'class': 'a red dog'}], columns={'text': 'class'})
+    assert 'gt_label' not in dataset[0]['data_samples'] and dataset[0]['data_samples'].text == 'a red dog'
+    with pytest.raises(ValueError, match='columns.*must be the name of a column, another for each'):
+        build(folder, rows, columns={'text': 'said', 'texts': 'said'})
+
+
+def test_indices_that_are_not_there(folder):
+    rows = [{'image': f'{i}.png', 'text': f'{i}'} for i in range(4)]
+    assert build(folder, rows, indices=[-1, 0])[0]['data_samples'].text == '3'
+    for indices, message in ((4, None), ([4], 'below the 4 samples'), ([], 'takes no sample'), (0, 'takes no sample')):
+        if message is None:
+            assert len(build(folder, rows, indices=indices)) == 4
+            continue
+        with pytest.raises(ValueError, match=message):
+            build(folder, rows, indices=indices)

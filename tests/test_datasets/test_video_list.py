@@ -1,10 +1,12 @@
 """Lists of videos: what a line may look like, and the sentence of every line that may not."""
 
+import numpy as np
 import pytest
 from mmaction.datasets import VideoDataset
 
 from florence_mm.datasets import VideoList
 from florence_mm.errors import DataError
+from florence_mm.formats.video import write_mp4
 from florence_mm.registry import DATASETS
 
 
@@ -88,3 +90,48 @@ def test_a_list_that_is_not_there_and_contradicting_arguments(tmp_path):
         VideoList('x.txt', classes=['a'], metainfo={'classes': ['a']})
     with pytest.raises(ValueError, match=r"must be a string or dict\(video='...'\)"):
         VideoList('x.txt', data_prefix={'img': 'clips'})
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Three clips, of which the second is cut off."""
+    for number in range(3):
+        write_mp4(tmp_path / f'clips/{number}.mp4', np.full((4, 16, 16, 3), 60 * number, np.uint8), 8)
+    cut = tmp_path / 'clips/1.mp4'
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+
+
+def take_two(results):
+    return {**results, 'frame_inds': np.arange(2)}
+
+
+OURS = [{'type': 'florence_mm.VideoInit'}, take_two, {'type': 'florence_mm.VideoDecode'}]
+THEIRS = [{'type': 'mmaction.OpenCVInit'}, take_two, {'type': 'mmaction.OpenCVDecode'}]
+
+
+@pytest.mark.parametrize('pipeline', [OURS, THEIRS], ids=['ours', "mmaction2's"])
+def test_unusable_lines_and_videos_are_skipped_and_counted(build, clips, pipeline):
+    text = '0.mp4 0\n1.mp4 1\nno class\n2.mp4 2\n'
+    with pytest.raises(DataError, match='line 3'):
+        build(text, pipeline=pipeline)
+    with pytest.raises(DataError, match='line 2: the video .*1.mp4 '):
+        build('0.mp4 0\n1.mp4 1\n', pipeline=pipeline)[1]
+    data = build(text, pipeline=pipeline, skip_bad={'max': 2})
+    assert [data[i]['label'] for i in (0, 1, 2, 1)] == [0, 2, 2, 2]
+    assert data.num_skipped == 2
+    assert len(data[0]['imgs']) == 2
+    test = build(text, pipeline=pipeline, skip_bad={'max': 2}, test_mode=True)
+    assert [test[i]['label'] for i in range(len(test))] == [0, 2]
+    assert test.metainfo['num_skipped'] == test.num_skipped == 2
+    with pytest.raises(DataError, match='2 rows are unusable, more than the 1 that skip_bad allows'):
+        build(text, pipeline=pipeline, skip_bad={'max': 1})[1]
+
+
+def test_a_fault_of_a_transform_is_not_skipped(build, clips):
+    def fails(results):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        build('0.mp4 0\n', pipeline=[OURS[0], fails], skip_bad={'max': 1})[0]
+    with pytest.raises(ValueError, match='no transform of the pipeline loads one'):
+        build('0.mp4 0\n', pipeline=[take_two], skip_bad={'max': 1}, test_mode=True)

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from florence_mm.language.labels import normalize_text, text_label
+from florence_mm.language.labels import is_blank, normalize_text, text_label
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,19 @@ def test_label_is_the_same_in_another_process(fresh_process):
 def test_empty_text_is_refused():
     with pytest.raises(ValueError, match='empty after normalisation'):
         text_label(' . ')
+
+
+@pytest.mark.parametrize(
+    'text', ['\u200b', ' \u200d. ', '\ufeff', '\u3164\u2800', '\ufe0f', '\u0301', '\x00', '\u2028']
+)
+def test_a_text_of_invisible_characters_is_blank(text):
+    assert is_blank(text)
+    with pytest.raises(ValueError, match='empty after normalisation'):
+        text_label(text)
+
+
+@pytest.mark.parametrize(
+    'text', ['a', '7', '?', '\u200bdog', '\u72ac', '\u0e2a\u0e38\u0e19\u0e31\u0e02', '\U0001f436', '-', '\ue000']
+)
+def test_whatever_can_be_seen_is_not_blank(text):
+    assert not is_blank(text)

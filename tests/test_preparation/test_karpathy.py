@@ -92,3 +92,22 @@ def test_command(file, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(TOOL), run_name='__main__')
     assert stopped.value.code == 2 and '1 of 4 images are missing, the first is' in capsys.readouterr().err
+
+
+def test_blank_captions_and_empty_files(file):
+    blank = entry(0, 'train', ['\u200b', 'A  dog.\n', ' '])
+    file.write_text(json.dumps({'images': [blank]}))
+    assert read_karpathy(file)['train'][0]['texts'] == ['A dog.']
+    for images, message in (
+        ([], 'lists no images to use'),
+        ([{**blank, 'filename': ' '}], r"images\[0\]: the filename ' ' is empty"),
+        ([{**blank, 'filepath': ['a']}], r"images\[0\]: the filepath must be a string, but is \['a'\]"),
+        ([entry(0, 'train', ['\u2800'])], 'has no captions'),
+        ([blank, {**blank, 'filepath': './' + blank.get('filepath', '')}], r'images\[1\] is of'),
+    ):
+        file.write_text(json.dumps({'images': images}))
+        with pytest.raises(DataError, match=message):
+            read_karpathy(file)
+    with pytest.raises(DataError, match='lists no images to use'):
+        file.write_text(json.dumps({'images': [{**blank, 'split': 'restval'}]}))
+        read_karpathy(file, with_rest=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from florence_mm.datasets import ImageTextManifest
-from florence_mm.errors import DataError
+from florence_mm.errors import DataError, UsageError
 from florence_mm.preparation.msrvtt import VideoFiles, read_captions, read_queries, read_training_videos, write_msrvtt
 
 TOOL = Path(__file__).parents[2] / 'tools/dataset_converters/prepare_msrvtt.py'
@@ -154,3 +154,12 @@ def test_command(public, monkeypatch, capsys):
     assert end.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith('error: ') and error.count('\n') == 1 and 'lacks video9771.mp4' in error
+
+
+def test_outputs_never_replace_inputs(public):
+    listed = public / 'test.jsonl'
+    listed.write_text(json.dumps({'video_id': 'video0', 'sentence': 'a car'}) + '\n')
+    before = listed.read_text()
+    with pytest.raises(UsageError, match='--out .*test.jsonl is the input .*test.jsonl, which it would replace'):
+        write_msrvtt(public / '.', VideoFiles(public / 'videos'), listed)
+    assert listed.read_text() == before

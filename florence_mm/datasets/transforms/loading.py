@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from florence_mm.datasets.arguments import is_finite, require
 from florence_mm.formats.image import decode_file, read_file
 from florence_mm.moved import moved_names
 from florence_mm.registry import TRANSFORMS
-
-from ..arguments import is_finite, require
 
 __getattr__ = moved_names(
     __name__, {'decode_image': 'florence_mm.formats.image', 'is_cut_off': 'florence_mm.formats.image'}
