@@ -1,6 +1,7 @@
 """Inferencer for detection, with fixed classes or zero-shot from class names."""
 
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ class DetectionInferencer:
                 image is in the output folder, where its drawing could overwrite it.
             DataError: an image cannot be read, and ``skip_bad`` is off.
         """
-        if not 0 <= score_thr <= 1:  # NaN too
+        if not isinstance(score_thr, Real) or not 0 <= score_thr <= 1:  # NaN too
             raise UsageError(f'score_thr is {score_thr!r}; give a number from 0 to 1')
         images = list_pictures(images)
         if out_dir is not None:

@@ -18,6 +18,8 @@ from florence_mm.utils.progress import ProgressLog
 from .results import Failed, predict_each
 from .setup import TestData, transform_name
 
+_LONGEST_STEM = 200  # bytes
+
 
 def list_inputs(inputs: Any, suffixes: Sequence[str], what: str, memory: type | tuple[type, ...] = ()) -> list:
     """Expand files and folders to a list of files.
@@ -92,7 +94,11 @@ def keep_originals(files: Sequence[str | Path], out_dir: str | Path) -> None:
 
 
 def free_name(stem: str, suffix: str, taken: set[str]) -> str:
-    """Make the file name ``stem + suffix``, with a number if it is in ``taken``, and add it to ``taken``."""
+    """Make the file name ``stem + suffix``, with a number if it is in ``taken``, and add it to ``taken``.
+
+    A long stem is cut, as names of files end at 255 bytes and a temporary one is longer.
+    """
+    stem = stem.encode('utf-8', 'surrogateescape')[:_LONGEST_STEM].decode('utf-8', 'ignore') or 'picture'
     name, number = f'{stem}{suffix}', 2
     while name in taken:
         name, number = f'{stem}_{number}{suffix}', number + 1
@@ -107,6 +113,8 @@ def parse_class_names(classes: str | Sequence[str]) -> list[str]:
         UsageError: there is no name.
     """
     names = classes.split(',') if isinstance(classes, str) else classes
+    if isinstance(names, Mapping) or not isinstance(names, Iterable) or not all(isinstance(n, str) for n in names):
+        raise UsageError(f'classes={classes!r} must be names with commas between, or a list of names')
     names = list(dict.fromkeys(' '.join(name.split()) for name in names if name.strip()))
     if not names:
         raise UsageError(f'classes={classes!r} has no class name; give names with commas between, as in "cat, dog"')

@@ -1,6 +1,6 @@
 """Inferencer for vision-language models: answers to questions, captions, matching of sentences and images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -204,10 +204,14 @@ def _texts(texts: str | Sequence[str], what: str) -> list[str]:
     """Make a list of one or several texts, and check that none is empty.
 
     Raises:
-        UsageError: one is empty.
+        UsageError: one is empty or no text.
     """
+    if isinstance(texts, Mapping) or not isinstance(texts, Iterable):
+        raise UsageError(f'{what}s are given as {texts!r}; give one text or a list of texts')
     texts = [texts] if isinstance(texts, str) else list(texts)
     for text in texts:
+        if not isinstance(text, str):
+            raise UsageError(f'{text!r} is given as a {what} and is no text; write one')
         if not text.strip():
             raise UsageError(f'a {what} is empty; write one')
     return texts

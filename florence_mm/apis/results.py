@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import cv2
 
-from florence_mm.errors import UsageError, user_sentence
+from florence_mm.errors import DataError, UsageError, user_sentence
 from florence_mm.utils.files import write_atomic
 
 Item = TypeVar('Item')
@@ -33,7 +33,7 @@ def failure(error: Exception, name: str) -> Failed:
     Raises:
         Exception: ``error`` itself, if it is of another package and ``FLORENCE_MM_TRACEBACK`` is 1.
     """
-    sentence = user_sentence(error)
+    sentence = str(error) if isinstance(error, DataError) else user_sentence(error)
     if sentence is None:
         if os.environ.get('FLORENCE_MM_TRACEBACK') == '1':
             raise error

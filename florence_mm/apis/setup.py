@@ -89,7 +89,7 @@ def _usable_device(name: str) -> torch.device:
     try:
         place = torch.device(name)
         torch.empty(0, device=place)
-    except (AssertionError, RuntimeError) as error:  # a torch without CUDA asserts
+    except (AssertionError, RuntimeError, TypeError) as error:  # a torch without CUDA asserts
         raise UsageError(
             f'device {name!r} cannot be used ({str(error).splitlines()[0]}); give one that this machine has'
         ) from None

@@ -11,6 +11,7 @@ from florence_mm.engine import checkpointing
 from florence_mm.engine.checkpointing import find_latest, read_run_checkpoint
 from florence_mm.engine.hooks import AtomicCheckpointHook
 from florence_mm.errors import UsageError
+from florence_mm.models.checkpoints import write_safetensors
 from florence_mm.utils.files import replacing
 
 
@@ -349,3 +350,14 @@ def test_plain_runner_with_our_parts_resumes_exactly(train, tmp_path):
     assert [i for i, _ in whole.trace][15:] == [i for i, _ in resumed.trace]
     for key, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[key])
+
+
+def test_the_hint_names_whole_files_of_both_kinds(tmp_path):
+    torch.save({'state_dict': {'w': torch.zeros(9)}}, tmp_path / 'a.pth')
+    write_safetensors(tmp_path / 'b.safetensors', {'w': torch.zeros(9)})
+    for name in ('a.pth', 'b.safetensors'):
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / f'cut_{name}').write_bytes(data[: len(data) // 2])
+    (tmp_path / 'empty.pth').touch()
+    with pytest.raises(UsageError, match=', or take one of a.pth, b.safetensors beside it$'):
+        read_run_checkpoint(str(tmp_path / 'cut_a.pth'))
