@@ -5,10 +5,10 @@ can be so, the order of display comes from the times of the packets, if the cont
 decoding the whole file if not.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
+from operator import lt
 
 import av
 from av.codec.codec import Properties
@@ -19,6 +19,8 @@ _TIMED = {'flv', 'gxf', 'matroska', 'mov', 'mpegts', 'mxf', 'nut', 'ogg'}
 #: Decoded frames of up to this many bytes are kept when a file had to be decoded for its order.
 _KEPT_BYTES = 64 << 20
 _TRIED = 16
+#: Decoders of VP8, which keeps references that are never shown apart, marked by a bit (RFC 6386, section 9.1).
+_HIDING = ('vp8', 'libvpx')
 
 
 @dataclass
@@ -32,6 +34,8 @@ class FrameIndex:
         keys (list[int]): Numbers of frames that decoding can start from, sorted.
         broken (int | None): The first frame whose number is not certain, as a packet before it gives no frame.
         kept (dict[int, av.VideoFrame]): All decoded frames by number, or none.
+        times (list[int | None]): ``pts`` of each packet in the file.
+        rising (bool): Whether the times of decoding rise, as those of one recording do.
     """
 
     packets: Sequence[av.Packet]
@@ -39,6 +43,8 @@ class FrameIndex:
     keys: list[int] = field(default_factory=list)
     broken: int | None = None
     kept: dict[int, av.VideoFrame] = field(default_factory=dict)
+    times: Sequence[int | None] = ()
+    rising: bool = True
 
     def __post_init__(self) -> None:
         self.numbers = {position: number for number, position in enumerate(self.shown)}
@@ -56,22 +62,30 @@ def index_frames(packets: Sequence[av.Packet], context: av.VideoCodecContext, co
         av.error.FFmpegError: nothing can be decoded.
     """
     times = [packet.pts for packet in packets]
+    rising = _rise([packet.dts for packet in packets])
+    starts = [position for position, packet in enumerate(packets) if packet.is_keyframe]
     for position, packet in enumerate(packets):
         packet.pts = position
-    shown = [i for i, packet in enumerate(packets) if not packet.is_discard and not _is_hidden(packet, context)]
-    if not packets or not packets[0].is_keyframe:
-        # the file starts within a group of frames, and only decoding tells which of them come out
-        return _by_decoding(packets, context)
-    if _reorders(context):
-        if not _TIMED.intersection(container.split(',')) or not _are_times_of_display(times, packets, shown, context):
-            return _by_decoding(packets, context)
-        shown.sort(key=times.__getitem__)
-    index = FrameIndex(packets, shown)
-    index.keys = sorted(index.numbers[i] for i in shown if packets[i].is_keyframe)
+    index = None
+    # a file that starts within a group of frames is decoded: nothing else tells which of them come out
+    if starts and not starts[0]:
+        shown = [position for position, packet in enumerate(packets) if not packet.is_discard]
+        if context.name in _HIDING:
+            shown = [position for position in shown if memoryview(packets[position])[0] & 0x10]
+        ordered = not _reorders(context)
+        if not ordered and rising and not _TIMED.isdisjoint(container.split(',')):
+            ordered = _are_times_of_display(times, packets, shown, context)
+            if ordered:
+                shown.sort(key=times.__getitem__)
+        if ordered:
+            index = FrameIndex(packets, shown)
+            index.keys = sorted(index.numbers[position] for position in starts if position in index.numbers)
+    index = index or _by_decoding(packets, context)
+    index.times, index.rising = times, rising
     return index
 
 
-def frame_rate(index: FrameIndex, times: Sequence[int | None], stream: av.video.stream.VideoStream) -> float:
+def frame_rate(index: FrameIndex, stream: av.video.stream.VideoStream) -> float:
     """Find the mean number of frames per second; 0 if neither the header nor the packets tell it.
 
     The rate in the header, which in some containers is that of the shortest pause, is taken if it agrees with the times
@@ -79,12 +93,11 @@ def frame_rate(index: FrameIndex, times: Sequence[int | None], stream: av.video.
 
     Args:
         index (FrameIndex): The frames.
-        times (Sequence[int | None]): ``pts`` of each packet in the file.
         stream (av.video.stream.VideoStream): The stream that they are from.
     """
     stated = float(stream.average_rate or 0)
-    found = [time for time in (times[position] for position in index.shown) if time is not None]
-    if len(found) < 2 or len(set(found)) < len(index.shown) or not _rise(packet.dts for packet in index.packets):
+    found = [index.times[position] for position in index.shown]
+    if len(found) < 2 or not index.rising or None in found or len(set(found)) < len(found):
         return stated
     span, unit = max(found) - min(found), stream.time_base
     measured = (len(found) - 1) * unit.denominator / (span * unit.numerator)
@@ -130,11 +143,6 @@ def _restart(context: av.VideoCodecContext) -> None:
     context.skip_frame = 'DEFAULT'
 
 
-def _is_hidden(packet: av.Packet, context: av.VideoCodecContext) -> bool:
-    """Whether a packet has a reference that is never shown: VP8 keeps these apart (RFC 6386, section 9.1)."""
-    return context.name in ('vp8', 'libvpx') and not memoryview(packet)[0] & 0x10
-
-
 def _are_times_of_display(
     times: Sequence[int | None], packets: Sequence[av.Packet], shown: Sequence[int], context: av.VideoCodecContext
 ) -> bool:
@@ -143,8 +151,6 @@ def _are_times_of_display(
     if None in times or len(set(visible)) < len(visible) or min(times) < times[0]:
         # the first frame decoded is the first shown, or frames before it lack what they depend on
         return False
-    if not _rise(packet.dts for packet in packets):
-        return False  # two recordings, one after the other
     if context.reorder_depth and _rise(visible):
         # frames may change their order and none does: a muxer may have written times of decoding
         _restart(context)
@@ -157,10 +163,10 @@ def _are_times_of_display(
     return True
 
 
-def _rise(times: Iterable[int | None]) -> bool:
+def _rise(times: Sequence[int | None]) -> bool:
     """Whether each time is later than the one before; None is no time."""
     known = [time for time in times if time is not None]
-    return all(before < after for before, after in pairwise(known))
+    return all(map(lt, known, known[1:]))
 
 
 def _by_decoding(packets: Sequence[av.Packet], context: av.VideoCodecContext) -> FrameIndex:

@@ -130,9 +130,8 @@ class PyAVReader(VideoReader):
                     raise ValueError(f'is cut off in frame {len(packets) - 1}')
                 if lost := _lost_frames(stream, packets):
                     raise ValueError(f'is damaged: {lost} of the frames in its index are not where they should be')
-                times = [packet.pts for packet in packets]
                 self._index = index_frames(packets, self._context, container.format.name)
-                self.fps = frame_rate(self._index, times, stream)
+                self.fps = frame_rate(self._index, stream)
         except av.error.ArgumentError:
             raise ValueError(
                 'is a song, a picture, a playlist or in another format that is not read as a video'
