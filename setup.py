@@ -35,7 +35,6 @@ setup(
         'mmaction2>=1.2.0,<1.3',
         'mmpretrain>=1.2.0,<1.3',
         'av>=17.1',
-        'decord>=0.6',
         'numpy>=1.26',
         'opencv-python>=4.8',
         'faster-coco-eval>=1.8,<1.9',

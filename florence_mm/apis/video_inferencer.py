@@ -1,7 +1,8 @@
 """Inferencer for video classification, with fixed classes or zero-shot from class names."""
 
-import json
+import math
 from collections.abc import Iterator, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,16 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
-from florence_mm.errors import DataError, UsageError
-from florence_mm.formats.video import BACKENDS, VideoReader, write_mp4
-from florence_mm.utils.files import write_atomic
+from florence_mm.errors import UsageError
+from florence_mm.formats.video import VideoReader, usable_backend, write_mp4
 from florence_mm.utils.progress import ProgressLog
 from florence_mm.visualization.canvas import save_png
 from florence_mm.visualization.video import PredictionPainter, TimedScores, draw_activation_strip
 
 from .activation import class_activation
 from .inputs import choose_classes, free_name, keep_originals, list_inputs
-from .setup import set_up_inference
+from .results import Failed, ResultFile, predict_each
+from .setup import check_count, set_up_inference
 from .video_inputs import SUFFIXES, VideoPipeline, open_file, split_windows
 
 Video = str | Path
@@ -45,7 +46,7 @@ class VideoInferencer:
         templates (str | Sequence[str] | None): Prompt templates of a zero-shot model's classes, ``'imagenet'``,
             ``'simple'``, ``'none'`` or strings with one ``{}`` each; None: the model's.
         batch_size (int): Windows of a video per batch.
-        backend (str): Decoder, 'pyav' or 'decord'.
+        backend (str): Decoder, 'pyav'.
 
     Raises:
         UsageError: config or checkpoint is missing, or the config has no model or no test pipeline for videos.
@@ -62,11 +63,9 @@ class VideoInferencer:
         batch_size: int = 1,
         backend: str = 'pyav',
     ) -> None:
-        if backend not in BACKENDS:
-            raise UsageError(f'backend={backend!r} of a video must be one of {", ".join(BACKENDS)}')
         self.templates = templates
         self.batch_size = batch_size
-        self.backend = backend
+        self.backend = usable_backend(backend, 'VideoInferencer')
         self.pipeline, self.model, meta, self.device, self.cfg = set_up_inference(
             config, checkpoint, device, batch_size, VideoPipeline, 'video', default_scope='mmaction'
         )
@@ -80,7 +79,7 @@ class VideoInferencer:
         window: float | None = None,
         stride: float | None = None,
         out_dir: str | Path | None = None,
-        skip_bad: bool = False,
+        skip_bad: bool = True,
     ) -> list[dict[str, Any]]:
         """Classify videos.
 
@@ -93,57 +92,56 @@ class VideoInferencer:
             window: Length in seconds of a window that slides over the video, for which scores are also given. Each
                 window is prepared by the test pipeline, with its views, like a separate video.
             stride: Seconds between the starts of windows; None: half a window.
-            out_dir: Folder for videos with drawn predictions and ``videos.json``; None writes nothing.
-            skip_bad: Continue after an unreadable video, whose result has ``error`` instead of scores.
+            out_dir: Folder for videos with drawn predictions and ``videos.json``; None writes nothing. Until the end,
+                finished results are lines of ``videos.json.part``.
+            skip_bad: Continue after a video that cannot be read or classified, whose result has ``error`` instead of
+                scores; False raises its error.
 
         Returns:
             One dict per video, in order: ``file``, ``frames``, ``fps`` (0 if unknown), ``labels`` (names, best first)
             and ``scores`` (probabilities) of the whole video; with ``window`` also ``windows``, a list of dicts with
             ``start`` and ``end`` in seconds, ``labels`` and ``scores``; with ``out_dir`` also ``video``, the name of
-            the drawn file.
+            the drawn file. Of a video that failed: ``file`` and ``error``, a sentence.
 
         Raises:
             UsageError: there are no videos, a number is out of range, a model with fixed classes lacks a class, or a
                 video is in the output folder, where the drawn one could overwrite it.
             DataError: a video cannot be read, and ``skip_bad`` is off.
         """
-        if top < 1 or window is not None and not window > 0 or stride is not None and not stride > 0:
-            raise UsageError(f'top={top}, window={window} and stride={stride} must be above 0')
+        check_count('top', top)
+        _check_seconds('window', window)
+        _check_seconds('stride', stride)
         if stride is not None and (window is None or stride > window):
             raise UsageError(f'stride={stride} must not be more than window={window}, or frames are left out')
         files = list_inputs(videos, SUFFIXES, 'videos')
         if out_dir is not None:
             keep_originals(files, out_dir)
         names, reported = choose_classes(self.model, self.known_classes, classes, self.templates)
+        colours = names if reported is None else reported
         progress, taken = ProgressLog('recognizing videos', len(files)), set()
-        results: list[dict[str, Any]] = []
-        for number, file in enumerate(files):
-            result: dict[str, Any] = {'file': str(file)}
+
+        def classify(one: Sequence[Video]) -> list[dict[str, Any]]:
+            done, reader = len(file.results), open_file(one[0], self.backend)
             try:
-                reader = open_file(file, self.backend)
-                try:
-                    result |= {'frames': len(reader), 'fps': round(reader.fps, 3)}
-                    whole, windows = self._recognize(reader, names, reported, top, window, stride, progress, number)
-                    result |= {key: whole[key] for key in ('labels', 'scores')}
-                    if window is not None:
-                        result['windows'] = windows
-                    if out_dir is not None:
-                        result['video'] = free_name(Path(file).stem, '.mp4', taken)
-                        colours = names if reported is None else reported
-                        self._draw(reader, windows or [whole], colours, Path(out_dir) / result['video'])
-                finally:
-                    reader.close()
-            except DataError as error:
-                if not skip_bad:
-                    raise
-                result = {'file': str(file), 'error': str(error)}
-            results.append(result)
-            progress.update(len(results))
-        if out_dir is not None:
-            listed = {'classes': list(names if reported is None else reported), 'window': window, 'stride': stride}
-            text = json.dumps({**listed, 'videos': results}, indent=1, ensure_ascii=False)
-            write_atomic(Path(out_dir) / _FILE, text + '\n')
-        return results
+                found = self._recognize(reader, names, reported, top, window, stride, progress, done)
+                result = {'file': str(one[0]), 'frames': len(reader), 'fps': round(reader.fps, 3)}
+                result |= {key: found[0][key] for key in ('labels', 'scores')}
+                if window is not None:
+                    result['windows'] = found[1:]
+                if out_dir is not None:
+                    result['video'] = free_name(Path(one[0]).stem, '.mp4', taken)
+                    self._draw(reader, found[1:] or found, colours, Path(out_dir) / result['video'])
+                return [result]
+            finally:
+                reader.close()
+
+        with ResultFile(None if out_dir is None else Path(out_dir) / _FILE) as file:
+            for video in files:
+                (result,) = predict_each([video], classify, lambda one: f'the video {one}', skip_bad)
+                failed = isinstance(result, Failed)
+                file.add({'file': str(video), 'error': str(result)} if failed else result)
+                progress.update(len(file.results))
+            return file.finish({'classes': list(colours), 'window': window, 'stride': stride}, 'videos')
 
     def draw_activation(
         self,
@@ -208,8 +206,8 @@ class VideoInferencer:
         stride: float | None,
         progress: ProgressLog,
         number: int,
-    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Classify the whole video and its windows."""
+    ) -> list[dict[str, Any]]:
+        """Classify the whole video, which comes first, and its windows."""
         spans = [*split_windows(reader, None, None)] + (
             [*split_windows(reader, window, stride)] if window is not None else []
         )
@@ -229,7 +227,7 @@ class VideoInferencer:
                 }
             )
             progress.update(number + len(found) / (len(spans) + 1))
-        return found[0], found[1:]
+        return found
 
     def _scores(self, spans: Sequence[Any]) -> Iterator[list[float]]:
         """Yield the probabilities of the classes for each range of frames."""
@@ -257,6 +255,12 @@ class VideoInferencer:
         write_mp4(path, frames(), fps)
 
 
+def _check_seconds(name: str, value: float | None) -> None:
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if value is not None and not (real and 0 < value < math.inf):
+        raise UsageError(f'{name} is {value!r}; give seconds, a number above 0')
+
+
 def _class_name(label: int, names: Sequence[str]) -> str:
     return names[label] if names else str(label)
 
@@ -267,5 +271,7 @@ def _probabilities(scores: Tensor) -> Tensor:
         raise UsageError(
             f"the model gives scores of shape {tuple(scores.shape)} for a video; set average_clips='prob' in its head"
         )
+    if not torch.isfinite(scores).all():
+        raise ValueError('the model gives scores that are not finite numbers; check its weights')
     is_distribution = bool((scores >= 0).all()) and abs(scores.sum().item() - 1) < 1e-3
     return scores if is_distribution else scores.softmax(0)

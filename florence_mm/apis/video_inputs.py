@@ -12,27 +12,23 @@ from florence_mm.errors import DataError, UsageError
 from florence_mm.formats.video import VideoReader, open_video
 from florence_mm.moved import moved_names
 from florence_mm.registry import TRANSFORMS
+from florence_mm.utils.reading import read_bytes
 
 from .setup import TestData, transform_name
 
-SUFFIXES = ('.avi', '.flv', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ts', '.webm', '.wmv')
+_NAMES = '3gp asf avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv'
+SUFFIXES = tuple(f'.{name}' for name in _NAMES.split())
 
 __getattr__ = moved_names(__name__, {'cut': f'{__name__}:split_windows'})
 
 
 def open_file(file: str | Path, backend: str) -> VideoReader:
-    """Open a video file.
+    """Open a video file, or one at a URL.
 
     Raises:
-        DataError: it is missing, empty, damaged, or not a video.
+        DataError: it is missing, no ordinary file, empty, cut off, damaged, or not a video.
     """
-    try:
-        data = Path(file).read_bytes()
-    except OSError as error:
-        raise DataError(
-            f'the video {file} cannot be read ({error.strerror or type(error).__name__}); check the path'
-        ) from None
-    return open_video(data, str(file), backend)
+    return open_video(read_bytes(file, what='video'), str(file), backend)
 
 
 class Span:

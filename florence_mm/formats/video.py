@@ -1,23 +1,28 @@
-"""Reading single frames of video files with PyAV or decord; :mod:`.mp4` writes videos.
+"""Reading single frames of video files with PyAV; :mod:`.mp4` writes videos.
 
-Frames are numbered from 0 in display order. Frames are ``(H, W, 3)`` uint8 RGB.
+Frames are numbered from 0 in display order. Frames are ``(H, W, 3)`` uint8 RGB, upright.
 """
 
 import io
-import re
+import warnings
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
 import av
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
 from florence_mm.errors import DataError
+from florence_mm.moved import moved_names
 
+from .containers import FORMATS, missing_bytes
+from .frame_index import FrameIndex, decode_from, frame_rate, index_frames
 from .mp4 import encode_mp4, write_mp4
+from .orientation import upright
 
-__all__ = ['BACKENDS', 'DecordReader', 'PyAVReader', 'VideoReader', 'encode_mp4', 'open_video', 'write_mp4']
+__all__ = ['BACKENDS', 'PyAVReader', 'VideoReader', 'encode_mp4', 'open_video', 'usable_backend', 'write_mp4']
 
 
 class VideoReader(ABC):
@@ -25,7 +30,7 @@ class VideoReader(ABC):
 
     Attributes:
         name (str): Name of the file in messages.
-        fps (float): Frames per second; 0 if the file does not say.
+        fps (float): Frames per second, the mean if it varies; 0 if the file does not say.
 
     Args:
         data (bytes): Content of the file.
@@ -102,79 +107,81 @@ class VideoReader(ABC):
 class PyAVReader(VideoReader):
     """Video reader with PyAV, which indexes frames by their packets.
 
-    The packets are read once without decoding. This gives the exact number of frames, even if the header states none or
-    a wrong one, and the key frames, so that only those frames are decoded on which a requested frame depends.
+    The packets are read once. This gives the exact number of frames, even if the header states none or a wrong one, and
+    the key frames, so that only those frames are decoded on which a requested frame depends. Files whose packets do not
+    tell the order of display are decoded as a whole once, see :mod:`.frame_index`.
+
+    Frames are turned upright (:mod:`.orientation`); fields of interlaced frames are not separated, and pixels that are
+    not square stay so. Pictures of a cover are no video.
     """
 
     def _open(self, data: bytes) -> None:
+        if missing := missing_bytes(data):
+            raise ValueError(f'is cut off: at least {missing} bytes are missing at its end')
+        self._reformatter = VideoReformatter()
         try:
-            self._data = data
-            self._container = av.open(io.BytesIO(data))
-            if not self._container.streams.video:
-                raise ValueError('has no video stream, only others')
-            self._stream = self._first_stream()
-            self._reformatter = VideoReformatter()
-            # demuxing ends in an empty packet
-            packets = [
-                (packet.pts, packet.is_keyframe, packet.is_corrupt)
-                for packet in self._container.demux(self._stream)
-                if packet.size and not packet.is_discard
-            ]
+            with av.open(io.BytesIO(data), options={'format_whitelist': FORMATS}) as container:
+                stream = _video_stream(container)
+                self._context = stream.codec_context
+                self._context.thread_count = 1  # a data loader has workers for the other cores
+                # demuxing ends in an empty packet, and AVI has empty ones where the frame before is repeated
+                packets = [packet for packet in container.demux(stream) if packet.size]
+                if packets and packets[-1].is_corrupt:
+                    raise ValueError(f'is cut off in frame {len(packets) - 1}')
+                if lost := _lost_frames(stream, packets):
+                    raise ValueError(f'is damaged: {lost} of the frames in its index are not where they should be')
+                self._index = index_frames(packets, self._context, container.format.name)
+                self.fps = frame_rate(self._index, stream)
+        except av.error.ArgumentError:
+            raise ValueError(
+                'is a song, a picture, a playlist or in another format that is not read as a video'
+            ) from None
         except av.error.FFmpegError as error:
             raise ValueError(f'cannot be read ({error.strerror})') from None
-        if packets and packets[-1][2]:
-            raise ValueError(f'is cut off in frame {len(packets) - 1}')
-        self._count = len(packets)
-        self.fps = float(self._stream.average_rate or 0)
-        self._times = sorted({pts for pts, _, _ in packets if pts is not None})
-        if len(self._times) < self._count:
-            # a raw stream has no timestamps; frames are then counted from the start
-            self._times = []
-        self._numbers = {time: number for number, time in enumerate(self._times)}
-        # without timestamps only frame 0 is known to be a key frame
-        self._keys = sorted(self._numbers[pts] for pts, key, _ in packets if key) if self._times else []
+        self._count = len(self._index.shown)
 
     def _read(self, indices: list[int]) -> np.ndarray:
+        index = self._index
+        if index.broken is not None and max(indices) >= index.broken:
+            raise ValueError(f'is damaged in frame {index.broken} of {self._count}')
         groups: dict[int, set[int]] = {}  # requested frames by the key frame before them
-        for index in indices:
-            before = bisect_right(self._keys, index)
-            groups.setdefault(self._keys[before - 1] if before else 0, set()).add(index)
-        decoded: dict[int, np.ndarray] = {}
+        for number in set(indices) - index.kept.keys():
+            before = bisect_right(index.keys, number)
+            groups.setdefault(index.keys[before - 1] if before else 0, set()).add(number)
+        decoded = {number: self._to_array(index.kept[number], number) for number in set(indices) & index.kept.keys()}
         try:
             for start, wanted in groups.items():
                 self._decode(start, wanted, decoded)
-            lost = set(indices) - set(decoded)
-            if lost and self._times:
-                # some formats seek to a later key frame than requested
+            if lost := set(indices) - decoded.keys():
+                # a frame marked as a key frame may depend on earlier ones
                 self._decode(0, lost, decoded)
         except av.error.FFmpegError as error:
             raise ValueError(f'cannot be decoded ({error.strerror})') from None
-        lost = set(indices) - set(decoded)
-        if lost:
+        if lost := set(indices) - decoded.keys():
             raise ValueError(f'is damaged in frame {min(lost)} of {self._count}')
         if len({image.shape for image in decoded.values()}) > 1:
             raise ValueError('has frames of different sizes')
-        return np.stack([decoded[index] for index in indices])  # (len(indices), H, W, 3)
+        return np.stack([decoded[number] for number in indices])  # (len(indices), H, W, 3)
 
     def _decode(self, start: int, wanted: set[int], decoded: dict[int, np.ndarray]) -> None:
         """Decode from frame ``start`` (a key frame or 0) until all wanted frames are decoded."""
-        self._seek(start)
-        for count, frame in enumerate(self._frames({self._times[i] for i in wanted} if self._times else None)):
-            number = self._numbers.get(frame.pts, -1) if self._times else count
+        positions = {self._index.shown[number]: number for number in wanted}
+        for number, frame in self._frames(start, positions):
             if number in wanted and number not in decoded:
                 decoded[number] = self._to_array(frame, number)
             if number >= max(wanted):
                 return
 
     def _iterate(self) -> Iterator[np.ndarray]:
-        self._seek(0)
+        if self._index.kept:
+            yield from super()._iterate()
+            return
         shape, done = None, 0
         try:
-            for frame in self._frames(None):
-                number = self._numbers.get(frame.pts, -1) if self._times else done
+            for number, frame in self._frames(0, None):
                 if number < done:
                     continue
-                if number > done or done == self._count:
+                if number > done:
                     break
                 image = self._to_array(frame, done)
                 shape = shape or image.shape
@@ -187,76 +194,75 @@ class PyAVReader(VideoReader):
         if done < self._count:
             raise ValueError(f'is damaged in frame {done} of {self._count}')
 
+    def _frames(self, start: int, wanted: dict[int, int] | None) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decode from frame ``start`` (a key frame or 0) on, see :func:`.frame_index.decode_from`, with numbers."""
+        # what comes before the first frame may be needed though it is not shown
+        first = self._index.shown[start] if start else 0
+        for frame in decode_from(self._context, self._index.packets, first, wanted):
+            yield self._index.numbers.get(frame.pts, -1), frame
+
     def _to_array(self, frame: av.VideoFrame, number: int) -> np.ndarray:
         if frame.is_corrupt:
             # FFmpeg has filled it with the content of earlier frames
             raise ValueError(f'is damaged in frame {number} of {self._count}')
         # one converter for all frames, without threads: starting them takes longer than converting a small frame
-        return self._reformatter.reformat(frame, format='rgb24', threads=1).to_ndarray()
-
-    def _seek(self, start: int) -> None:
-        """Seek to frame ``start``, a key frame or 0."""
-        if self._times:
-            time = self._times[start]
-            self._container.seek(time if start else min(time, 0), stream=self._stream)
-        else:
-            # a stream without timestamps cannot seek
-            self._container.close()
-            self._container = av.open(io.BytesIO(self._data))
-            self._stream = self._first_stream()
-
-    def _first_stream(self) -> av.video.stream.VideoStream:
-        stream = self._container.streams.video[0]
-        stream.codec_context.thread_count = 1  # a data loader has workers for the other cores
-        return stream
-
-    def _frames(self, times: set[int] | None) -> Iterator[av.VideoFrame]:
-        """Decode frames from here on; frames that no other depends on are skipped unless their time is in ``times``."""
-        context = self._stream.codec_context
-        for packet in self._container.demux(self._stream):
-            context.skip_frame = 'DEFAULT' if times is None or packet.pts in times or not packet.size else 'NONREF'
-            yield from packet.decode()
+        image = self._reformatter.reformat(frame, format='rgb24', threads=1).to_ndarray()
+        if not len(frame.side_data):  # asking for what is not there takes as long as converting a small frame
+            return image
+        matrix = frame.side_data.get('DISPLAYMATRIX')
+        return image if matrix is None else upright(image, bytes(matrix))
 
     def close(self) -> None:
         """See :class:`VideoReader`."""
-        self._container.close()
-        self._data = b''
+        self._index = FrameIndex([], [])
 
 
-class DecordReader(VideoReader):
-    """Video reader with decord, the default of mmaction2."""
-
-    def _open(self, data: bytes) -> None:
-        import decord
-
-        self._errors = (decord.DECORDError, IndexError, RuntimeError)
-        try:
-            # decord prints the content of a file that it cannot open, so PyAV checks it first, which takes as long as
-            # opening
-            if not _is_whole_mp4(data):
-                with av.open(io.BytesIO(data)) as container:
-                    if not container.streams.video:
-                        raise ValueError('has no video stream, only others')
-            self._reader = decord.VideoReader(io.BytesIO(data), num_threads=1)
-            self._count = len(self._reader)
-            self.fps = float(self._reader.get_avg_fps())
-        except av.error.FFmpegError as error:
-            raise ValueError(f'cannot be read ({error.strerror})') from None
-        except self._errors as error:
-            raise ValueError(f'cannot be read ({_reason(error)})') from None
-
-    def _read(self, indices: list[int]) -> np.ndarray:
-        try:
-            return self._reader.get_batch(indices).asnumpy()
-        except self._errors as error:
-            raise ValueError(f'cannot be decoded ({_reason(error)})') from None
-
-    def close(self) -> None:
-        """See :class:`VideoReader`."""
-        self._reader = None
+def _video_stream(container: av.container.InputContainer) -> av.video.stream.VideoStream:
+    """The first video stream that is no cover picture."""
+    streams = container.streams.video
+    films = [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
+    if not films:
+        raise ValueError(f'has no video stream, only {"sound and a cover picture" if streams else "others"}')
+    return films[0]
 
 
-BACKENDS: dict[str, type[VideoReader]] = {'pyav': PyAVReader, 'decord': DecordReader}
+def _lost_frames(stream: av.video.stream.VideoStream, packets: Sequence[av.Packet]) -> int:
+    """Count the packets that an AVI's index has and FFmpeg does not find; it passes over them without a word."""
+    if stream.container.format.name != 'avi':
+        return 0
+    return max(0, sum(entry.size > 0 for entry in stream.index_entries) - len(packets))
+
+
+BACKENDS: dict[str, type[VideoReader]] = {'pyav': PyAVReader}
+#: Backends of earlier releases, and what reads in their place. decord (last release in 2021) gives other frames than
+#: asked for, without an error, for open groups of pictures, AVI with B-frames, MPEG-TS and files cut by an edit list.
+_RETIRED = {'decord': 'pyav'}
+
+__getattr__ = moved_names(__name__, {'DecordReader': f'{__name__}:PyAVReader'})
+
+
+def usable_backend(backend: str, owner: str) -> str:
+    """Check the name of a backend; the name of one that is retired is replaced, with a warning.
+
+    Args:
+        backend (str): The name.
+        owner (str): What has the argument ``backend``, for the message.
+
+    Raises:
+        ValueError: an unknown backend.
+    """
+    known = isinstance(backend, str)
+    if known and backend in BACKENDS:
+        return backend
+    if known and backend in _RETIRED:
+        warnings.warn(
+            f'backend={backend!r} is retired, as it gives other frames than asked for; {_RETIRED[backend]!r} reads in '
+            'its place, so leave `backend` out',
+            FutureWarning,
+            stacklevel=3,
+        )
+        return _RETIRED[backend]
+    raise ValueError(f'backend={backend!r} of {owner} must be one of {", ".join(BACKENDS)}; leave it out')
 
 
 def open_video(data: bytes, name: str, backend: str = 'pyav') -> VideoReader:
@@ -265,34 +271,10 @@ def open_video(data: bytes, name: str, backend: str = 'pyav') -> VideoReader:
     Args:
         data (bytes): Content of the file.
         name (str): Name of the file in messages.
-        backend (str): 'pyav' or 'decord'.
+        backend (str): A name in ``BACKENDS``.
 
     Raises:
-        DataError: the file is empty, damaged, or has no frames.
+        DataError: the file is empty, cut off, damaged, or has no frames.
         ValueError: an unknown backend.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f'backend={backend!r} of a video must be one of {", ".join(BACKENDS)}')
-    return BACKENDS[backend](data, name)
-
-
-def _is_whole_mp4(data: bytes) -> bool:
-    """Whether the file is a complete mp4: boxes (ISO/IEC 14496-12, section 4.2) up to its end, and a video track."""
-    boxes, at = {}, 0
-    while at + 16 <= len(data):
-        size, kind = int.from_bytes(data[at : at + 4], 'big'), data[at + 4 : at + 8]
-        if size == 1:
-            size = int.from_bytes(data[at + 8 : at + 16], 'big')
-        size = size or len(data) - at
-        if size < 8:
-            return False
-        boxes[kind] = (at, at + size)
-        at += size
-    tracks = boxes.get(b'moov', (0, 0))
-    return at == len(data) and {b'ftyp', b'mdat'} <= boxes.keys() and data.find(b'vide', *tracks) >= 0
-
-
-def _reason(error: Exception) -> str:
-    """The message of decord in one line, without the time and its source location."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return re.sub(r'^\[[\d:]+\] \S+ ', '', lines[0].rsplit('Thread worker: ', 1)[-1]).rstrip('. ')
+    return BACKENDS[usable_backend(backend, 'a video')](data, name)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -12,8 +13,8 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from florence_mm.apis import VideoInferencer
-from florence_mm.apis.video_inputs import split_windows
+from florence_mm.apis import VideoInferencer, video_inferencer
+from florence_mm.apis.video_inputs import open_file, split_windows
 from florence_mm.config.pick import replace_step
 from florence_mm.errors import DataError, UsageError
 from florence_mm.formats.video import BACKENDS, encode_mp4, open_video
@@ -172,21 +173,71 @@ def test_bad_videos_have_their_sentence(tmp_path, recognize):
     empty, missing = tmp_path / 'in/empty.mp4', tmp_path / 'in/missing.mp4'
     empty.write_bytes(b'')
     with pytest.raises(DataError, match='the video .*empty.mp4 is an empty file; replace it'):
-        recognize()([good, empty])
-    results = recognize()([good, empty, missing], skip_bad=True, out_dir=tmp_path / 'out')
+        recognize()([good, empty], skip_bad=False)
+    results = recognize()([good, empty, missing], out_dir=tmp_path / 'out')
     assert ['error' in result for result in results] == [False, True, True]
     assert 'missing.mp4 cannot be read (No such file or directory)' in results[2]['error']
     assert json.loads((tmp_path / 'out/videos.json').read_text())['videos'] == results
     (tmp_path / 'none').mkdir()
     with pytest.raises(UsageError, match='none has no videos'):
         recognize()(tmp_path / 'none')
-    for numbers in ({'top': 0}, {'window': 0.0}, {'window': 1.0, 'stride': -1.0}):
-        with pytest.raises(UsageError, match='must be above 0'):
+    for numbers in ({'top': 0}, {'top': 1.5}, {'top': 'two'}, {'top': True}):
+        with pytest.raises(UsageError, match='top is .*; give at least 1, a whole number'):
+            recognize()(good, **numbers)
+    for numbers in ({'window': 0.0}, {'window': 'two'}, {'window': float('nan')}, {'window': 1.0, 'stride': -1.0}):
+        with pytest.raises(UsageError, match='(window|stride) is .*; give seconds, a number above 0'):
             recognize()(good, **numbers)
     with pytest.raises(UsageError, match='stride=2.0 must not be more than window=1.0'):
         recognize()(good, window=1.0, stride=2.0)
     with pytest.raises(UsageError, match=r'\(RawFrameDecode, SampleFrames.*has no steps that open and decode'):
         recognize(opener='RawFrameDecode', decoder='FormatShape')
+
+
+def test_one_bad_video_of_many_costs_only_itself(tmp_path, recognize, monkeypatch):
+    for name in 'ace':
+        write(tmp_path / f'in/{name}.mp4', 'red' if name == 'a' else 'blue')
+    (tmp_path / 'in/b.mp4').write_bytes(write(tmp_path / 'whole.mp4', 'red').read_bytes()[:700])
+    write(tmp_path / 'in/d.mp4', 'red', size=(2, 2))  # smaller than a cell of the model
+    (tmp_path / 'in/f.mp4').mkdir()
+    os.mkfifo(tmp_path / 'in/g.mp4')
+    files = [tmp_path / f'in/{name}.mp4' for name in 'abcdefg']
+    results = recognize()(files, top=1, window=0.5, out_dir=tmp_path / 'out')
+    assert [result.get('labels', ['failed'])[0] for result in results] == [
+        'red', 'failed', 'blue', 'failed', 'blue', 'failed', 'failed'
+    ]  # fmt: skip
+    for number, words in (
+        (1, 'b.mp4 is cut off'),
+        (3, 'd.mp4'),
+        (5, 'f.mp4 is a folder'),
+        (6, 'g.mp4 is a named pipe'),
+    ):
+        assert words in results[number]['error'] and '\n' not in results[number]['error']
+    assert json.loads((tmp_path / 'out/videos.json').read_text())['videos'] == results
+    # what is done is there after Ctrl-C
+    inferencer = recognize()
+    monkeypatch.setattr(video_inferencer, 'open_file', _stops_at(files[2]))
+    with pytest.raises(KeyboardInterrupt):
+        inferencer(files[:4], top=1, out_dir=tmp_path / 'stopped')
+    lines = (tmp_path / 'stopped/videos.json.part').read_text().splitlines()
+    assert [json.loads(line)['file'] for line in lines] == [str(file) for file in files[:2]]
+
+
+def _stops_at(last):
+    def open_or_stop(file, backend):
+        if file == last:
+            raise KeyboardInterrupt
+        return open_file(file, backend)
+
+    return open_or_stop
+
+
+def test_a_model_that_gives_no_numbers_is_told(tmp_path, checkpoint):
+    state = torch.load(checkpoint)
+    state['state_dict']['cls_head.fc_cls.bias'][1] = float('inf')
+    inferencer = VideoInferencer(recognizer_config(), checkpoint, 'cpu', list(COLOURS))
+    inferencer.model.load_state_dict(state['state_dict'])
+    (result,) = inferencer(write(tmp_path / 'a.mp4', 'red'))
+    assert 'a.mp4' in result['error'] and 'scores that are not finite numbers; check its weights' in result['error']
 
 
 def test_names_of_fixed_classes(tmp_path, recognize):
@@ -249,8 +300,13 @@ def test_the_command(tmp_path, checkpoint, monkeypatch, capsys):
     assert (tmp_path / 'out/one.mp4').exists() and strip.read_bytes()[1:4] == b'PNG'
     (tmp_path / 'in/two.mp4').write_bytes(b'no video')
     monkeypatch.setattr(sys, 'argv', [*start, *end])
+    assert tool.main() == 1
+    shown = capsys.readouterr()
+    assert 'error: the video' in shown.err and 'two.mp4 ' in shown.err and shown.out.endswith('1 of 2 videos failed\n')
+    assert [*json.loads((tmp_path / 'out/videos.json').read_text())['videos'][1]] == ['file', 'error']
+    monkeypatch.setattr(sys, 'argv', [*start[:3], str(tmp_path / 'in/two.mp4'), *end])
     assert tool.main() == 2
-    assert 'error: the video' in capsys.readouterr().err
+    capsys.readouterr()
     monkeypatch.setattr(sys, 'argv', [*start, *end, '--activation-map', str(strip)])
     with pytest.raises(SystemExit) as stop:
         tool.main()

@@ -9,6 +9,7 @@ from mmengine.runner.checkpoint import load_state_dict
 from mmpretrain.structures import DataSample
 from torch import nn
 
+from florence_mm.apis.model_weights import load_whole_model
 from florence_mm.language.labels import text_label
 from florence_mm.models.algorithms import UniCL
 from florence_mm.models.backbones import CoSwin, VideoCoSwin
@@ -61,7 +62,7 @@ def load_as_the_runner_does(model, path):
     load_state_dict(model, torch.load(path, weights_only=True)['state_dict'], strict=False)
 
 
-@pytest.mark.parametrize('load', [load_as_pretrained, load_as_the_runner_does])
+@pytest.mark.parametrize('load', [load_as_pretrained, load_as_the_runner_does, load_whole_model])
 def test_a_still_clip_has_the_pictures_feature(tmp_path, load):
     pictures, videos = image_model(), video_model()
     torch.save({'state_dict': pictures.state_dict()}, tmp_path / 'image.pth')

@@ -1,10 +1,14 @@
 """Reading videos in two steps, between which mmaction2's samplers choose the frames."""
 
+import os
+from collections.abc import Mapping
+from numbers import Integral
+
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from florence_mm.errors import DataError
-from florence_mm.formats.video import BACKENDS, open_video
+from florence_mm.errors import DataError, UsageError
+from florence_mm.formats.video import open_video, usable_backend
 from florence_mm.registry import TRANSFORMS
 from florence_mm.utils.reading import read_bytes
 
@@ -20,7 +24,7 @@ class VideoInit(BaseTransform):
     (``out_of_bound_opt='loop'``) or repeats its last (``'repeat_last'``).
 
     Args:
-        backend (str): 'pyav' or 'decord'.
+        backend (str): Decoder, 'pyav'.
         min_frames (int): A video with fewer frames is an error.
         backend_args (dict | None): File backend, see :func:`mmengine.fileio.get`. None: local files.
 
@@ -29,11 +33,11 @@ class VideoInit(BaseTransform):
     """
 
     def __init__(self, backend: str = 'pyav', min_frames: int = 1, backend_args: dict | None = None) -> None:
-        if backend not in BACKENDS:
-            raise ValueError(f'backend={backend!r} of VideoInit must be one of {", ".join(BACKENDS)}')
-        if min_frames < 1:
-            raise ValueError(f'min_frames={min_frames} of VideoInit must be at least 1')
-        self.backend = backend
+        if isinstance(min_frames, bool) or not isinstance(min_frames, Integral) or min_frames < 1:
+            raise ValueError(f'min_frames={min_frames!r} of VideoInit must be a whole number, at least 1')
+        if backend_args is not None and not isinstance(backend_args, Mapping):
+            raise ValueError(f'backend_args={backend_args!r} of VideoInit must be a dict of a file backend, or None')
+        self.backend = usable_backend(backend, 'VideoInit')
         self.min_frames = min_frames
         self.backend_args = backend_args
 
@@ -41,6 +45,8 @@ class VideoInit(BaseTransform):
         """Add the keys above to ``results``."""
         path = results.get('filename', results.get('img_path'))
         source = f'{results["source"]}: ' if 'source' in results else ''
+        if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+            raise DataError(f'{source}the path of the video (filename or img_path) is {path!r}; expected a file')
         data = read_bytes(path, self.backend_args, source, 'video')
         try:
             reader = open_video(data, path, self.backend)
@@ -74,10 +80,16 @@ class VideoDecode(BaseTransform):
 
     Raises:
         DataError: a frame cannot be decoded.
+        UsageError: no transform before it has opened a video or chosen frames, or there are no such frames.
     """
 
     def transform(self, results: dict) -> dict:
         """Replace ``video_reader`` by the keys above."""
+        if 'video_reader' not in results or 'frame_inds' not in results:
+            raise UsageError(
+                'VideoDecode finds no opened video and frames to decode; put VideoInit and then a sampler, such as '
+                'mmaction.SampleFrames, before it'
+            )
         reader = results.pop('video_reader')
         results['frame_inds'] = np.ravel(results['frame_inds'])
         try:
@@ -85,6 +97,8 @@ class VideoDecode(BaseTransform):
         except DataError as error:
             source = f'{results["source"]}: ' if 'source' in results else ''
             raise DataError(f'{source}{error}') from None
+        except IndexError as error:
+            raise UsageError(f'{error}; check the sampler, and that `start_index` is 0') from None
         finally:
             reader.close()
         results['imgs'] = list(frames)

@@ -114,7 +114,7 @@ def test_bad_files_are_named(tmp_path, backend):
     for name, message in (
         ('empty.mp4', 'is an empty file; replace it or remove it'),
         ('text.mp4', 'cannot be read .*; replace it or remove it'),
-        ('half.mp4', 'cannot be read .*; replace it or remove it'),
+        ('half.mp4', '(is cut off|cannot be read).*; replace it or remove it'),
         ('missing.mp4', r'cannot be read \(No such file or directory\); restore it or remove it'),
     ):
         with pytest.raises(DataError, match=f'^list.txt, line 4: the video {tmp_path}/{name} {message}$'):
@@ -128,9 +128,9 @@ def test_bad_files_are_named(tmp_path, backend):
 
 
 def test_bad_options_have_their_sentence():
-    with pytest.raises(ValueError, match="backend='opencv' of VideoInit must be one of pyav, decord"):
+    with pytest.raises(ValueError, match="backend='opencv' of VideoInit must be one of pyav; leave"):
         TRANSFORMS.build(dict(type='VideoInit', backend='opencv'))
-    with pytest.raises(ValueError, match='min_frames=0 of VideoInit must be at least 1'):
+    with pytest.raises(ValueError, match='min_frames=0 of VideoInit must be a whole number, at least 1'):
         TRANSFORMS.build(dict(type='VideoInit', min_frames=0))
 
 
