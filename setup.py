@@ -39,6 +39,7 @@ setup(
         'opencv-python>=4.8',
         'faster-coco-eval>=1.8,<1.9',
         'ftfy>=6.1',
+        'fsspec',
         'ijson>=3.3',
         'matplotlib>=3.8',
         'open_clip_torch>=2.24',
