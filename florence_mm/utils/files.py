@@ -1,11 +1,13 @@
-"""Atomic writing: a file is complete or not there."""
+"""Atomic writing: a file is complete or not there, and an output never replaces an input."""
 
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from florence_mm.errors import UsageError
 
 #: Errors of file systems that cannot flush a folder, such as network drives.
 _NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EISDIR)
@@ -48,6 +50,25 @@ def write_atomic(path: str | Path, data: bytes | str, durable: bool = True) -> N
     """Write bytes, or text as UTF-8, atomically (see :func:`replacing`)."""
     with replacing(path, durable) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def refuse_overwriting(target: str | Path, sources: Iterable[str | Path | None], option: str = 'the output') -> None:
+    """Refuse an output path that is one of the input files or folders, under whatever spelling or link.
+
+    Args:
+        target: the file or folder to write; it may be missing.
+        sources: the files and folders that are read; None, URLs and missing ones are passed over.
+        option: name of the argument that gave ``target``, for the message.
+
+    Raises:
+        UsageError: both are the same file.
+    """
+    target = Path(target)
+    if not target.exists():
+        return
+    for source in sources:
+        if source is not None and Path(source).exists() and target.samefile(source):
+            raise UsageError(f'{option} {target} is the input {source}, which it would replace; name another path')
 
 
 def _flush(path: Path, flags: int) -> None:
