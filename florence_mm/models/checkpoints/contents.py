@@ -107,7 +107,7 @@ def check_types(model: nn.Module, state: StateDict, path: str | Path) -> None:
     own = model.state_dict()
     for key, value in state.items():
         wrong = value.is_complex() or not value.is_floating_point()
-        if own[key].is_floating_point() and wrong:
+        if wrong and key in own and own[key].is_floating_point():
             raise ValueError(
                 f'{key} in {path} is of type {_name(value)}, the model has {_name(own[key])}; save the weights as '
                 'they are, without rounding or conversion'

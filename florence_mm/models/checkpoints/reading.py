@@ -31,10 +31,12 @@ def read_file(path: str | Path, map_location: MapLocation = 'cpu') -> dict[str, 
     """Read the whole content of a checkpoint file; no code in it is executed.
 
     All reading of weights uses this function. Objects of other packages beside the tensors are not made: their plain
-    values are kept, and a warning names them (:mod:`~florence_mm.models.checkpoints.unpickling`). ``torch.save`` writes checksums that ``torch.load`` does not check, so
-    that a flipped byte would be a wrong weight. They are checked here first, which takes 0.7 s per GiB and a megabyte
-    of memory, and leaves the file in the system's cache. Safetensors have no checksums; the one that
-    :func:`write_safetensors` puts into the header is compared with the tensors, and a file without it is not checked, which is logged.
+    values are kept, and a warning names them (:mod:`~florence_mm.models.checkpoints.unpickling`).
+
+    ``torch.save`` writes checksums that ``torch.load`` does not check, so that a flipped byte would be a wrong weight.
+    They are checked here first, which takes 0.7 s per GiB and a megabyte of memory, and leaves the file in the system's
+    cache. Safetensors have no checksums; the one that :func:`write_safetensors` puts into the header is compared with
+    the tensors. A file without checksums is not checked, which is logged.
 
     Args:
         path: a ``.safetensors`` file or one written by ``torch.save``; a path or URL, see
@@ -103,6 +105,16 @@ def write_safetensors(path: str | Path, state: dict[str, Tensor], meta: dict[str
         except safetensors.SafetensorError as error:
             raise OSError(f'{path} cannot be written ({error}); check its rights and the disk') from None
     return Path(path)
+
+
+def plain_meta(meta: dict[str, Any]) -> dict[str, Any]:
+    """The metadata that a file's header can hold: texts, numbers, and dicts and lists that JSON represents."""
+    kept = {}
+    for key, value in meta.items():
+        with suppress(TypeError, ValueError):
+            json.dumps(value)
+            kept[str(key)] = value
+    return kept
 
 
 def _is_safetensors(file: Path) -> bool:

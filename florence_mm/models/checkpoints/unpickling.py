@@ -242,7 +242,7 @@ _GONE = object()  # of a value that is left out
 
 def _plain(value: Any, where: str, foreign: dict[str, str], done: dict[int, Any]) -> Any:
     """Replace stand-ins by dicts and lists; ``done`` holds the values that were met, so that circles end."""
-    if isinstance(value, _PLAIN) or isinstance(value, torch.Tensor):
+    if isinstance(value, (*_PLAIN, torch.Tensor)):
         return value
     if id(value) in done:
         return done[id(value)][1]
