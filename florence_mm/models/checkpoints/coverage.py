@@ -58,8 +58,8 @@ def check_coverage(
     count = f'{len(missing)} of the {len(needed)} tensors'
     if whole and missing:
         raise ValueError(
-            f'{path} lacks {count} of {name}, or has them in another shape, among them {missing[0]}; use the config '
-            'that the checkpoint was trained with'
+            f'{path} lacks {count} of {name}, among them {missing[0]} (one of another shape counts as missing); use the '
+            'config that the checkpoint was trained with'
         )
     if len(missing) > len(needed) * (1 - LEAST_SHARE):
         raise ValueError(
