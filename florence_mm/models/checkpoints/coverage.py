@@ -58,7 +58,7 @@ def check_coverage(
     count = f'{len(missing)} of the {len(needed)} tensors'
     if whole and missing:
         raise ValueError(
-            f'{path} lacks {count} of {name}, among them {missing[0]} (one of another shape counts as missing); use the '
+            f'{path} lacks {count} of {name}, among them {missing[0]} (of another shape is missing, too); use the '
             'config that the checkpoint was trained with'
         )
     if len(missing) > len(needed) * (1 - LEAST_SHARE):

@@ -188,7 +188,7 @@ def _read_pickled(file: Path, name: str, map_location: MapLocation) -> Any:
 def _load(file: Path, name: str, map_location: MapLocation) -> Any:
     try:
         return torch.load(file, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError:
+    except (pickle.UnpicklingError, ValueError):  # a ValueError: what compat allows was asked for something else
         content, foreign = read_inert(file, map_location)
     if foreign:
         kinds = some([f'{kind} in {where}' if where else kind for where, kind in foreign.items()])

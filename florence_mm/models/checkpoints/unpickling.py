@@ -132,7 +132,10 @@ class InertUnpickler(pickle._Unpickler):
         # mmengine's log history asks for its own methods, which compat allows, and nothing else
         if isinstance(owner, _Class | StandIn) or _GETATTR not in self._allowed:
             raise UnsafeContent(f'{getattr(owner, "name", type(owner).__name__)}.{name}')
-        return self._allowed[_GETATTR](owner, name)
+        try:
+            return self._allowed[_GETATTR](owner, name)
+        except ValueError:
+            raise UnsafeContent(f'{type(owner).__name__}.{name}') from None
 
     def load_reduce(self) -> None:
         """Call an allowed function, or make a stand-in."""
