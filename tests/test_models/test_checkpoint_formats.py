@@ -52,8 +52,8 @@ def transformers_vit():
 def mmpretrain_swin_v2():
     from mmpretrain.models import SwinTransformerV2
 
-    arch = {'embed_dims': 8, 'depths': [1, 1], 'num_heads': [1, 2], 'extra_norm_every_n_blocks': 0}
-    return SwinTransformerV2(arch, img_size=32, window_size=[4, 4], pretrained_window_sizes=[0, 0]).state_dict()
+    arch = {'embed_dims': 8, 'depths': [1] * 4, 'num_heads': [1] * 4, 'extra_norm_every_n_blocks': 0}
+    return SwinTransformerV2(arch, img_size=64, window_size=2).state_dict()
 
 
 def open_clips_coca():
