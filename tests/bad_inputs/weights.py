@@ -60,7 +60,8 @@ def _load(load: Callable[[UniCL, str], Any]) -> Callable[[str], float]:
 
 
 def _value(weights: dict[str, torch.Tensor]) -> float:
-    return round(weights[KEY].double().sum().item(), 4)
+    weight = next(value for key, value in weights.items() if key.endswith(KEY))
+    return round(weight.double().sum().item(), 4)
 
 
 def _convert(path: str) -> float:
@@ -87,6 +88,8 @@ READERS: dict[str, Callable[[str], float]] = {
 PARTIAL = ('load_checkpoint', 'init_cfg', 'load_from')
 WHOLE = ('test.py', 'an inferencer')
 MODELS = PARTIAL + WHOLE
+#: All read files by one function, of which these are called with each file.
+FILES = ('load_from', 'convert_checkpoint.py', 'publish_model.py')
 
 
 def torch_bytes(content: Any, **kwargs: Any) -> bytes:
@@ -271,10 +274,10 @@ def _half() -> dict[str, torch.Tensor]:
 
 
 #: Weights that are not those of the model: for everything that builds one.
-INCOMPLETE: dict[str, tuple[Callable[[], dict], tuple[str, ...], str]] = {
+INCOMPLETE: dict[str, tuple[Callable[[], dict], tuple[str, ...], str | tuple[str, ...]]] = {
     'half of the weights': (_half, MODELS, 'lacks'),
-    'the image tower alone': (lambda: _less('text_', 'image_projection'), MODELS, 'text_encoder'),
-    'the text tower alone': (lambda: _less('image_', 'text_projection'), MODELS, 'image_encoder'),
+    'the image tower alone': (lambda: _less('text_', 'image_projection'), MODELS, ('w.pth', 'tensors of')),
+    'the text tower alone': (lambda: _less('image_', 'text_projection'), MODELS, ('w.pth', 'tensors of')),
     'a text weight missing': (lambda: _less(KEY), WHOLE, KEY),
     'the scale of logits missing': (lambda: _less('logit_scale'), WHOLE, 'logit_scale'),
     'a weight of another shape': (lambda: changed(weight=one((8, 32))), WHOLE, KEY),
@@ -379,9 +382,9 @@ def cases() -> list[BadInput]:
     right = _value(state())
     rows = []
     for reader, read in READERS.items():
-        for words, (name, content, says) in UNREADABLE.items():
+        for words, (name, content, says) in UNREADABLE.items() if reader in FILES else ():
             rows.append(BadInput(f'{reader}: {words}', _file(name, content, read), says))
-        for words, (name, content) in READABLE.items():
+        for words, (name, content) in READABLE.items() if reader in FILES else ():
             rows.append(BadInput(f'{reader}: {words}', _file(name, content, read), gives=right))
         for words, (content, readers, says) in INCOMPLETE.items():
             if reader in readers:
