@@ -104,6 +104,17 @@ def test_what_was_left_out_is_named(written, monkeypatch):
     ]
 
 
+def test_a_runs_history_and_arrays_beside_other_objects(tmp_path):
+    from mmengine.logging import HistoryBuffer
+
+    arrays = {'mixed': np.array([pathlib.PurePosixPath('x'), 1], dtype=object), 'short': np.arange(3, dtype=np.int16)}
+    content = {'w': WEIGHT, 'hub': {'loss': HistoryBuffer([1.0, 2.0], [1, 1])}, 'args': argparse.Namespace(**arrays)}
+    torch.save(content, tmp_path / 'a.pth')
+    found = read_file(tmp_path / 'a.pth')
+    assert found['hub']['loss'].mean() == 1.5
+    assert found['args']['mixed'] == [None, 1] and found['args']['short'].tolist() == [0, 1, 2]
+
+
 def test_circles_end(written):
     def content(absent):
         node = absent.Options(value=1)

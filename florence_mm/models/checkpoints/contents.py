@@ -44,6 +44,8 @@ def state_of(content: Mapping[str, Any], path: str | Path) -> StateDict:
                 f'{path} holds no tensors by name: the key {key!r} is of type {type(key).__name__}; save the state '
                 'dict of a module, whose keys are texts'
             )
+        if any('\ud800' <= letter <= '\udfff' for letter in key):
+            raise ValueError(f'the key {key!r} in {path} is no text of Unicode; save the state dict of a module')
         if value.layout is not torch.strided or value.is_quantized:
             kind = 'quantised' if value.is_quantized else f'sparse ({str(value.layout).removeprefix("torch.")})'
             raise ValueError(f'{key} in {path} is {kind}; save dense floating-point tensors')

@@ -93,11 +93,16 @@ def write_safetensors(path: str | Path, state: dict[str, Tensor], meta: dict[str
         meta: metadata, strings or values that JSON can represent.
 
     Raises:
+        ValueError: a tensor is of a type that the format lacks.
         OSError: the disk is full or cannot be written to.
     """
+    for key, value in state.items():
+        if value.dtype == torch.complex128:
+            raise ValueError(f'{key} is of type complex128, which a safetensors file cannot hold; leave it out')
     # safetensors refuses tensors that share memory
     state = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     header = {key: value if isinstance(value, str) else json.dumps(value) for key, value in (meta or {}).items()}
+    header = {key: value.encode(errors='backslashreplace').decode() for key, value in header.items()}
     header = {'format': 'pt', **header, _CHECKSUM: _checksum(state)}
     with replacing(path) as temporary:
         try:

@@ -104,11 +104,18 @@ def any_key(keys: Iterable[str], pattern: str) -> bool:
 
 
 def rename(state: StateDict, rules: list[tuple[str, str | Callable[[re.Match], str]]]) -> StateDict:
-    """Apply rules (regular expression, replacement) to all keys, in order."""
+    """Apply rules (regular expression, replacement) to all keys, in order.
+
+    Raises:
+        ValueError: two tensors would have the same name.
+    """
     renamed = {}
     for key, value in state.items():
+        before = key
         for pattern, replacement in rules:
             key = re.sub(pattern, replacement, key)
+        if key in renamed:
+            raise ValueError(f'it has two tensors for {key}, one of them as {before}; keep one of them')
         renamed[key] = value
     return renamed
 

@@ -65,7 +65,7 @@ def _stated_act(source: Source) -> str | None:
     """The activation of a CLIP that its keys or a config file beside it tell."""
     if {'input_resolution', 'context_length', 'vocab_size'} <= source.keys:
         return 'quick_gelu'  # OpenAI's own files
-    folder = Path(source.path).parent
+    folder = Path(source.path).expanduser().parent
     if '://' not in str(source.path):
         if config := _json(folder / 'open_clip_config.json').get('model_cfg'):
             return 'quick_gelu' if config.get('quick_gelu') else 'gelu'

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch._weights_only_unpickler import _get_allowed_globals
 
@@ -166,7 +167,9 @@ class InertUnpickler(pickle._Unpickler):
             target.state = state
         elif type(target) is collections.OrderedDict and isinstance(state, dict):
             target.__dict__.update(state)
-        elif id(type(target)) in self._callable and hasattr(target, '__setstate__'):
+        elif isinstance(target, np.ndarray | np.dtype) or (
+            id(type(target)) in self._callable and hasattr(target, '__setstate__')
+        ):
             target.__setstate__(state)
         elif id(type(target)) in self._callable and isinstance(state, dict) and hasattr(target, '__dict__'):
             target.__dict__.update(state)
@@ -267,11 +270,15 @@ def _plain(value: Any, where: str, foreign: dict[str, str], done: dict[int, Any]
             result._metadata = value._metadata
         done[id(value)] = (value, result)
         return _fill(result, value, where, foreign, done)
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        value = value.tolist()
+    if isinstance(value, set | frozenset) and all(isinstance(element, _PLAIN) for element in value):
+        return value
     if isinstance(value, list | tuple | set | frozenset):
         result = []
         done[id(value)] = (value, result)
         _fill(result, value, where, foreign, done)
-        return result if isinstance(value, list) else type(value)(result) if type(value) in (tuple, set) else result
+        return tuple(result) if isinstance(value, tuple) else result
     return value
 
 
