@@ -120,9 +120,7 @@ def test_a_run_of_another_model_is_ours_by_its_metadata():
 def test_two_tensors_of_one_name_are_refused():
     state = CoSwin({'embed_dims': 8, 'depths': [1], 'num_heads': [1]}).state_dict()
     state['backbone.norm.weight'] = state['norm.weight'] + 1
-    with pytest.raises(
-        ValueError, match=r'a.pth \(Swin or CoSwin\): it has two tensors for norm.weight'
-    ):
+    with pytest.raises(ValueError, match=r'a.pth \(Swin or CoSwin\): it has two tensors for norm.weight'):
         convert_state_dict(state, 'a.pth')
 
 
