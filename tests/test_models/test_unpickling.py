@@ -3,7 +3,9 @@
 import argparse
 import collections
 import enum
+import io
 import pathlib
+import pickle
 import sys
 import types
 
@@ -13,6 +15,7 @@ import torch
 
 from florence_mm.models.checkpoints import read_checkpoint
 from florence_mm.models.checkpoints.reading import read_file
+from florence_mm.models.checkpoints.unpickling import InertUnpickler, UnsafeContent
 
 WEIGHT = torch.arange(6.0).view(2, 3)
 
@@ -166,6 +169,14 @@ def test_functions_of_other_packages_are_not_called(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'absent', module)
     torch.save({'w': WEIGHT, 'x': Calls(module.call, 1), 'y': module.call}, tmp_path / 'a.pth')
     assert read_file(tmp_path / 'a.pth').keys() == {'w'} and called == []
+
+
+def test_only_what_is_allowed_is_called():
+    """A pickle that calls a value of its own making, here a text."""
+    text = pickle.SHORT_BINUNICODE + b'\x01x'
+    content = pickle.PROTO + b'\x04' + text + pickle.EMPTY_TUPLE + pickle.REDUCE + pickle.STOP
+    with pytest.raises(UnsafeContent, match='^x$'):
+        InertUnpickler(io.BytesIO(content)).load()
 
 
 @pytest.mark.parametrize(
