@@ -6,6 +6,8 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import nn
 
+from florence_mm.models.checkpoints.contents import check_types, check_values
+from florence_mm.models.checkpoints.coverage import check_coverage, needed_keys
 from florence_mm.models.checkpoints.fitting import fit_state_dict
 from florence_mm.models.checkpoints.loading import load_tensors
 from florence_mm.models.checkpoints.reading import read_checkpoint
@@ -23,32 +25,32 @@ def load_whole_model(model: nn.Module, path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is damaged, or tensors are missing or have other shapes.
+        ValueError: the file is damaged, tensors are missing, have other shapes or types, or are not finite.
     """
     state, meta = read_checkpoint(path)
-    own = model.state_dict()
-    if own.keys() <= state.keys():
-        _load_own_layout(model, {key: state[key] for key in own}, path)
-        return meta
-    missing = load_tensors(model, state, path).missing
-    if missing:
-        raise ValueError(
-            f'{path} lacks {len(missing)} of the {len(own)} tensors of {type(model).__name__}, among them {missing[0]}'
-            '; use the config that the checkpoint was trained with'
-        )
+    own = model.state_dict().keys()
+    if set(needed_keys(own)) <= state.keys():
+        _load_own_layout(model, state, path)
+    else:
+        report = load_tensors(model, state, path, allow_missing=True, meta=meta)
+        check_coverage(own, own - set(report.missing), type(model).__name__, path, whole=True)
     return meta
 
 
 def _load_own_layout(model: nn.Module, state: dict[str, Any], path: str | Path) -> None:
     """Load tensors without detecting the format, as names of a user's model may resemble a public one."""
+    own = model.state_dict()
+    state = {key: value for key, value in state.items() if key in own}
     fitting = fit_state_dict(model, state)
     if fitting.unfit:
         key = fitting.unfit[0]
         raise ValueError(
-            f'{path} has {key} of shape {tuple(state[key].shape)}, the model {tuple(model.state_dict()[key].shape)}; '
+            f'{path} has {key} of shape {tuple(state[key].shape)}, the model {tuple(own[key].shape)}; '
             'use the config that the checkpoint was trained with'
         )
     if changed := {**fitting.resized, **fitting.inflated}:
         key, shapes = next(iter(changed.items()))
         print_log(f'{path}: {len(changed)} tensors were fitted to the model, as {key} from {shapes}', 'current')
-    model.load_state_dict(fitting.tensors)
+    check_types(model, fitting.tensors, path)
+    check_values(fitting.tensors, path)
+    model.load_state_dict(fitting.tensors, strict=False)

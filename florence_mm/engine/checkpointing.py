@@ -14,6 +14,7 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
 
 from florence_mm.errors import UsageError
+from florence_mm.models.checkpoints.contents import state_of
 from florence_mm.models.checkpoints.reading import MapLocation, read_file
 from florence_mm.moved import moved_names
 
@@ -77,9 +78,11 @@ def read_run_checkpoint(path: str, map_location: MapLocation = 'cpu') -> dict[st
     try:
         with _main_process_first() if '://' in path else nullcontext():
             checkpoint = read_file(path, map_location)
+            state = state_of(checkpoint, path)
     except (FileNotFoundError, ValueError) as error:
         raise UsageError(f'{error}{_other_checkpoints(path)}') from error
-    return checkpoint if 'state_dict' in checkpoint else {'state_dict': checkpoint}
+    # a run's state dict may have other values than tensors, of modules with extra state
+    return checkpoint if isinstance(checkpoint.get('state_dict'), dict) else {'state_dict': state}
 
 
 def check_resumable(

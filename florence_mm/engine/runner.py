@@ -41,6 +41,7 @@ from .parallelize import (
     unsharded_layout,
 )
 from .resuming import ScheduleOfConfig, changed_keys, check_optimizer
+from .run_weights import fit_run_weights
 from .seeding import INIT, base_seed, combine_seeds
 from .work_folder import alone_in_work_dir
 
@@ -69,6 +70,7 @@ class FlorenceRunner(Runner):
     """
 
     _resuming = False
+    _needs_all = False
     _gathered: dict[str, Any] = {}
 
     @classmethod
@@ -232,6 +234,16 @@ class FlorenceRunner(Runner):
                 f'settings that differ from those of the checkpoint are used from here on: {", ".join(keys[:12])}{more}'
             )
 
+    def val(self) -> dict:
+        """Validate with a checkpoint that has all weights of the model."""
+        self._needs_all = True
+        return super().val()
+
+    def test(self) -> dict:
+        """Test a checkpoint that has all weights of the model."""
+        self._needs_all = True
+        return super().test()
+
     def load_checkpoint(
         self,
         filename: str,
@@ -239,22 +251,20 @@ class FlorenceRunner(Runner):
         strict: bool = False,
         revise_keys: list = [(r'^module.', '')],  # noqa: B006
     ) -> dict:
-        """Load weights; when resuming all must match the model, otherwise mismatches are logged.
+        """Load weights; all must match the model when resuming or testing, most of them for a new run.
 
         Raises:
-            UsageError: the file cannot be read, or no key matches the model.
+            UsageError: the file cannot be read, or does not hold enough of the model, see
+                :func:`~florence_mm.engine.run_weights.fit_run_weights`.
         """
         checkpoint = read_run_checkpoint(filename, map_location)
         model = unwrap_model(self.model)
         if self._resuming:
             self._check_resumable(filename, checkpoint, model)
             accumulation.restore_gradients(checkpoint, self, model, filename)
-        elif not _any_key_fits(checkpoint['state_dict'], model):
-            theirs, ours = next(iter(checkpoint['state_dict']), None), next(iter(unsharded_layout(model)), None)
-            raise UsageError(
-                f'no weight in {filename} belongs to this model (it starts with {theirs!r}, the model with {ours!r}); '
-                'load another layout with init_cfg=dict(type="florence_mm.Pretrained", checkpoint=..., prefix=...)'
-            )
+        else:
+            weights = fit_run_weights(model, checkpoint['state_dict'], filename, whole=self._needs_all)
+            checkpoint['state_dict'] = weights
         check_class_order(self, checkpoint, filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         if is_sharded(model):
@@ -264,7 +274,8 @@ class FlorenceRunner(Runner):
                 checkpoint['optimizer'] = split_optimizer_state(checkpoint['optimizer'], optimizer)
         checkpoint = _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=revise_keys)
         self._has_loaded = True
-        self.logger.info(f'Loaded the checkpoint {filename}')
+        if self._resuming:
+            self.logger.info(f'Loaded the checkpoint {filename}')
         return checkpoint
 
     def save_checkpoint(
@@ -337,8 +348,3 @@ class FlorenceRunner(Runner):
         # mmengine would execute a config stored as `config`
         checkpoint['meta'].pop('config', None)
         self._resumed = {'schedules': sum(map(len, lists)), 'config': checkpoint['meta'].get('cfg')}
-
-
-def _any_key_fits(state_dict: dict, model: torch.nn.Module) -> bool:
-    ours = unsharded_layout(model)
-    return any(key.removeprefix('module.') in ours for key in state_dict)

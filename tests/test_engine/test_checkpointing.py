@@ -67,12 +67,12 @@ def test_the_main_process_downloads_for_the_others(tmp_path, monkeypatch, main, 
     """The others wait until it has read the file; they do so too where it cannot, or they would wait for ever."""
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
     if there:
-        torch.save({'state_dict': {}}, tmp_path / 'a.pth')
+        torch.save({'state_dict': {'a': torch.tensor(1.0)}}, tmp_path / 'a.pth')
     waited = []
     monkeypatch.setattr(checkpointing, 'is_main_process', lambda: main)
     monkeypatch.setattr(checkpointing, 'barrier', lambda: waited.append((tmp_path / 'hub').exists()))
     if there:
-        assert read_run_checkpoint((tmp_path / 'a.pth').as_uri()) == {'state_dict': {}}
+        assert read_run_checkpoint((tmp_path / 'a.pth').as_uri()) == {'state_dict': {'a': 1}}
         assert waited == [main]
         read_run_checkpoint(str(tmp_path / 'a.pth'))
     else:

@@ -89,6 +89,7 @@ def test_unicl_release(tmp_path):
 )
 def test_older_two_tower_layouts(tmp_path, name, renames):
     source, target = two_towers(), two_towers(1)
+    target.text_encoder.causal = name != 'MedImageInsight'
     state = source.state_dict()
     for ours, theirs in renames.items():
         state = {theirs + k.removeprefix(ours) if k.startswith(ours) else k: v for k, v in state.items()}
@@ -286,4 +287,4 @@ def test_tools_convert_and_publish(tmp_path, monkeypatch, capsys):
     assert same(source, target)
 
     code, printed = call('publish_model.py', tmp_path / 'missing.pth', tmp_path / 'x.safetensors')
-    assert code == 1 and 'missing.pth does not exist' in printed.err
+    assert code == 2 and printed.err.startswith('error: ') and 'missing.pth does not exist' in printed.err

@@ -1,4 +1,4 @@
-"""``CoSwin(conv_embed=False)`` against the Swins of mmpretrain, mmdet and timm on their weights."""
+"""``CoSwin(conv_embed=False)`` against the Swins of other packages on their weights."""
 
 import pytest
 import torch
@@ -115,6 +115,82 @@ def test_timm():
     ours = CoSwin(ARCH, img_size=64, conv_embed=False, window_size=4, drop_path_rate=0.0)
     share(ours, peer, 'timm Swin')
     assert_equal(ours, lambda_module(peer), (64, 64))
+
+
+@pytest.mark.parametrize('size', [(64, 64), (80, 104)])
+def test_torchvision(size):
+    from torchvision.models.swin_transformer import SwinTransformer
+
+    peer = SwinTransformer([4, 4], 16, [2, 2, 2], [1, 2, 4], [4, 4], stochastic_depth_prob=0.0, num_classes=3)
+    randomise(peer)
+    ours = CoSwin(ARCH, img_size=64, conv_embed=False, window_size=4, drop_path_rate=0.0)
+    name, state, skipped = convert_state_dict(peer.state_dict())
+    assert name == 'torchvision Swin'
+    ours.load_state_dict(state)
+    assert {key for key, why in skipped.items() if why != 'computed by the model'} == {'head.weight', 'head.bias'}
+
+    class Features(nn.Module):
+        def forward(self, x):
+            return (peer.norm(peer.features(x)).permute(0, 3, 1, 2),)
+
+    assert_equal(ours, Features(), size)
+
+
+def hugging_face(**kwargs):
+    from transformers import SwinConfig
+
+    sizes = {'embed_dim': 16, 'depths': [2, 2, 2], 'num_heads': [1, 2, 4], 'window_size': 4, 'drop_path_rate': 0.0}
+    return SwinConfig(image_size=64, **sizes, **kwargs)
+
+
+#: Names of transformers before its version 5, in which the files on the hub are.
+BEFORE_5 = {
+    '.attention.relative_position_bias.': '.attention.self.',
+    '.attention.q_proj.': '.attention.self.query.',
+    '.attention.k_proj.': '.attention.self.key.',
+    '.attention.v_proj.': '.attention.self.value.',
+    '.attention.o_proj.': '.attention.output.dense.',
+    '.mlp.fc1.': '.intermediate.dense.',
+    '.mlp.fc2.': '.output.dense.',
+}
+
+
+@pytest.mark.parametrize('before_5', [False, True])
+def test_transformers(before_5):
+    from transformers import SwinForImageClassification
+
+    peer = randomise(SwinForImageClassification(hugging_face(use_absolute_embeddings=True, num_labels=3))).train()
+    state = dict(peer.state_dict())
+    for now, then in BEFORE_5.items() if before_5 else ():
+        state = {key.replace(now, then): value for key, value in state.items()}
+    name, state, skipped = convert_state_dict(state)
+    assert name == 'Hugging Face Swin' and set(skipped) == {'classifier.weight', 'classifier.bias'}
+    ours = CoSwin(ARCH, img_size=64, conv_embed=False, window_size=4, drop_path_rate=0.0, use_abs_pos_embed=True)
+    ours.load_state_dict(state)
+
+    class Features(nn.Module):
+        def forward(self, x):
+            tokens = peer.swin(x).last_hidden_state  # (B, 16, C), a map of 4 x 4
+            return (tokens.unflatten(1, (4, 4)).permute(0, 3, 1, 2),)
+
+    assert_equal(ours, Features(), (64, 64))
+
+
+def test_transformers_backbone_with_the_norms_of_its_stages():
+    from transformers import SwinBackbone
+
+    peer = randomise(SwinBackbone(hugging_face(qkv_bias=False, out_features=['stage1', 'stage2', 'stage3']))).train()
+    name, state, _ = convert_state_dict(peer.state_dict())
+    assert name == 'Hugging Face Swin'
+    assert not state['layers.1.blocks.0.attn.qkv.bias'].any()
+    ours = CoSwin(ARCH, img_size=64, conv_embed=False, window_size=4, drop_path_rate=0.0, out_indices=(0, 1, 2))
+    ours.load_state_dict(state)
+
+    class Features(nn.Module):
+        def forward(self, x):
+            return tuple(peer(x).feature_maps)
+
+    assert_equal(ours, Features(), (64, 64))
 
 
 def lambda_module(peer):

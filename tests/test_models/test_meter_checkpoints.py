@@ -139,7 +139,9 @@ def test_an_image_encoder_of_another_kind_is_listed(tmp_path):
     torch.save(lightning(public(clip)), tmp_path / 'meter.ckpt')
     model = build(conv_embed=True)
     before = model.image_encoder.patch_embed.proj.weight.clone()
-    report = load_checkpoint(model, tmp_path / 'meter.ckpt')
+    with pytest.raises(ValueError, match='has none of the 36 tensors of image_encoder of METER'):
+        load_checkpoint(model, tmp_path / 'meter.ckpt')
+    report = load_checkpoint(model, tmp_path / 'meter.ckpt', allow_missing=['image_encoder'])
     assert report.skipped['vit_model.visual.conv1.weight'] == 'of an image encoder other than Swin'
     assert 'of an image encoder other than Swin: vit_model.visual.conv1' in str(report)
     assert report.missing and all(key.startswith('image_encoder.') for key in report.missing)
@@ -176,7 +178,9 @@ def test_robertas_state_dicts(tmp_path, prefix):
     torch.testing.assert_close(encoder(ids, real), peer.roberta(ids).last_hidden_state)
     # the same file for a whole model
     model = build()
-    report = load_checkpoint(model, tmp_path / 'pytorch_model.bin')
+    with pytest.raises(ValueError, match=r"more than half.*allow_missing=\['image_encoder',.*'cross_modal', 'heads'\]"):
+        load_checkpoint(model, tmp_path / 'pytorch_model.bin')
+    report = load_checkpoint(model, tmp_path / 'pytorch_model.bin', allow_missing=True)
     assert all(key.startswith('text_encoder.model.') for key in report.loaded)
     torch.testing.assert_close(model.text_encoder(ids, real), encoder(ids, real))
 

@@ -56,6 +56,38 @@ def test_robertas_ids_are_those_of_transformers(roberta_folder):
     assert ours(['a <mask> b'], 20).input_ids[0].tolist().count(4) == 1
 
 
+def test_a_mask_takes_the_space_before_it(roberta_folder):
+    """As in RoBERTa's released tokenizer, where a masked word is one token with its space."""
+    for ours in (RobertaTextTokenizer(str(roberta_folder)), RobertaTextTokenizer()):
+        one, other = (ours([text], 20).input_ids[0].tolist() for text in ('a <mask>b', 'a<mask>b'))
+        assert one == other and one.count(ours.mask_token_id) == 1
+
+
+def test_a_half_precision_folder_becomes_single_precision(tmp_path):
+    from transformers import RobertaConfig, RobertaModel
+
+    torch.manual_seed(0)
+    half = RobertaModel(RobertaConfig(**SMALL | {'type_vocab_size': 1})).half()
+    half.save_pretrained(tmp_path)
+    encoder = RobertaTextEncoder(str(tmp_path))
+    assert {weight.dtype for weight in encoder.parameters()} == {torch.float32}
+    ours, theirs = encoder.model.embeddings.word_embeddings.weight, half.embeddings.word_embeddings.weight
+    assert torch.equal(ours, theirs.float())
+    assert encoder(torch.tensor([[0, 5, 2]]), torch.ones(1, 3).bool()).dtype == torch.float32
+
+
+def test_a_folder_of_another_model_is_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+    from transformers import RobertaConfig, RobertaModel
+
+    RobertaModel(RobertaConfig(**SMALL)).save_pretrained(tmp_path)
+    state = load_file(tmp_path / 'model.safetensors')
+    del state['encoder.layer.0.output.dense.weight']
+    save_file(state, tmp_path / 'model.safetensors', {'format': 'pt'})
+    with pytest.raises(ValueError, match='lacks 1 of the weights of RoBERTa, among them encoder.layer.0.output'):
+        RobertaTextEncoder(str(tmp_path))
+
+
 @pytest.mark.parametrize('name', ['roberta', 'bytes', 'clip'])
 def test_words_begin_where_they_begin(name, roberta_folder):
     tokenizer = {

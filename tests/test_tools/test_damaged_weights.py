@@ -108,8 +108,8 @@ def test_converters(damaged, tmp_path, monkeypatch, capsys, tool):
     monkeypatch.setattr(sys, 'argv', [tool, str(damaged), str(target)])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(TOOLS / 'model_converters' / tool), run_name='__main__')
-    assert end.value.code == 1 and not list(tmp_path.glob('new*'))
-    assert capsys.readouterr().err == f'{damaged.parent}/{SENTENCE[damaged.name]}\n'
+    assert end.value.code == 2 and not list(tmp_path.glob('new*'))
+    assert capsys.readouterr().err == f'error: {damaged.parent}/{SENTENCE[damaged.name]}\n'
 
 
 def test_test_tool(damaged, tool, small_detector):

@@ -3,9 +3,10 @@
 Not here: checkpoints of training runs and resuming (``engine``).
 """
 
+from .contents import check_values
 from .formats import convert_state_dict
 from .loading import LoadReport, PretrainedInit, load_checkpoint
-from .reading import read_checkpoint, write_safetensors
+from .reading import plain_meta, read_checkpoint, write_safetensors
 from .renaming import FORMATS, Format, register_format
 
 __all__ = [
@@ -13,8 +14,10 @@ __all__ = [
     'Format',
     'LoadReport',
     'PretrainedInit',
+    'check_values',
     'convert_state_dict',
     'load_checkpoint',
+    'plain_meta',
     'read_checkpoint',
     'register_format',
     'write_safetensors',

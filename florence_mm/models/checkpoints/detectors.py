@@ -6,10 +6,14 @@ detectron2 also need a neck with ``relu_before_extra_convs=True`` (P7), those of
 """
 
 import re
+from collections.abc import Iterable
+from typing import Any
 
 import torch
+from torch import nn
 
-from .renaming import Skipped, StateDict, any_key, keep_matching, pop_prefix, register_format, rename
+from .renaming import Skipped, Source, StateDict, any_key, keep_matching, pop_prefix, register_format, rename
+from .settings import Setting
 from .swin import convert_mm_swin, convert_swin
 
 _COMPUTED = r'(^|\.)(pixel_mean|pixel_std|anchor_generator\..*|cell_anchors\..*)$'
@@ -28,7 +32,52 @@ def _fit_shapes(state: StateDict) -> None:
             state[key] = value.reshape(())
 
 
-@register_format('DyHead', lambda k: any_key(k, r'(^|\.)dyhead_tower\.\d+\.offset\.'))
+def _center_offset(head: nn.Module) -> Any:
+    return getattr(getattr(head, 'prior_generator', None), 'center_offset', None)
+
+
+_OFFSETS = Setting('offset_mode', r'(^|\.)blocks\.\d+$', lambda m: getattr(m, 'offset_mode', None), ('legacy',))
+
+
+def _detectron2_settings(source: Source) -> Iterable[Setting]:
+    relu = 'relu_before_extra_convs'
+    return (
+        _OFFSETS,
+        Setting(f'{relu} of the neck', r'(^|\.)neck$', lambda m: getattr(m, relu, None), (True,)),
+        Setting('center_offset of the anchors', r'(^|\.)bbox_head$', _center_offset, (0.5,)),
+    )
+
+
+def _mmdet_settings(source: Source) -> Iterable[Setting]:
+    """The neck and the anchors as in the config that mmdet saves in ``meta``, or open without it."""
+    config = str(source.meta.get('config') or source.meta.get('cfg') or '')
+    relu, centers = (False, True), (0.5, 0)
+    if 'dyhead' in config.lower():
+        relu = (bool(re.search(r'relu_before_extra_convs\W{1,4}True', config)),)
+        found = re.search(r'center_offset\W{1,4}([\d.]+\d)', config)
+        centers = (float(found[1]) if found else 0,)
+    return (
+        _OFFSETS,
+        Setting(
+            'relu_before_extra_convs of the neck',
+            r'(^|\.)neck$',
+            lambda m: getattr(m, 'relu_before_extra_convs', None),
+            relu,
+            "False in mmdet's released DyHead configs",
+        ),
+        Setting(
+            'center_offset of the anchors',
+            r'(^|\.)bbox_head$',
+            _center_offset,
+            centers,
+            "0 in mmdet's atss_r50_fpn_dyhead_1x_coco, 0.5 in its others",
+        ),
+    )
+
+
+@register_format(
+    'DyHead', lambda k: any_key(k, r'^(backbone\.)*dyhead_tower\.\d+\.offset\.'), settings=_detectron2_settings
+)
 def convert_dyhead(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert Microsoft's DynamicHead on detectron2; backbones other than Swin are skipped."""
     state, skipped = keep_matching(dict(state), rf'^(?!.*{_COMPUTED})', 'part of the data preprocessor or the anchors')
@@ -64,7 +113,11 @@ def convert_dyhead(state: StateDict) -> tuple[StateDict, Skipped]:
     return {**_prefixed(backbone, 'backbone.'), **state}, skipped
 
 
-@register_format('mmdet DyHead', lambda k: any_key(k, r'(^|\.)dyhead_blocks\.\d+\.spatial_conv_offset\.'))
+@register_format(
+    'mmdet DyHead',
+    lambda k: any_key(k, r'^(neck\.)?(\d+\.)?dyhead_blocks\.\d+\.spatial_conv_offset\.'),
+    settings=_mmdet_settings,
+)
 def convert_mmdet_dyhead(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert mmdet's ATSS with FPN and DyHead necks; a Swin backbone gets our names, others keep mmdet's.
 

@@ -5,36 +5,101 @@ towers ``image_encoder.*``, ``text_encoder.*``, ``image_projection``, ``text_pro
 UniCL's releases.
 
 A format is registered by :func:`~florence_mm.models.checkpoints.renaming.register_format`, in a module of this folder
-or of a family.
+or of a family. A file whose keys no format detects is in an unknown one: its keys are never guessed.
 """
 
-from .renaming import COMPUTED, FORMATS, Skipped, StateDict, any_key, register_format
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
-_UNKNOWN = -10  # below every other priority
+from .contents import some
+from .renaming import COMPUTED, FORMATS, Format, Skipped, StateDict, any_key, register_format
+
+OURS = 'florence_mm'
+_OWN_PARTS = (
+    r'^((detector\.)?backbone|(classifier\.|retriever\.|reranker\.)?image_encoder)\.'
+    r'layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table$',
+    r'^((retriever\.|classifier\.)?text_encoder\.)?(tower\.)?resblocks\.\d+\.attn\.in_proj_weight$',
+    r'^text_encoder\.model\.encoder\.layer\.\d+\.attention\.self\.query\.',
+    r'^(detector\.)?(bbox_head\.)?blocks\.\d+\.offset_conv\.',
+    r'^(reranker\.)?cross_modal\.(text|image)_transform\.',
+)
 
 
 @register_format('florence_mm METER', lambda k: any_key(k, r'^cross_modal\.(text|image)_transform\.'))
 @register_format('UniCL', lambda k: any_key(k, r'^image_encoder\.') and any_key(k, r'^text_encoder\.'), priority=-1)
-@register_format('florence_mm', lambda k: True, priority=_UNKNOWN)
+@register_format(OURS, lambda k: any(any_key(k, part) for part in _OWN_PARTS), priority=-10)
 def keep(state: StateDict) -> tuple[StateDict, Skipped]:
     """Keep all keys, which are ours."""
     return dict(state), {}
 
 
-def convert_state_dict(state: StateDict) -> tuple[str, StateDict, Skipped]:
+def find_format(keys: Iterable[str], meta: Mapping[str, Any] | None = None) -> Format | None:
+    """Find the format of a checkpoint.
+
+    Args:
+        keys: its keys.
+        meta: its metadata; a file that a run of this toolbox wrote has our names, whatever the model is.
+
+    Returns:
+        the format; None if it is unknown.
+    """
+    keys = set(keys)
+    by_priority = sorted(FORMATS.values(), key=lambda fmt: -fmt.priority)
+    found = next((fmt for fmt in by_priority if fmt.detect(keys)), None)
+    if found is None and meta and not meta.keys().isdisjoint(('florence_mm_version', 'mmengine_version')):
+        return FORMATS[OURS]
+    return found
+
+
+def convert_state_dict(
+    state: StateDict, path: str | Path = 'the checkpoint', meta: Mapping[str, Any] | None = None
+) -> tuple[str, StateDict, Skipped]:
     """Detect the format of a state dict and convert its keys to our names.
 
     Args:
         state: tensors by key, as :func:`~florence_mm.models.checkpoints.reading.read_checkpoint` returns them.
+        path: the file, for messages.
+        meta: its metadata.
 
     Returns:
         the name of the format, the tensors under our names, and the skipped keys with the reason.
+
+    Raises:
+        ValueError: the format is unknown, or the file lacks a part of it.
     """
+    state, skipped = without_computed(state)
+    found = find_format(state, meta)
+    if found is None:
+        raise ValueError(
+            f'{path} is in a format that florence_mm does not know: its keys begin with '
+            f'{some(first_parts(state), 3)}; the known ones are {", ".join(sorted(FORMATS))}'
+        )
+    return found.name, *converted(found, state, skipped, path)
+
+
+def converted(found: Format, state: StateDict, skipped: Skipped, path: str | Path) -> tuple[StateDict, Skipped]:
+    """Convert tensors of a format; returns them, and ``skipped`` with the keys that the conversion leaves out.
+
+    Raises:
+        ValueError: the file lacks a part of the format, or is another model's.
+    """
+    try:
+        state, left_out = found.convert(state)
+    except ValueError as error:
+        raise ValueError(f'{path} ({found.name}): {error}') from None
+    return state, {**skipped, **left_out}
+
+
+def without_computed(state: StateDict) -> tuple[StateDict, Skipped]:
+    """Remove what models compute themselves, and ``module.`` before all keys; returns the rest and what was removed."""
     skipped = {key: 'computed by the model' for key in state if key.endswith(COMPUTED)}
     state = {key: value for key, value in state.items() if key not in skipped}
     if state and all(key.startswith('module.') for key in state):
         state = {key.removeprefix('module.'): value for key, value in state.items()}
-    keys, formats = set(state), sorted(FORMATS.values(), key=lambda fmt: -fmt.priority)
-    found = next(fmt for fmt in formats if fmt.detect(keys))
-    state, left_out = found.convert(state)
-    return found.name, state, {**skipped, **left_out}
+    return state, skipped
+
+
+def first_parts(keys: Iterable[str]) -> list[str]:
+    """The different first two parts of dotted keys, in order."""
+    return list(dict.fromkeys('.'.join(key.split('.')[:2]) for key in keys))

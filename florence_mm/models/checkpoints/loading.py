@@ -1,20 +1,24 @@
 """Loading checkpoints of any known format into a model, with a report of every key."""
 
-from collections.abc import Container, Iterable
+import logging
+import re
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import print_log
 from torch import nn
 
 from florence_mm.registry import WEIGHT_INITIALIZERS
 
+from .contents import check_types, check_values, some
+from .coverage import Missing, check_coverage, missing_sentence
 from .fitting import fit_state_dict
-from .formats import convert_state_dict
+from .formats import converted, find_format, without_computed
 from .reading import read_checkpoint
-from .renaming import StateDict
-
-_SHOWN = 5
+from .renaming import FORMATS, Format, Source, StateDict
+from .settings import check_settings
 
 
 @dataclass
@@ -30,6 +34,8 @@ class LoadReport:
         missing: keys of the model that the checkpoint lacks; they keep their values.
         unexpected: keys of the checkpoint that the model lacks.
         skipped: keys of the checkpoint that were not loaded on purpose, with the reason.
+        notes: settings that the model must have and the file does not tell.
+        summary: one sentence that says how much of the model was loaded, and what was not.
     """
 
     source: str
@@ -40,30 +46,36 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    summary: str = ''
 
     def __str__(self) -> str:
-        """Summary in a few lines, for a log."""
+        """Summary in a few lines, for a log; the last one is the sentence of what is missing."""
         counts = f'{len(self.loaded)} loaded, {len(self.resized)} resized'
         if self.inflated:
             counts += f', {len(self.inflated)} inflated'
         lines = [f'{self.source} ({self.format}): {counts}']
         for name in ('resized', 'inflated'):
             if changed := getattr(self, name):
-                lines.append(f'  {name}: ' + _some([f'{key} {how}' for key, how in changed.items()]))
+                lines.append(f'  {name}: ' + some([f'{key} {how}' for key, how in changed.items()]))
         for reason in dict.fromkeys(self.skipped.values()):
-            lines.append(f'  skipped, {reason}: ' + _some([key for key, why in self.skipped.items() if why == reason]))
+            lines.append(f'  skipped, {reason}: ' + some([key for key, why in self.skipped.items() if why == reason]))
         for name in ('missing', 'unexpected'):
             if getattr(self, name):
-                lines.append(f'  {name}: ' + _some(getattr(self, name)))
+                lines.append(f'  {name}: ' + some(getattr(self, name)))
+        lines += [f'  note: {note}' for note in self.notes]
+        if self.summary:
+            lines.append(self.summary)
         return '\n'.join(lines)
 
 
-def _some(keys: list[str]) -> str:
-    more = f' and {len(keys) - _SHOWN} more' if len(keys) > _SHOWN else ''
-    return ', '.join(keys[:_SHOWN]) + more
-
-
-def load_checkpoint(model: nn.Module, path: str | Path, prefix: str | None = None, strict: bool = False) -> LoadReport:
+def load_checkpoint(
+    model: nn.Module,
+    path: str | Path,
+    prefix: str | None = None,
+    strict: bool = False,
+    allow_missing: Missing = (),
+) -> LoadReport:
     """Load a checkpoint of any known format into a model.
 
     Tensors of other shapes are fitted by :func:`~florence_mm.models.checkpoints.fitting.fit_state_dict`.
@@ -74,19 +86,29 @@ def load_checkpoint(model: nn.Module, path: str | Path, prefix: str | None = Non
         prefix: load only keys that begin with it (under our names), and remove it from them. For example
             ``'image_encoder.'`` for the backbone of a pretrained two-tower model.
         strict: raise unless all keys of the model and of the checkpoint are loaded.
+        allow_missing: parts of the model that the checkpoint may lack, as ``['text_encoder']``, or True for any; see
+            :func:`~florence_mm.models.checkpoints.coverage.check_coverage`.
 
     Returns:
         the report of all keys, which is also logged.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is unreadable, no key matches, or with ``strict`` some key does not.
+        ValueError: the file is unreadable; no key matches, or with ``strict`` some key does not; too little of the
+            model would be loaded; a setting of the model is not that of the format; or values are not finite.
     """
-    return load_tensors(model, read_checkpoint(path)[0], path, prefix, strict)
+    state, meta = read_checkpoint(path)
+    return load_tensors(model, state, path, prefix, strict, allow_missing, meta)
 
 
 def load_tensors(
-    model: nn.Module, state: StateDict, path: str | Path, prefix: str | None = None, strict: bool = False
+    model: nn.Module,
+    state: StateDict,
+    path: str | Path,
+    prefix: str | None = None,
+    strict: bool = False,
+    allow_missing: Missing = (),
+    meta: Mapping[str, Any] | None = None,
 ) -> LoadReport:
     """Load tensors that were already read from a checkpoint, as :func:`load_checkpoint` does.
 
@@ -96,11 +118,18 @@ def load_tensors(
         path: the file they were read from, for the report and messages.
         prefix: load only keys that begin with it (under our names), and remove it from them.
         strict: raise unless all keys of the model and of the checkpoint are loaded.
+        allow_missing: parts of the model that the checkpoint may lack.
+        meta: the checkpoint's metadata, which tells settings.
 
     Raises:
-        ValueError: no key matches, or with ``strict`` some key does not.
+        ValueError: as for :func:`load_checkpoint`.
     """
-    name, state, skipped = convert_state_dict(state)
+    source = Source(path, set(state), meta or {})
+    state, skipped = without_computed(state)
+    found = find_format(state, meta)
+    name = found.name if found else 'unknown format'
+    if found:
+        state, skipped = converted(found, state, skipped, path)
     report = LoadReport(str(path), name, skipped=skipped)
     if prefix:
         prefix = prefix.rstrip('.') + '.'
@@ -125,18 +154,42 @@ def load_tensors(
             f'nothing in {path} ({name}) matches {type(model).__name__}: its keys begin with {_first_parts(state)}, '
             f'the model has {_first_parts(own)}{_suggest_prefix(state, own)}'
         )
+    check_types(model, fitting.tensors, path)
+    check_values(fitting.tensors, path)
     wrong = report.missing + report.unexpected + [key for key in report.skipped if key in own]
     if strict and wrong:
-        raise ValueError(f'{path} does not fit {type(model).__name__} exactly: {_some(wrong)}')
+        raise ValueError(f'{path} does not fit {type(model).__name__} exactly: {some(wrong)}')
+    if found:
+        report.notes = _check_format(found, model, report, fitting.tensors, source)
+    check_coverage(own, fitting.tensors, type(model).__name__, path, allow_missing)
+    report.summary = missing_sentence(own, fitting.tensors, type(model).__name__, path, report.unexpected)
     model.load_state_dict(fitting.tensors, strict=False)
-    print_log(f'Checkpoint {report}', logger=MMLogger.get_current_instance())
+    print_log(f'Checkpoint {report}', 'current', logging.WARNING if report.missing or report.notes else logging.INFO)
     return report
+
+
+def _check_format(
+    found: Format, model: nn.Module, report: LoadReport, loaded: Container[str], source: Source
+) -> list[str]:
+    """Check what the format says of the model; returns a note for each setting that the file leaves open."""
+    for key in report.unexpected:
+        for pattern, argument in found.optional_parts.items():
+            if re.search(pattern, key):
+                raise ValueError(
+                    f'{source.path} ({found.name}) has {key}, which {type(model).__name__} lacks, so that it gives '
+                    f'other features; set {argument}'
+                )
+    # a converted file has our names, and the settings of the format it came from
+    origin = FORMATS.get(str(source.meta.get('converted_from')), found)
+    if origin.settings is None:
+        return []
+    return check_settings(origin.settings(source), model, loaded, source.path, origin.name)
 
 
 def _first_parts(keys: Iterable[str]) -> str:
     """List the first parts of dotted keys, for a message."""
     tops = list(dict.fromkeys(key.split('.')[0] for key in keys))
-    return ', '.join(map(repr, tops[:_SHOWN])) or 'nothing'
+    return ', '.join(map(repr, tops[:5])) or 'nothing'
 
 
 def _suggest_prefix(state: Iterable[str], own: Container[str]) -> str:
@@ -158,12 +211,17 @@ class PretrainedInit:
         checkpoint: a file or a URL.
         prefix: part of the checkpoint to load, for example ``'image_encoder.'``, see :func:`load_checkpoint`.
         strict: raise unless all keys of the module and of the checkpoint are loaded.
+        allow_missing: parts of the module that the checkpoint may lack, as ``['text_encoder']``, or True for any; heads
+            always may, see :func:`~florence_mm.models.checkpoints.coverage.check_coverage`.
     """
 
-    def __init__(self, checkpoint: str, prefix: str | None = None, strict: bool = False) -> None:
+    def __init__(
+        self, checkpoint: str, prefix: str | None = None, strict: bool = False, allow_missing: Missing = ()
+    ) -> None:
         self.checkpoint = checkpoint
         self.prefix = prefix
         self.strict = strict
+        self.allow_missing = allow_missing
 
     def __call__(self, module: nn.Module) -> None:
         """Load the checkpoint into ``module``."""
@@ -172,7 +230,7 @@ class PretrainedInit:
             for child in module.children():
                 if hasattr(child, 'init_weights') and not getattr(child, 'is_init', False):
                     child.init_weights()
-        report = load_checkpoint(module, self.checkpoint, self.prefix, self.strict)
+        report = load_checkpoint(module, self.checkpoint, self.prefix, self.strict, self.allow_missing)
         # mmengine records how each parameter was initialised
         for name, parameter in module.named_parameters():
             if hasattr(module, '_params_init_info') and parameter in module._params_init_info:

@@ -10,6 +10,7 @@ import torch
 
 from .renaming import Skipped, StateDict, any_key, keep_matching, pop_prefix, register_format, rename
 from .swin import convert_swin, convert_timm_swin
+from .text_settings import meter_settings, roberta_settings
 
 _OTHER_TASKS = r'^(nlvr2_classifier|snli_classifier|rank_output|mppd_score|mpfr_score|img_type_embeddings)\.'
 _METRICS = r'^(train|val|dev|test)_\w+\.'
@@ -39,7 +40,12 @@ def join_projections(state: StateDict) -> StateDict:
     return joined
 
 
-@register_format('METER', lambda k: any_key(k, r'^cross_modal_(text|image)_layers\.'))
+@register_format(
+    'METER',
+    # BridgeTower has layers of the same names
+    lambda k: any_key(k, r'^cross_modal_(text|image)_layers\.') and not any_key(k, r'_link_tower\.'),
+    settings=meter_settings,
+)
 def convert_meter(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert METER with those of its heads that the file has."""
     state, skipped = keep_matching(dict(state), rf'^(?!{_METRICS[1:]})', "a metric's state")
@@ -70,10 +76,20 @@ def convert_meter(state: StateDict) -> tuple[StateDict, Skipped]:
 
 
 @register_format(
-    'Hugging Face RoBERTa', lambda k: any_key(k, r'^(roberta\.)?encoder\.layer\.\d+\.attention\.self\.query\.')
+    'Hugging Face RoBERTa',
+    lambda k: any_key(k, r'^(roberta\.)?encoder\.layer\.\d+\.attention\.self\.query\.'),
+    settings=roberta_settings,
 )
 def convert_roberta(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert a ``RobertaModel``, alone or inside one of transformers' models with a head."""
+    kinds = next(
+        (value for key, value in state.items() if key.endswith('embeddings.token_type_embeddings.weight')), None
+    )
+    if kinds is not None and len(kinds) != 1:
+        raise ValueError(
+            f'its text encoder has {len(kinds)} token types, as BERT, whose positions are counted otherwise; give a '
+            'RoBERTa, which has one'
+        )
     state, skipped = keep_matching(
         state, r'^(roberta\.)?(embeddings|encoder)\.', 'of the pooler or a head, which METER does not take over'
     )

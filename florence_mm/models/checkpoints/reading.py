@@ -1,6 +1,7 @@
 """Reading and writing of checkpoint files, without unpickling code and with checks for damage."""
 
 import json
+import logging
 import pickle
 import zipfile
 import zlib
@@ -12,13 +13,15 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from florence_mm.utils.files import replacing
 
+from .contents import some, state_of
 from .fetching import local_file
+from .unpickling import UnsafeContent, read_inert
 
-_WRAPPERS = ('state_dict', 'model', 'module', 'model_state_dict')
 _CHECKSUM = 'tensors_crc32'  # our key in the header of safetensors, a format without checksums
 _FOLDER = 0x10  # file attribute in a zip archive
 MapLocation = str | torch.device | Callable | dict
@@ -27,10 +30,13 @@ MapLocation = str | torch.device | Callable | dict
 def read_file(path: str | Path, map_location: MapLocation = 'cpu') -> dict[str, Any]:
     """Read the whole content of a checkpoint file; no code in it is executed.
 
-    All reading of weights uses this function. ``torch.save`` writes checksums that ``torch.load`` does not check, so
-    that a flipped byte would be a wrong weight. They are checked here first, which takes 0.7 s per GiB and a megabyte
-    of memory, and leaves the file in the system's cache. Safetensors have no checksums; the one that
-    :func:`write_safetensors` puts into the header is compared with the tensors, and a file without it is not checked.
+    All reading of weights uses this function. Objects of other packages beside the tensors are not made: their plain
+    values are kept, and a warning names them (:mod:`~florence_mm.models.checkpoints.unpickling`).
+
+    ``torch.save`` writes checksums that ``torch.load`` does not check, so that a flipped byte would be a wrong weight.
+    They are checked here first, which takes 0.7 s per GiB and a megabyte of memory, and leaves the file in the system's
+    cache. Safetensors have no checksums; the one that :func:`write_safetensors` puts into the header is compared with
+    the tensors. A file without checksums is not checked, which is logged.
 
     Args:
         path: a ``.safetensors`` file or one written by ``torch.save``; a path or URL, see
@@ -50,11 +56,12 @@ def read_file(path: str | Path, map_location: MapLocation = 'cpu') -> dict[str, 
         if not file.is_file():
             raise FileNotFoundError(f'checkpoint {path} does not exist; give a file or a URL')
         name = str(path) if '://' not in str(path) else f'{path} (kept as {file})'
-        if file.suffix == '.safetensors':
+        if _is_safetensors(file):
             return _read_safetensors(file, name, map_location)
         content = _read_pickled(file, name, map_location)
     if not isinstance(content, dict):
-        raise ValueError(f'{name} holds a {type(content).__name__}, not a checkpoint; save a state dict')
+        kind = 'a module or another object' if content is None else f'a {type(content).__name__}'
+        raise ValueError(f'{name} holds {kind}, not a checkpoint; save a state dict')
     return content
 
 
@@ -72,15 +79,9 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         FileNotFoundError: no such file.
         ValueError: the file cannot be read by :func:`read_file`, or contains no tensors.
     """
-    content: Any = read_file(path)
+    content = read_file(path)
     meta = content.get('meta', {})
-    for _ in range(2):
-        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), None)
-        content = content if inner is None else inner
-    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    if not tensors:
-        raise ValueError(f'{path} holds no tensors by name; expected a state dict, alone or under one of {_WRAPPERS}')
-    return tensors, meta if isinstance(meta, dict) else {}
+    return state_of(content, path), meta if isinstance(meta, dict) else {}
 
 
 def write_safetensors(path: str | Path, state: dict[str, Tensor], meta: dict[str, Any] | None = None) -> Path:
@@ -92,11 +93,16 @@ def write_safetensors(path: str | Path, state: dict[str, Tensor], meta: dict[str
         meta: metadata, strings or values that JSON can represent.
 
     Raises:
+        ValueError: a tensor is of a type that the format lacks.
         OSError: the disk is full or cannot be written to.
     """
+    for key, value in state.items():
+        if value.dtype == torch.complex128:
+            raise ValueError(f'{key} is of type complex128, which a safetensors file cannot hold; leave it out')
     # safetensors refuses tensors that share memory
     state = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     header = {key: value if isinstance(value, str) else json.dumps(value) for key, value in (meta or {}).items()}
+    header = {key: value.encode(errors='backslashreplace').decode() for key, value in header.items()}
     header = {'format': 'pt', **header, _CHECKSUM: _checksum(state)}
     with replacing(path) as temporary:
         try:
@@ -104,6 +110,35 @@ def write_safetensors(path: str | Path, state: dict[str, Tensor], meta: dict[str
         except safetensors.SafetensorError as error:
             raise OSError(f'{path} cannot be written ({error}); check its rights and the disk') from None
     return Path(path)
+
+
+def plain_meta(meta: dict[str, Any]) -> dict[str, Any]:
+    """The metadata that a file's header can hold: texts, numbers, and dicts and lists that JSON represents."""
+    kept = {}
+    for key, value in meta.items():
+        with suppress(TypeError, ValueError):
+            json.dumps(value)
+            kept[str(key)] = value
+    return kept
+
+
+def _is_safetensors(file: Path) -> bool:
+    """Whether a file is of safetensors, by its name, or by its first bytes where it has another name.
+
+    Raises:
+        ValueError: it is named so and is a zip archive.
+    """
+    with file.open('rb') as opened:
+        head = opened.read(9)
+    if file.suffix != '.safetensors':
+        return len(head) == 9 and head[8:] == b'{' and int.from_bytes(head[:8], 'little') < file.stat().st_size
+    if head.startswith(b'PK'):
+        raise ValueError(f'{file} is a zip archive, as torch.save writes it, and no safetensors file; name it .pth')
+    return True
+
+
+def _say_unchecked(name: str) -> None:
+    print_log(f'{name} has no checksums: a wrong byte in one of its tensors would not be seen', 'current')
 
 
 def _read_safetensors(file: Path, name: str, map_location: MapLocation) -> dict[str, Any]:
@@ -114,7 +149,9 @@ def _read_safetensors(file: Path, name: str, map_location: MapLocation) -> dict[
     except safetensors.SafetensorError as error:
         raise ValueError(f'{name} is not a complete safetensors file ({error}); download or write it again') from None
     written = meta.pop(_CHECKSUM, None)
-    if written is not None and written != _checksum(tensors):
+    if written is None:
+        _say_unchecked(name)
+    elif written != _checksum(tensors):
         raise ValueError(
             f'{name} is damaged: its tensors do not have the checksum in its header; download or write it again'
         )
@@ -132,38 +169,84 @@ def _from_header(value: str) -> Any:
 
 
 def _read_pickled(file: Path, name: str, map_location: MapLocation) -> Any:
+    reason, damaged, content = None, None, None
     try:
-        damaged = _damaged_member(file)
-        content = None if damaged else torch.load(file, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        if 'GLOBAL ' not in str(error):
-            raise ValueError(f'{name} cannot be read as a checkpoint; download or write it again') from None
-        wanted = str(error).split('GLOBAL ')[1].split(' ')[0]
+        reason = _no_checkpoint(file)
+        damaged = None if reason else _damaged_member(file, name)
+        content = None if reason or damaged else _load(file, name, map_location)
+    except UnsafeContent as error:
         raise ValueError(
-            f'{name} holds more than tensors ({wanted}), and loading it could run code; '
-            f'save its state dict alone, or as safetensors, where you trust it'
+            f'{name} holds more than tensors ({error}), and loading it could run code, which was not done; get its '
+            'weights as safetensors, from somebody you trust'
         ) from None
     except Exception as error:  # files that are not an archive or pickle raise errors of any type
         if isinstance(error, OSError) and error.filename:  # of the operating system: permissions or the disk
             raise
-        why = str(error).splitlines()[0] if isinstance(error, RuntimeError) else type(error).__name__
-        raise ValueError(f'{name} cannot be read as a checkpoint ({why}); download or write it again') from None
+        reason = 'torch did not write it, or a part of it is missing'
+    if reason:
+        raise ValueError(f'{name} cannot be read as a checkpoint ({reason}); download or write it again')
     if damaged:
         raise ValueError(f'{name} is damaged: {damaged} in it is not as it was written; download or write it again')
     return content
 
 
-def _damaged_member(file: Path) -> str | None:
+def _load(file: Path, name: str, map_location: MapLocation) -> Any:
+    try:
+        return torch.load(file, map_location=map_location, weights_only=True)
+    except (pickle.UnpicklingError, ValueError):  # a ValueError: what compat allows was asked for something else
+        content, foreign = read_inert(file, map_location)
+    if foreign:
+        kinds = some([f'{kind} in {where}' if where else kind for where, kind in foreign.items()])
+        print_log(
+            f'{name}: the tensors and plain values were read; objects of other packages were not made: {kinds}',
+            'current',
+            logging.WARNING,
+        )
+    return content
+
+
+#: Beginnings of files that are often found in place of a checkpoint.
+_OTHER_FILES = {
+    b'version https://git-lfs': 'it is a pointer of Git LFS: fetch the file with git lfs pull',
+    b'<': 'it is a page of a web site: the download was refused',
+    b'{': 'it is a JSON file',
+    b'\x1f\x8b': 'it is packed with gzip: unpack it first',
+}
+
+
+def _no_checkpoint(file: Path) -> str | None:
+    """Tell by its first bytes that a file is none of torch's; None if it may be one."""
+    with file.open('rb') as opened:
+        head = opened.read(64)
+    if not head.strip(b'\0'):
+        return 'it is empty' if not file.stat().st_size else 'it begins with zeros'
+    for start, reason in _OTHER_FILES.items():
+        if head.lstrip().startswith(start):
+            return reason
+    if head.startswith(b'PK') and zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+        if any(member.endswith('/constants.pkl') for member in names):
+            return 'it is a TorchScript program: load it with torch.jit where you trust it, and save its state_dict()'
+        if not any(member.endswith('data.pkl') for member in names):
+            return 'it is a zip archive of other files'
+    return None
+
+
+def _damaged_member(file: Path, name: str) -> str | None:
     """Find the first member of a zip archive whose checksum is wrong; None if there is none, or for other files."""
     if not zipfile.is_zipfile(file):
+        _say_unchecked(name)
         return None
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         for member in members:
             if member.external_attr & _FOLDER:  # torch would leave the tensor's memory uninitialised
                 return member.filename
-        # with torch.serialization.set_crc32_options(False) all checksums are 0
-        return archive.testzip() if any(member.CRC for member in members) else None
+        if any(member.CRC for member in members):
+            return archive.testzip()
+    _say_unchecked(name)  # with torch.serialization.set_crc32_options(False) all checksums are 0
+    return None
 
 
 def _checksum(state: Mapping[str, Tensor]) -> str:

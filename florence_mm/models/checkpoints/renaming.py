@@ -1,12 +1,16 @@
 """The description of a checkpoint format, and functions to rename and select keys."""
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from florence_mm.moved import moved_names
+
+from .settings import Setting
 
 StateDict = dict[str, Tensor]
 Skipped = dict[str, str]
@@ -20,6 +24,24 @@ __getattr__ = moved_names(__name__, {old: f'{__name__}:{new}' for old, new in _R
 
 
 @dataclass(frozen=True)
+class Source:
+    """The checkpoint whose settings are asked for.
+
+    Attributes:
+        path: the file.
+        keys: the keys in it.
+        meta: the metadata in it.
+    """
+
+    path: str | Path
+    keys: set[str] = field(default_factory=set)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+Settings = Callable[[Source], Iterable[Setting]]
+
+
+@dataclass(frozen=True)
 class Format:
     """A public checkpoint format.
 
@@ -28,25 +50,38 @@ class Format:
         detect: function that tells whether a set of keys has this format.
         convert: function that returns its tensors under our names, and the skipped keys with the reason.
         priority: of two formats that match, the one of higher priority is used.
+        settings: function that returns the settings that the weights need and no tensor's shape tells.
+        optional_parts: regular expression of keys of parts that not every model has -> the argument that makes the
+            part. Weights with the part give other features without it.
     """
 
     name: str
     detect: Callable[[set[str]], bool]
     convert: Callable[[StateDict], tuple[StateDict, Skipped]]
     priority: int = 0
+    settings: Settings | None = None
+    optional_parts: Mapping[str, str] = field(default_factory=dict)
 
 
 #: Registered formats by name.
 FORMATS: dict[str, Format] = {}
 
 
-def register_format(name: str, detect: Callable[[set[str]], bool], priority: int = 0) -> Callable:
+def register_format(
+    name: str,
+    detect: Callable[[set[str]], bool],
+    priority: int = 0,
+    settings: Settings | None = None,
+    optional_parts: Mapping[str, str] | None = None,
+) -> Callable:
     """Register the decorated function as the conversion of a format; any module under ``florence_mm.models`` may.
 
     Args:
         name: name for reports and errors.
         detect: function that tells whether a set of keys has this format.
         priority: below 0 for a format whose keys more specific formats have too, which are then tried first.
+        settings: see :class:`Format`.
+        optional_parts: see :class:`Format`.
 
     Raises:
         ValueError: the name is taken.
@@ -57,7 +92,7 @@ def register_format(name: str, detect: Callable[[set[str]], bool], priority: int
     ) -> Callable[[StateDict], tuple[StateDict, Skipped]]:
         if name in FORMATS:
             raise ValueError(f'a checkpoint format named {name!r} is registered already; choose another name')
-        FORMATS[name] = Format(name, detect, convert, priority)
+        FORMATS[name] = Format(name, detect, convert, priority, settings, optional_parts or {})
         return convert
 
     return register
@@ -69,11 +104,18 @@ def any_key(keys: Iterable[str], pattern: str) -> bool:
 
 
 def rename(state: StateDict, rules: list[tuple[str, str | Callable[[re.Match], str]]]) -> StateDict:
-    """Apply rules (regular expression, replacement) to all keys, in order."""
+    """Apply rules (regular expression, replacement) to all keys, in order.
+
+    Raises:
+        ValueError: two tensors would have the same name.
+    """
     renamed = {}
     for key, value in state.items():
+        before = key
         for pattern, replacement in rules:
             key = re.sub(pattern, replacement, key)
+        if key in renamed:
+            raise ValueError(f'it has two tensors for {key}, one of them as {before}; keep one of them')
         renamed[key] = value
     return renamed
 

@@ -6,17 +6,36 @@ from torch import Tensor
 
 from .renaming import Skipped, StateDict, any_key, keep_matching, register_format, rename
 
+#: Parts that give other features if the model lacks them -> the argument of our backbones that makes them.
+OPTIONAL_PARTS = {
+    r'(^|\.)absolute_pos_embed$': 'use_abs_pos_embed=True',
+    r'\.blocks\.\d+\.gamma$': 'layer_scale_init_value=1.0',
+}
+_TABLE = r'layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table$'
 _BACKBONE = r'^(patch_embed|layers|norm\d?|absolute_pos_embed)(\.|$)'
 
 
 @register_format(
     'Swin or CoSwin',
-    lambda k: any_key(k, r'^layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table$'),
+    lambda k: any_key(k, rf'^{_TABLE}'),
     priority=-1,
+    optional_parts=OPTIONAL_PARTS,
 )
 def convert_swin(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert the official layout, which CoSwin's public code has too."""
-    return keep_matching(_one_last_norm(rename(state, [(r'^backbone\.', '')])), _BACKBONE, 'not part of the backbone')
+    state = _one_last_norm(rename(state, [(r'^backbone\.', '')]))
+    require_patch_norm(state)
+    return keep_matching(state, _BACKBONE, 'not part of the backbone')
+
+
+def require_patch_norm(state: StateDict) -> None:
+    """Check that there is a norm after the patch embedding, as in all released models; ours always has one.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if 'patch_embed.proj.weight' in state and 'patch_embed.norm.weight' not in state:
+        raise ValueError('it has no norm after the patch embedding (patch_norm=False), which our backbones always have')
 
 
 def _one_last_norm(state: StateDict) -> StateDict:
@@ -27,7 +46,8 @@ def _one_last_norm(state: StateDict) -> StateDict:
 
 @register_format(
     'Video Swin or VideoCoSwin',
-    lambda k: any_key(k, r'^backbone\.layers\.\d+\.blocks\.\d+\.attn\.') and any_key(k, r'^cls_head\.'),
+    lambda k: any_key(k, rf'^backbone\.{_TABLE}') and any_key(k, r'^cls_head\.'),
+    optional_parts=OPTIONAL_PARTS,
 )
 def convert_video_swin(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert a recognizer of Video Swin's public code or mmaction2; backbone and head keep their prefixes."""
@@ -35,7 +55,13 @@ def convert_video_swin(state: StateDict) -> tuple[StateDict, Skipped]:
 
 
 @register_format(
-    'timm Swin', lambda k: any_key(k, r'^layers\.1\.downsample\.') and not any_key(k, r'^layers\.0\.downsample\.')
+    'timm Swin',
+    lambda k: (
+        any_key(k, rf'^{_TABLE}')
+        and any_key(k, r'^layers\.1\.downsample\.')
+        and not any_key(k, r'^layers\.0\.downsample\.')
+    ),
+    optional_parts=OPTIONAL_PARTS,
 )
 def convert_timm_swin(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert timm's layout."""
@@ -55,7 +81,10 @@ def _from_unfold_order(value: Tensor) -> Tensor:
 
 
 @register_format(
-    'mmdet or mmpretrain Swin', lambda k: any_key(k, r'^(backbone\.)?stages\.\d+\..*\.w_msa\.'), priority=-1
+    'mmdet or mmpretrain Swin',
+    lambda k: any_key(k, r'^(backbone\.)?stages\.\d+\.blocks\.\d+\.attn\.w_msa\.relative_position_bias_table$'),
+    priority=-1,
+    optional_parts=OPTIONAL_PARTS,
 )
 def convert_mm_swin(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert the layout of mmdet and mmpretrain, whose patch merging has another order of channels."""
@@ -74,6 +103,7 @@ def convert_mm_swin(state: StateDict) -> tuple[StateDict, Skipped]:
         ],
     )
     state = _one_last_norm(state)
+    require_patch_norm(state)
     for key in state:
         if re.search(r'\.downsample\.(reduction\.weight|norm\.)', key):
             state[key] = _from_unfold_order(state[key])

@@ -9,11 +9,16 @@ import re
 import torch
 
 from .renaming import Skipped, StateDict, any_key, keep_matching, register_format, rename
+from .text_settings import clip_settings, medimageinsight_settings, unicl_settings
 
 # --- two towers -----------------------------------------------------------------------------------------------------
 
 
-@register_format('UniCL, old layout', lambda k: any_key(k, r'^visual\.') and any_key(k, r'^text\.resblocks\.'))
+@register_format(
+    'UniCL, old layout',
+    lambda k: any_key(k, r'^visual\.') and any_key(k, r'^text\.resblocks\.'),
+    settings=unicl_settings,
+)
 def convert_old_unicl(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert the layout of UniCL's first releases."""
     return rename(
@@ -22,7 +27,9 @@ def convert_old_unicl(state: StateDict) -> tuple[StateDict, Skipped]:
     ), {}
 
 
-@register_format('MedImageInsight', lambda k: any_key(k, r'^lang_encoder\.') or 'lang_projection' in k)
+@register_format(
+    'MedImageInsight', lambda k: any_key(k, r'^lang_encoder\.resblocks\.'), settings=medimageinsight_settings
+)
 def convert_medimageinsight(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert MedImageInsight's two towers."""
     return rename(state, [(r'^lang_encoder\.', 'text_encoder.'), (r'^lang_projection$', 'text_projection')]), {}
@@ -34,7 +41,16 @@ _TEXT = r'^(text_encoder\.|text_projection$|logit_scale$)'
 _NOT_TEXT = "not part of CLIP's text tower"
 
 
-@register_format('CLIP', lambda k: any_key(k, r'^(text\.)?transformer\.resblocks\.'))
+@register_format(
+    'CLIP',
+    lambda k: (
+        any_key(k, r'^(text\.)?transformer\.resblocks\.\d+\.attn\.in_proj_weight$')
+        and any_key(k, r'^(text\.)?token_embedding\.weight$')
+        # the text towers of SigLIP and CoCa have other pooling and masks
+        and not any_key(k, r'^logit_bias$|^(text\.)?text_projection\.|^text\.cls_emb$')
+    ),
+    settings=clip_settings,
+)
 def convert_clip(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert the text tower of CLIP and open_clip."""
     state = rename(
@@ -48,7 +64,16 @@ def convert_clip(state: StateDict) -> tuple[StateDict, Skipped]:
     return keep_matching(state, _TEXT, _NOT_TEXT)
 
 
-@register_format('Hugging Face CLIP', lambda k: any_key(k, r'^text_model\.encoder\.layers\.'))
+@register_format(
+    'Hugging Face CLIP',
+    lambda k: (
+        any_key(k, r'^text_model\.encoder\.layers\.\d+\.self_attn\.q_proj\.')
+        and any_key(k, r'^text_model\.embeddings\.token_embedding\.')
+        # SigLIP and GroupViT
+        and not any_key(k, r'^logit_bias$|^text_model\.head\.|^text_projection\.\d')
+    ),
+    settings=clip_settings,
+)
 def convert_hf_clip(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert the text tower of transformers' CLIP."""
     state = rename(

@@ -70,9 +70,17 @@ class RobertaTextEncoder(BaseModule):
         else:
             source = folder_or_name('text encoder', pretrained)
             try:
-                self.model = RobertaModel.from_pretrained(**source, **config, add_pooling_layer=False)
+                self.model, found = RobertaModel.from_pretrained(
+                    **source, **config, add_pooling_layer=False, output_loading_info=True
+                )
             except (OSError, ValueError) as error:
                 raise unusable('RoBERTa', pretrained, error) from None
+            if missing := sorted(found['missing_keys']):
+                raise ValueError(
+                    f'{pretrained!r} lacks {len(missing)} of the weights of RoBERTa, among them {missing[0]}; give the '
+                    'folder of a RoBERTa'
+                )
+            self.model.float()  # a folder of half-precision weights would not fit the other parts
         self.with_cp = with_cp
         if with_cp:
             self._checkpoint_layers()

@@ -31,7 +31,7 @@ class RobertaTextTokenizer(CutCounter):
     """
 
     def __init__(self, pretrained: str | None = None) -> None:
-        from transformers import RobertaTokenizer
+        from transformers import AddedToken, RobertaTokenizer
 
         if pretrained is None:
             from tokenizers.pre_tokenizers import ByteLevel
@@ -52,6 +52,10 @@ class RobertaTextTokenizer(CutCounter):
             raise ValueError(
                 f"the tokenizer in {pretrained!r} has no {', '.join(lacking)} token; give a tokenizer of RoBERTa's kind"
             )
+        if not self._tokenizer.added_tokens_decoder[self._tokenizer.mask_token_id].lstrip:
+            # RoBERTa's mask includes the space before it; vocab.json and merges.txt alone do not tell
+            mask = AddedToken(str(self._tokenizer.mask_token), lstrip=True, special=True, normalized=False)
+            self._tokenizer.add_special_tokens({'mask_token': mask})
         self.start_token_id, self.end_token_id, self.pad_token_id, self.mask_token_id = ids
         self.vocab_size = len(self._tokenizer)
         self.special_ids = frozenset(self._tokenizer.all_special_ids)

@@ -1,0 +1,230 @@
+"""Bad inputs: checkpoint files, in everything that reads weights."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from florence_mm.apis.model_weights import load_whole_model
+from florence_mm.engine.checkpointing import read_run_checkpoint
+from florence_mm.engine.run_weights import fit_run_weights
+from florence_mm.models.algorithms import UniCL
+from florence_mm.models.checkpoints import PretrainedInit, load_checkpoint, read_checkpoint
+
+from .case import BadInput, command
+from .weight_files import KEY, READABLE, SHAPE, UNREADABLE, changed, one, state, torch_bytes, towers
+
+AREA = 'checkpoints'
+
+
+def _fit(path: str, whole: bool) -> float:
+    model = towers(1)
+    weights = fit_run_weights(model, read_run_checkpoint(path)['state_dict'], path, whole)
+    model.load_state_dict(weights, strict=False)
+    return _value(model.state_dict())
+
+
+def _load(load: Callable[[UniCL, str], Any]) -> Callable[[str], float]:
+    def run(path: str) -> float:
+        model = towers(1)
+        load(model, path)
+        return _value(model.state_dict())
+
+    return run
+
+
+def _value(weights: dict[str, torch.Tensor]) -> float:
+    weight = next(value for key, value in weights.items() if key.endswith(KEY))
+    return round(weight.double().sum().item(), 4)
+
+
+def _convert(path: str) -> float:
+    command('tools/model_converters/convert_checkpoint.py', path, 'out.safetensors')
+    return _value(read_checkpoint('out.safetensors')[0])
+
+
+def _publish(path: str) -> float:
+    command('tools/model_converters/publish_model.py', path, 'out.safetensors')
+    (published,) = Path().glob('out-*.safetensors')
+    return _value(read_checkpoint(published)[0])
+
+
+#: What reads weights, by how a user calls it.
+READERS: dict[str, Callable[[str], float]] = {
+    'load_checkpoint': _load(load_checkpoint),
+    'init_cfg': _load(lambda model, path: PretrainedInit(path)(model)),
+    'load_from': lambda path: _fit(path, whole=False),
+    'test.py': lambda path: _fit(path, whole=True),
+    'an inferencer': _load(load_whole_model),
+    'convert_checkpoint.py': _convert,
+    'publish_model.py': _publish,
+}
+PARTIAL = ('load_checkpoint', 'init_cfg', 'load_from')
+WHOLE = ('test.py', 'an inferencer')
+MODELS = PARTIAL + WHOLE
+#: All read files by one function; these are called with each file, and publish_model.py with what concerns weights.
+FILES = ('load_from', 'convert_checkpoint.py')
+
+
+def _less(*beginnings: str) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in state().items() if not key.startswith(beginnings)}
+
+
+def _half() -> dict[str, torch.Tensor]:
+    return dict(list(state().items())[: len(state()) // 2 - 3])
+
+
+#: Weights that are not those of the model: for everything that builds one.
+INCOMPLETE: dict[str, tuple[Callable[[], dict], tuple[str, ...], str | tuple[str, ...]]] = {
+    'half of the weights': (_half, MODELS, 'lacks'),
+    'the image tower alone': (lambda: _less('text_', 'image_projection'), MODELS, ('w.pth', 'tensors of')),
+    'the text tower alone': (lambda: _less('image_', 'text_projection'), MODELS, ('w.pth', 'tensors of')),
+    'a text weight missing': (lambda: _less(KEY), WHOLE, KEY),
+    'the scale of logits missing': (lambda: _less('logit_scale'), WHOLE, 'logit_scale'),
+    'a weight of another shape': (lambda: changed(weight=one((8, 32))), WHOLE, KEY),
+    'a weight of more axes': (lambda: changed(weight=one((32, 8, 1))), WHOLE, KEY),
+    'a weight of no axes': (lambda: changed(weight=torch.tensor(1.0)), WHOLE, KEY),
+    'two tensors': (lambda: dict(list(state().items())[:2]), MODELS, 'lacks'),
+    'integers': (lambda: {key: value.long() for key, value in state().items()}, MODELS, 'int64'),
+    'one weight of integers': (lambda: changed(weight=one(SHAPE, 1, torch.int32)), MODELS, 'int32'),
+    'one weight of truth values': (lambda: changed(weight=one(SHAPE, 1, torch.bool)), MODELS, 'bool'),
+    'one complex weight': (lambda: changed(weight=one(SHAPE, 1, torch.complex64)), MODELS, 'complex64'),
+    'the weights of another model': (lambda: {'conv1.weight': one((4, 3, 7, 7))}, MODELS, 'conv1'),
+}
+#: Formats that are none of the known ones.
+UNKNOWN = {
+    'a vision transformer': ('cls_token', 'blocks.0.attn.qkv.weight', 'patch_embed.proj.weight'),
+    'a ResNet': ('conv1.weight', 'layer1.0.conv1.weight'),
+    'Swin V2': (
+        'layers.0.blocks.0.attn.cpb_mlp.0.weight',
+        'layers.0.blocks.0.attn.logit_scale',
+        'patch_embed.proj.weight',
+    ),
+    "timm's Swin V2": ('layers.1.downsample.norm.weight', 'layers.0.blocks.0.attn.cpb_mlp.0.weight'),
+    "torchvision's Swin V2": (
+        'features.1.0.attn.relative_position_bias_table',
+        'features.1.0.attn.cpb_mlp.0.weight',
+    ),
+    "transformers' vision transformer": ('embeddings.cls_token', 'encoder.layer.0.attention.attention.query.weight'),
+    'SigLIP': ('logit_bias', 'text.transformer.resblocks.0.attn.in_proj_weight', 'text.token_embedding.weight'),
+    'GLIP': ('rpn.head.dyhead_tower.0.offset.weight', 'backbone.body.layers.0.weight'),
+    'a language model': ('model.layers.0.self_attn.q_proj.weight', 'lm_head.weight'),
+    'keys without points': ('a', 'b'),
+    'an empty key': ('',),
+}
+
+
+def _file(name: str, content: Callable[[], bytes], read: Callable[[str], Any]) -> Callable[[Path], Any]:
+    def run(folder: Path) -> Any:
+        Path(name).write_bytes(content())
+        return read(name)
+
+    return run
+
+
+def _saved(content: Callable[[], Any], read: Callable[[str], Any]) -> Callable[[Path], Any]:
+    return _file('w.pth', lambda: torch_bytes(content()), read)
+
+
+def _place(kind: str, read: Callable[[str], Any]) -> Callable[[Path], Any]:
+    """A path that is no file."""
+
+    def run(folder: Path) -> Any:
+        if kind == 'a folder':
+            Path('w.pth').mkdir()
+        elif kind == 'a broken link':
+            Path('w.pth').symlink_to('missing')
+        elif kind == 'a named pipe':
+            os.mkfifo('w.pth')
+        return read({'an unknown scheme': 'nowhere://w.pth', 'a NUL in the path': 'w\0.pth'}.get(kind, 'w.pth'))
+
+    return run
+
+
+def _convert_onto(target: Callable[[Path], str]) -> Callable[[Path], Any]:
+    def run(folder: Path) -> Any:
+        save_file(state(), 'w.safetensors')
+        path = target(folder)
+        before = Path('w.safetensors').read_bytes()
+        try:
+            return command('tools/model_converters/convert_checkpoint.py', 'w.safetensors', path)
+        finally:
+            if Path('w.safetensors').read_bytes() != before:
+                raise AssertionError('the source was changed')
+
+    return run
+
+
+def _linked(folder: Path) -> str:
+    Path('other.safetensors').symlink_to('w.safetensors')
+    return 'other.safetensors'
+
+
+def _published_onto_its_source(folder: Path) -> bool:
+    save_file(state(), 'w.safetensors')
+    before = Path('w.safetensors').read_bytes()
+    command('tools/model_converters/publish_model.py', 'w.safetensors', 'w.safetensors')
+    return Path('w.safetensors').read_bytes() == before and len(list(folder.glob('*.safetensors'))) == 2
+
+
+def _class_names_published(folder: Path) -> Any:
+    torch.save({'state_dict': state(), 'meta': {'dataset_meta': {'classes': ('cat', 'dog')}, 'epoch': 3}}, 'w.pth')
+    command('tools/model_converters/publish_model.py', 'w.pth', 'out.safetensors')
+    return read_checkpoint(next(folder.glob('out-*')))[1]['dataset_meta']
+
+
+def _rights(folder: Path) -> str:
+    os.umask(0o027)
+    _saved(state, _convert)(folder)
+    return oct(Path('out.safetensors').stat().st_mode & 0o777)
+
+
+def _takes(reader: str, words: str) -> bool:
+    return reader in FILES or (reader == 'publish_model.py' and ('weight' in words or 'tensor' in words))
+
+
+def cases() -> list[BadInput]:
+    right = _value(state())
+    rows = []
+    for reader, read in READERS.items():
+        for words, (name, content, says) in UNREADABLE.items():
+            if not _takes(reader, words):
+                continue
+            rows.append(BadInput(f'{reader}: {words}', _file(name, content, read), says))
+        for words, (name, content) in READABLE.items():
+            if not _takes(reader, words):
+                continue
+            rows.append(BadInput(f'{reader}: {words}', _file(name, content, read), gives=right))
+        for words, (content, readers, says) in INCOMPLETE.items():
+            if reader in readers:
+                rows.append(BadInput(f'{reader}: {words}', _saved(content, read), says))
+        for kind in ('a missing file', 'a folder', 'a broken link', 'a named pipe'):
+            rows.append(BadInput(f'{reader}: {kind}', _place(kind, read), ('w.pth', 'does not exist')))
+        rows.append(BadInput(f'{reader}: an unknown scheme', _place('an unknown scheme', read), 'nowhere://w.pth'))
+    convert = READERS['convert_checkpoint.py']
+    for words, keys in UNKNOWN.items():
+        content = {key: torch.ones(1) for key in keys}
+        rows.append(BadInput(f'convert_checkpoint.py: {words}', _saved(lambda c=content: c, convert), 'does not know'))
+    tool = 'tools/model_converters/convert_checkpoint.py'
+    rows += [
+        BadInput('convert_checkpoint.py: the target is the source', _convert_onto(lambda _: 'w.safetensors'), 'input'),
+        BadInput('convert_checkpoint.py: the same path otherwise', _convert_onto(lambda _: './w.safetensors'), 'input'),
+        BadInput('convert_checkpoint.py: the target is a link to the source', _convert_onto(_linked), 'input'),
+        BadInput(
+            'convert_checkpoint.py: the target ends in .pth', _convert_onto(lambda _: 'o.pth'), 'end in .safetensors'
+        ),
+        BadInput(
+            'convert_checkpoint.py: a prefix of nothing',
+            _saved(state, lambda path: command(tool, path, 'out.safetensors', '--prefix', 'zzz.')),
+            ('zzz.', 'image_encoder'),
+        ),
+        BadInput('publish_model.py: the target is the source', _published_onto_its_source, gives=True),
+        BadInput(
+            'publish_model.py: class names in the metadata', _class_names_published, gives={'classes': ['cat', 'dog']}
+        ),
+        BadInput('convert_checkpoint.py: a umask that hides files from others', _rights, gives='0o640'),
+    ]
+    return rows
