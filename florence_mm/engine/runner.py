@@ -165,12 +165,14 @@ class FlorenceRunner(Runner):
         return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
 
     def val(self) -> dict[str, float]:
-        """Validate, and return the metrics; see :meth:`train` for what ends it."""
+        """Validate a checkpoint that has all weights, and return the metrics; see :meth:`train` for what ends it."""
+        self._needs_all = True
         with ending_in_words(self):
             return super().val()
 
     def test(self) -> dict[str, float]:
-        """Test, and return the metrics; see :meth:`train` for what ends it."""
+        """Test a checkpoint that has all weights, and return the metrics; see :meth:`train` for what ends it."""
+        self._needs_all = True
         with ending_in_words(self):
             return super().test()
 
@@ -233,16 +235,6 @@ class FlorenceRunner(Runner):
             self.logger.warning(
                 f'settings that differ from those of the checkpoint are used from here on: {", ".join(keys[:12])}{more}'
             )
-
-    def val(self) -> dict:
-        """Validate with a checkpoint that has all weights of the model."""
-        self._needs_all = True
-        return super().val()
-
-    def test(self) -> dict:
-        """Test a checkpoint that has all weights of the model."""
-        self._needs_all = True
-        return super().test()
 
     def load_checkpoint(
         self,
