@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 _PACKAGE = str(Path(__file__).resolve().parent)
 _DELIBERATE = (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError)
@@ -29,15 +30,31 @@ def one_sentence_errors() -> Iterator[None]:
     These are :class:`UsageError`, every error that florence_mm raises on purpose (also inside another package's builder
     or a data loader's worker), and errors of the operating system about a file. All other errors keep their stack
     trace, and so do these with ``FLORENCE_MM_TRACEBACK=1`` in the environment.
+
+    If the reader of the printed text has gone, as ``head`` has after its lines, the process ends with status 0.
     """
     try:
         yield
+        sys.stdout.flush()
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and not _is_read(sys.stdout):
+            raise SystemExit(0) from None
         sentence = None if os.environ.get('FLORENCE_MM_TRACEBACK') == '1' else user_sentence(error)
         if sentence is None:
             raise
         print(f'error: {sentence}', file=sys.stderr, flush=True)
         raise SystemExit(2) from None
+
+
+def _is_read(stream: TextIO) -> bool:
+    """Whether somebody reads a stream; if not, what is written to it from now on is dropped."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        # otherwise Python would fail again when it closes the stream
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return False
+    return True
 
 
 def user_sentence(error: BaseException) -> str | None:

@@ -14,7 +14,7 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
-from florence_mm.config.check import check_config
+from florence_mm.config.check import check_run
 from florence_mm.errors import UsageError
 from florence_mm.models.protocol import unwrap_model
 from florence_mm.registry import RUNNERS
@@ -48,7 +48,7 @@ _CHECKPOINT_HOOKS = (CheckpointHook, 'CheckpointHook', 'mmengine.CheckpointHook'
 class FlorenceRunner(Runner):
     """mmengine's ``Runner`` with exact resuming, for any OpenMMLab config.
 
-    - The config is checked before anything is built (:func:`~florence_mm.config.check.check_config`).
+    - The config is checked before anything is built (:func:`~florence_mm.config.check.check_run`).
     - Samples, their augmentation and the model's random state depend only on the seed and the iteration, so that a
       resumed run ends with the same weights as an uninterrupted one, with any number of data-loading workers.
       mmengine's two training loops are replaced by :class:`~florence_mm.engine.loops.IterTrainLoop` and
@@ -70,7 +70,7 @@ class FlorenceRunner(Runner):
         Raises:
             UsageError: a key or type is unknown.
         """
-        check_config(cfg)
+        check_run(cfg)
         return super().from_cfg(cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
