@@ -71,15 +71,15 @@ def user_sentence(error: BaseException) -> str | None:
 
 def _own_sentence(error: Exception) -> str | None:
     text = _text(error)
+    from_worker = _WORKER.match(text)
+    if from_worker and isinstance(error, (UsageError, *_DELIBERATE)):
+        return _worker_sentence(text, from_worker[1])
     if isinstance(error, UsageError):
         return text
     if not isinstance(error, _DELIBERATE):
         return None
     if isinstance(error, OSError) and error.filename and error.strerror:  # the system's: it names the file
         return f'{error.filename}: {error.strerror}; check the path, its rights and the disk'
-    from_worker = _WORKER.match(text)
-    if from_worker:
-        return _worker_sentence(text, from_worker[1])
     frames = traceback.extract_tb(error.__traceback__)
     if frames and _raised_by_us(frames[-1].filename, frames[-1].lineno or 0):
         return text

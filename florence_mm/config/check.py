@@ -23,7 +23,7 @@ from florence_mm.utils.nearest import edit_distance, near_or_all, nearest
 
 from .forwarded import clip_arguments, kept_arguments
 from .image_size import image_size_problem
-from .keys import BUILDER_KEYS, LISTS_OF_TYPES, ONE_OF_TYPE, REGISTRY_OF_KEY, RUNNER_KEYS, SECTIONS
+from .keys import BUILDER_KEYS, LISTS_OF_TYPES, NEVER_EMPTY, ONE_OF_TYPE, REGISTRY_OF_KEY, RUNNER_KEYS, SECTIONS
 from .lookup import FALLBACKS, is_scope, lookup, registered_names
 from .pairs import pair_problems
 from .signatures import arguments_of
@@ -166,7 +166,7 @@ class _Checker:
         for key, value in node.items():
             place = f'{path}.{key}'
             if self.whole:
-                self._check_types(place, key, value)
+                self._check_types(place, key, value, bool(parameters))
             if key == 'sampler' and path.endswith('dataloader'):
                 self._walk(place, value, 'DATA_SAMPLERS', scope, owners)
             elif key == 'constructor' and registry == 'OPTIM_WRAPPERS' and isinstance(value, str):
@@ -178,10 +178,12 @@ class _Checker:
                     place, value, REGISTRY_OF_KEY.get(key) or _registry_of(parameters.get(key)) or inner, scope, owners
                 )
 
-    def _check_types(self, path: str, key: Any, value: Any) -> None:
+    def _check_types(self, path: str, key: Any, value: Any, is_own: bool) -> None:
         """Check that what is built from a dict with type is one."""
         if key in ONE_OF_TYPE and isinstance(value, Mapping) and value and 'type' not in value:
             self.problems.append(f'{path}: the dict has no type, which names the class to build; it has {_few(value)}')
+        elif key in NEVER_EMPTY and isinstance(value, (list, tuple)) and not value and is_own:
+            self.problems.append(f'{path}: the list is empty; it takes at least one')
         elif key in LISTS_OF_TYPES and isinstance(value, (list, tuple)):
             for index, item in enumerate(value):
                 if isinstance(item, Mapping) and 'type' not in item:

@@ -44,6 +44,8 @@ BUILDER_KEYS = {
 }
 #: Keys with a list of dicts that all have a type, and with one such dict.
 LISTS_OF_TYPES = ('pipeline', 'custom_hooks', 'vis_backends')
+#: Lists that need an item in classes of ours.
+NEVER_EMPTY = ('pipeline', 'out_indices', 'topk', 'datasets')
 ONE_OF_TYPE = ('model', 'dataset', 'sampler', 'optimizer')
 
 #: Top-level keys that the runner and the tools read.

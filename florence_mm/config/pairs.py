@@ -6,6 +6,9 @@ All are compared as they are written; what depends on the size of a data set is 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .pick import type_name
+from .roles import role_problems
+
 _GROUPS = (
     ('train_dataloader', 'train_cfg', 'optim_wrapper'),
     ('val_dataloader', 'val_cfg', 'val_evaluator'),
@@ -26,6 +29,7 @@ def pair_problems(cfg: Mapping) -> list[str]:
     loop = _loop(cfg)
     if loop in _ITER_LOOPS:
         problems += _epochs_in_iterations(cfg, loop)
+    problems += role_problems(cfg)
     return problems
 
 
@@ -61,7 +65,7 @@ def _intervals(schedulers: Any) -> Iterator[str]:
 def _epochs_in_iterations(cfg: Mapping, loop: str) -> Iterator[str]:
     """Hooks and schedules that wait for the end of an epoch, which a loop of iterations never reaches."""
     for path, hook in _hooks(cfg):
-        if _name(hook) in ('CheckpointHook', 'AtomicCheckpointHook'):
+        if type_name(hook) in ('CheckpointHook', 'AtomicCheckpointHook'):
             interval = hook.get('interval', -1)
             if hook.get('by_epoch', True) and _is_number(interval) and interval > 0:
                 yield (
@@ -88,7 +92,7 @@ def _loop(cfg: Mapping) -> str | None:
     if not isinstance(loop, Mapping):
         return None
     if 'type' in loop:
-        return _name(loop)
+        return type_name(loop)
     return 'EpochBasedTrainLoop' if loop.get('by_epoch', 'max_epochs' in loop) else _ITER_LOOPS[0]
 
 
@@ -105,12 +109,6 @@ def _schedules(node: Any, path: str) -> Iterator[tuple[str, Mapping]]:
     elif isinstance(node, (Mapping, list, tuple)):
         for key, item in node.items() if isinstance(node, Mapping) else enumerate(node):
             yield from _schedules(item, f'{path}.{key}')
-
-
-def _name(node: Mapping) -> str:
-    """The class that ``type`` names, without scope."""
-    type_ = node.get('type')
-    return getattr(type_, '__name__', str(type_)).rsplit('.', 1)[-1]
 
 
 def _is_number(value: Any) -> bool:

@@ -7,10 +7,13 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
+from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from mmengine.visualization import Visualizer
 from torch import nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
@@ -19,6 +22,7 @@ from florence_mm.errors import UsageError
 from florence_mm.models.protocol import unwrap_model
 from florence_mm.registry import RUNNERS
 
+from .building import building, tell_failing_steps
 from .checkpointing import find_latest, read_run_checkpoint
 from .hooks import AtomicCheckpointHook, ClassNamesHook, InvalidLossHook, RunSummaryHook
 from .host_memory import keep_freed_memory
@@ -34,6 +38,7 @@ from .parallelize import (
     split_optimizer_state,
     unsharded_layout,
 )
+from .schedules import without_short
 from .seeding import INIT, base_seed, combine_seeds
 
 _EXACT_LOOPS = {
@@ -94,6 +99,47 @@ class FlorenceRunner(Runner):
         hooks = {name: hook for name, hook in hooks.items() if hook is not None or name not in ours}
         super().register_default_hooks(hooks)
 
+    @building('model')
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """Build the model."""
+        return super().build_model(model)
+
+    @building('optim_wrapper')
+    def build_optim_wrapper(self, optim_wrapper: OptimWrapper | dict) -> OptimWrapper:
+        """Build the optimizer and its wrapper."""
+        return super().build_optim_wrapper(optim_wrapper)
+
+    @building('param_scheduler')
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """Build the schedules; those shorter than an iteration are left out."""
+        return super().build_param_scheduler(without_short(scheduler, len(self.train_dataloader), self.logger))
+
+    @building('evaluator')
+    def build_evaluator(self, evaluator: Any) -> Evaluator:
+        """Build the evaluator of a validation or test."""
+        return super().build_evaluator(evaluator)
+
+    @building('visualizer')
+    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
+        """Build the visualizer and its backends."""
+        return super().build_visualizer(visualizer)
+
+    @building('custom_hooks or default_hooks')
+    def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
+        """Build the hooks and register them."""
+        super().register_hooks(default_hooks, custom_hooks)
+
+    @building('val_dataloader or val_cfg')
+    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build the validation loop and its data loader."""
+        return _telling(super().build_val_loop(loop))
+
+    @building('test_dataloader or test_cfg')
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build the test loop and its data loader."""
+        return _telling(super().build_test_loop(loop))
+
+    @building('train_dataloader or train_cfg')
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the training loop; mmengine's two are replaced by ours, which resume exactly."""
         if isinstance(loop, dict):
@@ -102,7 +148,7 @@ class FlorenceRunner(Runner):
                 by_epoch = loop.pop('by_epoch', 'max_epochs' in loop)
                 loop['type'] = EpochTrainLoop if by_epoch else IterTrainLoop
             loop['type'] = _EXACT_LOOPS.get(loop['type'], loop['type'])
-        return super().build_train_loop(loop)
+        return _telling(super().build_train_loop(loop))
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Compile and shard the model as ``parallelize`` in the config says, else wrap it for distributed training."""
@@ -262,6 +308,12 @@ class FlorenceRunner(Runner):
                 f'{filename} is of another model: {len(differing)} weights differ, the first is {differing[0]}; resume '
                 'with the config of that run, or start a new run from its weights with load_from'
             )
+
+
+def _telling(loop: BaseLoop) -> BaseLoop:
+    """A loop whose data name the step of a pipeline that fails."""
+    tell_failing_steps(getattr(loop.dataloader, 'dataset', None))
+    return loop
 
 
 def _any_key_fits(state_dict: dict, model: torch.nn.Module) -> bool:
