@@ -106,6 +106,8 @@ class _Checker:
         self._check_values('', cfg, SECTIONS[''], 'the runner', exact=True)
         for key, value in cfg.items():
             self._check_sections(key, value)
+            if self.whole and key in RUNNER_KEYS:
+                self._check_types(key, key, value, is_own=False)
             if key in ('train_cfg', 'val_cfg', 'test_cfg') and isinstance(value, Mapping):
                 self._check_loop(key, value)
             elif key in RUNNER_KEYS and key != 'smoke':
@@ -260,7 +262,7 @@ class _Checker:
             silent |= {key for key in node if key not in known and any(_mentions(owner, key) for owner in owners)}
             self._check_keys(path, node, known, name, silent)
         if node.get('convert_to_iter_based'):  # mmengine turns fractions of epochs into iterations
-            known |= {key: known[key].replace(annotation=float | None) for key in _EPOCHS if key in known}
+            known |= {key: known[key].replace(annotation=float) for key in _EPOCHS if key in known}
         if registry == 'LOOPS':  # loops take 1e5 too
             known |= {key: known[key].replace(annotation=float) for key in _COUNTS if key in known}
         values = {key: known[key] for key in known if key not in ('type', '_scope_')}

@@ -55,9 +55,8 @@ def role_problems(cfg: Mapping) -> Iterator[str]:
 
 def _sentence(path: str, name: str, needed: str, where: str, names: list[str]) -> str:
     held = ', '.join(dict.fromkeys(word for of in names for word in _HOLDS[of]))
-    return (
-        f'{path}: {name} needs {needed}, but {where} ({", ".join(dict.fromkeys(names))}) has {held}; change one of them'
-    )
+    data = ', '.join(dict.fromkeys(names))
+    return f'{path}: {name} needs {needed}, but {where} ({data}) has {held}; change one of them'
 
 
 def _needs(model: Mapping) -> Iterator[tuple[str, str, str]]:

@@ -55,7 +55,7 @@ def fits(value: Any, annotation: Any) -> bool:
     if issubclass(kind, (*_LISTS, np.ndarray)) or kind in (Sequence, Iterable, Collection):
         return _fits_list(value, get_args(annotation), fixed=kind is tuple)
     if issubclass(kind, torch.Tensor):
-        return not isinstance(value, str)
+        return isinstance(value, torch.Tensor)
     # an object: given as it is, or as a dict from which it is built
     return isinstance(value, Mapping) or not isinstance(value, (*_SCALARS, *_LISTS, types.NoneType))
 

@@ -14,19 +14,10 @@ from mmengine.dataset import Compose
 
 from florence_mm.errors import UsageError, user_sentence
 
-#: What constructors raise for values that they do not take. Others are bugs: they keep their stack trace.
-_UNFIT = (
-    TypeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    RuntimeError,
-    ImportError,
-)
-#: What a step raises if an earlier one is missing or leaves other data.
+# what a step raises if an earlier one is missing, and what constructors raise for values that they do not take; other
+# errors are bugs and keep their stack trace
 _OUT_OF_ORDER = (TypeError, LookupError, AttributeError, AssertionError)
+_UNFIT = (*_OUT_OF_ORDER, ValueError, ArithmeticError, RuntimeError, ImportError)
 _TRACE = 'FLORENCE_MM_TRACEBACK=1 shows where it failed'
 _LONGEST = 300
 
