@@ -3,6 +3,7 @@
 import linecache
 import os
 import re
+import select
 import sys
 import traceback
 from collections.abc import Iterator
@@ -48,13 +49,13 @@ def one_sentence_errors() -> Iterator[None]:
 
 def _is_read(stream: TextIO) -> bool:
     """Whether somebody reads a stream; if not, what is written to it from now on is dropped."""
-    try:
-        stream.flush()
-    except BrokenPipeError:
-        # otherwise Python would fail again when it closes the stream
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return False
-    return True
+    watch = select.poll()
+    watch.register(stream.fileno(), select.POLLOUT)
+    if all(not event & select.POLLERR for _, event in watch.poll(0)):
+        return True
+    # otherwise Python would fail again when it closes the stream
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return False
 
 
 def user_sentence(error: BaseException) -> str | None:
