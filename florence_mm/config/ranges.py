@@ -86,10 +86,10 @@ RANGES: Mapping[str, Range] = {
     **_each('background fill', Range(0, 255)),
 }
 #: Range by class and argument, where a class means something else.
-OF_CLASS: Mapping[tuple[str, str], Range | None] = {
+OF_CLASS: Mapping[tuple[str, str], Range] = {
     ('LoggerHook', 'interval'): FROM_1,
     ('RandomAffineImage', 'scale'): ABOVE_0,
-    ('StochasticWeightAverage', 'momentum'): None,
+    ('EMAHook', 'momentum'): Range(0, 1, above=True, below=True),
 }
 
 

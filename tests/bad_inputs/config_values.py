@@ -102,6 +102,7 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ('biggest', 'greater'),
     ),
     'EMA: momentun': ({'custom_hooks': [{'type': 'EMAHook', 'momentun': 0.1}]}, ('momentun', "'momentum'")),
+    'EMA: momentum 7': ({'custom_hooks': [{'type': 'EMAHook', 'momentum': 7}]}, ('momentum', '7')),
     'dist_cfg: backnd': ({'env_cfg.dist_cfg.backnd': 'gloo'}, ('backnd', "'backend'")),
     'mp_cfg: start': ({'env_cfg.mp_cfg.mp_start_metod': 'fork'}, ('mp_start_metod', 'mp_start_method')),
     'type is a number': ({f'{ENCODER}.type': 3}, ('image_encoder.type', '3')),
