@@ -2,18 +2,24 @@
 
     python tools/detect.py CONFIG CHECKPOINT IMAGE... [--classes "cat, dog, bench"] [--out-dir DIR] ...
 
-IMAGE is a file or a folder. Images with boxes and ``detections.json`` go to the output folder. Exit status: 0, or
-2 with one sentence if config, checkpoint, classes or an image are unusable (the other images are still processed).
+IMAGE is a file or a folder. Images with boxes and ``detections.json`` go to the output folder; until the end, finished
+results are lines of ``detections.json.part``. Exit status: 0; 1 if some images failed and others did not (each has an
+``error`` in the file and a sentence on the screen); 2 with one sentence if config, checkpoint or classes are
+unusable, or all images failed.
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.apis import DetectionInferencer
+from florence_mm.apis.results import print_any_name, report_failures
+from florence_mm.config.arguments import device, positive_int, probability
 from florence_mm.config.load import load_config
 from florence_mm.config.options import add_config_options
 from florence_mm.errors import one_sentence_errors
+from florence_mm.utils.files import refuse_overwriting
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,10 +30,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='an image, or a folder of images')
     parser.add_argument('--classes', help='names separated by commas; needed by zero-shot detectors without classes')
     parser.add_argument('--templates', help="prompts of the classes: 'imagenet', 'simple' or 'none'")
-    parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score of reported boxes (default: 0.3)')
+    parser.add_argument(
+        '--score-thr', type=probability, default=0.3, help='lowest score of reported boxes (default: 0.3)'
+    )
     parser.add_argument('--out-dir', default='detections', help='folder for the results (default: detections)')
-    parser.add_argument('--batch-size', type=int, default=1, help='images per batch (default: 1)')
-    parser.add_argument('--device', help='as torch names it, for example cuda:1; default: the GPU if there is one')
+    parser.add_argument('--batch-size', type=positive_int, default=1, help='images per batch (default: 1)')
+    parser.add_argument('--device', type=device, help='cpu, cuda or cuda:NUMBER; default: the GPU if there is one')
     add_config_options(parser)
     return parser.parse_args()
 
@@ -35,16 +43,15 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     """Detect objects, write the results, and print a summary."""
     args = parse_args()
+    print_any_name()
     with one_sentence_errors():
+        refuse_overwriting(Path(args.out_dir, 'detections.json'), [args.config, args.checkpoint], '--out-dir')
         cfg = load_config(args.config, args.cfg_options)
         inferencer = DetectionInferencer(cfg, args.checkpoint, args.device, args.templates, args.batch_size)
-        results = inferencer(args.images, args.classes, args.score_thr, args.out_dir, skip_bad=True)
-    bad = [result['error'] for result in results if 'error' in result]
-    found = sum(len(result['boxes']) for result in results if 'error' not in result)
-    print(f'{args.out_dir}: {len(results) - len(bad)} images and detections.json, {found} objects')
-    for sentence in bad:
-        print(f'error: {sentence}', file=sys.stderr)
-    return 2 if bad else 0
+        results = inferencer(args.images, args.classes, args.score_thr, args.out_dir)
+    boxes = [result['boxes'] for result in results if 'error' not in result]
+    print(f'{args.out_dir}: {len(boxes)} images and detections.json, {sum(map(len, boxes))} objects')
+    return report_failures(results, 'images')
 
 
 if __name__ == '__main__':

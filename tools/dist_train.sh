@@ -3,7 +3,8 @@
 #
 #   tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]
 #
-# Several machines: run the same command on each, with NNODES, NODE_RANK, MASTER_ADDR and PORT in the environment.
+# One machine: a free port is taken, unless PORT gives one. Several machines: run the same command on each, with NNODES,
+# NODE_RANK, MASTER_ADDR and PORT (29500 by default) in the environment.
 source "$(dirname "$0")/launchers.sh"
 [ $# -ge 2 ] || usage 'CONFIG GPUS [arguments of tools/train.py]'
-with_torchrun "$2" train.py "$1" "${@:3}"
+with_processes "$2" train.py "$1" "${@:3}"

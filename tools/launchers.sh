@@ -8,21 +8,17 @@ usage() {
   exit 2
 }
 
-# with_torchrun PROCESSES TOOL [arguments of the tool]
-with_torchrun() {
-  exec "${PYTHON:-python}" -m torch.distributed.run \
-    --nnodes="${NNODES:-1}" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" \
-    --nproc_per_node="$1" \
-    "$TOOLS/$2" --launcher pytorch "${@:3}"
+# with_processes PROCESSES TOOL [arguments of the tool]
+with_processes() {
+  exec "${PYTHON:-python}" "$TOOLS/processes.py" "$1" "$TOOLS/$2" "${@:3}"
 }
 
 # with_srun PARTITION JOB_NAME TOOL [arguments of the tool]
 with_srun() {
   local gpus=${GPUS:-8}
   local gpus_per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
+  # srun hands it to all tasks; a run beside this one gets another
+  export MASTER_PORT="${PORT:-${MASTER_PORT:-$((20000 + RANDOM % 20000))}}"
   # shellcheck disable=SC2086  # SRUN_ARGS holds several words
   exec srun -p "$1" \
     --job-name="$2" \

@@ -9,12 +9,14 @@ config, checkpoint or data are unusable.
 import argparse
 
 import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
+from florence_mm.config.arguments import positive_int, probability
 from florence_mm.config.load import load_config
 from florence_mm.config.options import add_run_arguments, parse_run_arguments
 from florence_mm.engine.launch import build_runner, require_checkpoint, set_work_dir
-from florence_mm.engine.predictions import SavePredictions, ShowPredictionsHook
+from florence_mm.engine.predictions import SavePredictions, ShowPredictionsHook, files_named_in
 from florence_mm.engine.tta import with_test_time_augmentation
 from florence_mm.errors import UsageError, one_sentence_errors
+from florence_mm.utils.files import refuse_overwriting
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,9 +26,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='.pth or .safetensors file')
     add_run_arguments(parser, 'logs and metrics', 'test_dataloader.batch_size=8')
     parser.add_argument('--out', metavar='FILE', help='write all predictions to a .pt or .json file')
-    parser.add_argument('--show-dir', metavar='DIR', help='draw images with their three best classes here')
+    parser.add_argument('--show-dir', metavar='DIR', help='draw samples and predictions here: classes, boxes, answers')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation with the config's tta_pipeline")
-    parser.add_argument('--show-interval', type=int, default=1, metavar='N', help='draw every N-th image')
+    parser.add_argument('--show-interval', type=positive_int, default=1, metavar='N', help='draw every N-th sample')
+    parser.add_argument('--show-score-thr', type=probability, default=0.3, help='lowest score of drawn boxes (0.3)')
     return parse_run_arguments(parser)
 
 
@@ -38,6 +41,8 @@ def main() -> None:
         if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
             raise UsageError(f'{args.config} has no test_dataloader and test_evaluator; add them')
         require_checkpoint(args.checkpoint)
+        if args.out:
+            refuse_overwriting(args.out, [args.config, args.checkpoint, *files_named_in(cfg.test_dataloader)], '--out')
         if args.tta:
             cfg = with_test_time_augmentation(cfg)
         cfg.launcher = args.launcher
@@ -50,7 +55,7 @@ def main() -> None:
             runner._test_loop = runner.build_test_loop(runner._test_loop)
             runner.test_evaluator.metrics.append(save)
         if args.show_dir:
-            runner.register_hook(ShowPredictionsHook(args.show_dir, args.show_interval))
+            runner.register_hook(ShowPredictionsHook(args.show_dir, args.show_interval, args.show_score_thr))
         runner.test()
 
 

@@ -4,20 +4,26 @@
 
 IMAGE is a file or a folder. Each image is encoded once for all questions, sentences and the caption. Results are
 printed, and with ``--out`` written as JSON; ``--attention WORD PNG`` draws the cross-attention of a word in the first
-text that contains it. Exit status: 0, or 2 with one sentence if config, checkpoint, a word or an image are
-unusable (the other images are still processed).
+text that contains it. ``--question`` needs a model with an answer head, ``--match`` one with a matching head, and
+``--caption`` one with a caption head. Exit status: 0; 1 if some images failed and others did not (each has an ``error``
+in the file and a sentence on the screen); 2 with one sentence if config, checkpoint or a word are unusable, or all
+images failed.
 """
 
 import argparse
 import re
 import sys
+from pathlib import Path
 
 import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.apis import MultimodalInferencer
 from florence_mm.apis.inputs import list_pictures
+from florence_mm.apis.results import print_any_name, report_failures
+from florence_mm.config.arguments import device, positive_int
 from florence_mm.config.load import load_config
 from florence_mm.config.options import add_config_options
 from florence_mm.errors import UsageError, one_sentence_errors
+from florence_mm.utils.files import refuse_overwriting
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,15 +45,31 @@ def parse_args() -> argparse.Namespace:
         help='sentence to match with the image; may be repeated',
     )
     parser.add_argument('--caption', action='store_true', help='write a caption')
-    parser.add_argument('--top', type=int, default=5, help='number of answers listed (default: 5)')
+    parser.add_argument('--top', type=positive_int, default=5, help='number of answers listed (default: 5)')
     parser.add_argument('--out', metavar='JSON', help='also write the results to this file')
     parser.add_argument(
         '--attention', nargs=2, metavar=('WORD', 'PNG'), help='draw the cross-attention of a word over one image'
     )
-    parser.add_argument('--batch-size', type=int, default=1, help='images per batch (default: 1)')
-    parser.add_argument('--device', help='as torch names it, for example cuda:1; default: the GPU if there is one')
+    parser.add_argument('--batch-size', type=positive_int, default=1, help='images per batch (default: 1)')
+    parser.add_argument('--device', type=device, help='cpu, cuda or cuda:NUMBER; default: the GPU if there is one')
     add_config_options(parser)
     return parser.parse_args()
+
+
+def check_outputs(args: argparse.Namespace, files: list) -> None:
+    """Check before the model is loaded that the files to write can be, and replace none that is read."""
+    sources = [args.config, args.checkpoint, *files]
+    if args.out:
+        refuse_overwriting(args.out, sources, '--out')
+    if args.attention:
+        path = args.attention[1]
+        if not path.lower().endswith('.png'):
+            raise UsageError(f'--attention {path} must end in .png')
+        if len(files) != 1:
+            raise UsageError(f'--attention draws one image, but there are {len(files)}; name one')
+        refuse_overwriting(path, sources, '--attention')
+        if args.out and Path(path).absolute() == Path(args.out).absolute():
+            raise UsageError(f'--attention and --out both name {path}; give two files')
 
 
 def show(result: dict) -> None:
@@ -75,26 +97,21 @@ def draw(inferencer: MultimodalInferencer, result: dict, texts: list[str], word:
 def main() -> int:
     """Run the model, print and write the results."""
     args = parse_args()
+    print_any_name()
     with one_sentence_errors():
-        if args.attention and not args.attention[1].lower().endswith('.png'):
-            raise UsageError(f'--attention {args.attention[1]} must end in .png')
         files = list_pictures(args.images)
-        if args.attention and len(files) != 1:
-            raise UsageError(f'--attention draws one image, but there are {len(files)}; name one')
+        check_outputs(args, files)
         cfg = load_config(args.config, args.cfg_options)
         inferencer = MultimodalInferencer(cfg, args.checkpoint, args.device, args.batch_size)
-        results = inferencer(files, args.question, args.match, args.caption, args.top, args.out, skip_bad=True)
+        results = inferencer(files, args.question, args.match, args.caption, args.top, args.out)
         good = [result for result in results if 'error' not in result]
         for result in good:
             show(result)
         if args.attention and good:
             draw(inferencer, good[0], [*args.question, *args.match], *args.attention)
-    bad = [result['error'] for result in results if 'error' in result]
     if args.out:
         print(f'{args.out}: {len(good)} images')
-    for sentence in bad:
-        print(f'error: {sentence}', file=sys.stderr)
-    return 2 if bad else 0
+    return report_failures(results, 'images')
 
 
 if __name__ == '__main__':

@@ -39,4 +39,3 @@ val_cfg = dict()
 test_cfg = dict()
 train_dataloader = dict(batch_size=5)
 auto_scale_lr = dict(base_batch_size=10, enable=False)
-custom_hooks = [dict(type='florence_mm.ClassCountHook')]

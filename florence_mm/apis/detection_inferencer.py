@@ -1,7 +1,7 @@
 """Inferencer for detection, with fixed classes or zero-shot from class names."""
 
-import json
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.structures import InstanceData
 
+from florence_mm.errors import UsageError
 from florence_mm.models.protocol import ZeroShotModel
-from florence_mm.utils.files import write_atomic
 from florence_mm.visualization.canvas import save_png
 from florence_mm.visualization.detections import draw_detections
 
@@ -23,9 +24,11 @@ from .inputs import (
     free_name,
     keep_originals,
     list_pictures,
+    predict_readable,
     read_batches,
 )
-from .setup import set_up_inference
+from .results import Failed, ResultFile
+from .setup import model_kind, set_up_inference, wrong_kind
 
 _FILE = 'detections.json'
 
@@ -48,7 +51,7 @@ class DetectionInferencer:
         batch_size (int): Images per batch.
 
     Raises:
-        UsageError: config or checkpoint is missing, or the config has no model or no test pipeline.
+        UsageError: config or checkpoint is missing, or the config has no detector or no test pipeline.
         ValueError: the checkpoint lacks weights of the model.
     """
 
@@ -65,6 +68,8 @@ class DetectionInferencer:
         self.pipeline, self.model, meta, self.device, self.cfg = set_up_inference(
             config, checkpoint, device, batch_size, InferencePipeline, 'image', default_scope='mmdet'
         )
+        if model_kind(self.model) not in (None, 'detector'):
+            raise wrong_kind(self.cfg, self.model, 'a detector')
         self.known_classes = self.pipeline.class_names(meta)
 
     @property
@@ -78,7 +83,7 @@ class DetectionInferencer:
         classes: str | Sequence[str] | None = None,
         score_thr: float = 0.3,
         out_dir: str | Path | None = None,
-        skip_bad: bool = False,
+        skip_bad: bool = True,
     ) -> list[dict[str, Any]]:
         """Detect objects.
 
@@ -86,58 +91,60 @@ class DetectionInferencer:
             images: Files, folders (with subfolders, sorted), arrays ``(H, W, 3)`` uint8 RGB, or a list of those.
             classes: Class names separated by commas, or a list. A zero-shot model detects these; of a model with fixed
                 classes only these are reported. None: the classes in the zero-shot model's config, or all fixed ones.
-            score_thr: Lowest reported score.
-            out_dir: Folder for images with boxes and ``detections.json``; None writes nothing.
-            skip_bad: Continue after an unreadable image, whose result has ``error`` instead of boxes.
+            score_thr: Lowest reported score, from 0 to 1.
+            out_dir: Folder for images with boxes and ``detections.json``; None writes nothing. Until the end, finished
+                results are lines of ``detections.json.part``.
+            skip_bad: Continue after an image that cannot be read or processed, whose result has ``error`` instead of
+                boxes; False raises its error.
 
         Returns:
             One dict per image, in order: ``file`` (None for an array), ``width``, ``height``, ``boxes`` (``[x1, y1, x2,
             y2]`` in pixels of the image), ``labels`` (names) and ``scores``, in falling order of the scores; with
-            ``out_dir`` also ``picture``, the name of the drawn file.
+            ``out_dir`` also ``picture``, the name of the drawn file. Of an image that failed: ``file`` and ``error``, a
+            sentence.
 
         Raises:
-            UsageError: there are no images, a model with fixed classes lacks a class, or an image is in the output
-                folder, where its drawing could overwrite it.
+            UsageError: there are no images, a model with fixed classes lacks a class, the model finds no boxes, or an
+                image is in the output folder, where its drawing could overwrite it.
             DataError: an image cannot be read, and ``skip_bad`` is off.
         """
+        if not isinstance(score_thr, Real) or not 0 <= score_thr <= 1:  # NaN too
+            raise UsageError(f'score_thr is {score_thr!r}; give a number from 0 to 1')
         images = list_pictures(images)
         if out_dir is not None:
             keep_originals([image for image in images if not isinstance(image, np.ndarray)], out_dir)
         names, reported = choose_classes(self.model, self.known_classes, classes, self.templates)
-        results: list[dict[str, Any]] = []
+        colours = names if reported is None else reported
         taken: set[str] = set()
-        for batch in read_batches(images, self.batch_size, skip_bad, 'detecting'):
-            for file, image, found in self._detect(batch):
-                result = {'file': None if file is None else str(file)}
-                if isinstance(found, str):
-                    results.append({**result, 'error': found})
-                    continue
-                result |= self._to_plain(image, found, names, reported, score_thr)
-                if out_dir is not None:
-                    stem = 'picture' if file is None else Path(file).stem
-                    result['picture'] = free_name(stem, '.png', taken)
-                    colours = names if reported is None else reported
-                    drawn = draw_detections(image, result['boxes'], result['labels'], result['scores'], colours)
-                    save_png(drawn, Path(out_dir) / result['picture'])
-                results.append(result)
-        if out_dir is not None:
-            listed = {
-                'classes': list(names if reported is None else reported),
-                'score_thr': score_thr,
-                'images': results,
-            }
-            write_atomic(Path(out_dir) / _FILE, json.dumps(listed, indent=1, ensure_ascii=False) + '\n')
-        return results
+        with ResultFile(None if out_dir is None else Path(out_dir) / _FILE) as file:
+            for batch in read_batches(images, self.batch_size, skip_bad, 'detecting'):
+                for read, found in predict_readable(batch, self._detect, skip_bad):
+                    result = {'file': None if read.file is None else str(read.file)}
+                    if isinstance(found, Failed):
+                        file.add({**result, 'error': str(found)})
+                        continue
+                    result |= self._to_plain(read.image, found, names, reported, score_thr)
+                    if out_dir is not None:
+                        stem = 'picture' if read.file is None else Path(read.file).stem
+                        result['picture'] = free_name(stem, '.png', taken)
+                        drawn = draw_detections(
+                            read.image, result['boxes'], result['labels'], result['scores'], colours
+                        )
+                        save_png(drawn, Path(out_dir) / result['picture'])
+                    file.add(result)
+            return file.finish({'classes': list(colours), 'score_thr': score_thr}, 'images')
 
-    def _detect(self, batch: list[ReadPicture]) -> list[tuple]:
-        """Predict a batch; returns ``(file, image, prediction or error)`` of each image."""
-        packed = [self.pipeline(image, file) for file, image, error in batch if error is None]
-        samples = []
-        if packed:
-            with torch.no_grad():
-                samples = self.model.test_step(pseudo_collate(packed))
-        found = iter(samples)
-        return [(file, image, error or next(found).pred_instances.cpu()) for file, image, error in batch]
+    @torch.no_grad()
+    def _detect(self, batch: Sequence[ReadPicture]) -> list[InstanceData]:
+        """Predict the objects of each image."""
+        samples = self.model.test_step(pseudo_collate([self.pipeline(one.image, one.file) for one in batch]))
+        found = [sample.get('pred_instances') if hasattr(sample, 'get') else None for sample in samples]
+        if any(one is None or not {'bboxes', 'scores', 'labels'} <= set(one.keys()) for one in found):
+            raise wrong_kind(self.cfg, self.model, 'a detector')
+        found = [one.cpu() for one in found]
+        if not all(torch.isfinite(one.scores).all() and torch.isfinite(one.bboxes).all() for one in found):
+            raise ValueError('the model gives scores or boxes that are not finite numbers; check its weights')
+        return found
 
     @staticmethod
     def _to_plain(

@@ -1,8 +1,8 @@
 """Inputs of inferencers: files and folders, images prepared by a config's pipeline, class names."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.dataset import Compose
@@ -15,7 +15,10 @@ from florence_mm.registry import TRANSFORMS
 from florence_mm.utils.nearest import nearest
 from florence_mm.utils.progress import ProgressLog
 
+from .results import Failed, predict_each
 from .setup import TestData, transform_name
+
+_LONGEST_STEM = 200  # bytes
 
 
 def list_inputs(inputs: Any, suffixes: Sequence[str], what: str, memory: type | tuple[type, ...] = ()) -> list:
@@ -27,23 +30,53 @@ def list_inputs(inputs: Any, suffixes: Sequence[str], what: str, memory: type | 
         what: name of the inputs in messages, as in "images".
         memory: types of inputs that are not paths.
 
+    Returns:
+        files and objects; a folder without such files, or what is no file, is kept if there are others, as its own
+        error is told when it is read.
+
     Raises:
-        UsageError: a folder has no such files, or nothing was given.
+        UsageError: nothing was given, something is no path, or only folders without such files.
     """
     if isinstance(inputs, (str, Path)) or memory and isinstance(inputs, memory):
         inputs = [inputs]
     found: list = []
-    for item in inputs:
-        if memory and isinstance(item, memory) or not Path(item).is_dir():
+    empty: list = []
+    for item in _iterate(inputs, what):
+        if memory and isinstance(item, memory):
             found.append(item)
             continue
-        inside = sorted(path for path in Path(item).rglob('*') if path.suffix.lower() in suffixes and path.is_file())
-        if not inside:
-            raise UsageError(f'the folder {item} has no {what} ({", ".join(suffixes)}); check the path')
-        found += inside
+        if not isinstance(item, (str, Path)) or not str(item) or '\0' in str(item):
+            raise UsageError(f'{item!r} is among the {what} and is neither a file nor a folder; give their paths')
+        inside = _files_inside(Path(item), suffixes) if _is_folder(Path(item)) else [item]
+        found += inside or [item]
+        empty += [] if inside else [item]
     if not found:
         raise UsageError(f'no {what} were given; give files or folders')
+    if len(empty) == len(found):
+        raise UsageError(f'the folder {empty[0]} has no {what} ({", ".join(suffixes)}); check the path')
     return found
+
+
+def _iterate(inputs: Any, what: str) -> Iterable:
+    if not isinstance(inputs, Iterable):
+        raise UsageError(f'{what} are given as {inputs!r}; give a file, a folder or a list of them')
+    return inputs
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # such as a name that is too long: reading it tells
+        return False
+
+
+def _files_inside(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    # pipes, devices and folders with such a name are not files; a broken link is one that is missing
+    return sorted(
+        path
+        for path in folder.rglob('*')
+        if path.suffix.lower() in suffixes and (path.is_file() or path.is_symlink() and not path.exists())
+    )
 
 
 def keep_originals(files: Sequence[str | Path], out_dir: str | Path) -> None:
@@ -61,7 +94,11 @@ def keep_originals(files: Sequence[str | Path], out_dir: str | Path) -> None:
 
 
 def free_name(stem: str, suffix: str, taken: set[str]) -> str:
-    """Make the file name ``stem + suffix``, with a number if it is in ``taken``, and add it to ``taken``."""
+    """Make the file name ``stem + suffix``, with a number if it is in ``taken``, and add it to ``taken``.
+
+    A long stem is cut, as names of files end at 255 bytes and a temporary one is longer.
+    """
+    stem = stem.encode('utf-8', 'surrogateescape')[:_LONGEST_STEM].decode('utf-8', 'ignore') or 'picture'
     name, number = f'{stem}{suffix}', 2
     while name in taken:
         name, number = f'{stem}_{number}{suffix}', number + 1
@@ -76,6 +113,8 @@ def parse_class_names(classes: str | Sequence[str]) -> list[str]:
         UsageError: there is no name.
     """
     names = classes.split(',') if isinstance(classes, str) else classes
+    if isinstance(names, Mapping) or not isinstance(names, Iterable) or not all(isinstance(n, str) for n in names):
+        raise UsageError(f'classes={classes!r} must be names with commas between, or a list of names')
     names = list(dict.fromkeys(' '.join(name.split()) for name in names if name.strip()))
     if not names:
         raise UsageError(f'classes={classes!r} has no class name; give names with commas between, as in "cat, dog"')
@@ -118,8 +157,21 @@ def choose_classes(
 
 
 Picture = str | Path | np.ndarray
-#: A file (None for an array), its image ``(H, W, 3)`` uint8 RGB, and the error message if it cannot be read.
-ReadPicture = tuple[str | Path | None, np.ndarray | None, str | None]
+
+
+class ReadPicture(NamedTuple):
+    """An image that was read.
+
+    Attributes:
+        file: its file; None for an array.
+        image: ``(H, W, 3)`` uint8 RGB; None if it cannot be read.
+        error: the sentence that says why not.
+    """
+
+    file: str | Path | None
+    image: np.ndarray | None
+    error: str | None
+
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
@@ -154,7 +206,7 @@ def read_batches(images: Sequence[Picture], batch_size: int, skip_bad: bool, wha
     Args:
         images: files and arrays from :func:`list_pictures`.
         batch_size: images per batch; the last one may have fewer.
-        skip_bad: yield the error message of an unreadable image instead of raising it.
+        skip_bad: yield the sentence of an unreadable image instead of raising its error.
         what: name of the work in the log, as in "detecting".
 
     Raises:
@@ -170,12 +222,29 @@ def read_batches(images: Sequence[Picture], batch_size: int, skip_bad: bool, wha
 
 def _read_or_error(image: Picture, skip_bad: bool) -> ReadPicture:
     file = None if isinstance(image, np.ndarray) else image
-    try:
-        return file, read_picture(image), None
-    except DataError as error:
-        if not skip_bad:
-            raise
-        return file, None, str(error)
+    (found,) = predict_each([image], lambda images: [read_picture(images[0])], picture_name, skip_bad)
+    return ReadPicture(file, None, found) if isinstance(found, Failed) else ReadPicture(file, found, None)
+
+
+def picture_name(image: Picture | ReadPicture) -> str:
+    """Name of an image for messages: its file."""
+    file = image.file if isinstance(image, ReadPicture) else image
+    return f'the image {file}' if isinstance(file, (str, Path)) else 'an image given as an array'
+
+
+def predict_readable(
+    batch: Sequence[ReadPicture], predict: Callable[[Sequence[ReadPicture]], Sequence[Any]], skip_bad: bool
+) -> Iterator[tuple[ReadPicture, Any]]:
+    """Predict the readable images of a batch; yields each image with its prediction, or :class:`Failed`.
+
+    Args:
+        batch: images from :func:`read_batches`.
+        predict: function from images to one prediction each.
+        skip_bad: yield the sentence of an image that fails instead of raising its error.
+    """
+    found = iter(predict_each([one for one in batch if one.error is None], predict, picture_name, skip_bad))
+    for one in batch:
+        yield one, next(found) if one.error is None else Failed(one.error)
 
 
 class InferencePipeline(TestData):

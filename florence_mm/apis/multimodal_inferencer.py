@@ -1,7 +1,7 @@
 """Inferencer for vision-language models: answers to questions, captions, matching of sentences and images."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,24 @@ from mmengine.config import Config
 from torch import Tensor
 
 from florence_mm.errors import UsageError
-from florence_mm.models.multimodal.protocol import Attending, VisionLanguage
+from florence_mm.models.multimodal.protocol import Attending, Reranker, VisionLanguage
 from florence_mm.models.tokenizers.words import find_word
-from florence_mm.utils.files import write_atomic
+from florence_mm.utils.files import refuse_overwriting
 from florence_mm.visualization.canvas import save_png
 from florence_mm.visualization.cross_attention import draw_word_attention, word_map
 from florence_mm.visualization.samples import sample_image
 
-from .inputs import InferencePipeline, Picture, list_pictures, read_batches, read_picture
-from .setup import set_up_inference
+from .inputs import (
+    InferencePipeline,
+    Picture,
+    ReadPicture,
+    list_pictures,
+    predict_readable,
+    read_batches,
+    read_picture,
+)
+from .results import Failed, ResultFile
+from .setup import check_count, set_up_inference, wrong_kind
 
 
 class MultimodalInferencer:
@@ -31,7 +40,8 @@ class MultimodalInferencer:
         results = inferencer('photos/', questions=['how many dogs are there?'], caption=True)
 
     The model is any that implements :class:`~florence_mm.models.multimodal.protocol.VisionLanguage`, such as
-    :class:`METER`. Each image is encoded once for all questions, sentences and captions.
+    :class:`METER`, or the one that re-ranks in a :class:`RetrievalReranker`. Each image is encoded once for all
+    questions, sentences and captions.
 
     Args:
         config (str | Path | Config): Config of a vision-language model; the pipeline is that of ``test_dataloader``.
@@ -56,11 +66,10 @@ class MultimodalInferencer:
         self.pipeline, self.model, meta, self.device, self.cfg = set_up_inference(
             config, checkpoint, device, batch_size, InferencePipeline, 'image', default_scope='florence_mm'
         )
+        if isinstance(self.model, Reranker):
+            self.model = self.model.matcher
         if not isinstance(self.model, VisionLanguage):
-            raise UsageError(
-                f'config {self.cfg.filename} is of a {type(self.model).__name__}; give one of a vision-language model, '
-                'such as METER'
-            )
+            raise wrong_kind(self.cfg, self.model, 'a vision-language model, such as METER')
         try:
             self.model.use_dataset_meta(meta.get('dataset_meta') or {})
         except ValueError as error:
@@ -75,7 +84,7 @@ class MultimodalInferencer:
         caption: bool = False,
         top: int = 5,
         out: str | Path | None = None,
-        skip_bad: bool = False,
+        skip_bad: bool = True,
     ) -> list[dict[str, Any]]:
         """Answer questions, match sentences and write captions.
 
@@ -85,48 +94,47 @@ class MultimodalInferencer:
             sentences: One or several sentences, each matched with each image.
             caption: Generate a caption for each image.
             top: Most answers reported per question.
-            out: JSON file for the results; None writes none.
-            skip_bad: Continue after an unreadable image, whose result has ``error`` instead of the other keys.
+            out: JSON file for the results; None writes none. Until the end, finished results are lines of
+                ``<out>.part``.
+            skip_bad: Continue after an image that cannot be read or processed, whose result has ``error`` instead of
+                the other keys; False raises its error.
 
         Returns:
             One dict per image, in order: ``file`` (None for an array), ``width``, ``height``, and as requested:
             ``answers``, a dict per question with ``question``, ``answers`` (best first) and their ``scores``
             (independent probabilities, which need not sum to 1); ``matches``, a dict per sentence with ``sentence`` and
             ``score`` (probability of a match); ``caption`` and ``caption_score`` (mean log-probability of its tokens).
+            Of an image that failed: ``file`` and ``error``, a sentence.
 
         Raises:
-            UsageError: there are no images, nothing is requested, or a text is empty.
+            UsageError: there are no images, nothing is requested, a text is empty, or ``out`` is one of the images.
             ValueError: the model has no head for the request.
             DataError: an image cannot be read, and ``skip_bad`` is off.
         """
         questions, sentences = _texts(questions, 'question'), _texts(sentences, 'sentence')
         if not questions and not sentences and not caption:
             raise UsageError('nothing is asked about the images; give questions, sentences, or ask for captions')
-        if top < 1:
-            raise UsageError(f'top is {top}; give at least 1 answer to report')
+        check_count('top', top)
         self.model.require(answers=bool(questions), matches=bool(sentences), writes=caption)
         images = list_pictures(images)
-        results: list[dict[str, Any]] = []
-        for batch in read_batches(images, self.batch_size, skip_bad, 'looking at images'):
-            good = [(image, file) for file, image, error in batch if error is None]
-            said = iter(self._look(good, questions, sentences, caption, top))
-            for file, image, error in batch:
-                result = {'file': None if file is None else str(file)}
-                if error is not None:
-                    results.append({**result, 'error': error})
-                    continue
-                results.append({**result, 'width': image.shape[1], 'height': image.shape[0], **next(said)})
         if out is not None:
-            write_atomic(out, json.dumps({'images': results}, indent=1, ensure_ascii=False) + '\n')
-        return results
+            refuse_overwriting(out, [image for image in images if not isinstance(image, np.ndarray)], 'out')
+        with ResultFile(out) as file:
+            for batch in read_batches(images, self.batch_size, skip_bad, 'looking at images'):
+                look = partial(self._look, questions=questions, sentences=sentences, caption=caption, top=top)
+                for read, said in predict_readable(batch, look, skip_bad):
+                    result = {'file': None if read.file is None else str(read.file)}
+                    if isinstance(said, Failed):
+                        file.add({**result, 'error': str(said)})
+                    else:
+                        file.add({**result, 'width': read.image.shape[1], 'height': read.image.shape[0], **said})
+            return file.finish({}, 'images')
 
     @torch.no_grad()
     def _look(
-        self, images: list[tuple], questions: list[str], sentences: list[str], caption: bool, top: int
+        self, images: Sequence[ReadPicture], questions: list[str], sentences: list[str], caption: bool, top: int
     ) -> list[dict[str, Any]]:
-        """Predict for a batch of images ``(image, file)``; returns a dict per image."""
-        if not images:
-            return []
+        """Predict for a batch of images; returns a dict per image."""
         inputs = self._prepare(images)[1]
         tokens = self.model.encode_image(inputs)  # (B, N, C)
         said: list[dict[str, Any]] = [{} for _ in images]
@@ -147,9 +155,9 @@ class MultimodalInferencer:
                 own |= {'caption': written.text, 'caption_score': round(written.score, 4)}
         return said
 
-    def _prepare(self, images: list[tuple]) -> tuple[list[dict], Tensor]:
+    def _prepare(self, images: Sequence[ReadPicture]) -> tuple[list[dict], Tensor]:
         """Apply the pipeline to images; returns its outputs, and the model's input ``(B, 3, H, W)``."""
-        packed = [self.pipeline(image, file) for image, file in images]
+        packed = [self.pipeline(one.image, one.file) for one in images]
         data = self.model.data_preprocessor({'inputs': [one['inputs'] for one in packed]}, False)
         return packed, data['inputs']
 
@@ -175,7 +183,7 @@ class MultimodalInferencer:
         Raises:
             ValueError: the word is not in the text, or a layer does not exist.
             DataError: the image cannot be read.
-            UsageError: the model does not return attention.
+            UsageError: the model does not return attention, or ``path`` is the image.
         """
         if not isinstance(self.model, Attending):
             raise UsageError(
@@ -183,7 +191,10 @@ class MultimodalInferencer:
             )
         (text,) = _texts(text, 'text')
         places = find_word(word, self.model.tokenize([text]).input_ids[0], self.model.tokenizer)
-        (packed,), inputs = self._prepare([(read_picture(image), None if isinstance(image, np.ndarray) else image)])
+        file = None if isinstance(image, np.ndarray) else image
+        if file is not None:
+            refuse_overwriting(path, [file], 'path')
+        (packed,), inputs = self._prepare([ReadPicture(file, read_picture(image), None)])
         weights = word_map(self.model.attend(inputs, text, layers).weights, places)
         save_png(draw_word_attention(sample_image(packed, self.pipeline.bgr), weights, word, text), path)
         return weights
@@ -193,10 +204,14 @@ def _texts(texts: str | Sequence[str], what: str) -> list[str]:
     """Make a list of one or several texts, and check that none is empty.
 
     Raises:
-        UsageError: one is empty.
+        UsageError: one is empty or no text.
     """
+    if isinstance(texts, Mapping) or not isinstance(texts, Iterable):
+        raise UsageError(f'{what}s are given as {texts!r}; give one text or a list of texts')
     texts = [texts] if isinstance(texts, str) else list(texts)
     for text in texts:
+        if not isinstance(text, str):
+            raise UsageError(f'{text!r} is given as a {what} and is no text; write one')
         if not text.strip():
             raise UsageError(f'a {what} is empty; write one')
     return texts

@@ -1,11 +1,14 @@
 """Setup of inferencers from config and checkpoint: the model, the test pipeline and the class names."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger, print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import nn
@@ -14,6 +17,8 @@ from florence_mm.config.load import load_config
 from florence_mm.engine.launch import require_checkpoint
 from florence_mm.errors import UsageError
 from florence_mm.language.class_names import KNOWN_CLASSES, load_class_names
+from florence_mm.models.multimodal.protocol import VisionLanguage
+from florence_mm.models.protocol import TwoTowerModel, class_head
 from florence_mm.registry import DATASETS, MODELS
 
 from .model_weights import load_whole_model
@@ -58,22 +63,62 @@ def ready_model(
     place = _usable_device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     if checkpoint is None:
-        model.init_weights()
+        _init_weights(model)
         meta: Mapping[str, Any] = {}
     else:
         meta = load_whole_model(model, checkpoint)
     return model.to(place).eval(), meta, place
 
 
+def _init_weights(model: nn.Module) -> None:
+    """Initialize the weights, without mmengine's log of how each parameter was made."""
+    logger = MMLogger.get_current_instance()
+
+    def keep(record: logging.LogRecord) -> bool:
+        return record.funcName != '_dump_init_info'
+
+    logger.addFilter(keep)
+    try:
+        model.init_weights()
+    finally:
+        logger.removeFilter(keep)
+    print_log(f'no checkpoint: the weights of {type(model).__name__} are those that its config makes', 'current')
+
+
 def _usable_device(name: str) -> torch.device:
     try:
         place = torch.device(name)
         torch.empty(0, device=place)
-    except (AssertionError, RuntimeError) as error:  # a torch without CUDA asserts
+    except (AssertionError, RuntimeError, TypeError) as error:  # a torch without CUDA asserts
         raise UsageError(
             f'device {name!r} cannot be used ({str(error).splitlines()[0]}); give one that this machine has'
         ) from None
     return place
+
+
+def check_count(name: str, value: Any) -> None:
+    """Check that an argument is an integer of at least 1.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise UsageError(f'{name} is {value!r}; give at least 1, a whole number')
+
+
+def model_kind(model: nn.Module) -> str | None:
+    """Name the kind of a model; None for a kind that only its predictions tell, such as a two-stage detector."""
+    if isinstance(model, VisionLanguage):
+        return 'vision-language model'
+    if isinstance(model, TwoTowerModel):
+        return 'two-tower model'
+    head = class_head(model)
+    return None if head is None else head.owner
+
+
+def wrong_kind(cfg: Config, model: nn.Module, expected: str) -> UsageError:
+    """Make the error for a config whose model is of another kind than ``expected``, as in "a detector"."""
+    return UsageError(f'config {cfg.filename} is of a {type(model).__name__}; give one of {expected}')
 
 
 class InferenceSetup(NamedTuple):
@@ -118,8 +163,7 @@ def set_up_inference(
         UsageError: the config lacks a part, the checkpoint does not exist, or ``batch_size`` is below 1.
         ValueError: the checkpoint lacks weights of the model.
     """
-    if batch_size < 1:
-        raise UsageError(f'batch_size is {batch_size}; give at least 1')
+    check_count('batch_size', batch_size)
     cfg = open_config(config, checkpoint, kind)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or default_scope):
         pipeline = make_pipeline(cfg.test_dataloader.dataset)

@@ -74,7 +74,7 @@ def check_config(cfg: Config | Mapping[str, Any], whole: bool = True) -> None:
         raise UsageError('\n'.join(problems))
 
 
-def check_run(cfg: Config | Mapping[str, Any]) -> None:
+def check_whole_config(cfg: Config | Mapping[str, Any]) -> None:
     """Check a config that is to be run (:func:`check_config`): it has a model too.
 
     Raises:

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from florence_mm.config.check import check_run
+from florence_mm.config.check import check_whole_config
 from florence_mm.config.merge import section
 from florence_mm.errors import UsageError
 from florence_mm.moved import moved_names
@@ -95,5 +95,5 @@ def build_runner(cfg: Config) -> Runner:
     """Build the runner of a config: :class:`FlorenceRunner`, or the one named by ``runner_type``."""
     if 'runner_type' not in cfg:
         return FlorenceRunner.from_cfg(cfg)
-    check_run(cfg)
+    check_whole_config(cfg)
     return RUNNERS.build(cfg)

@@ -12,6 +12,7 @@ from florence_mm.errors import UsageError
 from florence_mm.registry import LOOPS
 
 from .dataloading import resumable, start_loader_at
+from .resuming import Position, keep_position
 from .seeding import base_seed, seed_step
 
 
@@ -27,6 +28,11 @@ def _no_batch(runner: Any, loader: DataLoader) -> UsageError:
         f'The training data give no batch: {len(loader.dataset)} samples do not fill one of size {size} on each of '
         f'{runner.world_size} processes; use a smaller batch_size or drop_last=False'
     )
+
+
+def _position(runner: Any, loader: DataLoader, unit: str) -> Position:
+    size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 0)
+    return Position(unit, len(loader.dataset), size * runner.world_size, len(loader) if unit == 'epochs' else 0)
 
 
 def _validate_if_missed(loop: Any) -> None:
@@ -86,6 +92,7 @@ class IterTrainLoop(IterBasedTrainLoop):
     def run(self) -> Any:
         """Train to ``max_iters`` and return the model."""
         runner = self.runner
+        keep_position(runner, _position(runner, self.dataloader, 'iterations'))
         runner.call_hook('before_train')
         runner.call_hook('before_train_epoch')
         self.dataloader_iterator = self._data_from_here()
@@ -164,6 +171,7 @@ class EpochTrainLoop(EpochBasedTrainLoop):
     def run(self) -> Any:
         """Train to ``max_epochs`` and return the model."""
         runner = self.runner
+        keep_position(runner, _position(runner, self.dataloader, 'epochs'))
         runner.call_hook('before_train')
         skip = self._batches_done()
         self._decide_current_val_interval()

@@ -1,7 +1,7 @@
 """Saving predictions to a file, and drawing them on images."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 
 from florence_mm.errors import UsageError
+from florence_mm.models.multimodal.protocol import VisionLanguage
+from florence_mm.models.protocol import unwrap_model
 from florence_mm.utils.files import replacing, write_atomic
 from florence_mm.visualization.canvas import save_png
-from florence_mm.visualization.predictions import draw_prediction
 
+from .drawn_samples import draw_tested, sample_stem
 from .hooks.run_summary import plain
 
 
@@ -79,45 +81,87 @@ def to_plain_data(value: Any) -> Any:
 
 
 class ShowPredictionsHook(Hook):
-    """Draw tested images with their best classes, as PNG files named after the images.
+    """Draw tested samples with their predictions, as PNG files named after their files.
+
+    Boxes, classes, answers, captions, matches and classes of clips are drawn, see
+    :func:`~florence_mm.engine.drawn_samples.draw_tested`.
 
     Args:
         folder (str): Folder of the PNG files; it is created.
-        interval (int): Draw every n-th image. Defaults to 1.
+        interval (int): Draw every n-th sample. Defaults to 1.
+        score_thr (float): Lowest score of drawn boxes. Defaults to 0.3.
 
     Raises:
-        UsageError: the predictions have no ``pred_score``, or the data have no class names.
+        UsageError: a number is out of range, the folder holds the tested images, or the model predicts none of these,
+            such as one that is tested for retrieval.
     """
 
     priority = 'LOW'
 
-    def __init__(self, folder: str, interval: int = 1) -> None:
+    def __init__(self, folder: str, interval: int = 1, score_thr: float = 0.3) -> None:
+        if interval < 1 or not 0 <= score_thr <= 1:
+            raise UsageError(f'interval={interval} must be at least 1, and score_thr={score_thr} from 0 to 1')
         self.folder = Path(folder)
         self.interval = interval
+        self.score_thr = score_thr
 
     def before_test(self, runner: Any) -> None:
-        """Create the folder and reset the count of images."""
+        """Create the folder and reset the count of samples."""
         self._count = 0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f'--show-dir {self.folder} cannot be made ({error.strerror}); choose another') from error
+        dataset = runner.test_dataloader.dataset
+        self._meta = dict(getattr(dataset, 'metainfo', None) or {})
+        model = unwrap_model(runner.model)
+        if isinstance(model, VisionLanguage):
+            self._meta['answers'] = model.answer_names()
+        self._bgr = loads_bgr(dataset)
 
     def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Draw a batch, whose ``inputs`` are ``(3, H, W)`` uint8, as our pipelines pack them."""
-        classes = (getattr(runner.test_dataloader.dataset, 'metainfo', None) or {}).get('classes')
-        for image, sample in zip(data_batch['inputs'], outputs, strict=True):
+        """Draw a batch, whose ``inputs`` are images or clips as the test pipeline packs them."""
+        inputs = data_batch['inputs']
+        if isinstance(inputs, (list, tuple)) and inputs and isinstance(inputs[0], (list, tuple)):
+            inputs = inputs[0]  # the first view of test-time augmentation
+        for one, sample in zip(inputs, outputs, strict=True):
             number, self._count = self._count, self._count + 1
             if number % self.interval:
                 continue
-            if classes is None or 'pred_score' not in sample:
-                raise UsageError('--show-dir draws class scores, but this model or data set has no classes')
-            # (3, H, W) -> (H, W, 3)
-            rgb = image.permute(1, 2, 0).cpu().numpy()
-            label = sample.get('gt_label')
-            drawn = draw_prediction(
-                rgb, sample.pred_score.cpu(), classes, None if label is None else int(label.flatten()[0])
-            )
-            stem = Path(sample.get('img_path') or 'picture').stem
-            path = self.folder / f'{number * runner.world_size + runner.rank:06d}_{stem}.png'
-            save_png(drawn, path)
+            drawn = draw_tested(one, sample, self._meta, self._bgr, self.score_thr) if hasattr(sample, 'get') else None
+            if drawn is None:
+                raise UsageError(
+                    f'--show-dir draws classes, boxes, answers, captions and matches, and {type(runner.model).__name__}'
+                    ' predicts none of them; leave it out'
+                )
+            file = sample.get('img_path')
+            if file and Path(file).resolve().parent == self.folder.resolve():
+                raise UsageError(f'--show-dir {self.folder} holds the tested image {file}; choose another folder')
+            name = f'{number * runner.world_size + runner.rank:06d}_{sample_stem(sample)}.png'
+            save_png(drawn, self.folder / name)
+
+
+def loads_bgr(dataset: Any) -> bool:
+    """Whether a data set's pipeline loads images as BGR, as mmcv's and mmdet's loaders do; ours and videos are RGB."""
+    while not hasattr(dataset, 'pipeline') and hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
+    names = [type(step).__name__ for step in steps]
+    return any('LoadImage' in name and name != 'LoadImage' for name in names)
+
+
+def files_named_in(node: Any, root: str = '') -> Iterator[Path]:
+    """Yield the paths of files that a config of data names, as they are and below its ``data_root``.
+
+    >>> [str(path) for path in files_named_in({'dataset': {'data_root': 'data', 'ann_file': 'a.json', 'seed': 1}})]
+    ['a.json', 'data/a.json']
+    """
+    if isinstance(node, Mapping):
+        root = node.get('data_root') or root
+    values = node.values() if isinstance(node, Mapping) else node
+    for value in values:
+        if isinstance(value, (Mapping, list, tuple)):
+            yield from files_named_in(value, root)
+        elif isinstance(value, str) and Path(value).suffix:
+            yield Path(value)
+            yield Path(root, value)

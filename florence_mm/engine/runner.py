@@ -7,24 +7,25 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
-from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
-from mmengine.visualization import Visualizer
 from torch import nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.utils.data import DataLoader
 
-from florence_mm.config.check import check_run
-from florence_mm.errors import UsageError
+from florence_mm.config.check import check_whole_config
+from florence_mm.errors import UsageError, raise_if_asked
 from florence_mm.models.protocol import unwrap_model
 from florence_mm.registry import RUNNERS
 
-from .building import building, tell_failing_steps
-from .checkpointing import find_latest, read_run_checkpoint
+from . import accumulation
+from .checkpointing import check_resumable, find_latest, read_run_checkpoint
+from .endings import WAIT_FOR_RANKS, WAIT_FOR_WORKERS, ending_in_words, meeting_failed
+from .guards import check_run
 from .hooks import AtomicCheckpointHook, ClassNamesHook, InvalidLossHook, RunSummaryHook
+from .hooks.checkpoint import require_finite
 from .host_memory import keep_freed_memory
 from .loops import EpochTrainLoop, IterTrainLoop
 from .parallelize import (
@@ -38,8 +39,10 @@ from .parallelize import (
     split_optimizer_state,
     unsharded_layout,
 )
-from .schedules import without_short
+from .resuming import ScheduleOfConfig, changed_keys, check_optimizer
 from .seeding import INIT, base_seed, combine_seeds
+from .telling_runner import TellingRunner
+from .work_folder import alone_in_work_dir
 
 _EXACT_LOOPS = {
     name: loop
@@ -50,10 +53,10 @@ _CHECKPOINT_HOOKS = (CheckpointHook, 'CheckpointHook', 'mmengine.CheckpointHook'
 
 
 @RUNNERS.register_module()
-class FlorenceRunner(Runner):
+class FlorenceRunner(TellingRunner):
     """mmengine's ``Runner`` with exact resuming, for any OpenMMLab config.
 
-    - The config is checked before anything is built (:func:`~florence_mm.config.check.check_run`).
+    - The config is checked before anything is built (:func:`~florence_mm.config.check.check_whole_config`).
     - Samples, their augmentation and the model's random state depend only on the seed and the iteration, so that a
       resumed run ends with the same weights as an uninterrupted one, with any number of data-loading workers.
       mmengine's two training loops are replaced by :class:`~florence_mm.engine.loops.IterTrainLoop` and
@@ -75,12 +78,20 @@ class FlorenceRunner(Runner):
         Raises:
             UsageError: a key or type is unknown.
         """
-        check_run(cfg)
+        check_whole_config(cfg)
         return super().from_cfg(cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Set up mmengine's environment; without an accelerator also keep freed memory for the next step."""
-        super().setup_env(env_cfg)
+        """Set up mmengine's environment; without an accelerator also keep freed memory for the next step.
+
+        Raises:
+            UsageError: the processes of the run do not find each other.
+        """
+        env_cfg = {**env_cfg, 'dist_cfg': {'timeout': WAIT_FOR_RANKS, **(env_cfg.get('dist_cfg') or {})}}
+        try:
+            super().setup_env(env_cfg)
+        except (torch.distributed.DistNetworkError, torch.distributed.DistStoreError) as error:
+            raise meeting_failed(error) from error
         if get_device() == 'cpu':
             keep_freed_memory()
 
@@ -99,47 +110,6 @@ class FlorenceRunner(Runner):
         hooks = {name: hook for name, hook in hooks.items() if hook is not None or name not in ours}
         super().register_default_hooks(hooks)
 
-    @building('model')
-    def build_model(self, model: nn.Module | dict) -> nn.Module:
-        """Build the model."""
-        return super().build_model(model)
-
-    @building('optim_wrapper')
-    def build_optim_wrapper(self, optim_wrapper: OptimWrapper | dict) -> OptimWrapper:
-        """Build the optimizer and its wrapper."""
-        return super().build_optim_wrapper(optim_wrapper)
-
-    @building('param_scheduler')
-    def build_param_scheduler(self, scheduler: Any) -> Any:
-        """Build the schedules; those shorter than an iteration are left out."""
-        return super().build_param_scheduler(without_short(scheduler, len(self.train_dataloader), self.logger))
-
-    @building('evaluator')
-    def build_evaluator(self, evaluator: Any) -> Evaluator:
-        """Build the evaluator of a validation or test."""
-        return super().build_evaluator(evaluator)
-
-    @building('visualizer')
-    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
-        """Build the visualizer and its backends."""
-        return super().build_visualizer(visualizer)
-
-    @building('custom_hooks or default_hooks')
-    def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
-        """Build the hooks and register them."""
-        super().register_hooks(default_hooks, custom_hooks)
-
-    @building('val_dataloader or val_cfg')
-    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """Build the validation loop and its data loader."""
-        return _telling(super().build_val_loop(loop))
-
-    @building('test_dataloader or test_cfg')
-    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """Build the test loop and its data loader."""
-        return _telling(super().build_test_loop(loop))
-
-    @building('train_dataloader or train_cfg')
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the training loop; mmengine's two are replaced by ours, which resume exactly."""
         if isinstance(loop, dict):
@@ -148,7 +118,7 @@ class FlorenceRunner(Runner):
                 by_epoch = loop.pop('by_epoch', 'max_epochs' in loop)
                 loop['type'] = EpochTrainLoop if by_epoch else IterTrainLoop
             loop['type'] = _EXACT_LOOPS.get(loop['type'], loop['type'])
-        return _telling(super().build_train_loop(loop))
+        return super().build_train_loop(loop)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Compile and shard the model as ``parallelize`` in the config says, else wrap it for distributed training."""
@@ -178,15 +148,52 @@ class FlorenceRunner(Runner):
             torch.manual_seed(combine_seeds(base_seed(self), INIT))
             super()._init_model_weights()
 
-    def load_or_resume(self) -> None:
-        """Resume from the given or latest checkpoint, or load weights."""
+    def dump_config(self) -> None:
+        """Write the config to the work folder; mmengine calls it in the constructor, before the folder is locked."""
+        if self._train_loop is None:
+            super().dump_config()
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """Build a data loader, whose workers are waited for ``timeout`` seconds, by default 300."""
+        if isinstance(dataloader, dict) and dataloader.get('num_workers'):
+            dataloader = {'timeout': WAIT_FOR_WORKERS, **dataloader}
+        return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+
+    def val(self) -> dict[str, float]:
+        """Validate, and return the metrics; see :meth:`train` for what ends it."""
+        with ending_in_words(self):
+            return super().val()
+
+    def test(self) -> dict[str, float]:
+        """Test, and return the metrics; see :meth:`train` for what ends it."""
+        with ending_in_words(self):
+            return super().test()
+
+    def train(self) -> nn.Module:
+        """Train, and return the model.
+
+        Raises:
+            UsageError: the work folder is used by another run or has its checkpoints; parts of the run do not fit
+                together; the loss or the weights are not finite; the disk is full.
+        """
         if self._resume and self._load_from is None and not self._has_loaded:
-            latest = find_latest(self.work_dir)
-            if latest is None:
-                self.logger.info(f'{self.work_dir} holds no checkpoint to resume; the run starts at the beginning')
-                self._has_loaded = True
-                return
-            self._load_from = latest
+            self._load_from = find_latest(self.work_dir)
+        with alone_in_work_dir(self):
+            super().dump_config()
+            with ending_in_words(self):
+                model = super().train()
+                require_finite(self, 'the run leaves no weights')
+        return model
+
+    def load_or_resume(self) -> None:
+        """Resume from the given or latest checkpoint, or load weights; before it, check that the parts fit together."""
+        check_run(self)
+        if self._resume and self._load_from is None and not self._has_loaded:
+            self.logger.info(f'{self.work_dir} holds no checkpoint to resume; the run starts at the beginning')
+            self._has_loaded = True
         super().load_or_resume()
 
     def resume(
@@ -196,11 +203,13 @@ class FlorenceRunner(Runner):
         resume_param_scheduler: bool = True,
         map_location: str | Callable = 'default',
     ) -> None:
-        """Restore weights, EMA, optimizer, schedulers, log history, seed and position in the data.
+        """Restore the state of a run; settings are those of the config (:mod:`florence_mm.engine.resuming`).
 
         Raises:
-            UsageError: the checkpoint cannot be read, has only weights, or is of another model or optimizer.
+            UsageError: the checkpoint cannot be read, has only weights, is of another model or optimizer, or its state
+                does not fit a setting.
         """
+        schedule = ScheduleOfConfig(self.optim_wrapper, self.param_schedulers)
         self._resuming = True
         try:
             super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
@@ -208,6 +217,20 @@ class FlorenceRunner(Runner):
             raise UsageError(f'cannot resume from {filename}: {error}; resume with the config of that run') from error
         finally:
             self._resuming = False
+        changed = schedule.changes(self._resumed.pop('schedules'))
+        if changed:
+            before = schedule.rate()
+            schedule.restore(self.train_loop._iter, self.train_loop._epoch)
+            self.logger.warning(
+                f'optimizer or schedule differ from the checkpoint ({", ".join(changed[:6])}): those of this config '
+                f'go on at iteration {self.iter} with lr {schedule.rate()} instead of {before}'
+            )
+        keys = changed_keys(self._resumed.pop('config'), self.cfg)
+        if keys:
+            more = f' and {len(keys) - 12} more' if len(keys) > 12 else ''
+            self.logger.warning(
+                f'settings that differ from those of the checkpoint are used from here on: {", ".join(keys[:12])}{more}'
+            )
 
     def load_checkpoint(
         self,
@@ -225,6 +248,7 @@ class FlorenceRunner(Runner):
         model = unwrap_model(self.model)
         if self._resuming:
             self._check_resumable(filename, checkpoint, model)
+            accumulation.restore_gradients(checkpoint, self, model, filename)
         elif not _any_key_fits(checkpoint['state_dict'], model):
             theirs, ours = next(iter(checkpoint['state_dict']), None), next(iter(unsharded_layout(model)), None)
             raise UsageError(
@@ -261,6 +285,8 @@ class FlorenceRunner(Runner):
         model = self.model.module if is_model_wrapper(self.model) else self.model
         gathered = {'state_dict': gather_model_state(model)} if is_sharded(model) else {}
         split = is_sharded(model) or isinstance(getattr(self.optim_wrapper, 'optimizer', None), ZeroRedundancyOptimizer)
+        if save_optimizer and accumulation.counts_of(self.optim_wrapper) > 1:
+            gathered[accumulation.KEY] = accumulation.waiting_gradients(self.optim_wrapper, model)
         if save_optimizer and split:
             state = self.optim_wrapper.state_dict()
             gathered['optimizer'] = gather_optimizer_state(state, self.optim_wrapper.optimizer, model)
@@ -284,6 +310,8 @@ class FlorenceRunner(Runner):
         The parameters of a sharded model are gathered during evaluation, as processes may have different numbers of
         batches.
         """
+        if fn_name.endswith('_iter'):
+            raise_if_asked()
         if fn_name == 'before_save_checkpoint':
             kwargs['checkpoint'].update(self._gathered)
         if fn_name in ('before_val', 'before_test', 'after_val', 'after_test') and is_sharded(self.model):
@@ -291,29 +319,23 @@ class FlorenceRunner(Runner):
         super().call_hook(fn_name, **kwargs)
 
     def _check_resumable(self, filename: str, checkpoint: dict, model: torch.nn.Module) -> None:
-        needed = ['meta', 'message_hub', 'optimizer']
-        if self.param_schedulers is not None:
-            needed.append('param_schedulers')
-        absent = [key for key in needed if key not in checkpoint]
-        if absent:
+        floating = (weight.is_floating_point() for weight in model.state_dict().values())
+        ours = {
+            key: (shape, kind) for (key, shape), kind in zip(unsharded_layout(model).items(), floating, strict=True)
+        }
+        check_resumable(filename, checkpoint, ours, self.param_schedulers is not None)
+        check_optimizer(self.optim_wrapper, checkpoint['optimizer'], filename)
+        theirs, ours = checkpoint['meta'].get('seed'), self._randomness_cfg.get('seed')
+        if None not in (theirs, ours) and theirs != ours:
             raise UsageError(
-                f'{filename} holds no {", ".join(absent)}, so the run cannot be resumed from it; start a new run from '
-                'its weights with load_from'
+                f'{filename} is of a run with the seed {theirs}, which decides the order of its data, but this config '
+                f'has randomness.seed={ours}; give --seed {theirs}, or leave the seed unset'
             )
-        theirs, ours = checkpoint['state_dict'], unsharded_layout(model)
-        differing = sorted(theirs.keys() ^ ours.keys())
-        differing += [key for key in theirs.keys() & ours.keys() if theirs[key].shape != ours[key]]
-        if differing:
-            raise UsageError(
-                f'{filename} is of another model: {len(differing)} weights differ, the first is {differing[0]}; resume '
-                'with the config of that run, or start a new run from its weights with load_from'
-            )
-
-
-def _telling(loop: BaseLoop) -> BaseLoop:
-    """A loop whose data name the step of a pipeline that fails."""
-    tell_failing_steps(getattr(loop.dataloader, 'dataset', None))
-    return loop
+        schedules = checkpoint.get('param_schedulers') or []
+        lists = schedules.values() if isinstance(schedules, dict) else [schedules]
+        # mmengine would execute a config stored as `config`
+        checkpoint['meta'].pop('config', None)
+        self._resumed = {'schedules': sum(map(len, lists)), 'config': checkpoint['meta'].get('cfg')}
 
 
 def _any_key_fits(state_dict: dict, model: torch.nn.Module) -> bool:

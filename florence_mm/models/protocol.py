@@ -72,6 +72,17 @@ class NamesNoDecay(Protocol):
         """Names of the parameters, relative to this module."""
 
 
+@runtime_checkable
+class WholeBatchLoss(Protocol):
+    """A model whose loss may compare the samples of a batch with each other, such as :class:`UniCL`.
+
+    The mean of such losses over small batches is not the loss of the whole batch.
+    """
+
+    def whole_batch_advice(self) -> str | None:
+        """What to set instead of gradient accumulation, as an order; None if the loss is one of each sample."""
+
+
 def unwrap_model(model: nn.Module) -> nn.Module:
     """Return the model inside mmengine's wrappers for distributed training and test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):

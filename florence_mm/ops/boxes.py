@@ -31,12 +31,15 @@ def box_iou(boxes: Tensor, others: Tensor, offset: float = 0) -> Tensor:
         offset: added to each width and height.
 
     Returns:
-        Tensor: ``(N, M)``; NaN for two boxes without area.
+        Tensor: ``(N, M)``; NaN for two boxes without area. Integer boxes are computed in float64, which has each
+        coordinate up to 2**26 exactly.
 
     >>> boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 2], [2, 2, 6, 6], [4, 0, 8, 4]])
     >>> box_iou(boxes[:1], boxes[1:])
     tensor([[0.5000, 0.1429, 0.0000]])
     """
+    if not boxes.is_floating_point() or not others.is_floating_point():
+        boxes, others = boxes.double(), others.double()
     sides = []
     for low, high in ((0, 2), (1, 3)):
         side = torch.minimum(boxes[:, None, high], others[:, high])  # (N, M)

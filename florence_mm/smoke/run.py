@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
 
-from florence_mm.config.check import check_run
+from florence_mm.config.check import check_whole_config
 from florence_mm.config.merge import merge_options, section
 from florence_mm.engine.runner import FlorenceRunner
 
@@ -96,7 +96,7 @@ def run_smoke(cfg: Config, folder: str | Path) -> dict[str, Any]:
     Raises:
         UsageError: a key is unknown, or a data set reads files and its type has no registered generator.
     """
-    check_run(cfg)
+    check_whole_config(cfg)
     runner = _SmokeRunner.from_cfg(smoke_config(cfg, folder))
     if runner._train_loop is None:
         metrics = runner.test()

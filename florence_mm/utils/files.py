@@ -1,14 +1,19 @@
-"""Atomic writing: a file is complete or not there."""
+"""Atomic writing: a file is complete or not there, and an output never replaces an input."""
 
 import errno
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from florence_mm.errors import UsageError
+
 #: Errors of file systems that cannot flush a folder, such as network drives.
 _NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EISDIR)
+#: torch.save's writer of zip archives, whose errors do not say what the system said.
+_TORCH_CANNOT_WRITE = re.compile(r'inline_container|PytorchStreamWriter')
 
 
 @contextmanager
@@ -32,7 +37,8 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
     rights = temporary.stat().st_mode
     temporary.unlink()
     try:
-        yield temporary
+        with _naming(path, temporary):
+            yield temporary
         if temporary.stat().st_mode != rights:  # safetensors makes files readable by their owner only
             temporary.chmod(rights)
         if durable:
@@ -44,10 +50,53 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def _naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Put ``path`` into errors of the system that name no file, such as those of a full disk, or the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or (error.filename is not None and Path(error.filename) != temporary):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except RuntimeError as error:
+        if not _TORCH_CANNOT_WRITE.search(str(error)):
+            raise
+        cause = error.__context__ if isinstance(error.__context__, OSError) else None
+        number = cause.errno if cause else errno.EIO
+        raise OSError(number, cause.strerror if cause else 'torch could not write it', str(path)) from error
+
+
 def write_atomic(path: str | Path, data: bytes | str, durable: bool = True) -> None:
     """Write bytes, or text as UTF-8, atomically (see :func:`replacing`)."""
     with replacing(path, durable) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def refuse_overwriting(target: str | Path, sources: Iterable[str | Path | None], option: str = 'the output') -> None:
+    """Refuse an output path that is one of the input files or folders, under whatever spelling or link.
+
+    Args:
+        target: the file or folder to write; it may be missing.
+        sources: the files and folders that are read; None, URLs and missing ones are passed over.
+        option: name of the argument that gave ``target``, for the message.
+
+    Raises:
+        UsageError: both are the same file.
+    """
+    target = Path(target)
+    if not _is_there(target):
+        return
+    for source in sources:
+        if source is not None and _is_there(Path(source)) and target.samefile(source):
+            raise UsageError(f'{option} {target} is the input {source}, which it would replace; name another path')
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that the system cannot have, such as one that is too long
+        return False
 
 
 def _flush(path: Path, flags: int) -> None:

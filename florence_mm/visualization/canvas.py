@@ -1,9 +1,11 @@
 """Building blocks of drawings: text, resized images, grids.
 
-Text is in DejaVu Sans, which matplotlib ships, so that drawings are the same on every machine.
+Text is in DejaVu Sans, which matplotlib ships, so that drawings are the same on every machine. A character that it
+lacks is written as its code, as in ``U+732B``; ``FLORENCE_MM_FONT=FILE`` in the environment names a font that has it.
 Images are ``(H, W, 3)`` uint8 RGB.
 """
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from florence_mm.errors import UsageError
 from florence_mm.utils.files import write_atomic
 
 Colour = tuple[int, int, int]
@@ -26,18 +29,49 @@ WRONG: Colour = (207, 34, 46)
 
 @cache
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Load DejaVu Sans at ``size`` pixels."""
+    """Load DejaVu Sans, or the font file named by ``FLORENCE_MM_FONT``, at ``size`` pixels.
+
+    Raises:
+        UsageError: ``FLORENCE_MM_FONT`` is no font file.
+    """
     import matplotlib
 
+    if given := os.environ.get('FLORENCE_MM_FONT'):
+        try:
+            return ImageFont.truetype(given, size, layout_engine=ImageFont.Layout.BASIC)
+        except OSError as error:
+            raise UsageError(f'FLORENCE_MM_FONT={given} cannot be read as a font ({error}); name a font file') from None
     name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'
     path = Path(matplotlib.get_data_path()) / 'fonts/ttf' / name
     # the basic layout engine is in every build of Pillow, so widths are the same everywhere
     return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 
 
+def drawable(text: str, face: ImageFont.FreeTypeFont) -> str:
+    """Make one line of characters that a font has; others become their codes, so that texts stay different.
+
+    >>> drawable('a 猫 or 犬小', font(12))
+    'a U+732B or U+72AC U+5C0F'
+    """
+    parts: list[str] = []
+    for char in ' '.join(text.split()):
+        shown = char if _has_glyph(char, face) else f'U+{ord(char):04X}'
+        # a code stands apart from its neighbours
+        if parts and (len(shown) > 1 or len(parts[-1]) > 1) and parts[-1] != ' ' != shown:
+            parts.append(' ')
+        parts.append(shown)
+    return ''.join(parts)
+
+
+@cache
+def _has_glyph(char: str, face: ImageFont.FreeTypeFont) -> bool:
+    # U+FFFF is no character, so its picture is that of every missing one
+    return char.isascii() and char.isprintable() or bytes(face.getmask(char)) != bytes(face.getmask('\uffff'))
+
+
 def fit_text(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
-    """Shorten ``text`` with an ellipsis to one line of ``width`` pixels."""
-    text = ' '.join(text.split())
+    """Shorten ``text`` with an ellipsis to one :func:`drawable` line of ``width`` pixels."""
+    text = drawable(text, face)
     if face.getlength(text) <= width:
         return text
     low, high = 0, len(text)  # the longest prefix that fits
@@ -52,7 +86,7 @@ def fit_text(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
 
 def wrap_text(text: str, face: ImageFont.FreeTypeFont, width: float, lines: int) -> list[str]:
     """Wrap ``text`` at spaces into at most ``lines`` lines of ``width`` pixels; the last one is shortened."""
-    words, wrapped = text.split(), []
+    words, wrapped = drawable(text, face).split(), []
     while words and len(wrapped) < lines - 1:
         count = 1
         while count < len(words) and face.getlength(' '.join(words[: count + 1])) <= width:

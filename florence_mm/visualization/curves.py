@@ -11,6 +11,7 @@ from florence_mm.utils.files import write_atomic
 Curve = list[tuple[float, float]]
 
 _HOUSEKEEPING = {'time', 'data_time', 'memory', 'step', 'iter', 'epoch', 'lr', 'base_lr', 'grad_norm'}
+_STYLES = ('-', '--', '-.', ':')
 _COLOURS = ('#0969da', '#bc4c00', '#1a7f37', '#8250df', '#cf222e', '#57606a')
 
 
@@ -141,8 +142,11 @@ def draw_curves(
             axes[0].lines[-1].set_label(name)
     axes[0].set_title('training loss')
     if scores:
-        for name, colour in zip(scores, _cycle(len(scores)), strict=True):
-            axes[1].plot(*zip(*curves[name], strict=True), color=colour, linewidth=1.8, marker='o', ms=3.5, label=name)
+        for i, (name, colour) in enumerate(zip(scores, _cycle(len(scores)), strict=True)):
+            # of equal curves, such as top1 and mean_class_top1, all can be seen: later ones are thinner and broken
+            width, style = 1.4 + 0.9 * (len(scores) - 1 - i), _STYLES[min(i, len(_STYLES) - 1)]
+            curve = zip(*curves[name], strict=True)
+            axes[1].plot(*curve, color=colour, linewidth=width, linestyle=style, marker='o', ms=2 + width, label=name)
         axes[1].set_title('validation')
         last = [(name, curves[name][-1][1]) for name in scores]
         axes[1].set_xlabel(f'{last[0][0]} ends at {last[0][1]:.4g}', color='#57606a', fontsize=9)

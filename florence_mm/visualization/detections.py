@@ -48,7 +48,8 @@ def draw_detections(
     Args:
         image (np.ndarray): ``(H, W, 3)`` uint8 RGB.
         boxes: n boxes ``(x1, y1, x2, y2)`` in pixels of ``image``.
-        names: n class names, in any script that DejaVu Sans has.
+        names: n class names; characters that the font lacks are drawn as their codes, see
+            :func:`~florence_mm.visualization.canvas.drawable`.
         scores: n scores from 0 to 1; None: only names.
         class_names: all classes in their order, which determines the colours; None: the names in order of occurrence.
         thickness: line width in pixels; None: by the size of the image.

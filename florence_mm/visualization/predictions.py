@@ -32,10 +32,12 @@ def draw_prediction(
         np.ndarray: ``(112, 290, 3)`` uint8 RGB; taller for more than 3 classes.
 
     Raises:
-        ValueError: shapes do not fit, or ``gt_label`` is out of range.
+        ValueError: shapes do not fit, ``gt_label`` is out of range, or ``top`` is below 1.
     """
     if scores.ndim != 1 or len(scores) != len(class_names):
         raise ValueError(f'scores of shape {tuple(scores.shape)} must be one for each of {len(class_names)} classes')
+    if top < 1:
+        raise ValueError(f'top is {top}; list at least 1 class')
     if gt_label is not None and not 0 <= gt_label < len(class_names):
         raise ValueError(f'gt_label={gt_label} is outside the {len(class_names)} classes')
     # a stable sort, so that equal scores are ordered by class index, as in argmax

@@ -36,7 +36,7 @@ def draw_retrieval_grid(
         title (str | None): The title.
 
     Raises:
-        ValueError: lengths differ, or there is nothing to draw.
+        ValueError: lengths differ, there is nothing to draw, or ``top`` is below 1.
     """
     if similarity.shape != (len(texts), len(images)) or not similarity.numel():
         raise ValueError(
@@ -45,6 +45,8 @@ def draw_retrieval_grid(
         )
     if right is not None and len(right) != len(texts):
         raise ValueError(f'{len(texts)} texts, but right images for {len(right)}')
+    if top < 1:
+        raise ValueError(f'top is {top}; draw at least 1 image a text')
     top = min(top, len(images))
     rows = []
     for i, text in enumerate(texts):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from .canvas import INK, PAPER, fit_image, font, wrap_text
+from .canvas import INK, PAPER, fit_image, fit_text, font, wrap_text
 
 _LINE = 17
 _BOX_COLOURS = ((9, 105, 218), (188, 76, 0), (26, 127, 55), (130, 80, 223), (207, 34, 46), (154, 103, 0))
@@ -118,6 +118,6 @@ def _draw_boxes(
             continue
         draw.rectangle((*corner, *far), outline=colour, width=2)
         if label >= 0:
-            name = _class_name(label, class_names)
+            name = fit_text(_class_name(label, class_names), font(11), size)
             draw.rectangle((*corner, corner[0] + font(11).getlength(name) + 4, corner[1] + 14), fill=colour)
             draw.text((corner[0] + 2, corner[1]), name, font=font(11), fill=PAPER)

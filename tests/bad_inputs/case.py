@@ -145,6 +145,9 @@ def command(tool: str, *args: object) -> Finished:
     for stream, file in zip((1, 2), files, strict=True):
         with file.open('w') as opened:
             os.dup2(opened.fileno(), stream)
+    # pytest's streams do not go to the descriptors
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (open(stream, 'w', closefd=False) for stream in (1, 2))  # noqa: SIM115
     arguments, sys.argv = sys.argv, [str(ROOT / tool), *map(str, args)]
     try:
         runpy.run_path(str(ROOT / tool), run_name='__main__')
@@ -158,6 +161,7 @@ def command(tool: str, *args: object) -> Finished:
     finally:
         sys.argv = arguments
         sys.stdout.flush(), sys.stderr.flush()
+        sys.stdout, sys.stderr = streams
         for stream, copy in zip((1, 2), held, strict=True):
             os.dup2(copy, stream)
             os.close(copy)

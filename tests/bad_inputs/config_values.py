@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from florence_mm.config.check import check_run
+from florence_mm.config.check import check_whole_config
 from florence_mm.config.load import load_config
 from florence_mm.config.merge import check_options, merge_options
 
@@ -186,7 +186,7 @@ def _checked(changes: dict[str, Any]) -> Callable[[Path], str]:
         cfg = copy.deepcopy(_config())
         for key, value in changes.items():
             _set(cfg, key, value)
-        check_run(cfg)
+        check_whole_config(cfg)
         return 'accepted'
 
     return run
@@ -210,7 +210,7 @@ def _option(key: str, value: Any) -> Callable[[Path], str]:
         cfg = copy.deepcopy(_config())
         check_options(cfg, {key: value})
         merge_options(cfg, {key: value})
-        check_run(cfg)
+        check_whole_config(cfg)
         return 'accepted'
 
     return run
@@ -231,7 +231,7 @@ OPTIONS: dict[str, tuple[str, Any, tuple[str, ...]]] = {
 def cases() -> list[BadInput]:
     """All rows."""
     # the forks inherit the imports of a check
-    check_run(_config())
+    check_whole_config(_config())
     rows = [
         BadInput(f'{key}: {what}', _checked({key: value}), says=key.split('.')[-1])
         for key, bad in VALUES.items()

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import logging
 import math
 import runpy
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hub import get_config
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
@@ -157,14 +159,14 @@ def test_bad_pictures_have_their_sentence(tmp_path):
     missing = tmp_path / 'missing.png'
     detect = inferencer(batch_size=2)
     with pytest.raises(DataError, match='cut.png is cut off before its end'):
-        detect([good, cut, good], 'red')
-    results = detect([good, cut, missing, good], 'red', skip_bad=True, out_dir=tmp_path / 'out')
+        detect([good, cut, good], 'red', skip_bad=False)
+    results = detect([good, cut, missing, good], 'red', out_dir=tmp_path / 'out')
     assert ['error' in result for result in results] == [False, True, True, False]
     assert 'missing.png cannot be read (No such file or directory)' in results[2]['error']
     assert results[0]['boxes'] == results[3]['boxes'] and results[1]['file'] == str(cut)
     assert json.loads((tmp_path / 'out/detections.json').read_text())['images'] == results
     with pytest.raises(DataError, match=r'shape \(4, 4\) and type float64; expected \(H, W, 3\) uint8 RGB'):
-        detect(np.zeros((4, 4)), 'red')
+        detect(np.zeros((4, 4)), 'red', skip_bad=False)
     (tmp_path / 'empty').mkdir()
     with pytest.raises(UsageError, match='empty has no images'):
         detect(tmp_path / 'empty', 'red')
@@ -319,9 +321,9 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tool, 'load_config', lambda path, options: config(zero_shot))
     command = ['detect.py', str(file), str(tmp_path / 'model.pth'), str(tmp_path / 'in'), '--classes', 'red, blue']
     monkeypatch.setattr(sys, 'argv', [*command, '--out-dir', str(tmp_path / 'out'), '--score-thr', '0.75'])
-    assert tool.main() == 2
+    assert tool.main() == 1
     shown = capsys.readouterr()
-    assert shown.out.endswith('out: 1 images and detections.json, 1 objects\n')
+    assert shown.out.endswith('out: 1 images and detections.json, 1 objects\n1 of 2 images failed\n')
     assert 'two.png is an empty file' in shown.err
     assert (tmp_path / 'out/one.png').exists()
     (tmp_path / 'in/two.png').unlink()
@@ -331,3 +333,80 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         tool.main()
     assert stop.value.code == 2
     assert capsys.readouterr().err == 'error: checkpoint nowhere.pth does not exist; check the path\n'
+
+
+class AtLeast16(ZeroShotDetector):
+    """Takes no image with a side below 16 pixels."""
+
+    def predict(self, inputs, data_samples, rescale=True):
+        for sample in data_samples:
+            if min(sample.img_shape) < 16:
+                raise ValueError(f'sides of {sample.img_shape}; give 16')
+        return super().predict(inputs, data_samples, rescale)
+
+
+def test_one_image_does_not_end_the_others(tmp_path):
+    def model():
+        made = zero_shot()
+        made.__class__ = AtLeast16
+        return made
+
+    for name, image in (('a', street()), ('b', np.zeros((8, 8, 3), np.uint8)), ('c', street())):
+        write(tmp_path / f'in/{name}.png', image)
+    for size in (1, 2, 3):
+        out = tmp_path / f'out{size}'
+        detect = inferencer(model, batch_size=size)
+        good, bad, last = detect(tmp_path / 'in', 'red, blue', out_dir=out)
+        assert good['boxes'] == last['boxes'] == [list(STREET[name]) for name in ('red', 'blue')]
+        assert bad.keys() == {'file', 'error'} and bad['error'].startswith(f'the image {tmp_path}/in/b.png cannot be')
+        assert sorted(path.name for path in out.iterdir()) == ['a.png', 'c.png', 'detections.json']
+        assert json.loads((out / 'detections.json').read_text())['images'] == [good, bad, last]
+    with pytest.raises(ValueError, match='give 16'):
+        detect(tmp_path / 'in', 'red', skip_bad=False)
+
+
+def test_a_model_that_finds_no_boxes():
+    def classifier():
+        return world['classifier'](world['Pixels']())
+
+    with pytest.raises(UsageError, match='is of a UniCL; give one of a detector'):
+        inferencer(classifier)
+
+    class Nothing(world['RectangleFinder']):
+        def predict(self, inputs, data_samples, rescale=True):
+            for sample in data_samples:
+                sample.pred_score = torch.ones(2)
+            return data_samples
+
+    with pytest.raises(UsageError, match='is of a Nothing; give one of a detector'):
+        inferencer(lambda: Nothing(MODELS.build(PREPROCESSOR)))(street())
+
+
+@pytest.mark.parametrize('score_thr', [math.nan, -0.1, 1.1, math.inf])
+def test_a_threshold_out_of_range(score_thr):
+    with pytest.raises(UsageError, match=f'score_thr is {score_thr}; give a number from 0 to 1'):
+        inferencer()(street(), 'red', score_thr=score_thr)
+
+
+def test_predictions_that_are_no_numbers():
+    class Broken(ClosedSetFinder):
+        def predict(self, *args, **kwargs):
+            samples = super().predict(*args, **kwargs)
+            samples[0].pred_instances.scores[0] = torch.nan
+            return samples
+
+    (result,) = inferencer(Broken)(street())
+    assert 'scores or boxes that are not finite numbers; check its weights' in result['error']
+
+
+def test_without_checkpoint_one_line_tells_it():
+    cfg = get_config('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py')
+    cfg.model.backbone.init_cfg = None
+    logger, lines, handler = MMLogger.get_current_instance(), [], logging.Handler(logging.INFO)
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger.addHandler(handler)
+    try:
+        DetectionInferencer(cfg, None, 'cpu')
+    finally:
+        logger.removeHandler(handler)
+    assert lines == ['no checkpoint: the weights of RetinaNet are those that its config makes'] and not logger.filters

@@ -121,8 +121,8 @@ def test_files_folders_and_bad_pictures(inferencer, tmp_path):
     cv2.imwrite(str(folder / 'one.png'), picture()[..., ::-1])
     (folder / 'two.png').write_bytes(b'')
     with pytest.raises(DataError, match='two.png is an empty file'):
-        inferencer(tmp_path / 'in', 'how many?')
-    results = inferencer(tmp_path / 'in', 'how many?', out=tmp_path / 'results/vqa.json', skip_bad=True)
+        inferencer(tmp_path / 'in', 'how many?', skip_bad=False)
+    results = inferencer(tmp_path / 'in', 'how many?', out=tmp_path / 'results/vqa.json')
     assert results[0]['answers'] == inferencer(picture(), 'how many?')[0]['answers']
     assert 'two.png is an empty file' in results[1]['error'] and results[1].keys() == {'file', 'error'}
     assert json.loads((tmp_path / 'results/vqa.json').read_text()) == {'images': results}
@@ -210,7 +210,8 @@ def test_the_command(checkpoint, tmp_path, monkeypatch, capsys):
     assert lines[3] == f'  {result["matches"][0]["score"]:.2f} a nine' and lines[4] == f'  {result["caption"]}'
     assert lines[5] == f"{png}: attention to 'two' in {QUESTIONS[1]!r}" and lines[6] == f'{out}: 1 images'
     status, shown, error = run(checkpoint, file, tmp_path / 'none.png', '--question', 'how many?')
-    assert status == 2 and shown.startswith(f'{file}:') and 'none.png cannot be read' in error
+    assert status == 1 and shown.startswith(f'{file}:') and 'none.png cannot be read' in error
+    assert shown.endswith('\n1 of 2 images failed\n')
     for arguments, sentence in (
         ((file,), 'nothing is asked about the images'),
         ((file, '--caption', '--attention', 'blue', png), "the word 'blue' is not in the text"),
@@ -220,3 +221,75 @@ def test_the_command(checkpoint, tmp_path, monkeypatch, capsys):
         status, _, error = run(checkpoint, *arguments)
         assert status == 2 and error.startswith('error: ') and sentence in error and error.count('\n') == 1
     assert run('nowhere.pth', file, '--caption')[2] == 'error: checkpoint nowhere.pth does not exist; check the path\n'
+
+
+def test_images_of_other_sizes_in_a_batch(checkpoint):
+    """Without a resizing step they fit only alone; an image without rows fits nowhere."""
+    cfg = config()
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    cfg.test_dataloader.dataset.pipeline = [pipeline[0], pipeline[2]]
+    images = [picture(0), picture(1, (32, 24)), picture(2, (0, 24)), picture(3)]
+    alone = [MultimodalInferencer(cfg, checkpoint, 'cpu')(image, 'how many?')[0] for image in images]
+    four = MultimodalInferencer(cfg, checkpoint, 'cpu', batch_size=4)(images, 'how many?')
+    assert ['error' in result for result in four] == [False, False, True, False]
+    assert four[2] == alone[2]
+    for one, other in zip(four[:2] + four[3:], alone[:2] + alone[3:], strict=True):
+        assert one['height'] == other['height']
+        assert one['answers'][0]['scores'] == pytest.approx(other['answers'][0]['scores'], abs=2e-4)
+
+
+def test_outputs_do_not_replace_inputs(inferencer, tmp_path):
+    file = tmp_path / 'one.png'
+    cv2.imwrite(str(file), picture())
+    before = file.read_bytes()
+    with pytest.raises(UsageError, match='path .*one.png is the input'):
+        inferencer.draw_attention(file, 'is there a two?', 'two', file)
+    (tmp_path / 'same.json').symlink_to(file)
+    with pytest.raises(UsageError, match='out .*same.json is the input'):
+        inferencer(file, 'how many?', out=tmp_path / 'same.json')
+    assert file.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir())[1:] == ['one.png', 'same.json']
+
+
+def test_a_re_ranker_matches(tmp_path):
+    """The scores are those of its fusion model."""
+
+    class Reranking(BaseModule):
+        def __init__(self):
+            super().__init__()
+            self.matcher = tiny_meter(HEADS)
+
+        def match_pictures(self, data, texts, pairs, pairs_at_once=64):
+            raise NotImplementedError
+
+        def similarity_scale(self):
+            return 1.0
+
+    file = tmp_path / 'both.pth'
+    torch.save({'state_dict': Reranking().state_dict(), 'meta': {}}, file)
+    sentences = ['a red two', 'no digits']
+    (result,) = MultimodalInferencer(config(Reranking), file, 'cpu')(picture(), sentences=sentences)
+    meter = tiny_meter(HEADS)
+    with torch.no_grad():
+        scores = meter.match(meter.encode_image(normalised(picture())), sentences, [(0, 0), (0, 1)]).sigmoid()
+    assert [match['score'] for match in result['matches']] == pytest.approx(scores.tolist(), abs=6e-5)
+
+
+def test_counts_below_one(inferencer):
+    meter, tokens = inferencer.model, torch.zeros(1, 6, inferencer.model.hidden_size)
+    with pytest.raises(ValueError, match='top is -1; ask for at least 1 answer'):
+        meter.answer(tokens, ['how many?'], [(0, 0)], top=-1)
+    for at_once in (0, -3):
+        with pytest.raises(ValueError, match=f'at_once is {at_once}; fuse at least 1'):
+            meter.match(tokens, ['a two'], [(0, 0)], at_once=at_once)
+    with pytest.raises(ValueError, match='layers is empty; name at least one'):
+        inferencer.draw_attention(picture(), 'a two', 'two', 'no.png', layers=[])
+    for top in (0, -1, 1.5, True, 'all'):
+        with pytest.raises(UsageError, match=f'top is {top!r}; give at least 1'):
+            inferencer(picture(), 'how many?', top=top)
+
+
+def test_two_heads_for_one_task():
+    """Their losses and predictions would have one name."""
+    heads = {'a': HEADS['vqa'], 'b': {'type': 'FusionVQAHead', 'num_answers': 7}}
+    with pytest.raises(ValueError, match='the heads a and b are each one that answers questions; leave one'):
+        tiny_meter(heads)

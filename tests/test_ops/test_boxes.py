@@ -116,3 +116,15 @@ def test_wrong_arguments():
         nms(boxes, scores[:2], 0.5)
     with pytest.raises(ValueError, match="method 'hard' is unknown, choose one of naive, linear, gaussian"):
         soft_nms(boxes, scores, method='hard')
+
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.int32, torch.int64])
+def test_overlap_of_whole_numbers(dtype):
+    """uint8 corners whose areas exceed 255, one box of floats, and corners that float32 would round."""
+    boxes = torch.tensor([[0, 0, 200, 200], [100, 0, 250, 200]], dtype=dtype)
+    third = torch.tensor([[0.0, 0, 100, 200]])
+    assert box_iou(boxes[:1], boxes[1:]).item() == pytest.approx(2 / 5)
+    assert box_iou(boxes[:1], third).item() == box_iou(third, boxes[:1]).item() == pytest.approx(1 / 2)
+    if dtype == torch.int64:
+        far = boxes + 2**25 + 1
+        assert box_iou(far[:1], far[1:]).item() == pytest.approx(2 / 5)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from florence_mm.utils.files import replacing, write_atomic
+from florence_mm.errors import UsageError
+from florence_mm.utils.files import refuse_overwriting, replacing, write_atomic
 
 
 def names(folder):
@@ -118,3 +119,22 @@ def test_files_have_the_rights_of_new_files(tmp_path, mask, mode):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / 'file').stat().st_mode) == mode
+
+
+def test_an_output_is_none_of_the_inputs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / 'in.json'
+    source.write_text('{}')
+    (tmp_path / 'deep').mkdir()
+    (tmp_path / 'link.json').symlink_to(source)
+    (tmp_path / 'folder').symlink_to('deep')
+    (tmp_path / 'hard.json').hardlink_to(source)
+    for target in (source, 'in.json', './deep/../in.json', 'link.json', 'hard.json'):
+        with pytest.raises(UsageError, match=r'^--out .* is the input .*in\.json, which it would replace'):
+            refuse_overwriting(target, [None, 'https://host/in.json', 'missing.json', source], '--out')
+    with pytest.raises(UsageError, match='^the output folder is the input deep,'):
+        refuse_overwriting('folder', ['deep'])
+    # another file, a missing one, and a copy of the same content may be written
+    (tmp_path / 'copy.json').write_text('{}')
+    for target in ('copy.json', 'new.json', 'deep/in.json'):
+        refuse_overwriting(target, [source])

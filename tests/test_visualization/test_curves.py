@@ -92,3 +92,27 @@ def test_draw_curves(tmp_path):
         draw_curves(write(tmp_path / 'empty.json', []), path)
     with pytest.raises(ValueError, match='must end in .png'):
         draw_curves(log, tmp_path / 'curves.svg')
+
+
+def test_equal_curves_are_all_seen(tmp_path, monkeypatch):
+    """A later one is thinner and broken, so an earlier one shows beside and between."""
+    log = tmp_path / 'scalars.json'
+    names = ['a/top1', 'a/top5', 'a/mean_class_top1']
+    rows = [{'iter': i, 'loss': 1.0, 'step': i} for i in range(5)] + [
+        {'step': i, **dict.fromkeys(names, i / 5)} for i in range(5)
+    ]
+    log.write_text('\n'.join(map(json.dumps, rows)))
+    drawn, plot = [], Axes.plot
+
+    def watched(self, *args, **kwargs):
+        drawn.append(kwargs)
+        return plot(self, *args, **kwargs)
+
+    monkeypatch.setattr(Axes, 'plot', watched)
+    draw_curves(log, tmp_path / 'curves.png')
+    lines = [line for line in drawn if line.get('label') in names]
+    assert [line['label'] for line in lines] == names
+    widths = [line['linewidth'] for line in lines]
+    assert (
+        widths == sorted(widths, reverse=True) and len({line['linestyle'] for line in lines}) == len(set(widths)) == 3
+    )

@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from florence_mm.errors import UsageError
 from florence_mm.visualization import draw_detections
-from florence_mm.visualization.canvas import font
+from florence_mm.visualization.canvas import drawable, font
 from florence_mm.visualization.detections import class_colour, place_label
 
 NAMES = ['cat', 'dog', 'bench']
@@ -89,3 +92,33 @@ def test_odd_input_is_drawn_or_named():
         draw_detections(plain(), [[0, 0, 1, float('nan')]], ['a'])
     with pytest.raises(ValueError, match=r'expected \(H, W, 3\) uint8'):
         draw_detections(np.zeros((4, 4), dtype=np.uint8), [], [])
+
+
+def test_names_in_any_script_differ():
+    """A character without glyph is drawn as its code, apart from its neighbours."""
+    face = font(14, bold=True)
+    assert drawable('猫', face) == 'U+732B'
+    assert drawable('big 猫犬 cat', face) == 'big U+732B U+72AC cat'
+    assert drawable('x猫y', face) == 'x U+732B y'
+    assert drawable('Ёж, ça va: ≥ 3 ✓', face) == 'Ёж, ça va: ≥ 3 ✓'
+    assert drawable('a\tb\n\udcff', face) == 'a b U+DCFF'
+    blank = np.full((100, 200, 3), 255, np.uint8)
+    names = ['猫', '狗', '고양이', 'แมว', '\U0001f9ff', '\ue000']
+    drawings = [draw_detections(blank, [[20, 40, 180, 90]], [name]).tobytes() for name in names]
+    assert len(set(drawings)) == len(names)
+
+
+def test_a_font_of_ones_own(monkeypatch, tmp_path):
+    import matplotlib
+
+    own = Path(matplotlib.get_data_path()) / 'fonts/ttf/STIXGeneral.ttf'
+    monkeypatch.setenv('FLORENCE_MM_FONT', str(own))
+    font.cache_clear()
+    assert font(15).getname()[0] == 'STIXGeneral'
+    (tmp_path / 'x.ttf').write_text('no font')
+    for path in ('nowhere.ttf', tmp_path / 'x.ttf'):
+        monkeypatch.setenv('FLORENCE_MM_FONT', str(path))
+        font.cache_clear()
+        with pytest.raises(UsageError, match=f'FLORENCE_MM_FONT={path} cannot be read as a font'):
+            font(15)
+    font.cache_clear()

@@ -13,4 +13,3 @@ train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
 auto_scale_lr = dict(base_batch_size=32, enable=False)
-custom_hooks = [dict(type='florence_mm.ClassCountHook')]

@@ -14,4 +14,3 @@ train_cfg = dict(by_epoch=True, max_epochs=30, val_interval=3)
 val_cfg = dict()
 test_cfg = dict()
 auto_scale_lr = dict(base_batch_size=64, enable=False)
-custom_hooks = [dict(type='florence_mm.ClassCountHook')]

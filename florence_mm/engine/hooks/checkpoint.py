@@ -9,10 +9,9 @@ import torch
 from mmengine.dist import all_reduce, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
-from mmengine.model import is_model_wrapper
-from torch.distributed.tensor import DTensor
 
 from florence_mm.engine.checkpointing import remove_unfinished
+from florence_mm.engine.guards import not_finite
 from florence_mm.errors import UsageError
 from florence_mm.registry import HOOKS
 from florence_mm.utils.files import replacing, write_atomic
@@ -23,11 +22,12 @@ class AtomicCheckpointHook(CheckpointHook):
     """Save checkpoints so that a kill at any moment leaves a usable one; arguments are those of ``CheckpointHook``.
 
     A checkpoint is written to a temporary file and renamed; then ``last_checkpoint`` is updated; only then older
-    checkpoints are deleted. Weights that are not finite are never saved, so that they cannot replace good ones.
+    checkpoints of this run are deleted. Weights that are not finite are never saved, so that they cannot replace good
+    ones.
 
     Raises:
-        UsageError: the interval is not a multiple of ``accumulative_counts``, so that a resumed run would lose
-            gradients; or ``save_best`` names a metric that the validation does not have.
+        UsageError: a checkpoint is due and the weights are not finite, so that the run cannot go on; or ``save_best``
+            names a metric that the validation does not have.
     """
 
     def before_train(self, runner: Any) -> None:
@@ -39,12 +39,6 @@ class AtomicCheckpointHook(CheckpointHook):
             super().before_train(runner)
         finally:
             runner.logger.removeFilter(_no_deprecation)
-        counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
-        if not self.by_epoch and self.interval > 0 and self.interval % counts:
-            raise UsageError(
-                f'default_hooks.checkpoint.interval={self.interval} is no multiple of optim_wrapper.'
-                f'accumulative_counts={counts}, so a checkpoint would lose accumulated gradients; make it one'
-            )
         if isinstance(self.file_backend, LocalBackend) and is_main_process():
             remove_unfinished(self.out_dir)
         # in a resumed run a new best is followed by a checkpoint that records it, as in an uninterrupted run
@@ -53,6 +47,7 @@ class AtomicCheckpointHook(CheckpointHook):
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
         """Save a checkpoint, update ``last_checkpoint``, delete old checkpoints."""
         name = self.filename_tmpl.format(step)
+        require_finite(runner, f'checkpoint {name} is not written')
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         limited = self.max_keep_ckpts > 0
         if limited:
@@ -60,11 +55,7 @@ class AtomicCheckpointHook(CheckpointHook):
             # if a kill prevents the deletions below, before_train of the resumed run makes them
             runner.message_hub.update_info('keep_ckpt_ids', kept)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        saved = self._save(runner, name, meta, self.save_optimizer, self.save_param_scheduler, self.by_epoch)
-        if not saved:
-            if limited:
-                runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-            return
+        self._save(runner, name, meta, self.save_optimizer, self.save_param_scheduler, self.by_epoch)
         if is_main_process():
             write_atomic(Path(runner.work_dir) / 'last_checkpoint', self.last_ckpt)
         if limited:
@@ -96,12 +87,10 @@ class AtomicCheckpointHook(CheckpointHook):
             before = self.best_ckpt_path_dict.get(key) if several else self.best_ckpt_path
             name = f'best_{key}_{self.filename_tmpl.format(now)}'.replace('/', '_')
             path = self.file_backend.join_path(self.out_dir, name)
+            require_finite(runner, f'checkpoint {name} is not written')
             runner.message_hub.update_info(f'best_score{suffix}', metrics[key])
             runner.message_hub.update_info(f'best_ckpt{suffix}', path)
-            if not self._save(runner, name, meta, optimizer=False, schedulers=False, by_epoch=False):
-                runner.message_hub.update_info(f'best_score{suffix}', best)
-                runner.message_hub.update_info(f'best_ckpt{suffix}', before)
-                continue
+            self._save(runner, name, meta, optimizer=False, schedulers=False, by_epoch=False)
             improved = True
             if several:
                 self.best_ckpt_path_dict[key] = path
@@ -116,19 +105,8 @@ class AtomicCheckpointHook(CheckpointHook):
         for path in outdated:
             self._remove(path)
 
-    def _save(self, runner: Any, name: str, meta: dict, optimizer: bool, schedulers: bool, by_epoch: bool) -> bool:
-        """Write one file unless weights are not finite; returns whether it did. All ranks must call it."""
-        module = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        broken = [key for key, value in module.named_parameters() if not torch.isfinite(_local(value)).all()]
-        # processes that have shards of the weights must agree
-        count = torch.tensor(len(broken), device=next(module.parameters()).device)
-        all_reduce(count)
-        if count:
-            runner.logger.error(
-                f'Checkpoint {name} is not written because {", ".join(broken[:3]) or "a weight"} is not finite; the '
-                'last good one stays'
-            )
-            return False
+    def _save(self, runner: Any, name: str, meta: dict, optimizer: bool, schedulers: bool, by_epoch: bool) -> None:
+        """Write one file. All ranks must call it."""
         kwargs = dict(
             save_optimizer=optimizer,
             save_param_scheduler=schedulers,
@@ -144,10 +122,10 @@ class AtomicCheckpointHook(CheckpointHook):
                 runner.save_checkpoint(self.out_dir, temporary.name, self.file_client_args, **kwargs)
         else:
             runner.save_checkpoint(self.out_dir, name, self.file_client_args, **kwargs)
-        return True
 
     def _remove(self, path: str) -> None:
-        if not is_main_process():
+        """Delete a checkpoint of this run; one in another folder is that of the run from which it was resumed."""
+        if not is_main_process() or Path(path).parent.resolve() != Path(self.out_dir).resolve():
             return
         if self.file_backend.isdir(path):
             self.file_backend.rmtree(path)
@@ -159,5 +137,25 @@ def _no_deprecation(record: logging.LogRecord) -> bool:
     return 'deprecated' not in record.getMessage()
 
 
-def _local(value: torch.Tensor) -> torch.Tensor:
-    return value.to_local() if isinstance(value, DTensor) else value
+def require_finite(runner: Any, consequence: str) -> None:
+    """Raise if a weight is NaN or infinite, which no further training mends; every process must call it.
+
+    Args:
+        runner: the runner.
+        consequence: what does not happen because of it, for the message.
+
+    Raises:
+        UsageError: a weight is not finite.
+    """
+    broken = not_finite(runner.model)
+    # processes that have shards of the weights must agree
+    count = torch.tensor(len(broken), device=next(runner.model.parameters()).device)
+    all_reduce(count)
+    if count:
+        last = runner.message_hub.get_info('last_ckpt', None)
+        good = f'go on from {last} with --resume' if last else 'start again, as there is no earlier checkpoint'
+        raise UsageError(
+            f'{consequence} because {", ".join(broken[:3]) or "a weight"} is not finite; '
+            f'lower the learning rate, clip gradients (optim_wrapper.clip_grad) or train without float16, '
+            f'and {good}'
+        )

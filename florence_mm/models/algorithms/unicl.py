@@ -127,6 +127,10 @@ class UniCL(FlorenceModel):
     def _encode_ids(self, input_ids: Tensor) -> Tensor:
         return _normalize(self.text_encoder(input_ids) @ self.text_projection)
 
+    def whole_batch_advice(self) -> str:
+        """What to set instead of gradient accumulation, which would leave each image fewer texts to compare with."""
+        return 'set model.micro_batch, the number of pairs whose activations are kept at a time'
+
     def temperature(self) -> Tensor:
         """Return the factor on cosines, ``exp(logit_scale)``, a 0-d tensor."""
         return self.logit_scale.exp()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from florence_mm.config.signatures import accepted_arguments
 from florence_mm.models.base import FlorenceModel, build_part
+from florence_mm.models.protocol import WholeBatchLoss
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS, TASK_UTILS
 
@@ -65,8 +66,8 @@ class VisionLanguageModel(FlorenceModel):
             init_std: standard deviation of the initial weights of heads.
 
         Raises:
-            ValueError: a head is no config, the model lacks methods that a head needs, or a head has fewer outputs than
-                the tokenizer ids.
+            ValueError: a head is no config, the model lacks methods that a head needs, a head has fewer outputs than
+                the tokenizer ids, or two heads do the same, such as answering.
         """
         given = {
             'hidden_size': self.hidden_size,
@@ -75,6 +76,11 @@ class VisionLanguageModel(FlorenceModel):
             'init_std': init_std,
         }
         self.heads = ModuleDict({name: _build_head(name, head, given) for name, head in (heads or {}).items()})
+        for method, (does, _) in _METHODS.items():
+            able = [name for name, head in self.heads.items() if hasattr(head, method)]
+            if len(able) > 1:
+                # they would give losses and predictions of one name, and only the first would be asked
+                raise ValueError(f'the heads {" and ".join(able)} are each one that {does}; leave one')
         for name, head in self.heads.items():
             needs = getattr(head, 'needs', None)
             if needs is not None and not isinstance(self, needs):
@@ -88,6 +94,11 @@ class VisionLanguageModel(FlorenceModel):
                     f'vocab_size of the head {name!r} is {head.vocab_size} and the tokenizer has '
                     f'{self.tokenizer.vocab_size} ids; the head needs as many'
                 )
+
+    def whole_batch_advice(self) -> str | None:
+        """Advice of the first head whose loss compares the samples of a batch, see ``WholeBatchLoss``."""
+        advice = (head.whole_batch_advice() for head in self.heads.values() if isinstance(head, WholeBatchLoss))
+        return next((text for text in advice if text), None)
 
     # --- one batch ----------------------------------------------------------------------------------------------------
 
@@ -225,8 +236,10 @@ class VisionLanguageModel(FlorenceModel):
             top: most answers per pair.
 
         Raises:
-            ValueError: the model has no head that answers.
+            ValueError: the model has no head that answers, or ``top`` is below 1.
         """
+        if top < 1:
+            raise ValueError(f'top is {top}; ask for at least 1 answer')
         head = self.find_head('answer')
         answered = [head.answer(batch, top) for batch in self._batches(image_tokens, questions, pairs)]
         return [one for part in answered for one in part]
@@ -252,7 +265,7 @@ class VisionLanguageModel(FlorenceModel):
             would all be 1 in fp32 for good pairs.
 
         Raises:
-            ValueError: the model has no head that matches.
+            ValueError: the model has no head that matches, or ``at_once`` is below 1.
         """
         head = self.find_head('match_logit')
         scores = [head.match_logit(b.fused).cpu() for b in self._batches(image_tokens, sentences, pairs, at_once)]
@@ -283,6 +296,8 @@ class VisionLanguageModel(FlorenceModel):
 
         if isinstance(texts, str):  # its letters would be asked
             raise TypeError(f'the model takes a list of texts and got one text, {texts!r}; put it into a list')
+        if at_once < 1:
+            raise ValueError(f'at_once is {at_once}; fuse at least 1 pair at a time')
         for start in range(0, len(pairs), at_once):
             part = pairs[start : start + at_once]
             samples = [DataSample(text=texts[text]) for _, text in part]

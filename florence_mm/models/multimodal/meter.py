@@ -142,8 +142,10 @@ class METER(VisionLanguageModel):
             layers: indices of co-attention layers; negative ones count from the last; None: all.
 
         Raises:
-            ValueError: a layer does not exist.
+            ValueError: a layer does not exist, or none is asked for.
         """
+        if layers is not None and not len(layers):
+            raise ValueError('layers is empty; name at least one co-attention layer, or None for all')
         layers = range(len(self.cross_modal.layers.text_layers)) if layers is None else layers
         grid = self._image_map(inputs).shape[-2:]
         tokens, text_tokens = self.encode_text([text])

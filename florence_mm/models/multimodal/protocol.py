@@ -183,7 +183,10 @@ class VisionLanguage(Protocol):
 
 @runtime_checkable
 class Reranker(Protocol):
-    """A model for retrieval in two stages: features of all images and texts, match scores of the best candidates."""
+    """A model for retrieval in two stages: features of all images and texts, match scores of the best candidates.
+
+    It also has the attribute ``matcher``, a :class:`VisionLanguage` that gives the scores.
+    """
 
     def match_pictures(
         self, data: dict[str, Any], texts: Sequence[str], pairs: Sequence[tuple[int, int]], pairs_at_once: int = 64

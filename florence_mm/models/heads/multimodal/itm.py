@@ -61,6 +61,10 @@ class FusionITMHead(BaseModule):
             self.similarity.eval()
         return self
 
+    def whole_batch_advice(self) -> str | None:
+        """What to set instead of gradient accumulation, which would leave fewer images to draw hard negatives from."""
+        return None if self.similarity is None else 'train more processes, or leave out hard_negatives'
+
     def forward(self, pooled: Tensor) -> Tensor:
         """Compute logits ``(B, 2)`` (no match, match) from ``(B, pooled_size)``."""
         return self.fc(pooled)

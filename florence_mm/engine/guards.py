@@ -1,0 +1,108 @@
+"""Checks that the parts of a run fit together, which the runner makes whatever hooks a config has."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from florence_mm.errors import UsageError
+from florence_mm.models.protocol import WholeBatchLoss, class_head, unwrap_model
+
+from .accumulation import counts_of
+from .parallelize import is_sharded
+
+
+def check_run(runner: Any) -> None:
+    """Check the head against the classes of all built data, and the loss against gradient accumulation.
+
+    Raises:
+        UsageError: they do not fit.
+    """
+    for loop in _built_loops(runner):
+        check_classes(runner.model, loop.dataloader.dataset)
+    if isinstance(runner._train_loop, BaseLoop):
+        check_accumulation(runner.model, runner.optim_wrapper)
+        _check_sharded_accumulation(runner)
+
+
+def check_classes(model: nn.Module, dataset: Any) -> None:
+    """Check ``num_classes`` of a head against the classes of data.
+
+    The head is a detector's ``bbox_head`` or a recognizer's ``cls_head``. Data without class names, such as some
+    :class:`florence_mm.datasets.VideoList`, must not have labels beyond the head's.
+
+    Raises:
+        UsageError: the data have another number of classes than the head, or such labels.
+    """
+    head = class_head(unwrap_model(model))
+    if head is None or head.num_classes is None:
+        return
+    number = head.num_classes
+    metainfo = getattr(dataset, 'metainfo', None) or {}
+    classes, file = metainfo.get('classes'), metainfo.get('ann_file', 'the data set')
+    if classes is not None and number != len(classes):
+        raise UsageError(
+            f'{file} has {len(classes)} classes, but the head of the {head.owner} {number}; set '
+            f'model.{head.name}.num_classes={len(classes)} or choose `classes` of the data set'
+        )
+    label, line = metainfo.get('largest_label', (0, 0))
+    if label >= number:
+        raise UsageError(
+            f'{file}, line {line}: class {label} is outside 0 to {number - 1}, the classes of the {head.owner}; '
+            f'correct the line or set model.{head.name}.num_classes'
+        )
+
+
+def check_accumulation(model: nn.Module, optim_wrapper: Any) -> None:
+    """Refuse gradient accumulation with a loss that compares the samples of a batch with each other.
+
+    Raises:
+        UsageError: the mean of the losses of small batches is not the loss of the whole batch.
+    """
+    counts = counts_of(optim_wrapper)
+    model = unwrap_model(model)
+    advice = model.whole_batch_advice() if isinstance(model, WholeBatchLoss) else None
+    if counts > 1 and advice:
+        raise UsageError(
+            f'optim_wrapper.accumulative_counts={counts} would compare samples within each small batch only, as the '
+            f'loss of {type(model).__name__} is over all pairs of a batch; leave it at 1 and {advice}'
+        )
+
+
+def _check_sharded_accumulation(runner: Any) -> None:
+    """Refuse checkpoints between two updates of a sharded model, whose gradients are sharded too."""
+    counts, loop = counts_of(runner.optim_wrapper), runner._train_loop
+    if counts == 1 or not is_sharded(runner.model):
+        return
+    places = {f'train_cfg.val_interval={loop.val_interval}': loop.val_interval}
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook) and not hook.by_epoch and hook.interval > 0:
+            places[f'default_hooks.checkpoint.interval={hook.interval}'] = hook.interval
+    if isinstance(loop, EpochBasedTrainLoop):
+        places = {f'an epoch of {len(loop.dataloader)} iterations': len(loop.dataloader)}
+    for place, interval in places.items():
+        if interval % counts:
+            raise UsageError(
+                f'{place} is no multiple of optim_wrapper.accumulative_counts={counts}, and with parallelize.shard a '
+                'checkpoint cannot hold summed gradients; make it one'
+            )
+
+
+def not_finite(model: nn.Module) -> list[str]:
+    """Names of the parameters with a value that is NaN or infinite; of a sharded model those in this process's part."""
+    module = unwrap_model(model)
+    return [name for name, value in module.named_parameters() if not torch.isfinite(_local(value)).all()]
+
+
+def _local(value: torch.Tensor) -> torch.Tensor:
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def _built_loops(runner: Any) -> Iterator[BaseLoop]:
+    for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
+        if isinstance(loop, BaseLoop):
+            yield loop
