@@ -5,6 +5,7 @@ import linecache
 import os
 import re
 import reprlib
+import select
 import signal
 import sys
 import threading
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 _PACKAGE = str(Path(__file__).resolve().parent)
 _DELIBERATE = (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError)
@@ -66,13 +67,18 @@ def one_sentence_errors() -> Iterator[None]:
     or a data loader's worker), errors of the operating system about a file, and exhausted memory. Ctrl-C and SIGTERM
     end it with one sentence and the status of the signal, 130 or 143. All other errors keep their stack trace, and so
     do these with ``FLORENCE_MM_TRACEBACK=1`` in the environment.
+
+    If the reader of the printed text has gone, as ``head`` has after its lines, the process ends with status 0.
     """
     asked: list[int] = []
     try:
         with _signals_raise(asked):
             yield
             raise_if_asked()
+            sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and not _is_read(sys.stdout):
+            raise SystemExit(0) from None
         # a worker that the same signal has ended may be noticed before the signal
         if asked and not isinstance(error, Stopped):
             error = Stopped('stopped', asked[0])
@@ -85,6 +91,17 @@ def one_sentence_errors() -> Iterator[None]:
             raise
         print(f'error: {sentence}', file=sys.stderr, flush=True)
         raise SystemExit(2) from None
+
+
+def _is_read(stream: TextIO) -> bool:
+    """Whether somebody reads a stream; if not, what is written to it from now on is dropped."""
+    watch = select.poll()
+    watch.register(stream.fileno(), select.POLLOUT)
+    if all(not event & select.POLLERR for _, event in watch.poll(0)):
+        return True
+    # otherwise Python would fail again when it closes the stream
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return False
 
 
 def user_sentence(error: BaseException) -> str | None:
@@ -101,6 +118,9 @@ def user_sentence(error: BaseException) -> str | None:
 
 def _own_sentence(error: Exception) -> str | None:
     text = _text(error)
+    from_worker = _WORKER.match(text)
+    if from_worker and isinstance(error, (UsageError, *_DELIBERATE)):
+        return _worker_sentence(text, from_worker[1])
     if isinstance(error, UsageError):
         return text
     told = _memory_sentence(error, text) or _lost_worker_sentence(error, text)
@@ -112,9 +132,6 @@ def _own_sentence(error: Exception) -> str | None:
         return f'{error.filename}: {error.strerror}; check the path, its rights and the disk'
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         return f'a file cannot be written: {error.strerror}; make room on the disk and start again'
-    from_worker = _WORKER.match(text)
-    if from_worker:
-        return _worker_sentence(text, from_worker[1])
     frames = traceback.extract_tb(error.__traceback__)
     if frames and _raised_by_us(frames[-1].filename, frames[-1].lineno or 0):
         return text

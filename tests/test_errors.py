@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -80,3 +83,25 @@ def test_exit_status(capsys, monkeypatch):
     monkeypatch.setenv('FLORENCE_MM_TRACEBACK', '1')
     with pytest.raises(UsageError), one_sentence_errors():
         raise UsageError('do this')
+
+
+@pytest.mark.parametrize('closed', [True, False])
+def test_a_reader_that_has_gone_is_no_error(closed):
+    code = f"""
+import os, sys
+from florence_mm.errors import one_sentence_errors
+reading, writing = os.pipe()
+os.dup2(writing, 1)
+if {closed}:
+    os.close(reading)
+with one_sentence_errors():
+    for _ in range(9):
+        print('x' * 9999 if {closed} else 'x')
+    if not {closed}:
+        raise BrokenPipeError(32, 'of a worker')
+"""
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    if closed:
+        assert (run.returncode, run.stderr) == (0, '')
+    else:
+        assert run.returncode == 1 and 'of a worker' in run.stderr

@@ -17,11 +17,14 @@ import florence_mm  # noqa: F401  (patches the stack before mmengine's registrie
 
 import numpy as np  # isort: skip
 import torch
-from mmengine.config import Config
 from sklearn.linear_model import LogisticRegression
 
+from florence_mm.config.arguments import probability, seed
+from florence_mm.config.load import load_config
 from florence_mm.corpora.digits import load_digits_split, write_digits
+from florence_mm.engine.launch import set_seed, set_work_dir
 from florence_mm.engine.runner import FlorenceRunner
+from florence_mm.errors import one_sentence_errors
 from florence_mm.utils.files import write_atomic
 from florence_mm.visualization import draw_prediction_grid
 
@@ -35,8 +38,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--config', default=CONFIG, type=Path, help='another config on the digits')
     parser.add_argument('--data', default='data/digits', type=Path, help='where the digits are written')
     parser.add_argument('--work-dir', type=Path, help='default: work_dirs/quickstart, with _seedN for other seeds')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--require', type=float, default=0.985, help='lowest zero-shot top-1 for exit status 0')
+    parser.add_argument('--seed', type=seed, default=0, help='seed of weights, data order and augmentation')
+    parser.add_argument('--require', type=probability, default=0.985, help='lowest zero-shot top-1 for exit status 0')
     args = parser.parse_args()
     if args.work_dir is None:
         args.work_dir = Path('work_dirs/quickstart' + (f'_seed{args.seed}' if args.seed else ''))
@@ -79,17 +82,19 @@ def draw_examples(runner: FlorenceRunner, path: Path) -> None:
     )
 
 
-def main() -> int:
-    """Prepare data, train, evaluate, draw, and compare with the baseline."""
-    args = parse_args()
+def run(args: argparse.Namespace) -> int:
+    """Prepare data, train, evaluate, draw, and compare with the baseline; returns the exit status."""
     # a model this small gains nothing from a second thread
     torch.set_num_threads(1)
+    cfg = load_config(args.config)
+    set_work_dir(cfg, str(args.work_dir))
+    set_seed(cfg, args.seed)
+    for phase in ('train', 'val', 'test'):
+        dataset = cfg[f'{phase}_dataloader'].dataset
+        dataset.ann_file = str(args.data / Path(dataset.ann_file).name)
     write_digits(args.data)
     baseline = pixel_baseline()
 
-    cfg = Config.fromfile(args.config)
-    cfg.work_dir = str(args.work_dir)
-    cfg.randomness.seed = args.seed
     runner = FlorenceRunner.from_cfg(cfg)
     start = time.time()
     runner.train()
@@ -121,6 +126,13 @@ def main() -> int:
         print(f'below what is expected: at least {args.require} and above the logistic regression', file=sys.stderr)
         return 1
     return 0
+
+
+def main() -> int:
+    """Run with the command line's arguments."""
+    args = parse_args()
+    with one_sentence_errors():
+        return run(args)
 
 
 if __name__ == '__main__':

@@ -15,9 +15,10 @@ if '--smoke' in sys.argv:
     os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
 import florence_mm  # noqa: E402, F401  patches the installed packages, so it comes before anything that imports them
+from florence_mm.config.arguments import seed  # noqa: E402
 from florence_mm.config.load import load_config
 from florence_mm.config.options import add_run_arguments, parse_run_arguments  # noqa: E402
-from florence_mm.engine.launch import build_runner, set_amp, set_auto_scale_lr, set_resume, set_work_dir
+from florence_mm.engine.launch import build_runner, set_amp, set_auto_scale_lr, set_resume, set_seed, set_work_dir
 from florence_mm.errors import one_sentence_errors  # noqa: E402
 from florence_mm.smoke.run import run_smoke  # noqa: E402
 
@@ -42,7 +43,7 @@ def parse_args() -> argparse.Namespace:
         help='automatic mixed precision; bfloat16 (default) also on CPU, float16 with loss scaling on a GPU',
     )
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
-    parser.add_argument('--seed', type=int, help='seed of weights, data order, augmentation and dropout')
+    parser.add_argument('--seed', type=seed, help='seed of weights, data order, augmentation and dropout')
     parser.add_argument(
         '--smoke', action='store_true', help='two training steps and a validation on generated data, on the CPU'
     )
@@ -56,7 +57,7 @@ def main() -> None:
         cfg = load_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher
         if args.seed is not None:
-            cfg.setdefault('randomness', {})['seed'] = args.seed
+            set_seed(cfg, args.seed)
         if args.amp:
             set_amp(cfg, args.amp)
         if args.smoke:

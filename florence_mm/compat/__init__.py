@@ -5,6 +5,7 @@ One file per gap. Each gap has a feature test, so its patch is no longer applied
 
 from . import (
     checkpoint_globals,
+    config_mark,
     config_text,
     cpu_data_parallel,
     cpu_mixed_precision,
@@ -31,6 +32,7 @@ GAPS: list[Gap] = [
     checkpoint_globals.GAP,
     package_paths.GAP,
     package_table.GAP,
+    config_mark.GAP,
     config_text.GAP,
     cpu_process_group.GAP,
     process_group_exit.GAP,

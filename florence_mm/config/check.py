@@ -1,157 +1,100 @@
-"""Check of a config for misspelt keys and types, before any data is read.
+"""Check of a config for misspelt keys and types, and for values that nothing takes, before any data is read.
 
-The type of every dict with ``type`` is looked up in the registry for its position, and its keys are compared with the
-arguments of the constructor (:mod:`florence_mm.config.signatures`), unless these cannot be known.
+The type of every dict with ``type`` is looked up in the registry for its position. Its keys are compared with the
+arguments of the constructor (:mod:`florence_mm.config.signatures`), unless these cannot be known, and its values with
+their annotations (:mod:`florence_mm.config.values`) and ranges (:mod:`florence_mm.config.ranges`). Settings that do not
+fit together are found by :mod:`florence_mm.config.pairs`.
 """
 
 import contextlib
 import functools
-import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
-from mmengine import registry as roots
 from mmengine.config import Config
-from mmengine.registry import Registry
-from mmengine.runner import Runner
-from torch.utils.data import DataLoader
+from torch import nn
+from torch.utils.data import Sampler
 
 import florence_mm.registry as own
 from florence_mm.errors import UsageError
-from florence_mm.utils.nearest import did_you_mean, edit_distance, nearest
+from florence_mm.utils.nearest import edit_distance, near_or_all, nearest
 
+from .forwarded import clip_arguments, kept_arguments
 from .image_size import image_size_problem
-from .merge import member
-from .signatures import accepted_arguments
+from .keys import BUILDER_KEYS, LISTS_OF_TYPES, NEVER_EMPTY, ONE_OF_TYPE, REGISTRY_OF_KEY, RUNNER_KEYS, SECTIONS
+from .lookup import FALLBACKS, is_scope, lookup, registered_names
+from .pairs import pair_problems
+from .signatures import arguments_of
+from .value_check import inner_problem, is_exact, nan_problem, value_problem
 
-#: Registry of the objects under a config key, at any position.
-_REGISTRY_OF_KEY = {
-    'model': 'MODELS',
-    'tta_model': 'MODELS',
-    'data_preprocessor': 'MODELS',
-    'dataset': 'DATASETS',
-    'datasets': 'DATASETS',
-    'pipeline': 'TRANSFORMS',
-    'transforms': 'TRANSFORMS',
-    'batch_sampler': 'DATA_SAMPLERS',
-    'collate_fn': 'FUNCTIONS',
-    'worker_init_fn': 'FUNCTIONS',
-    'optim_wrapper': 'OPTIM_WRAPPERS',
-    'optimizer': 'OPTIMIZERS',
-    'param_scheduler': 'PARAM_SCHEDULERS',
-    'val_evaluator': 'METRICS',
-    'test_evaluator': 'METRICS',
-    'metrics': 'METRICS',
-    'default_hooks': 'HOOKS',
-    'custom_hooks': 'HOOKS',
-    'visualizer': 'VISUALIZERS',
-    'vis_backends': 'VISBACKENDS',
-    'log_processor': 'LOG_PROCESSORS',
-    'init_cfg': 'WEIGHT_INITIALIZERS',
-    'model_wrapper_cfg': 'MODEL_WRAPPERS',
-}
-#: Keys that the builder of a registry removes before it calls the constructor.
-_BUILDER_KEYS = {
-    'HOOKS': {'priority'},
-    'PARAM_SCHEDULERS': {'convert_to_iter_based', 'epoch_length'},
-    'OPTIM_WRAPPERS': {'optimizer', 'constructor', 'paramwise_cfg'},
-    'WEIGHT_INITIALIZERS': {'override', 'name'},
-    'MODELS': {'requires_grad', 'postfix'},
-}
-#: Other registries in which a type is looked up, most probable first.
-_FALLBACKS = (
-    *('MODELS', 'TASK_UTILS', 'TRANSFORMS', 'DATASETS', 'METRICS', 'EVALUATOR', 'HOOKS', 'WEIGHT_INITIALIZERS'),
-    *('DATA_SAMPLERS', 'FUNCTIONS', 'OPTIMIZERS', 'LOOPS', 'VISUALIZERS', 'VISBACKENDS', 'INFERENCERS'),
-)
 #: Transforms whose inner types are those of albumentations, not of a registry.
 _OTHER_BUILDERS = ('Albu', 'Albumentations')
-_LOADER_KEYS = frozenset(
-    [*inspect.signature(DataLoader).parameters, 'num_batch_per_epoch', 'disable_subprocess_warning']
-)
-_FIXED_KEYS = {
-    'train_dataloader': _LOADER_KEYS,
-    'val_dataloader': _LOADER_KEYS,
-    'test_dataloader': _LOADER_KEYS,
-    'randomness': frozenset(['seed', 'diff_rank_seed', 'deterministic']),
-    'auto_scale_lr': frozenset(['enable', 'base_batch_size']),
-    'env_cfg': frozenset(['cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit']),
-    'custom_imports': frozenset(['imports', 'allow_failed_imports']),
+#: Packages that a visualization backend imports when it is built.
+_NEEDS = {
+    'WandbVisBackend': ('wandb',),
+    'MLflowVisBackend': ('mlflow',),
+    'ClearMLVisBackend': ('clearml',),
+    'NeptuneVisBackend': ('neptune',),
+    'DVCLiveVisBackend': ('dvclive',),
+    'AimVisBackend': ('aim',),
+    'TensorboardVisBackend': ('tensorboard', 'tensorboardX'),
 }
-#: Top-level keys that the runner and the tools read.
-RUNNER_KEYS = frozenset(
-    [*(set(inspect.signature(Runner).parameters) - {'cfg'}), 'runner_type', 'custom_imports', 'compile', 'smoke']
-    + ['activation_checkpointing', 'efficient_conv_bn_eval', 'model_wrapper_cfg', 'sync_bn', 'find_unused_parameters']
-    + ['parallelize', 'tta_model']
-)
+#: Arguments of schedules that count epochs or iterations.
+_EPOCHS = ('begin', 'end', 'T_max', 'step_size', 'total_iters')
+#: Numbers of loops.
+_COUNTS = ('max_epochs', 'max_iters', 'val_interval', 'val_begin')
 _EPOCH_LOOP, _ITER_LOOP = 'EpochBasedTrainLoop', 'IterBasedTrainLoop'
 
 
-def check_config(cfg: Config | Mapping[str, Any]) -> None:
-    """Check all keys and types of a config.
+def check_config(cfg: Config | Mapping[str, Any], whole: bool = True) -> None:
+    """Check all keys, types and values of a config.
 
     Args:
-        cfg (Config or dict): A complete config, of this or another OpenMMLab package.
+        cfg (Config or dict): A config, of this or another OpenMMLab package.
+        whole (bool): Whether it is complete; a part that another config inherits may lack types.
 
     Raises:
-        UsageError: keys or types are unknown; the message has one line for each, with the nearest known name.
+        UsageError: something is unknown, not accepted, or does not fit together; the message has one line for each,
+            with the key, the value, and what is accepted or the nearest known name.
     """
     cfg = cfg._cfg_dict if isinstance(cfg, Config) else cfg
-    checker = _Checker(cfg.get('default_scope') or 'mmengine')
+    scope = cfg.get('default_scope') or 'mmengine'
+    if not isinstance(scope, str) or not is_scope(scope):
+        raise UsageError(
+            f"default_scope: no package or registry is named {scope!r}; give that of the config's classes, such as "
+            "'florence_mm' or 'mmdet'"
+        )
+    checker = _Checker(scope, whole)
     checker.check_top(cfg)
-    if checker.problems:
-        raise UsageError('\n'.join(checker.problems))
+    # the rest compares values, which must be of the right type
+    problems = checker.problems or (pair_problems(cfg) if whole else [])
+    if problems:
+        raise UsageError('\n'.join(problems))
 
 
-def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Check command-line overrides for misspelt keys, which would create new ones.
-
-    Args:
-        cfg (Config): The config without the overrides.
-        options (dict): Dotted keys and values from ``--cfg-options``.
+def check_whole_config(cfg: Config | Mapping[str, Any]) -> None:
+    """Check a config that is to be run (:func:`check_config`): it has a model too.
 
     Raises:
-        UsageError: the first part of a key is neither in the config nor a key of the runner, a later part is new and
-            similar to an existing key or is inside a value without keys, or a list has no item of that type or index.
+        UsageError: as :func:`check_config`, or there is no model.
     """
-    for key in options:
-        node: Any = cfg._cfg_dict
-        parts = key.split('.')
-        for position, part in enumerate(parts):
-            if isinstance(node, (list, tuple)):
-                try:
-                    _, node = member(node, part)
-                except UsageError as error:
-                    raise UsageError(f'--cfg-options {key}: {error}') from error
-                continue
-            if not isinstance(node, Mapping):
-                place = '.'.join(parts[:position])
-                raise UsageError(
-                    f'--cfg-options {key}: {place} is {node!r} and has no keys; give {place} a new value as a whole'
-                )
-            if part in node:
-                node = node[part]
-                continue
-            known = set(node) | (RUNNER_KEYS if position == 0 else set())
-            near = nearest(part, known)
-            if part not in known and (position == 0 or (near and 'type' not in node)):
-                place = '.'.join(parts[:position]) or 'the config'
-                raise UsageError(f'--cfg-options {key}: {place} has no key {part!r}{_near_or_all(part, known)}')
-            break
-
-
-def _near_or_all(name: str, candidates: Iterable[str]) -> str:
-    """End a message with the nearest candidate, or with all candidates if they are few."""
-    names = sorted(candidate for candidate in candidates if not candidate.startswith('_'))
-    return did_you_mean(name, candidates, f'; it has {", ".join(names)}' if 0 < len(names) <= 40 else '')
+    if not cfg.get('model'):
+        name = getattr(cfg, 'filename', None)
+        raise UsageError(
+            f'config {name or ""} has no model, so there is nothing to run; check the path'.replace('  ', ' ')
+        )
+    check_config(cfg)
 
 
 class _Checker:
     """Walks a config and collects messages in :attr:`problems`."""
 
-    def __init__(self, scope: str) -> None:
+    def __init__(self, scope: str, whole: bool) -> None:
         self.problems: list[str] = []
         self.scope = scope
+        self.whole = whole
 
     def check_top(self, cfg: Mapping[str, Any]) -> None:
         for key in cfg:
@@ -160,13 +103,26 @@ class _Checker:
             if near and _one_slip(key, near):
                 self.problems.append(f'{key}: the runner reads no such key; did you mean {near!r}?')
         self.problems.extend(filter(None, [image_size_problem(cfg)]))
+        self._check_values('', cfg, SECTIONS[''], 'the runner', exact=True)
         for key, value in cfg.items():
-            if key in _FIXED_KEYS and isinstance(value, Mapping):
-                self._check_keys(key, value, _FIXED_KEYS[key], key)
+            self._check_sections(key, value)
+            if self.whole and key in RUNNER_KEYS:
+                self._check_types(key, key, value, is_own=False)
             if key in ('train_cfg', 'val_cfg', 'test_cfg') and isinstance(value, Mapping):
                 self._check_loop(key, value)
             elif key in RUNNER_KEYS and key != 'smoke':
-                self._walk(key, _with_default_type(key, value), _REGISTRY_OF_KEY.get(key), self.scope)
+                self._walk(key, _with_default_type(key, value), REGISTRY_OF_KEY.get(key), self.scope)
+        if isinstance(cfg.get('runner_type'), str):
+            self._resolve('runner_type', cfg['runner_type'], 'RUNNERS', self.scope)
+
+    def _check_sections(self, path: str, node: Any) -> None:
+        """Check a dict without type, and those in it, whose keys are known by their position."""
+        if path not in SECTIONS or not isinstance(node, Mapping):
+            return
+        self._check_keys(path, node, SECTIONS[path], path)
+        self._check_values(path, node, SECTIONS[path], path, exact=True)
+        for key, value in node.items():
+            self._check_sections(f'{path}.{key}', value)
 
     def _check_loop(self, path: str, cfg: Mapping[str, Any]) -> None:
         by_epoch = cfg.get('by_epoch', 'max_epochs' in cfg)
@@ -189,39 +145,94 @@ class _Checker:
                 self._walk(f'{path}.{index}', item, registry, scope, owners)
             return
         if not isinstance(node, Mapping):
+            self.problems.extend(filter(None, [nan_problem(path, node)]))
             return
         scope = node.get('_scope_', scope)
         inner = registry
+        parameters: Mapping[str, inspect.Parameter] = {}
         if 'type' in node:
             inner = None
             cls, place = self._resolve(path, node['type'], registry, scope)
             if cls is not None:
-                self._check_arguments(path, node, cls, place, owners)
+                self._check_arguments(path, node, cls, place, scope, owners)
                 # our classes build their parts from our registry
-                scope = own.SCOPE if getattr(cls, '__module__', '').startswith(own.SCOPE + '.') else scope
+                is_own = getattr(cls, '__module__', '').startswith(own.SCOPE + '.')
+                scope = own.SCOPE if is_own else scope
+                parameters = arguments_of(cls).known if is_own else {}
                 owners = (*owners, cls)
                 if getattr(cls, '__name__', None) in _OTHER_BUILDERS:
                     return
+        elif owners and is_exact(owners[-1]):
+            for key, value in node.items():
+                self._note(inner_problem(f'{path}.{key}', value, str(key), path))
         for key, value in node.items():
+            place = f'{path}.{key}'
+            if self.whole:
+                self._check_types(place, key, value, bool(parameters))
             if key == 'sampler' and path.endswith('dataloader'):
-                self._walk(f'{path}.{key}', value, 'DATA_SAMPLERS', scope, owners)
+                self._walk(place, value, 'DATA_SAMPLERS', scope, owners)
             elif key == 'constructor' and registry == 'OPTIM_WRAPPERS' and isinstance(value, str):
-                self._resolve(f'{path}.{key}', value, 'OPTIM_WRAPPER_CONSTRUCTORS', scope)
-            elif key != 'paramwise_cfg' and isinstance(key, str) and isinstance(value, (Mapping, list, tuple)):
-                self._walk(f'{path}.{key}', value, _REGISTRY_OF_KEY.get(key, inner), scope, owners)
+                self._resolve(place, value, 'OPTIM_WRAPPER_CONSTRUCTORS', scope)
+            elif key == 'clip_grad' and registry == 'OPTIM_WRAPPERS' and isinstance(value, Mapping):
+                self._check_clip(place, value)
+            elif key != 'paramwise_cfg' and isinstance(key, str):
+                self._walk(
+                    place, value, REGISTRY_OF_KEY.get(key) or _registry_of(parameters.get(key)) or inner, scope, owners
+                )
+
+    def _check_types(self, path: str, key: Any, value: Any, is_own: bool) -> None:
+        """Check that what is built from a dict with type is one."""
+        if key in ONE_OF_TYPE and isinstance(value, Mapping) and value and 'type' not in value:
+            self.problems.append(f'{path}: the dict has no type, which names the class to build; it has {_few(value)}')
+        elif key in NEVER_EMPTY and isinstance(value, (list, tuple)) and not value and is_own:
+            self.problems.append(f'{path}: the list is empty; it takes at least one')
+        elif key in LISTS_OF_TYPES and isinstance(value, (list, tuple)):
+            for index, item in enumerate(value):
+                if isinstance(item, Mapping) and 'type' not in item:
+                    self.problems.append(
+                        f'{path}.{index}: the dict has no type, which names the class to build; it has {_few(item)}'
+                    )
+                elif item is None or isinstance(item, (str, int, float)):
+                    self.problems.append(f'{path}.{index}: a dict with a type is expected here, not {item!r}')
+
+    def _check_clip(self, path: str, node: Mapping) -> None:
+        arguments = clip_arguments(node)
+        if arguments is None:
+            self.problems.append(f"{path}.type: 'norm' or 'value' is expected here, not {node['type']!r}")
+            return
+        inner = {key: value for key, value in node.items() if key != 'type'}
+        if not inner:
+            self.problems.append(f'{path}: the dict has no limit; it takes {", ".join(arguments)}')
+        self._check_keys(path, inner, arguments, 'clip_grad')
+        self._check_values(path, inner, arguments, 'clip_grad', exact=True)
+
+    def _check_values(
+        self, path: str, node: Mapping, parameters: Mapping[str, inspect.Parameter], owner: str, exact: bool
+    ) -> None:
+        for key, parameter in parameters.items():
+            if key in node and (self.whole or 'Ellipsis' not in repr(node[key])):  # an example leaves it out
+                place = f'{path}.{key}' if path else key
+                self._note(value_problem(place, node[key], parameter, owner, exact))
+
+    def _note(self, problem: str | None) -> None:
+        if problem and problem not in self.problems:
+            self.problems.append(problem)
 
     def _resolve(self, path: str, type_: Any, registry: str | None, scope: str) -> tuple[Callable | None, str | None]:
         """Look up the class that ``type_`` names, and its registry."""
         if not isinstance(type_, str):
-            return (type_ if callable(type_) else None), registry
-        cls = _lookup(registry, type_, scope) if registry else None
+            if not callable(type_):
+                self.problems.append(f'{path}.type: the name of a class is expected here, not {type_!r}')
+                return None, None
+            return type_, registry
+        cls = lookup(registry, type_, scope) if registry else None
         if cls is not None:
             return cls, registry
-        for name in _FALLBACKS:
-            cls = _lookup(name, type_, scope)
+        for name in FALLBACKS:
+            cls = lookup(name, type_, scope)
             if cls is not None:
                 return cls, name
-        names = _names(registry or 'MODELS', type_, scope)
+        names = registered_names(registry or 'MODELS', type_, scope)
         word = type_.rsplit('.', 1)[-1]
         near = nearest(word, names)
         near = near if near and near != word and _one_slip(word.lower(), near.lower()) else None
@@ -239,15 +250,28 @@ class _Checker:
         return None, None
 
     def _check_arguments(
-        self, path: str, node: Mapping, cls: Callable, registry: str | None, owners: tuple[type, ...]
+        self, path: str, node: Mapping, cls: Callable, registry: str | None, scope: str, owners: tuple[type, ...]
     ) -> None:
-        accepted = accepted_arguments(cls)
-        if accepted is None:
-            return
-        silent = {'type', '_scope_', *_BUILDER_KEYS.get(registry, ())}
-        # an enclosing class may use keys itself before it builds this one
-        silent |= {key for key in node if key not in accepted and any(_mentions(owner, key) for owner in owners)}
-        self._check_keys(path, node, accepted, cls.__name__, silent)
+        arguments, name = arguments_of(cls), getattr(cls, '__name__', str(cls))
+        known = dict(arguments.known)
+        kept = None if arguments.complete else kept_arguments(cls, node, scope) if inspect.isclass(cls) else None
+        known = {**(kept or {}), **known}
+        silent = {'type', '_scope_', *BUILDER_KEYS.get(registry, ())}
+        if arguments.complete or kept is not None:
+            # an enclosing class may use keys itself before it builds this one
+            silent |= {key for key in node if key not in known and any(_mentions(owner, key) for owner in owners)}
+            self._check_keys(path, node, known, name, silent)
+        if node.get('convert_to_iter_based'):  # mmengine turns fractions of epochs into iterations
+            known |= {key: known[key].replace(annotation=float) for key in _EPOCHS if key in known}
+        if registry == 'LOOPS':  # loops take 1e5 too
+            known |= {key: known[key].replace(annotation=float) for key in _COUNTS if key in known}
+        values = {key: known[key] for key in known if key not in ('type', '_scope_')}
+        self._check_values(path, node, values, name, is_exact(cls))
+        needs = _NEEDS.get(name, ())
+        if needs and not any(importlib.util.find_spec(package) for package in needs):
+            self.problems.append(
+                f'{path}.type: {name} needs the package {needs[0]}, which is not installed; leave it out'
+            )
 
     def _check_keys(
         self, path: str, node: Mapping, accepted: Iterable[str], owner: str, silent: Iterable[str] = ()
@@ -256,7 +280,21 @@ class _Checker:
         for key in node:
             if key in accepted or key in silent or not isinstance(key, str):
                 continue
-            self.problems.append(f'{path}.{key}: {owner} has no argument {key!r}{_near_or_all(key, accepted)}')
+            self.problems.append(f'{path}.{key}: {owner} has no argument {key!r}{near_or_all(key, accepted)}')
+
+
+def _few(node: Mapping) -> str:
+    return ', '.join(map(str, list(node)[:8]))
+
+
+def _registry_of(parameter: inspect.Parameter | None) -> str | None:
+    """The registry of the parts that an argument of a class of ours takes, from its annotation."""
+    if parameter is None:
+        return None
+    kinds = [kind for kind in (parameter.annotation, *get_args(parameter.annotation)) if inspect.isclass(kind)]
+    if any(issubclass(kind, nn.Module) for kind in kinds):
+        return 'MODELS'
+    return 'DATA_SAMPLERS' if any(issubclass(kind, Sampler) for kind in kinds) else None
 
 
 def _with_default_type(key: str, value: Any) -> Any:
@@ -285,35 +323,3 @@ def _mentions(owner: type, key: str) -> bool:
 def _one_slip(name: str, near: str) -> bool:
     """Whether two names differ by one letter (two in long names)."""
     return edit_distance(name, near) <= (2 if len(near) >= 10 else 1)
-
-
-def _scoped(registry: str, scope: str) -> Registry:
-    """The registry that is used for ``registry`` under the default scope ``scope``."""
-    root: Registry = getattr(roots, registry)
-    with contextlib.suppress(ModuleNotFoundError):
-        importlib.import_module(f'{scope}.registry')
-    scoped = root._search_child(scope)
-    return root if scoped is None else scoped
-
-
-def _lookup(registry: str, type_: str, scope: str) -> Any:
-    scoped = _scoped(registry, scope)
-    try:
-        return scoped.get(type_)
-    except (RuntimeError, TypeError):  # raised by mmengine for unknown names, and for names that begin with a dot
-        return None
-    except ModuleNotFoundError as error:
-        # mmaction2 1.2.0 lists some of its modules that do not exist; names of mmengine can still be used
-        if error.name not in scoped._locations:
-            raise
-        return scoped.root.module_dict.get(type_)
-
-
-def _names(registry: str, type_: str, scope: str) -> list[str]:
-    """Registered names that ``type_`` may be a misspelling of."""
-    scoped: Registry | None = _scoped(registry, type_.split('.')[0] or scope if '.' in type_ else scope)
-    names: list[str] = []
-    while scoped is not None:
-        names += getattr(scoped, 'names', scoped.module_dict)
-        scoped = scoped.parent
-    return names

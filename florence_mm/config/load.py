@@ -1,7 +1,7 @@
 """Reading a config file, with command-line overrides and ``custom_imports``."""
 
-import ast
 import importlib.util
+import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +12,14 @@ from mmengine.hub import get_config
 from mmengine.utils import import_modules_from_strings
 
 from florence_mm.errors import UsageError
+from florence_mm.utils.time_limit import time_limit
 
-from .check import check_options
-from .merge import merge_options
+from .bases import config_files, is_pure_python
+from .merge import check_options, merge_options
+from .placeholders import check_placeholders
+
+#: Seconds that the files of a config may run.
+TIME_LIMIT = 60.0
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
@@ -25,34 +30,47 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         options (dict, optional): Dotted keys and values (:func:`~florence_mm.config.merge.merge_options`).
 
     Raises:
-        UsageError: the file or one of its bases is missing, unreadable or changes a step that its base lacks; an
-            override has a misspelt key; or a module of ``custom_imports`` does not exist.
+        UsageError: the file or one of its bases is missing, unreadable, empty, does not end, or changes a step that its
+            base lacks; a text still holds ``{{ }}``; an override has a misspelt key; or a module of ``custom_imports``
+            does not exist.
     """
-    try:
-        cfg = _read(str(path))
-    except UsageError as error:
-        raise UsageError(_where(error) + str(error)) from error
-    except SyntaxError as error:
-        raise UsageError(f'config {_unparsable(str(path))}, line {error.lineno}: {error.msg}') from error
-    except Exception as error:
-        text = str(error.args[0]) if error.args else ''
-        raise UsageError(f'config {path} cannot be read: {type(error).__name__}: {text}') from error
+    cfg = read_config(path)
+    if not cfg._cfg_dict:
+        raise UsageError(f'config {path} is empty; write the settings of a run into it, or check the path')
+    check_placeholders(path, config_files(path) if '::' not in str(path) else [], cfg)
     if options:
         check_options(cfg, options)
         merge_options(cfg, options)
-    imports = cfg.get('custom_imports')
-    if imports:
-        try:
-            import_modules_from_strings(**imports)
-        except ImportError as error:
-            # only a missing module is the config's fault; other errors are those of the module
-            if not isinstance(error.__cause__ or error.__context__ or error, ModuleNotFoundError):
-                raise
-            raise UsageError(
-                f'custom_imports of {path}: {error}; run from the folder that holds the module, or put that folder '
-                'into PYTHONPATH'
-            ) from error
+    if cfg.get('custom_imports'):
+        _import_modules(path, cfg.custom_imports)
     return cfg
+
+
+def read_config(path: str | Path) -> Config:
+    """Read a config file with its bases, and nothing else.
+
+    Raises:
+        UsageError: the file or one of its bases is missing or unreadable, or does not end.
+    """
+    try:
+        with time_limit(TIME_LIMIT):
+            return _read(str(path))
+    except UsageError as error:
+        raise UsageError(_where(error) + str(error)) from error
+    except TimeoutError as error:
+        raise UsageError(
+            f'config {path} is {error} (at {_last_line(error)}); a config only sets values, so take what runs so long '
+            'out of it'
+        ) from error
+    except SystemExit as error:
+        raise UsageError(f'config {path} ends the program (at {_last_line(error)}); take the exit out of it') from error
+    except Exception as error:
+        text = ' '.join(str(error.args[0]).split()) if error.args else ''
+        frames = traceback.extract_tb(error.__traceback__)
+        if isinstance(error, KeyError) and any(frame.name == '_substitute_base_vars' for frame in frames):
+            raise UsageError(f'config {path}: {{{{_base_}}}} asks for {text!r}, which its bases do not set') from error
+        place = f' ({_last_line(error)})' if frames[-1].name == '<module>' else ''
+        raise UsageError(f'config {path} cannot be read: {type(error).__name__}: {text}{place}') from error
 
 
 def _read(path: str) -> Config:
@@ -62,9 +80,34 @@ def _read(path: str) -> Config:
         if importlib.util.find_spec(package) is None:
             raise UsageError(f'config {path}: no package {package} is installed; check the name')
         return get_config(path)
-    if not Path(path).is_file():
-        raise UsageError(f'config {path} does not exist; check the path')
-    return Config.fromfile(path, import_custom_modules=False)
+    config_files(path)
+    return Config.fromfile(path, import_custom_modules=False, lazy_import=is_pure_python(path))
+
+
+def _import_modules(path: str | Path, imports: Any) -> None:
+    """Import the modules of ``custom_imports``; the current folder and the config's are searched last."""
+    modules = imports.get('imports') if isinstance(imports, Mapping) else None
+    whole = isinstance(modules, str) or (
+        isinstance(modules, (list, tuple)) and all(isinstance(name, str) for name in modules)
+    )
+    if not whole or set(imports) - {'imports', 'allow_failed_imports'}:
+        raise UsageError(
+            f"custom_imports of {path} is {imports!r}; expected dict(imports=['module'], allow_failed_imports=False)"
+        )
+    for folder in (str(Path.cwd()), str(Path(str(path)).resolve().parent)):
+        # a script has its own folder in the path, not the current one; data-loading workers inherit the path
+        if '::' not in str(path) and folder not in sys.path:
+            sys.path.append(folder)
+    try:
+        import_modules_from_strings(**imports)
+    except ImportError as error:
+        # only a missing module is the config's fault; other errors are those of the module
+        if not isinstance(error.__cause__ or error.__context__ or error, ModuleNotFoundError):
+            raise
+        raise UsageError(
+            f'custom_imports of {path}: {error}; the current folder, the folder of the config and PYTHONPATH were '
+            'searched, so check the name or add the folder that holds the module to PYTHONPATH'
+        ) from error
 
 
 def _where(error: Exception) -> str:
@@ -74,11 +117,8 @@ def _where(error: Exception) -> str:
     return f'config {lines[-1].filename}, line {lines[-1].lineno}: ' if lines else ''
 
 
-def _unparsable(path: str) -> str | None:
-    """Find the file, or its first base, that is not valid Python, as mmengine's error does not name it."""
-    try:
-        ast.parse(Path(path).read_text())
-    except SyntaxError:
-        return path
-    bases = [Config._get_cfg_path(base, path)[0] for base in Config._get_base_files(path)]
-    return next((found for base in bases if (found := _unparsable(base))), None)
+def _last_line(error: BaseException) -> str:
+    """File and line of the config that ran when ``error`` was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame for frame in frames if frame.name == '<module>'] or frames
+    return f'{lines[-1].filename}, line {lines[-1].lineno}'

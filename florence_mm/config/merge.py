@@ -1,17 +1,56 @@
 """Overrides of a config: command-line options and the ``smoke`` section."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from mmengine.config import Config
 
 from florence_mm.errors import UsageError
+from florence_mm.utils.nearest import near_or_all, nearest
 
 from .image_size import set_image_size
+from .keys import RUNNER_KEYS
 from .pick import step_index
 
 _NUMBER = re.compile(r'-?[0-9]+')
+
+
+def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Check command-line overrides for misspelt keys, which would create new ones.
+
+    Args:
+        cfg (Config): The config without the overrides.
+        options (dict): Dotted keys and values from ``--cfg-options``.
+
+    Raises:
+        UsageError: the first part of a key is neither in the config nor a key of the runner, a later part is new and
+            similar to an existing key or is inside a value without keys, or a list has no item of that type or index.
+    """
+    for key in options:
+        node: Any = cfg._cfg_dict
+        parts = key.split('.')
+        for position, part in enumerate(parts):
+            if isinstance(node, (list, tuple)):
+                try:
+                    _, node = member(node, part)
+                except UsageError as error:
+                    raise UsageError(f'--cfg-options {key}: {error}') from error
+                continue
+            if not isinstance(node, Mapping):
+                place = '.'.join(parts[:position])
+                raise UsageError(
+                    f'--cfg-options {key}: {place} is {node!r} and has no keys; give {place} a new value as a whole'
+                )
+            if part in node:
+                node = node[part]
+                continue
+            known = set(node) | (RUNNER_KEYS if position == 0 else set())
+            near = nearest(part, known)
+            if part not in known and (position == 0 or (near and 'type' not in node)):
+                place = '.'.join(parts[:position]) or 'the config'
+                raise UsageError(f'--cfg-options {key}: {place} has no key {part!r}{near_or_all(part, known)}')
+            break
 
 
 def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
@@ -49,7 +88,32 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
                 f'{key} would replace an item of a list, {node!r}, by {value!r}; give the whole list, or a key of the '
                 'item'
             )
-        cfg.merge_from_dict({'.'.join(parts): _with_indices(value, node)})
+        try:
+            cfg.merge_from_dict({'.'.join(parts): _with_indices(value, node)})
+        except TypeError as error:  # mmengine's, for a dict that would replace a value of another type
+            raise UsageError(
+                f'{key} is {node!r} and cannot be merged with {value!r}; to replace it as a whole, add _delete_=True'
+            ) from error
+
+
+def section(cfg: Config, key: str) -> MutableMapping:
+    """Return a dict of a config for changing it; an empty one is put in if there is none.
+
+    ``cfg.setdefault(key, {})`` returns a dict of which the config holds a copy.
+
+    Raises:
+        UsageError: the key has another value.
+
+    >>> cfg = Config()
+    >>> section(cfg, 'randomness')['seed'] = 3
+    >>> cfg.randomness
+    {'seed': 3}
+    """
+    if cfg.get(key) is None:
+        cfg[key] = {}
+    if not isinstance(cfg[key], MutableMapping):
+        raise UsageError(f'{key} is {cfg[key]!r}; expected a dict')
+    return cfg[key]
 
 
 def member(node: Any, key: str) -> tuple[str, Any]:

@@ -8,6 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+#: Variable that a launcher sets for each process.
+_RANK_OF = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_LOCAL_RANK'}
 _WORDS = {'true': True, 'false': False}
 _OPEN, _CLOSE = '([{', ')]}'
 
@@ -15,8 +17,8 @@ _OPEN, _CLOSE = '([{', ')]}'
 class ConfigOptions(argparse.Action):
     """Collect ``key.with.dots=value`` arguments in a dict.
 
-    Values are Python literals, dicts included; ``a,b`` and ``[a,b]`` are lists, ``(a,b)`` is a tuple, and anything else
-    is a string. A malformed argument ends the command with a usage message.
+    Values are Python literals, ``dict(a=1)`` included; ``a,b`` and ``[a,b]`` are lists, ``(a,b)`` is a tuple, and
+    anything else is a string. A malformed argument ends the command with a usage message.
     """
 
     def __call__(
@@ -66,8 +68,17 @@ def add_run_arguments(parser: argparse.ArgumentParser, written: str, example: st
 
 
 def parse_run_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse the command line; the local rank is put into the environment, where mmengine reads it."""
+    """Parse the command line; the local rank is put into the environment, where mmengine reads it.
+
+    A launcher whose environment is not there ends the command with a usage message.
+    """
     args = parser.parse_args()
+    variable = _RANK_OF.get(args.launcher)
+    if variable is not None and variable not in os.environ:
+        parser.error(
+            f'--launcher {args.launcher}: {variable} is not set, so the process was not started by {args.launcher}; '
+            'start it with tools/dist_*.sh or tools/slurm_*.sh, or leave the option out'
+        )
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
@@ -76,7 +87,7 @@ def parse_value(text: str) -> Any:
     """Convert a command-line text to a value (see :class:`ConfigOptions`).
 
     Raises:
-        ValueError: a bracket or quotation mark is not closed.
+        ValueError: a bracket or quotation mark is not closed, or a ``dict()`` holds more than literals.
 
     >>> [parse_value(text) for text in ('true', '1e-3', '(2,3)', 'adamw', '4,8', '{"a": [1]}')]
     [True, 0.001, (2, 3), 'adamw', [4, 8], {'a': [1]}]
@@ -85,8 +96,10 @@ def parse_value(text: str) -> Any:
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     with suppress(ValueError, SyntaxError):
-        value = ast.literal_eval(text)
+        value = ast.literal_eval(_Dicts().visit(ast.parse(text, mode='eval')))
         return list(value) if isinstance(value, tuple) and not text.startswith('(') else value
+    if text.startswith('dict('):
+        raise ValueError(f'{text!r} is no dict of literals; put texts into quotation marks')
     parts = _split(text)
     if len(parts) > 1:
         return [parse_value(part) for part in parts]
@@ -95,6 +108,17 @@ def parse_value(text: str) -> Any:
     if text[:1] == '(' and text[-1:] == ')':
         return tuple(parse_value(part) for part in _split(text[1:-1]))
     return text
+
+
+class _Dicts(ast.NodeTransformer):
+    """Writes ``dict(a=1)`` as ``{'a': 1}``, which is a literal."""
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        is_dict = isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args
+        if not is_dict or any(keyword.arg is None for keyword in node.keywords):
+            return node
+        return ast.Dict([ast.Constant(word.arg) for word in node.keywords], [word.value for word in node.keywords])
 
 
 def _split(text: str) -> list[str]:

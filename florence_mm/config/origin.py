@@ -9,6 +9,8 @@ from mmengine.config import Config
 
 from florence_mm.errors import UsageError
 
+from .bases import is_pure_python
+from .load import read_config
 from .merge import merge_options
 
 COMMAND_LINE = 'command line'
@@ -48,11 +50,11 @@ def origins(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[
         UsageError: the config is in pure Python style, which imports its bases as modules.
     """
     filename = str(path)
-    if Config._is_lazy_import(filename):
+    if is_pure_python(filename):
         raise UsageError(f'{filename} imports its bases as Python modules; --origin follows _base_ = [...] only')
     found = {key: (value, _origin(filename, key, value)) for key, value in _leaves(filename).items()}
     if options:
-        cfg = Config.fromfile(filename, import_custom_modules=False)
+        cfg = read_config(filename)
         merge_options(cfg, options)
         for key, value in flatten(cfg._cfg_dict).items():
             if key not in found or found[key][0] != value:
@@ -63,7 +65,7 @@ def origins(path: str | Path, options: Mapping[str, Any] | None = None) -> dict[
 
 @functools.cache
 def _leaves(filename: str) -> dict[str, Any]:
-    return flatten(Config.fromfile(filename, import_custom_modules=False)._cfg_dict)
+    return flatten(read_config(filename)._cfg_dict)
 
 
 @functools.cache

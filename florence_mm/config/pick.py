@@ -155,6 +155,15 @@ def walk_steps(node: Any) -> Iterator[MutableMapping]:
     return (place.step for place in _walk(node))
 
 
+def type_name(step: Mapping) -> str:
+    """The class that ``type`` of a dict names, without package.
+
+    >>> type_name(dict(type='mmcv.Resize'))
+    'Resize'
+    """
+    return _names(step)[1]
+
+
 def _walk(node: Any, holder: Any = None, key: Any = None) -> Iterator[_Place]:
     if _is_step(node):
         yield _Place(node, holder, key)
@@ -200,7 +209,7 @@ def _select(places: list[_Place], which: str | Mapping) -> list[_Place]:
 
 def _names(step: Mapping) -> tuple[str, str]:
     """The type of a step with its package, if given, and without."""
-    type_ = step['type']
+    type_ = step.get('type')
     name = f'{type_.__module__.split(".")[0]}.{type_.__name__}' if isinstance(type_, type) else str(type_)
     return name, name.rsplit('.', 1)[-1]
 

@@ -4,65 +4,90 @@ import ast
 import functools
 import inspect
 import textwrap
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 #: The arguments cannot be known without running the code.
 Unknown = None
 
 
-@functools.cache
+@dataclass(frozen=True)
+class Arguments:
+    """Arguments of a class or function.
+
+    Attributes:
+        known (Mapping[str, inspect.Parameter]): Those that are written down, with annotation and default.
+        complete (bool): Whether there are no others.
+    """
+
+    known: Mapping[str, inspect.Parameter] = field(default_factory=dict)
+    complete: bool = False
+
+
 def accepted_arguments(target: Callable) -> frozenset[str] | None:
+    """Find the keyword arguments that a class or function accepts; :data:`Unknown` if they cannot all be known."""
+    found = arguments_of(target)
+    return frozenset(found.known) if found.complete else Unknown
+
+
+@functools.cache
+def arguments_of(target: Callable) -> Arguments:
     """Find the keyword arguments that a class or function accepts.
 
     ``**kwargs`` stands for the arguments of the next ``__init__`` in the method resolution order if it is passed to
     ``super().__init__``, and for the names read from it (``kwargs.pop('name')``). For any other use of it, a decorated
-    constructor, or code without source, the result is :data:`Unknown`.
+    constructor, or code without source, the result is not complete.
     """
     if inspect.isclass(target):
         return _class_arguments(target, target.__mro__)
     if inspect.isfunction(target):
-        return _function_arguments(target, skip_self=False, parents=lambda: Unknown)
-    return Unknown
+        return _function_arguments(target, skip_self=False, parents=Arguments)
+    return Arguments()
 
 
-def _class_arguments(cls: type, mro: tuple[type, ...]) -> frozenset[str] | None:
+def _class_arguments(cls: type, mro: tuple[type, ...]) -> Arguments:
     for position, owner in enumerate(mro):
         if owner is object:
-            return frozenset()
+            return Arguments(complete=True)
         # torch's Module takes arguments only to reject them
         if owner.__module__ == 'torch.nn.modules.module' and owner.__name__ == 'Module':
-            return frozenset()
+            return Arguments(complete=True)
         if '__new__' in vars(owner) and '__init__' not in vars(owner):
-            return Unknown
+            return Arguments()
         if '__init__' in vars(owner):
             rest = mro[position + 1 :]
             return _function_arguments(
                 vars(owner)['__init__'], skip_self=True, parents=functools.partial(_class_arguments, cls, rest)
             )
-    return frozenset()
+    return Arguments(complete=True)
 
 
-def _function_arguments(
-    function: Callable, skip_self: bool, parents: Callable[[], frozenset[str] | None]
-) -> frozenset[str] | None:
+def _function_arguments(function: Callable, skip_self: bool, parents: Callable[[], Arguments]) -> Arguments:
     if not inspect.isfunction(function) or hasattr(function, '__wrapped__'):
-        return Unknown  # a decorator may rename arguments
-    parameters = list(inspect.signature(function).parameters.values())[1 if skip_self else 0 :]
-    names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        return Arguments()  # a decorator may rename arguments
+    parameters = _parameters(function)[1 if skip_self else 0 :]
+    known = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     rest = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
     if rest is None:
-        return frozenset(names)
+        return Arguments(known, complete=True)
     use = _uses_of_kwargs(function, rest)
     if use is Unknown:
-        return Unknown
+        return Arguments(known)
     read, forwarded = use
-    names |= read
-    if forwarded:
-        inherited = parents()
-        if inherited is Unknown:
-            return Unknown
-        names |= inherited
-    return frozenset(names)
+    inherited = parents() if forwarded else Arguments(complete=True)
+    anything = {name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in read}
+    return Arguments({**inherited.known, **anything, **known}, inherited.complete)
+
+
+def _parameters(function: Callable) -> list[inspect.Parameter]:
+    """The parameters of a function; annotations written as texts are resolved where they can be."""
+    parameters = list(inspect.signature(function).parameters.values())
+    try:
+        hints = typing.get_type_hints(function)
+    except Exception:  # names that exist only for a type checker, in other packages' code
+        return parameters
+    return [parameter.replace(annotation=hints.get(parameter.name, parameter.empty)) for parameter in parameters]
 
 
 def _uses_of_kwargs(function: Callable, kwargs: str) -> tuple[set[str], bool] | None:

@@ -7,7 +7,8 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from florence_mm.config.check import check_config
+from florence_mm.config.check import check_whole_config
+from florence_mm.config.merge import section
 from florence_mm.errors import UsageError
 from florence_mm.moved import moved_names
 
@@ -65,6 +66,11 @@ def set_auto_scale_lr(cfg: Config) -> None:
     cfg.auto_scale_lr.enable = True
 
 
+def set_seed(cfg: Config, seed: int) -> None:
+    """Set the seed of weights, data order, augmentation and dropout, also in a config without ``randomness``."""
+    section(cfg, 'randomness')['seed'] = seed
+
+
 def set_resume(cfg: Config, resume: str | None) -> None:
     """Set the checkpoint to resume from; ``'auto'``: the latest in the work folder.
 
@@ -89,5 +95,5 @@ def build_runner(cfg: Config) -> Runner:
     """Build the runner of a config: :class:`FlorenceRunner`, or the one named by ``runner_type``."""
     if 'runner_type' not in cfg:
         return FlorenceRunner.from_cfg(cfg)
-    check_config(cfg)
+    check_whole_config(cfg)
     return RUNNERS.build(cfg)

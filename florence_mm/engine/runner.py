@@ -15,7 +15,7 @@ from torch import nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.utils.data import DataLoader
 
-from florence_mm.config.check import check_config
+from florence_mm.config.check import check_whole_config
 from florence_mm.errors import UsageError, raise_if_asked
 from florence_mm.models.protocol import unwrap_model
 from florence_mm.registry import RUNNERS
@@ -43,6 +43,7 @@ from .parallelize import (
 from .resuming import ScheduleOfConfig, changed_keys, check_optimizer
 from .run_weights import fit_run_weights
 from .seeding import INIT, base_seed, combine_seeds
+from .telling_runner import TellingRunner
 from .work_folder import alone_in_work_dir
 
 _EXACT_LOOPS = {
@@ -54,10 +55,10 @@ _CHECKPOINT_HOOKS = (CheckpointHook, 'CheckpointHook', 'mmengine.CheckpointHook'
 
 
 @RUNNERS.register_module()
-class FlorenceRunner(Runner):
+class FlorenceRunner(TellingRunner):
     """mmengine's ``Runner`` with exact resuming, for any OpenMMLab config.
 
-    - The config is checked before anything is built (:func:`~florence_mm.config.check.check_config`).
+    - The config is checked before anything is built (:func:`~florence_mm.config.check.check_whole_config`).
     - Samples, their augmentation and the model's random state depend only on the seed and the iteration, so that a
       resumed run ends with the same weights as an uninterrupted one, with any number of data-loading workers.
       mmengine's two training loops are replaced by :class:`~florence_mm.engine.loops.IterTrainLoop` and
@@ -80,7 +81,7 @@ class FlorenceRunner(Runner):
         Raises:
             UsageError: a key or type is unknown.
         """
-        check_config(cfg)
+        check_whole_config(cfg)
         return super().from_cfg(cfg)
 
     def setup_env(self, env_cfg: dict) -> None:

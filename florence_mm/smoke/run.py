@@ -14,8 +14,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
 
-from florence_mm.config.check import check_config
-from florence_mm.config.merge import merge_options
+from florence_mm.config.check import check_whole_config
+from florence_mm.config.merge import merge_options, section
 from florence_mm.engine.runner import FlorenceRunner
 
 from .detection import set_smoke_classes
@@ -73,7 +73,7 @@ def smoke_config(cfg: Config, folder: str | Path) -> Config:
     for key in ('train_pipeline', 'val_pipeline', 'test_pipeline', 'tta_pipeline'):
         cfg.pop(key, None)
     # one prompt a class instead of CLIP's 81
-    cfg.setdefault('default_hooks', {})['class_names'] = {'type': 'florence_mm.ClassNamesHook', 'templates': 'none'}
+    section(cfg, 'default_hooks')['class_names'] = {'type': 'florence_mm.ClassNamesHook', 'templates': 'none'}
     if cfg.get('train_cfg') is not None:
         _set_ends(cfg.get('param_scheduler'), cfg.train_cfg)
         cfg.train_cfg = {'type': 'florence_mm.IterTrainLoop', 'max_iters': STEPS, 'val_interval': STEPS}
@@ -96,7 +96,7 @@ def run_smoke(cfg: Config, folder: str | Path) -> dict[str, Any]:
     Raises:
         UsageError: a key is unknown, or a data set reads files and its type has no registered generator.
     """
-    check_config(cfg)
+    check_whole_config(cfg)
     runner = _SmokeRunner.from_cfg(smoke_config(cfg, folder))
     if runner._train_loop is None:
         metrics = runner.test()

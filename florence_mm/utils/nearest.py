@@ -35,3 +35,9 @@ def edit_distance(a: str, b: str) -> int:
                 cost = min(cost, before_that[j - 2] + 1)
             row.append(cost)
     return row[-1]
+
+
+def near_or_all(name: str, candidates: Iterable[str]) -> str:
+    """End a message with the nearest candidate, or with all candidates if they are few."""
+    names = sorted(candidate for candidate in candidates if not candidate.startswith('_'))
+    return did_you_mean(name, candidates, f'; it has {", ".join(names)}' if 0 < len(names) <= 40 else '')

@@ -16,6 +16,8 @@ from florence_mm.config.options import ConfigOptions, parse_value
         ('none', 'none'),
         ('plain', 'plain'),
         ('a=b', 'a=b'),
+        ("[dict(type='EMAHook', a=(1, 2))]", [{'type': 'EMAHook', 'a': (1, 2)}]),
+        ('dict(a=dict(b=None))', {'a': {'b': None}}),
         ('"3"', '3'),
         ('1,2', [1, 2]),
         ('(1,2)', (1, 2)),

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from florence_mm.config.load import load_config
-from florence_mm.config.merge import merge_options
+from florence_mm.config.merge import merge_options, section
 from florence_mm.config.origin import origins
 from florence_mm.errors import UsageError
 
@@ -98,3 +98,14 @@ def test_origin_of_a_value_named_by_type(path):
     found = origins(path, {'param_scheduler.CosineAnnealingLR.end': 5})
     assert found['param_scheduler.1.end'] == (5, 'command line')
     assert found['param_scheduler.0.end'] == (1, str(path))
+
+
+def test_a_section_of_a_config_can_be_changed():
+    cfg = Config({'default_hooks': None, 'randomness': {'seed': 1}, 'words': 'x'})
+    section(cfg, 'default_hooks')['timer'] = 3
+    section(cfg, 'new')['a'] = 1
+    section(cfg, 'randomness')['deterministic'] = True
+    assert cfg.default_hooks == {'timer': 3} and cfg.new == {'a': 1}
+    assert cfg.randomness == {'seed': 1, 'deterministic': True}
+    with pytest.raises(UsageError, match="^words is 'x'; expected a dict$"):
+        section(cfg, 'words')

@@ -59,6 +59,7 @@ def config(scenes, tmp_path):
     cfg.work_dir = str(tmp_path / 'run')
     cfg.optim_wrapper = {'optimizer': {'type': 'SGD', 'lr': 0.01}}
     cfg.train_cfg = {'type': 'florence_mm.IterTrainLoop', 'max_iters': 4, 'val_interval': 4}
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=100)
     cfg.val_cfg = {}
     cfg.test_dataloader = cfg.test_evaluator = None
     cfg.default_scope = 'mmdet'  # the head's defaults name their types without a scope

@@ -6,12 +6,16 @@ Works with configs of florence_mm, mmdet, mmpretrain and mmaction2 whose samples
 """
 
 import argparse
+from collections import Counter
+from collections.abc import Sequence, Sized
 from pathlib import Path
 
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 
 import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
+from florence_mm.config.arguments import non_negative_int, positive_int, seed
+from florence_mm.config.check import check_config
 from florence_mm.config.load import load_config
 from florence_mm.config.options import add_config_options
 from florence_mm.errors import UsageError, one_sentence_errors
@@ -28,13 +32,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file, or PACKAGE::FILE')
     parser.add_argument('--output-dir', required=True, help='folder for the drawings')
     parser.add_argument('--phase', default='train', choices=('train', 'val', 'test'), help='which data set')
-    parser.add_argument('--number', type=int, default=32, help='number of samples (default: 32)')
-    parser.add_argument('--start', type=int, default=0, help='the first sample (default: 0)')
-    parser.add_argument('--repeat', type=int, default=1, help='draw each sample this many times with different seeds')
-    parser.add_argument('--contact-sheet', action='store_true', help='one drawing of all samples')
-    parser.add_argument('--columns', type=int, default=8, help='samples in a row of the contact sheet (default: 8)')
-    parser.add_argument('--size', type=int, default=240, help='width and height of a sample in pixels (default: 240)')
-    parser.add_argument('--seed', type=int, default=0, help='seed of the random transforms')
+    parser.add_argument('--number', type=positive_int, default=32, help='number of samples (default: 32)')
+    parser.add_argument('--start', type=non_negative_int, default=0, help='the first sample (default: 0)')
+    parser.add_argument(
+        '--repeat', type=positive_int, default=1, help='draw each sample this many times with different seeds'
+    )
+    parser.add_argument('--contact-sheet', action='store_true', help='one drawing of all samples, classes in turn')
+    parser.add_argument('--columns', type=positive_int, default=8, help='samples in a row of the sheet (default: 8)')
+    parser.add_argument('--size', type=positive_int, default=240, help='side of a sample in pixels (default: 240)')
+    parser.add_argument('--seed', type=seed, default=0, help='seed of the random transforms')
     add_config_options(parser)
     return parser.parse_args()
 
@@ -45,11 +51,34 @@ def is_bgr(cfg: ConfigDict) -> bool:
     return bool(preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
 
 
+def labels_of(dataset: Sized) -> list[int]:
+    """The class of each sample, if it has one that is known before the sample is loaded; otherwise 0 for all."""
+    if not hasattr(dataset, 'get_cat_ids'):
+        return [0] * len(dataset)
+    classes = (dataset.get_cat_ids(index) for index in range(len(dataset)))
+    return [int(ids[0]) if len(ids) else 0 for ids in classes]
+
+
+def in_turn(labels: Sequence[int]) -> list[int]:
+    """Order samples by taking one of each class in turn.
+
+    >>> in_turn([0, 0, 0, 1, 2, 2])
+    [0, 3, 4, 1, 5, 2]
+    """
+    seen: Counter[int] = Counter()
+    rounds = []
+    for label in labels:
+        rounds.append(seen[label])
+        seen[label] += 1
+    return sorted(range(len(labels)), key=lambda index: (rounds[index], index))
+
+
 def main() -> None:
     """Build the data set and draw."""
     args = parse_args()
     with one_sentence_errors():
         cfg = load_config(args.config, args.cfg_options)
+        check_config(cfg)
         init_default_scope(cfg.get('default_scope') or 'florence_mm')
         loader = cfg.get(f'{args.phase}_dataloader')
         if loader is None:
@@ -57,13 +86,14 @@ def main() -> None:
         dataset = DATASETS.build(loader['dataset'])
         bgr = is_bgr(cfg)
         class_names = getattr(dataset, 'metainfo', {}).get('classes') or ()
-        stop = min(args.start + args.number, len(dataset))
-        if not 0 <= args.start < stop or args.repeat < 1:
-            raise UsageError(f'--start, --number and --repeat leave nothing to draw; the data set has {len(dataset)}')
+        order = in_turn(labels_of(dataset)) if args.contact_sheet else range(len(dataset))
+        indices = order[args.start : args.start + args.number]
+        if not indices:
+            raise UsageError(f'--start {args.start} leaves nothing to draw; the data set has {len(dataset)} samples')
         pictures = []
-        progress = ProgressLog('drawing', (stop - args.start) * args.repeat)
-        for number in range((stop - args.start) * args.repeat):
-            index, copy = args.start + number // args.repeat, number % args.repeat
+        progress = ProgressLog('drawing', len(indices) * args.repeat)
+        for number in range(len(indices) * args.repeat):
+            index, copy = indices[number // args.repeat], number % args.repeat
             seed_everything_for_sample(args.seed * 1_000_003 + index * args.repeat + copy)
             picture = draw_sample(dataset[index], class_names, bgr, args.size)
             if args.contact_sheet:
@@ -75,7 +105,7 @@ def main() -> None:
         if args.contact_sheet:
             save_png(tile(pictures, args.columns), Path(args.output_dir) / f'{args.phase}.png')
         what = f'{args.phase}.png' if args.contact_sheet else f'{number + 1} pictures'
-        print(f'{args.output_dir}: {what} of {stop - args.start} of the {len(dataset)} samples')
+        print(f'{args.output_dir}: {what} of {len(indices)} of the {len(dataset)} samples')
 
 
 if __name__ == '__main__':
