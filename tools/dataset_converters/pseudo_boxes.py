@@ -101,7 +101,7 @@ def main() -> None:
             )
 
         def detect(path: str) -> tuple:
-            found = inferencer(path, score_thr=0.0)[0]
+            found = inferencer(path, score_thr=0.0, skip_bad=False)[0]
             return found['boxes'], found['scores'], found['labels'], (found['height'], found['width'])
 
         counts = write_pseudo_boxes(
