@@ -79,6 +79,9 @@ def _epochs_in_iterations(cfg: Mapping, loop: str) -> Iterator[str]:
                 f'({loop}); set begin_iter'
             )
     for path, schedule in _schedules(cfg.get('param_scheduler'), 'param_scheduler'):
+        # the one follows validations, and the other is counted in iterations when it is built
+        if type_name(schedule).startswith('ReduceOnPlateau') or schedule.get('convert_to_iter_based'):
+            continue
         if schedule.get('by_epoch', True):
             yield (
                 f'{path}: it changes at the end of an epoch (by_epoch=True), but train_cfg counts iterations ({loop}), '

@@ -107,7 +107,7 @@ def _pictures() -> list[BadInput]:
         'a JPEG cut at half': (lambda path: _cut(path, 'jpg', 0.5), 'is cut off'),
         'a JPEG cut at its last tenth': (lambda path: _cut(path, 'jpg', 0.9), 'is cut off'),
         'a JPEG cut in its header': (lambda path: _cut(path, 'jpg', 0.05), 'is cut off'),
-        'a folder for a picture': (lambda path: (path.unlink(), path.mkdir()), 'cannot be read'),
+        'a folder for a picture': (lambda path: (path.unlink(), path.mkdir()), 'is a folder'),
         'a picture of another size': (lambda path: cv2.imwrite(str(path), np.zeros((40, 30, 3), np.uint8)), '30x40'),
         'a larger picture': (lambda path: cv2.imwrite(str(path), np.zeros((60, 80, 3), np.uint8)), '80x60'),
         'a picture turned by its EXIF': (lambda path: _turned(path, 6, (40, 30), 'JPEG'), '30x40'),
