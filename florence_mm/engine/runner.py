@@ -81,8 +81,13 @@ class FlorenceRunner(TellingRunner):
         Raises:
             UsageError: a key or type is unknown.
         """
-        check_whole_config(cfg)
+        cls.check(cfg)
         return super().from_cfg(cfg)
+
+    @staticmethod
+    def check(cfg: Any) -> None:
+        """Check the config, as :meth:`from_cfg` does first."""
+        check_whole_config(cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
         """Set up mmengine's environment; without an accelerator also keep freed memory for the next step.
