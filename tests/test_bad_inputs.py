@@ -3,26 +3,28 @@
 import os
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-from bad_inputs import all_cases
-from bad_inputs.case import BadInput, outcome
+from bad_inputs import all_cases, areas
+from bad_inputs.case import BadInput, outcomes
 
 from florence_mm.errors import UsageError
 
-CASES = all_cases()
 
-
-@pytest.mark.parametrize(('area', 'case'), CASES, ids=[f'{area}: {case.words}' for area, case in CASES])
-def test_input(area: str, case: BadInput, tmp_path: Path):
-    folder = tmp_path / 'input'
-    folder.mkdir()
-    found = outcome(case, folder)
-    assert not found.fault, f'{area}, {case.words}: {found.kind}: {found.text}'
+@pytest.mark.parametrize('area', areas(), ids=lambda area: area.AREA)
+def test_area(area: ModuleType, tmp_path: Path):
+    cases = area.cases()
+    faults = [
+        f'{case.words}: {found.kind}: {found.text}'
+        for case, found in zip(cases, outcomes(cases, tmp_path), strict=True)
+        if found.fault
+    ]
+    assert not faults, '\n'.join(faults)
 
 
 def test_each_input_is_listed_once():
-    names = [(area, case.words) for area, case in CASES]
+    names = [(area, case.words) for area, case in all_cases()]
     assert len(set(names)) == len(names)
 
 
@@ -40,7 +42,6 @@ def test_an_outcome_tells_every_fault(tmp_path: Path):
         'hang': BadInput('g', lambda folder: time.sleep(60), gives=7, seconds=0.2),
         'died': BadInput('h', lambda folder: os._exit(3), gives=7),
     }
-    folder = tmp_path / 'input'
-    folder.mkdir()
-    assert {kind: outcome(case, folder).kind for kind, case in runs.items()} == {kind: kind for kind in runs}
-    assert outcome(runs['refused'], folder).text == './a.json holds 7; give a list'
+    found = outcomes(list(runs.values()), tmp_path)
+    assert [outcome.kind for outcome in found] == list(runs)
+    assert found[0].text == './a.json holds 7; give a list'

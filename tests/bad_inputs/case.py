@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,27 +77,49 @@ def call(function: Callable, *args: Any, **kwargs: Any) -> Callable[[Path], Any]
     return lambda folder: function(*args, **kwargs)
 
 
-def outcome(case: BadInput, folder: Path) -> Outcome:
-    """Run an input in a fork of this process.
+def outcomes(
+    cases: Sequence[BadInput], folder: Path, done: Callable[[int], Any] = lambda number: None
+) -> list[Outcome]:
+    """Run inputs in forks of this process, as many at once as there are processors.
 
     Args:
-        case: the input.
-        folder: an empty folder for it.
+        cases: the inputs.
+        folder: an empty folder.
+        done: is called with the number of inputs that have ended.
     """
+    found: dict[int, Outcome] = {}
+    waiting, running = list(range(len(cases)))[::-1], {}
+    while len(found) < len(cases):
+        while waiting and len(running) < (os.cpu_count() or 1):
+            number = waiting.pop()
+            running[number] = _start(cases[number], folder / str(number))
+        for number, (child, deadline) in list(running.items()):
+            ended = _ended(child, deadline, folder / f'{number}.outcome')
+            if ended is not None:
+                del running[number]
+                found[number] = ended
+                done(len(found))
+        time.sleep(0.002)
+    return [found[number] for number in range(len(cases))]
+
+
+def _start(case: BadInput, folder: Path) -> tuple[int, float]:
+    folder.mkdir()
     file = folder.parent / f'{folder.name}.outcome'
     child = forks.start(lambda: file.write_bytes(pickle.dumps(_in_fork(case, folder))))
-    deadline = time.monotonic() + case.seconds
-    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
-        if time.monotonic() > deadline:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return Outcome('hang', f'no end after {case.seconds:g} s')
-        time.sleep(0.002)
-    if not file.exists():
-        return Outcome('died', f'exit status {os.waitstatus_to_exitcode(ended[1])}')
-    found = pickle.loads(file.read_bytes())
-    file.unlink()
-    return found
+    return child, time.monotonic() + case.seconds
+
+
+def _ended(child: int, deadline: float, file: Path) -> Outcome | None:
+    """What came of an input in a fork; None if it still runs."""
+    pid, status = os.waitpid(child, os.WNOHANG)
+    if pid:
+        return pickle.loads(file.read_bytes()) if file.exists() else Outcome('died', f'wait status {status}')
+    if time.monotonic() < deadline:
+        return None
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return Outcome('hang', 'no end within the time limit')
 
 
 def _in_fork(case: BadInput, folder: Path) -> Outcome:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'tests'))
 
 from bad_inputs import all_cases  # noqa: E402
-from bad_inputs.case import BadInput, Outcome, outcome  # noqa: E402
+from bad_inputs.case import BadInput, Outcome, outcomes  # noqa: E402
 
 PAGE = ROOT / 'docs/bad_inputs.md'
 LONGEST = 240  # characters of a sentence in the table
@@ -36,15 +36,9 @@ The table is made by `python tools/misc/bad_inputs.py --write`; `tests/test_bad_
 
 def try_all(cases: list[tuple[str, BadInput]]) -> list[Outcome]:
     """Run each input in a fork, with a line of progress."""
-    found = []
+    progress = ProgressLog('bad inputs', len(cases))
     with tempfile.TemporaryDirectory() as scratch:
-        progress = ProgressLog('bad inputs', len(cases))
-        for number, (_, case) in enumerate(cases):
-            folder = Path(scratch) / str(number)
-            folder.mkdir()
-            found.append(outcome(case, folder))
-            progress.update(number + 1)
-    return found
+        return outcomes([case for _, case in cases], Path(scratch), progress.update)
 
 
 def table(cases: list[tuple[str, BadInput]], found: list[Outcome]) -> str:
