@@ -172,7 +172,7 @@ def test_bad_input_is_one_sentence(refused, tmp_path):
     for name in ('broken.py', 'child.py'):
         assert f'{tmp_path}/broken.py, line 1: ' in refused('train.py', tmp_path / name)
     (tmp_path / 'orphan.py').write_text("_base_ = ['parent.py']\n")
-    assert 'orphan.py cannot be read: ' in refused('train.py', tmp_path / 'orphan.py')
+    assert 'orphan.py, does not exist; check the path' in refused('train.py', tmp_path / 'orphan.py')
     (tmp_path / 'imports.py').write_text("custom_imports = dict(imports=['no_such_module'])\n")
     assert 'custom_imports of ' in refused('train.py', tmp_path / 'imports.py')
     assert 'no package no_such_package is installed' in refused('train.py', 'no_such_package::x.py')
