@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
+from .windows import is_traced
+
 _STEPS = 1 << 16
 
 
@@ -92,7 +94,8 @@ def window_attention(
     batch, slots, channels = qkv.shape
     tokens = bias.shape[-1]
     windows = slots // tokens
-    if (
+    # free sizes follow from the partition, and comparing them would fix them
+    if not is_traced() and (
         slots % tokens
         or channels % (3 * num_heads)
         or bias.shape not in ((num_heads, tokens, tokens), (windows, num_heads, tokens, tokens))
@@ -102,7 +105,7 @@ def window_attention(
             f'qkv {tuple(qkv.shape)}, bias {tuple(bias.shape)}, mask {None if mask is None else tuple(mask.shape)} and '
             f'{num_heads} heads do not fit: expected (B, W * N, 3 C), (h, N, N) or (W, h, N, N), and (W, N, N)'
         )
-    if not batch:
+    if not is_traced() and not batch:
         return qkv[..., : channels // 3]  # empty: there is nothing to attend to
     bias = bias.to(qkv.dtype)
     mask = None if mask is None else mask.to(qkv.dtype)
@@ -114,7 +117,8 @@ def window_attention(
         bias = bias + mask.unsqueeze(1)  # (h, N, N) or (W, h, N, N), + (W, 1, N, N)
     # (B, W, N, 3, h, d) -> three of (B, W, h, N, d)
     q, k, v = qkv.view(batch, windows, tokens, 3, num_heads, -1).permute(3, 0, 1, 4, 2, 5)
-    out = (_fused_by_window if on_cpu else _fused_by_head)(q, k, v, bias, dropout_p)
+    # by window there is a loop over the images, whose number may be free
+    out = (_fused_by_window if on_cpu and not is_traced() else _fused_by_head)(q, k, v, bias, dropout_p)
     return out.reshape(batch, slots, -1)
 
 

@@ -19,10 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MASKED = -100.0  # added to the score of two tokens that the shift brought together (Swin, swin_transformer.py)
+from .traced_windows import MASKED, traced_partition
+
 _CACHE_SIZE = 64
 _cache: OrderedDict[tuple, 'WindowPlan'] = OrderedDict()
 _lock = threading.Lock()
+
+
+def is_traced() -> bool:
+    """Whether a model is being exported or traced, where only plain operators may be used."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +43,7 @@ class WindowPlan:
         order: ``(W * N,)`` int64, the token in each slot (0 for padding); ``None`` if slots and tokens have the same
             order.
         inverse: ``(L,)`` int64, the slot of each token; ``None`` if ``order`` is.
-        padding: slots without a token; ``None`` if there are none.
+        padding: slots without a token; ``None`` if there are none. While sizes are free, ``(W * N,)`` bool.
         mask: ``(W, N, N)`` float32, 0 or :data:`MASKED`; ``None`` without shift.
     """
 
@@ -61,7 +67,8 @@ def fit_window(
     >>> fit_window((56, 7), (7, 7), (3, 3))
     ((7, 7), (3, 0))
     """
-    fitted = tuple(min(s, w) for s, w in zip(size, window_size, strict=True))
+    # a free size that fits into the window is fixed, as the window's own size must be
+    fitted = tuple(w if s > w else int(s) for s, w in zip(size, window_size, strict=True))
     shift = tuple(0 if s <= w else d for s, w, d in zip(size, window_size, shift_size, strict=True))
     return fitted, shift
 
@@ -85,7 +92,13 @@ def window_plan(
     >>> window_plan((2, 4), (2, 2), (0, 1)).order
     tensor([1, 2, 5, 6, 3, 0, 7, 4])
     """
+    if any(isinstance(s, torch.SymInt) for s in size):
+        partition = traced_partition(size, window_size, shift_size, device)
+        windows = partition.order.shape[0] // math.prod(window_size)  # len() would fix it
+        return WindowPlan(size, window_size, shift_size, windows, *partition)
     key = (tuple(size), tuple(window_size), tuple(shift_size), str(device))
+    if torch.jit.is_tracing():  # a repeated trace must record the same operators
+        return _make_plan(*key[:3], torch.device(device))
     with _lock:
         if key in _cache:
             _cache.move_to_end(key)
@@ -171,12 +184,23 @@ class _Permute(torch.autograd.Function):
 
 def to_windows(x: Tensor, plan: WindowPlan) -> Tensor:
     """Partition into windows: map order ``(B, L, C)`` to window order ``(B, W * N, C)``; padded slots are zero."""
-    return x if plan.order is None else _Permute.apply(x, plan, True)
+    if plan.order is None:
+        return x
+    if not is_traced():
+        return _Permute.apply(x, plan, True)
+    x = x.index_select(1, plan.order)
+    if plan.padding is None:
+        return x
+    if plan.padding.dtype == torch.bool:
+        return x.masked_fill(plan.padding[:, None], 0)
+    return x.index_fill(1, plan.padding, 0)
 
 
 def from_windows(x: Tensor, plan: WindowPlan) -> Tensor:
     """Reverse the partition: window order ``(B, W * N, C)`` to map order ``(B, L, C)``; padded slots are dropped."""
-    return x if plan.order is None else _Permute.apply(x, plan, False)
+    if plan.order is None:
+        return x
+    return x.index_select(1, plan.inverse) if is_traced() else _Permute.apply(x, plan, False)
 
 
 # --- relative positions within a window ------------------------------------------------------------------------------
@@ -231,7 +255,7 @@ def relative_position_bias(
 
 def _index_on(device: torch.device, window: tuple[int, ...], table_window: tuple[int, ...], by_slot: bool) -> Tensor:
     """The index ``(N, N)`` int64 on a device, cached, as copying takes longer than the lookup."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or is_traced():
         return _make_index(window, table_window, by_slot).to(device)
     key = (device, window, table_window, by_slot)
     index = _indices.get(key)

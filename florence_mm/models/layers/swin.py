@@ -21,11 +21,14 @@ from florence_mm.ops.windows import (
     WindowPlan,
     fit_window,
     from_windows,
+    is_traced,
     relative_position_bias,
     to_windows,
     window_plan,
 )
 from florence_mm.utils.weights_snapshot import WeightsSnapshot
+
+from .mlp import DropPath, Mlp
 
 _CACHED_ELEMENTS = 4_000_000  # of the largest bias that is cached (16 MB in float32)
 _QKV_ELEMENTS = 1_000_000  # of queries, keys and values computed at a time in evaluation (4 MB in float32)
@@ -69,7 +72,8 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """Attend within the windows of ``plan``, ``(B, L, C)`` to ``(B, L, C)``."""
-        in_chunks = 3 * x.numel() > _QKV_ELEMENTS and not self.training and fast_path_allowed(x, self.qkv.weight)
+        # sizes come last, as comparing free ones would fix them
+        in_chunks = not self.training and fast_path_allowed(x, self.qkv.weight) and 3 * x.numel() > _QKV_ELEMENTS
         if in_chunks and len(x) > 1:
             step = max(1, len(x) * _QKV_ELEMENTS // (3 * x.numel()))
             out = x.new_empty(x.shape)
@@ -108,7 +112,7 @@ class WindowAttention(nn.Module):
         """
         table, device = self.relative_position_bias_table, x.device.type
         size = self.num_heads * math.prod(plan.window_size) ** 2 * (1 if plan.mask is None else plan.num_windows)
-        keeps = not (torch.is_grad_enabled() or self.training or torch.compiler.is_compiling())
+        keeps = not (torch.is_grad_enabled() or self.training or torch.compiler.is_compiling() or is_traced())
         if not keeps or table.device.type != 'cpu' or size > _CACHED_ELEMENTS:
             return self._position_bias(plan), plan.mask
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
@@ -135,43 +139,6 @@ class WindowAttention(nn.Module):
         """Set the mode; also clear the cached biases, which training does not use."""
         self._cache.clear()
         return super().train(mode)
-
-
-class Mlp(nn.Module):
-    """Two linear layers with GELU between; in evaluation :func:`add_mlp` computes them from its parameters."""
-
-    def __init__(self, embed_dims: int, hidden_dims: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(embed_dims, hidden_dims)
-        self.fc2 = nn.Linear(hidden_dims, embed_dims)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute ``(..., C)`` from ``(..., C)``."""
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
-class DropPath(nn.Module):
-    """Stochastic depth (arXiv 1603.09382): drops a branch for random samples of the batch.
-
-    Args:
-        rate: probability in training that a sample's branch is dropped; others are scaled by ``1 / (1 - rate)``.
-    """
-
-    def __init__(self, rate: float = 0.0) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Drop samples of ``(B, ...)``."""
-        if not self.rate or not self.training:
-            return x
-        keep = 1 - self.rate
-        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
-        return x * (mask / keep)
-
-    def extra_repr(self) -> str:
-        """The rate, for printing."""
-        return f'rate={self.rate:.3f}'
 
 
 class WindowBlock(nn.Module):
@@ -220,6 +187,8 @@ class WindowBlock(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, ...]) -> Tensor:
         """Apply the block to tokens ``(B, L, C)`` of a map of ``size``; the shape stays."""
         window, shift = self.attn.window_size, self.shift_size
+        if torch.jit.is_tracing():  # sizes are tensors, and a trace is of one size
+            size = tuple(int(s) for s in size)
         if not self.pad_small_map:
             window, shift = fit_window(size, window, shift)
         plan = window_plan(size, window, shift, x.device)
