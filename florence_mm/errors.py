@@ -59,6 +59,21 @@ def shown(value: object) -> str:
     return ' '.join(_SHORT.repr(value).split())
 
 
+def shown_path(path: str | os.PathLike) -> str:
+    r"""Write a path for a message: what cannot be printed, such as bytes of another encoding or a line end, as escapes.
+
+    >>> shown_path('caf\udce9/new\nline/é')
+    'caf\\xe9/new\\nline/é'
+    """
+    text = os.fspath(path)
+    return text if text.isprintable() else ''.join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    # Python has the byte 0xE9 of a name that is not UTF-8 as U+DCE9
+    return f'\\x{ord(char) - 0xDC00:02x}' if '\udc80' <= char <= '\udcff' else ascii(char)[1:-1]
+
+
 @contextmanager
 def one_sentence_errors() -> Iterator[None]:
     """End the process with exit status 2 and one sentence if the error is one that the user can fix.

@@ -3,6 +3,7 @@
 import ast
 import re
 import runpy
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -224,6 +225,12 @@ def test_pages_name_files_by_the_place_they_have():
             if name not in known:
                 missing.append(f'{page.relative_to(ROOT)}: {name}')
     assert missing == []
+
+
+def test_test_files_have_different_names():
+    # of two with one name, pytest collects only the first and fails
+    names = Counter(path.name for path in TESTS.rglob('test_*.py'))
+    assert not [name for name, count in names.items() if count > 1]
 
 
 def test_tests_lie_where_the_package_has_what_they_test():

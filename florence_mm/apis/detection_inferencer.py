@@ -1,7 +1,6 @@
 """Inferencer for detection, with fixed classes or zero-shot from class names."""
 
 from collections.abc import Sequence
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from mmengine.structures import InstanceData
 
 from florence_mm.errors import UsageError
 from florence_mm.models.protocol import ZeroShotModel
+from florence_mm.utils.numbers import is_finite
 from florence_mm.visualization.canvas import save_png
 from florence_mm.visualization.detections import draw_detections
 
@@ -108,7 +108,7 @@ class DetectionInferencer:
                 image is in the output folder, where its drawing could overwrite it.
             DataError: an image cannot be read, and ``skip_bad`` is off.
         """
-        if not isinstance(score_thr, Real) or not 0 <= score_thr <= 1:  # NaN too
+        if not is_finite(score_thr) or not 0 <= score_thr <= 1:
             raise UsageError(f'score_thr is {score_thr!r}; give a number from 0 to 1')
         images = list_pictures(images)
         if out_dir is not None:
@@ -125,8 +125,7 @@ class DetectionInferencer:
                         continue
                     result |= self._to_plain(read.image, found, names, reported, score_thr)
                     if out_dir is not None:
-                        stem = 'picture' if read.file is None else Path(read.file).stem
-                        result['picture'] = free_name(stem, '.png', taken)
+                        result['picture'] = free_name(read.file or 'picture', '.png', taken)
                         drawn = draw_detections(
                             read.image, result['boxes'], result['labels'], result['scores'], colours
                         )

@@ -12,13 +12,12 @@ from florence_mm.errors import DataError, UsageError
 from florence_mm.formats.image import WHITE, read_image
 from florence_mm.models.protocol import ZeroShotModel
 from florence_mm.registry import TRANSFORMS
+from florence_mm.utils.files import short_stem
 from florence_mm.utils.nearest import nearest
 from florence_mm.utils.progress import ProgressLog
 
 from .results import Failed, predict_each
 from .setup import TestData, transform_name
-
-_LONGEST_STEM = 200  # bytes
 
 
 def list_inputs(inputs: Any, suffixes: Sequence[str], what: str, memory: type | tuple[type, ...] = ()) -> list:
@@ -93,12 +92,9 @@ def keep_originals(files: Sequence[str | Path], out_dir: str | Path) -> None:
             )
 
 
-def free_name(stem: str, suffix: str, taken: set[str]) -> str:
-    """Make the file name ``stem + suffix``, with a number if it is in ``taken``, and add it to ``taken``.
-
-    A long stem is cut, as names of files end at 255 bytes and a temporary one is longer.
-    """
-    stem = stem.encode('utf-8', 'surrogateescape')[:_LONGEST_STEM].decode('utf-8', 'ignore') or 'picture'
+def free_name(file: str | Path, suffix: str, taken: set[str]) -> str:
+    """Name an output after the stem of ``file``, with a number if that is in ``taken``, and add it to ``taken``."""
+    stem = short_stem(file, 'picture')
     name, number = f'{stem}{suffix}', 2
     while name in taken:
         name, number = f'{stem}_{number}{suffix}', number + 1

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from florence_mm.language.class_names import KNOWN_CLASSES, load_class_names
 from florence_mm.models.multimodal.protocol import VisionLanguage
 from florence_mm.models.protocol import TwoTowerModel, class_head
 from florence_mm.registry import DATASETS, MODELS
+from florence_mm.utils.numbers import is_whole
 
 from .model_weights import load_whole_model
 
@@ -102,7 +102,7 @@ def check_count(name: str, value: Any) -> None:
     Raises:
         UsageError: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+    if not is_whole(value) or value < 1:
         raise UsageError(f'{name} is {value!r}; give at least 1, a whole number')
 
 

@@ -1,8 +1,6 @@
 """Inferencer for video classification, with fixed classes or zero-shot from class names."""
 
-import math
 from collections.abc import Iterator, Sequence
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from florence_mm.errors import UsageError
 from florence_mm.formats.video import VideoReader, usable_backend, write_mp4
+from florence_mm.utils.numbers import is_finite
 from florence_mm.utils.progress import ProgressLog
 from florence_mm.visualization.canvas import save_png
 from florence_mm.visualization.video import PredictionPainter, TimedScores, draw_activation_strip
@@ -129,7 +128,7 @@ class VideoInferencer:
                 if window is not None:
                     result['windows'] = found[1:]
                 if out_dir is not None:
-                    result['video'] = free_name(Path(one[0]).stem, '.mp4', taken)
+                    result['video'] = free_name(one[0], '.mp4', taken)
                     self._draw(reader, found[1:] or found, colours, Path(out_dir) / result['video'])
                 return [result]
             finally:
@@ -256,8 +255,7 @@ class VideoInferencer:
 
 
 def _check_seconds(name: str, value: float | None) -> None:
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    if value is not None and not (real and 0 < value < math.inf):
+    if value is not None and not (is_finite(value) and value > 0):
         raise UsageError(f'{name} is {value!r}; give seconds, a number above 0')
 
 

@@ -71,7 +71,7 @@ def _bases(path: Path) -> list[Path]:
             return _imported_bases(path, tree)
     try:
         named: list[Any] = Config._get_base_files(str(path))
-    except Exception as error:
+    except Exception as error:  # mmengine runs the expression of a base, and reads YAML and JSON
         text = ' '.join(str(error).split())
         raise UsageError(f'config {path} cannot be read: {type(error).__name__}: {text}; correct it') from error
     bases = []

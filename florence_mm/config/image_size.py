@@ -15,6 +15,7 @@ from typing import Any
 from mmengine.config import Config
 
 from florence_mm.errors import UsageError
+from florence_mm.utils.numbers import is_whole
 
 from .pick import walk_steps
 
@@ -45,7 +46,7 @@ def set_image_size(cfg: Config | MutableMapping, size: int) -> None:
     """
     cfg = cfg._cfg_dict if isinstance(cfg, Config) else cfg
     old = cfg.get('image_size')
-    if not _is_whole(old) or not _is_whole(size) or min(old, size) <= 0:
+    if not is_whole(old) or not is_whole(size) or min(old, size) <= 0:
         raise UsageError(
             f'set_image_size needs two sides in pixels, not {old!r}, which the config has as image_size, and {size!r}; '
             'without an image_size of its own change its steps with florence_mm.config.pick'
@@ -72,7 +73,7 @@ def image_size_problem(cfg: Mapping) -> str | None:
     size = cfg.get('image_size')
     values = [step.get(key) for step in _transforms(cfg) for key in _SIZES]
     there = {number for value in values if _is_pixels(value) for number in _numbers(value) if number > 0}
-    if not _is_whole(size) or not there or size in there:
+    if not is_whole(size) or not there or size in there:
         return None
     return (
         f'image_size: no transform of a pipeline has the size {size}, they have {", ".join(map(str, sorted(there)))}; '
@@ -97,14 +98,10 @@ def _pipelines(node: Any) -> Iterator[Any]:
             yield from _pipelines(value)
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _is_pixels(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return bool(value) and all(_is_pixels(item) for item in value)
-    return _is_whole(value)
+    return is_whole(value)
 
 
 def _numbers(value: Any) -> set[int]:

@@ -12,11 +12,11 @@ from mmengine.hub import get_config
 from mmengine.utils import import_modules_from_strings
 
 from florence_mm.errors import UsageError
-from florence_mm.utils.time_limit import time_limit
 
 from .bases import config_files, is_pure_python
 from .merge import check_options, merge_options
 from .placeholders import check_placeholders
+from .time_limit import time_limit
 
 #: Seconds that the files of a config may run.
 TIME_LIMIT = 60.0

@@ -1,11 +1,12 @@
 """Command-line arguments shared by tools, such as ``--cfg-options KEY=VALUE ...``."""
 
 import argparse
-import ast
 import os
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
+
+from .literals import literal
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 #: Variable that a launcher sets for each process.
@@ -96,7 +97,7 @@ def parse_value(text: str) -> Any:
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     with suppress(ValueError, SyntaxError):
-        value = ast.literal_eval(_Dicts().visit(ast.parse(text, mode='eval')))
+        value = literal(text)
         return list(value) if isinstance(value, tuple) and not text.startswith('(') else value
     if text.startswith('dict('):
         raise ValueError(f'{text!r} is no dict of literals; put texts into quotation marks')
@@ -108,17 +109,6 @@ def parse_value(text: str) -> Any:
     if text[:1] == '(' and text[-1:] == ')':
         return tuple(parse_value(part) for part in _split(text[1:-1]))
     return text
-
-
-class _Dicts(ast.NodeTransformer):
-    """Writes ``dict(a=1)`` as ``{'a': 1}``, which is a literal."""
-
-    def visit_Call(self, node: ast.Call) -> ast.expr:
-        self.generic_visit(node)
-        is_dict = isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args
-        if not is_dict or any(keyword.arg is None for keyword in node.keywords):
-            return node
-        return ast.Dict([ast.Constant(word.arg) for word in node.keywords], [word.value for word in node.keywords])
 
 
 def _split(text: str) -> list[str]:

@@ -6,6 +6,8 @@ All are compared as they are written; what depends on the size of a data set is 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from florence_mm.utils.numbers import is_finite
+
 from .pick import type_name
 from .roles import role_problems
 
@@ -58,7 +60,7 @@ def _intervals(schedulers: Any) -> Iterator[str]:
     """Schedules that end before they begin."""
     for path, schedule in _schedules(schedulers, 'param_scheduler'):
         begin, end = schedule.get('begin', 0), schedule.get('end')
-        if _is_number(begin) and _is_number(end) and end <= begin:
+        if is_finite(begin) and is_finite(end) and end <= begin:
             yield f'{path}: end is {end}, not after begin, which is {begin}; give a later end'
 
 
@@ -67,7 +69,7 @@ def _epochs_in_iterations(cfg: Mapping, loop: str) -> Iterator[str]:
     for path, hook in _hooks(cfg):
         if type_name(hook) in ('CheckpointHook', 'AtomicCheckpointHook'):
             interval = hook.get('interval', -1)
-            if hook.get('by_epoch', True) and _is_number(interval) and interval > 0:
+            if hook.get('by_epoch', True) and is_finite(interval) and interval > 0:
                 yield (
                     f'{path}: it saves every {interval} epochs (by_epoch=True), but train_cfg counts iterations '
                     f'({loop}), so that nothing would be saved before the end; set by_epoch=False and an interval in '
@@ -112,7 +114,3 @@ def _schedules(node: Any, path: str) -> Iterator[tuple[str, Mapping]]:
     elif isinstance(node, (Mapping, list, tuple)):
         for key, item in node.items() if isinstance(node, Mapping) else enumerate(node):
             yield from _schedules(item, f'{path}.{key}')
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -5,6 +5,8 @@ import numbers
 from collections.abc import Mapping
 from typing import Any
 
+from florence_mm.errors import shown
+
 from .ranges import outside, range_of
 from .values import accepted, fits, is_nan
 
@@ -13,7 +15,6 @@ _EXACT = ('florence_mm', 'mmengine', 'torch')
 _NUMBERS = (int, float, bool)
 #: Values of arguments whose annotation only says that they are texts.
 _CHOICES = {('CheckpointHook', 'rule'): ('greater', 'less'), ('AtomicCheckpointHook', 'rule'): ('greater', 'less')}
-_SHOWN = 200
 
 
 def is_exact(owner: Any) -> bool:
@@ -74,6 +75,4 @@ def is_default(value: Any, parameter: inspect.Parameter) -> bool:
 
 
 def _problem(path: str, value: Any, owner: str, what: str) -> str:
-    text = repr(value)
-    text = text if len(text) <= _SHOWN else f'{text[:_SHOWN]}...'
-    return f'{path}: {owner} takes {what} here, not {text}'
+    return f'{path}: {owner} takes {what} here, not {shown(value)}'

@@ -1,15 +1,14 @@
 """Checks and defaults of arguments that all data sets share."""
 
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral, Real
 from typing import Any
 
 from mmengine.config import Config
 
 from florence_mm.errors import shown
 from florence_mm.registry import TRANSFORMS
+from florence_mm.utils.numbers import is_whole
 
 
 def require(name: str, value: Any, right: bool, expected: str) -> None:
@@ -48,14 +47,14 @@ def require_paths(**paths: Any) -> None:
         require(name, value, isinstance(value, (str, os.PathLike)) and '\0' not in os.fspath(value), 'a path')
 
 
-def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number, of Python or numpy, and no truth value."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
+def require_backend(backend_args: Any) -> None:
+    """Check that ``backend_args`` can describe a file backend of mmengine.
 
-
-def is_finite(value: Any) -> bool:
-    """Whether a value is a finite number and no truth value."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    Raises:
+        ValueError: it is neither None nor a dict.
+    """
+    right = backend_args is None or isinstance(backend_args, Mapping)
+    require('backend_args', backend_args, right, "None or a dict such as dict(backend='local')")
 
 
 def check_shared_arguments(

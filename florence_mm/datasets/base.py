@@ -22,7 +22,7 @@ from .arguments import (
     classes_given_once,
     image_prefix,
 )
-from .reading import load_checked, readable_rows
+from .reading import readable_rows, run_pipeline
 from .skipping import SkipCounter
 
 __getattr__ = moved_names(__name__, {'KNOWN_CLASSES': 'florence_mm.language.class_names'})
@@ -195,12 +195,7 @@ class ImageTextDataset(BaseDataset):
             texts = sample.pop('texts', ())
             if len(texts) > 1:
                 sample['text'] = texts[np.random.randint(len(texts))]
-        transforms = self.pipeline.transforms
-        data, done = load_checked(transforms, sample, source)
-        for transform in transforms[done:]:
-            if data is None:
-                break
-            data = transform(data)
+        data = run_pipeline(self.pipeline.transforms, sample, source)
         if data is None:
             raise DataError(f'{source}: the pipeline returned None instead of a sample; see its transforms')
         return data

@@ -1,6 +1,7 @@
 """Images with boxes from COCO-format files."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,9 +19,18 @@ from florence_mm.utils.limits import check_limit, limit_of
 from florence_mm.utils.nearest import did_you_mean
 from florence_mm.utils.progress import ProgressLog
 
-from .arguments import build_transforms, check_skip_bad, classes_given_once, image_prefix
+from .arguments import (
+    build_transforms,
+    check_indices,
+    check_shared_arguments,
+    check_skip_bad,
+    classes_given_once,
+    image_prefix,
+    require,
+    require_flags,
+)
 from .federated import LabelSources
-from .reading import load_checked
+from .reading import load_checked, run_pipeline
 from .skipping import SkipCounter
 
 OBJECT = 'object'  # the one class of a class-agnostic data set
@@ -103,11 +113,13 @@ class DetectionDataset(BaseDataset):
         classes, metainfo = classes_given_once(classes, metainfo)
         check_skip_bad(skip_bad, 'images')
         for key, names in (('classes', classes or ()), ('held_out', held_out)):
-            if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-                raise ValueError(f'{key}={names!r} must be a list of names')
+            right = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+            require(key, names, right, 'a list of names')
         if held_out and test_mode:
             raise ValueError('held_out is for training; a test is done on all images, so leave it out in test mode')
         check_limit(max_bad_boxes, 'max_bad_boxes', 'boxes')
+        check_shared_arguments(ann_file, data_root, pipeline, test_mode, indices, lazy_init)
+        require_flags(class_agnostic=class_agnostic, check_files=check_files, keep_empty=keep_empty)
         self.wanted_classes = None if classes is None else list(classes)
         self.held_out = list(held_out)
         self.class_agnostic = class_agnostic
@@ -117,9 +129,9 @@ class DetectionDataset(BaseDataset):
         self.keep_empty = keep_empty or test_mode
         self._skips: SkipCounter | None = None
         super().__init__(
-            ann_file=ann_file,
+            ann_file=os.fspath(ann_file),
             metainfo=metainfo,
-            data_root=data_root,
+            data_root=os.fspath(data_root),
             data_prefix=image_prefix(data_prefix, 'img'),
             indices=indices,
             pipeline=build_transforms(pipeline),
@@ -169,6 +181,7 @@ class DetectionDataset(BaseDataset):
         self._report(counts, len(content['images']), len(boxes))
         if self.test_mode and self._skips is not None:
             data_list = self._with_readable(data_list)
+        check_indices(self._indices, len(data_list), self.ann_file)
         if not data_list:
             raise DataError(f'{self.ann_file} leaves no image to use; look at `classes`, `held_out` and `keep_empty`')
         return data_list
@@ -244,7 +257,7 @@ class DetectionDataset(BaseDataset):
         readable = []
         for number, info in enumerate(data_list):
             try:
-                self._load({**info, 'instances': []})
+                load_checked(self.pipeline.transforms, {**info, 'instances': []}, *self._checks(info))
                 readable.append(info)
             except DataError as error:
                 self._skips.add_image(number, error)
@@ -252,9 +265,9 @@ class DetectionDataset(BaseDataset):
         self._metainfo['num_skipped'] = self._skips.total
         return readable
 
-    def _load(self, info: dict) -> tuple[Any, int]:
-        where = f'{self.ann_file}, image {info["img_id"]}'
-        return load_checked(self.pipeline.transforms, info, where, (info['height'], info['width']))
+    def _checks(self, info: dict) -> tuple[str, tuple[float, float]]:
+        """How messages name an image, and the size that it must have."""
+        return f'{self.ann_file}, image {info["img_id"]}', (info['height'], info['width'])
 
     @property
     def num_skipped(self) -> int:
@@ -267,12 +280,8 @@ class DetectionDataset(BaseDataset):
         Raises:
             DataError: the image cannot be read, or has another size than the file says.
         """
-        sample, done = self._load(self.get_data_info(idx))
-        for transform in self.pipeline.transforms[done:]:
-            if sample is None:
-                break
-            sample = transform(sample)
-        return sample
+        info = self.get_data_info(idx)
+        return run_pipeline(self.pipeline.transforms, info, *self._checks(info))
 
     def __getitem__(self, idx: int) -> Any:
         """Return sample ``idx``; in training an image that is skipped or augmented away is replaced by another."""

@@ -7,12 +7,13 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from florence_mm.errors import DataError, shown
+from florence_mm.errors import DataError, shown, shown_path
 from florence_mm.language.class_names import load_class_names
 from florence_mm.language.folder_names import match_names
 from florence_mm.language.labels import is_blank
 from florence_mm.registry import DATASETS
 from florence_mm.utils.json_files import read_json
+from florence_mm.utils.text_files import is_encodable
 
 from .arguments import require
 from .base import ImageTextDataset
@@ -95,7 +96,7 @@ class ImageFolderText(ImageTextDataset):
             for file in files:
                 if file.suffix.lower() not in self.extensions:
                     yield DataError(f'{shown_path(file)} is not an image; expected one of {", ".join(self.extensions)}')
-                elif shown_path(file) != str(file):
+                elif not is_encodable(str(file)):
                     yield DataError(f'the name of {shown_path(file)} is not UTF-8; rename it')
                 else:
                     yield {'image': file.relative_to(root).as_posix(), 'line': None, 'class_index': class_index}
@@ -156,8 +157,3 @@ def _files(folder: Path) -> list[Path]:
         inside[:] = [name for name in inside if not name.startswith('.')]
         files += [Path(parent, name) for name in names if not name.startswith('.')]
     return sorted(files)
-
-
-def shown_path(path: Path) -> str:
-    """A path as text that can be printed: bytes that are not UTF-8 are escaped."""
-    return os.fsencode(path).decode(errors='backslashreplace')

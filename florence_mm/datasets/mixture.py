@@ -11,8 +11,9 @@ from torch.utils.data import Dataset
 
 from florence_mm.errors import shown
 from florence_mm.registry import DATASETS
+from florence_mm.utils.numbers import is_finite, is_whole
 
-from .arguments import is_finite, is_whole, require, require_flags
+from .arguments import require, require_flags
 
 
 @DATASETS.register_module()

@@ -53,6 +53,22 @@ def load_checked(
     return sample, len(transforms)
 
 
+def run_pipeline(
+    transforms: Sequence[Callable], sample: dict, where: str, size: tuple[float, float] | None = None
+) -> Any:
+    """Apply a pipeline, with the checks of :func:`load_checked`, whose arguments and errors these are.
+
+    Returns:
+        Any: the sample, or None if a transform returned None.
+    """
+    data, done = load_checked(transforms, sample, where, size)
+    for transform in transforms[done:]:
+        if data is None:
+            break
+        data = transform(data)
+    return data
+
+
 def is_loaded(sample: Any) -> bool:
     """Whether a sample has its image or frames."""
     return isinstance(sample, dict) and ('img' in sample or 'imgs' in sample)

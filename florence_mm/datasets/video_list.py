@@ -10,7 +10,7 @@ from mmengine.dataset import BaseDataset
 from florence_mm.errors import DataError
 from florence_mm.language.class_names import load_class_names
 from florence_mm.registry import DATASETS
-from florence_mm.utils.text_files import read_text
+from florence_mm.utils.text_files import read_text, split_lines
 
 from .arguments import (
     build_transforms,
@@ -21,7 +21,7 @@ from .arguments import (
     image_prefix,
     require,
 )
-from .reading import load_checked, readable_rows
+from .reading import readable_rows, run_pipeline
 from .skipping import SkipCounter
 
 
@@ -96,14 +96,12 @@ class VideoList(BaseDataset):
         if not path.is_file():
             raise FileNotFoundError(f'there is no list of videos {path}; make it or correct `ann_file` and `data_root`')
         text = read_text(path, 'a path and the number of its class a line')
-        # not splitlines(), which also ends a line at characters that a name may contain
-        lines = text.replace('\r\n', '\n').replace('\r', '\n').split('\n')
         self._skips = SkipCounter(self.ann_file, **self.skip_bad) if self.skip_bad else None
         entries = []
-        for number, text in enumerate(lines, 1):
-            if text.strip():
+        for number, line in enumerate(split_lines(text), 1):
+            if line.strip():
                 try:
-                    entries.append(self._entry(text, number))
+                    entries.append(self._entry(line, number))
                 except DataError as error:
                     if self._skips is None:
                         raise
@@ -162,13 +160,7 @@ class VideoList(BaseDataset):
             DataError: the video cannot be read.
         """
         sample = self.get_data_info(idx)
-        transforms = self.pipeline.transforms
-        data, done = load_checked(transforms, sample, sample['source'])
-        for transform in transforms[done:]:
-            if data is None:
-                break
-            data = transform(data)
-        return data
+        return run_pipeline(self.pipeline.transforms, sample, sample['source'])
 
     def __getitem__(self, idx: int) -> Any:
         """Return sample ``idx``; in training with ``skip_bad`` an unusable video is replaced by the next usable one."""

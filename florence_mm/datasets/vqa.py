@@ -17,9 +17,10 @@ from florence_mm.formats.captions import checked_caption, checked_path
 from florence_mm.formats.vqa import annotator_answers, index_by_question, read_vqa_list
 from florence_mm.language.answers import label_answers, normalize_answer, read_answers, soft_score
 from florence_mm.registry import DATASETS
+from florence_mm.utils.numbers import is_whole
 from florence_mm.utils.progress import ProgressLog
 
-from .arguments import is_whole, require, require_flags, require_paths
+from .arguments import require, require_flags, require_paths
 from .base import ImageTextDataset
 
 
@@ -185,7 +186,7 @@ class VQADataset(ImageTextDataset):
         """The row of a question; the message of a ValueError is only the reason."""
         if 'image_id' not in question:
             raise ValueError('no `image_id`; a question needs an image')
-        if not isinstance(question['image_id'], int | str) or isinstance(question['image_id'], bool):
+        if not (is_whole(question['image_id']) or isinstance(question['image_id'], str)):
             raise ValueError(f'image_id {shown(question["image_id"])} is neither a number nor a text')
         row = {
             'line': None,

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,6 +12,7 @@ from torch import Tensor
 from florence_mm.errors import DataError
 from florence_mm.formats.image import WHITE, read_image
 from florence_mm.language.answers import normalize_answer
+from florence_mm.utils.files import short_stem
 from florence_mm.visualization.detections import draw_detections
 from florence_mm.visualization.predictions import draw_prediction
 from florence_mm.visualization.texts import Line, draw_clip_prediction, draw_texts
@@ -123,5 +123,4 @@ def _answer_lines(sample: Any, meta: Mapping[str, Any]) -> list[Line]:
 def sample_stem(sample: Any) -> str:
     """Name a drawing after the file of its sample."""
     file = next((sample.get(key) for key in ('img_path', 'filename', 'video_path') if sample.get(key)), 'sample')
-    # names of files end at 255 bytes, and the number and a temporary suffix are added
-    return Path(str(file)).stem.encode('utf-8', 'surrogateescape')[:120].decode('utf-8', 'ignore') or 'sample'
+    return short_stem(str(file), 'sample')

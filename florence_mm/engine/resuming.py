@@ -4,7 +4,6 @@ One rule: the checkpoint gives the state, the config gives every setting. A sett
 run is used from the resumed iteration on and named in the log; one that the state does not fit is refused.
 """
 
-import ast
 import copy
 import inspect
 from collections.abc import Iterator
@@ -15,57 +14,8 @@ from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 
 from florence_mm.errors import UsageError
 
+from .changed_settings import changed_keys
 
-class Treatment(NamedTuple):
-    """How resuming treats a part of a run.
-
-    Attributes:
-        part: the part, in words and as its config key.
-        treatment: ``'restored'`` from the checkpoint, ``'used'`` as the config says, or ``'refused'`` if it differs.
-        note: what follows from it.
-    """
-
-    part: str
-    treatment: str
-    note: str
-
-
-#: The table of docs/training.md.
-TREATMENTS = (
-    Treatment('weights, EMA, state of the optimizer, loss scale, summed gradients', 'restored', 'bit for bit'),
-    Treatment('position in the data, seed, log history, best score', 'restored', 'the run goes on where it stopped'),
-    Treatment('`optim_wrapper.optimizer`: learning rate, weight decay and the like', 'used', 'a changed one is logged'),
-    Treatment(
-        '`param_scheduler`, `train_cfg.max_epochs`, `train_cfg.max_iters`',
-        'used',
-        'a changed schedule is computed from the beginning to the resumed iteration, so that it ends where the config '
-        'says',
-    ),
-    Treatment(
-        '`train_dataloader.batch_size` and processes, training by iterations',
-        'used',
-        'the run goes on after the last used sample',
-    ),
-    Treatment('all other settings: pipelines, hooks, intervals, workers, mixed precision', 'used', 'logged as well'),
-    Treatment('`model`: other weights, shapes or kinds of numbers', 'refused', 'use `load_from`'),
-    Treatment('`optim_wrapper.optimizer.type` and its parameter groups', 'refused', 'use `load_from`'),
-    Treatment('`randomness.seed`, if it is set to another', 'refused', 'give the seed of that run or none'),
-    Treatment('number of training samples', 'refused', 'the order of the samples would be another'),
-    Treatment(
-        '`train_dataloader.batch_size` times processes, training by epochs', 'refused', 'an epoch has another length'
-    ),
-    Treatment('training by epochs instead of iterations, or the reverse', 'refused', 'the order would be another'),
-    Treatment(
-        '`optim_wrapper.accumulative_counts`, while gradients are summed up',
-        'refused',
-        'resume from a checkpoint between two updates',
-    ),
-    Treatment(
-        'a changed learning rate or schedule with `ReduceOnPlateau`', 'refused', 'it follows scores and has no formula'
-    ),
-)
-
-_PLACES = ('work_dir', 'load_from', 'resume', 'launcher', 'experiment_name', 'visualizer.name', 'randomness.seed')
 #: Options of torch's optimizers that choose an implementation and change no result.
 _IMPLEMENTATION = ('params', 'foreach', 'fused', 'capturable', 'differentiable')
 _MOVING = ('last_step', 'verbose')
@@ -189,6 +139,53 @@ class ScheduleOfConfig:
         return f'{next(_groups(next(iter(self.wrappers.values()))))["lr"]:.4g}'
 
 
+def use_config(runner: Any, schedule: ScheduleOfConfig, schedules: int, text: str | None) -> None:
+    """Use the settings of the config in a run whose state was loaded from a checkpoint, and log those that differ.
+
+    Args:
+        runner: the runner, at the resumed position.
+        schedule: optimizer and schedules of the config, made before the checkpoint was loaded.
+        schedules: number of schedules in the checkpoint.
+        text: config of the checkpoint's run.
+
+    Raises:
+        UsageError: a changed schedule follows the scores of validations.
+    """
+    changed = schedule.changes(schedules)
+    if changed:
+        before = schedule.rate()
+        schedule.restore(runner.train_loop.iter, runner.train_loop.epoch)
+        runner.logger.warning(
+            f'optimizer or schedule differ from the checkpoint ({", ".join(changed[:6])}): those of this config go on '
+            f'at iteration {runner.iter} with lr {schedule.rate()} instead of {before}'
+        )
+    keys = changed_keys(text, runner.cfg)
+    if keys:
+        more = f' and {len(keys) - 12} more' if len(keys) > 12 else ''
+        runner.logger.warning(
+            f'settings that differ from those of the checkpoint are used from here on: {", ".join(keys[:12])}{more}'
+        )
+
+
+def check_seed(runner: Any, trained: int | None, filename: str) -> None:
+    """Refuse another seed than the checkpoint's run had, as it decides the order of the data.
+
+    Args:
+        runner: the runner.
+        trained: the seed of the checkpoint's run; None: unknown.
+        filename: the checkpoint, for the message.
+
+    Raises:
+        UsageError: the config sets another seed.
+    """
+    seed = runner._randomness_cfg.get('seed')
+    if None not in (trained, seed) and trained != seed:
+        raise UsageError(
+            f'{filename} is of a run with the seed {trained}, which decides the order of its data, but this config has '
+            f'randomness.seed={seed}; give --seed {trained}, or leave the seed unset'
+        )
+
+
 def check_optimizer(optim_wrapper: OptimWrapper | OptimWrapperDict, loaded: dict, filename: str) -> None:
     """Refuse the state of another optimizer, which torch loads if the numbers of parameters are equal.
 
@@ -217,56 +214,6 @@ def check_optimizer(optim_wrapper: OptimWrapper | OptimWrapperDict, loaded: dict
                 f'{missing[0]}; resume with optim_wrapper.optimizer of that run, or start a new run from its weights '
                 'with load_from'
             )
-
-
-def changed_keys(text: str | None, cfg: Any) -> list[str]:
-    """List the config keys whose values differ from those of the checkpoint's run, as ``key before -> now``.
-
-    Args:
-        text: the run's config as its checkpoint stores it; it is read, not executed.
-        cfg: the present config.
-    """
-    before, now = _plain(text or ''), _plain(cfg.pretty_text)
-    if before is None or now is None:
-        return []
-    before, now = dict(_leaves(before)), dict(_leaves(now))
-    keys = [key for key in {**before, **now} if not key.startswith(_PLACES)]
-    return [
-        f'{key} {_short(before, key)} -> {_short(now, key)}' for key in keys if before.get(key, ()) != now.get(key, ())
-    ]
-
-
-def _short(leaves: dict, key: str) -> str:
-    text = repr(leaves[key]) if key in leaves else 'unset'
-    return text if len(text) <= 40 else f'{text[:37]}...'
-
-
-def _plain(text: str) -> dict | None:
-    """Values of a config's text: assignments of literals and ``dict(...)``; None if it has anything else."""
-    try:
-        body = _DictCalls().visit(ast.parse(text)).body
-        return {node.targets[0].id: ast.literal_eval(node.value) for node in body}
-    except (SyntaxError, ValueError, AttributeError, TypeError):
-        return None
-
-
-class _DictCalls(ast.NodeTransformer):
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802
-        self.generic_visit(node)
-        if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or node.args:
-            return node
-        keys = [ast.Constant(word.arg) for word in node.keywords]
-        return ast.copy_location(ast.Dict(keys, [word.value for word in node.keywords]), node)
-
-
-def _leaves(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
-    found = False
-    for key, value in items:
-        found = True
-        yield from _leaves(value, f'{path}.{key}' if path else str(key))
-    if not found:
-        yield path, node
 
 
 def _by_name(optim_wrapper: OptimWrapper | OptimWrapperDict) -> Iterator[tuple[str | None, OptimWrapper]]:

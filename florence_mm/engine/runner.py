@@ -40,7 +40,7 @@ from .parallelize import (
     split_optimizer_state,
     unsharded_layout,
 )
-from .resuming import ScheduleOfConfig, changed_keys, check_optimizer
+from .resuming import ScheduleOfConfig, check_optimizer, check_seed, use_config
 from .run_weights import fit_run_weights
 from .seeding import INIT, base_seed, combine_seeds
 from .telling_runner import TellingRunner
@@ -72,6 +72,7 @@ class FlorenceRunner(TellingRunner):
 
     _resuming = False
     _needs_all = False
+    _resumed: dict[str, Any] = {}
     _gathered: dict[str, Any] = {}
 
     @classmethod
@@ -227,20 +228,7 @@ class FlorenceRunner(TellingRunner):
             raise UsageError(f'cannot resume from {filename}: {error}; resume with the config of that run') from error
         finally:
             self._resuming = False
-        changed = schedule.changes(self._resumed.pop('schedules'))
-        if changed:
-            before = schedule.rate()
-            schedule.restore(self.train_loop._iter, self.train_loop._epoch)
-            self.logger.warning(
-                f'optimizer or schedule differ from the checkpoint ({", ".join(changed[:6])}): those of this config '
-                f'go on at iteration {self.iter} with lr {schedule.rate()} instead of {before}'
-            )
-        keys = changed_keys(self._resumed.pop('config'), self.cfg)
-        if keys:
-            more = f' and {len(keys) - 12} more' if len(keys) > 12 else ''
-            self.logger.warning(
-                f'settings that differ from those of the checkpoint are used from here on: {", ".join(keys[:12])}{more}'
-            )
+        use_config(self, schedule, **self._resumed)
 
     def load_checkpoint(
         self,
@@ -335,14 +323,9 @@ class FlorenceRunner(TellingRunner):
         }
         check_resumable(filename, checkpoint, ours, self.param_schedulers is not None)
         check_optimizer(self.optim_wrapper, checkpoint['optimizer'], filename)
-        theirs, ours = checkpoint['meta'].get('seed'), self._randomness_cfg.get('seed')
-        if None not in (theirs, ours) and theirs != ours:
-            raise UsageError(
-                f'{filename} is of a run with the seed {theirs}, which decides the order of its data, but this config '
-                f'has randomness.seed={ours}; give --seed {theirs}, or leave the seed unset'
-            )
+        check_seed(self, checkpoint['meta'].get('seed'), filename)
         schedules = checkpoint.get('param_schedulers') or []
         lists = schedules.values() if isinstance(schedules, dict) else [schedules]
         # mmengine would execute a config stored as `config`
         checkpoint['meta'].pop('config', None)
-        self._resumed = {'schedules': sum(map(len, lists)), 'config': checkpoint['meta'].get('cfg')}
+        self._resumed = {'schedules': sum(map(len, lists)), 'text': checkpoint['meta'].get('cfg')}

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,8 +17,10 @@ from mmengine.hooks import CheckpointHook
 
 from florence_mm.errors import UsageError
 
-with suppress(ImportError):  # a module of POSIX systems
+try:
     import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None
 
 LOCK_NAME = '.training.lock'
 #: Errors of file systems without locks.
@@ -63,7 +65,7 @@ def lock(folder: str | Path) -> IO[str] | None:
     Raises:
         UsageError: another run trains in the folder; the message names it.
     """
-    if 'fcntl' not in globals():
+    if fcntl is None:
         return None
     path = Path(folder) / LOCK_NAME
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 from florence_mm.errors import shown
 from florence_mm.language.labels import is_blank
+from florence_mm.utils.text_files import is_encodable
 
 
 def checked_caption(text: Any, name: str = 'text') -> str:
@@ -17,15 +18,14 @@ def checked_caption(text: Any, name: str = 'text') -> str:
     Raises:
         ValueError: it is not; the message is only the reason, without file or line.
     """
+    if type(text) is str and text[:1].isalnum() and text.isascii():  # as most are
+        return text
     if not isinstance(text, str):
         raise ValueError(f'the {name} must be a string, but is {shown(text)}')
     if is_blank(text):
         raise ValueError(f'the {name} {shown(text)} is empty')
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f'the {name} {shown(text)} is not valid UTF-8') from None
+    if not is_encodable(text):
+        raise ValueError(f'the {name} {shown(text)} is not valid UTF-8')
     return text
 
 

@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from types import NoneType
 from typing import Any
 
 from florence_mm.errors import DataError
 from florence_mm.utils.json_files import read_json, require_list
+from florence_mm.utils.numbers import is_finite
+from florence_mm.utils.text_files import is_encodable
 
 IMAGE_KEYS = ('id', 'file_name', 'width', 'height')
 ANNOTATION_KEYS = ('id', 'image_id', 'category_id', 'bbox')
 CATEGORY_KEYS = ('id', 'name')
 #: square pixels; the protocol of COCO ignores larger objects
 LARGEST_AREA = 1e5**2
-_LARGEST = 1e300  # a whole number of JSON may be too large for a float
 
 
 def read_coco_file(path: str | Path) -> dict:
@@ -56,15 +56,16 @@ def read_coco_file(path: str | Path) -> dict:
 def annotation_problem(item: Mapping) -> str | None:
     """Say what is wrong with the box, area or flags of an annotation, as in 'bbox ...; expected ...'; None: nothing."""
     box = item['bbox']
-    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
         return f'bbox {box!r}; expected four finite numbers x, y, width, height'
     area = item.get('area')
-    has_area = box[2] > 0 and box[3] > 0  # boxes without are counted, whatever their area says
-    if area is not None and not (is_number(area) and (0 <= area <= LARGEST_AREA or not has_area)):
+    # boxes without area are counted, whatever their entry says
+    if area is not None and not (is_finite(area) and (0 <= area <= LARGEST_AREA or min(box[2:]) <= 0)):
         return f'area {area!r}; expected square pixels up to 1e10, or none to take that of the box'
     for key in ('iscrowd', 'ignore'):
-        if not isinstance(item.get(key), (int, float, NoneType)) or item.get(key) not in (0, 1, None):
-            return f'{key} {item[key]!r}; expected 0 or 1'
+        flag = item.get(key)
+        if flag is not None and (not isinstance(flag, (int, float)) or flag not in (0, 1)):
+            return f'{key} {flag!r}; expected 0 or 1'
     return None
 
 
@@ -134,7 +135,7 @@ def check_images_and_categories(path: Path, content: dict) -> tuple[set[int], se
             )
     for image in content['images']:
         require_name(image['file_name'], f'{path}: image {image["id"]}', 'file_name')
-        if not all(is_number(image[key]) and image[key] > 0 for key in ('width', 'height')):
+        if not all(is_finite(image[key]) and image[key] > 0 for key in ('width', 'height')):
             raise DataError(
                 f'{path}: image {image["id"]} has width {image["width"]!r} and height {image["height"]!r}; '
                 'expected its size in pixels'
@@ -150,16 +151,9 @@ def require_name(name: Any, where: str, key: str) -> str:
     """
     if not isinstance(name, str) or not name.strip() or '\0' in name:
         raise DataError(f'{where} has {key} {name!r}; expected a name')
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write
-        raise DataError(f'{where} has {key} {name!r}, which is no Unicode text; give it another name') from None
+    if not is_encodable(name):
+        raise DataError(f'{where} has {key} {name!r}, which is no Unicode text; give it another name')
     return name
-
-
-def is_number(value: Any) -> bool:
-    """Whether a parsed value is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST  # not NaN
 
 
 def _unique(path: Path, kind: str, items: Iterable[Any], keys: tuple[str, ...]) -> set:

@@ -1,5 +1,6 @@
 """Reader of comma- and tab-separated files that tells cells over several lines from unpaired quotation marks."""
 
+import csv
 import io
 import json
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from florence_mm.errors import DataError, shown
 from florence_mm.utils.progress import ProgressLog
+from florence_mm.utils.text_files import is_encodable
 
 #: Lines of the longest quoted cell; a quotation mark without its partner would otherwise take in the rest of a file.
 MAX_LINES = 1000
@@ -45,12 +47,14 @@ def read_csv(path: Path, lists: Sequence[str] = ('texts',)) -> Iterator[tuple[in
         file = io.TextIOWrapper(raw, encoding='utf-8-sig', errors='surrogateescape', newline='')
         lines = _Lines(file)
         header = _header(lines, delimiter, path)
-        while lines.peek() is not None:
-            for line, cells in _next_rows(lines, header, delimiter):
-                if isinstance(cells, str):
-                    yield line, DataError(f'{path}, line {line}: {cells}')
-                elif cells:
-                    yield line, _row(header, cells, lists, f'{path}, line {line}')
+        while (text := lines.peek()) is not None:
+            cells = _split(text, delimiter) if '"' not in text else _in_one_line(text, delimiter)
+            rows = _next_rows(lines, header, delimiter) if cells is None else [(lines.take(), cells)]
+            for line, found in rows:
+                if isinstance(found, str):
+                    yield line, DataError(f'{path}, line {line}: {found}')
+                elif found:
+                    yield line, _row(header, found, lists, path, line)
             progress.update(raw.tell())
 
 
@@ -70,18 +74,16 @@ class _Lines:
             self.ahead.append(line)
         return self.ahead[offset]
 
-    def take(self) -> str:
+    def take(self) -> int:
+        """Go on to the next line; returns the number of the one that is taken."""
+        self.ahead.popleft()
         self.number += 1
-        return self.ahead.popleft()
+        return self.number - 1
 
 
 def _next_rows(lines: _Lines, header: list[str], delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """Take the next line, or the lines of one cell; yield line number and cells, or what is wrong."""
-    line, text = lines.number, lines.peek()
-    if '"' not in text:
-        lines.take()
-        yield line, _split(text, delimiter)
-        return
+    """Take the lines of a cell that does not end in its line; yield line number and cells, or what is wrong."""
+    line = lines.number
     cells, count = _quoted(lines, delimiter)
     if cells is not None and count == 1:
         lines.take()
@@ -109,6 +111,14 @@ def _next_rows(lines: _Lines, header: list[str], delimiter: str) -> Iterator[tup
     # only the line with the quotation mark is decided; those after it are looked at by themselves
     lines.take()
     yield line, literal[0] if delimiter == '\t' else _LONELY
+
+
+def _in_one_line(text: str, delimiter: str) -> list[str] | None:
+    """Split a line whose cells all end in it, by Python's fast reader; None for any other."""
+    try:
+        return next(csv.reader((text,), delimiter=delimiter, strict=True))
+    except csv.Error:
+        return None
 
 
 def _quoted(lines: _Lines, delimiter: str) -> tuple[list[str] | None, int]:
@@ -172,20 +182,18 @@ def _header(lines: _Lines, delimiter: str, path: Path) -> list[str]:
     return header
 
 
-def _row(header: list[str], cells: list[str], lists: Sequence[str], where: str) -> dict | DataError:
+def _row(header: list[str], cells: list[str], lists: Sequence[str], path: Path, line: int) -> dict | DataError:
     if len(cells) != len(header):
-        return DataError(f'{where}: {len(cells)} cells, but the header has {len(header)}')
-    if any(not cell.isascii() and _has_surrogate(cell) for cell in cells):
-        return DataError(f'{where}: the line is not UTF-8')
+        return DataError(f'{path}, line {line}: {len(cells)} cells, but the header has {len(header)}')
+    if not all(cell.isascii() or is_encodable(cell) for cell in cells):
+        return DataError(f'{path}, line {line}: the line is not UTF-8')
     row: dict = {name: cell for name, cell in zip(header, cells, strict=True) if cell}
     for name in lists:
         if name in row:
             try:
                 row[name] = json.loads(row[name])
             except (ValueError, RecursionError):
-                return DataError(f'{where}: `{name}` must be a JSON list of strings, but is {shown(row[name])}')
+                return DataError(
+                    f'{path}, line {line}: `{name}` must be a JSON list of strings, but is {shown(row[name])}'
+                )
     return row
-
-
-def _has_surrogate(cell: str) -> bool:
-    return any('\ud800' <= char <= '\udfff' for char in cell)

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from florence_mm.errors import DataError
+from florence_mm.utils.files import FILE, kind_of_file
 from florence_mm.utils.reading import read_bytes
 
 from .jpeg import ends_early, is_jpeg, lacks_end_mark
@@ -62,6 +63,9 @@ def read_size(path: str | Path, source: str = '') -> tuple[int, int]:
         DataError: the file is missing or no image.
     """
     try:
+        kind = kind_of_file(Path(path).stat())
+        if kind != FILE:
+            raise OSError(f'it is {kind}')
         with Image.open(path) as header:
             width, height = header.size
             return (height, width) if _orientation(header) in (5, 6, 7, 8) else (width, height)

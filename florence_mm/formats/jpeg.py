@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 _PROGRESSIVE = (0xC2, 0xC6)
-_START_OF_FRAME = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+_START_OF_FRAME = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 _START_OF_SCAN = 0xDA
 # in the data of a scan, 0xFF is followed by 0 or is a restart marker
 _MARKER = re.compile(rb'\xff[^\x00\xff\xd0-\xd7]')
@@ -24,7 +24,7 @@ def is_jpeg(data: bytes) -> bool:
 def lacks_end_mark(data: bytes) -> bool:
     """Whether a JPEG file ends before its first scan, or has no end marker after the scan's start."""
     scan = next((at for marker, at in _segments(data) if marker == _START_OF_SCAN), None)
-    return scan is None or data.find(b'\xff\xd9', scan) < 0
+    return scan is None or data.rfind(b'\xff\xd9') < scan  # from the end, where it is
 
 
 def ends_early(data: bytes, img: np.ndarray) -> bool:
@@ -95,8 +95,11 @@ def _lacks_scans(data: bytes) -> bool:
 def _has_flat_corner(img: np.ndarray) -> bool:
     """Whether one of the corners that the last block of 8 x 8 pixels can be in, turned or not, has one colour."""
     height, width = (min(4, (size - 1) % 8 + 1) for size in img.shape[:2])
-    return any(
-        (corner == corner[:1, :1]).all()
-        for rows in (slice(height), slice(-height, None))
-        for corner in (img[rows, :width], img[rows, -width:])
-    )
+    for y in (0, img.shape[0] - height):
+        for x in (0, img.shape[1] - width):
+            # most corners have two pixels that differ, and comparing all of them takes long for small images
+            if img[y, x, 0] == img[y + height - 1, x + width - 1, 0]:
+                corner = img[y : y + height, x : x + width]
+                if (corner == corner[:1, :1]).all():
+                    return True
+    return False

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from florence_mm.errors import DataError
+from florence_mm.utils.json_files import unique_keys
 from florence_mm.utils.progress import ProgressLog
 
 from .delimited import WIDE_MARKS, read_csv
@@ -81,15 +82,7 @@ def _parse_json(raw: bytes, path: Path, line: int) -> dict | DataError:
     return {key: value for key, value in row.items() if value is not None}
 
 
-def _unique_keys(pairs: list[tuple]) -> dict:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f'the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice')
-    return row
-
-
-_JSON = json.JSONDecoder(object_pairs_hook=_unique_keys)
+_JSON = json.JSONDecoder(object_pairs_hook=unique_keys)
 
 
 def read_parquet(path: Path) -> Rows:

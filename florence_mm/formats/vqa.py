@@ -10,6 +10,7 @@ from florence_mm.errors import DataError, shown
 from florence_mm.language.answers import normalize_answer
 from florence_mm.language.labels import is_blank
 from florence_mm.utils.json_files import read_json, require_list
+from florence_mm.utils.numbers import is_whole
 
 # gives 3,129 answers on the training and validation questions of VQAv2, as in METER and its predecessors
 MIN_OCCURRENCES = 9
@@ -56,7 +57,7 @@ def index_by_question(path: str | Path, key: str, entries: Iterable[dict]) -> di
     indexed: dict[int, dict] = {}
     for number, entry in enumerate(entries):
         id_ = entry.get('question_id')
-        if not isinstance(id_, int) or isinstance(id_, bool):
+        if not is_whole(id_):
             raise DataError(f'{path}: {key}[{number}] has question_id {shown(id_)}; expected a whole number')
         if id_ in indexed:
             raise DataError(f'{path}: the question_id {id_} occurs twice; give each question its own id')
@@ -132,7 +133,7 @@ def answer_vocabulary(annotations: Iterable[Mapping[str, Any]], min_count: int =
     >>> answer_vocabulary([{'multiple_choice_answer': answer} for answer in most], min_count=2)
     ['yes', '2']
     """
-    if isinstance(min_count, bool) or not isinstance(min_count, int) or min_count < 1:
+    if not is_whole(min_count) or min_count < 1:
         raise ValueError(f'min_count={min_count!r} must be a whole number from 1: of how many questions an answer is')
     counts: Counter[str] = Counter()
     for annotation in annotations:

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from florence_mm.errors import shown
-from florence_mm.utils.text_files import read_lines
+from florence_mm.utils.numbers import is_whole
+from florence_mm.utils.text_files import is_encodable, read_lines
 
 from .labels import is_blank, normalize_text
 from .prompts import get_class_names
@@ -42,7 +43,7 @@ class ClassNames:
         Raises:
             ValueError: the value is unknown or ambiguous; the message is only the reason, without file or line.
         """
-        if isinstance(value, int) and not isinstance(value, bool):
+        if is_whole(value):
             if not self.given:
                 raise ValueError(f'class {value} is an index, but the data set has no `classes`; give the names')
             if not 0 <= value < len(self.names):
@@ -81,7 +82,7 @@ def _name_problem(name: object) -> str:
         return f'is {shown(name)}, which is no text'
     if is_blank(name):
         return f'{shown(name)} is empty'
-    if any('\ud800' <= char <= '\udfff' for char in name):
+    if not is_encodable(name):
         return f'{shown(name)} is not valid UTF-8'
     return ''
 

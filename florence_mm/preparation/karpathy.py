@@ -9,6 +9,7 @@ from florence_mm.formats.captions import checked_caption, checked_path
 from florence_mm.language.labels import is_blank
 from florence_mm.utils.files import refuse_overwriting, write_atomic
 from florence_mm.utils.json_files import read_json, require_list
+from florence_mm.utils.numbers import is_whole
 from florence_mm.utils.progress import ProgressLog
 
 SPLITS = ('train', 'val', 'test')
@@ -95,7 +96,7 @@ def _row(entry: dict, where: str) -> dict:
     image_id = entry.get('cocoid', entry.get('imgid'))
     if image_id is None:
         return row
-    if not isinstance(image_id, int | str) or isinstance(image_id, bool):
+    if not (is_whole(image_id) or isinstance(image_id, str)):
         raise DataError(f'{where} has the id {shown(image_id)}; expected a number')
     return {**row, 'image_id': image_id}
 

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,16 @@ from florence_mm.errors import UsageError
 
 #: Errors of file systems that cannot flush a folder, such as network drives.
 _NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EISDIR)
+FILE = 'a file'
+_KINDS = {
+    stat.S_IFREG: FILE,
+    stat.S_IFDIR: 'a folder',
+    stat.S_IFIFO: 'a named pipe',
+    stat.S_IFCHR: 'a device',
+    stat.S_IFBLK: 'a device',
+    stat.S_IFSOCK: 'a socket',
+}
+_LONGEST_STEM = 180  # bytes
 #: torch.save's writer of zip archives, whose errors do not say what the system said.
 _TORCH_CANNOT_WRITE = re.compile(r'inline_container|PytorchStreamWriter')
 
@@ -95,6 +106,27 @@ def refuse_overwriting(target: str | Path, sources: Iterable[str | Path | None],
     for source in sources:
         if source is not None and _is_there(Path(source)) and target.samefile(source):
             raise UsageError(f'{option} {target} is the input {source}, which it would replace; name another path')
+
+
+def kind_of_file(status: os.stat_result) -> str:
+    """Name the kind of a file: :data:`FILE` for an ordinary one; reading others may fail, or wait for ever.
+
+    Args:
+        status: what :func:`os.stat` says of it.
+    """
+    return _KINDS.get(stat.S_IFMT(status.st_mode), 'no file')
+
+
+def short_stem(name: str | Path, otherwise: str) -> str:
+    """Return the stem of a file's name, cut so that a number, a suffix and a temporary name can be added to it.
+
+    Names of files end at 255 bytes.
+
+    Args:
+        name: the name or path.
+        otherwise: the stem if nothing is left.
+    """
+    return Path(name).stem.encode('utf-8', 'surrogateescape')[:_LONGEST_STEM].decode('utf-8', 'ignore') or otherwise
 
 
 def _is_there(path: Path) -> bool:

@@ -64,19 +64,26 @@ def parse_json(data: bytes, where: str, object_hook: Callable[[dict], Any] | Non
         ) from None
     del data  # so that a file of gigabytes is in memory only once while it is parsed
 
-    def unique(pairs: list[tuple[str, Any]]) -> Any:
-        item = dict(pairs)
-        if len(item) < len(pairs):
-            keys = [key for key, _ in pairs]
-            raise ValueError(f'the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice in an object')
-        return item if object_hook is None else object_hook(item)
-
+    hook = unique_keys if object_hook is None else lambda pairs: object_hook(unique_keys(pairs))
     try:
-        return json.loads(text, object_pairs_hook=unique)
+        return json.loads(text, object_pairs_hook=hook)
     except RecursionError:
         raise DataError(f'{where} cannot be read as JSON (lists or objects are nested too deeply)') from None
     except ValueError as error:
         raise DataError(f'{where} cannot be read as JSON ({error}); write or copy it again') from None
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict, as a parser's ``object_pairs_hook``.
+
+    Raises:
+        ValueError: a key occurs twice; the message names it.
+    """
+    item = dict(pairs)
+    if len(item) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f'the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice')
+    return item
 
 
 def json_kind(value: Any) -> str:

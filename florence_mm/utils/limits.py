@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from .numbers import is_finite, is_whole
+
 
 def check_limit(value: Any, name: str, unit: str) -> None:
     """Check that a limit is a whole number from 0, or a fraction below 1.
@@ -15,8 +17,8 @@ def check_limit(value: Any, name: str, unit: str) -> None:
     Raises:
         ValueError: it is of another type, negative, NaN, infinite, or has decimals above 1.
     """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not (0 <= value < 1 or value >= 1 and (isinstance(value, int) or value.is_integer())):
+    number = is_whole(value) or is_finite(value)
+    if not number or not (0 <= value < 1 or value >= 1 and value == int(value)):
         raise ValueError(f'{name}={value!r} must be a number of {unit}, or a fraction from 0 to below 1')
 
 

@@ -2,24 +2,18 @@
 
 import http.client
 import os
-import stat
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
 from mmengine import fileio
 
-from florence_mm.errors import DataError, UsageError
+from florence_mm.errors import DataError, UsageError, shown_path
+
+from .files import FILE, kind_of_file
 
 #: Seconds without an answer after which a web server is given up.
 TIMEOUT = 60.0
-_KINDS = {
-    stat.S_IFDIR: 'a folder',
-    stat.S_IFIFO: 'a named pipe',
-    stat.S_IFCHR: 'a device',
-    stat.S_IFBLK: 'a device',
-    stat.S_IFSOCK: 'a socket',
-}
 
 
 def read_bytes(
@@ -45,7 +39,6 @@ def read_bytes(
         UsageError: there is no such file backend.
     """
     path = os.fspath(path)
-    start = f'{source}the {what} {_printable(path)}'
     try:
         if backend_args is not None:
             return _from_backend(path, backend_args)
@@ -61,11 +54,12 @@ def read_bytes(
         return _from_fsspec(path)
     except OSError as error:
         reason = error.strerror or getattr(error, 'reason', None) or type(error).__name__
-        raise DataError(f'{start} cannot be read ({reason}); restore it or remove it') from None
+        problem = f'cannot be read ({reason}); restore it or remove it'
     except http.client.HTTPException as error:
-        raise DataError(f'{start} cannot be read ({type(error).__name__}); correct the URL or remove it') from None
+        problem = f'cannot be read ({type(error).__name__}); correct the URL or remove it'
     except _Unreadable as error:
-        raise DataError(f'{start} {error}') from None
+        problem = str(error)
+    raise DataError(f'{source}the {what} {shown_path(path)} {problem}')
 
 
 class _Unreadable(Exception):
@@ -73,16 +67,17 @@ class _Unreadable(Exception):
 
 
 def _local(path: str, limit: int | None) -> bytes:
+    file = Path(path)
     try:
-        status = Path(path).stat()
+        status = file.stat()
     except ValueError:  # of a NUL character, or of one that no file name can hold
         raise _Unreadable('has a character that no file name can have; correct the path') from None
-    if not stat.S_ISREG(status.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode), 'no file')
+    kind = kind_of_file(status)
+    if kind != FILE:
         raise _Unreadable(f'is {kind}; expected a file, so correct the path')
     if limit is not None and status.st_size > limit:
         raise _Unreadable(f'has {status.st_size} bytes, more than {limit}; remove it or make it smaller')
-    return Path(path).read_bytes()
+    return file.read_bytes()
 
 
 def _from_web(path: str, limit: int | None) -> bytes:
@@ -117,8 +112,3 @@ def _from_fsspec(path: str) -> bytes:
     except Exception as error:  # each file system of fsspec has its own errors, those of its libraries included
         text = ' '.join(str(error).split()) or type(error).__name__
         raise _Unreadable(f'cannot be read by fsspec ({text}); correct the URL, or copy the file here') from None
-
-
-def _printable(path: str) -> str:
-    """The path with escapes for what cannot be printed, such as bytes of another encoding or a line end."""
-    return path if path.isprintable() else path.encode('unicode_escape').decode()

@@ -1,9 +1,10 @@
 """Text files that people write: names, answers, lists of files."""
 
-import stat
 from pathlib import Path
 
 from florence_mm.errors import DataError
+
+from .files import FILE, kind_of_file
 
 
 def read_text(path: str | Path, what: str) -> str:
@@ -18,8 +19,9 @@ def read_text(path: str | Path, what: str) -> str:
     """
     path = Path(path)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise DataError(f'{path} is a folder, pipe or device; give a text file with {what}')
+        kind = kind_of_file(path.stat())
+        if kind != FILE:
+            raise DataError(f'{path} is {kind}; give a text file with {what}')
         text = path.read_bytes().decode('utf-8-sig')
     except FileNotFoundError:
         raise DataError(f'{path} does not exist; give a text file with {what}') from None
@@ -35,6 +37,25 @@ def read_text(path: str | Path, what: str) -> str:
     return text
 
 
+def is_encodable(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it holds no half of a surrogate pair, as JSON and names of files may."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def split_lines(text: str) -> list[str]:
+    r"""Split a text at ``\n``, ``\r\n`` and ``\r``.
+
+    ``str.splitlines`` also ends a line at characters that a name may contain, such as U+2028.
+    """
+    return text.replace('\r\n', '\n').replace('\r', '\n').split('\n')
+
+
 def read_lines(path: str | Path, what: str) -> list[str]:
     """Read the lines of a text file, without blanks at their ends; empty lines are left out.
 
@@ -45,9 +66,7 @@ def read_lines(path: str | Path, what: str) -> list[str]:
     Raises:
         DataError: see :func:`read_text`; or there is no line.
     """
-    # not splitlines(), which also ends a line at characters that a name may contain, such as U+2028
-    lines = [line.strip() for line in read_text(path, what).replace('\r\n', '\n').replace('\r', '\n').split('\n')]
-    lines = [line for line in lines if line]
+    lines = [stripped for line in split_lines(read_text(path, what)) if (stripped := line.strip())]
     if not lines:
         raise DataError(f'{path} is empty; write {what}')
     return lines

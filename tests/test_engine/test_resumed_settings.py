@@ -1,7 +1,6 @@
 """What a resumed run takes from its checkpoint, and what from its config."""
 
 import logging
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,10 +8,8 @@ from mmengine.config import Config
 from test_resume import assert_same
 from toy_project import toy_config
 
-from florence_mm.engine.resuming import TREATMENTS, changed_keys
+from florence_mm.engine.changed_settings import changed_keys
 from florence_mm.errors import UsageError
-
-DOCS = Path(__file__).parents[2] / 'docs/training.md'
 
 
 def wrapper(lr=0.01, **changes):
@@ -187,10 +184,3 @@ def test_changed_keys():
     assert (
         changed_keys(cfg.pretty_text, cfg) == changed_keys('a = open(1)', cfg) == changed_keys(None, Config({})) == []
     )
-
-
-def test_the_table_in_the_docs():
-    table = [f'| {part} | {treatment} | {note} |' for part, treatment, note in TREATMENTS]
-    text = DOCS.read_text()
-    assert '\n'.join(table) in text
-    assert {treatment for _, treatment, _ in TREATMENTS} == {'restored', 'used', 'refused'}

@@ -1,14 +1,15 @@
 """Loading images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from florence_mm.datasets.arguments import is_finite, require
+from florence_mm.datasets.arguments import require, require_backend
 from florence_mm.formats.image import decode_file, read_file
 from florence_mm.moved import moved_names
 from florence_mm.registry import TRANSFORMS
+from florence_mm.utils.numbers import is_finite
 
 __getattr__ = moved_names(
     __name__, {'decode_image': 'florence_mm.formats.image', 'is_cut_off': 'florence_mm.formats.image'}
@@ -49,8 +50,7 @@ class LoadImage(BaseTransform):
             'background', background, background is None or colour, 'three numbers (R, G, B) from 0 to 255, or None'
         )
         require('keep_mb', keep_mb, is_finite(keep_mb) and keep_mb >= 0, 'a number from 0, which keeps no image')
-        backend = backend_args is None or isinstance(backend_args, Mapping)
-        require('backend_args', backend_args, backend, "None or a dict such as dict(backend='local')")
+        require_backend(backend_args)
         self.background = None if background is None else np.array(background, dtype=np.float32)
         self.backend_args = backend_args
         self.keep_mb = keep_mb

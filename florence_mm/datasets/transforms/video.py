@@ -1,15 +1,15 @@
 """Reading videos in two steps, between which mmaction2's samplers choose the frames."""
 
 import os
-from collections.abc import Mapping
-from numbers import Integral
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from florence_mm.datasets.arguments import require, require_backend
 from florence_mm.errors import DataError, UsageError
 from florence_mm.formats.video import open_video, usable_backend
 from florence_mm.registry import TRANSFORMS
+from florence_mm.utils.numbers import is_whole
 from florence_mm.utils.reading import read_bytes
 
 
@@ -26,17 +26,16 @@ class VideoInit(BaseTransform):
     Args:
         backend (str): Decoder, 'pyav'.
         min_frames (int): A video with fewer frames is an error.
-        backend_args (dict | None): File backend, see :func:`mmengine.fileio.get`. None: local files.
+        backend_args (dict | None): File backend, see :func:`mmengine.fileio.get`. None: local files and URLs, see
+            :func:`florence_mm.utils.reading.read_bytes`.
 
     Raises:
         DataError: the file is missing, empty, damaged, not a video, or has fewer frames than ``min_frames``.
     """
 
     def __init__(self, backend: str = 'pyav', min_frames: int = 1, backend_args: dict | None = None) -> None:
-        if isinstance(min_frames, bool) or not isinstance(min_frames, Integral) or min_frames < 1:
-            raise ValueError(f'min_frames={min_frames!r} of VideoInit must be a whole number, at least 1')
-        if backend_args is not None and not isinstance(backend_args, Mapping):
-            raise ValueError(f'backend_args={backend_args!r} of VideoInit must be a dict of a file backend, or None')
+        require('min_frames', min_frames, is_whole(min_frames) and min_frames >= 1, 'a whole number, at least 1')
+        require_backend(backend_args)
         self.backend = usable_backend(backend, 'VideoInit')
         self.min_frames = min_frames
         self.backend_args = backend_args

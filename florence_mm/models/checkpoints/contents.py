@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from florence_mm.utils.text_files import is_encodable
+
 from .renaming import COMPUTED, StateDict
 
 #: Keys under which public checkpoints hold their state dict.
@@ -44,7 +46,7 @@ def state_of(content: Mapping[str, Any], path: str | Path) -> StateDict:
                 f'{path} holds no tensors by name: the key {key!r} is of type {type(key).__name__}; save the state '
                 'dict of a module, whose keys are texts'
             )
-        if any('\ud800' <= letter <= '\udfff' for letter in key):
+        if not is_encodable(key):
             raise ValueError(f'the key {key!r} in {path} is no text of Unicode; save the state dict of a module')
         if value.layout is not torch.strided or value.is_quantized:
             kind = 'quantised' if value.is_quantized else f'sparse ({str(value.layout).removeprefix("torch.")})'

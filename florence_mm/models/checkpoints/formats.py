@@ -73,7 +73,7 @@ def convert_state_dict(
     if found is None:
         raise ValueError(
             f'{path} is in a format that florence_mm does not know: its keys begin with '
-            f'{some(first_parts(state), 3)}; the known ones are {", ".join(sorted(FORMATS))}'
+            f'{some(first_parts(state, 2), 3)}; the known ones are {", ".join(sorted(FORMATS))}'
         )
     return found.name, *converted(found, state, skipped, path)
 
@@ -100,6 +100,6 @@ def without_computed(state: StateDict) -> tuple[StateDict, Skipped]:
     return state, skipped
 
 
-def first_parts(keys: Iterable[str]) -> list[str]:
-    """The different first two parts of dotted keys, in order."""
-    return list(dict.fromkeys('.'.join(key.split('.')[:2]) for key in keys))
+def first_parts(keys: Iterable[str], depth: int = 1) -> list[str]:
+    """The different first ``depth`` parts of dotted keys, in order."""
+    return list(dict.fromkeys('.'.join(key.split('.')[:depth]) for key in keys))

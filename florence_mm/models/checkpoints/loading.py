@@ -15,7 +15,7 @@ from florence_mm.registry import WEIGHT_INITIALIZERS
 from .contents import check_types, check_values, some
 from .coverage import Missing, check_coverage, missing_sentence
 from .fitting import fit_state_dict
-from .formats import converted, find_format, without_computed
+from .formats import converted, find_format, first_parts, without_computed
 from .reading import read_checkpoint
 from .renaming import FORMATS, Format, Source, StateDict
 from .settings import check_settings
@@ -188,8 +188,7 @@ def _check_format(
 
 def _first_parts(keys: Iterable[str]) -> str:
     """List the first parts of dotted keys, for a message."""
-    tops = list(dict.fromkeys(key.split('.')[0] for key in keys))
-    return ', '.join(map(repr, tops[:5])) or 'nothing'
+    return ', '.join(map(repr, first_parts(keys)[:5])) or 'nothing'
 
 
 def _suggest_prefix(state: Iterable[str], own: Container[str]) -> str:

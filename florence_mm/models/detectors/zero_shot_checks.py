@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from florence_mm.utils.numbers import is_whole
+
 
 def check_options(model: Any) -> None:
     """Check that options are in range.
@@ -40,7 +42,7 @@ def height_and_width(crop_size: Any) -> tuple[int, int]:
 
 
 def _is_side(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return is_whole(value) and value >= 1
 
 
 def check_parts(model: Any) -> None:

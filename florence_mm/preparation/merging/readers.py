@@ -12,10 +12,10 @@ from florence_mm.formats.coco import (
     annotation_problem,
     image_file_name,
     is_ignored,
-    is_number,
     require_name,
 )
 from florence_mm.utils.limits import limit_of
+from florence_mm.utils.numbers import is_finite
 
 from .json_lists import iter_list, require
 from .sources import SourceSpec
@@ -214,6 +214,6 @@ def _box(item: Mapping, where: str) -> list[float]:
     if problem is not None:
         raise DataError(f'{where} has {problem}')
     score = item.get('score')
-    if score is not None and not is_number(score):
+    if score is not None and not is_finite(score):
         raise DataError(f'{where}: `score` is {score!r}; expected a number')
     return box

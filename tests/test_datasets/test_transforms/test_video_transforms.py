@@ -130,7 +130,7 @@ def test_bad_files_are_named(tmp_path, backend):
 def test_bad_options_have_their_sentence():
     with pytest.raises(ValueError, match="backend='opencv' of VideoInit must be one of pyav; leave"):
         TRANSFORMS.build(dict(type='VideoInit', backend='opencv'))
-    with pytest.raises(ValueError, match='min_frames=0 of VideoInit must be a whole number, at least 1'):
+    with pytest.raises(ValueError, match='min_frames=0 must be a whole number, at least 1'):
         TRANSFORMS.build(dict(type='VideoInit', min_frames=0))
 
 
