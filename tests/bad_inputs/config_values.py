@@ -130,6 +130,7 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {
             'train_cfg': {'_delete_': True, 'by_epoch': False, 'max_iters': 9},
             'default_hooks.checkpoint.by_epoch': False,
+            'param_scheduler.LinearLR.convert_to_iter_based': False,
         },
         ('param_scheduler.0', 'by_epoch=False'),
     ),
