@@ -179,9 +179,26 @@ def _check_format(
                     f'{source.path} ({found.name}) has {key}, which {type(model).__name__} lacks, so that it gives '
                     f'other features; set {argument}'
                 )
-    # a converted file has our names, and the settings of the format it came from
+    return check_origin(model, loaded, source, found)
+
+
+def check_origin(model: nn.Module, loaded: Container[str], source: Source, found: Format | None = None) -> list[str]:
+    """Check the settings of a model against the format that a file came from, also after a conversion to our names.
+
+    Args:
+        model: the model, whose weights may be loaded already.
+        loaded: its keys that the file gives.
+        source: the file.
+        found: the format of its keys; None if they are the model's own.
+
+    Returns:
+        a note for each setting that the file leaves open.
+
+    Raises:
+        ValueError: the model has a setting that cannot be right.
+    """
     origin = FORMATS.get(str(source.meta.get('converted_from')), found)
-    if origin.settings is None:
+    if origin is None or origin.settings is None:
         return []
     return check_settings(origin.settings(source), model, loaded, source.path, origin.name)
 
