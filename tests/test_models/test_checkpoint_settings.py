@@ -123,12 +123,12 @@ def of_an_inferencer(model, path):
 
 
 def of_a_test(model, path):
-    content = read_run_checkpoint(path)
+    content = read_run_checkpoint(str(path))
     fit_run_weights(model, content['state_dict'], path, True, content['meta'])
 
 
 def of_a_new_run(model, path):
-    content = read_run_checkpoint(path)
+    content = read_run_checkpoint(str(path))
     fit_run_weights(model, content['state_dict'], path, False, content['meta'])
 
 
