@@ -209,12 +209,22 @@ def _first_parts(keys: Iterable[str]) -> str:
     return ', '.join(map(repr, tops[:5])) or 'nothing'
 
 
-def _suggest_prefix(state: Iterable[str], own: Container[str]) -> str:
-    for key in state:
-        for at in (i for i, letter in enumerate(key) if letter == '.'):
-            if key[at + 1 :] in own:
-                return f'; did you mean prefix={key[: at + 1]!r}?'
+def _suggest_prefix(state: Iterable[str], own: Iterable[str]) -> str:
+    """Say under which prefix the model's tensors, or those of a part of it, are in the file."""
+    parts = dict.fromkeys(['', *(key.partition('.')[0] for key in own if '.' in key)])
+    for part in parts:
+        names = {key[len(part) + 1 :] if part else key for key in own if not part or key.startswith(f'{part}.')}
+        for key in state:
+            for at in (i for i, letter in enumerate(key) if letter == '.'):
+                if key[at + 1 :] in names and ('.' in key[at + 1 :] or not part):
+                    prefix = f'prefix={key[: at + 1]!r}'
+                    return f'; did you mean {prefix}?' if not part else _of_part(part, prefix)
     return ''
+
+
+def _of_part(part: str, prefix: str) -> str:
+    how = f"{part}=dict(init_cfg=dict(type='florence_mm.Pretrained', checkpoint=..., {prefix}))"
+    return f'; it holds tensors of {part} alone, which {how} loads for training'
 
 
 @WEIGHT_INITIALIZERS.register_module('Pretrained')
