@@ -177,10 +177,11 @@ class _Checker:
                 owners = (*owners, cls)
                 if getattr(cls, '__name__', None) in _OTHER_BUILDERS:
                     return
-        elif owners:
-            problem = inner_problem if is_exact(owners[-1]) else text_problem
-            for key, value in node.items():
-                self._note(problem(f'{path}.{key}', value, str(key), path))
+        # a type may be a word, as in the nms of a test_cfg
+        by_name = owners and 'type' not in node and is_exact(owners[-1])
+        problem = inner_problem if by_name else text_problem
+        for key, value in node.items():
+            self._note(problem(f'{path}.{key}', value, str(key), path))
         for key, value in node.items():
             place = f'{path}.{key}'
             if self.whole:
