@@ -215,9 +215,8 @@ def _not_whole() -> list[BadInput]:
                 gives=sorted({key.split('.')[1] for key in state() if key.startswith('image_encoder.')}),
             )
         )
-    rows.append(
-        BadInput('convert_checkpoint.py: half a word as prefix', _parts('image_enc'), ("'image_enc.'", 'begin'))
-    )
+    words = 'convert_checkpoint.py: half a word as prefix'
+    rows.append(BadInput(words, _parts('image_enc'), ("'image_enc.'", 'begin')))
     return rows
 
 

@@ -26,9 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('source', help='a checkpoint of any known format: a file or a URL')
     parser.add_argument('target', help='the file to write, .safetensors')
-    parser.add_argument(
-        '--prefix', default='', help='keep only the part of this name, as image_encoder, and its keys without it'
-    )
+    parser.add_argument('--prefix', default='', help='keep only this part, such as image_encoder')
     args = parser.parse_args()
     if not args.target.endswith('.safetensors'):
         parser.error(f'{args.target} must end in .safetensors')
