@@ -71,6 +71,8 @@ def main() -> int:
             raise UsageError(f'--activation-map draws one video, but there are {len(files)}; name one')
         inputs = [args.config, args.checkpoint, args.class_names]
         refuse_overwriting(Path(args.out_dir, 'videos.json'), inputs, '--out-dir')
+        if args.activation_map:
+            refuse_overwriting(args.activation_map, [*inputs, *files], '--activation-map')
         cfg = load_config(args.config, args.cfg_options)
         names = load_class_names(args.class_names)
         inferencer = VideoInferencer(

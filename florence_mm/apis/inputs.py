@@ -1,5 +1,6 @@
 """Inputs of inferencers: files and folders, images prepared by a config's pipeline, class names."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,12 +71,15 @@ def _is_folder(path: Path) -> bool:
 
 
 def _files_inside(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    # pipes, devices and folders with such a name are not files; a broken link is one that is missing
-    return sorted(
-        path
-        for path in folder.rglob('*')
-        if path.suffix.lower() in suffixes and (path.is_file() or path.is_symlink() and not path.exists())
-    )
+    return sorted(path for path in folder.rglob('*') if path.suffix.lower() in suffixes and _is_input(path))
+
+
+def _is_input(path: Path) -> bool:
+    # pipes, devices and folders with such a name are not files; a link to nothing is one whose file is missing
+    try:
+        return path.is_file() or path.is_symlink() and not path.exists()
+    except OSError:  # such as a circle of links: reading it tells
+        return True
 
 
 def keep_originals(files: Sequence[str | Path], out_dir: str | Path) -> None:
@@ -85,7 +89,8 @@ def keep_originals(files: Sequence[str | Path], out_dir: str | Path) -> None:
         UsageError: one is.
     """
     for file in files:
-        if Path(file).resolve().parent == Path(out_dir).resolve():
+        # pathlib's resolve raises for a circle of links
+        if Path(os.path.realpath(file)).parent == Path(os.path.realpath(out_dir)):
             raise UsageError(
                 f'{file} lies in the output folder, where what is written could take its place; '
                 'give another output folder'
@@ -132,15 +137,20 @@ def choose_classes(
             the name of each label, and the names to report, None for all.
 
     Raises:
-        UsageError: a zero-shot model has no classes, or a model with fixed classes lacks one.
+        UsageError: a zero-shot model has no classes, or a model with fixed classes lacks one or got templates.
     """
     if isinstance(model, ZeroShotModel):
-        if classes is not None:
-            model.set_classes(parse_class_names(classes), templates)
+        if classes is not None or templates is not None and model.class_names:
+            model.set_classes(parse_class_names(list(model.class_names) if classes is None else classes), templates)
         names = list(model.class_names)
         if not names:
             raise UsageError('a zero-shot model needs class names; give some, as in classes="cat, dog, bench"')
         return names, None
+    if templates is not None:
+        raise UsageError(
+            f'templates={templates!r} are for the prompts of a zero-shot model, and this one has fixed classes; leave '
+            'them out'
+        )
     if classes is None:
         return known, None
     wanted = parse_class_names(classes)

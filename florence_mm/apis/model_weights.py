@@ -1,5 +1,6 @@
 """Loading of complete checkpoints for inference."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ from torch import nn
 from florence_mm.models.checkpoints.contents import check_types, check_values
 from florence_mm.models.checkpoints.coverage import check_coverage, needed_keys
 from florence_mm.models.checkpoints.fitting import fit_state_dict
-from florence_mm.models.checkpoints.loading import load_tensors
+from florence_mm.models.checkpoints.loading import check_origin, load_tensors
 from florence_mm.models.checkpoints.reading import read_checkpoint
+from florence_mm.models.checkpoints.renaming import Source
 
 
 def load_whole_model(model: nn.Module, path: str | Path) -> dict[str, Any]:
@@ -30,16 +32,16 @@ def load_whole_model(model: nn.Module, path: str | Path) -> dict[str, Any]:
     state, meta = read_checkpoint(path)
     own = model.state_dict().keys()
     if set(needed_keys(own)) <= state.keys():
-        _load_own_layout(model, state, path)
+        _load_own_layout(model, state, Source(path, set(state), meta))
     else:
         report = load_tensors(model, state, path, allow_missing=True, meta=meta)
         check_coverage(own, own - set(report.missing), type(model).__name__, path, whole=True)
     return meta
 
 
-def _load_own_layout(model: nn.Module, state: dict[str, Any], path: str | Path) -> None:
+def _load_own_layout(model: nn.Module, state: dict[str, Any], source: Source) -> None:
     """Load tensors without detecting the format, as names of a user's model may resemble a public one."""
-    own = model.state_dict()
+    own, path = model.state_dict(), source.path
     state = {key: value for key, value in state.items() if key in own}
     fitting = fit_state_dict(model, state)
     if fitting.unfit:
@@ -53,4 +55,6 @@ def _load_own_layout(model: nn.Module, state: dict[str, Any], path: str | Path) 
         print_log(f'{path}: {len(changed)} tensors were fitted to the model, as {key} from {shapes}', 'current')
     check_types(model, fitting.tensors, path)
     check_values(fitting.tensors, path)
+    for note in check_origin(model, fitting.tensors, source):
+        print_log(f'{path}: {note}', 'current', logging.WARNING)
     model.load_state_dict(fitting.tensors, strict=False)

@@ -12,6 +12,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from florence_mm.config.check import check_parts
 from florence_mm.config.load import load_config
 from florence_mm.engine.launch import require_checkpoint
 from florence_mm.errors import UsageError
@@ -24,20 +25,22 @@ from florence_mm.utils.numbers import is_whole
 from .model_weights import load_whole_model
 
 
-def open_config(config: str | Path | Config, checkpoint: str | Path | None, kind: str) -> Config:
-    """Read a config and check that it has a model and ``test_dataloader``, and that the checkpoint exists.
+def open_config(config: str | Path | Config, checkpoint: str | Path | None, kind: str, default_scope: str) -> Config:
+    """Read a config; check its ``test_dataloader`` and ``model``, and that the checkpoint exists.
 
     Args:
         config: the config, or its file.
         checkpoint: file or URL, or None.
         kind: kind of the inputs for messages, as in "image".
+        default_scope: package in which unscoped types are looked up if the config has no ``default_scope``.
 
     Raises:
-        UsageError: one of them is missing.
+        UsageError: one of them is missing, or wrong.
     """
     cfg = config if isinstance(config, Config) else load_config(config)
     if cfg.get('model') is None or (cfg.get('test_dataloader') or {}).get('dataset') is None:
         raise UsageError(f'config {cfg.filename} has no model or no test_dataloader, which says how to read {kind}s')
+    check_parts(cfg, 'model', 'data_preprocessor', default_scope=default_scope)
     if checkpoint is not None:
         require_checkpoint(str(checkpoint))
     return cfg
@@ -164,7 +167,7 @@ def set_up_inference(
         ValueError: the checkpoint lacks weights of the model.
     """
     check_count('batch_size', batch_size)
-    cfg = open_config(config, checkpoint, kind)
+    cfg = open_config(config, checkpoint, kind, default_scope)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or default_scope):
         pipeline = make_pipeline(cfg.test_dataloader.dataset)
         return InferenceSetup(pipeline, *ready_model(cfg, checkpoint, device), cfg)

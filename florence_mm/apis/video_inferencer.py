@@ -11,6 +11,7 @@ from torch import Tensor
 
 from florence_mm.errors import UsageError
 from florence_mm.formats.video import VideoReader, usable_backend, write_mp4
+from florence_mm.models.protocol import ZeroShotModel
 from florence_mm.utils.numbers import is_finite
 from florence_mm.utils.progress import ProgressLog
 from florence_mm.visualization.canvas import save_png
@@ -68,6 +69,10 @@ class VideoInferencer:
         self.pipeline, self.model, meta, self.device, self.cfg = set_up_inference(
             config, checkpoint, device, batch_size, VideoPipeline, 'video', default_scope='mmaction'
         )
+        if class_names is not None and isinstance(self.model, ZeroShotModel):
+            raise UsageError(
+                'class_names are those of a model with fixed classes, and this one is zero-shot; give classes'
+            )
         self.known_classes = self.pipeline.class_names(meta) if class_names is None else list(class_names)
 
     def __call__(
@@ -110,7 +115,9 @@ class VideoInferencer:
         check_count('top', top)
         _check_seconds('window', window)
         _check_seconds('stride', stride)
-        if stride is not None and (window is None or stride > window):
+        if stride is not None and window is None:
+            raise UsageError(f'stride={stride} is the time between two windows; give the length of a window too')
+        if stride is not None and stride > window:
             raise UsageError(f'stride={stride} must not be more than window={window}, or frames are left out')
         files = list_inputs(videos, SUFFIXES, 'videos')
         if out_dir is not None:

@@ -15,6 +15,8 @@ _EXACT = ('florence_mm', 'mmengine', 'torch')
 _NUMBERS = (int, float, bool)
 #: Values of arguments whose annotation only says that they are texts.
 _CHOICES = {('CheckpointHook', 'rule'): ('greater', 'less'), ('AtomicCheckpointHook', 'rule'): ('greater', 'less')}
+#: Numbers in the test_cfg of mmdet's detectors, which their heads read without a check.
+_TEST_NUMBERS = ('score_thr', 'max_per_img', 'nms_pre', 'min_bbox_size', 'iou_threshold')
 
 
 def is_exact(owner: Any) -> bool:
@@ -61,6 +63,12 @@ def inner_problem(path: str, value: Any, argument: str, owner: str) -> str | Non
     if not isinstance(value, (list, tuple)):
         return _problem(path, value, owner, 'a number or a list of numbers')
     return range_problem(path, value, argument, owner)
+
+
+def text_problem(path: str, value: Any, argument: str, owner: str) -> str | None:
+    """One sentence for a text in place of a number in a dict without type of another package, else None."""
+    wrong = argument in _TEST_NUMBERS and isinstance(value, str)
+    return _problem(path, value, owner, 'a number') if wrong else None
 
 
 def nan_problem(path: str, value: Any) -> str | None:

@@ -249,8 +249,9 @@ class FlorenceRunner(TellingRunner):
             self._check_resumable(filename, checkpoint, model)
             accumulation.restore_gradients(checkpoint, self, model, filename)
         else:
-            weights = fit_run_weights(model, checkpoint['state_dict'], filename, whole=self._needs_all)
-            checkpoint['state_dict'] = weights
+            checkpoint['state_dict'] = fit_run_weights(
+                model, checkpoint['state_dict'], filename, self._needs_all, checkpoint.get('meta')
+            )
         check_class_order(self, checkpoint, filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         if is_sharded(model):

@@ -41,11 +41,12 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
             checked, or can be generated again, when they are next needed.
 
     Raises:
-        UsageError: ``path`` is a folder.
+        UsageError: ``path`` is a folder, a device or a pipe.
     """
     path = Path(path)
     if path.is_dir() or not path.name:
         raise UsageError(f'{path} is a folder, and a file is to be written; name a file')
+    _refuse_special(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # several threads, or several machines on one drive, may write the same path
     temporary = path.with_name(f'.{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp')
@@ -98,11 +99,12 @@ def refuse_overwriting(target: str | Path, sources: Iterable[str | Path | None],
         option: name of the argument that gave ``target``, for the message.
 
     Raises:
-        UsageError: both are the same file.
+        UsageError: both are the same file, or the target is a device or a pipe.
     """
     target = Path(target)
     if not _is_there(target):
         return
+    _refuse_special(target)
     for source in sources:
         if source is not None and _is_there(Path(source)) and target.samefile(source):
             raise UsageError(f'{option} {target} is the input {source}, which it would replace; name another path')
@@ -127,6 +129,12 @@ def short_stem(name: str | Path, otherwise: str) -> str:
         otherwise: the stem if nothing is left.
     """
     return Path(name).stem.encode('utf-8', 'surrogateescape')[:_LONGEST_STEM].decode('utf-8', 'ignore') or otherwise
+
+
+def _refuse_special(path: Path) -> None:
+    """Refuse devices, pipes and sockets: a rename would put a file in their place, for the whole machine."""
+    if _is_there(path) and not path.is_file() and not path.is_dir():
+        raise UsageError(f'{path} is a device or a pipe, whose place a file would take; name a file')
 
 
 def _is_there(path: Path) -> bool:

@@ -91,6 +91,20 @@ def _broken_link(folder: Path) -> Path:
     return folder / 'link.png'
 
 
+def _circle(folder: Path) -> Path:
+    (folder / 'circle.png').symlink_to('circle.png')
+    return folder / 'circle.png'
+
+
+def _circle_in_a_folder(folder: Path) -> list[bool]:
+    _good(folder), _circle(folder)
+    return ['error' in result for result in _detector()(folder, out_dir=folder / 'out')]
+
+
+def _onto_pipe(folder: Path) -> Any:
+    return _meter()(_picture(), 'why?', out=_pipe(folder))
+
+
 def _cut(suffix: str) -> Callable[[Path], Path]:
     data = cv2.imencode(suffix, _picture())[1].tobytes()
     return _content(f'cut{suffix}', data[: len(data) // 2])
@@ -105,6 +119,7 @@ ITEMS: dict[str, Callable[[Path], Any]] = {
     'a web page with the name of an image': _content('page.jpg', b'<!DOCTYPE html><html></html>'),
     'a folder without images, named b.png': _empty_folder,
     'a link to nothing': _broken_link,
+    'a link to itself': _circle,
     'a missing file': lambda folder: folder / 'missing.png',
     'a name of 5000 letters': lambda folder: 'x' * 5000 + '.png',
     'a named pipe': _pipe,
@@ -233,6 +248,13 @@ def _arguments() -> list[BadInput]:
         BadInput('attention in a text that is a number', _attention(text=7), '7'),
         BadInput('attention of no layer', _attention(layers=[]), 'layers'),
         BadInput('attention of layer 9', _attention(layers=[9]), '9'),
+        BadInput('detection: a folder with a link to itself', _circle_in_a_folder, gives=[True, False]),
+        BadInput('results into a named pipe', _onto_pipe, ('pipe.png', 'name a file')),
+        BadInput(
+            'detection: templates for fixed classes',
+            lambda f: _detector(templates='simple')(_picture()),
+            ("templates='simple'", 'fixed classes'),
+        ),
         BadInput('results into a folder', lambda folder: _meter()(_picture(), 'why?', out=folder), 'is a folder'),
         BadInput('drawings into a file', lambda folder: _detector()(_picture(), out_dir=_good(folder)), 'good.png'),
         BadInput(

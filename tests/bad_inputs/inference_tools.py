@@ -60,6 +60,17 @@ def _iou(dtype: torch.dtype) -> float:
     return round(box_iou(*(torch.tensor([b], dtype=dtype) for b in ([0, 0, 200, 200], [100, 0, 250, 200]))).item(), 6)
 
 
+def _strip_over_checkpoint(folder: Path) -> Any:
+    """An activation map in place of the checkpoint, which may have any name."""
+    (folder / 'w.png').write_bytes(b'weights')
+    (folder / 'a.mp4').write_bytes(b'')
+    return command('tools/video.py', 'c.py', 'w.png', 'a.mp4', '--activation-map', folder / 'w.png')
+
+
+def _out_to_device(folder: Path) -> Any:
+    return command('tools/vqa.py', 'c.py', 'w.pt', _good(folder), '--caption', '--out', '/dev/null')
+
+
 def _font(value: str) -> Any:
     os.environ['FLORENCE_MM_FONT'] = value
     font.cache_clear()
@@ -73,6 +84,26 @@ def _drawn(boxes: Any, names: list, scores: Any = None) -> tuple:
 def _differ(*names: str) -> bool:
     blank = np.full((100, 300, 3), 255, np.uint8)
     return len({draw_detections(blank, [[9, 40, 290, 90]], [name]).tobytes() for name in names}) == len(names)
+
+
+def _misspelt() -> list[BadInput]:
+    """Keys and values of models, in tools that build no run."""
+    detector = ROOT / 'configs/dynamic_head/atss_coswin-micro_fpn_dyhead_2xb4-8e_scenes.py'
+    rows = []
+    for option, says in (
+        ('model.backbone.depht=3', ('model.backbone.depht', 'CoSwin')),
+        ('model.bbox_head.num_classes=ten', ('num_classes', "'ten'")),
+        ('model.test_cfg.score_thr=nan', ('score_thr', "'nan'")),
+        ('model.test_cfg.nms.iou_threshold=half', ('iou_threshold', "'half'")),
+        ('model.neck.typ=FPN', ('model.neck',)),
+    ):
+        for line in (('tools/detect.py', detector, 'w.pt', 'a.png'), ('tools/analysis_tools/get_flops.py', detector)):
+            rows.append(
+                BadInput(
+                    f'{Path(line[0]).name} {option}', lambda f, a=(*line, '--cfg-options', option): command(*a), says
+                )
+            )
+    return rows
 
 
 def _tools() -> list[BadInput]:
@@ -112,6 +143,11 @@ def _tools() -> list[BadInput]:
         ),
         BadInput('detect.py on a config that is missing', lambda f: command(*detect), 'c.py'),
         BadInput('vqa.py --attention over the image', _over('--attention'), ('--attention', 'good.png')),
+        BadInput('vqa.py --out to a device', _out_to_device, ('/dev/null', 'device')),
+        BadInput(
+            'video.py --activation-map over the checkpoint', _strip_over_checkpoint, ('--activation-map', 'w.png')
+        ),
+        *_misspelt(),
         BadInput('vqa.py --out over the checkpoint', _over('w.pt'), ('--out', 'w.pt')),
         BadInput('vqa.py --out over the config', _over('c.json'), ('--out', 'c.json')),
         BadInput('test.py --out over the checkpoint', _test_over('w.pt'), ('--out', 'w.pt')),

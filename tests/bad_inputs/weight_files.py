@@ -5,6 +5,7 @@ import collections
 import io
 import json
 import struct
+import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,13 @@ class Library:
         return divmod, (7, 2)
 
 
+class Program:
+    """Asks for a program when it is unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return subprocess.Popen, ('true',)
+
+
 def one(shape: tuple[int, ...], value: float = 1.0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.full(shape, value, dtype=dtype)
 
@@ -116,6 +124,16 @@ UNREADABLE: dict[str, tuple[str, Callable[[], bytes], str | tuple[str, ...]]] = 
         'w.pth',
         lambda: torch_bytes(changed(meta=Library()), _use_new_zipfile_serialization=False),
         'builtins.divmod',
+    ),
+    'an object that starts a program, by the name of Python 2': (
+        'w.pth',
+        lambda: torch_bytes(changed(meta=Program())),
+        'subprocess.Popen',
+    ),
+    'a nested tensor': (
+        'w.pth',
+        lambda: torch_bytes(changed(weight=torch.nested.nested_tensor([one((2,)), one((3,))], layout=torch.strided))),
+        (KEY, 'nested'),
     ),
     'a whole module': ('w.pth', lambda: torch_bytes(towers().text_encoder), 'state_dict()'),
     'a module under model': ('w.pth', lambda: torch_bytes({'model': towers().image_encoder}), 'state_dict()'),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from florence_mm.apis.model_weights import load_whole_model
 from florence_mm.engine.checkpointing import read_run_checkpoint
@@ -182,6 +182,44 @@ def _rights(folder: Path) -> str:
     return oct(Path('out.safetensors').stat().st_mode & 0o777)
 
 
+def _parts(prefix: str) -> Callable[[Path], Any]:
+    """The keys that a prefix leaves, by their first parts."""
+
+    def run(folder: Path) -> Any:
+        save_file(state(), 'w.safetensors')
+        command('tools/model_converters/convert_checkpoint.py', 'w.safetensors', 'o.safetensors', '--prefix', prefix)
+        return sorted({key.split('.')[0] for key in read_checkpoint('o.safetensors')[0]})
+
+    return run
+
+
+def _not_whole() -> list[BadInput]:
+    """Files that hold no weights, or a part of a model, and beginnings of keys that are no part."""
+    rows = []
+    for tool in ('convert_checkpoint.py', 'publish_model.py'):
+        read = READERS[tool]
+        for words, change in (('integers', torch.Tensor.long), ('tensors without elements', lambda v: v.flatten()[:0])):
+            content = {key: change(value) for key, value in state().items()}
+            rows.append(BadInput(f'{tool}: nothing but {words}', _saved(lambda c=content: c, read), 'no weights'))
+        name = 'model-00001-of-00002.safetensors'
+        rows.append(BadInput(f'{tool}: one of two files', _file(name, lambda: save(_half()), read), ('file 1', '2')))
+        name = 'model-00001-of-00001.safetensors'
+        rows.append(BadInput(f'{tool}: the only file', _file(name, lambda: save(state()), read), gives=_value(state())))
+        content = {**state(), '__metadata__': torch.ones(1)}
+        rows.append(BadInput(f'{tool}: a tensor named __metadata__', _saved(lambda c=content: c, read), '__metadata__'))
+    for prefix in ('image_encoder', 'image_encoder.'):
+        rows.append(
+            BadInput(
+                f'convert_checkpoint.py: the prefix {prefix}',
+                _parts(prefix),
+                gives=sorted({key.split('.')[1] for key in state() if key.startswith('image_encoder.')}),
+            )
+        )
+    words = 'convert_checkpoint.py: half a word as prefix'
+    rows.append(BadInput(words, _parts('image_enc'), ("'image_enc.'", 'begin')))
+    return rows
+
+
 def _takes(reader: str, words: str) -> bool:
     return reader in FILES or (reader == 'publish_model.py' and ('weight' in words or 'tensor' in words))
 
@@ -203,7 +241,13 @@ def cases() -> list[BadInput]:
                 rows.append(BadInput(f'{reader}: {words}', _saved(content, read), says))
         for kind in ('a missing file', 'a folder', 'a broken link', 'a named pipe'):
             rows.append(BadInput(f'{reader}: {kind}', _place(kind, read), ('w.pth', 'does not exist')))
-        rows.append(BadInput(f'{reader}: an unknown scheme', _place('an unknown scheme', read), 'nowhere://w.pth'))
+        rows.append(
+            BadInput(
+                f'{reader}: an unknown scheme',
+                _place('an unknown scheme', read),
+                ('nowhere://w.pth', 'none of the schemes'),
+            )
+        )
     convert = READERS['convert_checkpoint.py']
     for words, keys in UNKNOWN.items():
         content = {key: torch.ones(1) for key in keys}
@@ -221,6 +265,7 @@ def cases() -> list[BadInput]:
             _saved(state, lambda path: command(tool, path, 'out.safetensors', '--prefix', 'zzz.')),
             ('zzz.', 'image_encoder'),
         ),
+        *_not_whole(),
         BadInput('publish_model.py: the target is the source', _published_onto_its_source, gives=True),
         BadInput(
             'publish_model.py: class names in the metadata', _class_names_published, gives={'classes': ['cat', 'dog']}

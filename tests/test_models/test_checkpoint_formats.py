@@ -110,11 +110,11 @@ def test_other_formats_are_not_taken_for_ours(make):
         convert_state_dict(state, 'a.pth')
 
 
-def test_a_run_of_another_model_is_ours_by_its_metadata():
+def test_a_run_of_another_model_is_told_by_its_metadata():
     state = resnet()
-    for key in ('mmengine_version', 'florence_mm_version'):
+    for key, wanted in (('mmengine_version', 'mmengine run'), ('florence_mm_version', 'florence_mm')):
         name, kept, _ = convert_state_dict(state, 'a.pth', {key: '1'})
-        assert name == 'florence_mm' and kept.keys() == state.keys()
+        assert name == wanted and kept.keys() == state.keys()
 
 
 def test_two_tensors_of_one_name_are_refused():
@@ -122,6 +122,28 @@ def test_two_tensors_of_one_name_are_refused():
     state['backbone.norm.weight'] = state['norm.weight'] + 1
     with pytest.raises(ValueError, match=r'a.pth \(Swin or CoSwin\): it has two tensors for norm.weight'):
         convert_state_dict(state, 'a.pth')
+
+
+@pytest.mark.parametrize(
+    'extra',
+    [
+        'encoder.layer.0.attention.self.query_global.weight',  # Longformer
+        'encoder.layer.0.attention.self_attn_layer_norm.weight',  # XLM-R XL, ESM
+        'encoder.layer.0.attention.LayerNorm.weight',  # RoBERTa with norms before
+        'encoder.layer.0.output.adapter_modules.en.dense1.weight',  # X-MOD
+        'embeddings.task_type_embeddings.weight',  # ERNIE
+    ],
+)
+@pytest.mark.parametrize('prefix', ['', 'roberta.'])
+def test_relatives_of_roberta_are_not_taken_for_it(extra, prefix):
+    from transformers import RobertaConfig, RobertaModel
+
+    sizes = {'hidden_size': 8, 'num_hidden_layers': 1, 'num_attention_heads': 1, 'intermediate_size': 8}
+    state = RobertaModel(RobertaConfig(vocab_size=9, type_vocab_size=1, **sizes)).state_dict()
+    state = {prefix + key: value for key, value in state.items()}
+    assert convert_state_dict(state)[0] == 'Hugging Face RoBERTa'
+    with pytest.raises(ValueError, match=f'its text encoder has {prefix}{extra}, which RoBERTa lacks'):
+        convert_state_dict({**state, prefix + extra: torch.ones(8)})
 
 
 def test_berts_text_encoder_is_no_robertas(tmp_path):

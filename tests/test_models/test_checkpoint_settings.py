@@ -6,6 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from florence_mm.apis.model_weights import load_whole_model
+from florence_mm.engine.checkpointing import read_run_checkpoint
+from florence_mm.engine.run_weights import fit_run_weights
+from florence_mm.errors import UsageError
 from florence_mm.models.checkpoints import convert_state_dict, load_checkpoint, read_checkpoint, write_safetensors
 from florence_mm.models.heads import DynamicHead
 from florence_mm.models.text import CLIPTextTower, RobertaTextEncoder
@@ -112,6 +116,54 @@ def test_a_converted_file_keeps_the_settings_of_its_origin(tmp_path, clip_file):
     whole = nn.ModuleDict({'text_encoder': tower()})
     with pytest.raises(ValueError, match=r'has norm_eps=1e-12 \(text_encoder.resblocks.0.ln_1\)'):
         load_checkpoint(whole, path)
+
+
+def of_an_inferencer(model, path):
+    load_whole_model(model, path)
+
+
+def of_a_test(model, path):
+    content = read_run_checkpoint(str(path))
+    fit_run_weights(model, content['state_dict'], path, True, content['meta'])
+
+
+def of_a_new_run(model, path):
+    content = read_run_checkpoint(str(path))
+    fit_run_weights(model, content['state_dict'], path, False, content['meta'])
+
+
+@pytest.mark.parametrize('load', [load_checkpoint, of_an_inferencer, of_a_test, of_a_new_run])
+def test_a_converted_file_keeps_its_settings_wherever_it_is_loaded(tmp_path, load):
+    def towers(**kwargs):
+        return nn.ModuleDict({'text_encoder': tower(**kwargs), 'image_encoder': nn.Linear(2, 2)})
+
+    path = tmp_path / 'm.safetensors'
+    write_safetensors(path, towers().state_dict(), {'converted_from': 'MedImageInsight'})
+    load(towers(causal=False), path)
+    with pytest.raises(
+        (ValueError, UsageError), match=r'm.safetensors \(MedImageInsight\) need causal=False and .*causal=True'
+    ):
+        load(towers(), path)
+
+
+@pytest.mark.parametrize(
+    ('text', 'right', 'wrong', 'said'),
+    [
+        ({'no_causal_mask': True}, {'causal': False}, {}, 'need causal=False'),
+        ({'norm_kwargs': {'eps': 1e-6}}, {'norm_eps': 1e-6}, {}, 'need norm_eps=1e-06'),
+        ({'pool_type': 'eos', 'vocab_size': 50, 'eos_id': 49}, {}, {'causal': False}, 'need causal=True'),
+        ({'pool_type': 'last'}, None, {}, "pool_type 'last' of its text tower"),
+        ({'pool_type': 'eos', 'vocab_size': 50, 'eos_id': 2}, None, {}, "pool_type 'eos'"),
+        ({'act_kwargs': {'approximate': 'tanh'}}, None, {}, "act_kwargs {'approximate': 'tanh'}"),
+    ],
+)
+def test_open_clips_config_tells_masks_norms_and_pooling(clip_file, text, right, wrong, said):
+    clip_file.with_name('open_clip_config.json').write_text(json.dumps({'model_cfg': {'text_cfg': text}}))
+    kwargs = {'norm_eps': 1e-5, 'act': 'gelu'}
+    if right is not None:
+        assert load_checkpoint(tower(**{**kwargs, **right}), clip_file, prefix='text_encoder').notes == []
+    with pytest.raises(ValueError, match=said):
+        load_checkpoint(tower(**{**kwargs, **wrong}), clip_file, prefix='text_encoder')
 
 
 def test_the_towers_of_unicl_and_medimageinsight(tmp_path):

@@ -177,6 +177,11 @@ def test_nothing_that_matches_is_an_error(tmp_path):
     save_image_model(tmp_path / 'unicl.pth', 'image_encoder.')
     with pytest.raises(ValueError, match=r"did you mean prefix='image_encoder.'\?"):
         load_checkpoint(VideoCoSwin(SMALL), tmp_path / 'unicl.pth')
+    # a recognizer has its backbone from there, and no classifier
+    recognizer = nn.ModuleDict({'backbone': VideoCoSwin(SMALL), 'cls_head': nn.Linear(4, 2)})
+    said = r"it holds tensors of backbone alone, which backbone=dict\(init_cfg=.*prefix='image_encoder.'\)\) loads"
+    with pytest.raises(ValueError, match=said):
+        load_checkpoint(recognizer, tmp_path / 'unicl.pth')
 
 
 def test_video_checkpoint_is_not_inflated(tmp_path):

@@ -138,3 +138,16 @@ def test_an_output_is_none_of_the_inputs(tmp_path, monkeypatch):
     (tmp_path / 'copy.json').write_text('{}')
     for target in ('copy.json', 'new.json', 'deep/in.json'):
         refuse_overwriting(target, [source])
+
+
+def test_devices_and_pipes_are_not_replaced_by_files(tmp_path):
+    pipe = tmp_path / 'pipe'
+    os.mkfifo(pipe)
+    (tmp_path / 'link').symlink_to(pipe)
+    for path in (pipe, tmp_path / 'link', Path(os.devnull)):
+        before = path.stat()
+        for write in (lambda p=path: write_atomic(p, 'new'), lambda p=path: refuse_overwriting(p, [])):
+            with pytest.raises(UsageError, match=f'{path} is a device or a pipe, .*; name a file'):
+                write()
+        assert path.stat() == before
+    assert names(tmp_path) == ['link', 'pipe']

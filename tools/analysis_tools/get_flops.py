@@ -16,6 +16,7 @@ from torch import nn
 
 import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.config.arguments import positive_int
+from florence_mm.config.check import check_parts
 from florence_mm.config.load import load_config
 from florence_mm.config.options import add_config_options
 from florence_mm.engine.complexity import count_macs, count_parameters, readable, table
@@ -79,6 +80,7 @@ def main() -> None:
         cfg = load_config(args.config, args.cfg_options)
         if cfg.get('model') is None:
             raise UsageError(f'config {args.config} has no model to count; give one that has')
+        check_parts(cfg, 'model', 'data_preprocessor', default_scope='florence_mm')
         init_default_scope(cfg.get('default_scope', 'florence_mm'))
         height, width = args.shape[0], args.shape[-1]
         model, counts = count(cfg, args.module, (height, width))

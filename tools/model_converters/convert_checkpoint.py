@@ -12,6 +12,7 @@ import florence_mm
 from florence_mm.errors import UsageError, one_sentence_errors
 from florence_mm.models.checkpoints import (
     check_values,
+    check_whole_file,
     convert_state_dict,
     plain_meta,
     read_checkpoint,
@@ -25,7 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('source', help='a checkpoint of any known format: a file or a URL')
     parser.add_argument('target', help='the file to write, .safetensors')
-    parser.add_argument('--prefix', default='', help='keep only the keys under this prefix, without it')
+    parser.add_argument('--prefix', default='', help='keep only this part, such as image_encoder')
     args = parser.parse_args()
     if not args.target.endswith('.safetensors'):
         parser.error(f'{args.target} must end in .safetensors')
@@ -33,10 +34,12 @@ def main() -> int:
         refuse_overwriting(args.target, [args.source], 'the target')
         state, meta = read_checkpoint(args.source)
         name, state, skipped = convert_state_dict(state, args.source, meta)
-        kept = {key.removeprefix(args.prefix): value for key, value in state.items() if key.startswith(args.prefix)}
+        prefix = f'{args.prefix.rstrip(".")}.' if args.prefix else ''
+        kept = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if not kept:
             begin = ', '.join(dict.fromkeys(key.split('.')[0] for key in state))
-            raise UsageError(f'{args.source} ({name}) has no keys under {args.prefix!r}; they begin with {begin}')
+            raise UsageError(f'{args.source} ({name}) has no keys under {prefix!r}; they begin with {begin}')
+        check_whole_file(kept, args.source)
         check_values(kept, args.source)
         header = {'converted_from': name, **plain_meta(meta), 'florence_mm_version': florence_mm.__version__}
         write_safetensors(args.target, kept, header)

@@ -13,7 +13,13 @@ from pathlib import Path
 
 import florence_mm
 from florence_mm.errors import one_sentence_errors
-from florence_mm.models.checkpoints import check_values, plain_meta, read_checkpoint, write_safetensors
+from florence_mm.models.checkpoints import (
+    check_values,
+    check_whole_file,
+    plain_meta,
+    read_checkpoint,
+    write_safetensors,
+)
 
 
 def main() -> int:
@@ -27,6 +33,7 @@ def main() -> int:
         parser.error(f'{target} must end in .safetensors')
     with one_sentence_errors():
         state, meta = read_checkpoint(args.source)
+        check_whole_file(state, args.source)
         check_values(state, args.source)
         header = {key: value for key, value in plain_meta(meta).items() if key != 'cfg'}
         header |= {'config': meta.get('cfg', meta.get('config', '')), 'florence_mm_version': florence_mm.__version__}

@@ -3,7 +3,7 @@
 Not here: checkpoints of training runs and resuming (``engine``).
 """
 
-from .contents import check_values
+from .contents import check_values, check_whole_file
 from .formats import convert_state_dict
 from .loading import LoadReport, PretrainedInit, load_checkpoint
 from .reading import plain_meta, read_checkpoint, write_safetensors
@@ -15,6 +15,7 @@ __all__ = [
     'LoadReport',
     'PretrainedInit',
     'check_values',
+    'check_whole_file',
     'convert_state_dict',
     'load_checkpoint',
     'plain_meta',

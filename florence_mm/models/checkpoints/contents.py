@@ -1,5 +1,6 @@
 """Checks of what a checkpoint holds: tensors by name, dense, finite, and of the model's types."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from .renaming import COMPUTED, StateDict
 #: Keys under which public checkpoints hold their state dict.
 WRAPPERS = ('state_dict', 'model', 'module', 'model_state_dict')
 
+#: Names of the files of a model that is cut in several, as transformers writes them.
+_SHARD = re.compile(r'-(\d{5})-of-(?!0*1\.)(\d{5})\.')
+
 
 def state_of(content: Mapping[str, Any], path: str | Path) -> StateDict:
     """Find the tensors of a checkpoint.
@@ -28,7 +32,8 @@ def state_of(content: Mapping[str, Any], path: str | Path) -> StateDict:
         the tensors by key; other values beside them are left out.
 
     Raises:
-        ValueError: there are no tensors, a tensor's key is no text, or a tensor is sparse, quantised or without values.
+        ValueError: there are no tensors, a tensor's key is no text, or a tensor is sparse, nested, quantised or without
+            values.
     """
     outer = content
     for _ in range(2):
@@ -48,8 +53,9 @@ def state_of(content: Mapping[str, Any], path: str | Path) -> StateDict:
             )
         if not is_encodable(key):
             raise ValueError(f'the key {key!r} in {path} is no text of Unicode; save the state dict of a module')
-        if value.layout is not torch.strided or value.is_quantized:
-            kind = 'quantised' if value.is_quantized else f'sparse ({str(value.layout).removeprefix("torch.")})'
+        if value.layout is not torch.strided or value.is_quantized or value.is_nested:
+            layout = f'{"nested" if value.is_nested else "sparse"} ({str(value.layout).removeprefix("torch.")})'
+            kind = 'quantised' if value.is_quantized else layout
             raise ValueError(f'{key} in {path} is {kind}; save dense floating-point tensors')
         if value.is_meta:
             raise ValueError(f'{key} in {path} has a shape and no values (device meta); save the model from a device')
@@ -100,6 +106,24 @@ def _finite(value: Tensor) -> bool:
     if value.is_floating_point() and value.element_size() == 1:
         value = value.float()  # there is no test for numbers of 8 bits
     return bool(torch.isfinite(value).all())
+
+
+def check_whole_file(state: StateDict, path: str | Path) -> None:
+    """Check that a file to be converted or published holds the weights of a model, not a part of a file or none.
+
+    Raises:
+        ValueError: no tensor has floating-point values, or the file is one of several that hold a model together.
+    """
+    if not any(value.is_floating_point() and value.numel() for value in state.values()):
+        raise ValueError(
+            f'{path} has no floating-point values in its {len(state)} tensors ({some(state, 3)}), so it has no '
+            'weights; save the state dict of a model'
+        )
+    if shard := _SHARD.search(Path(path).name):
+        raise ValueError(
+            f'{path} is file {int(shard[1])} of the {int(shard[2])} that hold a model together; load the model with '
+            'the package that wrote them, and save its state dict as one file'
+        )
 
 
 def check_types(model: nn.Module, state: StateDict, path: str | Path) -> None:

@@ -8,6 +8,7 @@ from urllib.parse import urlparse
 
 import torch
 from mmengine.fileio import get_local_path
+from mmengine.fileio.backends.registry_utils import prefix_to_backends
 from mmengine.runner.checkpoint import (
     get_deprecated_model_names,
     get_external_models,
@@ -25,6 +26,9 @@ _TABLES = {
     'openmmlab': get_external_models,
     'mmcls': get_mmcls_models,
 }
+
+#: Schemes of URLs that torch downloads.
+_DOWNLOADED = ('http', 'https', 'file')
 
 
 @contextmanager
@@ -45,7 +49,8 @@ def local_file(path: str | Path) -> Iterator[Path]:
     with ExitStack() as stack:
         try:
             url = _resolve(str(path))
-            if urlparse(url).scheme in ('http', 'https', 'file'):
+            _require_backend(url)
+            if urlparse(url).scheme in _DOWNLOADED:
                 file = download(url)
             else:
                 file = Path(stack.enter_context(get_local_path(url)))
@@ -53,6 +58,14 @@ def local_file(path: str | Path) -> Iterator[Path]:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise ValueError(f'{path} cannot be fetched ({reason[0]}); correct the address, or give a file') from error
         yield file
+
+
+def _require_backend(url: str) -> None:
+    """Raise ValueError for a scheme that neither torch nor a file backend of mmengine reads."""
+    scheme = urlparse(url).scheme
+    if scheme not in (*_DOWNLOADED, *prefix_to_backends):
+        known = ', '.join(f'{name}://' for name in (*_DOWNLOADED, 's3'))
+        raise ValueError(f'{scheme}:// is none of the schemes for checkpoints, such as {known}')
 
 
 def download(url: str) -> Path:

@@ -16,6 +16,8 @@ from .contents import some
 from .renaming import COMPUTED, FORMATS, Format, Skipped, StateDict, any_key, register_format
 
 OURS = 'florence_mm'
+#: A run of any OpenMMLab package, whose names stay as they are; known by its metadata alone.
+RUN = 'mmengine run'
 _OWN_PARTS = (
     r'^((detector\.)?backbone|(classifier\.|retriever\.|reranker\.)?image_encoder)\.'
     r'layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table$',
@@ -29,8 +31,9 @@ _OWN_PARTS = (
 @register_format('florence_mm METER', lambda k: any_key(k, r'^cross_modal\.(text|image)_transform\.'))
 @register_format('UniCL', lambda k: any_key(k, r'^image_encoder\.') and any_key(k, r'^text_encoder\.'), priority=-1)
 @register_format(OURS, lambda k: any(any_key(k, part) for part in _OWN_PARTS), priority=-10)
+@register_format(RUN, lambda k: False)
 def keep(state: StateDict) -> tuple[StateDict, Skipped]:
-    """Keep all keys, which are ours."""
+    """Keep all keys, which are ours, or those of a run."""
     return dict(state), {}
 
 
@@ -39,7 +42,8 @@ def find_format(keys: Iterable[str], meta: Mapping[str, Any] | None = None) -> F
 
     Args:
         keys: its keys.
-        meta: its metadata; a file that a run of this toolbox wrote has our names, whatever the model is.
+        meta: its metadata; a file that this toolbox published or a run of mmengine wrote keeps its names, whatever the
+            model is.
 
     Returns:
         the format; None if it is unknown.
@@ -47,8 +51,9 @@ def find_format(keys: Iterable[str], meta: Mapping[str, Any] | None = None) -> F
     keys = set(keys)
     by_priority = sorted(FORMATS.values(), key=lambda fmt: -fmt.priority)
     found = next((fmt for fmt in by_priority if fmt.detect(keys)), None)
-    if found is None and meta and not meta.keys().isdisjoint(('florence_mm_version', 'mmengine_version')):
-        return FORMATS[OURS]
+    for written_by, name in (('florence_mm_version', OURS), ('mmengine_version', RUN)):
+        if found is None and meta and written_by in meta:
+            return FORMATS[name]
     return found
 
 

@@ -179,9 +179,26 @@ def _check_format(
                     f'{source.path} ({found.name}) has {key}, which {type(model).__name__} lacks, so that it gives '
                     f'other features; set {argument}'
                 )
-    # a converted file has our names, and the settings of the format it came from
+    return check_origin(model, loaded, source, found)
+
+
+def check_origin(model: nn.Module, loaded: Container[str], source: Source, found: Format | None = None) -> list[str]:
+    """Check the settings of a model against the format that a file came from, also after a conversion to our names.
+
+    Args:
+        model: the model, whose weights may be loaded already.
+        loaded: its keys that the file gives.
+        source: the file.
+        found: the format of its keys; None if they are the model's own.
+
+    Returns:
+        a note for each setting that the file leaves open.
+
+    Raises:
+        ValueError: the model has a setting that cannot be right.
+    """
     origin = FORMATS.get(str(source.meta.get('converted_from')), found)
-    if origin.settings is None:
+    if origin is None or origin.settings is None:
         return []
     return check_settings(origin.settings(source), model, loaded, source.path, origin.name)
 
@@ -191,12 +208,22 @@ def _first_parts(keys: Iterable[str]) -> str:
     return ', '.join(map(repr, first_parts(keys)[:5])) or 'nothing'
 
 
-def _suggest_prefix(state: Iterable[str], own: Container[str]) -> str:
-    for key in state:
-        for at in (i for i, letter in enumerate(key) if letter == '.'):
-            if key[at + 1 :] in own:
-                return f'; did you mean prefix={key[: at + 1]!r}?'
+def _suggest_prefix(state: Iterable[str], own: Iterable[str]) -> str:
+    """Say under which prefix the model's tensors, or those of a part of it, are in the file."""
+    parts = dict.fromkeys(['', *(key.partition('.')[0] for key in own if '.' in key)])
+    for part in parts:
+        names = {key[len(part) + 1 :] if part else key for key in own if not part or key.startswith(f'{part}.')}
+        for key in state:
+            for at in (i for i, letter in enumerate(key) if letter == '.'):
+                if key[at + 1 :] in names and ('.' in key[at + 1 :] or not part):
+                    prefix = f'prefix={key[: at + 1]!r}'
+                    return f'; did you mean {prefix}?' if not part else _of_part(part, prefix)
     return ''
+
+
+def _of_part(part: str, prefix: str) -> str:
+    how = f"{part}=dict(init_cfg=dict(type='florence_mm.Pretrained', checkpoint=..., {prefix}))"
+    return f'; it holds tensors of {part} alone, which {how} loads for training'
 
 
 @WEIGHT_INITIALIZERS.register_module('Pretrained')

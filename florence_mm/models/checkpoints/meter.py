@@ -13,6 +13,12 @@ from .swin import convert_swin, convert_timm_swin
 from .text_settings import meter_settings, roberta_settings
 
 _OTHER_TASKS = r'^(nlvr2_classifier|snli_classifier|rank_output|mppd_score|mpfr_score|img_type_embeddings)\.'
+#: What RoBERTa's layers and embeddings hold; relatives of the same names have more, as adapters or norms before.
+_ROBERTA = (
+    r'(embeddings\.(word|position|token_type)_embeddings\.weight|embeddings\.LayerNorm\.(weight|bias)'
+    r'|encoder\.layer\.\d+\.(attention\.self\.(query|key|value)|(attention\.)?output\.(dense|LayerNorm)'
+    r'|intermediate\.dense)\.(weight|bias))$'
+)
 _METRICS = r'^(train|val|dev|test)_\w+\.'
 
 
@@ -93,4 +99,6 @@ def convert_roberta(state: StateDict) -> tuple[StateDict, Skipped]:
     state, skipped = keep_matching(
         state, r'^(roberta\.)?(embeddings|encoder)\.', 'of the pooler or a head, which METER does not take over'
     )
+    if other := next((key for key in state if not re.match(rf'(roberta\.)?{_ROBERTA}', key)), None):
+        raise ValueError(f'its text encoder has {other}, which RoBERTa lacks: it is of another model; give a RoBERTa')
     return rename(state, [(r'^(roberta\.)?', 'text_encoder.model.')]), skipped

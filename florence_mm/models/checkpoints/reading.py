@@ -93,9 +93,11 @@ def write_safetensors(path: str | Path, state: dict[str, Tensor], meta: dict[str
         meta: metadata, strings or values that JSON can represent.
 
     Raises:
-        ValueError: a tensor is of a type that the format lacks.
+        ValueError: a tensor is of a type or has a name that the format lacks.
         OSError: the disk is full or cannot be written to.
     """
+    if '__metadata__' in state:
+        raise ValueError('a tensor is named __metadata__, which a safetensors file cannot hold; leave it out')
     for key, value in state.items():
         if value.dtype == torch.complex128:
             raise ValueError(f'{key} is of type complex128, which a safetensors file cannot hold; leave it out')

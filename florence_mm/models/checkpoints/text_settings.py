@@ -33,9 +33,10 @@ def _tower(act: tuple[str, ...], eps: float, causal: bool, advice: str = '') -> 
 
 
 def clip_settings(source: Source) -> Iterable[Setting]:
-    """Settings of CLIP's text tower; the activation as a config file beside the weights says, or open without one."""
-    act = _stated_act(source)
-    return _tower((act,) if act else ('quick_gelu', 'gelu'), 1e-5, True, _WHOSE_ACT)
+    """Settings of CLIP's text tower, as a config file beside the weights says; without one the activation is open."""
+    stated = _stated(source)
+    act, causal = stated.get('act'), stated.get('causal', True)
+    return _tower((act,) if act else ('quick_gelu', 'gelu'), stated.get('eps', 1e-5), causal, _WHOSE_ACT)
 
 
 def unicl_settings(source: Source) -> Iterable[Setting]:
@@ -61,19 +62,48 @@ def meter_settings(source: Source) -> Iterable[Setting]:
     )
 
 
-def _stated_act(source: Source) -> str | None:
-    """The activation of a CLIP that its keys or a config file beside it tell."""
+def _stated(source: Source) -> dict[str, Any]:
+    """What a CLIP's keys or a config file beside it tell: ``act``, ``eps`` and ``causal``.
+
+    Raises:
+        ValueError: its text tower is one that ours is not.
+    """
     if {'input_resolution', 'context_length', 'vocab_size'} <= source.keys:
-        return 'quick_gelu'  # OpenAI's own files
+        return {'act': 'quick_gelu'}  # OpenAI's own files
     folder = Path(source.path).expanduser().parent
-    if '://' not in str(source.path):
-        if config := _json(folder / 'open_clip_config.json').get('model_cfg'):
-            return 'quick_gelu' if config.get('quick_gelu') else 'gelu'
-        config = _json(folder / 'config.json')
-        config = config.get('text_config') or config
-        if str(config.get('model_type', '')).startswith('clip'):
-            return {'gelu': 'gelu', 'quick_gelu': 'quick_gelu'}.get(config.get('hidden_act', 'quick_gelu'))
-    return None
+    if '://' in str(source.path):
+        return {}
+    if config := _dict(_json(folder / 'open_clip_config.json').get('model_cfg')):
+        return _open_clip(config, _dict(config.get('text_cfg')), source)
+    config = _json(folder / 'config.json')
+    config = _dict(config.get('text_config')) or config
+    if not str(config.get('model_type', '')).startswith('clip'):
+        return {}
+    act = config.get('hidden_act', 'quick_gelu')
+    if act not in _ACTS.values():
+        raise _other_tower(source, f'hidden_act {act!r}')
+    return {'act': act, 'eps': config.get('layer_norm_eps', 1e-5)}
+
+
+def _open_clip(config: dict[str, Any], text: dict[str, Any], source: Source) -> dict[str, Any]:
+    """Settings that open_clip's model config states; ``text`` is its part for the text tower."""
+    pool, end = text.get('pool_type', 'argmax'), text.get('vocab_size', 49408) - 1
+    if pool != 'argmax' and (pool != 'eos' or text.get('eos_id', end) != end):
+        raise _other_tower(source, f'pool_type {pool!r}')
+    if text.get('act_kwargs'):
+        raise _other_tower(source, f'act_kwargs {text["act_kwargs"]}')
+    return {
+        'act': 'quick_gelu' if config.get('quick_gelu') else 'gelu',
+        'eps': _dict(text.get('norm_kwargs')).get('eps', 1e-5),
+        'causal': not text.get('no_causal_mask', False),
+    }
+
+
+def _other_tower(source: Source, what: str) -> ValueError:
+    return ValueError(
+        f'the config beside {source.path} says {what} of its text tower, which CLIPTextTower does not have; use '
+        'another checkpoint'
+    )
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -82,4 +112,8 @@ def _json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding='utf-8'))
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return _dict(content)
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -6,6 +6,7 @@ becomes an inert stand-in: its class is never imported, and nothing of it is cal
 keys, attributes or elements is replaced by a plain dict or list of them, and the others are left out.
 """
 
+import _compat_pickle
 import collections
 import pickle
 import sys
@@ -71,6 +72,13 @@ class StandIn:
         self.elements.extend(elements)
 
 
+def _of_python_3(module: str, name: str) -> tuple[str, str]:
+    """Today's place of an object of Python's library: pickles of protocol 2, torch's, name the one of Python 2."""
+    if (module, name) in _compat_pickle.NAME_MAPPING:
+        return _compat_pickle.NAME_MAPPING[module, name]
+    return _compat_pickle.IMPORT_MAPPING.get(module, module), name
+
+
 class _Class:
     """The name of a class or function that is not imported."""
 
@@ -101,13 +109,14 @@ class InertUnpickler(pickle._Unpickler):
         Raises:
             UnsafeContent: the name is of Python's library and not mere data.
         """
-        full = f'{"builtins" if module == "__builtin__" else module}.{name}'
+        module, name = _of_python_3(module, name)
+        full = f'{module}.{name}'
         if full in self._allowed and full != _GETATTR:
             return self._allowed[full]
         if full in (_GETATTR, 'builtins.object', 'builtins.dict', 'builtins.list', 'builtins.tuple'):
             return _Class(full)
         top = module.split('.')[0]
-        if top not in _DATA_MODULES and (top in sys.stdlib_module_names or top in ('__builtin__', 'posix', 'nt')):
+        if top not in _DATA_MODULES and (top in sys.stdlib_module_names or top in ('posix', 'nt')):
             raise UnsafeContent(full)
         return _Class(full)
 
