@@ -1,6 +1,7 @@
 """Images with boxes from COCO-format files."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,15 @@ from florence_mm.utils.limits import check_limit, limit_of
 from florence_mm.utils.nearest import did_you_mean
 from florence_mm.utils.progress import ProgressLog
 
-from .arguments import build_transforms, check_skip_bad, classes_given_once, image_prefix
+from .arguments import (
+    build_transforms,
+    check_indices,
+    check_shared_arguments,
+    check_skip_bad,
+    classes_given_once,
+    image_prefix,
+    require_flags,
+)
 from .federated import LabelSources
 from .reading import load_checked
 from .skipping import SkipCounter
@@ -102,6 +111,8 @@ class DetectionDataset(BaseDataset):
     ) -> None:
         classes, metainfo = classes_given_once(classes, metainfo)
         check_skip_bad(skip_bad, 'images')
+        check_shared_arguments(ann_file, data_root, pipeline, test_mode, indices, lazy_init)
+        require_flags(class_agnostic=class_agnostic, check_files=check_files, keep_empty=keep_empty)
         for key, names in (('classes', classes or ()), ('held_out', held_out)):
             if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
                 raise ValueError(f'{key}={names!r} must be a list of names')
@@ -117,9 +128,9 @@ class DetectionDataset(BaseDataset):
         self.keep_empty = keep_empty or test_mode
         self._skips: SkipCounter | None = None
         super().__init__(
-            ann_file=ann_file,
+            ann_file=os.fspath(ann_file),
             metainfo=metainfo,
-            data_root=data_root,
+            data_root=os.fspath(data_root),
             data_prefix=image_prefix(data_prefix, 'img'),
             indices=indices,
             pipeline=build_transforms(pipeline),
@@ -171,6 +182,7 @@ class DetectionDataset(BaseDataset):
             data_list = self._with_readable(data_list)
         if not data_list:
             raise DataError(f'{self.ann_file} leaves no image to use; look at `classes`, `held_out` and `keep_empty`')
+        check_indices(self._indices, len(data_list), self.ann_file)
         return data_list
 
     def get_data_info(self, idx: int) -> dict:

@@ -1,5 +1,6 @@
 """Text files that people write: names, answers, lists of files."""
 
+import json
 import stat
 from pathlib import Path
 
@@ -43,11 +44,21 @@ def read_lines(path: str | Path, what: str) -> list[str]:
         what: its content, for messages, as in ``'an answer a line'``.
 
     Raises:
-        DataError: see :func:`read_text`; or there is no line.
+        DataError: see :func:`read_text`; or there is no line, or the file is JSON.
     """
     # not splitlines(), which also ends a line at characters that a name may contain, such as U+2028
     lines = [line.strip() for line in read_text(path, what).replace('\r\n', '\n').replace('\r', '\n').split('\n')]
     lines = [line for line in lines if line]
     if not lines:
         raise DataError(f'{path} is empty; write {what}')
+    if lines[0][0] in '[{' and _is_json('\n'.join(lines)):
+        raise DataError(f'{path} is JSON; write {what}')
     return lines
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
