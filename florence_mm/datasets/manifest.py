@@ -189,8 +189,8 @@ class ImageTextManifest(ImageTextDataset):
                 continue
             if _origin(first) != _origin(row):
                 yield DataError(
-                    f'{self.ann_file}, line {row["line"]}: another `label` or `augmented` than in line {first["line"]}, '
-                    'for the same image; merged rows share them'
+                    f'{self.ann_file}, line {row["line"]}: another `label` or `augmented` than for the same image in '
+                    f'line {first["line"]}; merged rows share them'
                 )
                 continue
             first.update({key: row[key] for key in ('class_index', 'extra') if key in row and key not in first})

@@ -149,7 +149,7 @@ def require_name(name: Any, where: str, key: str) -> str:
     Raises:
         DataError: it is not; the message starts with ``where`` and names ``key``.
     """
-    if not isinstance(name, str) or is_blank(name) or '\0' in name:
+    if not isinstance(name, str) or '\0' in name or (is_blank(name) and '.' not in name):
         raise DataError(f'{where} has {key} {name!r}; expected a name')
     try:
         name.encode()

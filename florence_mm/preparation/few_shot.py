@@ -62,7 +62,7 @@ def write_few_shot(ann_file: str | Path, out: str | Path, shots: int, seed: int 
         UsageError: ``out`` is ``ann_file``.
     """
     if not is_whole(shots) or shots < 1:
-        raise DataError(f'{shots!r} images per class were asked for; expected a whole number from 1')
+        raise DataError(f'{shots!r} images per class were asked for; expected a whole number, at least 1')
     if not is_whole(seed):
         raise DataError(f'seed={seed!r} must be a whole number')
     refuse_overwriting(out, [ann_file])

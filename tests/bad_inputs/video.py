@@ -39,6 +39,8 @@ CUTS = {
     'asf H.264, B-frames': 0.5,
     'ogg VP8': 0.6,
     'gif': 0.6,
+    'apng': 0.6,
+    'Motion JPEG alone': 0.61,
 }
 #: Display matrix (a, b, c, d) -> grey of the corners in reading order, of a frame with 1 2 3 4.
 TURNS = {

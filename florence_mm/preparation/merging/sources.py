@@ -121,7 +121,7 @@ def _source(source: Any, where: str) -> SourceSpec:
         if not isinstance(value, str):
             raise DataError(f'{where}: `{key}` is {value!r}; expected a string')
         if value:
-            require_name(value, where, f'`{key}`')
+            require_name(value, where, key)
     for key in ('name', 'format', 'ann_file'):
         if not source.get(key):
             raise DataError(f'{where}: `{key}` is missing')
