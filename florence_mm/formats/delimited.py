@@ -170,14 +170,14 @@ def _header(lines: _Lines, delimiter: str, path: Path) -> list[str]:
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
         raise DataError(f'{path}, line 1: the column {twice!r} occurs twice')
+    if any('\0' in name for name in header):
+        raise DataError(f'{path}, line 1: the header has NUL characters; save the file as UTF-8 text')
     other = next((mark for mark in '\t;,|' if len(header) == 1 and mark in header[0]), None)
     if other is not None:
         raise DataError(
             f'{path}, line 1: the header is one cell, {header[0]!r}; separate the columns by '
             f'{"tabs, or name the file .csv" if delimiter != "," else "commas, or by tabs in a .tsv"}'
         )
-    if any('\0' in name for name in header):
-        raise DataError(f'{path}, line 1: the header has NUL characters; save the file as UTF-8 text')
     return header
 
 

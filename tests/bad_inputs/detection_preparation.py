@@ -126,6 +126,10 @@ def _pictures() -> list[BadInput]:
         ]
         skipped = picture(faults['an empty picture'][0], loader, skip_bad={'max': 1})
         rows.append(BadInput(f'an empty picture with skip_bad, by {package}', skipped, gives=1))
+    backend = LoadImageFromFile(backend_args={'backend': 'local'})
+    for words, (change, says) in faults.items():
+        if 'folder' not in words:
+            rows.append(BadInput(f'{words}, by a file backend', picture(change, backend), ('image 2', '2.png', says)))
     none = picture(faults['an empty picture'][0], LoadImage(), skip_bad={'max': 0})
     rows.append(BadInput('more empty pictures than skip_bad allows', none, ('2.png', 'skip_bad')))
     return rows

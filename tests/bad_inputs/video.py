@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 from video_files import FILES, FINE, FRAMES, OPEN, encode, make, numbers, remux, song, turn
 
 from florence_mm.apis.inputs import list_inputs
@@ -88,6 +89,20 @@ def _ended_early(container: str) -> int:
     return sum(packet.pts >= second for packet in packets)
 
 
+def _two_streams() -> list[int]:
+    """Which frames a Matroska file shows that has a smaller stream before its default one."""
+    buffer = io.BytesIO()
+    with av.open(buffer, 'w', format='matroska') as file:
+        streams = [file.add_stream('mpeg4', rate=10, options={'qmin': '1', 'qmax': '1'}) for _ in range(2)]
+        streams[0].disposition, streams[1].disposition = Disposition(0), Disposition.default
+        for stream, size in zip(streams, (16, 32), strict=True):
+            stream.width = stream.height = size
+            for pixels in FRAMES[:10] if size == 32 else FRAMES[20:22]:
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels[:size, :size].copy(), format='rgb24')))
+            file.mux(stream.encode())
+    return numbers(open_video(buffer.getvalue(), 'clip').read([9, 8, 7]))
+
+
 def _file(content: bytes | None) -> Callable[[Path], Any]:
     def run(folder: Path) -> int:
         if content is not None:
@@ -153,6 +168,7 @@ def cases() -> list[BadInput]:
                 gives=[_ended_early(container), 29, 0],
             )
         )
+    rows.append(BadInput('a preview before the video that is the default', call(_two_streams), gives=[9, 8, 7]))
     jpeg = encode(FRAMES[:1], 'mjpeg', 'mjpeg', 'yuvj420p')
     mp4, raw = encode_mp4(FRAMES), encode(FRAMES, 'h264', g=8, bf=2, **FINE)
     mixed = {

@@ -28,7 +28,7 @@ def read_class_descriptions(spec: SourceSpec) -> Categories:
     for line, row in read_csv(path, (), columns):
         where = f'{path}, line {line}'
         if isinstance(row, DataError):
-            raise row
+            raise DataError(f'{row}; expected a class code and a name a line')
         code, name = (require_name(row.get(column), where, column) for column in columns)
         if (code, name) == columns:
             continue
