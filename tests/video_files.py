@@ -43,6 +43,8 @@ FILES = {
     'ogg VP8': ('ogg', 'libvpx', {'g': 8, 'crf': 4, 'b': '2M', 'cpu-used': 8}),
     'ogg Theora': ('ogg', 'libtheora', {'g': 8, 'q': 10}),
     'gif': ('gif', 'gif', {}, 'rgb8'),
+    'apng': ('apng', 'apng', {}, 'rgb24'),
+    'Motion JPEG alone': ('mjpeg', 'mjpeg', FLAT, 'yuvj420p'),
     'MPEG-TS H.264, open groups': ('mpegts', 'libx264', OPEN),
     'MPEG-TS H.264, interlaced': ('mpegts', 'libx264', {'g': 8, 'bf': 2, 'x264-params': 'tff=1', **FINE}),
     'MPEG-TS MPEG-2': ('mpegts', 'mpeg2video', {'g': 8, 'bf': 2, **FLAT}),

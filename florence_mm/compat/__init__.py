@@ -5,6 +5,7 @@ One file per gap. Each gap has a feature test, so its patch is no longer applied
 
 from . import (
     checkpoint_globals,
+    concat_metainfo,
     config_mark,
     config_text,
     cpu_data_parallel,
@@ -40,6 +41,7 @@ GAPS: list[Gap] = [
     cpu_mixed_precision.GAP,
     *numpy_names.GAPS,
     mmdet_flickr.GAP,
+    concat_metainfo.GAP,
 ]
 
 

@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
+from urllib.request import url2pathname
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -179,8 +180,10 @@ class ImageTextDataset(BaseDataset):
         return posixpath.join(folder, image)
 
     def same_image(self, image: str) -> str:
-        """Return the spelling that all paths of an image share: ``./a.png`` and ``b/../a.png`` are ``a.png``."""
+        """Return the spelling that all paths of an image share: ``./a.png``, ``b/../a.png`` and ``file://`` are one."""
         path = self.image_path(image)
+        if path.lower().startswith('file:///'):
+            path = url2pathname(path[len('file://') :])
         return path if '://' in path else posixpath.normpath(path)
 
     def prepare_data(self, idx: int) -> Any:

@@ -112,14 +112,14 @@ class DetectionDataset(BaseDataset):
     ) -> None:
         classes, metainfo = classes_given_once(classes, metainfo)
         check_skip_bad(skip_bad, 'images')
+        check_shared_arguments(ann_file, data_root, pipeline, test_mode, indices, lazy_init)
+        require_flags(class_agnostic=class_agnostic, check_files=check_files, keep_empty=keep_empty)
         for key, names in (('classes', classes or ()), ('held_out', held_out)):
             right = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
             require(key, names, right, 'a list of names')
         if held_out and test_mode:
             raise ValueError('held_out is for training; a test is done on all images, so leave it out in test mode')
         check_limit(max_bad_boxes, 'max_bad_boxes', 'boxes')
-        check_shared_arguments(ann_file, data_root, pipeline, test_mode, indices, lazy_init)
-        require_flags(class_agnostic=class_agnostic, check_files=check_files, keep_empty=keep_empty)
         self.wanted_classes = None if classes is None else list(classes)
         self.held_out = list(held_out)
         self.class_agnostic = class_agnostic
@@ -181,9 +181,9 @@ class DetectionDataset(BaseDataset):
         self._report(counts, len(content['images']), len(boxes))
         if self.test_mode and self._skips is not None:
             data_list = self._with_readable(data_list)
-        check_indices(self._indices, len(data_list), self.ann_file)
         if not data_list:
             raise DataError(f'{self.ann_file} leaves no image to use; look at `classes`, `held_out` and `keep_empty`')
+        check_indices(self._indices, len(data_list), self.ann_file)
         return data_list
 
     def get_data_info(self, idx: int) -> dict:

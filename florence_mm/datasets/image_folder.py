@@ -87,10 +87,20 @@ class ImageFolderText(ImageTextDataset):
             raise DataError(f'{root} has no class folders; expected one folder a class with its images')
         classes = self._classes([folder.name for folder in folders], root)
         for file in entries:
-            if file.suffix.lower() in self.extensions and not file.is_dir():
+            if file.is_symlink() and not file.exists():
+                yield DataError(f'{shown_path(file)} is a link that leads nowhere; restore what it names, or remove it')
+            elif file.suffix.lower() in self.extensions and not file.is_dir():
                 yield DataError(f'{shown_path(file)} is in no class folder; move it into one, or elsewhere')
+        owners: dict[str, tuple[Path, int]] = {}
         for folder, class_index in zip(folders, classes, strict=True):
-            files = _files(folder)
+            files = _files(folder, root)
+            for real in {os.path.realpath(file.parent) for file in files}:
+                owner, its_class = owners.setdefault(real, (folder, class_index))
+                if its_class != class_index:
+                    raise DataError(
+                        f'the images in {shown_path(Path(real))} have the classes of {shown_path(owner)} and '
+                        f'{shown_path(folder)}, through a link; remove the link'
+                    )
             if not files:
                 raise DataError(f'the class folder {folder} is empty; put its images there or remove it')
             for file in files:
@@ -141,9 +151,9 @@ def _names_of_classes(class_names: Any) -> list[str] | dict[str, str] | None:
     return dict(class_names)
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, root: Path) -> list[Path]:
     """The files in a folder and those in it, through links too, sorted; hidden ones are left out."""
-    files, seen = [], set()
+    files, seen = [], {os.path.realpath(root)}
 
     def refuse(error: OSError) -> None:
         raise error

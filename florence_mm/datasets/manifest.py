@@ -40,7 +40,8 @@ class ImageTextManifest(ImageTextDataset):
         columns (dict[str, str] | None): Names of these columns in the file, if they differ, such as
             ``dict(image='filepath', text='title')``.
         merge_images (bool): Merge all rows with the same image into one sample, for retrieval with several captions per
-            image from a file with one caption per row. Without it, an image that occurs twice is an error in test
+            image from a file with one caption per row. The rows must agree on class, ``label`` and ``augmented``; other
+            columns are those of the first row. Without it, an image that occurs twice is an error in test
             mode, because each copy would be a wrong answer to the captions of the other.
         drop_augmented (bool): Leave out rows marked ``augmented``, as in the paper's second stage, and log their
             number.
@@ -186,6 +187,12 @@ class ImageTextManifest(ImageTextDataset):
                     f'{self.ann_file}, line {row["line"]}: another class for the image of line {first["line"]}'
                 )
                 continue
+            if _origin(first) != _origin(row):
+                yield DataError(
+                    f'{self.ann_file}, line {row["line"]}: another `label` or `augmented` than for the same image in '
+                    f'line {first["line"]}; merged rows share them'
+                )
+                continue
             first.update({key: row[key] for key in ('class_index', 'extra') if key in row and key not in first})
             known = set(map(normalize_text, first.get('texts', ())))
             new = [text for text in row.get('texts', ()) if normalize_text(text) not in known]
@@ -204,3 +211,8 @@ class ImageTextManifest(ImageTextDataset):
                         'merge_images=True to make one sample of its rows'
                     )
             yield row
+
+
+def _origin(row: Mapping) -> tuple[str, bool]:
+    """What the label of a row's texts is made from if not from each text itself, and whether they are augmented."""
+    return normalize_text(row.get('label', '')), row.get('augmented', False)

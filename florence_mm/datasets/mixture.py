@@ -15,6 +15,8 @@ from florence_mm.utils.numbers import is_finite, is_whole
 
 from .arguments import require, require_flags
 
+_LARGEST_EPOCH = 10**12  # a sampler holds a number for each sample
+
 
 @DATASETS.register_module()
 class WeightedMixture(Dataset):
@@ -85,12 +87,19 @@ class WeightedMixture(Dataset):
             if hasattr(dataset, 'full_init'):
                 dataset.full_init()
         self.sizes = [len(dataset) for dataset in self.datasets]
+        if 0 in self.sizes:
+            raise ValueError(f'data set {self.sizes.index(0)} of the mixture has no samples; leave it out')
         weights = _fractions(self.weights)
         total = sum(weights)
         size = self._epoch_size
         if size is None:
             # the data set that needs the longest epoch for all of its rows decides
             size = max(ceil(rows * total / weight) for rows, weight in zip(self.sizes, weights, strict=True))
+        if size > _LARGEST_EPOCH:
+            raise ValueError(
+                f'an epoch of the weights {self.weights} has more than {_LARGEST_EPOCH:.0e} samples; give a smaller '
+                'epoch_size, or other weights'
+            )
         self.shares = share_out(size, self.weights)
         if min(self.shares) < 1:
             i = self.shares.index(min(self.shares))
@@ -169,5 +178,7 @@ def _common(infos: Sequence[Mapping]) -> dict:
 
 def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return list(a) == list(b)
-    return type(a) is type(b) and bool(np.all(a == b))
+        return len(a) == len(b) and all(map(_equal, a, b))
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    return type(a) is type(b) and np.array_equal(a, b)

@@ -120,29 +120,29 @@ def _error_of(transforms: Sequence[Callable], sample: dict) -> DataError | None:
 
 def _foreign(transform: Callable, sample: dict, where: str) -> Any:
     """Apply a transform of another package; if it fails for the file, our reader says what is wrong with the file."""
-    video, local = sample.get('filename'), getattr(transform, 'backend_args', None) is None
+    video, backend = sample.get('filename'), getattr(transform, 'backend_args', None)
     path = sample.get('img_path') if video is None else video
-    checked = isinstance(path, str) and local
+    checked = isinstance(path, str)
     try:
         loaded = transform(sample)
     except DataError:
         raise
     except Exception:
         if checked and video is None:
-            decode_file(read_file(path, None, f'{where}: '), path, None, f'{where}: ')
+            decode_file(read_file(path, backend, f'{where}: '), path, None, f'{where}: ')
         elif checked:
-            _decode_some(path, where)
+            _decode_some(path, backend, where)
         raise  # the file is whole, so the fault is the transform's
     if checked and video is None and (loaded is None or 'img' in loaded):
-        data = read_file(path, None, f'{where}: ')
+        data = read_file(path, backend, f'{where}: ')
         if not data or is_cut_off(data):
             decode_file(data, path, None, f'{where}: ')
     return loaded
 
 
-def _decode_some(path: str, where: str) -> None:
+def _decode_some(path: str, backend: dict | None, where: str) -> None:
     """Open a video and decode frames from its beginning to its end."""
-    data = read_bytes(path, None, f'{where}: ', 'video')
+    data = read_bytes(path, backend, f'{where}: ', 'video')
     try:
         reader = open_video(data, path)
         reader.read(np.linspace(0, len(reader) - 1, 8).astype(int))

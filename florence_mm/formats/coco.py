@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from florence_mm.errors import DataError
+from florence_mm.language.labels import is_blank
 from florence_mm.utils.json_files import read_json, require_list
 from florence_mm.utils.numbers import is_finite
 from florence_mm.utils.text_files import is_encodable
@@ -144,12 +145,12 @@ def check_images_and_categories(path: Path, content: dict) -> tuple[set[int], se
 
 
 def require_name(name: Any, where: str, key: str) -> str:
-    """Return a name after checking that it is text of more than blanks, and can be written as UTF-8.
+    """Return a name after checking that it is text with something to read, and can be written as UTF-8.
 
     Raises:
         DataError: it is not; the message starts with ``where`` and names ``key``.
     """
-    if not isinstance(name, str) or not name.strip() or '\0' in name:
+    if not isinstance(name, str) or '\0' in name or (is_blank(name) and '.' not in name):
         raise DataError(f'{where} has {key} {name!r}; expected a name')
     if not is_encodable(name):
         raise DataError(f'{where} has {key} {name!r}, which is no Unicode text; give it another name')

@@ -23,7 +23,8 @@ def missing_bytes(data: bytes) -> int:
         data (bytes): Content of the file.
 
     Returns:
-        int: 0 if the file is whole, or of a format that does not say: raw streams, NUT, MXF and RealMedia. A file that
+        int: 0 if the file is whole, or of a format that does not say: other raw streams than Motion JPEG, NUT, MXF,
+        RealMedia. A file that
         is made of equal parts (MPEG-TS, MPEG-PS, Ogg, FLV, fragmented mp4, live Matroska) and ends between two of them
         is whole.
     """
@@ -170,6 +171,20 @@ def _end_of_ivf(data: bytes) -> int:
     return at
 
 
+def _end_of_apng(data: bytes) -> int:
+    """Chunks of PNG up to the end mark IEND."""
+    at, kind = 8, b''
+    while at < len(data) and kind != b'IEND':
+        kind = data[at + 4 : at + 8]
+        at += 12 + _big(data, at, 4)
+    return at if kind == b'IEND' else at + 12
+
+
+def _end_of_motion_jpeg(data: bytes) -> int:
+    """A raw stream of JPEG, of which the last must have its end mark."""
+    return 0 if data.rfind(b'\xff\xd9') > data.rfind(b'\xff\xd8\xff') else len(data) + 2
+
+
 def _is_transport_stream(data: bytes, size: int) -> bool:
     first = 4 if size == 192 else 0
     return len(data) > 2 * size + first and data[first] == data[first + size] == data[first + 2 * size] == 0x47
@@ -196,6 +211,8 @@ _FAMILIES: list[tuple[Callable[[bytes], bool], Callable[[bytes], int]]] = [
     (lambda data: data[:4] == b'OggS', _end_of_ogg),
     (lambda data: data[:16] == _ASF_HEADER, _end_of_asf),
     (lambda data: data[:4] == b'GIF8', _end_of_gif),
+    (lambda data: data[:8] == b'\x89PNG\r\n\x1a\n', _end_of_apng),
+    (lambda data: data[:3] == b'\xff\xd8\xff', _end_of_motion_jpeg),
     (lambda data: data[:4] == b'DKIF', _end_of_ivf),
     (lambda data: data[:4] == b'\0\0\1\xba', _end_of_program_stream),
     (lambda data: any(_is_transport_stream(data, size) for size in (188, 192, 204)), _end_of_transport_stream),

@@ -22,7 +22,9 @@ _LONELY = 'a quotation mark opens a cell and has no partner; double the quotatio
 _UNCLEAR = 'a cell that goes on over lines, each of which could be a row; double the quotation marks of a text'
 
 
-def read_csv(path: Path, lists: Sequence[str] = ('texts',)) -> Iterator[tuple[int, 'dict | DataError']]:
+def read_csv(
+    path: Path, lists: Sequence[str] = ('texts',), columns: Sequence[str] | None = None
+) -> Iterator[tuple[int, 'dict | DataError']]:
     """Read comma- or tab-separated rows under a header line; yield line number and row, or what is wrong with it.
 
     Cells are quoted as in RFC 4180, may be of any length, and may have line ends between quotation marks. If a
@@ -33,6 +35,7 @@ def read_csv(path: Path, lists: Sequence[str] = ('texts',)) -> Iterator[tuple[in
     Args:
         path (Path): The file.
         lists (Sequence[str]): Columns whose cells are JSON lists.
+        columns (Sequence[str] | None): Names of the columns of a file whose header line may be missing.
 
     Raises:
         DataError: the file is not UTF-8 but UTF-16 or UTF-32, or its header line is unusable.
@@ -46,7 +49,7 @@ def read_csv(path: Path, lists: Sequence[str] = ('texts',)) -> Iterator[tuple[in
         # bytes that are not UTF-8 become lone surrogates, which are detected per line
         file = io.TextIOWrapper(raw, encoding='utf-8-sig', errors='surrogateescape', newline='')
         lines = _Lines(file)
-        header = _header(lines, delimiter, path)
+        header = list(columns) if columns else _header(lines, delimiter, path)
         while (text := lines.peek()) is not None:
             cells = _split(text, delimiter) if '"' not in text else _in_one_line(text, delimiter)
             rows = _next_rows(lines, header, delimiter) if cells is None else [(lines.take(), cells)]
@@ -179,6 +182,12 @@ def _header(lines: _Lines, delimiter: str, path: Path) -> list[str]:
         raise DataError(f'{path}, line 1: the column {twice!r} occurs twice')
     if any('\0' in name for name in header):
         raise DataError(f'{path}, line 1: the header has NUL characters; save the file as UTF-8 text')
+    other = next((mark for mark in '\t;,|' if len(header) == 1 and mark in header[0]), None)
+    if other is not None:
+        raise DataError(
+            f'{path}, line 1: the header is one cell, {header[0]!r}; separate the columns by '
+            f'{"tabs, or name the file .csv" if delimiter != "," else "commas, or by tabs in a .tsv"}'
+        )
     return header
 
 

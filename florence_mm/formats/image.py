@@ -11,6 +11,7 @@ from florence_mm.errors import DataError
 from florence_mm.utils.files import FILE, kind_of_file
 from florence_mm.utils.reading import read_bytes
 
+from .image_kinds import TIFF_STARTS, correct_tiff, largest_value, unread_kind, with_clear_grey
 from .jpeg import ends_early, is_jpeg, lacks_end_mark
 
 #: largest image file, so that a damaged size or a disk image does not fill the memory
@@ -68,7 +69,9 @@ def read_size(path: str | Path, source: str = '') -> tuple[int, int]:
             raise OSError(f'it is {kind}')
         with Image.open(path) as header:
             width, height = header.size
-            return (height, width) if _orientation(header) in (5, 6, 7, 8) else (width, height)
+            # Pillow gives the size of a TIFF as it is when upright
+            turned = header.format != 'TIFF' and _orientation(header) in (5, 6, 7, 8)
+            return (height, width) if turned else (width, height)
     except FileNotFoundError:
         raise DataError(f'{source}there is no image {path}; get it or correct the path') from None
     except _NO_HEADER as error:
@@ -97,11 +100,15 @@ def decode_image(data: bytes, background: np.ndarray | None = None) -> np.ndarra
     except cv2.error as error:
         raise ValueError(f'cannot be decoded ({error.err})') from None
     if img is None:
-        raise ValueError('is not an image, or is damaged')
-    if jpeg and ends_early(data, img):
-        raise ValueError('is cut off before its end')
-    img = _to_rgb(_to_8_bit(img), background)
-    return img if jpeg else _upright(img, data)
+        kind = unread_kind(data)
+        raise ValueError(f'is of the format {kind}, which is not read' if kind else 'is not an image, or is damaged')
+    if jpeg:
+        if ends_early(data, img):
+            raise ValueError('is cut off before its end')
+        return _to_rgb(img, background)
+    if data.startswith(TIFF_STARTS):
+        return _to_rgb(_to_8_bit(correct_tiff(img, data), data), background)
+    return _upright(_to_rgb(_to_8_bit(with_clear_grey(img, data), data), background), data)
 
 
 def is_cut_off(data: bytes) -> bool:
@@ -113,13 +120,13 @@ def is_cut_off(data: bytes) -> bool:
     return False
 
 
-def _to_8_bit(img: np.ndarray) -> np.ndarray:
-    if img.dtype == np.uint8:
+def _to_8_bit(img: np.ndarray, data: bytes) -> np.ndarray:
+    if img.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f'has values of type {img.dtype}; expected 8 or 16 bits a channel')
+    largest = largest_value(img, data)
+    if img.dtype == np.uint8 and largest == np.iinfo(np.uint8).max:
         return img
-    if img.dtype == np.uint16:
-        # 65535 = 255 * 257, so 257 maps the ends onto each other exactly
-        return ((img.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    raise ValueError(f'has values of type {img.dtype}; expected 8 or 16 bits a channel')
+    return ((np.minimum(img, largest).astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8)
 
 
 def _to_rgb(img: np.ndarray, background: np.ndarray | None) -> np.ndarray:
@@ -140,11 +147,10 @@ def _orientation(header: Image.Image) -> int:
 
 
 def _upright(img: np.ndarray, data: bytes) -> np.ndarray:
-    # parsing the header costs more than decoding a small PNG, so search for an EXIF marker first (PNG, WebP, TIFF)
-    tiff = data[:4] in (b'II*\0', b'MM\0*')
+    # parsing the header costs more than decoding a small PNG, so search for an EXIF marker first (PNG, WebP)
     # AVIF says how it is turned by properties of its own, which Pillow reports as EXIF and OpenCV leaves out
     avif = data[4:12] in (b'ftypavif', b'ftypavis')
-    if not (tiff or avif or any(mark in data for mark in _EXIF_MARKS)):
+    if not (avif or any(mark in data for mark in _EXIF_MARKS)):
         return img
     try:
         with Image.open(BytesIO(data)) as header:
@@ -152,9 +158,6 @@ def _upright(img: np.ndarray, data: bytes) -> np.ndarray:
     except _NO_HEADER:
         # a format unknown to PIL: the pixels are fine, so leave them as they are
         return img
-    if tiff and orientation != 1:
-        # libtiff rotates only some of these
-        raise ValueError(f'is a TIFF stored turned (orientation {orientation})')
     # EXIF 2.32, section 4.6.4: on which side the 0th row and the 0th column are displayed
     if orientation in (5, 6, 7, 8):
         img = img.transpose(1, 0, 2)

@@ -36,9 +36,10 @@ def read_rows(path: str | Path, lists: Sequence[str] = ('texts',)) -> Rows:
     if suffix not in readers:
         raise DataError(f'{path} must end in one of {", ".join(readers)}')
     if not path.is_file():
-        raise FileNotFoundError(
-            f'there is no manifest {path}; make it (docs/data.md) or correct `ann_file` and `data_root`'
-        )
+        advice = 'make it (docs/data.md) or correct `ann_file` and `data_root`'
+        if path.exists():
+            raise DataError(f'the manifest {path} is a folder, pipe or device; {advice}')
+        raise FileNotFoundError(f'there is no manifest {path}; {advice}')
     return read_csv(path, lists) if readers[suffix] is read_csv else readers[suffix](path)
 
 
@@ -103,8 +104,8 @@ def read_parquet(path: Path) -> Rows:
             for batch in file.iter_batches(batch_size=8192):
                 for row in _batch_rows(batch):
                     line += 1
-                    if row is None:
-                        yield line, DataError(f'{path}, line {line}: a text is not UTF-8')
+                    if isinstance(row, str):
+                        yield line, DataError(f'{path}, line {line}: {row}')
                     else:
                         yield line, {key: value for key, value in row.items() if value is not None}
                 progress.update(line)
@@ -112,11 +113,17 @@ def read_parquet(path: Path) -> Rows:
         raise DataError(f'{path} is not a whole parquet file ({str(error).splitlines()[0]})') from None
 
 
-def _batch_rows(batch: Any) -> list[dict | None]:
-    """Rows of a record batch of pyarrow; None where a text cannot be decoded."""
+def _batch_rows(batch: Any) -> list[dict | str]:
+    """Rows of a record batch of pyarrow; what is wrong where a value has no counterpart in Python."""
     try:
         return batch.to_pylist()
-    except UnicodeDecodeError:
+    # of a text that is not UTF-8, a date beyond the year 9999, an unknown time zone
+    except (ValueError, OverflowError) as error:
         if batch.num_rows == 1:
-            return [None]
+            utf8 = isinstance(error, UnicodeDecodeError)
+            return [
+                'a text is not UTF-8'
+                if utf8
+                else f'a value cannot be read ({str(error).splitlines()[0]}); leave its column out'
+            ]
     return [row for number in range(batch.num_rows) for row in _batch_rows(batch.slice(number, 1))]

@@ -218,12 +218,13 @@ class PyAVReader(VideoReader):
 
 
 def _video_stream(container: av.container.InputContainer) -> av.video.stream.VideoStream:
-    """The first video stream that is no cover picture."""
+    """The video stream that the file marks as its default, or else the first; cover pictures are none."""
     streams = container.streams.video
     films = [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
     if not films:
         raise ValueError(f'has no video stream, only {"sound and a cover picture" if streams else "others"}')
-    return films[0]
+    # as a player does; the others may be previews
+    return max(films, key=lambda stream: bool(stream.disposition & Disposition.default))
 
 
 def _lost_frames(stream: av.video.stream.VideoStream, packets: Sequence[av.Packet]) -> int:

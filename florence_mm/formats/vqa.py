@@ -111,6 +111,8 @@ def _main_answer(annotation: Mapping[str, Any]) -> str:
     answer = annotation.get('multiple_choice_answer')
     if not isinstance(answer, str):
         raise ValueError(f'multiple_choice_answer is {shown(answer)}, expected a text')
+    if any('\ud800' <= char <= '\udfff' for char in answer):
+        raise ValueError(f'multiple_choice_answer is {shown(answer)}, which is not valid UTF-8')
     return answer
 
 

@@ -1,14 +1,15 @@
 """Crops of annotated boxes with their class names, for training two towers on regions."""
 
 import json
-import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
+from florence_mm.datasets.arguments import is_finite, is_whole
 from florence_mm.datasets.reading import load_checked
 from florence_mm.datasets.transforms.loading import LoadImage
 from florence_mm.errors import DataError, UsageError
@@ -18,6 +19,7 @@ from florence_mm.utils.files import refuse_overwriting, write_atomic
 from florence_mm.utils.progress import ProgressLog
 
 LARGEST_CROP = 8192
+LARGEST_CONTEXT = 100
 # fills the part of a crop outside the image: the mean that the towers subtract, as in zero-shot detection
 _MEAN = (123.675, 116.28, 103.53)
 
@@ -47,10 +49,15 @@ def write_box_crops(
         DataError: the annotations or an image are unusable, an image has another size than they say, or no box is left.
         UsageError: ``size`` or ``context`` is out of range, or an output is one of the inputs.
     """
-    if not 1 <= size <= LARGEST_CROP:
-        raise UsageError(f'size={size} is no side of a crop in pixels; expected 1 to {LARGEST_CROP}')
-    if not (0 < context[0] <= context[1] and math.isfinite(context[1])):
-        raise UsageError(f'context={context} must be a range of numbers above 0, the smaller first')
+    if not is_whole(size) or not 1 <= size <= LARGEST_CROP:
+        raise UsageError(f'size={size!r} is no side of a crop in pixels; expected 1 to {LARGEST_CROP}')
+    right = isinstance(context, Sequence) and len(context) == 2 and all(map(is_finite, context))
+    if not right or not 0 < context[0] <= context[1] <= LARGEST_CONTEXT:
+        raise UsageError(
+            f'context={context!r} must be a range of numbers above 0 up to {LARGEST_CONTEXT}, the smaller first'
+        )
+    if not is_whole(seed):
+        raise UsageError(f'seed={seed!r} must be a whole number')
     refuse_overwriting(out, [image_folder], 'the folder of the crops')
     refuse_overwriting(Path(out).with_name(f'{Path(out).name}.jsonl'), [ann_file], 'the list of the crops')
     content = read_coco_file(ann_file)

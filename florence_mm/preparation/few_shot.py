@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
+from florence_mm.datasets.arguments import is_whole
 from florence_mm.errors import DataError
 from florence_mm.formats.coco import is_ignored, read_coco_file
 from florence_mm.utils.files import refuse_overwriting, write_atomic
@@ -60,8 +61,10 @@ def write_few_shot(ann_file: str | Path, out: str | Path, shots: int, seed: int 
         FileNotFoundError, DataError: the file is missing or unusable.
         UsageError: ``out`` is ``ann_file``.
     """
-    if shots < 1:
-        raise DataError(f'{shots} images per class were asked for; expected at least 1')
+    if not is_whole(shots) or shots < 1:
+        raise DataError(f'{shots!r} images per class were asked for; expected a whole number, at least 1')
+    if not is_whole(seed):
+        raise DataError(f'seed={seed!r} must be a whole number')
     refuse_overwriting(out, [ann_file])
     content = read_coco_file(ann_file)
     chosen = set(few_shot_images(content, shots, seed))
@@ -76,5 +79,6 @@ def write_few_shot(ann_file: str | Path, out: str | Path, shots: int, seed: int 
     if fewer:
         print_log(f'{ann_file}: fewer than {shots} images show {", ".join(fewer)}', 'current')
     subset = {**content, 'images': images, 'annotations': annotations}
-    write_atomic(out, json.dumps(subset, ensure_ascii=False) + '\n')
+    # other parts of the file may have halves of characters, which only escapes can hold
+    write_atomic(out, json.dumps(subset) + '\n')
     return {name: counts[id_] for id_, name in names.items()}

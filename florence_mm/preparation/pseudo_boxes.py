@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from florence_mm.datasets.arguments import is_finite, is_whole
 from florence_mm.datasets.skipping import SkipCounter
 from florence_mm.errors import DataError
 from florence_mm.formats.coco import require_name
@@ -119,8 +120,10 @@ def write_pseudo_boxes(
     """
     if not rows:
         raise DataError('there are no images to find boxes in; give rows of file name and class')
-    if not 0 <= score_thr <= 1 or top_k < 1:
-        raise DataError(f'score_thr={score_thr} and top_k={top_k}; expected a score from 0 to 1 and at least one box')
+    if not is_finite(score_thr) or not 0 <= score_thr <= 1 or not is_whole(top_k) or top_k < 1:
+        raise DataError(
+            f'score_thr={score_thr!r} and top_k={top_k!r}; expected a score from 0 to 1 and at least one box'
+        )
     if detector_classes is not None:
         known = set(map(class_key, detector_classes))
         unknown = sorted({class_ for _, class_ in rows if class_key(class_) not in known})
@@ -156,6 +159,7 @@ def write_pseudo_boxes(
                 line = {'file_name': name, 'unreadable': str(error)}
             else:
                 boxes, scores = np.asarray(boxes, float).reshape(-1, 4), np.asarray(scores, float)
+                boxes = boxes.clip(0, (size[1], size[0]) * 2)  # NaN stays
                 same = [detector_classes is None or class_key(other) == class_key(class_) for other in names]
                 kept, reasons = select_boxes(boxes, scores, np.array(same, bool), score_thr, top_k)
                 found = [[*_xywh(boxes[i]), round(float(scores[i]), 4)] for i in kept]

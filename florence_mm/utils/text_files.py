@@ -1,5 +1,6 @@
 """Text files that people write: names, answers, lists of files."""
 
+import json
 from pathlib import Path
 
 from florence_mm.errors import DataError
@@ -64,9 +65,19 @@ def read_lines(path: str | Path, what: str) -> list[str]:
         what: its content, for messages, as in ``'an answer a line'``.
 
     Raises:
-        DataError: see :func:`read_text`; or there is no line.
+        DataError: see :func:`read_text`; or there is no line, or the file is JSON.
     """
     lines = [stripped for line in split_lines(read_text(path, what)) if (stripped := line.strip())]
     if not lines:
         raise DataError(f'{path} is empty; write {what}')
+    if lines[0][0] in '[{' and _is_json('\n'.join(lines)):
+        raise DataError(f'{path} is JSON; write {what}')
     return lines
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

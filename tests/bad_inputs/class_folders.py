@@ -53,6 +53,12 @@ def _bytes_name(folder: Path) -> None:
         file.write(b'x')
 
 
+def _crossed(root: Path) -> None:
+    (root / 'guinea_pig').mkdir()
+    (root / 'cat/other').symlink_to(root / 'guinea_pig')
+    (root / 'guinea_pig/other').symlink_to(root / 'cat')
+
+
 def cases() -> list[BadInput]:
     own = {'Beagle': 'beagle', 'cat': 'cat', 'guinea_pig': 'guinea pig'}
     other = {'Beagle': 'hound', 'cat': 'tabby', 'guinea_pig': 'rodent'}
@@ -94,6 +100,7 @@ def cases() -> list[BadInput]:
         BadInput('names in JSON in UTF-16', _file(json.dumps(other).encode('utf-16'), 'names.json'), gives=other),
         BadInput('names in Latin-1', _file(b'caf\xe9\ncat\ndog\n'), 'UTF-8'),
         BadInput('names in a picture', _file(b'\x89PNG\r\n\x1a\n' + bytes(range(256))), 'UTF-8'),
+        BadInput('names in JSON by the name of a text', _file(b'["Beagle",\n"cat",\n"dog"]'), 'is JSON'),
         BadInput('names with a byte order mark', _file(b'\xef\xbb\xbfBeagle\ncat\nguinea pig\n'), gives=spaced),
         BadInput(
             'a picture beside the folders',
@@ -120,6 +127,27 @@ def cases() -> list[BadInput]:
             'a link to the folder around it',
             _beside(lambda root: (root / 'cat/around').symlink_to(root / 'cat')),
             gives=spaced,
+        ),
+        BadInput(
+            'a link to the folder of all classes',
+            _beside(lambda root: (root / 'cat/all').symlink_to(root)),
+            gives=spaced,
+        ),
+        BadInput(
+            'a class folder that is a link to another',
+            _beside(lambda root: (root / 'cow').symlink_to(root / 'cat')),
+            ('cat', 'cow', 'remove the link'),
+        ),
+        BadInput(
+            'two classes with links to each other',
+            _beside(_crossed),
+            ('cat', 'guinea_pig', 'remove the link'),
+        ),
+        BadInput(
+            'a class folder that is a link to nothing', _beside(lambda root: (root / 'cow').symlink_to('no')), 'cow'
+        ),
+        BadInput(
+            'a class folder that is a link to itself', _beside(lambda root: (root / 'cow').symlink_to('cow')), 'cow'
         ),
         BadInput('a folder whose name is blank', _beside(lambda root: (root / '\u200b').mkdir()), 'empty'),
         BadInput('a folder without class folders', lambda folder: ImageFolderText(str(folder)), 'no class folders'),

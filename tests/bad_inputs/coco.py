@@ -86,6 +86,12 @@ def numbered(first: int) -> dict:
     return found
 
 
+def listed_frequency() -> dict:
+    found = numbered(1)
+    found['categories'][0]['frequency'] = ['f']
+    return found
+
+
 GOOD = (('cat', 'dog'), [([5, 2, 13, 11], 0, 0), ([10, 2, 18, 11], 1, 0)])
 TEXT = json.dumps(content())
 NO_NUMBERS = ('x', '5', None, True, [5], {'x': 5}, float('nan'), float('inf'), -float('inf'), 10**400)
@@ -97,7 +103,7 @@ IDS = (
     ('annotations', 'category_id'),
     ('categories', 'id'),
 )
-NO_NAMES = (7, None, ['cat'], {'en': 'cat'}, True, '', '   ', 'a\0b', '\ud800')
+NO_NAMES = (7, None, ['cat'], {'en': 'cat'}, True, '', '   ', '\u200b', '\u3164 ', 'a\0b', '\ud800')
 FILES = {
     'empty': (b'', 'is empty'),
     'of blanks': (b' \n\t ', 'is empty'),
@@ -264,6 +270,11 @@ def _accepted() -> list[BadInput]:
             BadInput(f'ground truth with area {value!r}', precision(changed('annotations', area=value)), 'area')
         )
     rows += [
+        BadInput(
+            'LVIS ground truth with a list as frequency',
+            precision(listed_frequency(), style='lvis'),
+            ("'cat'", 'frequency'),
+        ),
         BadInput('ground truth with area null', precision(changed('annotations', area=None)), gives=1.0),
         BadInput('ground truth with iscrowd as text', precision(changed('annotations', iscrowd='no')), 'iscrowd'),
         BadInput(

@@ -126,6 +126,10 @@ def _pictures() -> list[BadInput]:
         ]
         skipped = picture(faults['an empty picture'][0], loader, skip_bad={'max': 1})
         rows.append(BadInput(f'an empty picture with skip_bad, by {package}', skipped, gives=1))
+    backend = LoadImageFromFile(backend_args={'backend': 'local'})
+    for words, (change, says) in faults.items():
+        if 'folder' not in words:
+            rows.append(BadInput(f'{words}, by a file backend', picture(change, backend), ('image 2', '2.png', says)))
     none = picture(faults['an empty picture'][0], LoadImage(), skip_bad={'max': 0})
     rows.append(BadInput('more empty pictures than skip_bad allows', none, ('2.png', 'skip_bad')))
     return rows
@@ -163,21 +167,29 @@ def _crops() -> list[BadInput]:
         ),
         BadInput('crops listed in the annotation file', from_its_list, 'b.jsonl'),
     ]
-    rows += [BadInput(f'crops of size {value}', crops(size=value), 'size') for value in (0, -8, 10**9)]
+    sizes = (0, -8, 10**9, '8', 2.5, True, None)
+    rows += [BadInput(f'crops of size {value!r}', crops(size=value), 'size') for value in sizes]
+    rows += [BadInput(f'crops with the seed {value!r}', crops(seed=value), 'seed') for value in ('x', None, 1.5)]
     nan, inf = float('nan'), float('inf')
-    for value in ((0, 1), (2, 1), (-1, 1), (nan, 1), (1, nan), (1, inf)):
+    for value in ((0, 1), (2, 1), (-1, 1), (nan, 1), (1, nan), (1, inf), (1,), (1e30, 1e30), 2, ('1', '2')):
         rows.append(BadInput(f'crops with the context {value}', crops(context=value), 'context'))
     return rows
 
 
 def _few_and_pseudo() -> list[BadInput]:
-    ignored = changed('annotations', ignore=1)
+    ignored, nan = changed('annotations', ignore=1), float('nan')
     rows = [
         BadInput('a few-shot subset as it should be', few_shot(), gives={'cat': 1, 'dog': 1}),
         BadInput('a few-shot subset with a box to ignore', few_shot(ignored), gives={'cat': 0, 'dog': 1}),
         BadInput('a few-shot subset of no boxes', few_shot(content(annotations=[])), 'no boxes'),
         BadInput('a few-shot subset with 0 images', few_shot(shots=0), 'at least 1'),
     ]
+    for value in (1.5, '5', True, None, nan, float('inf')):
+        rows.append(BadInput(f'a few-shot subset with {value!r} images', few_shot(shots=value), 'at least 1'))
+    odd = content(info={'note': '\ud800'})
+    rows.append(
+        BadInput('a few-shot subset of a file with half a character', few_shot(odd), gives={'cat': 1, 'dog': 1})
+    )
     for outs, says in ((('a.json', './a.json', 'link.json'), 'is the input'), (('.', '/', '..'), 'is a folder')):
         rows += [BadInput(f'a few-shot subset written to {out}', few_shot(out=out), says) for out in outs]
     rows += [
@@ -186,9 +198,9 @@ def _few_and_pseudo() -> list[BadInput]:
         BadInput('pseudo boxes written to their picture', pseudo(out='1.png'), 'is the input'),
     ]
     for key, values in (
-        ('score_thr', (-0.1, 1.1, float('nan'))),
-        ('top_k', (0, -1)),
-        ('max_bad', (-1, 1.5, 'x', float('nan'))),
+        ('score_thr', (-0.1, 1.1, nan, '0.5', None)),
+        ('top_k', (0, -1, 1.5, '3', True, None)),
+        ('max_bad', (-1, 1.5, 'x', nan)),
     ):
         rows += [BadInput(f'pseudo boxes with {key}={value!r}', pseudo(**{key: value}), key) for value in values]
 

@@ -103,6 +103,11 @@ def _parquet(columns: Callable[[Any], Any], **settings: Any) -> Callable[[Path],
     return run
 
 
+def _folder_of_parquet(folder: Path) -> Any:
+    (folder / 'm.parquet').mkdir()
+    return ImageTextManifest(str(folder / 'm.parquet'))
+
+
 def _image(path: str, **settings: Any) -> Callable[[Path], Any]:
     def run(folder: Path) -> Any:
         pictures(folder)
@@ -178,6 +183,11 @@ def _files() -> list[BadInput]:
         BadInput('csv with a cell too many', _run(text + '2.png,c,d\n', name='m.csv'), ('line 4', '3 cells')),
         BadInput('csv with a cell too few', _run(text + '2.png\n', name='m.csv'), ('line 4', '1 cells')),
         BadInput('csv with its header alone', _run('image,text\n', name='m.csv'), 'no usable rows'),
+        BadInput(
+            'csv with semicolons', _run(text.replace(',', ';'), name='m.csv'), ('line 1', "'image;text'", 'commas')
+        ),
+        BadInput('csv with tabs', _run(text.replace(',', '\t'), name='m.csv'), ('line 1', 'tabs in a .tsv')),
+        BadInput('tsv with commas', _run(text, name='m.tsv'), ('line 1', 'name the file .csv')),
         BadInput('csv that is empty', _run('', name='m.csv'), 'no usable rows'),
         BadInput('csv cut off inside a cell', _run(text + '2.png,"c', name='m.csv'), ('line 4', 'no partner')),
         BadInput('a cell of 200,001 characters', _run(f'image,text\n0.png,{long}', name='m.csv'), gives=[(long, 0)]),
@@ -228,10 +238,34 @@ def _files() -> list[BadInput]:
             _parquet(lambda pa: pa.table({'image': ['0.png', None], 'text': ['a', 'b']}), skip_bad={'max': 1}),
             gives=[('a', 0)],
         ),
+        BadInput(
+            'a date of the year 36000000 in parquet',
+            _parquet(
+                lambda pa: pa.table({'image': ['0.png'], 'text': ['a'], 'day': pa.array([2**50], 'timestamp[s]')})
+            ),
+            ('line 1', 'leave its column out'),
+        ),
+        BadInput(
+            'dictionaries in parquet',
+            _parquet(
+                lambda pa: pa.table({'image': pa.array(['1.png', '1.png']).dictionary_encode(), 'text': ['a', 'b']})
+            ),
+            gives=[('a', 50), ('b', 50)],
+        ),
+        BadInput('a folder of parquet files', _folder_of_parquet, ('m.parquet', 'is a folder')),
         BadInput('parquet that is text', _run('image,text\n', name='m.parquet'), 'not a whole parquet file'),
         BadInput('parquet that is empty', _run(b'', name='m.parquet'), 'not a whole parquet file'),
     ]
+    labelled = [{'image': '1.png', 'text': 'a red dog', 'label': 'dog'}, {'image': '1.png', 'text': 'a cat'}]
+    other = [labelled[0], {**labelled[1], 'label': 'cat'}]
+    same = [labelled[0], {'image': './1.png', 'text': 'Dog!', 'label': 'DOG'}]
+    for words, its in {'one row of an image with a label': labelled, 'two labels of an image': other}.items():
+        rows.append(BadInput(f'{words}, merged', _run(its, merge_images=True), ('line 2', '`label`', 'line 1')))
+    rows.append(
+        BadInput('a label twice, merged', _run(same, merge_images=True, test_mode=True), gives=[('a red dog', 50)])
+    )
     for first, second in (
+        ('1.png', 'file://HERE/1.png'),
         ('1.png', './1.png'),
         ('1.png', 'b/../1.png'),
         ('HERE/1.png', '1.png'),

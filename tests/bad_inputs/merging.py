@@ -58,6 +58,27 @@ def open_images(**files: bytes) -> Callable[[Path], Any]:
     return run
 
 
+def crowds(**files: bytes) -> Callable[[Path], list[bool]]:
+    """Whether each merged box of Open Images is a crowd."""
+
+    def run(folder: Path) -> list[bool]:
+        open_images(**files)(folder)
+        return [item['iscrowd'] == 1 for item in json.loads(Path('out.json').read_bytes())['annotations']]
+
+    return run
+
+
+def shared(other: dict) -> Callable[[Path], Any]:
+    """Merge two sources of one collection of pictures."""
+
+    def run(folder: Path) -> Any:
+        Path('b.json').write_text(json.dumps(other))
+        first = PLAN['sources'][0] | {'images': 'x'}
+        return merge(plan={'sources': [first, {**first, 'name': 'b', 'ann_file': 'b.json'}]})(folder)
+
+    return run
+
+
 def cases() -> list[BadInput]:
     merged = (['cat', 'dog'], [(40, 30), (40, 30)], [[5, 2, 8, 9], [10, 2, 8, 9]])
     text = json.dumps(content())
@@ -119,6 +140,9 @@ def cases() -> list[BadInput]:
         ('of Latin-1', 'sources: [\xe4]'.encode('latin-1'), ('plan.json', 'UTF-8')),
         ('with a key twice', b'sources: []\nsources: []\n', "'sources' occurs twice"),
         ('empty', b'', 'plan.json'),
+        ('that excludes all', PLAN | {'exclude': [{'images': 'a', 'ann_file': 'a.json'}]}, 'leaves none of the 2'),
+        ('with half a character', {'sources': [PLAN['sources'][0] | {'name': '\ud800'}]}, 'sources[0]'),
+        ('with a prefix that no file can have', {'sources': [PLAN['sources'][0] | {'prefix': '\0'}]}, 'prefix'),
     ):
         rows.append(BadInput(f'a plan {words}', merge(plan=plan), says))
     for out in ('a.json', './a.json', 'link.json'):
@@ -145,6 +169,8 @@ def cases() -> list[BadInput]:
             ('classes of Latin-1', {'classes': b'/m/1,k\xe4fer\n'}, ('classes.csv', 'UTF-8')),
             ('classes with a blank name', {'classes': b'/m/1,  \n'}, 'classes.csv, line 1'),
             ('classes with an open quotation mark', {'classes': b'/m/1,"Tortoise\n/m/2,Cup\n'}, 'classes.csv'),
+            ('classes with two open quotation marks', {'classes': b'/m/1,"Cup\n/m/2,Cat\n/m/3,Dog"\n'}, 'line 1'),
+            ('boxes with semicolons', {'boxes': OPEN_IMAGES['boxes.csv'].replace(b',', b';')}, 'line 1'),
             ('a class code twice', {'classes': b'/m/1,Tortoise\n/m/1,Cup\n'}, 'classes.csv, line 2'),
             ('no classes', {'classes': b''}, 'classes.csv'),
             ('boxes of no number', {'boxes': OPEN_IMAGES['boxes.csv'].replace(b'0.25', b'x')}, ('line 2', 'YMin')),
@@ -153,7 +179,29 @@ def cases() -> list[BadInput]:
             ('a half confidence', {'labels': OPEN_IMAGES['labels.csv'].replace(b',0\n', b',0.5\n')}, 'confidence'),
         )
     ]
+    group = OPEN_IMAGES['boxes.csv'].replace(b'\n', b',IsGroupOf\n', 1)[:-1]
+    for value in (b'1', b'1.0', b'0', b'-1'):
+        crowd = crowds(boxes=group + b',' + value + b'\n')
+        rows.append(BadInput(f'Open Images: IsGroupOf {value.decode()}', crowd, gives=[value[:1] == b'1']))
+    for value in (b'true', b'2', b'nan'):
+        rows.append(
+            BadInput(
+                f'Open Images: IsGroupOf {value.decode()}',
+                open_images(boxes=group + b',' + value + b'\n'),
+                ('line 2', 'IsGroupOf'),
+            )
+        )
     same = open_images(sizes=OPEN_IMAGES['sizes.csv'] + b'a,64,48\n')
     found = ['cup', 'tortoise'], [(64, 48)], [[0, 12, 32, 24]]
     rows.append(BadInput('Open Images: one size twice', same, gives=found))
+    quoted = open_images(classes=b'LabelName,DisplayName\r\n\r\n/m/1,"Cat, ""big"" one"\r\n/m/2,Cup\r\n')
+    found = ['cat, "big" one', 'cup'], *found[1:]
+    rows.append(BadInput('Open Images: classes with quotation marks and a blank line', quoted, gives=found))
+    twice = text.replace('"area"', '"bbox": [0, 0, 1, 1], "area"').encode()
+    rows.append(BadInput('merging an annotation with two boxes', merge(twice), ("'bbox'", 'twice')))
+    turned = {**content(), 'images': [{**image, 'width': 30, 'height': 40} for image in content()['images']]}
+    rows.append(BadInput('merging a picture of two sizes', shared(turned), ('1.png', '40x30 and 30x40')))
+    for value in (True, [True]):
+        negative = {**content(), 'images': [{**image, 'neg_category_ids': value} for image in content()['images']]}
+        rows.append(BadInput(f'merging neg_category_ids {value}', merge(negative), 'neg_category_ids'))
     return rows

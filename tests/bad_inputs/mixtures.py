@@ -42,6 +42,22 @@ def _mixture(change: Callable[[list[dict]], Any] = list, **settings: Any) -> Cal
     return lambda folder: _whole(folder, change, **settings)
 
 
+class _Part:
+    def __init__(self, metainfo: dict, size: int) -> None:
+        self.metainfo, self.size = metainfo, size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def _parts(*infos: dict, sizes: tuple[int, ...] = (3, 3)) -> WeightedMixture:
+    parts = map(_Part, infos, sizes)
+    return WeightedMixture([{'dataset': part, 'weight': 1} for part in parts])
+
+
 def _videos(text: str | bytes, **settings: Any) -> Callable[[Path], Any]:
     def run(folder: Path) -> Any:
         for i in range(2):
@@ -67,6 +83,13 @@ def cases() -> list[BadInput]:
     for value in (None, 7, 'm.jsonl', [], {}):
         change = lambda its, value=value: [its[0], {**its[1], 'dataset': value}]  # noqa: E731
         rows.append(BadInput(f'dataset {value!r}', _mixture(change), 'datasets[1].dataset'))
+    for weight in (1e-300, 1e-15, 1e15, 1e300):
+        change = lambda its, weight=weight: [its[0], {**its[1], 'weight': weight}]  # noqa: E731
+        rows.append(BadInput(f'weights of 1 and {weight}', _mixture(change), ('epoch_size', 'weights')))
+    rows.append(BadInput('an epoch of 10^15 samples', _mixture(epoch_size=10**15), 'epoch_size'))
+    rows.append(BadInput('a data set without samples', lambda _: _parts({}, {}, sizes=(3, 0)), 'data set 1'))
+    arrays = ({'a': np.zeros(3), 'b': {'c': np.ones(2)}}, {'a': np.zeros(4), 'b': {'c': np.ones(2)}})
+    rows.append(BadInput('arrays of two shapes in metainfo', lambda _: list(_parts(*arrays).metainfo), gives=['b']))
     for words, change in {
         'no data sets': lambda its: [],
         'a dict of data sets': lambda its: dict(enumerate(its)),

@@ -121,7 +121,18 @@ def cases() -> list[BadInput]:
         rows.append(BadInput(f'{words}, skipped', skipped, gives=kept))
     arguments: dict[str, tuple] = {
         'image_slice': ('ab', 3, (1,), (1, 2, 3), ('0', None), (0.5, 2), None, (True, None), {0: 1}),
-        'img_pattern': ('x.png', 7, None, '{', '{a}.png', '{} {}.png', '{0.a}.png', '{:q}.png', ''),
+        'img_pattern': (
+            'x.png',
+            7,
+            None,
+            '{:099999999d}.png',
+            '{',
+            '{a}.png',
+            '{} {}.png',
+            '{0.a}.png',
+            '{:q}.png',
+            '',
+        ),
         'check_files': ('no', None, 1),
         'drop_unknown': ('no', None, 1),
         'exchange_pictures': ('no', None, 1),
@@ -155,6 +166,9 @@ def cases() -> list[BadInput]:
     for value in (0, -1, 1.5, '3', None, True):
         rows.append(BadInput(f'min_count={value!r}', lambda folder, value=value: _count(folder, value), 'min_count'))
     rows.append(BadInput('answers that are blank', _blank_answers, gives=['red']))
+    rows.append(BadInput('an answer of half a character', _half_answer, ('annotations.json, question 1', 'UTF-8')))
+    rows.append(BadInput('a pattern with a year', _argument(img_pattern='../{0}/2014/../../{0}.png'), 'is missing'))
+    rows.append(BadInput('a vocabulary in JSON', _vocabulary_in_json, ('answers.txt', 'is JSON')))
     return rows
 
 
@@ -162,6 +176,19 @@ def _twice(folder: Path) -> Any:
     write(folder)
     (folder / 'answers.txt').write_text('two dogs\n2 dogs\n')
     return _load(folder)
+
+
+def _vocabulary_in_json(folder: Path) -> Any:
+    write(folder)
+    (folder / 'answers.txt').write_text('["red", "green"]')
+    return _load(folder)
+
+
+def _half_answer(folder: Path) -> Any:
+    entries = content()['annotations']
+    entries[1]['multiple_choice_answer'] = '\ud800'
+    write(folder, annotations=entries)
+    return command('tools/dataset_converters/build_answers.py', folder / 'annotations.json', '--out', folder / 'o')
 
 
 def _count(folder: Path, value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 from video_files import FILES, FINE, FRAMES, OPEN, encode, make, numbers, remux, song, turn
 
 from florence_mm.apis.inputs import list_inputs
@@ -39,6 +40,8 @@ CUTS = {
     'asf H.264, B-frames': 0.5,
     'ogg VP8': 0.6,
     'gif': 0.6,
+    'apng': 0.6,
+    'Motion JPEG alone': 0.61,
 }
 #: Display matrix (a, b, c, d) -> grey of the corners in reading order, of a frame with 1 2 3 4.
 TURNS = {
@@ -84,6 +87,20 @@ def _ended_early(container: str) -> int:
         packets = [packet for packet in file.demux(video=0) if packet.size]
     second = [packet.pts for packet in packets if packet.is_keyframe][1]
     return sum(packet.pts >= second for packet in packets)
+
+
+def _two_streams() -> list[int]:
+    """Which frames a Matroska file shows that has a smaller stream before its default one."""
+    buffer = io.BytesIO()
+    with av.open(buffer, 'w', format='matroska') as file:
+        streams = [file.add_stream('mpeg4', rate=10, options={'qmin': '1', 'qmax': '1'}) for _ in range(2)]
+        streams[0].disposition, streams[1].disposition = Disposition(0), Disposition.default
+        for stream, size in zip(streams, (16, 32), strict=True):
+            stream.width = stream.height = size
+            for pixels in FRAMES[:10] if size == 32 else FRAMES[20:22]:
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels[:size, :size].copy(), format='rgb24')))
+            file.mux(stream.encode())
+    return numbers(open_video(buffer.getvalue(), 'clip').read([9, 8, 7]))
 
 
 def _file(content: bytes | None) -> Callable[[Path], Any]:
@@ -151,6 +168,7 @@ def cases() -> list[BadInput]:
                 gives=[_ended_early(container), 29, 0],
             )
         )
+    rows.append(BadInput('a preview before the video that is the default', call(_two_streams), gives=[9, 8, 7]))
     jpeg = encode(FRAMES[:1], 'mjpeg', 'mjpeg', 'yuvj420p')
     mp4, raw = encode_mp4(FRAMES), encode(FRAMES, 'h264', g=8, bf=2, **FINE)
     mixed = {

@@ -18,7 +18,7 @@ from florence_mm.formats.containers import missing_bytes
 from florence_mm.formats.video import open_video
 
 #: These have no sizes that tell their end.
-ENDLESS = ('H.264 alone', 'H.265 alone', 'MPEG-4 alone', 'mxf MPEG-2', 'nut H.264')
+ENDLESS = ('H.264 alone', 'H.265 alone', 'MPEG-4 alone', 'Motion JPEG alone', 'mxf MPEG-2', 'nut H.264')
 
 
 def made(kind):

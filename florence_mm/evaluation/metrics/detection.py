@@ -192,7 +192,7 @@ class DetectionMetric(BaseMetric):
             categories = [{'id': 1, 'name': 'object'}]
         elif self.style == 'lvis':
             for category in categories:
-                if category.get('frequency') not in FREQUENCIES:
+                if category.get('frequency') not in tuple(FREQUENCIES):  # a list cannot be looked up in a dict
                     raise ValueError(
                         f"{path}: the category {category['name']!r} has no frequency 'r', 'c' or 'f'; take "
                         "style='coco' for a file that is not LVIS's"

@@ -33,7 +33,9 @@ def iter_list(path: str | Path, key: str) -> Iterator[dict]:
     with path.open('rb') as file:
         if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
             file.seek(0)
-        items = ijson.items(_Whole(file, path), f'{key}.item', use_float=True)
+        twice: list[str] = []
+        entry = type('_Entry', (_UniqueKeys,), {'twice': twice})
+        items = ijson.items(_Whole(file, path), f'{key}.item', use_float=True, map_type=entry)
         while True:
             try:
                 item = next(items)
@@ -42,6 +44,8 @@ def iter_list(path: str | Path, key: str) -> Iterator[dict]:
             except (ijson.JSONError, UnicodeDecodeError) as error:
                 reason = str(error).splitlines()[0]
                 raise DataError(f'{path} is not a whole JSON file ({reason}); get it again') from None
+            if twice:
+                raise DataError(f'{path}: the key {twice[0]!r} occurs twice in entry {count} of {key!r}; remove one')
             if not isinstance(item, dict):
                 raise DataError(f'{path}: entry {count} of {key!r} must be an object, but is {item!r}')
             count += 1
@@ -49,6 +53,17 @@ def iter_list(path: str | Path, key: str) -> Iterator[dict]:
             yield item
     if not count:
         raise DataError(f'{path} has no entries in a list {key!r}; expected a COCO-format annotation file')
+
+
+class _UniqueKeys(dict):
+    """Object of a JSON file that notes a key that comes twice, of which a dict would keep the last value."""
+
+    twice: list[str]
+
+    def __setitem__(self, key: str, value: object) -> None:
+        if key in self:
+            self.twice.append(key)
+        super().__setitem__(key, value)
 
 
 class _Whole:

@@ -97,6 +97,8 @@ def merge_detection(
                 print_log(f'{spec.ann_file}: left {counts[-1].skipped} boxes without area out', 'current')
         _exclude(plan, collections, store)
         total, excluded = store.number_pictures()
+        if not total:
+            raise DataError(f'`exclude` leaves none of the {excluded} images of the sources; correct the plan')
         with replacing(out) as new_out, replacing(csv_file) as new_csv:  # the merged file appears last
             with ExitStack() as stack:
                 paths = (new_out, boxes_file, new_csv)

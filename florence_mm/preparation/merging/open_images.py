@@ -1,14 +1,12 @@
 """Reading Open Images' CSV files into the store (columns as in https://storage.googleapis.com/openimages/web)."""
 
-import csv
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 from florence_mm.errors import DataError
+from florence_mm.formats.coco import require_name
 from florence_mm.formats.delimited import read_csv
 from florence_mm.formats.image import read_size
-from florence_mm.utils.text_files import read_text
 
 from .readers import LARGEST_SIDE, BoxIntake, SourceCounts, picture_key
 from .sources import SourceSpec
@@ -25,19 +23,18 @@ def read_class_descriptions(spec: SourceSpec) -> Categories:
         FileNotFoundError, DataError: the file is missing or its lines are not pairs.
     """
     path = _existing(spec.class_descriptions)
+    columns = ('LabelName', 'DisplayName')
     categories: Categories = {}
-    reader = csv.reader(io.StringIO(read_text(path, 'a class code and a name a line'), newline=''), strict=True)
-    try:
-        for cells in reader:
-            if len(cells) != 2 or not all(cell.strip() for cell in cells):
-                raise DataError(f'{path}, line {reader.line_num}: expected a class code and a name, not {cells!r}')
-            if cells == ['LabelName', 'DisplayName']:
-                continue
-            if cells[0] in categories:
-                raise DataError(f'{path}, line {reader.line_num}: the code {cells[0]!r} comes twice')
-            categories[cells[0]] = cells[1]
-    except csv.Error as error:
-        raise DataError(f'{path}, line {reader.line_num}: not a line of cells ({error})') from None
+    for line, row in read_csv(path, (), columns):
+        where = f'{path}, line {line}'
+        if isinstance(row, DataError):
+            raise DataError(f'{row}; expected a class code and a name a line')
+        code, name = (require_name(row.get(column), where, column) for column in columns)
+        if (code, name) == columns:
+            continue
+        if code in categories:
+            raise DataError(f'{where}: the code {code!r} comes twice')
+        categories[code] = name
     if not categories:
         raise DataError(f'{path} has no classes; expected lines such as /m/01g317,Person')
     return categories
@@ -68,7 +65,7 @@ def read_open_images(
         _require_known(row['LabelName'], categories, where)
         x1, y1, x2, y2 = (_number(row, key, where) for key in _CORNERS)
         corners = (x1 * image[1], y1 * image[2], x2 * image[1], y2 * image[2])
-        intake.add(image, row['LabelName'], corners, where, crowd=row.get('IsGroupOf') == '1')
+        intake.add(image, row['LabelName'], corners, where, crowd=_is_group(row, where))
     intake.finish()
     if not counts.images:
         raise DataError(f'{spec.ann_file} has no boxes under its header; get it again')
@@ -135,6 +132,14 @@ def _existing(path: str) -> Path:
 def _require_known(code: str, categories: Categories, where: str) -> None:
     if code not in categories:
         raise DataError(f'{where}: the class code {code!r} is not in the class descriptions; get the file that fits')
+
+
+def _is_group(row: dict, where: str) -> bool:
+    """Whether a box holds several objects: 1; 0 and, where nobody has looked, -1 are no."""
+    value = _number(row, 'IsGroupOf', where) if 'IsGroupOf' in row else 0
+    if value not in (0, 1, -1):
+        raise DataError(f'{where}: `IsGroupOf` is {row["IsGroupOf"]!r}; expected 1, 0 or -1')
+    return value == 1
 
 
 def _number(row: dict, key: str, where: str) -> float:

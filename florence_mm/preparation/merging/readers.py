@@ -193,7 +193,7 @@ def _category_list(item: Mapping, key: str, categories: Categories, where: str) 
     ids = item.get(key, [])
     if not isinstance(ids, list):
         raise DataError(f'{where}: `{key}` is {ids!r}; expected a list of category ids')
-    unknown = [id_ for id_ in ids if not isinstance(id_, int) or id_ not in categories]
+    unknown = [id_ for id_ in ids if type(id_) is not int or id_ not in categories]
     if unknown:
         raise DataError(f'{where}: `{key}` names the category {unknown[0]!r}, which is not in the list `categories`')
     return tuple(sorted(ids))

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from florence_mm.errors import DataError
+from florence_mm.formats.coco import require_name
 from florence_mm.utils.text_files import read_text
 
 FORMATS = ('coco', 'lvis', 'openimages')
@@ -119,6 +120,8 @@ def _source(source: Any, where: str) -> SourceSpec:
     for key, value in source.items():
         if not isinstance(value, str):
             raise DataError(f'{where}: `{key}` is {value!r}; expected a string')
+        if value:
+            require_name(value, where, key)
     for key in ('name', 'format', 'ann_file'):
         if not source.get(key):
             raise DataError(f'{where}: `{key}` is missing')

@@ -144,14 +144,16 @@ class MergeStore:
                 f'two images of source {twice[2]} are one picture by their file names, {twice[0]} and {twice[1]}; give '
                 'the source an `images` of its own'
             )
-        sizes = self._db.execute(
-            'SELECT file_name, min(width), max(width), min(height), max(height) FROM image GROUP BY key'
+        unequal = self._db.execute(
+            'SELECT file_name, key FROM image GROUP BY key'
             ' HAVING min(width) < max(width) OR min(height) < max(height) ORDER BY key LIMIT 1'
         ).fetchone()
-        if sizes:
+        if unequal:
+            query = 'SELECT DISTINCT width, height FROM image WHERE key = ? ORDER BY source'
+            sizes = [f'{width}x{height}' for width, height in self._db.execute(query, unequal[1:])]
             raise DataError(
-                f'{sizes[0]} is one picture by its file name in two sources, but {sizes[1]}x{sizes[3]} and '
-                f'{sizes[2]}x{sizes[4]} pixels large; give the sources different `images`'
+                f'{unequal[0]} is one picture by its file name in several sources, but {" and ".join(sizes)} pixels '
+                'large; give the sources different `images`'
             )
         (excluded,) = self._db.execute(
             'SELECT count(DISTINCT key) FROM image WHERE key IN (SELECT key FROM excluded)'

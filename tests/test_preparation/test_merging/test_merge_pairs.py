@@ -57,7 +57,7 @@ def test_a_crowd_is_no_duplicate(tmp_path, crowd):
 @pytest.mark.parametrize(
     ('given', 'message'),
     [
-        ({'b': ('p.jpg', (90, 100), {})}, 'p.jpg is one picture .* 90x100 and 100x100'),
+        ({'b': ('p.jpg', (90, 100), {})}, 'p.jpg is one picture .* 100x100 and 90x100'),
         ({'b': ('p.jpg', (0, 100), {})}, r'b.json: images\[0\]: the image is 0x100'),
         ({'b': ('p.jpg', (100, 100), {'neg_category_ids': [4]})}, r'names the category 4, which is not in'),
         ({'b': ('p.jpg', (100, '100'), {})}, "`height` is '100'; expected int"),

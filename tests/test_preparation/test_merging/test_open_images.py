@@ -62,7 +62,7 @@ def test_fractions_become_pixels_and_labels_become_verified_classes(tmp_path, fr
         ({'boxes': 'ImageID,LabelName,XMin,XMax,YMin,YMax\n'}, 'has no boxes under its header'),
         ({'labels': 'ImageID,LabelName,Confidence\na,/m/2,0.7\n'}, 'confidence 0 or 1, but this has 0.7'),
         ({'classes': '/m/1,Tortoise\n/m/1,Turtle\n'}, "classes.csv, line 2: the code '/m/1' comes twice"),
-        ({'classes': '/m/1\n'}, 'classes.csv, line 1: expected a class code and a name'),
+        ({'classes': '/m/1\n'}, 'classes.csv, line 1: 1 cells.*expected a class code and a name'),
         ({'sizes': 'ImageID,Width,Height\na,64,0\n'}, 'sizes.csv, line 2: the size 64x0 is not one'),
     ],
 )
