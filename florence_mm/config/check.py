@@ -6,28 +6,36 @@ their annotations (:mod:`florence_mm.config.values`) and ranges (:mod:`florence_
 fit together are found by :mod:`florence_mm.config.pairs`.
 """
 
-import contextlib
-import functools
 import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, get_args
+from typing import Any
 
 from mmengine.config import Config
-from torch import nn
-from torch.utils.data import Sampler
+from torch.optim import Optimizer
 
 import florence_mm.registry as own
 from florence_mm.errors import UsageError
 from florence_mm.utils.nearest import edit_distance, near_or_all, nearest
 
-from .forwarded import clip_arguments, kept_arguments
+from .forwarded import CUSTOM_KEY, clip_arguments, default_type, kept_arguments, paramwise_arguments
 from .image_size import image_size_problem
-from .keys import BUILDER_KEYS, LISTS_OF_TYPES, NEVER_EMPTY, ONE_OF_TYPE, REGISTRY_OF_KEY, RUNNER_KEYS, SECTIONS
+from .keys import (
+    BUILDER_KEYS,
+    LISTS_OF_TYPES,
+    NEVER_EMPTY,
+    ONE_OF_TYPE,
+    REGISTRY_OF_KEY,
+    RUNNER_KEYS,
+    SECTIONS,
+    registry_of,
+    section_of,
+)
 from .lookup import FALLBACKS, is_scope, lookup, registered_names
 from .pairs import pair_problems
-from .signatures import arguments_of
-from .value_check import inner_problem, is_exact, nan_problem, value_problem
+from .signatures import arguments_of, mentions
+from .value_check import inner_problem, is_exact, leaf_problem, value_problem
+from .values import is_object
 
 #: Transforms whose inner types are those of albumentations, not of a registry.
 _OTHER_BUILDERS = ('Albu', 'Albumentations')
@@ -43,8 +51,12 @@ _NEEDS = {
 }
 #: Arguments of schedules that count epochs or iterations.
 _EPOCHS = ('begin', 'end', 'T_max', 'step_size', 'total_iters')
+_EVALUATORS = ('val_evaluator', 'test_evaluator')
 #: Numbers of loops.
 _COUNTS = ('max_epochs', 'max_iters', 'val_interval', 'val_begin')
+#: Keys that the builder of optimizer wrappers takes out.
+_OF_WRAPPERS = section_of(optimizer=Optimizer, constructor=str | type)
+_BY_EPOCH = section_of(by_epoch=bool)
 _EPOCH_LOOP, _ITER_LOOP = 'EpochBasedTrainLoop', 'IterBasedTrainLoop'
 
 
@@ -104,6 +116,8 @@ class _Checker:
                 self.problems.append(f'{key}: the runner reads no such key; did you mean {near!r}?')
         self.problems.extend(filter(None, [image_size_problem(cfg)]))
         self._check_values('', cfg, SECTIONS[''], 'the runner', exact=True)
+        if isinstance(cfg.get('default_hooks'), Mapping):
+            self._check_hooks(cfg['default_hooks'])
         for key, value in cfg.items():
             self._check_sections(key, value)
             if self.whole and key in RUNNER_KEYS:
@@ -124,7 +138,13 @@ class _Checker:
         for key, value in node.items():
             self._check_sections(f'{path}.{key}', value)
 
+    def _check_hooks(self, hooks: Mapping[str, Any]) -> None:
+        for name, hook in hooks.items():
+            if hook is not None and not is_object(hook):
+                self.problems.append(f'default_hooks.{name}: a dict with a type, or None, is expected, not {hook!r}')
+
     def _check_loop(self, path: str, cfg: Mapping[str, Any]) -> None:
+        self._check_values(path, cfg, _BY_EPOCH, path, exact=True)
         by_epoch = cfg.get('by_epoch', 'max_epochs' in cfg)
         default = {'train_cfg': _EPOCH_LOOP if by_epoch else _ITER_LOOP, 'val_cfg': 'ValLoop'}
         loop = {'type': default.get(path, 'TestLoop'), **{key: cfg[key] for key in cfg if key != 'by_epoch'}}
@@ -145,10 +165,10 @@ class _Checker:
                 self._walk(f'{path}.{index}', item, registry, scope, owners)
             return
         if not isinstance(node, Mapping):
-            self.problems.extend(filter(None, [nan_problem(path, node)]))
+            self.problems.extend(filter(None, [leaf_problem(path, node)]))
             return
         scope = node.get('_scope_', scope)
-        inner = registry
+        inner, cls = registry, None
         parameters: Mapping[str, inspect.Parameter] = {}
         if 'type' in node:
             inner = None
@@ -175,15 +195,20 @@ class _Checker:
                 self._resolve(place, value, 'OPTIM_WRAPPER_CONSTRUCTORS', scope)
             elif key == 'clip_grad' and registry == 'OPTIM_WRAPPERS' and isinstance(value, Mapping):
                 self._check_clip(place, value)
-            elif key != 'paramwise_cfg' and isinstance(key, str):
+            elif key == 'paramwise_cfg' and registry == 'OPTIM_WRAPPERS':
+                self._check_paramwise(place, value, paramwise_arguments(node))
+            elif isinstance(key, str):
+                value = default_type(cls, key, value) if cls is not None else value
                 self._walk(
-                    place, value, REGISTRY_OF_KEY.get(key) or _registry_of(parameters.get(key)) or inner, scope, owners
+                    place, value, REGISTRY_OF_KEY.get(key) or registry_of(parameters.get(key)) or inner, scope, owners
                 )
 
     def _check_types(self, path: str, key: Any, value: Any, is_own: bool) -> None:
         """Check that what is built from a dict with type is one."""
         if key in ONE_OF_TYPE and isinstance(value, Mapping) and value and 'type' not in value:
             self.problems.append(f'{path}: the dict has no type, which names the class to build; it has {_few(value)}')
+        elif path in _EVALUATORS and isinstance(value, Mapping) and not {'type', 'metrics'} & {*value}:
+            self.problems.append(f'{path}: the dict has no type, which names the metric; it has {_few(value)}')
         elif key in NEVER_EMPTY and isinstance(value, (list, tuple)) and not value and is_own:
             self.problems.append(f'{path}: the list is empty; it takes at least one')
         elif key in LISTS_OF_TYPES and isinstance(value, (list, tuple)):
@@ -192,7 +217,7 @@ class _Checker:
                     self.problems.append(
                         f'{path}.{index}: the dict has no type, which names the class to build; it has {_few(item)}'
                     )
-                elif item is None or isinstance(item, (str, int, float)):
+                elif not is_object(item) and not (key == 'pipeline' and callable(item)):
                     self.problems.append(f'{path}.{index}: a dict with a type is expected here, not {item!r}')
 
     def _check_clip(self, path: str, node: Mapping) -> None:
@@ -205,6 +230,21 @@ class _Checker:
             self.problems.append(f'{path}: the dict has no limit; it takes {", ".join(arguments)}')
         self._check_keys(path, inner, arguments, 'clip_grad')
         self._check_values(path, inner, arguments, 'clip_grad', exact=True)
+
+    def _check_paramwise(self, path: str, node: Any, arguments: Mapping[str, inspect.Parameter] | None) -> None:
+        if node is not None and not isinstance(node, Mapping):
+            self.problems.append(f'{path}: a dict is expected here, not {node!r}')
+        elif node and arguments is not None:
+            self._check_options(path, node, arguments)
+            custom = node.get('custom_keys')
+            for key, inner in custom.items() if isinstance(custom, Mapping) else ():
+                self._check_options(f'{path}.custom_keys.{key}', inner, CUSTOM_KEY)
+
+    def _check_options(self, path: str, node: Mapping, arguments: Mapping[str, inspect.Parameter]) -> None:
+        """Check a dict that may have other keys too, as mmengine hands some on to the optimizer's groups."""
+        slips = {key: nearest(key, arguments) for key in node if key not in arguments}
+        self._check_keys(path, {key: node[key] for key, near in slips.items() if near}, arguments, 'paramwise_cfg')
+        self._check_values(path, node, arguments, 'paramwise_cfg', exact=True)
 
     def _check_values(
         self, path: str, node: Mapping, parameters: Mapping[str, inspect.Parameter], owner: str, exact: bool
@@ -259,12 +299,14 @@ class _Checker:
         silent = {'type', '_scope_', *BUILDER_KEYS.get(registry, ())}
         if arguments.complete or kept is not None:
             # an enclosing class may use keys itself before it builds this one
-            silent |= {key for key in node if key not in known and any(_mentions(owner, key) for owner in owners)}
+            silent |= {key for key in node if key not in known and any(mentions(owner, key) for owner in owners)}
             self._check_keys(path, node, known, name, silent)
         if node.get('convert_to_iter_based'):  # mmengine turns fractions of epochs into iterations
             known |= {key: known[key].replace(annotation=float) for key in _EPOCHS if key in known}
         if registry == 'LOOPS':  # loops take 1e5 too
             known |= {key: known[key].replace(annotation=float) for key in _COUNTS if key in known}
+        if registry == 'OPTIM_WRAPPERS':
+            known |= _OF_WRAPPERS
         values = {key: known[key] for key in known if key not in ('type', '_scope_')}
         self._check_values(path, node, values, name, is_exact(cls))
         needs = _NEEDS.get(name, ())
@@ -287,16 +329,6 @@ def _few(node: Mapping) -> str:
     return ', '.join(map(str, list(node)[:8]))
 
 
-def _registry_of(parameter: inspect.Parameter | None) -> str | None:
-    """The registry of the parts that an argument of a class of ours takes, from its annotation."""
-    if parameter is None:
-        return None
-    kinds = [kind for kind in (parameter.annotation, *get_args(parameter.annotation)) if inspect.isclass(kind)]
-    if any(issubclass(kind, nn.Module) for kind in kinds):
-        return 'MODELS'
-    return 'DATA_SAMPLERS' if any(issubclass(kind, Sampler) for kind in kinds) else None
-
-
 def _with_default_type(key: str, value: Any) -> Any:
     """Add the type that the runner uses for a dict without one; a dict of several optimizers gets none."""
     if isinstance(value, Mapping) and 'type' not in value:
@@ -305,19 +337,6 @@ def _with_default_type(key: str, value: Any) -> Any:
         if key == 'optim_wrapper' and 'optimizer' in value:
             return {'type': 'OptimWrapper', **value}
     return value
-
-
-@functools.cache
-def _mentions(owner: type, key: str) -> bool:
-    """Whether ``key`` occurs as a string in the source of a class or one of its parents."""
-    for cls in getattr(owner, '__mro__', ()):
-        if cls.__module__.split('.')[0] in ('torch', 'builtins'):
-            continue
-        with contextlib.suppress(OSError, TypeError):
-            source = inspect.getsource(cls)
-            if f"'{key}'" in source or f'"{key}"' in source:
-                return True
-    return False
 
 
 def _one_slip(name: str, near: str) -> bool:

@@ -40,6 +40,7 @@ from .parallelize import (
     split_optimizer_state,
     unsharded_layout,
 )
+from .rehearsal import rehearse_validation
 from .resuming import ScheduleOfConfig, changed_keys, check_optimizer
 from .run_weights import fit_run_weights
 from .seeding import INIT, base_seed, combine_seeds
@@ -70,6 +71,7 @@ class FlorenceRunner(TellingRunner):
     Arguments are those of mmengine's ``Runner``.
     """
 
+    began_at = 0  #: iteration at which this process began
     _resuming = False
     _needs_all = False
     _gathered: dict[str, Any] = {}
@@ -205,6 +207,9 @@ class FlorenceRunner(TellingRunner):
             self.logger.info(f'{self.work_dir} holds no checkpoint to resume; the run starts at the beginning')
             self._has_loaded = True
         super().load_or_resume()
+        self.began_at = self.iter
+        if isinstance(self._train_loop, BaseLoop):
+            rehearse_validation(self)
 
     def resume(
         self,
