@@ -72,7 +72,8 @@ def check_config(cfg: Config | Mapping[str, Any], whole: bool = True) -> None:
             with the key, the value, and what is accepted or the nearest known name.
     """
     cfg = cfg._cfg_dict if isinstance(cfg, Config) else cfg
-    scope = cfg.get('default_scope') or 'mmengine'
+    scope = cfg.get('default_scope')
+    scope = 'mmengine' if scope is None else scope
     if not isinstance(scope, str) or not is_scope(scope):
         raise UsageError(
             f"default_scope: no package or registry is named {scope!r}; give that of the config's classes, such as "

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import torch
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
@@ -95,7 +94,7 @@ _TOP = section_of(
     param_scheduler=dict | list | None,
     val_evaluator=dict | list | None,
     test_evaluator=dict | list | None,
-    default_hooks=dict[str, Hook | None] | None,
+    default_hooks=dict | None,
     custom_hooks=list | None,
     data_preprocessor=dict | None,
     load_from=str | None,
@@ -106,7 +105,7 @@ _TOP = section_of(
     log_level=Literal['CRITICAL', 'FATAL', 'ERROR', 'WARNING', 'WARN', 'INFO', 'DEBUG', 'NOTSET'] | int,
     visualizer=dict | None,
     default_scope=str | None,
-    randomness=dict | None,
+    randomness=dict,
     experiment_name=str | None,
     auto_scale_lr=dict | None,
     compile=dict | bool | None,

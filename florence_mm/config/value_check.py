@@ -6,8 +6,6 @@ import types
 from collections.abc import Mapping
 from typing import Any, get_args, get_origin
 
-import numpy as np
-
 from .ranges import outside, range_of
 from .values import UNIONS, accepted, fits, is_nan
 
@@ -102,8 +100,6 @@ def _annotation(parameter: inspect.Parameter) -> Any:
 
 
 def _fits_elsewhere(value: Any, annotation: Any) -> bool:
-    """Whether an argument of another package, whose annotations say less than it takes, may take a value."""
+    """Whether an argument of another package may take a value: their annotations are wrong for lists and dicts."""
     kinds = get_args(annotation) if get_origin(annotation) in UNIONS else (annotation,)
-    if value is None or isinstance(value, (numbers.Number, np.generic, list, tuple)):
-        return True
-    return not all(kind in (*_NUMBERS, types.NoneType) for kind in kinds)
+    return not isinstance(value, str) or not all(kind in (*_NUMBERS, types.NoneType) for kind in kinds)

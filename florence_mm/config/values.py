@@ -45,6 +45,8 @@ def fits(value: Any, annotation: Any) -> bool:
         return value is None
     if not inspect.isclass(kind) or kind in (Any, object, inspect.Parameter.empty):
         return True
+    if kind is type:
+        return inspect.isclass(value)
     if kind in (bool, int, float):
         return _fits_number(value, kind)
     if issubclass(kind, (str, PurePath)):
@@ -66,7 +68,7 @@ def is_object(value: Any) -> bool:
     """Whether a value is an object that a config may hold: built, or as a dict from which it is built."""
     if isinstance(value, (*_SCALARS, *_LISTS, np.ndarray, types.NoneType)):
         return False
-    return isinstance(value, Mapping) or not inspect.isroutine(value)
+    return isinstance(value, Mapping) or not (inspect.isroutine(value) or inspect.isclass(value))
 
 
 def accepted(annotation: Any) -> str:

@@ -18,7 +18,7 @@ from florence_mm.errors import UsageError, user_sentence
 # errors are bugs and keep their stack trace
 _OUT_OF_ORDER = (TypeError, LookupError, AttributeError, AssertionError)
 UNFIT = (*_OUT_OF_ORDER, ValueError, ArithmeticError, RuntimeError, ImportError)
-SHOW_TRACE = 'FLORENCE_MMSHOW_TRACEBACK=1 shows where it failed'
+SHOW_TRACE = 'FLORENCE_MM_TRACEBACK=1 shows where it failed'
 _LONGEST = 300
 
 

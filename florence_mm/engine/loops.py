@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from florence_mm.errors import UsageError
 from florence_mm.registry import LOOPS
 
+from .accumulation import begin_sums
 from .dataloading import resumable, start_loader_at
 from .resuming import Position, keep_position
 from .seeding import base_seed, seed_step
@@ -92,6 +93,7 @@ class IterTrainLoop(IterBasedTrainLoop):
     def run(self) -> Any:
         """Train to ``max_iters`` and return the model."""
         runner = self.runner
+        begin_sums(runner.optim_wrapper)
         keep_position(runner, _position(runner, self.dataloader, 'iterations'))
         runner.call_hook('before_train')
         runner.call_hook('before_train_epoch')
@@ -171,6 +173,7 @@ class EpochTrainLoop(EpochBasedTrainLoop):
     def run(self) -> Any:
         """Train to ``max_epochs`` and return the model."""
         runner = self.runner
+        begin_sums(runner.optim_wrapper)
         keep_position(runner, _position(runner, self.dataloader, 'epochs'))
         runner.call_hook('before_train')
         skip = self._batches_done()
