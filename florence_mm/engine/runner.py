@@ -45,7 +45,7 @@ from .resuming import ScheduleOfConfig, changed_keys, check_optimizer
 from .run_weights import fit_run_weights
 from .seeding import INIT, base_seed, combine_seeds
 from .telling_runner import TellingRunner
-from .work_folder import alone_in_work_dir
+from .work_folder import alone_in_work_dir, dump_beside_log
 
 _EXACT_LOOPS = {
     name: loop
@@ -159,9 +159,7 @@ class FlorenceRunner(TellingRunner):
             super()._init_model_weights()
 
     def dump_config(self) -> None:
-        """Write the config to the work folder; mmengine calls it in the constructor, before the folder is locked."""
-        if self._train_loop is None:
-            super().dump_config()
+        """Write nothing yet: mmengine calls it in the constructor, before the work folder is known to be this run's."""
 
     @staticmethod
     def build_dataloader(
@@ -175,12 +173,14 @@ class FlorenceRunner(TellingRunner):
     def val(self) -> dict[str, float]:
         """Validate a checkpoint that has all weights, and return the metrics; see :meth:`train` for what ends it."""
         self._needs_all = True
+        dump_beside_log(self)
         with ending_in_words(self):
             return super().val()
 
     def test(self) -> dict[str, float]:
         """Test a checkpoint that has all weights, and return the metrics; see :meth:`train` for what ends it."""
         self._needs_all = True
+        dump_beside_log(self)
         with ending_in_words(self):
             return super().test()
 
