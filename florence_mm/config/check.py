@@ -24,6 +24,7 @@ from .keys import (
     BUILDER_KEYS,
     LISTS_OF_TYPES,
     NEVER_EMPTY,
+    NMS_TYPES,
     ONE_OF_TYPE,
     REGISTRY_OF_KEY,
     RUNNER_KEYS,
@@ -34,7 +35,7 @@ from .keys import (
 from .lookup import FALLBACKS, is_scope, lookup, registered_names
 from .pairs import pair_problems
 from .signatures import arguments_of, mentions
-from .value_check import inner_problem, is_exact, leaf_problem, value_problem
+from .value_check import elsewhere_problem, inner_problem, is_exact, leaf_problem, value_problem
 from .values import is_object
 
 #: Transforms whose inner types are those of albumentations, not of a registry.
@@ -188,8 +189,11 @@ class _Checker:
                 self._note(inner_problem(f'{path}.{key}', value, str(key), path))
         for key, value in node.items():
             place = f'{path}.{key}'
+            self._note(elsewhere_problem(place, value, key) if not is_exact(owners[-1] if owners else None) else None)
             if self.whole:
                 self._check_types(place, key, value, bool(parameters))
+            if key == 'nms' and isinstance(value, Mapping) and value.get('type', 'nms') not in NMS_TYPES:
+                self.problems.append(f'{place}.type: {value["type"]!r} is no such method; use {", ".join(NMS_TYPES)}')
             if key == 'sampler' and path.endswith('dataloader'):
                 self._walk(place, value, 'DATA_SAMPLERS', scope, owners)
             elif key == 'constructor' and registry == 'OPTIM_WRAPPERS' and isinstance(value, str):
@@ -302,6 +306,10 @@ class _Checker:
             # an enclosing class may use keys itself before it builds this one
             silent |= {key for key in node if key not in known and any(mentions(owner, key) for owner in owners)}
             self._check_keys(path, node, known, name, silent)
+        elif known:  # `**kwargs` that may go anywhere, and in which a slip is lost
+            slips = {key: node[key] for key in node if isinstance(key, str) and key not in known and key not in silent}
+            slips = {key: slips[key] for key in slips if (near := nearest(key, known)) and _one_slip(key, near)}
+            self._check_keys(path, slips, known, name)
         if node.get('convert_to_iter_based'):  # mmengine turns fractions of epochs into iterations
             known |= {key: known[key].replace(annotation=float) for key in _EPOCHS if key in known}
         if registry == 'LOOPS':  # loops take 1e5 too

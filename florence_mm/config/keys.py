@@ -45,6 +45,8 @@ BUILDER_KEYS = {
 }
 #: Keys with a list of dicts that all have a type, and with one such dict.
 LISTS_OF_TYPES = ('pipeline', 'custom_hooks', 'vis_backends', 'val_evaluator', 'test_evaluator', 'param_scheduler')
+#: Values of ``nms.type``, which mmcv would evaluate as Python code.
+NMS_TYPES = ('nms', 'soft_nms', 'nms_match', 'nms_quadri', 'nms_rotated')
 #: Lists that need an item in classes of ours.
 NEVER_EMPTY = ('pipeline', 'out_indices', 'topk', 'datasets')
 ONE_OF_TYPE = ('model', 'dataset', 'sampler', 'optimizer')
@@ -114,6 +116,10 @@ _TOP = section_of(
     tta_model=dict,
     parallelize=dict | None,
     find_unused_parameters=bool,
+    activation_checkpointing=str | list[str] | None,
+    efficient_conv_bn_eval=str | list[str] | None,
+    sync_bn=Literal['torch', 'mmcv'] | None,
+    model_wrapper_cfg=dict | None,
 )
 _LOADER = {
     **parameters_of(DataLoader),
@@ -126,6 +132,8 @@ _LOADER = {
     ),
     **section_of(persistent_workers=bool, pin_memory=bool, drop_last=bool, num_workers=int, batch_size=int | None),
 }
+#: Backends of torch and its plug-ins.
+_BACKENDS = ('nccl', 'gloo', 'mpi', 'ucc', 'xccl', 'hccl', 'cncl', 'mccl', 'smddp', 'cpu:gloo,cuda:nccl')
 #: Arguments by the dotted path of a dict that has no type; '' for the config itself.
 SECTIONS: Mapping[str, Mapping[str, inspect.Parameter]] = {
     '': _TOP,
@@ -135,10 +143,10 @@ SECTIONS: Mapping[str, Mapping[str, inspect.Parameter]] = {
     'randomness': section_of(seed=int | None, diff_rank_seed=bool, deterministic=bool),
     'auto_scale_lr': section_of(enable=bool, base_batch_size=int),
     'env_cfg': section_of(cudnn_benchmark=bool, mp_cfg=dict, dist_cfg=dict, resource_limit=int),
-    'env_cfg.mp_cfg': section_of(mp_start_method=str, opencv_num_threads=int),
+    'env_cfg.mp_cfg': section_of(mp_start_method=Literal['fork', 'spawn', 'forkserver'], opencv_num_threads=int),
     'env_cfg.dist_cfg': {
         **parameters_of(torch.distributed.init_process_group),
-        **section_of(backend=str, init_backend=str, timeout=float, port=int),
+        **section_of(backend=Literal[_BACKENDS], init_backend=str, timeout=float, port=int),
     },
     'custom_imports': section_of(imports=str | list, allow_failed_imports=bool),
 }

@@ -63,8 +63,11 @@ RANGES: Mapping[str, Range] = {
     # loaders, loops, runs
     **_each('batch_size prefetch_factor max_epochs max_iters val_interval base_batch_size', FROM_1),
     'num_workers': Range(0, 4096),
+    'opencv_num_threads': Range(0, 4096, off=-1),
     **_each('timeout val_begin save_begin begin_iter begin_epoch epoch_size', FROM_0),
     **_each('max_keep_ckpts', FROM_MINUS_1),
+    'dynamic_intervals': FROM_1,
+    'milestones': FROM_0,
     'seed': Range(0, 2**32 - 1),
     # optimizers and schedules
     **_each('lr weight_decay momentum eps eta_min accumulative_counts dampening', FROM_0),
@@ -82,7 +85,7 @@ RANGES: Mapping[str, Range] = {
     **_each('hidden_size vocab_size context_length max_text_len max_length num_answers num_classes num_blocks', FROM_1),
     **_each('num_beams num_layers pooled_size stem_temporal_kernel merge_temporal_kernel micro_batch', FROM_1),
     **_each('classes_per_box crop_size regions_at_once max_per_img', FROM_1),
-    **_each('min_length init_std proposal_weight length_penalty', FROM_0),
+    **_each('loss_weight min_length init_std proposal_weight length_penalty', FROM_0),
     **_each('norm_eps layer_norm_eps max_logit_scale context std', ABOVE_0),
     **_each('drop_rate attn_drop_rate drop_path_rate', SHARE_BELOW_1),
     **_each('probability prob label_smoothing nms_iou score_thr max_translate', SHARE),
@@ -99,6 +102,18 @@ OF_CLASS: Mapping[tuple[str, str], Range] = {
     **dict.fromkeys([(f'{kind}CheckpointHook', 'interval') for kind in ('', 'Atomic')], Range(1, off=-1)),
     ('RandomAffineImage', 'scale'): ABOVE_0,
     ('EMAHook', 'momentum'): Range(0, 1, above=True, below=True),
+}
+
+#: Range by argument where it has one meaning in all OpenMMLab packages, also in dicts without type.
+EVERYWHERE: Mapping[str, Range] = {
+    **_each('score_thr iou_threshold min_pos_iou pos_iou_thr neg_iou_thr dropout_ratio drop_path_rate', SHARE),
+    **_each('flip_ratio keep_ratio_prob', SHARE),
+    **_each('max_per_img nms_pre', Range(1, off=-1)),
+    **_each('num_outs feat_channels scales_per_octave octave_base_scale pad_size_divisor', FROM_1),
+    **_each('clip_len frame_interval num_clips', FROM_1),
+    **_each('loss_weight min_bbox_size lr weight_decay', FROM_0),
+    **_each('std', ABOVE_0),
+    **_each('mean', FINITE),
 }
 
 

@@ -6,7 +6,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, get_args, get_origin
 
-from .ranges import outside, range_of
+from .ranges import EVERYWHERE, outside, range_of
 from .values import UNIONS, accepted, fits, is_nan
 
 #: Packages whose annotations say what their constructors take; in others only texts for numbers are an error.
@@ -52,6 +52,12 @@ def range_problem(path: str, value: Any, argument: str, owner: str) -> str | Non
     if range_ is None or not outside(value, range_):
         return None
     return _problem(path, value, owner, str(range_))
+
+
+def elsewhere_problem(path: str, value: Any, argument: str) -> str | None:
+    """One sentence if a number is outside the range that an argument has in all packages, else None."""
+    range_ = EVERYWHERE.get(argument)
+    return _problem(path, value, argument, str(range_)) if range_ is not None and outside(value, range_) else None
 
 
 def inner_problem(path: str, value: Any, argument: str, owner: str) -> str | None:

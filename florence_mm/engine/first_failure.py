@@ -11,7 +11,7 @@ from mmengine.runner import BaseLoop, TestLoop, ValLoop
 
 from florence_mm.errors import UsageError, user_sentence
 
-from .building import SHOW_TRACE, UNFIT, in_words
+from .building import SHOW_TRACE, in_words
 
 _WITHOUT_SETTINGS = ('torch', 'mmengine', 'florence_mm')
 
@@ -23,7 +23,7 @@ def first_failure(runner: Any, error: Exception) -> UsageError | None:
         runner: the runner.
         error: an error that is no sentence of ours.
     """
-    if not isinstance(error, UNFIT) or user_sentence(error) is not None:
+    if user_sentence(error) is not None:
         return None
     objects = [frame.f_locals.get('self') for frame, _ in traceback.walk_tb(error.__traceback__)]
     loop = next((one for one in reversed(objects) if isinstance(one, BaseLoop)), None)

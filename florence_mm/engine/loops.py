@@ -14,6 +14,7 @@ from florence_mm.registry import LOOPS
 from .accumulation import begin_sums
 from .dataloading import resumable, start_loader_at
 from .resuming import Position, keep_position
+from .schedules import check_followed
 from .seeding import base_seed, seed_step
 
 
@@ -46,7 +47,9 @@ def _validate_if_missed(loop: Any) -> None:
 def _validate(loop: Any) -> None:
     # set first, as a checkpoint written during the validation (a new best) must record that it took place
     loop.runner.message_hub.update_info('resume/validated_iter', loop._iter)
-    loop.runner.val_loop.run()
+    metrics = loop.runner.val_loop.run()
+    if isinstance(metrics, dict):
+        check_followed(loop.runner.param_schedulers, metrics)
 
 
 @LOOPS.register_module()

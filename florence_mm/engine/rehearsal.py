@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.hooks import Hook
 from mmengine.runner import ValLoop
 from mmengine.runner.amp import autocast
 
 from florence_mm.errors import UsageError, user_sentence
 from florence_mm.models.protocol import ZeroShotModel, unwrap_model
 
-from .building import SHOW_TRACE, UNFIT, in_words
+from .building import SHOW_TRACE, in_words
 from .hooks import ClassNamesHook
 from .parallelize import is_sharded
+
+_BEFORE = ('before_run', 'before_train', 'before_train_iter', 'before_val', 'before_val_epoch', 'before_val_iter')
 
 
 def rehearse_validation(runner: Any) -> None:
@@ -26,7 +29,7 @@ def rehearse_validation(runner: Any) -> None:
     prepared them.
 
     Raises:
-        UsageError: a metric cannot be given what the model predicts on these data.
+        UsageError: the model cannot evaluate these data, or a metric cannot be given what it predicts on them.
     """
     loop = runner._val_loop
     # a subclass gives its metrics something else
@@ -35,10 +38,20 @@ def rehearse_validation(runner: Any) -> None:
     model = unwrap_model(runner.model)
     training = model.training
     with _random_state_kept(), torch.no_grad(), autocast(enabled=loop.fp16):
-        batch = loop.dataloader.collate_fn([loop.dataloader.dataset[0]])
         model.eval()
         try:
+            batch = loop.dataloader.collate_fn([loop.dataloader.dataset[0]])
             samples = _predict(runner, model, batch)
+        except Exception as error:
+            if user_sentence(error) is not None:
+                raise
+            if any(_prepares(hook) for hook in runner.hooks):
+                return
+            raise UsageError(
+                f'the first sample of the validation data cannot be evaluated by {type(model).__name__} '
+                f'({in_words(error)}); a value of the config does not fit the model or the data, or a class of the '
+                f'config has a bug; {SHOW_TRACE}'
+            ) from error
         finally:
             model.train(training)
     if samples is None:
@@ -58,13 +71,13 @@ def _predict(runner: Any, model: torch.nn.Module, batch: Any) -> list | None:
             return None
         if classes:  # with one prompt each, as its templates take time and are set again
             model.set_classes(list(classes), ['{}'])
-    try:
-        return model.val_step(batch)
-    except Exception as error:
-        # a hook may prepare the model of another package, as mmpretrain's for prototypes
-        if user_sentence(error) is None:
-            return None
-        raise
+    return model.val_step(batch)
+
+
+def _prepares(hook: Hook) -> bool:
+    """Whether a hook of another package may prepare the model for a validation, as mmpretrain's for prototypes."""
+    own = type(hook).__module__.partition('.')[0] in ('mmengine', 'florence_mm')
+    return not own and any(getattr(type(hook), name) is not getattr(Hook, name) for name in _BEFORE)
 
 
 def _try(metric: Any, batch: Any, samples: list, what: str) -> None:
@@ -72,7 +85,7 @@ def _try(metric: Any, batch: Any, samples: list, what: str) -> None:
     trial.results = []
     try:
         trial.process(batch, samples)
-    except UNFIT as error:
+    except Exception as error:
         if user_sentence(error) is not None:
             raise
         raise UsageError(

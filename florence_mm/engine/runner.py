@@ -24,7 +24,7 @@ from . import accumulation
 from .checkpointing import check_resumable, find_latest, read_run_checkpoint
 from .data_classes import check_class_order
 from .endings import WAIT_FOR_RANKS, WAIT_FOR_WORKERS, ending_in_words, meeting_failed
-from .guards import check_run
+from .guards import check_module_names, check_run
 from .hooks import AtomicCheckpointHook, ClassNamesHook, InvalidLossHook, RunSummaryHook
 from .hooks.checkpoint import require_finite
 from .host_memory import keep_freed_memory
@@ -195,6 +195,7 @@ class FlorenceRunner(TellingRunner):
             self._load_from = find_latest(self.work_dir)
         with alone_in_work_dir(self):
             super().dump_config()
+            check_module_names(self)
             with ending_in_words(self):
                 model = super().train()
                 require_finite(self, 'the run leaves no weights')

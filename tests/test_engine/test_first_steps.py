@@ -8,6 +8,7 @@ import torch
 import toy_project
 from mmengine.dataset import pseudo_collate
 from mmengine.evaluator import Evaluator
+from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import MODELS
 from mmengine.runner import ValLoop
 from torch import nn
@@ -68,17 +69,26 @@ class Scoring(toy_project.ToyMetric):
         self.results.append(data_samples[0]['error'])
 
 
-def rehearse(answer):
+class Preparing(Hook):
+    def before_val(self, runner):
+        runner.model.prepare()
+
+
+def rehearse(answer, *hooks):
     loop = object.__new__(ValLoop)
     loader = SimpleNamespace(dataset=[{'inputs': torch.zeros(2)}], collate_fn=pseudo_collate)
     loop.__dict__.update(_dataloader=loader, dataloader=loader, evaluator=Evaluator(Scoring()), fp16=False)
-    rehearse_validation(SimpleNamespace(_val_loop=loop, model=Answering(answer), hooks=[], val_dataloader=loader))
+    rehearse_validation(SimpleNamespace(_val_loop=loop, model=Answering(answer), hooks=hooks, val_dataloader=loader))
     return loop.evaluator.metrics[0].results
 
 
 def test_models_that_hooks_prepare_are_left_to_their_validation():
     assert rehearse(lambda batch: [{'error': 1}]) == []
-    assert rehearse(lambda batch: batch['prototypes']) == []
+    assert rehearse(lambda batch: batch['prototypes'], EMAHook(), Preparing()) == []
+    with pytest.raises(
+        UsageError, match='data cannot be evaluated: Answering failed .KeyError: prototypes.; a value of'
+    ):
+        rehearse(lambda batch: batch['prototypes'], EMAHook())
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
     with pytest.raises(
         UsageError, match='Scoring cannot score what Answering predicts on list .KeyError: error.; change'
