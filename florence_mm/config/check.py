@@ -6,28 +6,38 @@ their annotations (:mod:`florence_mm.config.values`) and ranges (:mod:`florence_
 fit together are found by :mod:`florence_mm.config.pairs`.
 """
 
-import contextlib
-import functools
 import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, get_args
+from typing import Any
 
 from mmengine.config import Config
-from torch import nn
-from torch.utils.data import Sampler
+from torch.optim import Optimizer
 
 import florence_mm.registry as own
 from florence_mm.errors import UsageError
-from florence_mm.utils.nearest import edit_distance, near_or_all, nearest
+from florence_mm.utils.nearest import near_or_all, nearest
 
-from .forwarded import clip_arguments, kept_arguments
+from .forwarded import CUSTOM_KEY, clip_arguments, default_type, kept_arguments, paramwise_arguments
 from .image_size import image_size_problem
-from .keys import BUILDER_KEYS, LISTS_OF_TYPES, NEVER_EMPTY, ONE_OF_TYPE, REGISTRY_OF_KEY, RUNNER_KEYS, SECTIONS
-from .lookup import FALLBACKS, is_scope, lookup, registered_names
+from .keys import (
+    BUILDER_KEYS,
+    LISTS_OF_TYPES,
+    NEVER_EMPTY,
+    NMS_TYPES,
+    ONE_OF_TYPE,
+    REGISTRY_OF_KEY,
+    RUNNER_KEYS,
+    SECTIONS,
+    registry_of,
+    section_of,
+)
+from .lookup import FALLBACKS, is_scope, lookup
 from .pairs import pair_problems
-from .signatures import arguments_of
-from .value_check import inner_problem, is_exact, nan_problem, text_problem, value_problem
+from .signatures import arguments_of, mentions
+from .type_names import one_slip, unknown_type
+from .value_check import elsewhere_problem, inner_problem, is_exact, leaf_problem, text_problem, value_problem
+from .values import is_object
 
 #: Transforms whose inner types are those of albumentations, not of a registry.
 _OTHER_BUILDERS = ('Albu', 'Albumentations')
@@ -43,8 +53,12 @@ _NEEDS = {
 }
 #: Arguments of schedules that count epochs or iterations.
 _EPOCHS = ('begin', 'end', 'T_max', 'step_size', 'total_iters')
+_EVALUATORS = ('val_evaluator', 'test_evaluator')
 #: Numbers of loops.
 _COUNTS = ('max_epochs', 'max_iters', 'val_interval', 'val_begin')
+#: Keys that the builder of optimizer wrappers takes out.
+_OF_WRAPPERS = section_of(optimizer=Optimizer, constructor=str | type)
+_BY_EPOCH = section_of(by_epoch=bool)
 _EPOCH_LOOP, _ITER_LOOP = 'EpochBasedTrainLoop', 'IterBasedTrainLoop'
 
 
@@ -60,7 +74,8 @@ def check_config(cfg: Config | Mapping[str, Any], whole: bool = True) -> None:
             with the key, the value, and what is accepted or the nearest known name.
     """
     cfg = cfg._cfg_dict if isinstance(cfg, Config) else cfg
-    scope = cfg.get('default_scope') or 'mmengine'
+    scope = cfg.get('default_scope')
+    scope = 'mmengine' if scope is None else scope
     if not isinstance(scope, str) or not is_scope(scope):
         raise UsageError(
             f"default_scope: no package or registry is named {scope!r}; give that of the config's classes, such as "
@@ -115,10 +130,12 @@ class _Checker:
         for key in cfg:
             near = nearest(key, RUNNER_KEYS) if key not in RUNNER_KEYS else None
             # other top-level names are variables of the config
-            if near and _one_slip(key, near):
+            if near and one_slip(key, near):
                 self.problems.append(f'{key}: the runner reads no such key; did you mean {near!r}?')
         self.problems.extend(filter(None, [image_size_problem(cfg)]))
         self._check_values('', cfg, SECTIONS[''], 'the runner', exact=True)
+        if isinstance(cfg.get('default_hooks'), Mapping):
+            self._check_hooks(cfg['default_hooks'])
         for key, value in cfg.items():
             self._check_sections(key, value)
             if self.whole and key in RUNNER_KEYS:
@@ -139,7 +156,13 @@ class _Checker:
         for key, value in node.items():
             self._check_sections(f'{path}.{key}', value)
 
+    def _check_hooks(self, hooks: Mapping[str, Any]) -> None:
+        for name, hook in hooks.items():
+            if hook is not None and not is_object(hook):
+                self.problems.append(f'default_hooks.{name}: a dict with a type, or None, is expected, not {hook!r}')
+
     def _check_loop(self, path: str, cfg: Mapping[str, Any]) -> None:
+        self._check_values(path, cfg, _BY_EPOCH, path, exact=True)
         by_epoch = cfg.get('by_epoch', 'max_epochs' in cfg)
         default = {'train_cfg': _EPOCH_LOOP if by_epoch else _ITER_LOOP, 'val_cfg': 'ValLoop'}
         loop = {'type': default.get(path, 'TestLoop'), **{key: cfg[key] for key in cfg if key != 'by_epoch'}}
@@ -160,10 +183,10 @@ class _Checker:
                 self._walk(f'{path}.{index}', item, registry, scope, owners)
             return
         if not isinstance(node, Mapping):
-            self.problems.extend(filter(None, [nan_problem(path, node)]))
+            self.problems.extend(filter(None, [leaf_problem(path, node)]))
             return
         scope = node.get('_scope_', scope)
-        inner = registry
+        inner, cls = registry, None
         parameters: Mapping[str, inspect.Parameter] = {}
         if 'type' in node:
             inner = None
@@ -184,23 +207,31 @@ class _Checker:
             self._note(problem(f'{path}.{key}', value, str(key), path))
         for key, value in node.items():
             place = f'{path}.{key}'
+            self._note(elsewhere_problem(place, value, key) if not is_exact(owners[-1] if owners else None) else None)
             if self.whole:
                 self._check_types(place, key, value, bool(parameters))
+            if key == 'nms' and isinstance(value, Mapping) and value.get('type', 'nms') not in NMS_TYPES:
+                self.problems.append(f'{place}.type: {value["type"]!r} is no such method; use {", ".join(NMS_TYPES)}')
             if key == 'sampler' and path.endswith('dataloader'):
                 self._walk(place, value, 'DATA_SAMPLERS', scope, owners)
             elif key == 'constructor' and registry == 'OPTIM_WRAPPERS' and isinstance(value, str):
                 self._resolve(place, value, 'OPTIM_WRAPPER_CONSTRUCTORS', scope)
             elif key == 'clip_grad' and registry == 'OPTIM_WRAPPERS' and isinstance(value, Mapping):
                 self._check_clip(place, value)
-            elif key != 'paramwise_cfg' and isinstance(key, str):
+            elif key == 'paramwise_cfg' and registry == 'OPTIM_WRAPPERS':
+                self._check_paramwise(place, value, paramwise_arguments(node))
+            elif isinstance(key, str):
+                value = default_type(cls, key, value) if cls is not None else value
                 self._walk(
-                    place, value, REGISTRY_OF_KEY.get(key) or _registry_of(parameters.get(key)) or inner, scope, owners
+                    place, value, REGISTRY_OF_KEY.get(key) or registry_of(parameters.get(key)) or inner, scope, owners
                 )
 
     def _check_types(self, path: str, key: Any, value: Any, is_own: bool) -> None:
         """Check that what is built from a dict with type is one."""
         if key in ONE_OF_TYPE and isinstance(value, Mapping) and value and 'type' not in value:
             self.problems.append(f'{path}: the dict has no type, which names the class to build; it has {_few(value)}')
+        elif path in _EVALUATORS and isinstance(value, Mapping) and not {'type', 'metrics'} & {*value}:
+            self.problems.append(f'{path}: the dict has no type, which names the metric; it has {_few(value)}')
         elif key in NEVER_EMPTY and isinstance(value, (list, tuple)) and not value and is_own:
             self.problems.append(f'{path}: the list is empty; it takes at least one')
         elif key in LISTS_OF_TYPES and isinstance(value, (list, tuple)):
@@ -209,7 +240,7 @@ class _Checker:
                     self.problems.append(
                         f'{path}.{index}: the dict has no type, which names the class to build; it has {_few(item)}'
                     )
-                elif item is None or isinstance(item, (str, int, float)):
+                elif not is_object(item) and not (key == 'pipeline' and callable(item)):
                     self.problems.append(f'{path}.{index}: a dict with a type is expected here, not {item!r}')
 
     def _check_clip(self, path: str, node: Mapping) -> None:
@@ -222,6 +253,21 @@ class _Checker:
             self.problems.append(f'{path}: the dict has no limit; it takes {", ".join(arguments)}')
         self._check_keys(path, inner, arguments, 'clip_grad')
         self._check_values(path, inner, arguments, 'clip_grad', exact=True)
+
+    def _check_paramwise(self, path: str, node: Any, arguments: Mapping[str, inspect.Parameter] | None) -> None:
+        if node is not None and not isinstance(node, Mapping):
+            self.problems.append(f'{path}: a dict is expected here, not {node!r}')
+        elif node and arguments is not None:
+            self._check_options(path, node, arguments)
+            custom = node.get('custom_keys')
+            for key, inner in custom.items() if isinstance(custom, Mapping) else ():
+                self._check_options(f'{path}.custom_keys.{key}', inner, CUSTOM_KEY)
+
+    def _check_options(self, path: str, node: Mapping, arguments: Mapping[str, inspect.Parameter]) -> None:
+        """Check a dict that may have other keys too, as mmengine hands some on to the optimizer's groups."""
+        slips = {key: nearest(key, arguments) for key in node if key not in arguments}
+        self._check_keys(path, {key: node[key] for key, near in slips.items() if near}, arguments, 'paramwise_cfg')
+        self._check_values(path, node, arguments, 'paramwise_cfg', exact=True)
 
     def _check_values(
         self, path: str, node: Mapping, parameters: Mapping[str, inspect.Parameter], owner: str, exact: bool
@@ -249,21 +295,7 @@ class _Checker:
             cls = lookup(name, type_, scope)
             if cls is not None:
                 return cls, name
-        names = registered_names(registry or 'MODELS', type_, scope)
-        word = type_.rsplit('.', 1)[-1]
-        near = nearest(word, names)
-        near = near if near and near != word and _one_slip(word.lower(), near.lower()) else None
-        # elsewhere `type` may be a word that its owner interprets (mmcv's nms), so only a near miss of a class name
-        # is an error
-        if registry is not None or (near and len(type_) > 5 and not type_.islower()):
-            prefix = f'{type_.rsplit(".", 1)[0]}.' if '.' in type_ else ''
-            hint = (
-                f'; did you mean {prefix + near!r}?'
-                if near
-                else '; check the name, or add its module to custom_imports'
-            )
-            what = (registry or 'MODELS').lower().replace('_', ' ')
-            self.problems.append(f'{path}.type: {type_!r} is not registered in {what}{hint}')
+        self._note(unknown_type(path, type_, registry, scope))
         return None, None
 
     def _check_arguments(
@@ -276,12 +308,18 @@ class _Checker:
         silent = {'type', '_scope_', *BUILDER_KEYS.get(registry, ())}
         if arguments.complete or kept is not None:
             # an enclosing class may use keys itself before it builds this one
-            silent |= {key for key in node if key not in known and any(_mentions(owner, key) for owner in owners)}
+            silent |= {key for key in node if key not in known and any(mentions(owner, key) for owner in owners)}
             self._check_keys(path, node, known, name, silent)
+        elif known:  # `**kwargs` that may go anywhere, and in which a slip is lost
+            slips = {key: node[key] for key in node if isinstance(key, str) and key not in known and key not in silent}
+            slips = {key: slips[key] for key in slips if (near := nearest(key, known)) and one_slip(key, near)}
+            self._check_keys(path, slips, known, name)
         if node.get('convert_to_iter_based'):  # mmengine turns fractions of epochs into iterations
             known |= {key: known[key].replace(annotation=float) for key in _EPOCHS if key in known}
         if registry == 'LOOPS':  # loops take 1e5 too
             known |= {key: known[key].replace(annotation=float) for key in _COUNTS if key in known}
+        if registry == 'OPTIM_WRAPPERS':
+            known |= _OF_WRAPPERS
         values = {key: known[key] for key in known if key not in ('type', '_scope_')}
         self._check_values(path, node, values, name, is_exact(cls))
         needs = _NEEDS.get(name, ())
@@ -304,16 +342,6 @@ def _few(node: Mapping) -> str:
     return ', '.join(map(str, list(node)[:8]))
 
 
-def _registry_of(parameter: inspect.Parameter | None) -> str | None:
-    """The registry of the parts that an argument of a class of ours takes, from its annotation."""
-    if parameter is None:
-        return None
-    kinds = [kind for kind in (parameter.annotation, *get_args(parameter.annotation)) if inspect.isclass(kind)]
-    if any(issubclass(kind, nn.Module) for kind in kinds):
-        return 'MODELS'
-    return 'DATA_SAMPLERS' if any(issubclass(kind, Sampler) for kind in kinds) else None
-
-
 def _with_default_type(key: str, value: Any) -> Any:
     """Add the type that the runner uses for a dict without one; a dict of several optimizers gets none."""
     if isinstance(value, Mapping) and 'type' not in value:
@@ -322,21 +350,3 @@ def _with_default_type(key: str, value: Any) -> Any:
         if key == 'optim_wrapper' and 'optimizer' in value:
             return {'type': 'OptimWrapper', **value}
     return value
-
-
-@functools.cache
-def _mentions(owner: type, key: str) -> bool:
-    """Whether ``key`` occurs as a string in the source of a class or one of its parents."""
-    for cls in getattr(owner, '__mro__', ()):
-        if cls.__module__.split('.')[0] in ('torch', 'builtins'):
-            continue
-        with contextlib.suppress(OSError, TypeError):
-            source = inspect.getsource(cls)
-            if f"'{key}'" in source or f'"{key}"' in source:
-                return True
-    return False
-
-
-def _one_slip(name: str, near: str) -> bool:
-    """Whether two names differ by one letter (two in long names)."""
-    return edit_distance(name, near) <= (2 if len(near) >= 10 else 1)

@@ -2,11 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
+from torch import nn
+from torch.utils.data import DataLoader, Sampler
 
 #: Registry of the objects under a config key, at any position.
 REGISTRY_OF_KEY = {
@@ -43,7 +44,9 @@ BUILDER_KEYS = {
     'MODELS': {'requires_grad', 'postfix'},
 }
 #: Keys with a list of dicts that all have a type, and with one such dict.
-LISTS_OF_TYPES = ('pipeline', 'custom_hooks', 'vis_backends')
+LISTS_OF_TYPES = ('pipeline', 'custom_hooks', 'vis_backends', 'val_evaluator', 'test_evaluator', 'param_scheduler')
+#: Values of ``nms.type``, which mmcv would evaluate as Python code.
+NMS_TYPES = ('nms', 'soft_nms', 'nms_match', 'nms_quadri', 'nms_rotated')
 #: Lists that need an item in classes of ours.
 NEVER_EMPTY = ('pipeline', 'out_indices', 'topk', 'datasets')
 ONE_OF_TYPE = ('model', 'dataset', 'sampler', 'optimizer')
@@ -63,13 +66,24 @@ def parameters_of(function: Callable, *without: str) -> dict[str, inspect.Parame
     return {name: found[name] for name in found if found[name].kind in kinds and name not in without}
 
 
-def _section(**annotations: Any) -> dict[str, inspect.Parameter]:
+def registry_of(parameter: inspect.Parameter | None) -> str | None:
+    """The registry of the parts that an argument of a class of ours takes, from its annotation."""
+    if parameter is None:
+        return None
+    kinds = [kind for kind in (parameter.annotation, *get_args(parameter.annotation)) if inspect.isclass(kind)]
+    if any(issubclass(kind, nn.Module) for kind in kinds):
+        return 'MODELS'
+    return 'DATA_SAMPLERS' if any(issubclass(kind, Sampler) for kind in kinds) else None
+
+
+def section_of(**annotations: Any) -> dict[str, inspect.Parameter]:
+    """The keys of a dict as arguments with these annotations."""
     kind = inspect.Parameter.KEYWORD_ONLY
     return {name: inspect.Parameter(name, kind, annotation=annotations[name]) for name in annotations}
 
 
 # mmengine's annotations of these are missing or narrower than what it takes
-_TOP = _section(
+_TOP = section_of(
     model=dict,
     work_dir=str | None,
     train_dataloader=dict | None,
@@ -93,7 +107,7 @@ _TOP = _section(
     log_level=Literal['CRITICAL', 'FATAL', 'ERROR', 'WARNING', 'WARN', 'INFO', 'DEBUG', 'NOTSET'] | int,
     visualizer=dict | None,
     default_scope=str | None,
-    randomness=dict | None,
+    randomness=dict,
     experiment_name=str | None,
     auto_scale_lr=dict | None,
     compile=dict | bool | None,
@@ -102,27 +116,37 @@ _TOP = _section(
     tta_model=dict,
     parallelize=dict | None,
     find_unused_parameters=bool,
+    activation_checkpointing=str | list[str] | None,
+    efficient_conv_bn_eval=str | list[str] | None,
+    sync_bn=Literal['torch', 'mmcv'] | None,
+    model_wrapper_cfg=dict | None,
 )
 _LOADER = {
     **parameters_of(DataLoader),
-    **_section(
-        dataset=dict, batch_sampler=dict | None, num_batch_per_epoch=int | None, disable_subprocess_warning=bool
+    **section_of(
+        dataset=dict,
+        sampler=Sampler | None,
+        batch_sampler=dict | None,
+        num_batch_per_epoch=int | None,
+        disable_subprocess_warning=bool,
     ),
-    **_section(persistent_workers=bool, pin_memory=bool, drop_last=bool, num_workers=int, batch_size=int | None),
+    **section_of(persistent_workers=bool, pin_memory=bool, drop_last=bool, num_workers=int, batch_size=int | None),
 }
+#: Backends of torch and its plug-ins.
+_BACKENDS = ('nccl', 'gloo', 'mpi', 'ucc', 'xccl', 'hccl', 'cncl', 'mccl', 'smddp', 'cpu:gloo,cuda:nccl')
 #: Arguments by the dotted path of a dict that has no type; '' for the config itself.
 SECTIONS: Mapping[str, Mapping[str, inspect.Parameter]] = {
     '': _TOP,
     'train_dataloader': _LOADER,
     'val_dataloader': _LOADER,
     'test_dataloader': _LOADER,
-    'randomness': _section(seed=int | None, diff_rank_seed=bool, deterministic=bool),
-    'auto_scale_lr': _section(enable=bool, base_batch_size=int),
-    'env_cfg': _section(cudnn_benchmark=bool, mp_cfg=dict, dist_cfg=dict, resource_limit=int),
-    'env_cfg.mp_cfg': _section(mp_start_method=str, opencv_num_threads=int),
+    'randomness': section_of(seed=int | None, diff_rank_seed=bool, deterministic=bool),
+    'auto_scale_lr': section_of(enable=bool, base_batch_size=int),
+    'env_cfg': section_of(cudnn_benchmark=bool, mp_cfg=dict, dist_cfg=dict, resource_limit=int),
+    'env_cfg.mp_cfg': section_of(mp_start_method=Literal['fork', 'spawn', 'forkserver'], opencv_num_threads=int),
     'env_cfg.dist_cfg': {
         **parameters_of(torch.distributed.init_process_group),
-        **_section(backend=str, init_backend=str, timeout=float, port=int),
+        **section_of(backend=Literal[_BACKENDS], init_backend=str, timeout=float, port=int),
     },
-    'custom_imports': _section(imports=str | list, allow_failed_imports=bool),
+    'custom_imports': section_of(imports=str | list, allow_failed_imports=bool),
 }

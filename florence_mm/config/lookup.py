@@ -30,7 +30,8 @@ def lookup(registry: str, type_: str, scope: str) -> Any:
         return None
     except ModuleNotFoundError as error:
         # mmaction2 1.2.0 lists some of its modules that do not exist; names of mmengine can still be used
-        if error.name not in scoped._locations:
+        package = type_.partition('.')[0] if '.' in type_ else scope
+        if error.name not in scoped._locations and not str(error.name).startswith(f'{package}.'):
             raise
         return scoped.root.module_dict.get(type_)
 

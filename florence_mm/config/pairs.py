@@ -17,6 +17,8 @@ _GROUPS = (
     ('test_dataloader', 'test_cfg', 'test_evaluator'),
 )
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+_CHECKPOINT_HOOKS = ('CheckpointHook', 'AtomicCheckpointHook')
+_ENDLESS = ('InfiniteSampler', 'MultiSourceSampler', 'GroupMultiSourceSampler')
 #: Loops that count iterations and see one endless epoch.
 _ITER_LOOPS = ('IterBasedTrainLoop', 'IterTrainLoop')
 
@@ -27,7 +29,9 @@ def pair_problems(cfg: Mapping) -> list[str]:
     for key in _LOADERS:
         if isinstance(cfg.get(key), Mapping):
             problems += _workers(key, cfg[key])
+            problems += _endless(key, cfg[key])
     problems += _intervals(cfg.get('param_scheduler'))
+    problems += [*_validation_never(cfg.get('train_cfg')), *_file_names(cfg)]
     loop = _loop(cfg)
     if loop in _ITER_LOOPS:
         problems += _epochs_in_iterations(cfg, loop)
@@ -56,6 +60,40 @@ def _workers(path: str, loader: Mapping) -> Iterator[str]:
             )
 
 
+def _endless(path: str, loader: Mapping) -> Iterator[str]:
+    """Samplers without an end, which a validation or test would wait for."""
+    sampler = loader.get('sampler')
+    if path == 'train_dataloader' or not isinstance(sampler, Mapping):
+        return
+    if type_name(sampler) in _ENDLESS or sampler.get('infinite') is True:
+        yield (
+            f'{path}.sampler: {type_name(sampler)} draws samples without end, so that the evaluation would never end; '
+            'use DefaultSampler with shuffle=False'
+        )
+
+
+def _validation_never(loop: Any) -> Iterator[str]:
+    """Validations that begin after the end."""
+    for key in ('max_epochs', 'max_iters') if isinstance(loop, Mapping) else ():
+        begin, end = loop.get('val_begin', 1), loop.get(key)
+        if is_finite(begin) and is_finite(end) and begin > end:
+            yield f'train_cfg.val_begin: {begin} is after the end, {key}={end}, so that nothing would be validated'
+
+
+def _file_names(cfg: Mapping) -> Iterator[str]:
+    """Checkpoints that replace each other, and of which the newest would be deleted as an old one."""
+    for path, hook in _hooks(cfg):
+        template = hook.get('filename_tmpl')
+        if type_name(hook) not in _CHECKPOINT_HOOKS or not isinstance(template, str):
+            continue
+        try:
+            differ = template.format(1) != template.format(2)
+        except (IndexError, KeyError, ValueError):
+            differ = False
+        if not differ:
+            yield f'{path}.filename_tmpl: {template!r} names all checkpoints alike; give it one {{}}'
+
+
 def _intervals(schedulers: Any) -> Iterator[str]:
     """Schedules that end before they begin."""
     for path, schedule in _schedules(schedulers, 'param_scheduler'):
@@ -67,7 +105,7 @@ def _intervals(schedulers: Any) -> Iterator[str]:
 def _epochs_in_iterations(cfg: Mapping, loop: str) -> Iterator[str]:
     """Hooks and schedules that wait for the end of an epoch, which a loop of iterations never reaches."""
     for path, hook in _hooks(cfg):
-        if type_name(hook) in ('CheckpointHook', 'AtomicCheckpointHook'):
+        if type_name(hook) in _CHECKPOINT_HOOKS:
             interval = hook.get('interval', -1)
             if hook.get('by_epoch', True) and is_finite(interval) and interval > 0:
                 yield (

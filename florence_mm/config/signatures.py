@@ -1,6 +1,7 @@
 """Keyword arguments that a class or function accepts, following ``**kwargs`` into parent classes."""
 
 import ast
+import contextlib
 import functools
 import inspect
 import textwrap
@@ -44,6 +45,19 @@ def arguments_of(target: Callable) -> Arguments:
     if inspect.isfunction(target):
         return _function_arguments(target, skip_self=False, parents=Arguments)
     return Arguments()
+
+
+@functools.cache
+def mentions(owner: type, key: str) -> bool:
+    """Whether ``key`` occurs as a string in the source of a class or one of its parents."""
+    for cls in getattr(owner, '__mro__', ()):
+        if cls.__module__.split('.')[0] in ('torch', 'builtins'):
+            continue
+        with contextlib.suppress(OSError, TypeError):
+            source = inspect.getsource(cls)
+            if f"'{key}'" in source or f'"{key}"' in source:
+                return True
+    return False
 
 
 def _class_arguments(cls: type, mro: tuple[type, ...]) -> Arguments:

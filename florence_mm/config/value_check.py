@@ -2,13 +2,14 @@
 
 import inspect
 import numbers
+import types
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from florence_mm.errors import shown
 
-from .ranges import outside, range_of
-from .values import accepted, fits, is_nan
+from .ranges import EVERYWHERE, outside, range_of
+from .values import UNIONS, accepted, fits, is_nan
 
 #: Packages whose annotations say what their constructors take; in others only texts for numbers are an error.
 _EXACT = ('florence_mm', 'mmengine', 'torch')
@@ -34,12 +35,12 @@ def value_problem(path: str, value: Any, parameter: inspect.Parameter, owner: st
         owner (str): Name of the class or section, for the message and the ranges.
         exact (bool): Whether annotations and ranges hold (:func:`is_exact`).
     """
-    annotation = parameter.annotation
     if is_default(value, parameter):
         return None
     if not exact:
-        wrong = isinstance(value, str) and annotation in (*_NUMBERS, *(kind | None for kind in _NUMBERS))
-        return _problem(path, value, owner, accepted(annotation)) if wrong else None
+        annotation = parameter.annotation
+        return None if _fits_elsewhere(value, annotation) else _problem(path, value, owner, accepted(annotation))
+    annotation = _annotation(parameter)
     if not fits(value, annotation):
         return _problem(path, value, owner, accepted(annotation))
     choices = _CHOICES.get((owner, parameter.name))
@@ -54,6 +55,12 @@ def range_problem(path: str, value: Any, argument: str, owner: str) -> str | Non
     if range_ is None or not outside(value, range_):
         return None
     return _problem(path, value, owner, str(range_))
+
+
+def elsewhere_problem(path: str, value: Any, argument: str) -> str | None:
+    """One sentence if a number is outside the range that an argument has in all packages, else None."""
+    range_ = EVERYWHERE.get(argument)
+    return _problem(path, value, argument, str(range_)) if range_ is not None and outside(value, range_) else None
 
 
 def inner_problem(path: str, value: Any, argument: str, owner: str) -> str | None:
@@ -71,9 +78,17 @@ def text_problem(path: str, value: Any, argument: str, owner: str) -> str | None
     return _problem(path, value, owner, 'a number') if wrong else None
 
 
-def nan_problem(path: str, value: Any) -> str | None:
-    """One sentence for NaN, which no setting takes, else None."""
-    return f'{path}: nan is no value of a setting; give a number' if is_nan(value) else None
+def leaf_problem(path: str, value: Any) -> str | None:
+    """One sentence for what no setting of any package takes, else None: NaN, sets, bytes, functions without a name."""
+    if is_nan(value):
+        return f'{path}: nan is no value of a setting; give a number'
+    if isinstance(value, (set, frozenset)):
+        return f'{path}: a set has no order; give a list instead of {shown(value)}'
+    if isinstance(value, (bytes, bytearray, complex)):
+        return f'{path}: {shown(value)} is no value of a setting; give a text, a number, a list or a dict'
+    if inspect.isfunction(value) and not value.__qualname__.isidentifier():
+        return f'{path}: a function without a name cannot be kept with the config; give the name of a registered one'
+    return None
 
 
 def is_default(value: Any, parameter: inspect.Parameter) -> bool:
@@ -84,3 +99,17 @@ def is_default(value: Any, parameter: inspect.Parameter) -> bool:
 
 def _problem(path: str, value: Any, owner: str, what: str) -> str:
     return f'{path}: {owner} takes {what} here, not {shown(value)}'
+
+
+def _annotation(parameter: inspect.Parameter) -> Any:
+    """The annotation of an argument; where there is none, the kind of a default that is a number."""
+    default = parameter.default
+    if parameter.annotation is parameter.empty and type(default) in _NUMBERS:
+        return (bool if isinstance(default, bool) else float) | None
+    return parameter.annotation
+
+
+def _fits_elsewhere(value: Any, annotation: Any) -> bool:
+    """Whether an argument of another package may take a value: their annotations are wrong for lists and dicts."""
+    kinds = get_args(annotation) if get_origin(annotation) in UNIONS else (annotation,)
+    return not isinstance(value, str) or not all(kind in (*_NUMBERS, types.NoneType) for kind in kinds)

@@ -16,9 +16,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 import numpy as np
 import torch
 
-_UNIONS = (Union, types.UnionType)
+#: What ``get_origin`` gives for ``a | b``.
+UNIONS = (Union, types.UnionType)
 _LISTS = (list, tuple, set, frozenset)
-_SCALARS = (str, bool, numbers.Number)
+_SCALARS = (str, bytes, bool, numbers.Number, np.generic)
 
 
 def fits(value: Any, annotation: Any) -> bool:
@@ -34,7 +35,7 @@ def fits(value: Any, annotation: Any) -> bool:
     """
     origin = get_origin(annotation)
     kind = annotation if origin is None else origin
-    if kind in _UNIONS:
+    if kind in UNIONS:
         return any(fits(value, part) for part in get_args(annotation))
     if kind is Literal:
         return value in get_args(annotation)
@@ -44,6 +45,8 @@ def fits(value: Any, annotation: Any) -> bool:
         return value is None
     if not inspect.isclass(kind) or kind in (Any, object, inspect.Parameter.empty):
         return True
+    if kind is type:
+        return inspect.isclass(value)
     if kind in (bool, int, float):
         return _fits_number(value, kind)
     if issubclass(kind, (str, PurePath)):
@@ -52,12 +55,20 @@ def fits(value: Any, annotation: Any) -> bool:
         return callable(value) or isinstance(value, (Mapping, str))
     if issubclass(kind, Mapping):
         return _fits_mapping(value, get_args(annotation))
+    if isinstance(value, (set, frozenset)) and kind in (set, frozenset, Iterable, Collection):
+        return all(fits(item, part) for item in value for part in get_args(annotation)[:1])
     if issubclass(kind, (*_LISTS, np.ndarray)) or kind in (Sequence, Iterable, Collection):
         return _fits_list(value, get_args(annotation), fixed=kind is tuple)
     if issubclass(kind, torch.Tensor):
         return isinstance(value, torch.Tensor)
-    # an object: given as it is, or as a dict from which it is built
-    return isinstance(value, Mapping) or not isinstance(value, (*_SCALARS, *_LISTS, types.NoneType))
+    return is_object(value)
+
+
+def is_object(value: Any) -> bool:
+    """Whether a value is an object that a config may hold: built, or as a dict from which it is built."""
+    if isinstance(value, (*_SCALARS, *_LISTS, np.ndarray, types.NoneType)):
+        return False
+    return isinstance(value, Mapping) or not (inspect.isroutine(value) or inspect.isclass(value))
 
 
 def accepted(annotation: Any) -> str:
@@ -69,7 +80,7 @@ def accepted(annotation: Any) -> str:
     origin = get_origin(annotation)
     kind = annotation if origin is None else origin
     arguments = get_args(annotation)
-    if kind in _UNIONS:
+    if kind in UNIONS:
         words = list(dict.fromkeys(accepted(part) for part in arguments if part is not types.NoneType))
         words += ['None'] if types.NoneType in arguments else []
         return (
@@ -130,7 +141,8 @@ def _fits_mapping(value: Any, arguments: tuple) -> bool:
 
 
 def _fits_list(value: Any, arguments: tuple, fixed: bool) -> bool:
-    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
+    # a set has no order, which may even change from run to run
+    if isinstance(value, (str, bytes, Mapping, set, frozenset)) or not isinstance(value, Iterable):
         return False
     if not arguments or not isinstance(value, Sequence):
         return True

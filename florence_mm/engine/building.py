@@ -17,8 +17,8 @@ from florence_mm.errors import UsageError, user_sentence
 # what a step raises if an earlier one is missing, and what constructors raise for values that they do not take; other
 # errors are bugs and keep their stack trace
 _OUT_OF_ORDER = (TypeError, LookupError, AttributeError, AssertionError)
-_UNFIT = (*_OUT_OF_ORDER, ValueError, ArithmeticError, RuntimeError, ImportError)
-_TRACE = 'FLORENCE_MM_TRACEBACK=1 shows where it failed'
+UNFIT = (*_OUT_OF_ORDER, ValueError, ArithmeticError, RuntimeError, ImportError)
+SHOW_TRACE = 'FLORENCE_MM_TRACEBACK=1 shows where it failed'
 _LONGEST = 300
 
 
@@ -36,12 +36,12 @@ def building(key: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise
-    except _UNFIT as error:
+    except UNFIT as error:
         if user_sentence(error) is not None:
             raise
         name, values = _built(error)
         what = f'{name} does not take these values{values}' if name else 'the value is not accepted'
-        raise UsageError(f'{key}: {what} ({_message(error)}); correct them; {_TRACE}') from error
+        raise UsageError(f'{key}: {what} ({in_words(error)}); correct them; {SHOW_TRACE}') from error
 
 
 class TellingPipeline(Compose):
@@ -68,8 +68,8 @@ class TellingPipeline(Compose):
                 if user_sentence(error) is not None:
                     raise
                 raise UsageError(
-                    f'pipeline.{number}: {type(step).__name__} failed ({_message(error)}) on a sample that has '
-                    f'{", ".join(there)}; check which steps come before it, and its values; {_TRACE}'
+                    f'pipeline.{number}: {type(step).__name__} failed ({in_words(error)}) on a sample that has '
+                    f'{", ".join(there)}; check which steps come before it, and its values; {SHOW_TRACE}'
                 ) from error
             if data is None:
                 return None
@@ -109,7 +109,8 @@ def _short(value: Any) -> str:
     return repr(value) if isinstance(value, (str, int, float, type(None))) else type(value).__name__
 
 
-def _message(error: BaseException) -> str:
+def in_words(error: BaseException) -> str:
+    """Class and text of an error, on one line."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     return f'{type(error).__name__}: {_cut(" ".join(str(text).split()))}'
 

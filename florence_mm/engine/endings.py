@@ -16,6 +16,8 @@ from torch import distributed
 
 from florence_mm.errors import FULL_DISK, Stopped, UsageError
 
+from .first_failure import first_failure
+
 #: Seconds that a process waits for a batch of its data-loading workers: ``timeout`` of a data loader.
 WAIT_FOR_WORKERS = 300
 #: Seconds that processes wait for each other: ``env_cfg.dist_cfg.timeout``.
@@ -34,7 +36,8 @@ def ending_in_words(runner: Any) -> Iterator[None]:
 
     Raises:
         Stopped: on SIGINT and SIGTERM.
-        UsageError: the disk is full; a data-loading worker or another process has not answered in time.
+        UsageError: the disk is full; a data-loading worker or another process has not answered in time; the first
+            iteration, validation or test has failed.
     """
     try:
         with _no_stopped_workers() as stopped:
@@ -52,9 +55,15 @@ def ending_in_words(runner: Any) -> Iterator[None]:
         ) from error
     except RuntimeError as error:
         sentence = _workers_late(str(error), stopped) or _ranks_late(runner, error)
-        if sentence is None:
+        told = UsageError(f'{sentence}; {_goes_on(runner)}') if sentence else first_failure(runner, error)
+        if told is None:
             raise
-        raise UsageError(f'{sentence}; {_goes_on(runner)}') from error
+        raise told from error
+    except Exception as error:
+        told = first_failure(runner, error)
+        if told is None:
+            raise
+        raise told from error
 
 
 def meeting_failed(error: Exception) -> UsageError:

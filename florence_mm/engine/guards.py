@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 
 from florence_mm.errors import UsageError
 from florence_mm.models.protocol import WholeBatchLoss, unwrap_model
+from florence_mm.utils.nearest import did_you_mean
 
 from .accumulation import counts_of
 from .data_classes import check_classes
@@ -28,6 +29,22 @@ def check_run(runner: Any) -> None:
     if isinstance(runner._train_loop, BaseLoop):
         check_accumulation(runner.model, runner.optim_wrapper)
         _check_sharded_accumulation(runner)
+
+
+def check_module_names(runner: Any) -> None:
+    """Check that the parts of the model that ``activation_checkpointing`` and ``efficient_conv_bn_eval`` name exist.
+
+    Raises:
+        UsageError: there is no such part.
+    """
+    there = dict(unwrap_model(runner.model).named_modules())
+    for key in ('activation_checkpointing', 'efficient_conv_bn_eval'):
+        names = runner.cfg.get(key) or ()
+        for name in [names] if isinstance(names, str) else names:
+            if name not in there:
+                top = sorted({other.partition('.')[0] for other in there if other})
+                hint = did_you_mean(name, there, f'; its parts are {", ".join(top)} and those in them')
+                raise UsageError(f'{key}: the model has no part {name!r}{hint}')
 
 
 def check_accumulation(model: nn.Module, optim_wrapper: Any) -> None:

@@ -11,8 +11,10 @@ from torch.utils.data import DataLoader
 from florence_mm.errors import UsageError
 from florence_mm.registry import LOOPS
 
+from .accumulation import begin_sums
 from .dataloading import resumable, start_loader_at
 from .resuming import Position, keep_position
+from .schedules import check_followed
 from .seeding import base_seed, seed_step
 
 
@@ -45,7 +47,9 @@ def _validate_if_missed(loop: Any) -> None:
 def _validate(loop: Any) -> None:
     # set first, as a checkpoint written during the validation (a new best) must record that it took place
     loop.runner.message_hub.update_info('resume/validated_iter', loop._iter)
-    loop.runner.val_loop.run()
+    metrics = loop.runner.val_loop.run()
+    if isinstance(metrics, dict):
+        check_followed(loop.runner.param_schedulers, metrics)
 
 
 @LOOPS.register_module()
@@ -92,6 +96,7 @@ class IterTrainLoop(IterBasedTrainLoop):
     def run(self) -> Any:
         """Train to ``max_iters`` and return the model."""
         runner = self.runner
+        begin_sums(runner.optim_wrapper)
         keep_position(runner, _position(runner, self.dataloader, 'iterations'))
         runner.call_hook('before_train')
         runner.call_hook('before_train_epoch')
@@ -171,6 +176,7 @@ class EpochTrainLoop(EpochBasedTrainLoop):
     def run(self) -> Any:
         """Train to ``max_epochs`` and return the model."""
         runner = self.runner
+        begin_sums(runner.optim_wrapper)
         keep_position(runner, _position(runner, self.dataloader, 'epochs'))
         runner.call_hook('before_train')
         skip = self._batches_done()

@@ -24,7 +24,7 @@ from . import accumulation
 from .checkpointing import check_resumable, find_latest, read_run_checkpoint
 from .data_classes import check_class_order
 from .endings import WAIT_FOR_RANKS, WAIT_FOR_WORKERS, ending_in_words, meeting_failed
-from .guards import check_run
+from .guards import check_module_names, check_run
 from .hooks import AtomicCheckpointHook, ClassNamesHook, InvalidLossHook, RunSummaryHook
 from .hooks.checkpoint import require_finite
 from .host_memory import keep_freed_memory
@@ -40,11 +40,12 @@ from .parallelize import (
     split_optimizer_state,
     unsharded_layout,
 )
+from .rehearsal import rehearse_validation
 from .resuming import ScheduleOfConfig, check_optimizer, check_seed, use_config
 from .run_weights import fit_run_weights
 from .seeding import INIT, base_seed, combine_seeds
 from .telling_runner import TellingRunner
-from .work_folder import alone_in_work_dir
+from .work_folder import alone_in_work_dir, dump_beside_log
 
 _EXACT_LOOPS = {
     name: loop
@@ -70,6 +71,7 @@ class FlorenceRunner(TellingRunner):
     Arguments are those of mmengine's ``Runner``.
     """
 
+    began_at = 0  #: iteration at which this process began
     _resuming = False
     _needs_all = False
     _resumed: dict[str, Any] = {}
@@ -158,9 +160,7 @@ class FlorenceRunner(TellingRunner):
             super()._init_model_weights()
 
     def dump_config(self) -> None:
-        """Write the config to the work folder; mmengine calls it in the constructor, before the folder is locked."""
-        if self._train_loop is None:
-            super().dump_config()
+        """Write nothing yet: mmengine calls it in the constructor, before the work folder is known to be this run's."""
 
     @staticmethod
     def build_dataloader(
@@ -174,12 +174,14 @@ class FlorenceRunner(TellingRunner):
     def val(self) -> dict[str, float]:
         """Validate a checkpoint that has all weights, and return the metrics; see :meth:`train` for what ends it."""
         self._needs_all = True
+        dump_beside_log(self)
         with ending_in_words(self):
             return super().val()
 
     def test(self) -> dict[str, float]:
         """Test a checkpoint that has all weights, and return the metrics; see :meth:`train` for what ends it."""
         self._needs_all = True
+        dump_beside_log(self)
         with ending_in_words(self):
             return super().test()
 
@@ -194,6 +196,7 @@ class FlorenceRunner(TellingRunner):
             self._load_from = find_latest(self.work_dir)
         with alone_in_work_dir(self):
             super().dump_config()
+            check_module_names(self)
             with ending_in_words(self):
                 model = super().train()
                 require_finite(self, 'the run leaves no weights')
@@ -206,6 +209,9 @@ class FlorenceRunner(TellingRunner):
             self.logger.info(f'{self.work_dir} holds no checkpoint to resume; the run starts at the beginning')
             self._has_loaded = True
         super().load_or_resume()
+        self.began_at = self.iter
+        if isinstance(self._train_loop, BaseLoop):
+            rehearse_validation(self)
 
     def resume(
         self,

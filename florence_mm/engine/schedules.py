@@ -6,6 +6,9 @@ from typing import Any
 
 from mmengine.logging import MMLogger
 
+from florence_mm.errors import UsageError
+from florence_mm.utils.nearest import near_or_all
+
 
 def without_short(schedulers: Any, epoch_length: int, logger: MMLogger) -> Any:
     """Leave out schedules that last less than one iteration, such as a warm-up of half an epoch of one batch.
@@ -29,6 +32,26 @@ def without_short(schedulers: Any, epoch_length: int, logger: MMLogger) -> Any:
         else:
             kept.append(schedule)
     return kept
+
+
+def check_followed(schedulers: Any, metrics: Mapping[str, Any]) -> None:
+    """Check that the scores which schedules follow are those of the validation; mmengine ignores an unknown one.
+
+    Args:
+        schedulers (list or dict): The built schedules of a run, None if there are none.
+        metrics (dict): Scores of a validation.
+
+    Raises:
+        UsageError: a ``ReduceOnPlateau`` schedule monitors a score that the validation does not have.
+    """
+    lists = schedulers.values() if isinstance(schedulers, Mapping) else [schedulers or []]
+    for schedule in (one for several in lists for one in several):
+        monitor = getattr(schedule, 'monitor', None)
+        if getattr(schedule, 'need_val_args', False) and monitor not in metrics:
+            raise UsageError(
+                f'param_scheduler: {type(schedule).__name__} follows monitor={monitor!r}, which no validation gives'
+                f'{near_or_all(str(monitor), metrics)}'
+            )
 
 
 def _is_short(schedule: Mapping, epoch_length: int) -> bool:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from mmengine.dist import is_main_process
+from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import CheckpointHook
 
 from florence_mm.errors import UsageError
@@ -48,6 +48,12 @@ def alone_in_work_dir(runner: Any) -> Iterator[None]:
     finally:
         if locked is not None:
             locked.close()
+
+
+@master_only
+def dump_beside_log(runner: Any) -> None:
+    """Write the config of a test to the folder of its log, as the work folder may have that of a training."""
+    runner.cfg.dump(str(Path(runner.log_dir) / Path(runner.cfg.filename or f'{runner.timestamp}.py').name))
 
 
 def lock(folder: str | Path) -> IO[str] | None:

@@ -143,12 +143,32 @@ def test_summed_gradients_are_in_checkpoints(train, half, tmp_path, by_epoch, co
     """Iteration 10 lies between two updates of 3 or 4 iterations each."""
     accumulating = {'optim_wrapper': wrapper(accumulative_counts=counts)}
     whole = train('half', by_epoch=by_epoch, default_hooks=keep_all(), **accumulating)
-    stored, of = torch.load(tmp_path / 'half/iter_10.pth', weights_only=True)['accumulated_gradients']
+    stored, of, _ = torch.load(tmp_path / 'half/iter_10.pth', weights_only=True)['accumulated_gradients']
     assert of == counts and max(float(gradient.abs().max()) for gradient in stored.values()) > 0
     resumed = half(by_epoch=by_epoch, **accumulating)
     assert_same(dict(whole.model.state_dict()), dict(resumed.model.state_dict()))
     with pytest.raises(UsageError, match=f'iter_10.pth of iteration 10 with .*={counts} cannot go on with .*=5, as'):
         half(by_epoch=by_epoch, optim_wrapper=wrapper(accumulative_counts=5))
+
+
+def steps_of(path):
+    state = torch.load(path, weights_only=True)['optimizer']
+    return int(next(iter(state['state'].values()))['step'])
+
+
+def test_a_run_that_ended_in_the_middle_of_a_sum_goes_on_with_whole_sums(train, tmp_path):
+    """Of 10 iterations the last two were one update; 8 more are two updates of 4, in one go or resumed in between."""
+    folder, counts = tmp_path / 'short', {'optim_wrapper': wrapper(accumulative_counts=4), 'default_hooks': keep_all()}
+    iterations = {'type': 'IterBasedTrainLoop', 'val_interval': 50}
+    again = {'resume': True, **counts}
+    train('short', train_cfg={**iterations, 'max_iters': 10}, **counts)
+    assert steps_of(folder / 'iter_10.pth') == 3
+    more = {'train_cfg': {**iterations, 'max_iters': 18}}
+    longer = train('longer', load_from=str(folder / 'iter_10.pth'), **again, **more)
+    assert steps_of(tmp_path / 'longer/iter_18.pth') == 5
+    assert steps_of(tmp_path / 'longer/iter_15.pth') == 4
+    resumed = train('resumed', load_from=str(tmp_path / 'longer/iter_15.pth'), **again, **more)
+    assert_same(dict(longer.model.state_dict()), dict(resumed.model.state_dict()))
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ import time
 
 import forks
 import pytest
+from mmengine.config import Config
 from toy_project import toy_config
 
+from florence_mm.engine import FlorenceRunner
 from florence_mm.engine.checkpointing import find_latest
 from florence_mm.engine.work_folder import LOCK_NAME, lock, require_own
 from florence_mm.errors import UsageError
@@ -99,3 +101,17 @@ def test_rubbish_in_last_checkpoint(tmp_path, rubbish, capsys):
         find_latest(tmp_path)
     touch(tmp_path, 'iter_5.pth', 'iter_20.pth')
     assert find_latest(tmp_path) == str(tmp_path / 'iter_20.pth')
+
+
+def test_a_test_leaves_the_config_of_the_training(train, tmp_path):
+    trained = train(experiment_name='trained')
+    names = [path.name for path in (tmp_path / 'run').glob('*.py')]
+    again = {**toy_config(tmp_path / 'run'), 'load_from': str(tmp_path / 'run/iter_17.pth'), 'log_level': 'ERROR'}
+    config = Config({**again, 'experiment_name': 'tested'})
+    config._filename = trained.cfg.filename
+    tester = FlorenceRunner.from_cfg(config)
+    assert [path.name for path in (tmp_path / 'run').glob('*.py')] == names and len(names) == 1
+    tester.test()
+    assert [path.name for path in (tmp_path / 'run').glob('*.py')] == names
+    (written,) = (tmp_path / 'run').glob('*/*.py')
+    assert "log_level = 'ERROR'" in written.read_text()
