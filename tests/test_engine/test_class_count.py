@@ -120,8 +120,8 @@ def named(*classes):
 def test_validation_has_the_order_of_the_training():
     right, other, model = named('cat', 'dog', 'emu'), named('emu', 'cat', 'dog'), Wrapper(Model('bbox_head', 3))
     sentence = (
-        r"^val_dataloader.dataset: coco.json has the class 'emu' under index 0, but train_dataloader has it under index "
-        r"2; give the data set the classes in that order: \['cat', 'dog', 'emu'\]$"
+        r"^val_dataloader.dataset: coco.json has the class 'emu' under index 0, but train_dataloader has it under "
+        r"index 2; give the data set the classes in that order: \['cat', 'dog', 'emu'\]$"
     )
     for scored in (other, SimpleNamespace(datasets=[right, other])):
         with pytest.raises(UsageError, match=sentence):
