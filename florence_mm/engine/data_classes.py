@@ -58,14 +58,29 @@ def check_class_order(runner: Any, checkpoint: Mapping, filename: str) -> None:
         return
     if loops[0] is runner._train_loop and not runner._resume:
         return
-    index_of = {name: index for index, name in enumerate(trained)}
     for part in (part for loop in loops if isinstance(loop, BaseLoop) for part in data_parts(loop.dataloader.dataset)):
-        for index, name in enumerate(_classes(getattr(part, 'metainfo', None)) or ()):
-            if index_of.get(name, index) != index:
-                raise UsageError(
-                    f'{_file(part)} has the class {name!r} under index {index}, but {filename} was trained with it '
-                    f'under index {index_of[name]}; give the data set the classes in that order: {list(trained)[:20]}'
-                )
+        _check_order(part, trained, f'{filename} was trained with it')
+
+
+def check_same_order(model: nn.Module, datasets: Mapping[str, Any]) -> None:
+    """Check that the data that train a head and those that score it have each class under one index.
+
+    Args:
+        model: the model; without a head of fixed classes nothing is checked.
+        datasets: the data sets by the loader's key in the config, those of the training first.
+
+    Raises:
+        UsageError: a data set has a class of the first one under another index.
+    """
+    if class_head(unwrap_model(model)) is None:
+        return
+    first: tuple[tuple[str, ...], str] | None = None
+    for key, part in ((key, part) for key, dataset in datasets.items() for part in data_parts(dataset)):
+        classes = _classes(getattr(part, 'metainfo', None))
+        if first is not None:
+            _check_order(part, *first, place=f'{key}.dataset: ')
+        elif classes is not None:
+            first = classes, f'{key} has it'
 
 
 def data_parts(dataset: Any) -> Iterator[Any]:
@@ -76,6 +91,16 @@ def data_parts(dataset: Any) -> Iterator[Any]:
         return
     for part in inner:
         yield from data_parts(part)
+
+
+def _check_order(dataset: Any, classes: tuple[str, ...], source: str, place: str = '') -> None:
+    index_of = {name: index for index, name in enumerate(classes)}
+    for index, name in enumerate(_classes(getattr(dataset, 'metainfo', None)) or ()):
+        if index_of.get(name, index) != index:
+            raise UsageError(
+                f'{place}{_file(dataset)} has the class {name!r} under index {index}, but {source} under index '
+                f'{index_of[name]}; give the data set the classes in that order: {list(classes)[:20]}'
+            )
 
 
 def _classes(metainfo: Any) -> tuple[str, ...] | None:

@@ -14,18 +14,20 @@ from florence_mm.models.protocol import WholeBatchLoss, unwrap_model
 from florence_mm.utils.nearest import did_you_mean
 
 from .accumulation import counts_of
-from .data_classes import check_classes
+from .data_classes import check_classes, check_same_order
 from .parallelize import is_sharded
 
 
 def check_run(runner: Any) -> None:
-    """Check the head against the classes of all built data, and the loss against gradient accumulation.
+    """Check the head and all built data for the same classes, and the loss against gradient accumulation.
 
     Raises:
         UsageError: they do not fit.
     """
-    for loop in _built_loops(runner):
-        check_classes(runner.model, loop.dataloader.dataset)
+    datasets = {f'{key}_dataloader': loop.dataloader.dataset for key, loop in _built_loops(runner)}
+    for dataset in datasets.values():
+        check_classes(runner.model, dataset)
+    check_same_order(runner.model, datasets)
     if isinstance(runner._train_loop, BaseLoop):
         check_accumulation(runner.model, runner.optim_wrapper)
         _check_sharded_accumulation(runner)
@@ -92,7 +94,8 @@ def _local(value: torch.Tensor) -> torch.Tensor:
     return value.to_local() if isinstance(value, DTensor) else value
 
 
-def _built_loops(runner: Any) -> Iterator[BaseLoop]:
-    for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
+def _built_loops(runner: Any) -> Iterator[tuple[str, BaseLoop]]:
+    for key in ('train', 'val', 'test'):
+        loop = getattr(runner, f'_{key}_loop')
         if isinstance(loop, BaseLoop):
-            yield loop
+            yield key, loop

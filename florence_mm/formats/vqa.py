@@ -145,5 +145,5 @@ def answer_vocabulary(annotations: Iterable[Mapping[str, Any]], min_count: int =
             raise ValueError(f'the annotation of question {annotation.get("question_id")}: {error}') from None
     kept = [answer for answer, count in counts.items() if count >= min_count and not is_blank(answer)]
     if not kept:
-        raise ValueError(f'no answer is that of {min_count} questions; lower the number of occurrences')
+        raise ValueError(f'no answer is the main answer of {min_count} questions; give a lower min_count (--min-count)')
     return sorted(kept, key=lambda answer: (-counts[answer], answer))

@@ -6,7 +6,7 @@ import pytest
 from mmengine.model import BaseModel, BaseTTAModel
 from mmengine.runner import BaseLoop
 
-from florence_mm.engine.data_classes import check_class_order
+from florence_mm.engine.data_classes import check_class_order, check_same_order
 from florence_mm.engine.hooks import ClassCountHook
 from florence_mm.errors import UsageError
 
@@ -111,3 +111,31 @@ def test_classes_that_the_head_can_serve():
     older = {'meta': {'dataset_meta': {'CLASSES': ['cat', 'dog', 'emu']}}}
     with pytest.raises(UsageError, match='a.pth was trained with it'):
         check_class_order(loaded_by(test=OTHER_ORDER), older, 'a.pth')
+
+
+def named(*classes):
+    return SimpleNamespace(metainfo={'classes': classes}, ann_file='coco.json')
+
+
+def test_validation_has_the_order_of_the_training():
+    right, other, model = named('cat', 'dog', 'emu'), named('emu', 'cat', 'dog'), Wrapper(Model('bbox_head', 3))
+    sentence = (
+        r"^val_dataloader.dataset: coco.json has the class 'emu' under index 0, but train_dataloader has it under "
+        r"index 2; give the data set the classes in that order: \['cat', 'dog', 'emu'\]$"
+    )
+    for scored in (other, SimpleNamespace(datasets=[right, other])):
+        with pytest.raises(UsageError, match=sentence):
+            check_same_order(model, {'train_dataloader': right, 'val_dataloader': scored})
+    with pytest.raises(UsageError, match="^train_dataloader.dataset: coco.json has the class 'emu' under index 0"):
+        check_same_order(model, {'train_dataloader': SimpleNamespace(datasets=[right, other])})
+
+
+def test_orders_that_cannot_differ():
+    right, other = named('cat', 'dog', 'emu'), named('emu', 'cat', 'dog')
+    renamed, nameless = named('cat', 'hound', 'emu'), SimpleNamespace(metainfo={}, ann_file='val.txt')
+    model = Model('cls_head', 3)
+    for scored in (right, renamed, nameless, SimpleNamespace(dataset=right)):
+        check_same_order(model, {'train_dataloader': right, 'val_dataloader': scored})
+    check_same_order(model, {'train_dataloader': nameless, 'val_dataloader': other})
+    # class names are texts to this model
+    check_same_order(Model('text_head', 3), {'train_dataloader': right, 'val_dataloader': other})

@@ -42,7 +42,7 @@ def main() -> None:
         write_atomic(args.out, ''.join(f'{answer}\n' for answer in answers))
     print(
         f'{args.out}: {len(answers)} answers of {len(annotations)} questions; {found / said:.1%} of what annotators '
-        f'said is among them, {without} questions have no answer that is'
+        f'said is among them, {without} questions have none that is'
     )
 
 
