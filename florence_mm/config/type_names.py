@@ -2,7 +2,9 @@
 
 from florence_mm.utils.nearest import edit_distance, nearest
 
-from .lookup import registered_names
+from .lookup import lookup, registered_names
+
+_PACKAGES = ('florence_mm', 'mmdet', 'mmaction', 'mmpretrain')
 
 
 def unknown_type(path: str, type_: str, registry: str | None, scope: str) -> str | None:
@@ -20,10 +22,17 @@ def unknown_type(path: str, type_: str, registry: str | None, scope: str) -> str
     near = near if near and near != word and one_slip(word.lower(), near.lower()) else None
     if registry is None and (not near or len(type_) <= 5 or type_.islower()):
         return None
+    what = (registry or 'MODELS').lower().replace('_', ' ')
+    problem = f'{path}.type: {type_!r} is not registered in {what}; '
+    # more often the package was left out than another name was meant
+    elsewhere = [
+        f'{package}.{word}' for package in _PACKAGES if registry and lookup(registry, f'{package}.{word}', scope)
+    ]
+    if elsewhere:
+        return f'{problem}did you mean {elsewhere[0]!r}?'
     prefix = f'{type_.rsplit(".", 1)[0]}.' if '.' in type_ else ''
     hint = f'did you mean {prefix + near!r}?' if near else 'check the name, or add its module to custom_imports'
-    what = (registry or 'MODELS').lower().replace('_', ' ')
-    return f'{path}.type: {type_!r} is not registered in {what}; {hint}'
+    return problem + hint
 
 
 def one_slip(name: str, near: str) -> bool:

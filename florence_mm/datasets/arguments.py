@@ -110,10 +110,12 @@ def classes_given_once(classes: Any, metainfo: Mapping | None) -> tuple[Any, dic
     """Take the classes from ``classes`` or ``metainfo``; return them and ``metainfo`` without them.
 
     Raises:
-        ValueError: both give classes, or ``metainfo`` is no dict.
+        ValueError: both give classes, ``metainfo`` is no dict, or it has ``CLASSES``, which OpenMMLab had before.
     """
     require('metainfo', metainfo, metainfo is None or isinstance(metainfo, (Mapping, Config)), 'a dict')
     rest = dict(metainfo or {})
+    if 'CLASSES' in rest:
+        raise ValueError("metainfo has 'CLASSES', which is not read; name it 'classes'")
     if 'classes' not in rest:
         return classes, rest
     if classes is not None:

@@ -293,7 +293,7 @@ def _arguments() -> list[BadInput]:
         'lazy_init': ('no', None, 0),
         'merge_images': ('no', None, 1),
         'drop_augmented': ('no', None, 1),
-        'metainfo': ('classes', 7, ['classes']),
+        'metainfo': ('classes', 7, ['classes'], {'CLASSES': ['cat', 'dog']}),
         'data_root': (None, 7, ['a'], 'a\0b'),
         'data_prefix': (None, 7, ['a'], {'img': 'a'}, {'img_path': 7}),
     }

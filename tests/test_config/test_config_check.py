@@ -35,6 +35,10 @@ def test_a_good_config_has_no_problems():
     'options, sentence',
     [
         ({'model.widht': 3}, "model.widht: ToyModel has no argument 'widht'; did you mean 'width'?"),
+        (
+            {'val_evaluator.type': 'VOCMetric'},
+            "val_evaluator.type: 'VOCMetric' is not registered in metrics; did you mean 'mmdet.VOCMetric'?",
+        ),
         ({'model.type': 'ToyModle'}, "model.type: 'ToyModle' is not registered in models; did you mean 'ToyModel'?"),
         (
             {'optim_wrapper.optimizer.weight_decy': 1},
