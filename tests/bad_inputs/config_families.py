@@ -171,7 +171,7 @@ KEYS = {
         'randomness.determinstic': True,
     },
     'detector': {'model.bbox_head.num_clases': 10, 'model.neck.num_out': 2, 'val_evaluator.per_clas': True},
-    'recognizer': {'model.cls_head.dropout_ration': 0.5, f'{STEPS}.1.clip_lenn': 8},
+    'recognizer': {'model.cls_head.dropout_ration': 0.5},
     'METER': {f'{ADAM}.weight_dcay': 0.1, 'model.text_encoder.tower.vocab': 4096, 'model.heads.vqa.answrs': ['a']},
 }
 
