@@ -310,10 +310,6 @@ class _Checker:
             # an enclosing class may use keys itself before it builds this one
             silent |= {key for key in node if key not in known and any(mentions(owner, key) for owner in owners)}
             self._check_keys(path, node, known, name, silent)
-        elif known:  # `**kwargs` that may go anywhere, and in which a slip is lost
-            slips = {key: node[key] for key in node if isinstance(key, str) and key not in known and key not in silent}
-            slips = {key: slips[key] for key in slips if (near := nearest(key, known)) and one_slip(key, near)}
-            self._check_keys(path, slips, known, name)
         if node.get('convert_to_iter_based'):  # mmengine turns fractions of epochs into iterations
             known |= {key: known[key].replace(annotation=float) for key in _EPOCHS if key in known}
         if registry == 'LOOPS':  # loops take 1e5 too

@@ -31,7 +31,7 @@ def pair_problems(cfg: Mapping) -> list[str]:
             problems += _workers(key, cfg[key])
             problems += _endless(key, cfg[key])
     problems += _intervals(cfg.get('param_scheduler'))
-    problems += [*_validation_never(cfg.get('train_cfg')), *_file_names(cfg)]
+    problems += _file_names(cfg)
     loop = _loop(cfg)
     if loop in _ITER_LOOPS:
         problems += _epochs_in_iterations(cfg, loop)
@@ -70,14 +70,6 @@ def _endless(path: str, loader: Mapping) -> Iterator[str]:
             f'{path}.sampler: {type_name(sampler)} draws samples without end, so that the evaluation would never end; '
             'use DefaultSampler with shuffle=False'
         )
-
-
-def _validation_never(loop: Any) -> Iterator[str]:
-    """Validations that begin after the end."""
-    for key in ('max_epochs', 'max_iters') if isinstance(loop, Mapping) else ():
-        begin, end = loop.get('val_begin', 1), loop.get(key)
-        if is_finite(begin) and is_finite(end) and begin > end:
-            yield f'train_cfg.val_begin: {begin} is after the end, {key}={end}, so that nothing would be validated'
 
 
 def _file_names(cfg: Mapping) -> Iterator[str]:

@@ -60,7 +60,7 @@ VALUES: dict[str, dict[str, list[Any]]] = {
         f'{LOADER}.timeout': [-1, '9'],
         'train_cfg.by_epoch': ['False', 1, None, []],
         'train_cfg.dynamic_intervals': [[(1, 0)], ['x'], 3],
-        'train_cfg.val_begin': [-1, '1', 37],
+        'train_cfg.val_begin': [-1, '1'],
         f'{WRAPPER}.constructor': [-3, ['x'], {'a': 1}, 'NoSuchConstructor'],
         f'{WRAPPER}.paramwise_cfg': ['x', [1], 3],
         f'{WRAPPER}.paramwise_cfg.lr_mult': [{'image_encoder': -1}, {'image_encoder': 'x'}, 2.0, ['image_encoder']],
@@ -147,7 +147,7 @@ RIGHT: dict[str, dict[str, list[Any]]] = {
         f'{SAVE}.filename_tmpl': ['run/{}.pth', '{:06d}.pth'],
         'activation_checkpointing': ['image_encoder', ['image_encoder', 'text_encoder']],
         'sync_bn': [None, 'torch'],
-        'train_cfg.val_begin': [0, 36],
+        'train_cfg.val_begin': [0, 36, 37],  # the last turns validation off
         f'{LOADER}.num_workers': [0, 64],
     },
     'detector': {
@@ -171,7 +171,7 @@ KEYS = {
         'randomness.determinstic': True,
     },
     'detector': {'model.bbox_head.num_clases': 10, 'model.neck.num_out': 2, 'val_evaluator.per_clas': True},
-    'recognizer': {'model.cls_head.dropout_ration': 0.5, f'{STEPS}.1.clip_lenn': 8},
+    'recognizer': {'model.cls_head.dropout_ration': 0.5},
     'METER': {f'{ADAM}.weight_dcay': 0.1, 'model.text_encoder.tower.vocab': 4096, 'model.heads.vqa.answrs': ['a']},
 }
 

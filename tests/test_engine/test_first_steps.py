@@ -14,6 +14,7 @@ from mmengine.runner import ValLoop
 from torch import nn
 
 from florence_mm.engine.rehearsal import rehearse_validation
+from florence_mm.engine.schedules import check_followed
 from florence_mm.errors import UsageError
 
 
@@ -85,9 +86,7 @@ def rehearse(answer, *hooks):
 def test_models_that_hooks_prepare_are_left_to_their_validation():
     assert rehearse(lambda batch: [{'error': 1}]) == []
     assert rehearse(lambda batch: batch['prototypes'], EMAHook(), Preparing()) == []
-    with pytest.raises(
-        UsageError, match='data cannot be evaluated: Answering failed .KeyError: prototypes.; a value of'
-    ):
+    with pytest.raises(UsageError, match='data cannot be evaluated by Answering .KeyError: prototypes.; a value'):
         rehearse(lambda batch: batch['prototypes'], EMAHook())
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
     with pytest.raises(
@@ -121,3 +120,19 @@ def test_the_guards_of_a_run_need_no_hook(train, monkeypatch, hooks):
         train(custom_hooks=hooks)
     head['num_classes'] = 2
     assert train('fitting', custom_hooks=hooks).iter == 17
+
+
+def test_parts_and_scores_that_are_not_there(train):
+    with pytest.raises(UsageError, match="activation_checkpointing: the model has no part 'fcc'; did you mean 'fc'"):
+        train('a', activation_checkpointing=['fc.0', 'fcc'])
+    with pytest.raises(UsageError, match='the first validation failed in ReduceOnPlateauLR .*toy/mea'):
+        train('b', by_epoch=True, param_scheduler=[{'type': 'ReduceOnPlateauLR', 'monitor': 'toy/mea'}])
+
+
+def test_a_score_that_a_schedule_does_not_find():
+    """mmengine takes no notice of it where the schedule has just begun."""
+    schedule = SimpleNamespace(need_val_args=True, monitor='toy/mea')
+    with pytest.raises(UsageError, match="SimpleNamespace follows monitor='toy/mea', which no .*mean 'toy/mae'"):
+        check_followed({'adam': [schedule]}, {'toy/mae': 1.0})
+    check_followed([schedule, SimpleNamespace(monitor='x')], {'toy/mea': 1.0})
+    check_followed(None, {})
