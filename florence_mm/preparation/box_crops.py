@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 import torch
 
-from florence_mm.datasets.arguments import is_finite, is_whole
 from florence_mm.datasets.reading import load_checked
 from florence_mm.datasets.transforms.loading import LoadImage
 from florence_mm.errors import DataError, UsageError
 from florence_mm.formats.coco import clip_box, is_ignored, read_coco_file
 from florence_mm.ops.regions import crop_regions
 from florence_mm.utils.files import refuse_overwriting, write_atomic
+from florence_mm.utils.numbers import is_finite, is_whole
 from florence_mm.utils.progress import ProgressLog
 
 LARGEST_CROP = 8192

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
-from florence_mm.datasets.arguments import is_whole
 from florence_mm.errors import DataError
 from florence_mm.formats.coco import is_ignored, read_coco_file
 from florence_mm.utils.files import refuse_overwriting, write_atomic
+from florence_mm.utils.numbers import is_whole
 
 
 def few_shot_images(content: dict, shots: int, seed: int = 0) -> list[int]:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from florence_mm.datasets.arguments import is_finite, is_whole
 from florence_mm.datasets.skipping import SkipCounter
 from florence_mm.errors import DataError
 from florence_mm.formats.coco import require_name
 from florence_mm.utils.files import refuse_overwriting, replacing, write_atomic
+from florence_mm.utils.numbers import is_finite, is_whole
 from florence_mm.utils.progress import ProgressLog
 
 from .merging.json_lists import require

@@ -55,7 +55,11 @@ def _detector(**settings: Any) -> DetectionInferencer:
     return DetectionInferencer(_config(_finder, *steps), None, **{'device': 'cpu', **settings})
 
 
-def _meter(model: Callable = lambda: _tiny_meter(_HEADS), **settings: Any) -> MultimodalInferencer:
+def _answerer() -> Any:
+    return _tiny_meter(_HEADS)
+
+
+def _meter(model: Callable = _answerer, **settings: Any) -> MultimodalInferencer:
     return MultimodalInferencer(_config(model, {'type': 'florence_mm.PackVQA'}), None, **{'device': 'cpu', **settings})
 
 

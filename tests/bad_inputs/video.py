@@ -97,6 +97,8 @@ def _two_streams() -> list[int]:
         streams[0].disposition, streams[1].disposition = Disposition(0), Disposition.default
         for stream, size in zip(streams, (16, 32), strict=True):
             stream.width = stream.height = size
+            stream.pix_fmt = 'yuv420p'
+        for stream, size in zip(streams, (16, 32), strict=True):
             for pixels in FRAMES[:10] if size == 32 else FRAMES[20:22]:
                 file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels[:size, :size].copy(), format='rgb24')))
             file.mux(stream.encode())

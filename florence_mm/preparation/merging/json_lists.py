@@ -42,7 +42,8 @@ def iter_list(path: str | Path, key: str) -> Iterator[dict]:
             except StopIteration:
                 break
             except (ijson.JSONError, UnicodeDecodeError) as error:
-                reason = str(error).splitlines()[0]
+                text = error.args[0] if error.args else ''  # bytes where the file is not UTF-8
+                reason = (text.decode(errors='replace') if isinstance(text, bytes) else str(error)).splitlines()[0]
                 raise DataError(f'{path} is not a whole JSON file ({reason}); get it again') from None
             if twice:
                 raise DataError(f'{path}: the key {twice[0]!r} occurs twice in entry {count} of {key!r}; remove one')
