@@ -20,11 +20,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from florence_mm.config.arguments import probability, seed
+from florence_mm.config.check import check_whole_config
 from florence_mm.config.load import load_config
 from florence_mm.corpora.digits import load_digits_split, write_digits
 from florence_mm.engine.launch import set_seed, set_work_dir
 from florence_mm.engine.runner import FlorenceRunner
-from florence_mm.errors import one_sentence_errors
+from florence_mm.errors import UsageError, one_sentence_errors
 from florence_mm.utils.files import write_atomic
 from florence_mm.visualization import draw_prediction_grid
 
@@ -87,6 +88,12 @@ def run(args: argparse.Namespace) -> int:
     # a model this small gains nothing from a second thread
     torch.set_num_threads(1)
     cfg = load_config(args.config)
+    check_whole_config(cfg)
+    for phase in ('train', 'val', 'test'):
+        if cfg.get(f'{phase}_dataloader') is None:
+            raise UsageError(
+                f'config {args.config} has no {phase}_dataloader; give one that trains, validates and tests'
+            )
     set_work_dir(cfg, str(args.work_dir))
     set_seed(cfg, args.seed)
     for phase in ('train', 'val', 'test'):

@@ -1,6 +1,5 @@
 """Inputs of inferencers: files and folders, images prepared by a config's pipeline, class names."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from florence_mm.errors import DataError, UsageError
 from florence_mm.formats.image import WHITE, read_image
 from florence_mm.models.protocol import ZeroShotModel
 from florence_mm.registry import TRANSFORMS
-from florence_mm.utils.files import short_stem
+from florence_mm.utils.files import lies_in, short_stem
 from florence_mm.utils.nearest import nearest
 from florence_mm.utils.progress import ProgressLog
 
@@ -89,8 +88,7 @@ def keep_originals(files: Sequence[str | Path], out_dir: str | Path) -> None:
         UsageError: one is.
     """
     for file in files:
-        # pathlib's resolve raises for a circle of links
-        if Path(os.path.realpath(file)).parent == Path(os.path.realpath(out_dir)):
+        if lies_in(file, out_dir):
             raise UsageError(
                 f'{file} lies in the output folder, where what is written could take its place; '
                 'give another output folder'

@@ -59,6 +59,8 @@ _COUNTS = ('max_epochs', 'max_iters', 'val_interval', 'val_begin')
 #: Keys that the builder of optimizer wrappers takes out.
 _OF_WRAPPERS = section_of(optimizer=Optimizer, constructor=str | type)
 _BY_EPOCH = section_of(by_epoch=bool)
+#: Registries from which alone their positions are built; elsewhere a position may hold several kinds.
+_ONLY = ('DATASETS',)
 _EPOCH_LOOP, _ITER_LOOP = 'EpochBasedTrainLoop', 'IterBasedTrainLoop'
 
 
@@ -294,6 +296,9 @@ class _Checker:
         for name in FALLBACKS:
             cls = lookup(name, type_, scope)
             if cls is not None:
+                if registry in _ONLY:
+                    kinds = f'registered in {name.lower()}, and not in {registry.lower()}'
+                    self._note(f'{path}.type: {type_!r} is {kinds}, from which it is built; choose another')
                 return cls, name
         self._note(unknown_type(path, type_, registry, scope))
         return None, None

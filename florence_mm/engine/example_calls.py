@@ -78,7 +78,11 @@ def _call_of(model: BaseModel, image: Tensor) -> Callable[[], Any]:
 
     size = tuple(image.shape[-2:])
     meta = {'img_shape': size, 'ori_shape': size, 'batch_input_shape': size, 'scale_factor': (1.0, 1.0)}
-    sample = DetDataSample(metainfo=meta)
+    # some heads read the boxes of training although they do not use them
+    nothing = InstanceData(bboxes=image.new_zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+    sample = DetDataSample(metainfo=meta, gt_instances=nothing)
+    if hasattr(getattr(model, 'rpn_head', None), 'init_proposal_bboxes'):
+        model.rpn_head.init_weights()  # learnt proposals; as first made they are no boxes
     if isinstance(model, TwoStageDetector) and model.with_rpn and model.with_roi_head:
         _fix_number_of_proposals(model)
     return lambda: model(image, [sample], mode='tensor')

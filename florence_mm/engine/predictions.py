@@ -15,7 +15,7 @@ from mmengine.structures import BaseDataElement
 from florence_mm.errors import UsageError
 from florence_mm.models.multimodal.protocol import VisionLanguage
 from florence_mm.models.protocol import unwrap_model
-from florence_mm.utils.files import replacing, write_atomic
+from florence_mm.utils.files import lies_in, replacing, write_atomic
 from florence_mm.visualization.canvas import save_png
 
 from .drawn_samples import draw_tested, sample_stem
@@ -135,7 +135,7 @@ class ShowPredictionsHook(Hook):
                     ' predicts none of them; leave it out'
                 )
             file = sample.get('img_path')
-            if file and Path(file).resolve().parent == self.folder.resolve():
+            if file and lies_in(file, self.folder):
                 raise UsageError(f'--show-dir {self.folder} holds the tested image {file}; choose another folder')
             name = f'{number * runner.world_size + runner.rank:06d}_{sample_stem(sample)}.png'
             save_png(drawn, self.folder / name)

@@ -90,6 +90,12 @@ def write_atomic(path: str | Path, data: bytes | str, durable: bool = True) -> N
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+def lies_in(file: str | Path, folder: str | Path) -> bool:
+    """Whether a file is in a folder, links followed; neither need exist."""
+    # pathlib's resolve raises for a circle of links
+    return Path(os.path.realpath(file)).parent == Path(os.path.realpath(folder))
+
+
 def refuse_overwriting(target: str | Path, sources: Iterable[str | Path | None], option: str = 'the output') -> None:
     """Refuse an output path that is one of the input files or folders, under whatever spelling or link.
 

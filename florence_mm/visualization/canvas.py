@@ -6,6 +6,8 @@ Images are ``(H, W, 3)`` uint8 RGB.
 """
 
 import os
+from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -82,6 +84,27 @@ def fit_text(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
         else:
             high = middle - 1
     return text[:low].rstrip() + '…'
+
+
+def fit_names(names: Iterable[str], face: ImageFont.FreeTypeFont, width: float) -> dict[str, str]:
+    """Shorten names as :func:`fit_text` does; those that would then be equal end with their number, from 1.
+
+    Args:
+        names: the names, of which repetitions count once.
+        face: the font.
+        width: pixels for each.
+
+    Returns:
+        the text to draw for each name.
+    """
+    names = list(dict.fromkeys(names))
+    shown = {name: fit_text(name, face, width) for name in names}
+    count = Counter(shown.values())
+    for number, name in enumerate(names, 1):
+        if count[shown[name]] > 1:
+            end = f'…{number}'
+            shown[name] = fit_text(f'{name} …', face, width - face.getlength(end)).rstrip('… ') + end
+    return shown
 
 
 def wrap_text(text: str, face: ImageFont.FreeTypeFont, width: float, lines: int) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .canvas import INK, PAPER, Colour, fit_image, fit_text, font
+from .canvas import INK, PAPER, Colour, fit_image, fit_names, font
 
 Rectangle = tuple[float, float, float, float]
 
@@ -49,7 +49,7 @@ def draw_detections(
         image (np.ndarray): ``(H, W, 3)`` uint8 RGB.
         boxes: n boxes ``(x1, y1, x2, y2)`` in pixels of ``image``.
         names: n class names; characters that the font lacks are drawn as their codes, see
-            :func:`~florence_mm.visualization.canvas.drawable`.
+            :func:`~florence_mm.visualization.canvas.drawable`, and long ones are shortened and stay different.
         scores: n scores from 0 to 1; None: only names.
         class_names: all classes in their order, which determines the colours; None: the names in order of occurrence.
         thickness: line width in pixels; None: by the size of the image.
@@ -76,12 +76,14 @@ def draw_detections(
     face = font(min(max(14, round(side / 50)), 40), bold=True)
     draw = ImageDraw.Draw(picture)
     placed: list[Rectangle] = []
+    width = 0.5 * picture.width - (face.getlength(' 0.00') if scores_known else 0)
+    shown = fit_names([*class_names, *names], face, width)
     order = sorted(range(len(names)), key=lambda i: -scores[i])
     for i in reversed(order):  # the highest score on top
         _outline(draw, tuple(factor * boxes[i]), class_colour(names[i], class_names), thickness)
     for i in order:
         score = f' {scores[i]:.2f}' if scores_known else ''
-        text = fit_text(names[i], face, 0.5 * picture.width - face.getlength(score)) + score
+        text = shown[names[i]] + score
         size = face.getlength(text) + 8, face.size + 6
         place = place_label(tuple(factor * boxes[i]), size, picture.size, placed)
         placed.append(place)

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .canvas import FAINT, INK, PAPER, RIGHT, SHADE, WRONG, Colour, fit_image, fit_text, font, save_png, tile
+from .canvas import FAINT, INK, PAPER, RIGHT, SHADE, WRONG, Colour, fit_image, fit_names, font, save_png, tile
 
 IMAGE_SIZE = 112
 PANEL_WIDTH = 168
@@ -47,12 +47,15 @@ def draw_prediction(
     cell.paste(Image.fromarray(fit_image(image, IMAGE_SIZE, IMAGE_SIZE)), (0, 0))
     draw = ImageDraw.Draw(cell)
     right = None if gt_label is None else order[0] == gt_label
+    best = font(13, bold=True)
+    shown = fit_names(class_names, best, PANEL_WIDTH - 8 - best.getlength('✗ ') - font(12).getlength('0.00'))
     for row, index in enumerate(order):
         colour = _colour(row, index, gt_label)
-        _draw_class(draw, 30 * row, class_names[index], float(scores[index]), colour, row == 0, right)
+        _draw_class(draw, 30 * row, shown[class_names[index]], float(scores[index]), colour, row == 0, right)
     if right is False:
         face = font(11)
-        text = fit_text(f'right: {class_names[gt_label]}', face, PANEL_WIDTH)
+        right_names = fit_names(class_names, face, PANEL_WIDTH - face.getlength('right: '))
+        text = f'right: {right_names[class_names[gt_label]]}'
         draw.text((IMAGE_SIZE + MARGIN, 30 * top + 4), text, font=face, fill=INK)
     return np.array(cell)
 
@@ -72,7 +75,7 @@ def _draw_class(
     mark = {True: '✓ ', False: '✗ ', None: ''}[right] if best else ''
     face, number = font(13, bold=best), f'{score:.2f}' if score == score else 'nan'
     number_width = font(12).getlength(number)
-    draw.text((left, y), fit_text(mark + name, face, edge - left - number_width - 8), font=face, fill=colour)
+    draw.text((left, y), mark + name, font=face, fill=colour)
     draw.text((edge - number_width, y + 1), number, font=font(12), fill=INK if best else FAINT)
     draw.rectangle((left, y + 18, edge - 1, y + 22), fill=SHADE)
     filled = round((edge - left) * min(max(score, 0.0), 1.0)) if score == score else 0

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .canvas import FAINT, INK, PAPER, SHADE, fit_image, fit_text, font, tile
+from .canvas import FAINT, INK, PAPER, SHADE, fit_image, fit_names, font, tile
 from .detections import class_colour
 
 LEAST_SIDE = 480  # a smaller video is enlarged by an integer factor
@@ -98,10 +98,11 @@ class PredictionPainter:
         text = 'whole clip' if whole else f'from {prediction.start:.1f} to {prediction.end:.1f} s'
         draw.text((self.width - margin - face.getlength(text), margin // 2), text, font=face, fill=FAINT)
         left, right = round(0.42 * self.width), self.width - margin - round(face.getlength('0.00')) - margin
+        shown = fit_names([*self.class_names, *prediction.names], font(self.letters, bold=True), left - 2 * margin)
         for row, (name, score) in enumerate(zip(prediction.names, prediction.scores, strict=True)):
             top = (row + 1) * self.line
             name_face, colour = font(self.letters, bold=row == 0), INK if row == 0 else FAINT
-            draw.text((margin, top), fit_text(name, name_face, left - 2 * margin), font=name_face, fill=colour)
+            draw.text((margin, top), shown[name], font=name_face, fill=colour)
             draw.rectangle((left, top + 2, right - 1, top + self.letters), fill=SHADE)
             filled = round((right - left) * min(max(score, 0.0), 1.0)) if score == score else 0
             if filled:

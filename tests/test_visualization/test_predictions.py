@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from florence_mm.visualization import draw_prediction, draw_prediction_grid, draw_retrieval_grid
-from florence_mm.visualization.canvas import RIGHT, SHADE, WRONG, fit_image, fit_text, font, tile, wrap_text
+from florence_mm.visualization.canvas import RIGHT, SHADE, WRONG, fit_image, fit_names, fit_text, font, tile, wrap_text
 from florence_mm.visualization.predictions import IMAGE_SIZE, MARGIN, PANEL_WIDTH
 
 NAMES = ['zero', 'one', 'two', 'three']
@@ -126,3 +126,17 @@ def test_fit_image_keeps_the_shape_of_things():
     assert tuple(fitted[0, 0]) == SHADE
     assert fit_image(plain(9, 1000, 1), 10, 10).shape == (10, 10, 3)
     assert tile([plain(1), plain(2)], columns=5, gap=4).shape == (28, 52, 3)
+
+
+def test_names_that_are_cut_stay_different():
+    face = font(13)
+    long = [f'a photograph of a dog that looks to the {side}' for side in ('left', 'right', 'left, far away')]
+    names = ['cat', *long, 'cat', 'another text that is too long for its place']
+    shown = fit_names(names, face, 120)
+    assert list(shown) == list(dict.fromkeys(names))
+    assert shown['cat'] == 'cat'
+    # by their place among the names, whatever is drawn with them
+    assert [shown[name].rpartition('…')[2] for name in long] == ['2', '3', '4']
+    assert all(text.startswith('a photo') for text in map(shown.get, long)) and len(set(shown.values())) == len(shown)
+    assert shown[names[-1]] == fit_text(names[-1], face, 120)
+    assert all(face.getlength(text) <= 120 for text in shown.values())

@@ -134,7 +134,9 @@ def test_browse_as_a_sheet(config, tmp_path, monkeypatch):
 def test_browse_says_what_is_wrong(config, tmp_path, monkeypatch, capsys):
     for arguments, message in (
         (('--phase', 'val'), 'has no val_dataloader'),
-        (('--start', 5), 'leave nothing to draw; the data set has 5'),
+        (('--size', 50000), '--size 50000 is more'),
+        (('--cfg-options', 'train_dataloader.dataset.type=CoSwin'), 'is not registered in datasets'),
+        (('--start', 5), 'leaves nothing to draw; the data set has 5'),
         (('--cfg-options', f'train_dataloader.dataset.ann_file={tmp_path}/none.jsonl'), 'there is no manifest'),
     ):
         with pytest.raises(SystemExit) as info:
@@ -143,3 +145,13 @@ def test_browse_says_what_is_wrong(config, tmp_path, monkeypatch, capsys):
         error = capsys.readouterr().err.strip()
         assert message in error
         assert '\n' not in error
+
+
+def test_browse_never_draws_over_the_images(config, tmp_path, monkeypatch, capsys):
+    before = (tmp_path / '1.png').read_bytes()
+    (tmp_path / 'link').symlink_to(tmp_path)
+    for folder in (tmp_path, tmp_path / 'link'):
+        with pytest.raises(SystemExit):
+            browse(monkeypatch, config, '--output-dir', folder, '--number', 2)
+        assert f'--output-dir {folder} holds the image' in capsys.readouterr().err
+    assert (tmp_path / '1.png').read_bytes() == before and not (tmp_path / '000000.png').exists()

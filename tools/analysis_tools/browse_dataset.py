@@ -9,6 +9,7 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence, Sized
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
@@ -20,10 +21,14 @@ from florence_mm.config.load import load_config
 from florence_mm.config.options import add_config_options
 from florence_mm.errors import UsageError, one_sentence_errors
 from florence_mm.registry import DATASETS
+from florence_mm.utils.files import lies_in
 from florence_mm.utils.progress import ProgressLog
 from florence_mm.utils.seeded import seed_everything_for_sample
 from florence_mm.visualization.canvas import save_png, tile
 from florence_mm.visualization.samples import draw_sample
+
+#: Side of a drawn sample.
+MOST_PIXELS = 4096
 
 
 def parse_args() -> argparse.Namespace:
@@ -73,10 +78,23 @@ def in_turn(labels: Sequence[int]) -> list[int]:
     return sorted(range(len(labels)), key=lambda index: (rounds[index], index))
 
 
+def refuse_data_folder(sample: Any, folder: str) -> None:
+    """Refuse the folder of the drawn image, as drawings are named as images of data sets often are.
+
+    Raises:
+        UsageError: the sample's image is in it.
+    """
+    file = sample.get('img_path') if hasattr(sample, 'get') else None
+    if file and lies_in(file, folder):
+        raise UsageError(f'--output-dir {folder} holds the image {file} of the data set; choose another folder')
+
+
 def main() -> None:
     """Build the data set and draw."""
     args = parse_args()
     with one_sentence_errors():
+        if args.size > MOST_PIXELS:
+            raise UsageError(f'--size {args.size} is more than a picture should have; give at most {MOST_PIXELS}')
         cfg = load_config(args.config, args.cfg_options)
         check_config(cfg)
         init_default_scope(cfg.get('default_scope') or 'florence_mm')
@@ -95,7 +113,9 @@ def main() -> None:
         for number in range(len(indices) * args.repeat):
             index, copy = indices[number // args.repeat], number % args.repeat
             seed_everything_for_sample(args.seed * 1_000_003 + index * args.repeat + copy)
-            picture = draw_sample(dataset[index], class_names, bgr, args.size)
+            packed = dataset[index]
+            refuse_data_folder(packed.get('data_samples'), args.output_dir)
+            picture = draw_sample(packed, class_names, bgr, args.size)
             if args.contact_sheet:
                 pictures.append(picture)
             else:

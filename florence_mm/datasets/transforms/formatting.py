@@ -7,6 +7,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmpretrain.structures import DataSample
 
+from florence_mm.errors import UsageError
 from florence_mm.language.labels import text_label
 from florence_mm.registry import TRANSFORMS
 
@@ -49,7 +50,12 @@ class PackImageText(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """``dict(inputs=..., data_samples=...)``."""
-        img = results['img']
+        img = results.get('img')
+        if img is None:
+            raise UsageError(
+                'PackImageText got a sample without an image; put a step that loads it before it, such as '
+                "dict(type='florence_mm.LoadImage')"
+            )
         if img.ndim != 3 or img.shape[2] != 3 or img.dtype != np.uint8:
             raise ValueError(
                 f'{results.get("source", "a sample")}: PackImageText got an image of shape {img.shape} and type '
