@@ -185,7 +185,7 @@ class _Checker:
                 self._walk(f'{path}.{index}', item, registry, scope, owners)
             return
         if not isinstance(node, Mapping):
-            self.problems.extend(filter(None, [leaf_problem(path, node)]))
+            self.problems.extend(filter(None, [leaf_problem(path, node, self.whole)]))
             return
         scope = node.get('_scope_', scope)
         inner, cls = registry, None

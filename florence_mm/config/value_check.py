@@ -78,15 +78,21 @@ def text_problem(path: str, value: Any, argument: str, owner: str) -> str | None
     return _problem(path, value, owner, 'a number') if wrong else None
 
 
-def leaf_problem(path: str, value: Any) -> str | None:
-    """One sentence for what no setting of any package takes, else None: NaN, sets, bytes, functions without a name."""
+def leaf_problem(path: str, value: Any, kept: bool = True) -> str | None:
+    """One sentence for what no setting of any package takes, else None: NaN, sets, bytes, functions without a name.
+
+    Args:
+        path (str): Dotted position of the value.
+        value (Any): The value.
+        kept (bool): Whether the config is that of a run, which writes it to a file.
+    """
     if is_nan(value):
         return f'{path}: nan is no value of a setting; give a number'
     if isinstance(value, (set, frozenset)):
         return f'{path}: a set has no order; give a list instead of {shown(value)}'
     if isinstance(value, (bytes, bytearray, complex)):
         return f'{path}: {shown(value)} is no value of a setting; give a text, a number, a list or a dict'
-    if inspect.isfunction(value) and not value.__qualname__.isidentifier():
+    if kept and inspect.isfunction(value) and not value.__qualname__.isidentifier():
         return f'{path}: a function without a name cannot be kept with the config; give the name of a registered one'
     return None
 

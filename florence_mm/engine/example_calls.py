@@ -73,6 +73,7 @@ def _call_of(model: BaseModel, image: Tensor) -> Callable[[], Any]:
         return lambda: model(image[None], mode='tensor', stage='head')
     if not any(kind.__module__.startswith('mmdet.') for kind in type(model).__mro__):
         return lambda: model(image, mode='tensor')
+    from mmdet.models.dense_heads import EmbeddingRPNHead
     from mmdet.models.detectors import TwoStageDetector
     from mmdet.structures import DetDataSample
 
@@ -81,8 +82,9 @@ def _call_of(model: BaseModel, image: Tensor) -> Callable[[], Any]:
     # some heads read the boxes of training although they do not use them
     nothing = InstanceData(bboxes=image.new_zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
     sample = DetDataSample(metainfo=meta, gt_instances=nothing)
-    if hasattr(getattr(model, 'rpn_head', None), 'init_proposal_bboxes'):
-        model.rpn_head.init_weights()  # learnt proposals; as first made they are no boxes
+    for head in (module for module in model.modules() if isinstance(module, EmbeddingRPNHead)):
+        # learnt proposals begin as the whole image; before that they are random numbers, and no boxes
+        head.init_proposal_bboxes.weight.data.copy_(image.new_tensor([0.5, 0.5, 1.0, 1.0]))
     if isinstance(model, TwoStageDetector) and model.with_rpn and model.with_roi_head:
         _fix_number_of_proposals(model)
     return lambda: model(image, [sample], mode='tensor')

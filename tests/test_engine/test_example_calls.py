@@ -89,13 +89,11 @@ def test_a_part_gets_what_the_whole_gets():
     assert seen == [(1, 3, 8, 6), (1, 3, 4, 8, 6), (1, 3, 1, 8, 6)]
 
 
-@pytest.mark.parametrize(
-    'name', ['sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py', 'queryinst/queryinst_r50_fpn_1x_coco.py']
-)
+@pytest.mark.parametrize('name', ['sparse_rcnn/sparse-rcnn', 'queryinst/queryinst'])
 def test_detectors_of_learnt_proposals(name):
-    _, model = built(f'mmdet::{name}', 'mmdet')
+    _, model = built(f'mmdet::{name}_r50_fpn_1x_coco.py', 'mmdet')
     ((what, run),) = example_calls(model, (64, 96))
     macs = count_macs(model, run)
-    # the first of six stages: 7 x 7 places of 256 channels of each of 100 proposals, to 256
+    # the last layer of each of six stages: 100 proposals of 256 channels to 80 classes
     assert what == 'one image'
-    assert macs['roi_head.bbox_head.0.instance_interactive_conv_layer.fc_layer'] == 100 * 7 * 7 * 256 * 256
+    assert [macs[f'roi_head.bbox_head.{stage}.fc_cls'] for stage in range(6)] == 6 * [100 * 256 * 80]
