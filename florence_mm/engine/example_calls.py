@@ -92,7 +92,8 @@ def _call_of(model: BaseModel, image: Tensor) -> Callable[[], Any]:
 
 def _fix_number_of_proposals(model: nn.Module) -> None:
     """Give the second stage as many proposals as the test keeps at most; suppression would leave a random number."""
-    wanted = (getattr(model.rpn_head, 'test_cfg', None) or {}).get('max_per_img')
+    proposals = model.rpn_head
+    wanted = (getattr(proposals, 'test_cfg', None) or {}).get('max_per_img')
     if not wanted:
         return
     predict = model.rpn_head.predict
