@@ -108,6 +108,11 @@ UNKNOWN = {
         'features.1.0.attn.relative_position_bias_table',
         'features.1.0.attn.cpb_mlp.0.weight',
     ),
+    "torchvision's Swin for clips": (
+        'features.0.0.attn.relative_position_bias_table',
+        'features.2.0.attn.relative_position_bias_table',
+        'patch_embed.proj.weight',
+    ),
     "transformers' vision transformer": ('embeddings.cls_token', 'encoder.layer.0.attention.attention.query.weight'),
     'SigLIP': ('logit_bias', 'text.transformer.resblocks.0.attn.in_proj_weight', 'text.token_embedding.weight'),
     'GLIP': ('rpn.head.dyhead_tower.0.offset.weight', 'backbone.body.layers.0.weight'),

@@ -20,7 +20,8 @@ _NOT_BACKBONE = 'not part of the backbone'
     'torchvision Swin',
     lambda k: (
         any_key(k, r'^(backbone\.)?features\.\d+\.\d+\.attn\.relative_position_bias_table$')
-        and not any_key(k, r'\.cpb_mlp\.')
+        # Swin V2, and Swin 3D, whose stem is no part of the features
+        and not any_key(k, r'\.cpb_mlp\.|^(backbone\.)?features\.0\.\d+\.attn\.')
     ),
 )
 def convert_torchvision_swin(state: StateDict) -> tuple[StateDict, Skipped]:
