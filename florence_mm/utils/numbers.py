@@ -1,12 +1,13 @@
 """Which values are numbers, where nobody has checked their type: values of files, configs and arguments."""
 
+import sys
 from typing import Any
 
 import numpy as np
 
 _PLAIN = (float, int)
 _NUMBERS = (int, float, np.integer, np.floating)
-_LARGEST = 1e300  # a whole number of Python or JSON may be too large for a float
+_LARGEST = sys.float_info.max  # a whole number of Python or JSON may be larger
 
 
 def is_whole(value: Any) -> bool:
@@ -23,4 +24,4 @@ def is_finite(value: Any) -> bool:
     # files have millions of plain numbers
     if type(value) not in _PLAIN and (isinstance(value, bool) or not isinstance(value, _NUMBERS)):
         return False
-    return -_LARGEST < value < _LARGEST  # a comparison with NaN is false
+    return -_LARGEST <= value <= _LARGEST  # a comparison with NaN is false

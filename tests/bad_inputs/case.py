@@ -5,6 +5,7 @@ import pickle
 import runpy
 import signal
 import sys
+import sysconfig
 import tempfile
 import time
 import traceback
@@ -133,10 +134,18 @@ def _in_fork(case: BadInput, folder: Path) -> Outcome:
             return Outcome('trace', ''.join(traceback.format_exception(error))[-1500:])
         wanted = (case.says,) if isinstance(case.says, str) else case.says
         right = wanted and all(text in sentence for text in wanted) and 'Traceback' not in sentence
-        return Outcome('refused' if right else 'wrong sentence', sentence.replace(str(folder), '.'))
+        return Outcome('refused' if right else 'wrong sentence', _without_places(sentence, folder))
     if case.gives is _NOTHING:
         return Outcome('accepted', repr(value))
-    return Outcome('right' if value == case.gives else 'wrong value', repr(value).replace(str(folder), '.'))
+    return Outcome('right' if value == case.gives else 'wrong value', _without_places(repr(value), folder))
+
+
+def _without_places(text: str, folder: Path) -> str:
+    """Replace the paths of this machine: the input's folder, the repository and the installed packages."""
+    packages = sysconfig.get_paths()['purelib']
+    for place, short in ((str(folder), '.'), (packages, 'site-packages'), (f'{ROOT}/', '')):
+        text = text.replace(place, short)
+    return text
 
 
 @contextmanager
