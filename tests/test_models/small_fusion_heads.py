@@ -10,7 +10,7 @@ ANSWERS = [
 ]
 
 SMALL = {
-    'FusionITMHead': Small({'type': 'FusionITMHead'}, FusionHead(['match_score'])),
+    'FusionITMHead': Small({'type': 'FusionITMHead'}, FusionHead(['match_score']), ('WholeBatchLoss',)),
     'FusionMLMHead': Small(
         {'type': 'FusionMLMHead', 'probability': 0.5}, FusionHead(['pred_text'], discrete=['pred_text'])
     ),

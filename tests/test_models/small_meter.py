@@ -15,7 +15,7 @@ METER = {
     'max_text_len': 20,
 }
 BYTES = {**METER, 'text_encoder': ROBERTA, 'tokenizer': {'type': 'RobertaTextTokenizer'}}
-PROTOCOLS = ('Reader', 'Fuser', 'Writer', 'Attending', 'VisionLanguage')
+PROTOCOLS = ('Reader', 'Fuser', 'Writer', 'Attending', 'VisionLanguage', 'WholeBatchLoss')
 
 UNPOOLED = {
     'cross_modal.text_pooler': 'the head reads tokens',
