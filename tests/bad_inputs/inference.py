@@ -59,6 +59,10 @@ def _answerer() -> Any:
     return _tiny_meter(_HEADS)
 
 
+def _only_answers() -> Any:
+    return _tiny_meter({'vqa': _HEADS['vqa']})
+
+
 def _meter(model: Callable = _answerer, **settings: Any) -> MultimodalInferencer:
     return MultimodalInferencer(_config(model, {'type': 'florence_mm.PackVQA'}), None, **{'device': 'cpu', **settings})
 
@@ -279,14 +283,12 @@ def _arguments() -> list[BadInput]:
         BadInput('a detector asked questions', lambda f: _meter(_finder), ('Finder', 'vision-language')),
         BadInput(
             'a vision-language model asked for boxes',
-            lambda f: DetectionInferencer(
-                _config(lambda: _tiny_meter(_HEADS), {'type': 'florence_mm.PackVQA'}), None, 'cpu'
-            ),
+            lambda f: DetectionInferencer(_config(_answerer, {'type': 'florence_mm.PackVQA'}), None, 'cpu'),
             ('METER', 'detector'),
         ),
         BadInput(
             'matching without the head',
-            lambda f: _meter(lambda: _tiny_meter({'vqa': _HEADS['vqa']}))(_picture(), (), 'a'),
+            lambda f: _meter(_only_answers)(_picture(), (), 'a'),
             'FusionITMHead',
         ),
         BadInput(

@@ -248,7 +248,7 @@ def test_vocabulary_by_hand():
     # frequent ones first, equally frequent ones by alphabet, eight are too few, nothing is no answer
     assert answer_vocabulary(annotations) == ['2', 'dog', 'yes']
     assert answer_vocabulary(annotations[::-1], min_count=8) == ['2', 'dog', 'yes', 'cat']
-    with pytest.raises(ValueError, match='no answer is that of 99 questions'):
+    with pytest.raises(ValueError, match='no answer is the main answer of 99 questions'):
         answer_vocabulary(annotations, 99)
     with pytest.raises(ValueError, match='question 5: multiple_choice_answer is None'):
         answer_vocabulary([{'question_id': 5}])
@@ -271,7 +271,7 @@ def test_vocabulary_command(root, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [*arguments[:-1], '5'])
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(TOOL), run_name='__main__')
-    assert stopped.value.code == 2 and 'no answer is that of 5 questions' in capsys.readouterr().err
+    assert stopped.value.code == 2 and 'no answer is the main answer of 5 questions' in capsys.readouterr().err
 
 
 def test_vocabulary_of_several_files_counts_each_annotation_once(root, monkeypatch, capsys):
