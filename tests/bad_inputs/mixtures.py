@@ -83,7 +83,7 @@ def cases() -> list[BadInput]:
     for value in (None, 7, 'm.jsonl', [], {}):
         change = lambda its, value=value: [its[0], {**its[1], 'dataset': value}]  # noqa: E731
         rows.append(BadInput(f'dataset {value!r}', _mixture(change), 'datasets[1].dataset'))
-    for weight in (1e-300, 1e-15, 1e15, 1e300):
+    for weight in (1e-299, 1e-15, 1e15, 1e299):
         change = lambda its, weight=weight: [its[0], {**its[1], 'weight': weight}]  # noqa: E731
         rows.append(BadInput(f'weights of 1 and {weight}', _mixture(change), ('epoch_size', 'weights')))
     rows.append(BadInput('an epoch of 10^15 samples', _mixture(epoch_size=10**15), 'epoch_size'))
