@@ -57,7 +57,9 @@ def image_text_manifest(dataset: dict, folder: Path, count: int) -> dict:
         name = names[index % len(names)]
         captions = [f'a picture of one {name}', f'number {index}: a {name}']
         if dataset.get('test_mode'):
-            row = {'image': file, 'class': name, 'texts': captions}
+            # a column that the data set names must be there
+            texts = {'text': captions[0]} if 'text' in columns else {'texts': captions}
+            row = {'image': file, 'class': name, **texts}
         else:
             row = {'image': file, 'class': name} if index % 2 else {'image': file, 'text': captions[0]}
         rows.append({columns.get(key, key): value for key, value in row.items()})
