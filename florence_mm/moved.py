@@ -72,7 +72,7 @@ MODULES: dict[str, str | tuple[str, ...]] = {
     'models.backbones.pyramid': 'models.backbones.coswin',
     'ops.window_attention': 'ops.attention',
     'ops.dropout': 'ops.attention',
-    'ops.residual': 'ops.mlp',
+    'ops.residual': 'ops.inference',
     'utils.answers': 'language.answers',
     'utils.coco_boxes': 'formats.coco_boxes',
     'utils.coco_file': 'formats.coco',

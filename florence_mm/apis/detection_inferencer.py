@@ -1,6 +1,6 @@
 """Inferencer for detection, with fixed classes or zero-shot from class names."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,19 @@ from florence_mm.utils.numbers import is_finite
 from florence_mm.visualization.canvas import save_png
 from florence_mm.visualization.detections import draw_detections
 
+from .classes import choose_classes
 from .inputs import (
+    Failed,
     InferencePipeline,
     Picture,
     ReadPicture,
-    choose_classes,
     free_name,
     keep_originals,
     list_pictures,
     predict_readable,
     read_batches,
 )
-from .results import Failed, ResultFile
+from .results import write_results
 from .setup import model_kind, set_up_inference, wrong_kind
 
 _FILE = 'detections.json'
@@ -114,24 +115,35 @@ class DetectionInferencer:
         if out_dir is not None:
             keep_originals([image for image in images if not isinstance(image, np.ndarray)], out_dir)
         names, reported = choose_classes(self.model, self.known_classes, classes, self.templates)
-        colours = names if reported is None else reported
-        taken: set[str] = set()
-        with ResultFile(None if out_dir is None else Path(out_dir) / _FILE) as file:
-            for batch in read_batches(images, self.batch_size, skip_bad, 'detecting'):
-                for read, found in predict_readable(batch, self._detect, skip_bad):
-                    result = {'file': None if read.file is None else str(read.file)}
-                    if isinstance(found, Failed):
-                        file.add({**result, 'error': str(found)})
-                        continue
-                    result |= self._to_plain(read.image, found, names, reported, score_thr)
-                    if out_dir is not None:
-                        result['picture'] = free_name(read.file or 'picture', '.png', taken)
-                        drawn = draw_detections(
-                            read.image, result['boxes'], result['labels'], result['scores'], colours
-                        )
-                        save_png(drawn, Path(out_dir) / result['picture'])
-                    file.add(result)
-            return file.finish({'classes': list(colours), 'score_thr': score_thr}, 'images')
+        results = self._each(images, names, reported, score_thr, out_dir, skip_bad)
+        if out_dir is None:
+            return list(results)
+        head = {'classes': list(names if reported is None else reported), 'score_thr': score_thr}
+        return write_results(results, Path(out_dir) / _FILE, head, 'images')
+
+    def _each(
+        self,
+        images: Sequence[Picture],
+        names: Sequence[str],
+        reported: Sequence[str] | None,
+        score_thr: float,
+        out_dir: str | Path | None,
+        skip_bad: bool,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the result of each image, drawn if there is a folder for that."""
+        colours, taken = names if reported is None else reported, set()
+        for batch in read_batches(images, self.batch_size, skip_bad, 'detecting'):
+            for read, found in predict_readable(batch, self._detect, skip_bad):
+                result = {'file': None if read.file is None else str(read.file)}
+                if isinstance(found, Failed):
+                    yield {**result, 'error': str(found)}
+                    continue
+                result |= self._to_plain(read.image, found, names, reported, score_thr)
+                if out_dir is not None:
+                    result['picture'] = free_name(read.file or 'picture', '.png', taken)
+                    drawn = draw_detections(read.image, result['boxes'], result['labels'], result['scores'], colours)
+                    save_png(drawn, Path(out_dir) / result['picture'])
+                yield result
 
     @torch.no_grad()
     def _detect(self, batch: Sequence[ReadPicture]) -> list[InstanceData]:

@@ -1,23 +1,77 @@
-"""Inputs of inferencers: files and folders, images prepared by a config's pipeline, class names."""
+"""Inputs of inferencers: files and folders, images prepared by a config's pipeline, one that fails among others."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import cv2
 import numpy as np
 from mmengine.dataset import Compose
-from torch import nn
 
-from florence_mm.errors import DataError, UsageError
+from florence_mm.errors import DataError, UsageError, user_sentence
 from florence_mm.formats.image import WHITE, read_image
-from florence_mm.models.protocol import ZeroShotModel
 from florence_mm.registry import TRANSFORMS
 from florence_mm.utils.files import lies_in, short_stem
-from florence_mm.utils.nearest import nearest
 from florence_mm.utils.progress import ProgressLog
 
-from .results import Failed, predict_each
 from .setup import TestData, transform_name
+
+Item = TypeVar('Item')
+
+#: Errors that one input may cause in transforms and models. Others, such as AttributeError, are bugs, and a UsageError
+#: is a mistake that every input would meet.
+ITEM_ERRORS = (ValueError, RuntimeError, AssertionError, ArithmeticError, IndexError, MemoryError, cv2.error)
+
+
+class Failed(str):
+    """The sentence of an input that failed, in place of its prediction."""
+
+
+def failure(error: Exception, name: str) -> Failed:
+    """Describe in one sentence why an input failed.
+
+    Args:
+        error: what was raised.
+        name: name of the input.
+
+    Raises:
+        Exception: ``error`` itself, if it is of another package and ``FLORENCE_MM_TRACEBACK`` is 1.
+    """
+    sentence = str(error) if isinstance(error, DataError) else user_sentence(error)
+    if sentence is None:
+        if os.environ.get('FLORENCE_MM_TRACEBACK') == '1':
+            raise error
+        said = str(error).strip().partition('\n')[0]
+        sentence = (
+            f'{name} cannot be processed ({type(error).__name__}{": " if said else ""}{said}); look at it, or set '
+            'FLORENCE_MM_TRACEBACK=1 to see where'
+        )
+    return Failed(sentence if name in sentence else f'{name}: {sentence}')
+
+
+def predict_each(
+    items: Sequence[Item], predict: Callable[[Sequence[Item]], Sequence[Any]], name: Callable[[Item], str], skip: bool
+) -> list[Any]:
+    """Predict a batch, and if that fails, each input alone, so that one input does not end the others.
+
+    Args:
+        items: the inputs.
+        predict: function from inputs to one prediction each.
+        name: name of an input for its sentence.
+        skip: return :class:`Failed` in place of a prediction; otherwise the error of an input is raised.
+    """
+    if not items:
+        return []
+    try:
+        return list(predict(items))
+    except ITEM_ERRORS as error:
+        if len(items) > 1:
+            # inputs of different sizes may fit only alone
+            return [found for item in items for found in predict_each([item], predict, name, skip)]
+        if not skip:
+            raise
+        return [failure(error, name(items[0]))]
 
 
 def list_inputs(inputs: Any, suffixes: Sequence[str], what: str, memory: type | tuple[type, ...] = ()) -> list:
@@ -103,61 +157,6 @@ def free_name(file: str | Path, suffix: str, taken: set[str]) -> str:
         name, number = f'{stem}_{number}{suffix}', number + 1
     taken.add(name)
     return name
-
-
-def parse_class_names(classes: str | Sequence[str]) -> list[str]:
-    """Split class names at commas, strip them and drop repetitions; a list of names is only cleaned.
-
-    Raises:
-        UsageError: there is no name.
-    """
-    names = classes.split(',') if isinstance(classes, str) else classes
-    if isinstance(names, Mapping) or not isinstance(names, Iterable) or not all(isinstance(n, str) for n in names):
-        raise UsageError(f'classes={classes!r} must be names with commas between, or a list of names')
-    names = list(dict.fromkeys(' '.join(name.split()) for name in names if name.strip()))
-    if not names:
-        raise UsageError(f'classes={classes!r} has no class name; give names with commas between, as in "cat, dog"')
-    return names
-
-
-def choose_classes(
-    model: nn.Module, known: list[str], classes: str | Sequence[str] | None, templates: str | Sequence[str] | None
-) -> tuple[list[str], list[str] | None]:
-    """Set the classes of a zero-shot model, or choose those of a model with fixed classes to report.
-
-    Args:
-        model: the model.
-        known: names of the labels of a model with fixed classes.
-        classes: the requested classes, see :func:`parse_class_names`; None: all.
-        templates: prompt templates for a zero-shot model; None: the model's.
-
-        Returns:
-            the name of each label, and the names to report, None for all.
-
-    Raises:
-        UsageError: a zero-shot model has no classes, or a model with fixed classes lacks one or got templates.
-    """
-    if isinstance(model, ZeroShotModel):
-        if classes is not None or templates is not None and model.class_names:
-            model.set_classes(parse_class_names(list(model.class_names) if classes is None else classes), templates)
-        names = list(model.class_names)
-        if not names:
-            raise UsageError('a zero-shot model needs class names; give some, as in classes="cat, dog, bench"')
-        return names, None
-    if templates is not None:
-        raise UsageError(
-            f'templates={templates!r} are for the prompts of a zero-shot model, and this one has fixed classes; leave '
-            'them out'
-        )
-    if classes is None:
-        return known, None
-    wanted = parse_class_names(classes)
-    for name in wanted:
-        if name not in known:
-            near = nearest(name, known)
-            hint = f'did you mean {near!r}?' if near else f'it has {", ".join(known[:20]) or "no names for them"}'
-            raise UsageError(f'this model has fixed classes and {name!r} is none of them; {hint}')
-    return known, wanted
 
 
 Picture = str | Path | np.ndarray

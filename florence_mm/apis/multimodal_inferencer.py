@@ -1,7 +1,8 @@
 """Inferencer for vision-language models: answers to questions, captions, matching of sentences and images."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from florence_mm.visualization.cross_attention import draw_word_attention, word_
 from florence_mm.visualization.samples import sample_image
 
 from .inputs import (
+    Failed,
     InferencePipeline,
     Picture,
     ReadPicture,
@@ -27,8 +29,8 @@ from .inputs import (
     read_batches,
     read_picture,
 )
-from .results import Failed, ResultFile
-from .setup import check_count, set_up_inference, wrong_kind
+from .results import write_results
+from .setup import set_up_inference, wrong_kind
 
 
 class MultimodalInferencer:
@@ -114,21 +116,25 @@ class MultimodalInferencer:
         questions, sentences = _texts(questions, 'question'), _texts(sentences, 'sentence')
         if not questions and not sentences and not caption:
             raise UsageError('nothing is asked about the images; give questions, sentences, or ask for captions')
-        check_count('top', top)
+        if not isinstance(top, Integral) or isinstance(top, bool) or top < 1:
+            raise UsageError(f'top is {top!r}; give at least 1, a whole number')
         self.model.require(answers=bool(questions), matches=bool(sentences), writes=caption)
         images = list_pictures(images)
-        if out is not None:
-            refuse_overwriting(out, [image for image in images if not isinstance(image, np.ndarray)], 'out')
-        with ResultFile(out) as file:
-            for batch in read_batches(images, self.batch_size, skip_bad, 'looking at images'):
-                look = partial(self._look, questions=questions, sentences=sentences, caption=caption, top=top)
-                for read, said in predict_readable(batch, look, skip_bad):
-                    result = {'file': None if read.file is None else str(read.file)}
-                    if isinstance(said, Failed):
-                        file.add({**result, 'error': str(said)})
-                    else:
-                        file.add({**result, 'width': read.image.shape[1], 'height': read.image.shape[0], **said})
-            return file.finish({}, 'images')
+        results = self._each(images, skip_bad, questions=questions, sentences=sentences, caption=caption, top=top)
+        if out is None:
+            return list(results)
+        refuse_overwriting(out, [image for image in images if not isinstance(image, np.ndarray)], 'out')
+        return write_results(results, out, {}, 'images')
+
+    def _each(self, images: Sequence[Picture], skip_bad: bool, **asked: Any) -> Iterator[dict[str, Any]]:
+        """Yield the result of each image; ``asked`` are arguments of :meth:`_look`."""
+        for batch in read_batches(images, self.batch_size, skip_bad, 'looking at images'):
+            for read, said in predict_readable(batch, partial(self._look, **asked), skip_bad):
+                result = {'file': None if read.file is None else str(read.file)}
+                if isinstance(said, Failed):
+                    yield {**result, 'error': str(said)}
+                else:
+                    yield {**result, 'width': read.image.shape[1], 'height': read.image.shape[0], **said}
 
     @torch.no_grad()
     def _look(

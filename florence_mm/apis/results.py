@@ -1,72 +1,13 @@
-"""Results of inferencers: one per input in order, written as they come; an input that fails has an error sentence."""
+"""Files of the results of inferencers, written as they come, and how a command reports inputs that failed."""
 
 import json
-import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import cv2
-
-from florence_mm.errors import DataError, UsageError, user_sentence
+from florence_mm.errors import UsageError
 from florence_mm.utils.files import write_atomic
-
-Item = TypeVar('Item')
-
-#: Errors that one input may cause in transforms and models. Others, such as AttributeError, are bugs, and a UsageError
-#: is a mistake that every input would meet.
-ITEM_ERRORS = (ValueError, RuntimeError, AssertionError, ArithmeticError, IndexError, MemoryError, cv2.error)
-
-
-class Failed(str):
-    """The sentence of an input that failed, in place of its prediction."""
-
-
-def failure(error: Exception, name: str) -> Failed:
-    """Describe in one sentence why an input failed.
-
-    Args:
-        error: what was raised.
-        name: name of the input.
-
-    Raises:
-        Exception: ``error`` itself, if it is of another package and ``FLORENCE_MM_TRACEBACK`` is 1.
-    """
-    sentence = str(error) if isinstance(error, DataError) else user_sentence(error)
-    if sentence is None:
-        if os.environ.get('FLORENCE_MM_TRACEBACK') == '1':
-            raise error
-        said = str(error).strip().partition('\n')[0]
-        sentence = (
-            f'{name} cannot be processed ({type(error).__name__}{": " if said else ""}{said}); look at it, or set '
-            'FLORENCE_MM_TRACEBACK=1 to see where'
-        )
-    return Failed(sentence if name in sentence else f'{name}: {sentence}')
-
-
-def predict_each(
-    items: Sequence[Item], predict: Callable[[Sequence[Item]], Sequence[Any]], name: Callable[[Item], str], skip: bool
-) -> list[Any]:
-    """Predict a batch, and if that fails, each input alone, so that one input does not end the others.
-
-    Args:
-        items: the inputs.
-        predict: function from inputs to one prediction each.
-        name: name of an input for its sentence.
-        skip: return :class:`Failed` in place of a prediction; otherwise the error of an input is raised.
-    """
-    if not items:
-        return []
-    try:
-        return list(predict(items))
-    except ITEM_ERRORS as error:
-        if len(items) > 1:
-            # inputs of different sizes may fit only alone
-            return [found for item in items for found in predict_each([item], predict, name, skip)]
-        if not skip:
-            raise
-        return [failure(error, name(items[0]))]
 
 
 class ResultFile:
@@ -76,7 +17,7 @@ class ResultFile:
     survives an error, Ctrl-C and a kill.
 
     Args:
-        path: the JSON file; None: no file.
+        path: the JSON file.
 
     Attributes:
         results (list[dict]): the results so far.
@@ -85,41 +26,56 @@ class ResultFile:
         UsageError: the path is a folder.
     """
 
-    def __init__(self, path: str | Path | None) -> None:
-        self.path = None if path is None else Path(path)
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
         self.results: list[dict[str, Any]] = []
-        self._part = None
-        if self.path is not None:
-            if self.path.is_dir():
-                raise UsageError(f'{self.path} is a folder, and the results need a file; name one, such as x.json')
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._part_path = self.path.with_name(f'{self.path.name}.part')
-            self._part = self._part_path.open('wb')
+        if self.path.is_dir():
+            raise UsageError(f'{self.path} is a folder, and the results need a file; name one, such as x.json')
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._part_path = self.path.with_name(f'{self.path.name}.part')
+        self._part = self._part_path.open('wb')
 
     def __enter__(self) -> 'ResultFile':
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self._part is not None:
-            self._part.close()
-            if not self.results:
-                self._part_path.unlink(missing_ok=True)
+        self._part.close()
+        if not self.results:
+            self._part_path.unlink(missing_ok=True)
 
     def add(self, result: dict[str, Any]) -> None:
         """Append a result."""
         self.results.append(result)
-        if self._part is not None:
-            self._part.write(_encode(json.dumps(result, ensure_ascii=False) + '\n'))
-            self._part.flush()
+        self._part.write(_encode(json.dumps(result, ensure_ascii=False) + '\n'))
+        self._part.flush()
 
     def finish(self, head: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
         """Write the file, the values of ``head`` and then the results under ``key``; returns the results."""
-        if self.path is not None and self._part is not None:
-            text = json.dumps({**head, key: self.results}, indent=1, ensure_ascii=False)
-            write_atomic(self.path, _encode(text + '\n'))
-            self._part.close()
-            self._part_path.unlink(missing_ok=True)
+        text = json.dumps({**head, key: self.results}, indent=1, ensure_ascii=False)
+        write_atomic(self.path, _encode(text + '\n'))
+        self._part.close()
+        self._part_path.unlink(missing_ok=True)
         return self.results
+
+
+def write_results(
+    results: Iterable[dict[str, Any]], path: str | Path, head: Mapping[str, Any], key: str
+) -> list[dict[str, Any]]:
+    """Write results to a :class:`ResultFile` as they come, and return them.
+
+    Args:
+        results: the results, as they come.
+        path: the JSON file.
+        head: values that the file has before the results.
+        key: key of the results in the file.
+
+    Raises:
+        UsageError: the path is a folder.
+    """
+    with ResultFile(path) as file:
+        for result in results:
+            file.add(result)
+        return file.finish(head, key)
 
 
 def _encode(text: str) -> bytes:

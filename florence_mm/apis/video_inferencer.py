@@ -18,8 +18,9 @@ from florence_mm.visualization.canvas import save_png
 from florence_mm.visualization.video import PredictionPainter, TimedScores, draw_activation_strip
 
 from .activation import class_activation
-from .inputs import choose_classes, free_name, keep_originals, list_inputs
-from .results import Failed, ResultFile, predict_each
+from .classes import choose_classes
+from .inputs import Failed, free_name, keep_originals, list_inputs, predict_each
+from .results import write_results
 from .setup import check_count, set_up_inference
 from .video_inputs import SUFFIXES, VideoPipeline, open_file, split_windows
 
@@ -126,28 +127,37 @@ class VideoInferencer:
         colours = names if reported is None else reported
         progress, taken = ProgressLog('recognizing videos', len(files)), set()
 
-        def classify(one: Sequence[Video]) -> list[dict[str, Any]]:
-            done, reader = len(file.results), open_file(one[0], self.backend)
+        def classify(number: int) -> dict[str, Any]:
+            video = files[number]
+            reader = open_file(video, self.backend)
             try:
-                found = self._recognize(reader, names, reported, top, window, stride, progress, done)
-                result = {'file': str(one[0]), 'frames': len(reader), 'fps': round(reader.fps, 3)}
+                found = self._recognize(reader, names, reported, top, window, stride, progress, number)
+                result = {'file': str(video), 'frames': len(reader), 'fps': round(reader.fps, 3)}
                 result |= {key: found[0][key] for key in ('labels', 'scores')}
                 if window is not None:
                     result['windows'] = found[1:]
                 if out_dir is not None:
-                    result['video'] = free_name(one[0], '.mp4', taken)
+                    result['video'] = free_name(video, '.mp4', taken)
                     self._draw(reader, found[1:] or found, colours, Path(out_dir) / result['video'])
-                return [result]
+                return result
             finally:
                 reader.close()
 
-        with ResultFile(None if out_dir is None else Path(out_dir) / _FILE) as file:
-            for video in files:
-                (result,) = predict_each([video], classify, lambda one: f'the video {one}', skip_bad)
-                failed = isinstance(result, Failed)
-                file.add({'file': str(video), 'error': str(result)} if failed else result)
-                progress.update(len(file.results))
-            return file.finish({'classes': list(colours), 'window': window, 'stride': stride}, 'videos')
+        def name(number: int) -> str:
+            return f'the video {files[number]}'
+
+        def each() -> Iterator[dict[str, Any]]:
+            for number, video in enumerate(files):
+                (found,) = predict_each(
+                    [number], lambda one: [classify(*one)], lambda one: f'the video {files[one]}', skip_bad
+                )
+                yield {'file': str(video), 'error': str(found)} if isinstance(found, Failed) else found
+                progress.update(number + 1)
+
+        if out_dir is None:
+            return list(each())
+        head = {'classes': list(colours), 'window': window, 'stride': stride}
+        return write_results(each(), Path(out_dir) / _FILE, head, 'videos')
 
     def draw_activation(
         self,

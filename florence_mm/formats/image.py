@@ -12,7 +12,7 @@ from florence_mm.utils.files import FILE, kind_of_file
 from florence_mm.utils.reading import read_bytes
 
 from .image_kinds import TIFF_STARTS, correct_tiff, largest_value, unread_kind, with_clear_grey
-from .jpeg import ends_early, is_jpeg, lacks_end_mark
+from .jpeg import JPEG_START, ends_early, lacks_end_mark
 
 #: largest image file, so that a damaged size or a disk image does not fill the memory
 MAX_BYTES = 2**30
@@ -90,7 +90,7 @@ def decode_image(data: bytes, background: np.ndarray | None = None) -> np.ndarra
     """
     if not data:
         raise ValueError('is an empty file')
-    jpeg = is_jpeg(data)
+    jpeg = data.startswith(JPEG_START)
     if is_cut_off(data):
         raise ValueError('is cut off before its end')
     # IMREAD_COLOR turns a JPEG upright and converts CMYK; for the other formats it would lose alpha and depth
@@ -108,12 +108,14 @@ def decode_image(data: bytes, background: np.ndarray | None = None) -> np.ndarra
         return _to_rgb(img, background)
     if data.startswith(TIFF_STARTS):
         return _to_rgb(_to_8_bit(correct_tiff(img, data), data), background)
-    return _upright(_to_rgb(_to_8_bit(with_clear_grey(img, data), data), background), data)
+    if img.ndim == 2:
+        img = with_clear_grey(img, data)
+    return _upright(_to_rgb(_to_8_bit(img, data), background), data)
 
 
 def is_cut_off(data: bytes) -> bool:
     """Whether a JPEG or PNG lacks its end marker; some decoders silently fill such images with grey."""
-    if is_jpeg(data):
+    if data.startswith(JPEG_START):
         return lacks_end_mark(data)
     if data.startswith(b'\x89PNG\r\n\x1a\n'):
         return data.rfind(b'IEND') < 0
@@ -123,6 +125,8 @@ def is_cut_off(data: bytes) -> bool:
 def _to_8_bit(img: np.ndarray, data: bytes) -> np.ndarray:
     if img.dtype not in (np.uint8, np.uint16):
         raise ValueError(f'has values of type {img.dtype}; expected 8 or 16 bits a channel')
+    if img.dtype == np.uint8 and not data.startswith(b'P'):
+        return img  # of 8 bits, PNM alone has another largest value
     largest = largest_value(img, data)
     if img.dtype == np.uint8 and largest == np.iinfo(np.uint8).max:
         return img

@@ -12,13 +12,10 @@ import numpy as np
 _PROGRESSIVE = (0xC2, 0xC6)
 _START_OF_FRAME = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 _START_OF_SCAN = 0xDA
+#: how the data of a file begin
+JPEG_START = b'\xff\xd8'
 # in the data of a scan, 0xFF is followed by 0 or is a restart marker
 _MARKER = re.compile(rb'\xff[^\x00\xff\xd0-\xd7]')
-
-
-def is_jpeg(data: bytes) -> bool:
-    """Whether the data begin as a JPEG file does."""
-    return data.startswith(b'\xff\xd8')
 
 
 def lacks_end_mark(data: bytes) -> bool:

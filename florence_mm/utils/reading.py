@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import stat
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -10,7 +11,7 @@ from mmengine import fileio
 
 from florence_mm.errors import DataError, UsageError, shown_path
 
-from .files import FILE, kind_of_file
+from .files import kind_of_file
 
 #: Seconds without an answer after which a web server is given up.
 TIMEOUT = 60.0
@@ -72,9 +73,8 @@ def _local(path: str, limit: int | None) -> bytes:
         status = file.stat()
     except ValueError:  # of a NUL character, or of one that no file name can hold
         raise _Unreadable('has a character that no file name can have; correct the path') from None
-    kind = kind_of_file(status)
-    if kind != FILE:
-        raise _Unreadable(f'is {kind}; expected a file, so correct the path')
+    if not stat.S_ISREG(status.st_mode):
+        raise _Unreadable(f'is {kind_of_file(status)}; expected a file, so correct the path')
     if limit is not None and status.st_size > limit:
         raise _Unreadable(f'has {status.st_size} bytes, more than {limit}; remove it or make it smaller')
     return file.read_bytes()

@@ -17,7 +17,7 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
 from florence_mm.apis import DetectionInferencer
-from florence_mm.apis.inputs import parse_class_names
+from florence_mm.apis.classes import parse_class_names
 from florence_mm.config.pick import find_step
 from florence_mm.errors import DataError, UsageError
 from florence_mm.models.detectors import ZeroShotDetector

@@ -9,8 +9,8 @@ import forks
 import numpy as np
 import pytest
 
-from florence_mm.apis.inputs import free_name, list_pictures
-from florence_mm.apis.results import Failed, ResultFile, predict_each, report_failures
+from florence_mm.apis.inputs import Failed, free_name, list_pictures, predict_each
+from florence_mm.apis.results import ResultFile, report_failures, write_results
 from florence_mm.errors import DataError, UsageError
 
 
@@ -75,9 +75,18 @@ def test_the_file_is_complete_at_the_end_and_lines_until_then(tmp_path):
     assert [item.name for item in path.parent.iterdir()] == ['r.json'] and len(results) == 2
     with pytest.raises(UsageError, match='new is a folder'):
         ResultFile(tmp_path / 'new')
-    with ResultFile(None) as file:
-        file.add({'x': 1})
-        assert file.finish({}, 'images') == [{'x': 1}]
+
+
+def test_results_are_written_while_they_come(tmp_path):
+    path = tmp_path / 'r.json'
+
+    def come():
+        yield {'x': 1}
+        assert (tmp_path / 'r.json.part').read_text() == '{"x": 1}\n'
+        yield {'x': 2}
+
+    assert write_results(come(), path, {'of': 'y'}, 'images') == [{'x': 1}, {'x': 2}]
+    assert json.loads(path.read_text()) == {'of': 'y', 'images': [{'x': 1}, {'x': 2}]}
 
 
 def test_a_killed_run_leaves_what_was_done(tmp_path):

@@ -129,7 +129,7 @@ def test_any_size_from_32_pixels(size, conv_embed):
 @pytest.mark.parametrize(('qkv', 'kept'), [(1, 10**6), (1, 0), (5000, 0), (10**5, 10**6)])
 def test_evaluation_works_off_large_batches_in_pieces(monkeypatch, size, qkv, kept):
     from florence_mm.models.layers import swin
-    from florence_mm.ops import mlp as residual
+    from florence_mm.ops import inference as residual
 
     model = make(SMALL, img_size=64).double().eval()
     x = torch.randn(3, 3, *size).double()

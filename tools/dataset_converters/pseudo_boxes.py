@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
+from florence_mm.apis.classes import parse_class_names
 from florence_mm.apis.detection_inferencer import DetectionInferencer
-from florence_mm.apis.inputs import parse_class_names
 from florence_mm.datasets.detection import OBJECT
 from florence_mm.errors import UsageError, one_sentence_errors
 from florence_mm.formats.rows import read_rows

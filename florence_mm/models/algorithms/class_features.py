@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from florence_mm.language.prompts import fill_template, get_class_names, get_templates
-from florence_mm.utils.weights_snapshot import WeightsSnapshot
+from florence_mm.ops.inference import WeightsSnapshot
 
 
 class ClassFeatures:

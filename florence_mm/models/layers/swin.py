@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from florence_mm.ops.attention import window_attention
-from florence_mm.ops.mlp import add_mlp, fast_path_allowed
+from florence_mm.ops.inference import WeightsSnapshot, add_mlp, fast_path_allowed
 from florence_mm.ops.windows import (
     WindowPlan,
     fit_window,
@@ -26,7 +26,6 @@ from florence_mm.ops.windows import (
     to_windows,
     window_plan,
 )
-from florence_mm.utils.weights_snapshot import WeightsSnapshot
 
 from .mlp import DropPath, Mlp
 

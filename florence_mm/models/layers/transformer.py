@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from florence_mm.models.generation.cache import KeyValueCache, causal_mask
 from florence_mm.ops.attention import attention, dropout
-from florence_mm.ops.mlp import add_mlp, fast_path_allowed
+from florence_mm.ops.inference import add_mlp, fast_path_allowed
 
 _FEW_ROWS = 32  # of an MLP's input
 

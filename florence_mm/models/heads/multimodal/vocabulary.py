@@ -7,7 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from florence_mm.models.layers.initialisation import init_bert_weights
-from florence_mm.ops.mlp import few_rows_linear
+from florence_mm.ops.inference import few_rows_linear
 
 
 class VocabularyHead(BaseModule):

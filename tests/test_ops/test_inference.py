@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-import florence_mm.utils.weights_snapshot as snapshot_module
-from florence_mm.utils.weights_snapshot import WeightsSnapshot
+import florence_mm.ops.inference as snapshot_module
+from florence_mm.ops.inference import WeightsSnapshot
 
 LARGE = (300, 100)  # more numbers than are kept whole
 SMALL = (7, 3)
