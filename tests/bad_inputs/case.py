@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import forks
+from mmengine.logging import MMLogger
 
 from florence_mm.errors import UsageError, user_sentence
 
@@ -179,6 +180,7 @@ def command(tool: str, *args: object) -> Finished:
     # pytest's streams do not go to the descriptors
     streams = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (open(stream, 'w', closefd=False) for stream in (1, 2))  # noqa: SIM115
+    MMLogger._instance_dict.clear()  # loggers of earlier tests write to streams that are closed
     arguments, sys.argv = sys.argv, [str(ROOT / tool), *map(str, args)]
     try:
         runpy.run_path(str(ROOT / tool), run_name='__main__')

@@ -10,6 +10,7 @@ from florence_mm.apis.model_weights import load_whole_model
 from florence_mm.engine.checkpointing import read_run_checkpoint
 from florence_mm.engine.run_weights import fit_run_weights
 from florence_mm.errors import UsageError
+from florence_mm.models.backbones.coswin import CoSwin
 from florence_mm.models.checkpoints import convert_state_dict, load_checkpoint, read_checkpoint, write_safetensors
 from florence_mm.models.heads import DynamicHead
 from florence_mm.models.text import CLIPTextTower, RobertaTextEncoder
@@ -250,3 +251,37 @@ def test_a_config_in_the_file_tells_the_anchors(dyhead_file, config, offset):
     assert load_checkpoint(right, path, allow_missing=True).notes == []
     with pytest.raises(ValueError, match=f'need center_offset of the anchors={offset}.* and Module has .*={other}'):
         load_checkpoint(wrong, path, allow_missing=True)
+
+
+def swin(**kwargs):
+    arch = {'embed_dims': 16, 'depths': [2, 2], 'num_heads': [1, 2]}
+    return CoSwin(arch, 32, conv_embed=False, window_size=4, out_indices=(0, 1), **kwargs)
+
+
+@pytest.mark.parametrize('backbone', [True, False])
+def test_transformers_swin_tells_whether_small_maps_are_shifted(tmp_path, backbone):
+    from transformers import SwinBackbone, SwinConfig, SwinModel
+
+    sizes = {'image_size': 32, 'embed_dim': 16, 'depths': [2, 2], 'num_heads': [1, 2], 'window_size': 4}
+    out = {'out_features': ['stage1', 'stage2']} if backbone else {}
+    peer = (SwinBackbone if backbone else SwinModel)(SwinConfig(**sizes, **out))
+    path = tmp_path / 'swin.pth'
+    torch.save(peer.state_dict(), path)
+    load_checkpoint(swin(pad_small_map=backbone), path)
+    with pytest.raises(ValueError, match=f'need pad_small_map={backbone} and CoSwin has pad_small_map={not backbone}'):
+        load_checkpoint(swin(pad_small_map=not backbone), path)
+
+
+def test_mmdets_detectors_shift_on_small_maps_and_mmpretrains_files_leave_it_open(tmp_path):
+    from mmdet.models import SwinTransformer
+
+    sizes = {'strides': (4, 2), 'out_indices': (0, 1), 'window_size': 4}
+    state = SwinTransformer(embed_dims=16, depths=(2, 2), num_heads=(1, 2), **sizes).state_dict()
+    state = {f'backbone.{key}': value for key, value in state.items()}
+    for name, others in (('detector', {'neck.fpn_convs.0.conv.bias': torch.zeros(1)}), ('backbone', {})):
+        torch.save({'state_dict': {**state, **others}}, tmp_path / f'{name}.pth')
+    with pytest.raises(ValueError, match='need pad_small_map=True and CoSwin has pad_small_map=False'):
+        load_checkpoint(swin(), tmp_path / 'detector.pth')
+    assert not load_checkpoint(swin(pad_small_map=True), tmp_path / 'detector.pth').notes
+    (note,) = load_checkpoint(swin(), tmp_path / 'backbone.pth').notes
+    assert 'does not tell pad_small_map, which is False: True in mmdet' in note

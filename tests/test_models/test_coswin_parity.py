@@ -176,21 +176,24 @@ def test_transformers(before_5):
     assert_equal(ours, Features(), (64, 64))
 
 
-def test_transformers_backbone_with_the_norms_of_its_stages():
+@pytest.mark.parametrize('size', [(64, 64), (40, 56), (128, 96)])
+def test_transformers_backbone_with_the_norms_of_its_stages(size):
     from transformers import SwinBackbone
 
     peer = randomise(SwinBackbone(hugging_face(qkv_bias=False, out_features=['stage1', 'stage2', 'stage3']))).train()
     name, state, _ = convert_state_dict(peer.state_dict())
     assert name == 'Hugging Face Swin'
     assert not state['layers.1.blocks.0.attn.qkv.bias'].any()
-    ours = CoSwin(ARCH, img_size=64, conv_embed=False, window_size=4, drop_path_rate=0.0, out_indices=(0, 1, 2))
+    # it shifts on a map of one window too
+    kwargs = {'conv_embed': False, 'window_size': 4, 'drop_path_rate': 0.0, 'out_indices': (0, 1, 2)}
+    ours = CoSwin(ARCH, img_size=64, pad_small_map=True, **kwargs)
     ours.load_state_dict(state)
 
     class Features(nn.Module):
         def forward(self, x):
             return tuple(peer(x).feature_maps)
 
-    assert_equal(ours, Features(), (64, 64))
+    assert_equal(ours, Features(), size)
 
 
 def lambda_module(peer):

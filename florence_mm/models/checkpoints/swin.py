@@ -1,10 +1,12 @@
 """Conversion of Swin backbones of public packages to the official Swin names, which are ours."""
 
 import re
+from collections.abc import Iterable
 
 from torch import Tensor
 
-from .renaming import Skipped, StateDict, any_key, keep_matching, register_format, rename
+from .renaming import Skipped, Source, StateDict, any_key, keep_matching, register_format, rename
+from .settings import Setting
 
 #: Parts that give other features if the model lacks them -> the argument of our backbones that makes them.
 OPTIONAL_PARTS = {
@@ -80,10 +82,25 @@ def _from_unfold_order(value: Tensor) -> Tensor:
     return value.movedim(-3, -1).transpose(-3, -2).reshape(*lead, -1)  # (..., column, row, C) as one axis
 
 
+def small_maps(*accepted: bool, advice: str = '') -> Setting:
+    """The setting whether maps not larger than the window are padded and shifted; features of others are the same."""
+    return Setting(
+        'pad_small_map', r'(^|\.)blocks\.\d+$', lambda m: getattr(m, 'pad_small_map', None), accepted, advice
+    )
+
+
+def _mm_settings(source: Source) -> Iterable[Setting]:
+    """Padding as in mmdet for the weights of a detector, else open."""
+    if any_key(source.keys, r'^(neck|rpn_head|bbox_head|roi_head|encoder|decoder)\.'):
+        return (small_maps(True),)
+    return (small_maps(False, True, advice='True in mmdet, in mmpretrain False unless its config sets it'),)
+
+
 @register_format(
     'mmdet or mmpretrain Swin',
     lambda k: any_key(k, r'^(backbone\.)?stages\.\d+\.blocks\.\d+\.attn\.w_msa\.relative_position_bias_table$'),
     priority=-1,
+    settings=_mm_settings,
     optional_parts=OPTIONAL_PARTS,
 )
 def convert_mm_swin(state: StateDict) -> tuple[StateDict, Skipped]:

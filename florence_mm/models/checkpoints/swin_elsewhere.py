@@ -6,12 +6,14 @@ smaller than the window.
 """
 
 import re
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from .renaming import Skipped, StateDict, any_key, keep_matching, register_format, rename
-from .swin import OPTIONAL_PARTS, convert_swin, require_patch_norm
+from .renaming import Skipped, Source, StateDict, any_key, keep_matching, register_format, rename
+from .settings import Setting
+from .swin import OPTIONAL_PARTS, convert_swin, require_patch_norm, small_maps
 
 _NOT_BACKBONE = 'not part of the backbone'
 
@@ -45,9 +47,15 @@ _HF = r'^(swin\.|model\.|backbone\.)?'
 _HF_TABLE = r'attention\.(self|relative_position_bias)\.relative_position_bias_table$'
 
 
+def _hf_settings(source: Source) -> Iterable[Setting]:
+    """A ``SwinBackbone`` always partitions and shifts, a ``SwinModel`` does not on maps within one window."""
+    return (small_maps(any_key(source.keys, r'(^|\.)hidden_states_norms\.')),)
+
+
 @register_format(
     'Hugging Face Swin',
     lambda k: any_key(k, _HF + rf'encoder\.layers\.\d+\.blocks\.\d+\.{_HF_TABLE}'),
+    settings=_hf_settings,
     optional_parts=OPTIONAL_PARTS,
 )
 def convert_hf_swin(state: StateDict) -> tuple[StateDict, Skipped]:
