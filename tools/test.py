@@ -28,8 +28,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', metavar='FILE', help='write all predictions to a .pt or .json file')
     parser.add_argument('--show-dir', metavar='DIR', help='draw samples and predictions here: classes, boxes, answers')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation with the config's tta_pipeline")
-    parser.add_argument('--show-interval', type=positive_int, default=1, metavar='N', help='draw every N-th sample')
-    parser.add_argument('--show-score-thr', type=probability, default=0.3, help='lowest score of drawn boxes (0.3)')
+    parser.add_argument('--show-interval', type=positive_int, metavar='N', help='draw every N-th sample (1)')
+    parser.add_argument('--show-score-thr', type=probability, help='lowest score of drawn boxes (0.3)')
     return parse_run_arguments(parser)
 
 
@@ -40,6 +40,8 @@ def main() -> None:
         cfg = load_config(args.config, args.cfg_options)
         if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
             raise UsageError(f'{args.config} has no test_dataloader and test_evaluator; add them')
+        if args.show_dir is None and (args.show_interval, args.show_score_thr) != (None, None):
+            raise UsageError('--show-interval and --show-score-thr are about drawings; name a folder with --show-dir')
         require_checkpoint(args.checkpoint)
         if args.out:
             refuse_overwriting(args.out, [args.config, args.checkpoint, *files_named_in(cfg.test_dataloader)], '--out')
@@ -55,7 +57,8 @@ def main() -> None:
             runner._test_loop = runner.build_test_loop(runner._test_loop)
             runner.test_evaluator.metrics.append(save)
         if args.show_dir:
-            runner.register_hook(ShowPredictionsHook(args.show_dir, args.show_interval, args.show_score_thr))
+            score_thr = 0.3 if args.show_score_thr is None else args.show_score_thr
+            runner.register_hook(ShowPredictionsHook(args.show_dir, args.show_interval or 1, score_thr))
         runner.test()
 
 

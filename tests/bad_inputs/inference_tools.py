@@ -129,6 +129,11 @@ def _tools() -> list[BadInput]:
             run = lambda f, line=line, option=option, value=value: command(*line, option, value)  # noqa: E731
             rows.append(BadInput(f'{name} {option} {value}', run, (option, value)))
     rows += [
+        BadInput(
+            'test.py --show-interval without --show-dir',
+            lambda f: command('tools/test.py', DIGITS, 'w.pth', '--show-interval', 2),
+            '--show-dir',
+        ),
         BadInput('get_flops.py with three sides', lambda f: command(*flops, '--shape', 8, 8, 8), '--shape'),
         BadInput('get_flops.py of an image too small', lambda f: command(*flops, '--shape', 8), '32'),
         BadInput(
