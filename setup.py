@@ -17,6 +17,10 @@ MIM = [
     if path.suffix in {'.py', '.yml', '.md', '.sh'}
 ]
 
+DEMO = ['gradio>=6.29,<7']
+EXPORT = ['onnx>=1.20', 'onnxruntime>=1.22', 'onnxscript>=0.6', 'openvino>=2026.2']
+DOCS = ['mkdocs-material>=9.7; python_version >= "3.11"', 'mkdocstrings-python>=2; python_version >= "3.11"']
+
 setup(
     name='florence_mm',
     version=VERSION,
@@ -51,6 +55,7 @@ setup(
         'regex>=2023.6.3',
         'safetensors>=0.4',
         'scikit-learn>=1.4',
+        'shtab>=1.7',
         'tokenizers>=0.15',
         'huggingface_hub>=0.23',
         'transformers>=4.40',
@@ -59,6 +64,12 @@ setup(
         # one of the two; never both, they share the module mmcv
         'lite': ['mmcv-lite>=2.1.0,<2.2'],
         'mmcv': ['mmcv>=2.1.0,<2.2'],
-        'test': ['pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.6'],
+        # lower bounds everywhere: without them the pins make pip fall back to old releases silently
+        'demo': DEMO,
+        'export': EXPORT,
+        'docs': DOCS,
+        'test': [*DEMO, *EXPORT, *DOCS, 'pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.6'],
+        # a test of the page in a browser; the browser is the system's Chromium
+        'browser': ['playwright>=1.55'],
     },
 )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 CONSTRAINTS = Path(__file__).parents[2] / 'requirements/constraints.txt'
@@ -39,7 +40,9 @@ def wheel_requirements(python: str, pins: dict[str, Requirement]) -> dict[str, l
         # fmt: off
         command = [
             sys.executable, '-m', 'pip', 'install', '-q', '--dry-run', '--no-deps', '--ignore-installed',
-            '--only-binary=:all:', '--python-version', python, '--target', folder, '--report', f'{folder}/report.json',
+            # pip compares some packages with its own Python rather than with the named one: compared below
+            '--only-binary=:all:', '--ignore-requires-python', '--python-version', python,
+            '--target', folder, '--report', f'{folder}/report.json',
             *(f'{pin.name}{pin.specifier}' for name, pin in pins.items() if name != 'torch'),
         ]
         # fmt: on
@@ -49,6 +52,9 @@ def wheel_requirements(python: str, pins: dict[str, Requirement]) -> dict[str, l
             raise RuntimeError(errors[-1] if errors else result.stderr[-300:])
         report = json.loads(Path(folder, 'report.json').read_text())
     metadata = [item['metadata'] for item in report['install']]
+    for item in metadata:
+        if f'{python}.0' not in SpecifierSet(item.get('requires_python', '')):
+            raise RuntimeError(f'{item["name"]} {item["version"]} requires Python {item["requires_python"]}')
     requires = {canonicalize_name(item['name']): item.get('requires_dist', []) for item in metadata}
     requires['torch'] = importlib.metadata.requires('torch') or []
     return requires

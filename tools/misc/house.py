@@ -52,7 +52,10 @@ ORDER = (
     'visualization',
     'engine',
     'smoke',
+    'export',
+    'protocols',
     'apis',
+    'commands',
     '',
 )
 #: The folder whose folders are kept in order too.
