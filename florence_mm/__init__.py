@@ -4,10 +4,22 @@ Importing the package patches the installed OpenMMLab stack (:mod:`florence_mm.c
 mmdet, mmpretrain or mmaction.
 """
 
+from importlib import import_module
+from typing import Any
+
 from . import compat, moved
 from .version import __version__
 
 compat.install(operators='florence_mm.ops.mmcv_operators')
 moved.install()
 
-__all__ = ['__version__']
+_ON_DEMAND = {'get_model': 'apis.zoo', 'init_model': 'apis.zoo', 'list_models': 'config.metafiles'}
+
+__all__ = ['__version__', *_ON_DEMAND]
+
+
+def __getattr__(name: str) -> Any:
+    # imported on demand, as they need everything below them
+    if name in _ON_DEMAND:
+        return getattr(import_module(f'{__name__}.{_ON_DEMAND[name]}'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

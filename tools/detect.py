@@ -14,6 +14,7 @@ from pathlib import Path
 
 import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.apis import DetectionInferencer
+from florence_mm.apis.named import checkpoint_and_inputs
 from florence_mm.apis.results import print_any_name, report_failures
 from florence_mm.config.arguments import device, positive_int, probability
 from florence_mm.config.load import load_config
@@ -25,8 +26,10 @@ from florence_mm.utils.files import refuse_overwriting
 def parse_args() -> argparse.Namespace:
     """Command-line arguments."""
     parser = argparse.ArgumentParser(description='Detect objects in images and draw them.')
-    parser.add_argument('config', help='config file, or PACKAGE::FILE')
-    parser.add_argument('checkpoint', help='.pth or .safetensors file')
+    parser.add_argument('config', help='config file, PACKAGE::FILE, or the name of a model')
+    parser.add_argument(
+        'checkpoint', nargs='?', help=".pth or .safetensors file; may be left out or '-' for a model given by name"
+    )
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='an image, or a folder of images')
     parser.add_argument('--classes', help='names separated by commas; needed by zero-shot detectors without classes')
     parser.add_argument('--templates', help="prompts of the classes: 'imagenet', 'simple' or 'none'")
@@ -45,6 +48,7 @@ def main() -> int:
     args = parse_args()
     print_any_name()
     with one_sentence_errors():
+        args.checkpoint, args.images = checkpoint_and_inputs(args.config, args.checkpoint, args.images)
         refuse_overwriting(Path(args.out_dir, 'detections.json'), [args.config, args.checkpoint], '--out-dir')
         cfg = load_config(args.config, args.cfg_options)
         inferencer = DetectionInferencer(cfg, args.checkpoint, args.device, args.templates, args.batch_size)

@@ -9,6 +9,7 @@ config, checkpoint or data are unusable.
 import argparse
 
 import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
+from florence_mm.apis.named import checkpoint_and_inputs
 from florence_mm.config.arguments import positive_int, probability
 from florence_mm.config.load import load_config
 from florence_mm.config.options import add_run_arguments, parse_run_arguments
@@ -22,8 +23,10 @@ from florence_mm.utils.files import refuse_overwriting
 def parse_args() -> argparse.Namespace:
     """Command-line arguments."""
     parser = argparse.ArgumentParser(description="Test a checkpoint with a config's test data and metrics.")
-    parser.add_argument('config', help='config file, or PACKAGE::FILE')
-    parser.add_argument('checkpoint', help='.pth or .safetensors file')
+    parser.add_argument('config', help='config file, PACKAGE::FILE, or the name of a model')
+    parser.add_argument(
+        'checkpoint', nargs='?', help=".pth or .safetensors file; may be left out or '-' for a model given by name"
+    )
     add_run_arguments(parser, 'logs and metrics', 'test_dataloader.batch_size=8')
     parser.add_argument('--out', metavar='FILE', help='write all predictions to a .pt or .json file')
     parser.add_argument('--show-dir', metavar='DIR', help='draw samples and predictions here: classes, boxes, answers')
@@ -37,6 +40,7 @@ def main() -> None:
     """Read the config, load the checkpoint, and test."""
     args = parse_args()
     with one_sentence_errors():
+        args.checkpoint = str(checkpoint_and_inputs(args.config, args.checkpoint, [])[0])
         cfg = load_config(args.config, args.cfg_options)
         if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
             raise UsageError(f'{args.config} has no test_dataloader and test_evaluator; add them')

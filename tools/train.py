@@ -26,7 +26,7 @@ from florence_mm.smoke.run import run_smoke  # noqa: E402
 def parse_args() -> argparse.Namespace:
     """Command-line arguments."""
     parser = argparse.ArgumentParser(description='Train a model from a config.')
-    parser.add_argument('config', help='config file, or PACKAGE::FILE')
+    parser.add_argument('config', help='config file, PACKAGE::FILE, or the name of a model')
     add_run_arguments(parser, 'checkpoints and logs', 'optim_wrapper.optimizer.lr=1e-4')
     parser.add_argument(
         '--resume',

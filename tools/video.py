@@ -16,6 +16,7 @@ from pathlib import Path
 import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.apis import VideoInferencer
 from florence_mm.apis.inputs import list_inputs
+from florence_mm.apis.named import checkpoint_and_inputs
 from florence_mm.apis.results import print_any_name, report_failures
 from florence_mm.apis.video_inputs import SUFFIXES
 from florence_mm.config.arguments import device, positive_float, positive_int
@@ -29,8 +30,10 @@ from florence_mm.utils.files import refuse_overwriting
 def parse_args() -> argparse.Namespace:
     """Command-line arguments."""
     parser = argparse.ArgumentParser(description='Classify videos and write copies with the predictions.')
-    parser.add_argument('config', help='config file, or PACKAGE::FILE')
-    parser.add_argument('checkpoint', help='.pth or .safetensors file')
+    parser.add_argument('config', help='config file, PACKAGE::FILE, or the name of a model')
+    parser.add_argument(
+        'checkpoint', nargs='?', help=".pth or .safetensors file; may be left out or '-' for a model given by name"
+    )
     parser.add_argument('videos', nargs='+', metavar='VIDEO', help='a video, or a folder of videos')
     parser.add_argument('--classes', help='names separated by commas, free text for a two-tower model')
     parser.add_argument(
@@ -62,6 +65,7 @@ def main() -> int:
     args = parse_args()
     print_any_name()
     with one_sentence_errors():
+        args.checkpoint, args.videos = checkpoint_and_inputs(args.config, args.checkpoint, args.videos)
         if args.activation_map and not args.activation_map.lower().endswith('.png'):
             raise UsageError(f'--activation-map {args.activation_map} must end in .png')
         if not args.activation_map and (args.activation_class or args.activation_stage is not None):

@@ -18,6 +18,7 @@ from pathlib import Path
 import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.apis import MultimodalInferencer
 from florence_mm.apis.inputs import list_pictures
+from florence_mm.apis.named import checkpoint_and_inputs
 from florence_mm.apis.results import print_any_name, report_failures
 from florence_mm.config.arguments import device, positive_int
 from florence_mm.config.load import load_config
@@ -31,8 +32,10 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Answer questions, match sentences and write captions with a vision-language model.'
     )
-    parser.add_argument('config', help='config file, or PACKAGE::FILE')
-    parser.add_argument('checkpoint', help='.pth or .safetensors file')
+    parser.add_argument('config', help='config file, PACKAGE::FILE, or the name of a model')
+    parser.add_argument(
+        'checkpoint', nargs='?', help=".pth or .safetensors file; may be left out or '-' for a model given by name"
+    )
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='an image, or a folder of images')
     parser.add_argument(
         '--question', action='append', default=[], metavar='TEXT', help='question to answer; may be repeated'
@@ -99,6 +102,7 @@ def main() -> int:
     args = parse_args()
     print_any_name()
     with one_sentence_errors():
+        args.checkpoint, args.images = checkpoint_and_inputs(args.config, args.checkpoint, args.images)
         files = list_pictures(args.images)
         check_outputs(args, files)
         cfg = load_config(args.config, args.cfg_options)

@@ -10,9 +10,15 @@ _MODULES = {
     'DetectionInferencer': 'detection_inferencer',
     'MultimodalInferencer': 'multimodal_inferencer',
     'VideoInferencer': 'video_inferencer',
+    'LoadedModel': 'loaded_model',
+    'ModelEntry': 'zoo',
+    'get_model': 'zoo',
+    'init_model': 'zoo',
+    'list_models': 'zoo',
+    'model_entry': 'zoo',
 }
 
-__all__ = ['DetectionInferencer', 'MultimodalInferencer', 'VideoInferencer']
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:

@@ -59,7 +59,7 @@ class DetectionInferencer:
     def __init__(
         self,
         config: str | Path | Config,
-        checkpoint: str | Path | None,
+        checkpoint: str | Path | None = None,
         device: str | None = None,
         templates: str | Sequence[str] | None = None,
         batch_size: int = 1,

@@ -30,13 +30,28 @@ def load_whole_model(model: nn.Module, path: str | Path) -> dict[str, Any]:
         ValueError: the file is damaged, tensors are missing, have other shapes or types, or are not finite.
     """
     state, meta = read_checkpoint(path)
+    load_whole_state(model, state, path, meta)
+    return meta
+
+
+def load_whole_state(model: nn.Module, state: dict[str, Any], path: str | Path, meta: dict[str, Any]) -> None:
+    """Load all tensors of a model from a checkpoint that was read.
+
+    Args:
+        model: the model.
+        state: its tensors, under the model's names or in a known public format.
+        path: the file, for messages.
+        meta: its metadata.
+
+    Raises:
+        ValueError: tensors are missing, have other shapes or types, or are not finite.
+    """
     own = model.state_dict().keys()
     if set(needed_keys(own)) <= state.keys():
         _load_own_layout(model, state, Source(path, set(state), meta))
     else:
         report = load_tensors(model, state, path, allow_missing=True, meta=meta)
         check_coverage(own, own - set(report.missing), type(model).__name__, path, whole=True)
-    return meta
 
 
 def _load_own_layout(model: nn.Module, state: dict[str, Any], source: Source) -> None:

@@ -60,7 +60,7 @@ class MultimodalInferencer:
     def __init__(
         self,
         config: str | Path | Config,
-        checkpoint: str | Path | None,
+        checkpoint: str | Path | None = None,
         device: str | None = None,
         batch_size: int = 1,
     ) -> None:

@@ -14,15 +14,18 @@ from torch import nn
 
 from florence_mm.config.check import check_parts
 from florence_mm.config.load import load_config
+from florence_mm.config.pick import walk_steps
 from florence_mm.engine.launch import require_checkpoint
 from florence_mm.errors import UsageError
 from florence_mm.language.class_names import KNOWN_CLASSES, load_class_names
+from florence_mm.models.checkpoints.reading import read_checkpoint
 from florence_mm.models.multimodal.protocol import VisionLanguage
 from florence_mm.models.protocol import TwoTowerModel, class_head
 from florence_mm.registry import DATASETS, MODELS
 from florence_mm.utils.numbers import is_whole
 
-from .model_weights import load_whole_model
+from .model_weights import load_whole_state
+from .named import resolve_model
 
 
 def open_config(config: str | Path | Config, checkpoint: str | Path | None, kind: str, default_scope: str) -> Config:
@@ -64,13 +67,23 @@ def ready_model(
         ValueError: the checkpoint lacks weights of the model.
     """
     place = _usable_device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
     if checkpoint is None:
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
         _init_weights(model)
-        meta: Mapping[str, Any] = {}
-    else:
-        meta = load_whole_model(model, checkpoint)
+        return model.to(place).eval(), {}, place
+    state, meta = read_checkpoint(checkpoint)
+    _take_trained_answers(cfg.model, meta)
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    load_whole_state(model, state, checkpoint, meta)
     return model.to(place).eval(), meta, place
+
+
+def _take_trained_answers(node: Any, meta: Mapping[str, Any]) -> None:
+    """Replace a file of answers that is not there by the answers that the checkpoint was trained on."""
+    trained = (meta.get('dataset_meta') or {}).get('answers')
+    for part in walk_steps(node) if trained else ():
+        if isinstance(part.get('answers'), str) and not Path(part['answers']).exists():
+            part['answers'] = list(trained)
 
 
 def _init_weights(model: nn.Module) -> None:
@@ -154,8 +167,9 @@ def set_up_inference(
     """Read a config and build its test pipeline and its model with all weights.
 
     Args:
-        config: the config, or its file.
-        checkpoint: file or URL with all weights; None: weights from ``init_cfg``.
+        config: the config, its file, or the name of a model (:func:`~florence_mm.apis.list_models`).
+        checkpoint: file or URL with all weights; None: those published for the name, or of a config the weights from
+            ``init_cfg``.
         device: the device; None: the GPU if there is one.
         batch_size: inputs per batch.
         make_pipeline: function from the config of the test data set to its pipeline.
@@ -167,6 +181,7 @@ def set_up_inference(
         ValueError: the checkpoint lacks weights of the model.
     """
     check_count('batch_size', batch_size)
+    config, checkpoint = resolve_model(config, checkpoint)
     cfg = open_config(config, checkpoint, kind, default_scope)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or default_scope):
         pipeline = make_pipeline(cfg.test_dataloader.dataset)

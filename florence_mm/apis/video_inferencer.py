@@ -57,7 +57,7 @@ class VideoInferencer:
     def __init__(
         self,
         config: str | Path | Config,
-        checkpoint: str | Path | None,
+        checkpoint: str | Path | None = None,
         device: str | None = None,
         class_names: Sequence[str] | None = None,
         templates: str | Sequence[str] | None = None,

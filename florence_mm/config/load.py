@@ -15,6 +15,7 @@ from florence_mm.errors import UsageError
 
 from .bases import config_files, is_pure_python
 from .merge import check_options, merge_options
+from .metafiles import is_model_name, model_entry
 from .placeholders import check_placeholders
 from .time_limit import time_limit
 
@@ -26,7 +27,8 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     """Read a config file, apply command-line overrides and import its ``custom_imports``.
 
     Args:
-        path (str): The file; ``pkg::path`` names a config inside an installed package.
+        path (str): The file; ``pkg::path`` names a config inside an installed package, and the name of a model
+            (:func:`~florence_mm.config.metafiles.list_models`) its config.
         options (dict, optional): Dotted keys and values (:func:`~florence_mm.config.merge.merge_options`).
 
     Raises:
@@ -34,6 +36,8 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
             base lacks; a text still holds ``{{ }}``; an override has a misspelt key; or a module of ``custom_imports``
             does not exist.
     """
+    if is_model_name(path):
+        path = model_entry(path).config
     cfg = read_config(path)
     if not cfg._cfg_dict:
         raise UsageError(f'config {path} is empty; write the settings of a run into it, or check the path')

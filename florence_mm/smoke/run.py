@@ -16,6 +16,7 @@ from mmengine.logging import MMLogger, print_log
 
 from florence_mm.config.check import check_config, check_whole_config
 from florence_mm.config.merge import merge_options, section
+from florence_mm.config.pretrained import drop_pretrained
 from florence_mm.engine.runner import FlorenceRunner
 
 from .detection import set_smoke_classes
@@ -83,7 +84,7 @@ def smoke_config(cfg: Config, folder: str | Path) -> Config:
         _set_ends(cfg.get('param_scheduler'), cfg.train_cfg)
         cfg.train_cfg = {'type': 'florence_mm.IterTrainLoop', 'max_iters': STEPS, 'val_interval': STEPS}
         _shrink_optimization(cfg)
-    left_out = _drop_checkpoints(cfg.model, 'model')
+    left_out = drop_pretrained(cfg.model, 'model')
     if left_out:
         print_log(f'smoke: random weights instead of {", ".join(left_out)}', logger='current')
     if isinstance(cfg.get('visualizer'), Mapping):
@@ -176,23 +177,3 @@ def _set_ends(schedulers: Any, loop: Mapping) -> None:
         if schedulers.get('convert_to_iter_based'):
             # an epoch of two steps cannot be divided for a warm-up
             schedulers.update({key: math.ceil(schedulers[key]) for key in ('begin', 'end') if key in schedulers})
-
-
-def _drop_checkpoints(node: Any, path: str) -> list[str]:
-    """Remove pretrained weights from a model's config in place; returns a list of those removed."""
-    left_out = []
-    if isinstance(node, (list, tuple)):
-        for index, item in enumerate(node):
-            left_out += _drop_checkpoints(item, f'{path}.{index}')
-    elif isinstance(node, dict):
-        for key in list(node):
-            value = node[key]
-            if key == 'init_cfg' and isinstance(value, dict) and value.get('checkpoint'):
-                left_out.append(f'{path}.{key} ({value["checkpoint"]})')
-                node[key] = None
-            elif key == 'pretrained' and isinstance(value, str):
-                left_out.append(f'{path}.{key} ({value})')
-                node[key] = None
-            else:
-                left_out += _drop_checkpoints(value, f'{path}.{key}')
-    return left_out

@@ -11,15 +11,11 @@ import hashlib
 import sys
 from pathlib import Path
 
-import florence_mm
+import safetensors
+
+import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.errors import one_sentence_errors
-from florence_mm.models.checkpoints import (
-    check_values,
-    check_whole_file,
-    plain_meta,
-    read_checkpoint,
-    write_safetensors,
-)
+from florence_mm.models.checkpoints.publishing import publish
 
 
 def main() -> int:
@@ -32,16 +28,11 @@ def main() -> int:
     if target.suffix != '.safetensors':
         parser.error(f'{target} must end in .safetensors')
     with one_sentence_errors():
-        state, meta = read_checkpoint(args.source)
-        check_whole_file(state, args.source)
-        check_values(state, args.source)
-        header = {key: value for key, value in plain_meta(meta).items() if key != 'cfg'}
-        header |= {'config': meta.get('cfg', meta.get('config', '')), 'florence_mm_version': florence_mm.__version__}
-        # written beside the target and renamed, so that a file of that name without a hash stays as it is
-        written = write_safetensors(target.with_name(f'.{target.name}'), state, header)
-        digest = hashlib.sha256(written.read_bytes()).hexdigest()
-        published = written.replace(target.with_name(f'{target.stem}-{digest[:8]}.safetensors'))
-    print(f'{len(state)} tensors, {published.stat().st_size / 2**20:.1f} MiB, sha256 {digest}: {published}')
+        published = publish(args.source, target)
+    with safetensors.safe_open(published, 'pt') as opened:
+        count = len(opened.keys())
+    digest = hashlib.sha256(published.read_bytes()).hexdigest()
+    print(f'{count} tensors, {published.stat().st_size / 2**20:.1f} MiB, sha256 {digest}: {published}')
     return 0
 
 

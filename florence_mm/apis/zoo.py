@@ -1,0 +1,90 @@
+"""Models by name, with weights, preprocessing and class names in one call.
+
+::
+
+    from florence_mm import get_model, list_models
+
+    list_models(task='zero-shot-classification')
+    model = get_model('unicl_coswin-micro_1xb64-36e_digits')
+    (sample,) = model.model.test_step(model.preprocess('seven.png'))
+
+The names are those of ``configs/*/metafile.yml``, see :mod:`florence_mm.config.metafiles`, and stand for a config in
+every inferencer and tool. What models need is imported when one is loaded, so that names are looked up at once.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmengine.config import Config
+
+from florence_mm.config.metafiles import ModelEntry, is_model_name, list_models, model_entry
+
+if TYPE_CHECKING:
+    import torch
+
+    from .loaded_model import LoadedModel
+
+__all__ = ['LoadedModel', 'ModelEntry', 'get_model', 'init_model', 'list_models', 'model_entry']
+
+
+def __getattr__(name: str) -> Any:
+    if name == 'LoadedModel':
+        from .loaded_model import LoadedModel
+
+        return LoadedModel
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def get_model(
+    name: str, pretrained: bool | str | Path = True, device: 'str | torch.device | None' = None
+) -> 'LoadedModel':
+    """Load a model by its name.
+
+    Args:
+        name: a name of :func:`list_models`.
+        pretrained: True: the published weights, downloaded once; False: random weights; or a checkpoint, file or URL.
+        device: the device; None: the GPU if there is one.
+
+    Raises:
+        UsageError: there is no such model, it has no published weights, or they cannot be had; the sentence says what
+            to do.
+        ValueError: the checkpoint lacks weights of the model.
+    """
+    entry = model_entry(name)
+    from florence_mm.config.load import load_config
+
+    from .loaded_model import load_model
+    from .named import weights_file
+
+    checkpoint = pretrained
+    if isinstance(pretrained, bool):
+        checkpoint = weights_file(entry) if pretrained else None
+    return load_model(load_config(entry.config), checkpoint, device, entry.name, random=pretrained is False)
+
+
+def init_model(
+    config: str | Path | Config,
+    checkpoint: str | Path | None = None,
+    device: 'str | torch.device | None' = None,
+) -> 'LoadedModel':
+    """Load a model from a config and a checkpoint.
+
+    Args:
+        config: a config, its file, or the name of a model.
+        checkpoint: file or URL with all weights; None: those published for the name, or of a config the weights from
+            ``init_cfg``.
+        device: the device; None: the GPU if there is one.
+
+    Raises:
+        UsageError: config or checkpoint is missing, or the config has no model.
+        ValueError: the checkpoint lacks weights of the model.
+    """
+    name = model_entry(config).name if is_model_name(config) else None
+    from florence_mm.config.load import load_config
+
+    from .loaded_model import load_model
+    from .named import resolve_model
+
+    config, checkpoint = resolve_model(config, checkpoint)
+    cfg = config if isinstance(config, Config) else load_config(config)
+    return load_model(cfg, checkpoint, device, name or Path(cfg.filename or 'model').stem)

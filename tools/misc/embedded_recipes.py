@@ -1,0 +1,222 @@
+"""Recipes of the embedded tasks: the data, the runs in their order, what each begins with, and its lowest score."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[2]
+_CONVERTERS = 'tools/dataset_converters'
+_LARGE = '--train 4000 --test 400 --size 64 --digits 1 3 --heights 0.35 0.55 --seed 1'
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run on embedded data, and the score that it must reach.
+
+    Commands run in a folder of the work folder, so that the relative paths in configs and pages mean files there.
+
+    Attributes:
+        name: name of the model in the zoo, which is its config's.
+        task: what the model does, in words.
+        family: folder of ``configs`` that has the config.
+        checkpoint: the trained checkpoint, relative to the folder.
+        seconds: time on two idle cores, from which the time left is estimated.
+        folder: folder of data and work folders.
+        processes: number of training processes.
+        data: names of the data sets in :data:`DATA` that it needs.
+        begins_with: names of the models whose weights it begins with.
+        score: key of the test score; None for a run without test.
+        least: lowest test score.
+        tested_apart: the score is that of a test after training, not of the last validation.
+    """
+
+    name: str
+    task: str
+    family: str
+    checkpoint: str
+    seconds: int
+    folder: str = 'scenes'
+    processes: int = 2
+    data: tuple[str, ...] = ()
+    begins_with: tuple[str, ...] = ()
+    score: str | None = None
+    least: float = 0.0
+    tested_apart: bool = False
+
+    @property
+    def config(self) -> Path:
+        """Its config file."""
+        return _ROOT / 'configs' / self.family / f'{self.name}.py'
+
+
+def _crops() -> tuple[str, ...]:
+    return tuple(
+        f'{_CONVERTERS}/crop_boxes.py data/scenes/annotations/{split}.json data/scenes/{split} '
+        f'--out data/scene_crops/{split} --size 32'
+        for split in ('train', 'test')
+    )
+
+
+#: Name of a data set -> the commands that make it, with the tool relative to the checkout.
+DATA: dict[str, tuple[str, ...]] = {
+    'scenes': (f'{_CONVERTERS}/prepare_scenes.py --out data/scenes',),
+    # two classes have no boxes in training, so that a zero-shot detector can be tested on new ones
+    'held_out_scenes': (f'{_CONVERTERS}/prepare_scenes.py --out data/scenes --held-out three seven',),
+    'crops': _crops(),
+    'clips': (f'{_CONVERTERS}/prepare_clips.py --out data/clips',),
+    'large_digits': (
+        f'{_CONVERTERS}/prepare_scenes.py --out data/large_digits {_LARGE}',
+        f'{_CONVERTERS}/prepare_questions.py --scenes data/large_digits --out data/large_digit_questions',
+    ),
+}
+
+QUICKSTART = 'unicl_coswin-micro_1xb64-36e_digits'
+_HELD_OUT_CROPS = 'unicl_coswin-micro_1xb64-10e_scene-crops'
+_CROPS = 'unicl_coswin-micro_2xb64-10e_scene-crops'
+_MOTIONS = 'video_coswin-micro_2xb5-3e_clips'
+_LARGE_DIGITS = 'unicl_coswin-micro_2xb32-9e_large-digits'
+_METER = 'meter_coswin-micro_2xb32-2e_large-digits'
+
+
+def _trained(name: str, epochs: int) -> str:
+    return f'work_dirs/{name}/epoch_{epochs}.pth'
+
+
+def _recipe(name: str, epochs: int, task: str, family: str, seconds: int, **settings: object) -> Recipe:
+    return Recipe(name, task, family, _trained(name, epochs), seconds, **settings)
+
+
+RECIPES: tuple[Recipe, ...] = (
+    Recipe(
+        QUICKSTART,
+        'zero-shot classification of digits',
+        'unicl',
+        'work_dirs/quickstart/epoch_36.pth',
+        90,
+        processes=1,
+        score='zero_shot_top1',
+        least=0.985,
+    ),
+    _recipe(
+        'atss_coswin-micro_fpn_dyhead_2xb4-8e_scenes',
+        8,
+        'detection of digits in scenes',
+        'dynamic_head',
+        450,
+        data=('scenes',),
+        begins_with=(QUICKSTART,),
+        score='bbox/AP50',
+        least=0.85,
+    ),
+    _recipe(
+        _MOTIONS,
+        3,
+        'recognition of motions in clips',
+        'video_coswin',
+        400,
+        data=('clips',),
+        begins_with=(QUICKSTART,),
+        score='acc/top1',
+        least=0.90,
+    ),
+    _recipe(
+        'unicl_video-coswin-micro_2xb20-4e_clips',
+        4,
+        'retrieval of clips by text',
+        'video_retrieval',
+        300,
+        data=('clips',),
+        begins_with=(QUICKSTART, _MOTIONS),
+        score='retrieval/t2v_R@10',
+        least=0.6,
+    ),
+    _recipe(
+        _HELD_OUT_CROPS,
+        10,
+        'zero-shot classification of digits cut out of scenes, for zero-shot detection',
+        'unicl',
+        120,
+        folder='held_out',
+        processes=1,
+        data=('held_out_scenes', 'crops'),
+        begins_with=(QUICKSTART,),
+        score='zero_shot/top1',
+        least=0.93,
+    ),
+    _recipe(
+        'zero-shot_coswin-micro_fpn_dyhead_2xb4-3e_scenes',
+        3,
+        'zero-shot detection of digits in scenes',
+        'dynamic_head',
+        200,
+        folder='held_out',
+        data=('held_out_scenes',),
+        begins_with=(_HELD_OUT_CROPS,),
+        score='bbox/AP50',
+        least=0.80,
+    ),
+    _recipe(
+        _CROPS,
+        10,
+        'zero-shot classification of digits cut out of scenes, for vision and language',
+        'unicl',
+        120,
+        data=('scenes', 'crops'),
+        begins_with=(QUICKSTART,),
+        score='zero_shot/top1',
+        least=0.91,
+    ),
+    _recipe(
+        _LARGE_DIGITS,
+        9,
+        'retrieval of scenes by caption',
+        'unicl',
+        200,
+        data=('large_digits',),
+        begins_with=(_CROPS,),
+        score='retrieval/i2t_R@1',
+        least=0.28,
+    ),
+    _recipe(
+        _METER,
+        2,
+        'matching of scenes and sentences',
+        'meter',
+        200,
+        data=('large_digits',),
+        begins_with=(_LARGE_DIGITS,),
+    ),
+    _recipe(
+        'meter_coswin-micro_2xb64-6e_large-digit-vqa',
+        6,
+        'answers to questions about scenes',
+        'meter',
+        300,
+        data=('large_digits',),
+        begins_with=(_METER,),
+        score='vqa/accuracy',
+        least=0.80,
+    ),
+    _recipe(
+        'meter_coswin-micro_caption_2xb16-4e_large-digits',
+        4,
+        'captions of scenes',
+        'meter',
+        300,
+        data=('large_digits',),
+        begins_with=(_METER,),
+        score='caption/CIDEr-D',
+        least=2.6,
+    ),
+    _recipe(
+        'meter_coswin-micro_rerank_2xb16-2e_large-digits',
+        2,
+        'retrieval of scenes by caption, re-ranked',
+        'meter',
+        300,
+        data=('large_digits',),
+        begins_with=(_LARGE_DIGITS, _METER),
+        score='reranked/i2t_R@1',
+        least=0.35,
+        tested_apart=True,
+    ),
+)
