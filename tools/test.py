@@ -1,6 +1,6 @@
 """Test a checkpoint: the command ``florence-mm test`` as a script, which launchers start.
 
-    python tools/test.py CONFIG CHECKPOINT [--work-dir DIR] [--out FILE.pt] [--show-dir DIR] [--tta] ...
+python tools/test.py CONFIG CHECKPOINT [--work-dir DIR] [--out FILE.pt] [--show-dir DIR] [--tta] ...
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Train a model from a config: the command ``florence-mm train`` as a script, which launchers start.
 
-    python tools/train.py configs/unicl/NAME.py [--work-dir DIR] [--resume [CHECKPOINT]] [--smoke] ...
+python tools/train.py configs/unicl/NAME.py [--work-dir DIR] [--resume [CHECKPOINT]] [--smoke] ...
 """
 
 import sys

@@ -12,7 +12,7 @@ from florence_mm.errors import UsageError
 from florence_mm.utils.files import refuse_overwriting
 
 EXAMPLES = (
-    'florence-mm test configs/unicl/unicl_coswin-micro_1xb64-36e_digits.py work_dirs/quickstart/epoch_36.pth',
+    'florence-mm test work_dirs/quickstart/config.py work_dirs/quickstart/epoch_36.pth',
     'florence-mm test CONFIG CHECKPOINT --out predictions.json --show-dir drawn',
     'florence-mm test CONFIG CHECKPOINT --tta --cfg-options test_dataloader.batch_size=8',
 )
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--show-dir', metavar='DIR', help='draw samples and predictions here: classes, boxes, answers')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation with the config's tta_pipeline")
     parser.add_argument('--show-interval', type=positive_int, metavar='N', help='draw every N-th sample (1)')
-    parser.add_argument('--show-score-thr', type=probability, help='lowest score of drawn boxes (0.3)')
+    parser.add_argument('--show-score-thr', type=probability, metavar='SCORE', help='lowest score of drawn boxes (0.3)')
 
 
 def run(args: argparse.Namespace) -> int:
