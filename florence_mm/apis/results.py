@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from florence_mm.errors import UsageError
+from florence_mm.formats.feature_rows import writing_rows
 from florence_mm.utils.files import refuse_overwriting, replacing
 from florence_mm.visualization.canvas import save_png
 
@@ -91,17 +92,25 @@ def write_results(
 
 
 class Output:
-    """Where an inferencer writes: a JSON file of the results, and a folder with a drawing each.
+    """Where an inferencer writes: a JSON file of the results, a folder with a drawing each, a file of features.
 
     Args:
-        path: the JSON file.
+        path: the JSON file; None: none.
         folder: the folder of the drawings; None: nothing is drawn.
         head: values that the file has before the results.
         key: key of the results in the file, such as "images".
+        rows: the ``.npy`` file of ``features`` of the results; None: none.
     """
 
-    def __init__(self, path: str | Path, folder: str | Path | None, head: Mapping[str, Any], key: str) -> None:
-        self.path = Path(path)
+    def __init__(
+        self,
+        path: str | Path | None,
+        folder: str | Path | None,
+        head: Mapping[str, Any],
+        key: str,
+        rows: str | Path | None = None,
+    ) -> None:
+        self.path, self.rows = path, rows
         self.folder = None if folder is None else Path(folder)
         self.head, self.key = head, key
 
@@ -113,7 +122,9 @@ class Output:
         """
         if self.folder is not None:
             keep_originals(files, self.folder)
-        refuse_overwriting(self.path, files, 'out')
+        for name, path in (('out', self.path), ('features', self.rows)):
+            if path is not None:
+                refuse_overwriting(path, files, name)
 
     def save_drawing(self, drawing: np.ndarray, result: dict[str, Any], name: str) -> None:
         """Write a drawing as PNG into the folder, and put its name into the result as ``picture``."""
@@ -121,8 +132,18 @@ class Output:
         result['picture'] = name
 
     def write(self, results: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Yield results, each after it was written, see :func:`write_results`."""
-        return write_results(results, self.path, self.head, self.key)
+        """Yield results, each after it was written, see :func:`write_results` and :func:`number_rows`."""
+        numbered = iter(results) if self.rows is None else number_rows(results, self.rows)
+        return numbered if self.path is None else write_results(numbered, self.path, self.head, self.key)
+
+
+def number_rows(results: Iterable[dict[str, Any]], path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yield results, with the number of their row as ``row`` if they have ``features``, which go to a ``.npy`` file."""
+    with writing_rows(path) as rows:
+        for result in results:
+            if 'features' in result:
+                result['row'] = rows.add(result['features'])
+            yield result
 
 
 def _encode(text: str) -> bytes:

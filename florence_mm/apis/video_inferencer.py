@@ -19,7 +19,7 @@ from florence_mm.visualization.video import PredictionPainter, TimedScores, draw
 
 from .activation import class_activation
 from .base import Inferencer, count_of, list_inputs
-from .classes import choose_classes
+from .classes import best_classes, choose_classes, class_name
 from .inputs import NoInput, ReadInput, free_name
 from .results import Output
 from .setup import check_count
@@ -210,7 +210,7 @@ class VideoInferencer(Inferencer):
         frames = inputs[view].permute(1, 2, 3, 0).numpy()  # (T, H, W, 3)
         times = numbers[view % clips]
         seconds = (times / fps).tolist() if fps and len(times) == len(frames) else None
-        shown = _class_name(label, names)
+        shown = class_name(label, names)
         title = f'{Path(video).name}: {shown}, {"last stage" if stage is None else f"stage {stage}"}'
         save_png(draw_activation_strip(frames, maps, seconds, title), path)
         return shown
@@ -241,18 +241,11 @@ class VideoInferencer(Inferencer):
         found, before = [], progress.done
         for scores in self._scores(spans):
             span, fps = spans[len(found)], reader.fps or _DEFAULT_FPS
-            if names and len(names) != len(scores):
-                raise UsageError(f'there are {len(names)} class names, but the model has {len(scores)} classes')
-            keep = [i for i in range(len(scores)) if reported is None or names[i] in reported]
-            order = sorted(keep, key=lambda i: -scores[i])[:top]
-            found.append(
-                {
-                    'start': round(span.first / fps, 3),
-                    'end': round((span.first + span.count) / fps, 3),
-                    'labels': [_class_name(i, names) for i in order],
-                    'scores': [round(scores[i], 4) for i in order],
-                }
-            )
+            times = {
+                'start': round(span.first / fps, 3),
+                'end': round((span.first + span.count) / fps, 3),
+            }
+            found.append(times | best_classes(scores, names, reported, top))
             progress.update(before + len(found) / (len(spans) + 1))
         return found
 
@@ -285,10 +278,6 @@ class VideoInferencer(Inferencer):
 def _check_seconds(name: str, value: float | None) -> None:
     if value is not None and not (is_finite(value) and value > 0):
         raise UsageError(f'{name} is {value!r}; give seconds, a number above 0')
-
-
-def _class_name(label: int, names: Sequence[str]) -> str:
-    return names[label] if names else str(label)
 
 
 def _probabilities(scores: Tensor) -> Tensor:
