@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,37 @@ class DataSource:
             return None
         then = f', then run: {self.prepare.format(data=data_root)}' if self.prepare else ''
         return f'{self.title} is not there: download it from {self.page} so that {" and ".join(absent)} exist{then}'
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Row of a suite: a protocol, and the model that it evaluates.
+
+    Args:
+        protocol: the protocol.
+        config: config file of the model, as in ``florence_mm::dynamic_head/NAME.py``; None: the evaluated two towers.
+        trained: whether the model of ``config`` is trained for this protocol, and so has a checkpoint of its own;
+            otherwise it takes the checkpoint of the two towers.
+        variables: environment variables that the config reads.
+        from_towers: whether the training starts from the checkpoint of the two towers rather than from what the config
+            names.
+        cost: rough time, in any unit that all entries of a suite share, for the estimate of the time left.
+    """
+
+    protocol: Protocol
+    config: str | None = None
+    trained: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
+    from_towers: bool = False
+    cost: float = 1.0
+
+
+@typing.runtime_checkable
+class Preparable(typing.Protocol):
+    """Protocol whose data florence_mm itself makes."""
+
+    def prepare(self, data_root: str | Path) -> None:
+        """Write the data where they are missing."""
 
 
 def percent(figures: Mapping[str, float], metric: str) -> float:
