@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,28 @@ class DataSource:
             return None
         then = f', then run: {self.prepare.format(data=data_root)}' if self.prepare else ''
         return f'{self.title} is not there: download it from {self.page} so that {" and ".join(absent)} exist{then}'
+
+    def write(self, data_root: str | Path) -> None:
+        """Write the data where florence_mm makes them itself; published ones are only downloaded by their users."""
+
+
+@dataclass(frozen=True)
+class EmbeddedSource(DataSource):
+    """Data set that florence_mm draws itself, the same on every machine, so that it is never missing.
+
+    Args:
+        make: writes the data below a data root, or repairs them.
+    """
+
+    make: Callable[[Path], object] = Path
+
+    def missing(self, data_root: str | Path) -> str | None:
+        """Return None: the data are written before they are read."""
+        return None
+
+    def write(self, data_root: str | Path) -> None:
+        """Write the data where they are missing or damaged."""
+        self.make(Path(data_root))
 
 
 @dataclass(frozen=True)
