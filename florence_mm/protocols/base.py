@@ -145,17 +145,16 @@ class Entry:
         config: config file of the model, as in ``florence_mm::dynamic_head/NAME.py``; None: the evaluated two towers.
         trained: whether the model of ``config`` is trained for this protocol, and so has a checkpoint of its own;
             otherwise it takes the checkpoint of the two towers.
-        variables: environment variables that the config reads.
-        from_towers: whether the training starts from the checkpoint of the two towers rather than from what the config
-            names.
+        training: config that trains it, if not ``config``.
+        variables: environment variables that the configs read.
         cost: rough time, in any unit that all entries of a suite share, for the estimate of the time left.
     """
 
     protocol: Protocol
     config: str | None = None
     trained: bool = False
+    training: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
-    from_towers: bool = False
     cost: float = 1.0
 
 

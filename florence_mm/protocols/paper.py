@@ -131,6 +131,39 @@ PAPER: dict[str, PaperFigures] = {
 }
 
 
+@dataclass(frozen=True)
+class PaperMean:
+    """Mean over several protocols that the paper gives.
+
+    Args:
+        name: its name in the table.
+        pattern: the protocols, with ``*``.
+        metric: the figure.
+        number: how many there are.
+        value: percent.
+        source: the table.
+    """
+
+    name: str
+    pattern: str
+    metric: str
+    number: int
+    value: float
+    source: str
+
+
+#: Means that the paper prints.
+MEANS = (
+    *(
+        PaperMean(f'few-shot/mean-{shots}shot', f'few-shot/*-{shots}shot', 'accuracy', 4, value, 'table 4')
+        for shots, value in ((5, 68.5), (20, 76.4), (50, 79.5))
+    ),
+    PaperMean('detection/zero-shot/mean', 'detection/zero-shot/*', 'bbox/AP', 11, 41.5, 'table 7'),
+    PaperMean('detection/5-shot/mean', 'detection/5-shot/*', 'bbox/AP', 11, 33.3, 'table 7, DyHead-L'),
+    PaperMean('detection/full/mean', 'detection/full/*', 'bbox/AP', 11, 68.6, 'table 7, DyHead-L'),
+)
+
+
 def paper_figure(name: str, metric: str) -> float | None:
     """Return the paper's figure of a protocol in percent; None if the paper has none."""
     entry = PAPER.get(name)

@@ -21,9 +21,7 @@ COCO_CAPTIONS = DataSource(
     ('coco/val2014', 'coco/karpathy/test.jsonl'),
     f'{CONVERTERS}/prepare_karpathy.py dataset_coco.json --images {{data}}/coco --out {{data}}/coco/karpathy',
 )
-COCO_DETECTION = DataSource(
-    'COCO 2017', _COCO_PAGE, ('coco/val2017', 'coco/annotations/instances_val2017.json')
-)
+COCO_DETECTION = DataSource('COCO 2017', _COCO_PAGE, ('coco/val2017', 'coco/annotations/instances_val2017.json'))
 OBJECTS365 = DataSource(
     'Objects365 v2',
     'https://www.objects365.org/download.html',
