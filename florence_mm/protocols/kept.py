@@ -60,14 +60,14 @@ def checkpoint_digest(checkpoint: str) -> str:
     """SHA-256 of a checkpoint's content; a URL stands for itself."""
     if '://' in checkpoint:
         return checkpoint
-    status = os.stat(checkpoint)
+    status = Path(checkpoint).stat()
     return _file_digest(checkpoint, status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=64)
 def _file_digest(path: str, size: int, modified: int) -> str:
     digest = hashlib.sha256()
-    with open(path, 'rb') as file:
+    with Path(path).open('rb') as file:
         while part := file.read(1 << 20):
             digest.update(part)
     return digest.hexdigest()

@@ -69,14 +69,14 @@ class Line:
 
 
 def table_lines(rows: Sequence[Row]) -> list[Line]:
-    """Make the lines of the table: the rows' own figures, those that the paper has beside them, and the paper's means."""
+    """Make the lines of the table: the rows' figures, others that the paper has beside them, and the paper's means."""
     lines = [line for row in rows for line in _lines(row)]
     for mean in MEANS:
         found = [line for line in lines if fnmatchcase(line.name, mean.pattern) and line.metric == mean.metric]
-        if not found:
+        if len(found) != mean.number:  # a part of the suite, or another suite
             continue
         ours = [line.ours for line in found if line.ours is not None]
-        whole = len(ours) == len(found) == mean.number
+        whole = len(ours) == mean.number
         status = DONE if whole else f'{len(ours)} of {mean.number} sets'
         place = lines.index(found[-1]) + 1
         value = sum(ours) / len(ours) if whole else None
