@@ -1,7 +1,7 @@
 """florence_mm: Florence as an OpenMMLab toolbox (arXiv 2111.11432).
 
-Importing the package patches the installed OpenMMLab stack (:mod:`florence_mm.compat`), so import it before
-mmdet, mmpretrain or mmaction.
+Importing the package patches the installed OpenMMLab stack (:mod:`florence_mm.compat`), at once or as soon as torch or
+one of these packages is imported. So import it before mmdet, mmpretrain or mmaction.
 """
 
 from importlib import import_module

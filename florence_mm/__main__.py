@@ -1,19 +1,8 @@
-"""``python -m florence_mm doctor``."""
+"""``python -m florence_mm``: the command ``florence-mm``."""
 
-import argparse
 import sys
 
-from . import doctor
-
-
-def main() -> int:
-    """Run the command given on the command line and return its exit status."""
-    parser = argparse.ArgumentParser(prog='python -m florence_mm')
-    commands = parser.add_subparsers(dest='command', required=True)
-    commands.add_parser('doctor', help='print versions, patched gaps and conflicts; exit status 1 on a conflict')
-    parser.parse_args()
-    return doctor.run()
-
+from .commands.main import main
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(prog='python -m florence_mm'))

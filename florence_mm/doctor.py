@@ -1,4 +1,4 @@
-"""``python -m florence_mm doctor``: what is installed, which gaps are patched and why, and how to fix conflicts."""
+"""``florence-mm doctor``: what is installed, which gaps are patched and why, and how to fix conflicts."""
 
 import importlib
 import importlib.metadata
@@ -12,7 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from florence_mm.compat import GAPS, mmcv_ext
+from florence_mm.compat import mmcv_ext
+from florence_mm.compat.gap import Gap
 from florence_mm.version import __version__
 
 #: distributions whose versions are printed and whose requirements of each other are checked
@@ -23,8 +24,8 @@ STACK = (
     'tokenizers', 'scikit-learn', 'pandas', 'pyarrow', 'safetensors', 'setuptools',
 )
 # fmt: on
-#: modules that must import for the toolbox to work
-MODULES = ('torchvision', 'mmcv', 'mmcv.ops', 'mmpretrain.models', 'mmdet.models', 'mmaction.models')
+#: modules that must import for the toolbox to work; without the first, none of the others does
+MODULES = ('torch', 'torchvision', 'mmcv', 'mmcv.ops', 'mmpretrain.models', 'mmdet.models', 'mmaction.models')
 PYTHONS = (3, 10), (3, 13)
 
 
@@ -113,30 +114,53 @@ def failed_imports() -> Iterator[Conflict]:
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
             command = pip_command(distribution.get(package, package), verb='install --force-reinstall --no-deps')
             yield Conflict(f'{module} does not import: {line}', command)
+            if module == MODULES[0]:
+                return
 
 
 def operator_sources() -> dict[str, str]:
     """Say which implementation each group of operators uses."""
     compiled = mmcv_ext.is_compiled()
     provided = ', '.join(sorted(mmcv_ext.PROVIDED)) or 'none'
-    vision = next(gap for gap in GAPS if gap.name == 'torchvision operators')
     return {
         'window attention, contrastive loss': 'florence_mm.ops (torch)',
         'deformable convolution': 'florence_mm.ops (torch)' + (', compiled mmcv on CUDA' if compiled else ''),
         'mmcv.ops': 'compiled mmcv' if compiled else f'stand-in; provided by florence_mm: {provided}',
-        'torchvision.ops': 'names only, a call raises' if vision.state == 'patched' else 'compiled torchvision',
+        'torchvision.ops': 'names only, a call raises' if _vision_is_patched() else 'compiled torchvision',
     }
 
 
 def advice(versions: dict[str, str]) -> Iterator[str]:
     """Say what works with florence_mm and fails in scripts that do not import it first."""
-    if next(gap for gap in GAPS if gap.name == 'torchvision operators').state == 'patched':
+    if _vision_is_patched():
         command = pip_command(f'torchvision=={versions["torchvision"]}', verb='install --force-reinstall --no-deps')
         yield (
             f'torchvision {versions["torchvision"]} is built for another torch than {versions["torch"]}: a script that '
             'imports torchvision, timm or open_clip before florence_mm fails; import florence_mm first, or install '
             f'torchvision from where torch came: {command} --index-url <that of torch>'
         )
+
+
+def _vision_is_patched() -> bool:
+    return next(gap for gap in _gaps() if gap.name == 'torchvision operators').state == 'patched'
+
+
+def _gaps() -> list[Gap]:
+    """All gaps; their patches need torch, which may be what is missing."""
+    from florence_mm.compat.gaps import GAPS
+
+    return GAPS
+
+
+def _print_patches(versions: dict[str, str]) -> None:
+    print('\nGaps of these packages')
+    for gap in _gaps():
+        print(f'  {gap.name:24} {gap.state:14} {gap.why if gap.state == "patched" else ""}'.rstrip())
+    print('\nOperators')
+    for name, source in operator_sources().items():
+        print(f'  {name:36} {source}')
+    for sentence in advice(versions):
+        print(f'\nNote: {sentence}')
 
 
 def run() -> int:
@@ -146,14 +170,8 @@ def run() -> int:
     for name, version in versions.items():
         print(f'  {name:24} {version}')
     conflicts = [*find_conflicts(versions), *failed_imports()]
-    print('\nGaps of these packages')
-    for gap in GAPS:
-        print(f'  {gap.name:24} {gap.state:14} {gap.why if gap.state == "patched" else ""}'.rstrip())
-    print('\nOperators')
-    for name, source in operator_sources().items():
-        print(f'  {name:36} {source}')
-    for sentence in advice(versions):
-        print(f'\nNote: {sentence}')
+    if MODULES[0] in sys.modules:
+        _print_patches(versions)
     if not conflicts:
         print('\nNo conflict found.')
         return 0

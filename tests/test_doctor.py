@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from florence_mm import doctor
+from florence_mm.compat.gaps import GAPS
 
 GOOD = {'mmcv-lite': '2.1.0', 'opencv-python': '5.0.0.93', 'opencv-contrib-python': '5.0.0.93'}
 
@@ -76,7 +77,7 @@ def test_command_line_on_this_environment(monkeypatch, capsys):
 
 @pytest.mark.parametrize('state', ['patched', 'not needed'])
 def test_torchvision_of_another_build_is_named(monkeypatch, state):
-    gap = next(gap for gap in doctor.GAPS if gap.name == 'torchvision operators')
+    gap = next(gap for gap in GAPS if gap.name == 'torchvision operators')
     monkeypatch.setattr(gap, 'state', state)
     said = list(doctor.advice({'torch': '2.13.0+cpu', 'torchvision': '0.28.0'}))
     assert len(said) == (state == 'patched')

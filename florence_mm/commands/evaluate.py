@@ -31,7 +31,7 @@ _QUICKSTART = Path('work_dirs/quickstart/epoch_36.pth')
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument('--suite', default='florence', help='florence (default) or embedded')
+    parser.add_argument('--suite', default='florence', metavar='NAME', help='florence (default) or embedded')
     parser.add_argument('--checkpoint', metavar='FILE', help='.pth or .safetensors file of the two towers')
     parser.add_argument(
         '--config', '--model', metavar='CONFIG', help="config file or name of the two towers (default: the suite's)"

@@ -3,50 +3,26 @@
 One file per gap. Each gap has a feature test, so its patch is no longer applied once the package is fixed.
 """
 
-from . import (
-    checkpoint_globals,
-    concat_metainfo,
-    config_mark,
-    config_text,
-    cpu_data_parallel,
-    cpu_mixed_precision,
-    cpu_process_group,
-    mmaction_drn,
-    mmaction_tuples,
-    mmcv_ext,
-    mmdet_flickr,
-    multimodal_imports,
-    numpy_names,
-    package_paths,
-    package_table,
-    process_group_exit,
-    torchvision_schemas,
-)
-from .gap import Gap
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
 
-GAPS: list[Gap] = [
-    torchvision_schemas.GAP,
-    mmcv_ext.GAP,
-    mmaction_drn.GAP,
-    mmaction_tuples.GAP,
-    *multimodal_imports.GAPS,
-    checkpoint_globals.GAP,
-    package_paths.GAP,
-    package_table.GAP,
-    config_mark.GAP,
-    config_text.GAP,
-    cpu_process_group.GAP,
-    process_group_exit.GAP,
-    cpu_data_parallel.GAP,
-    cpu_mixed_precision.GAP,
-    *numpy_names.GAPS,
-    mmdet_flickr.GAP,
-    concat_metainfo.GAP,
-]
+from . import mmcv_ext
+from .gap import after_import
+
+#: Top-level modules that have gaps, or whose import needs one closed.
+PACKAGES = ('torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmaction', 'mmpretrain')
 
 
 def install(operators: str | None = None) -> None:
     """Apply every patch that the installed packages need; repeated calls change nothing.
+
+    If neither torch nor any of :data:`PACKAGES` is imported yet, the patches wait for the first of them, so that a
+    command's help and shell completion, which use none, do not wait seconds for torch.
 
     Args:
         operators: name of the module whose functions replace the compiled operators of mmcv; it is imported when one
@@ -54,5 +30,24 @@ def install(operators: str | None = None) -> None:
     """
     if operators is not None:
         mmcv_ext.set_operators(operators)
-    for gap in GAPS:
-        gap.install()
+    if any(name in sys.modules for name in ('torch', *PACKAGES)):
+        _apply()
+    elif not any(isinstance(finder, _BeforeFirst) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _BeforeFirst())
+        after_import('torch', lambda torch: _apply())
+
+
+def _apply() -> None:
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _BeforeFirst)]
+    importlib.import_module('.gaps', __name__)
+
+
+class _BeforeFirst(importlib.abc.MetaPathFinder):
+    """Applies the patches before the first of :data:`PACKAGES` is imported."""
+
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+        if fullname not in PACKAGES:
+            return None
+        _apply()
+        # searched anew, since the patches have changed the list of finders
+        return importlib.util.find_spec(fullname)

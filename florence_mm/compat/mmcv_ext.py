@@ -79,7 +79,10 @@ def is_compiled() -> bool:
     module = sys.modules.get(NAME)
     if module is not None:
         return not isinstance(module, _StandIn)
-    folder = Path(importlib.util.find_spec('mmcv').origin).parent
+    spec = importlib.util.find_spec('mmcv')
+    if spec is None:
+        return False
+    folder = Path(spec.origin).parent
     return any((folder / f'_ext{suffix}').exists() for suffix in importlib.machinery.EXTENSION_SUFFIXES)
 
 

@@ -8,8 +8,6 @@ import math
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
-
 #: Largest seed that numpy takes.
 MAX_SEED = 2**32 - 1
 
@@ -87,6 +85,8 @@ def device(text: str) -> str:
     Traceback (most recent call last):
     argparse.ArgumentTypeError: 'gpu' is no device; give cpu, cuda or cuda:NUMBER
     """
+    import torch  # takes seconds, which a command's help does without
+
     try:
         asked = torch.device(text)
     except RuntimeError:

@@ -42,6 +42,21 @@ class ConfigOptions(argparse.Action):
         setattr(namespace, self.dest, options)
 
 
+class _Launcher(argparse.Action):
+    """Keep the launcher's name; one whose environment is not there ends the command with a usage message."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        variable = _RANK_OF.get(values)
+        if variable is not None and variable not in os.environ:
+            parser.error(
+                f'--launcher {values}: {variable} is not set, so the process was not started by {values}; '
+                'start it with tools/dist_*.sh or tools/slurm_*.sh, or leave the option out'
+            )
+        setattr(namespace, self.dest, values)
+
+
 def add_config_options(parser: argparse.ArgumentParser, example: str | None = None) -> None:
     """Add ``--cfg-options``; the help shows ``example``."""
     parser.add_argument(
@@ -63,25 +78,16 @@ def add_run_arguments(parser: argparse.ArgumentParser, written: str, example: st
     """
     parser.add_argument('--work-dir', help=f'where {written} go; default work_dirs/CONFIG_NAME')
     add_config_options(parser, example)
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how the processes were started')
+    parser.add_argument(
+        '--launcher', choices=LAUNCHERS, default='none', action=_Launcher, help='how the processes were started'
+    )
     # torch.distributed.launch passes this instead of the environment variable
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-def parse_run_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse the command line; the local rank is put into the environment, where mmengine reads it.
-
-    A launcher whose environment is not there ends the command with a usage message.
-    """
-    args = parser.parse_args()
-    variable = _RANK_OF.get(args.launcher)
-    if variable is not None and variable not in os.environ:
-        parser.error(
-            f'--launcher {args.launcher}: {variable} is not set, so the process was not started by {args.launcher}; '
-            'start it with tools/dist_*.sh or tools/slurm_*.sh, or leave the option out'
-        )
+def set_local_rank(args: argparse.Namespace) -> None:
+    """Put the local rank of the command line into the environment, where mmengine reads it."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
 
 
 def parse_value(text: str) -> Any:

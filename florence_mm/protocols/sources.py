@@ -88,5 +88,5 @@ def cross_domain(name: str) -> DataSource:
     return DataSource(
         f'{CROSS_DOMAIN[name]} (cross-domain detection)',
         'https://public.roboflow.com/object-detection (export "COCO")',
-        (f'{folder}/_annotations.coco.json',),
+        (folder, f'{folder}/_annotations.coco.json'),
     )

@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 from florence_mm.config.load import load_config
+from florence_mm.config.metafiles import is_model_name, model_entry
 from florence_mm.errors import raise_if_asked, user_sentence
 from florence_mm.utils.files import write_atomic
 
@@ -201,6 +202,11 @@ def _done(entry: Entry, result: Mapping[str, Any], checkpoint: str, kept: bool =
 
 
 def _untrained(entry: Entry, plan: SuitePlan) -> str:
+    name = Path(plan.config_of(entry).rpartition(':')[2]).stem
+    embedded = is_model_name(name) and (weights := model_entry(name).weights) is not None and weights.embedded
+    if embedded:
+        command = f'python tools/misc/publish_embedded.py {name}'
+        return f'its model is trained on embedded data first: run {command}, or let --train do it'
     command = training_command(entry, _chosen(plan.task_configs, entry))
     return (
         f'its model is trained first: run {command} and give its checkpoint with --task-checkpoint '

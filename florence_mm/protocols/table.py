@@ -117,7 +117,7 @@ def write_table(rows: Sequence[Row], folder: str | Path, about: Mapping[str, str
     paths = [folder / f'results.{kind}' for kind in ('json', 'md', 'png')]
     write_atomic(paths[0], json.dumps(content, indent=2))
     write_atomic(paths[1], markdown(rows, about))
-    title = ', '.join(str(value) for value in about.values() if value)
+    title = ', '.join(Path(value).name for value in about.values() if value)
     draw_scores([_score(line) for line in lines], paths[2], title)
     return paths
 
@@ -127,7 +127,8 @@ def _json_row(row: Row) -> dict:
 
 
 def _score(line: Line) -> Score:
-    return Score(line.group, line.name, metric_name(line.metric), line.ours, line.paper, line.status)
+    name = line.name.removeprefix(f'{line.group}/')
+    return Score(line.group, name, metric_name(line.metric), line.ours, line.paper, line.status)
 
 
 def metric_name(metric: str) -> str:

@@ -77,7 +77,8 @@ def draw_scores(scores: Sequence[Score], path: str | Path, title: str) -> Path:
     for y, score in places:
         _draw_score(axes, y, score)
     axes.plot([], [], color=_OURS, linewidth=6, label='this checkpoint')
-    axes.plot([], [], color=_PUBLISHED, marker='|', markersize=10, markeredgewidth=2.5, linestyle='', label='paper')
+    if any(score.published is not None for score in scores):
+        axes.plot([], [], color=_PUBLISHED, marker='|', markersize=10, markeredgewidth=2.5, linestyle='', label='paper')
     figure.legend(
         *axes.get_legend_handles_labels(),
         loc='lower left',

@@ -5,8 +5,8 @@ import logging
 import pytest
 
 import florence_mm  # noqa: F401
-from florence_mm.compat import GAPS
 from florence_mm.compat.gap import Gap, after_import
+from florence_mm.compat.gaps import GAPS
 
 # what goes wrong in the packages alone, and a word of the error
 ALONE = {
@@ -131,7 +131,7 @@ def test_every_model_package_imports_whatever_comes_first(fresh_process):
         import mmengine.runner   # before us, as in a user's script
         import florence_mm
         import torchvision, mmcv.ops, mmaction.models, mmdet.models, mmpretrain.models, mmdet.datasets
-        from florence_mm.compat import GAPS
+        from florence_mm.compat.gaps import GAPS
         print(sorted({gap.state for gap in GAPS} - {'not needed'}))
         """
     )

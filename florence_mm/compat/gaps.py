@@ -1,0 +1,45 @@
+"""All gaps; importing this module applies their patches, now or after the import of the module that has the gap."""
+
+from . import (
+    checkpoint_globals,
+    concat_metainfo,
+    config_mark,
+    config_text,
+    cpu_data_parallel,
+    cpu_mixed_precision,
+    cpu_process_group,
+    mmaction_drn,
+    mmaction_tuples,
+    mmcv_ext,
+    mmdet_flickr,
+    multimodal_imports,
+    numpy_names,
+    package_paths,
+    package_table,
+    process_group_exit,
+    torchvision_schemas,
+)
+from .gap import Gap
+
+GAPS: list[Gap] = [
+    torchvision_schemas.GAP,
+    mmcv_ext.GAP,
+    mmaction_drn.GAP,
+    mmaction_tuples.GAP,
+    *multimodal_imports.GAPS,
+    checkpoint_globals.GAP,
+    package_paths.GAP,
+    package_table.GAP,
+    config_mark.GAP,
+    config_text.GAP,
+    cpu_process_group.GAP,
+    process_group_exit.GAP,
+    cpu_data_parallel.GAP,
+    cpu_mixed_precision.GAP,
+    *numpy_names.GAPS,
+    mmdet_flickr.GAP,
+    concat_metainfo.GAP,
+]
+
+for _gap in GAPS:
+    _gap.install()
