@@ -72,8 +72,9 @@ def convert_file(
 
     Args:
         source: a file or URL, a folder of transformers or open_clip, or the index of several files.
-        out: the file to write: ``.safetensors``; for public formats also ``.pth``, ``.pt``, ``.bin`` or ``.ckpt``, as the
-            package expects it; for formats of transformers also a folder, which gets a ``config.json`` too.
+        out: the file to write: ``.safetensors``; for public formats also ``.pth``, ``.pt``, ``.bin`` or ``.ckpt``, with
+            the tensors where the package expects them; for formats of transformers also a folder, which gets a
+            ``config.json`` too.
         to: the format, or ``'florence_mm'``; default: ours. A file in ours needs it, unless ``prefix`` is given.
         prefix: part of the model to keep, such as ``'image_encoder'``, under our names.
         dtype: type of the floating-point tensors, a key of :data:`DTYPES`; default: as they are.
