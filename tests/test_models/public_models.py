@@ -136,7 +136,9 @@ def video_state(norm):
 
 #: Format -> its state dict as the public package has it; gets an empty folder.
 STATES = {
-    'Swin or CoSwin': lambda folder: swin().state_dict() | {'head.weight': torch.ones(3, 64), 'head.bias': torch.ones(3)},
+    'Swin or CoSwin': lambda folder: (
+        swin().state_dict() | {'head.weight': torch.ones(3, 64), 'head.bias': torch.ones(3)}
+    ),
     'timm Swin': lambda folder: timm_swin().state_dict(),
     'torchvision Swin': lambda folder: torchvision_swin().state_dict(),
     'mmdet or mmpretrain Swin': lambda folder: mmdet_swin().state_dict(),
