@@ -61,7 +61,7 @@ def test_swin_by_timm_and_mmdets_readers_of_official_files(tmp_path):
     keys = peer.load_state_dict(state, strict=False)
     assert set(keys.missing_keys) == {f'norm{i}.{kind}' for i in (0, 1, 2) for kind in ('weight', 'bias')}
     peer.norm2.load_state_dict(ours.norm.state_dict())
-    same_maps(ours, lambda x: peer.double()(x)[-1:], pictures(64))
+    same_maps(ours, lambda x: peer.double()(x)[-1:], pictures(128))  # mmdet shifts on maps of one window, too
 
 
 def test_timm(tmp_path):
