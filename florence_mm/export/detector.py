@@ -8,6 +8,7 @@ import torch
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.task_modules import AnchorGenerator, DeltaXYWHBBoxCoder
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoderForGLIP
+from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from florence_mm.errors import UsageError
@@ -35,7 +36,7 @@ def check_detector(model: nn.Module) -> None:
             f'the head {type(head).__name__} has no anchors, no deltas of boxes or no sigmoid scores; export one that '
             'has, such as DynamicHead'
         )
-    test = model.test_cfg or {}
+    test = head.test_cfg or {}
     suppression = test.get('nms') or {}
     plain = suppression.get('type') == 'nms' and set(suppression) <= {'type', 'iou_threshold', 'class_agnostic'}
     if not plain or test.get('min_bbox_size', -1) > 0 or test.get('max_per_img', 0) < 1:
@@ -59,6 +60,7 @@ class ExportedDetector(nn.Module):
         super().__init__()
         check_detector(model)
         self.model = model
+        self.test_cfg = ConfigDict(model.bbox_head.test_cfg)
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Detect objects.
@@ -70,7 +72,7 @@ class ExportedDetector(nn.Module):
         Returns:
             ``dets (B, M, 5)`` and ``labels (B, M)`` int64.
         """
-        head, test = self.model.bbox_head, self.model.test_cfg
+        head, test = self.model.bbox_head, self.test_cfg
         outs = head(self.model.extract_feat(images))
         maps = [level.shape[2:] for level in outs[0]]
         priors = head.prior_generator.grid_priors(maps, dtype=images.dtype, device=images.device)
@@ -100,7 +102,7 @@ class ExportedDetector(nn.Module):
         self, cls: Tensor, deltas: Tensor, factor: Tensor | None, priors: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The best pairs of position and class of a level: boxes, scores (0 below the threshold) and labels."""
-        head, test = self.model.bbox_head, self.model.test_cfg
+        head, test = self.model.bbox_head, self.test_cfg
         classes = head.cls_out_channels
         scores = _by_anchor(cls, classes).sigmoid().flatten(1)  # (B, A K)
         deltas = _by_anchor(deltas, 4)  # (B, A, 4)

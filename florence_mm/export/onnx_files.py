@@ -109,8 +109,8 @@ def _name_axes(graph: Any, part: Part) -> None:
         value.shape = type(first)([renamed(size) for size in value.shape])
     for node in graph.all_nodes():
         for value in node.outputs:
-            if value.shape is not None and not value.is_graph_output():
-                value.shape = type(first)([renamed(size) for size in value.shape])
+            if not value.is_graph_output():  # a runtime infers them; torch's symbols would be other names for the same
+                value.shape = None
 
 
 def _translations(opset: int) -> dict[Any, Callable]:

@@ -50,7 +50,9 @@ def make_program(part: Part, whole_operators: bool = True) -> tuple[ExportedProg
             f'the {" and the ".join(fixed)} of the {part.kind} part cannot be free at size {tuple(part.size)}: where '
             'a map fits into its window, its side is fixed; give a larger --size, or --fixed-size'
         )
-    return program, {name: _limits(program, shape[axis]) for axis, name in part.axes.items()}
+    limits = {name: _limits(program, shape[axis]) for axis, name in part.axes.items()}
+    # torch says 2 of every free axis that it has not compared with anything
+    return program, limits | {'batch': (1, limits['batch'][1])}
 
 
 def _input_shape(program: ExportedProgram) -> torch.Size:
