@@ -16,6 +16,7 @@ from torch.nn.modules.utils import _pair
 from florence_mm.compat import mmcv_ext
 
 from .deform_sampling import Geometry, convolve, convolve_traced
+from .exported import deform_conv2d, is_kept_whole
 
 
 def modulated_deform_conv2d(
@@ -55,6 +56,10 @@ def modulated_deform_conv2d(
     if compiled is not None:
         offset, mask, bias = offset.to(dtype), mask.to(dtype), None if bias is None else bias.to(dtype)
         return compiled(input, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups)
+    if is_kept_whole():
+        bias = None if bias is None else bias.to(dtype)
+        operands = (input.to(dtype), offset, mask, weight.to(dtype), bias)
+        return deform_conv2d(*operands, stride, padding, dilation, groups, deform_groups)
     geometry = Geometry(size, tuple(weight.shape[2:]), stride, padding, dilation, groups, deform_groups)
     # autocast, which convolve() switches off, does not know the meta device, on which multiply-adds are counted
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or input.device.type == 'meta'
