@@ -1,0 +1,185 @@
+"""The table of a suite: JSON, markdown, and a picture beside the paper's figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from florence_mm.utils.files import write_atomic
+from florence_mm.version import __version__
+from florence_mm.visualization.score_table import Score, draw_scores
+
+from .base import GROUPS
+from .paper import MEANS, PAPER
+
+DONE, MISSING, UNTRAINED, FAILED = 'done', 'missing', 'no checkpoint', 'failed'
+
+
+@dataclass(frozen=True)
+class Row:
+    """Outcome of one protocol.
+
+    Args:
+        name: its name.
+        group: its group.
+        metric: the figure of the table.
+        status: :data:`DONE`, :data:`MISSING`, :data:`UNTRAINED` or :data:`FAILED`.
+        note: what is missing or failed, or what the reader must know.
+        figures: all figures, 0 to 1 where they are fractions.
+        seconds: time of the evaluation.
+        kept: whether it is the result of an earlier run.
+        checkpoint: the evaluated checkpoint.
+    """
+
+    name: str
+    group: str
+    metric: str
+    status: str
+    note: str | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+    seconds: float | None = None
+    kept: bool = False
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """Line of the table: one figure of a protocol, or a mean over several.
+
+    Args:
+        name: the protocol, or what the mean is over.
+        group: group of the protocol.
+        metric: name of the figure.
+        ours: our figure in percent; None if there is none.
+        paper: the paper's in percent; None if it has none.
+        source: where the paper has it.
+        status: status of the protocol.
+    """
+
+    name: str
+    group: str
+    metric: str
+    ours: float | None
+    paper: float | None
+    source: str
+    status: str
+
+
+def table_lines(rows: Sequence[Row]) -> list[Line]:
+    """Make the lines of the table: the rows' figures, others that the paper has beside them, and the paper's means."""
+    lines = [line for row in rows for line in _lines(row)]
+    for mean in MEANS:
+        found = [line for line in lines if fnmatchcase(line.name, mean.pattern) and line.metric == mean.metric]
+        if len(found) != mean.number:  # a part of the suite, or another suite
+            continue
+        ours = [line.ours for line in found if line.ours is not None]
+        whole = len(ours) == mean.number
+        status = DONE if whole else f'{len(ours)} of {mean.number} sets'
+        place = lines.index(found[-1]) + 1
+        value = sum(ours) / len(ours) if whole else None
+        lines.insert(place, Line(mean.name, found[0].group, mean.metric, value, mean.value, mean.source, status))
+    return lines
+
+
+def _lines(row: Row) -> list[Line]:
+    entry = PAPER.get(row.name)
+    figures, source = (entry.figures, entry.source) if entry else ({}, '')
+    lines = []
+    for metric in dict.fromkeys((row.metric, *figures)):
+        value = row.figures.get(metric)
+        ours = None if value is None else 100 * value
+        lines.append(Line(row.name, row.group, metric, ours, figures.get(metric), source, row.status))
+    return lines
+
+
+def write_table(rows: Sequence[Row], folder: str | Path, about: Mapping[str, str | None]) -> list[Path]:
+    """Write ``results.json``, ``results.md`` and ``results.png``, and return their paths.
+
+    Args:
+        rows: the outcomes, in the order of the table.
+        folder: where to write.
+        about: what was evaluated, for the head of the table: suite, config, checkpoint.
+    """
+    folder = Path(folder)
+    lines = table_lines(rows)
+    content = {
+        **about,
+        'version': __version__,
+        'protocols': [_json_row(row) for row in rows],
+        'table': [
+            {'name': line.name, 'metric': line.metric, 'ours': line.ours, 'paper': line.paper, 'source': line.source}
+            for line in lines
+        ],
+    }
+    paths = [folder / f'results.{kind}' for kind in ('json', 'md', 'png')]
+    write_atomic(paths[0], json.dumps(content, indent=2))
+    write_atomic(paths[1], markdown(rows, about))
+    title = ', '.join(Path(value).name for value in about.values() if value)
+    draw_scores([_score(line) for line in lines], paths[2], title)
+    return paths
+
+
+def _json_row(row: Row) -> dict:
+    return {key: value for key, value in vars(row).items() if value is not None and value != {}}
+
+
+def _score(line: Line) -> Score:
+    name = line.name.removeprefix(f'{line.group}/')
+    return Score(line.group, name, metric_name(line.metric), line.ours, line.paper, line.status)
+
+
+def metric_name(metric: str) -> str:
+    """Shorten the key of a metric for people.
+
+    >>> metric_name('retrieval/i2t_R@1'), metric_name('bbox/AP50')
+    ('i2t R@1', 'AP50')
+    """
+    return metric.rpartition('/')[2].replace('_', ' ')
+
+
+def markdown(rows: Sequence[Row], about: Mapping[str, str | None]) -> str:
+    """Write the table in markdown: a section a group, then notes, what is missing and what failed."""
+    lines = table_lines(rows)
+    text = ['# Evaluation', '', *(f'- {key}: `{value}`' for key, value in about.items() if value), '']
+    for group in GROUPS:
+        part = [line for line in lines if line.group == group]
+        if not part:
+            continue
+        text += [
+            f'## {group}',
+            '',
+            '| protocol | metric | ours | paper | difference | source |',
+            '|---|---|---|---|---|---|',
+        ]
+        text += [_markdown_line(line) for line in part]
+        text.append('')
+    for title, chosen in (
+        ('Notes', [row for row in rows if row.status == DONE and row.note]),
+        ('Missing', [row for row in rows if row.status in (MISSING, UNTRAINED)]),
+        ('Failed', [row for row in rows if row.status == FAILED]),
+    ):
+        if chosen:
+            text += [f'## {title}', '', *(f'- **{row.name}**: {row.note}' for row in chosen), '']
+    return '\n'.join(text)
+
+
+def _markdown_line(line: Line) -> str:
+    ours = line.status if line.ours is None else f'{line.ours:.1f}'
+    paper = '' if line.paper is None else f'{line.paper:g}'
+    difference = '' if line.ours is None or line.paper is None else f'{line.ours - line.paper:+.1f}'
+    return f'| {line.name} | {metric_name(line.metric)} | {ours} | {paper} | {difference} | {line.source} |'
+
+
+def counts(rows: Iterable[Row]) -> str:
+    """Count the rows by status in words, as in "3 done (1 kept), 2 missing"."""
+    rows = list(rows)
+    parts = []
+    for status in (DONE, MISSING, UNTRAINED, FAILED):
+        number = sum(row.status == status for row in rows)
+        kept = sum(row.kept for row in rows) if status == DONE else 0
+        if number:
+            parts.append(f'{number} {status}' + (f' ({kept} kept from before)' if kept else ''))
+    return ', '.join(parts) or 'none'
