@@ -1,7 +1,7 @@
 """Open a page in the browser: classify, detect, recognize videos, ask, caption.
 
-Each tab offers the models of its task that were published on this machine, or the one that its option names: the name of a
-model, or a config and a checkpoint. Uploads stay on this machine, and the page loads nothing from other hosts. Exit
+Each tab offers the models of its task that were published on this machine, or the one that its option names: the name
+of a model, or a config and a checkpoint. Uploads stay on this machine, and the page loads nothing from other hosts. Exit
 status: 0 after Ctrl-C, or 2 with one sentence.
 """
 

@@ -20,7 +20,7 @@ def write_examples(folder: Path) -> dict[str, list[str]]:
     digits, scenes, clips = [], [], []
     for number in range(NUMBER):
         digits.append(folder / f'digit_{number}.png')
-        Image.fromarray(render_digit(images[number], 64)).convert('RGB').save(digits[-1])
+        Image.fromarray(render_digit(images[number], 32)).convert('RGB').save(digits[-1])
         scenes.append(folder / f'scene_{number}.png')
         Image.fromarray(make_scene(SceneOptions(), 'test', number)[0]).save(scenes[-1])
         clips.append(folder / f'clip_{number}.mp4')

@@ -72,7 +72,11 @@ def _add_tab(gr: Any, tab: Tab, models: PageModels, examples: list[str], answer:
             # not gr.Image, which decodes an upload of any size, and fails without a word if it is no image
             file = gr.File(label=tab.media.capitalize(), elem_id=f'{tab.name}-file')
             text = gr.Textbox(
-                label=tab.asks or '', placeholder=tab.hint, visible=tab.asks is not None, elem_id=f'{tab.name}-text'
+                label=tab.asks or '',
+                info=tab.asked,
+                placeholder=tab.hint,
+                visible=tab.asks is not None,
+                elem_id=f'{tab.name}-text',
             )
             model = gr.Dropdown(
                 labels,
@@ -83,11 +87,15 @@ def _add_tab(gr: Any, tab: Tab, models: PageModels, examples: list[str], answer:
             )
             press = gr.Button(tab.title, variant='primary', elem_id=f'{tab.name}-run')
             if examples:
-                gr.Examples([[name, tab.hint] for name in examples], [file, text], label='Examples')
+                gr.Examples([[name] for name in examples], [file], label='Examples')
         with gr.Column():
             said = gr.Markdown(elem_id=f'{tab.name}-said')
             # drawings are shown as they were written, without a second compression
-            shown = gr.Video if tab.media == 'video' else partial(gr.Image, type='filepath', format='png')
+            shown = (
+                gr.Video
+                if tab.media == 'video'
+                else partial(gr.Image, type='filepath', format='png', buttons=['download', 'fullscreen'])
+            )
             drawing = shown(label='Result', interactive=False, elem_id=f'{tab.name}-drawing')
             table = gr.Dataframe(headers=list(tab.columns), interactive=False, elem_id=f'{tab.name}-table')
     # one at a time: models are not shared between threads
@@ -103,7 +111,7 @@ def _answer(
     shutil.rmtree(folder / str(number - KEPT), ignore_errors=True)
     try:
         answer = tab.run(models.get(tab, model), check_upload(file, tab.media), text or '', here)
-    except ITEM_ERRORS as error:
+    except (UsageError, *ITEM_ERRORS) as error:
         return None, [], f'**{user_sentence(error) or str(error).strip() or type(error).__name__}**'
     return None if answer.drawing is None else str(answer.drawing), answer.rows, answer.said
 

@@ -37,6 +37,7 @@ class Tab:
         tasks: tasks of the models that serve it, see :data:`florence_mm.config.metafiles.TASKS`.
         inferencer: name of the inferencer in :mod:`florence_mm.apis`.
         asks: label of its text field; None for no text.
+        asked: what to write there, a sentence.
         hint: example of a text.
         columns: head of its table.
         run: function from inferencer, uploaded file, text and a folder for drawings to the answer.
@@ -49,6 +50,7 @@ class Tab:
     tasks: tuple[str, ...]
     inferencer: str
     asks: str | None
+    asked: str | None
     hint: str
     columns: tuple[str, ...]
     run: Callable[[Any, Path, str, Path], Answer]
@@ -138,7 +140,8 @@ def _caption(inferencer: Any, file: Path, text: str, folder: Path) -> Answer:
     )
 
 
-_CLASSES = 'Classes, with commas between (empty: those of the model)'
+_CLASSES = 'Classes'
+_NAMED = 'Names with commas between; left empty, they are those of the model.'
 TABS = (
     Tab(
         'classify',
@@ -147,7 +150,8 @@ TABS = (
         ('zero-shot-classification', 'classification'),
         'ImageInferencer',
         _CLASSES,
-        'zero, one, two, three',
+        _NAMED,
+        'cat, dog, bench',
         ('class', 'probability'),
         _classify,
     ),
@@ -158,7 +162,8 @@ TABS = (
         ('detection', 'zero-shot-detection'),
         'DetectionInferencer',
         _CLASSES,
-        'one, seven',
+        _NAMED,
+        'cat, dog, bench',
         ('class', 'score', 'box: left, top, right, bottom'),
         _detect,
     ),
@@ -169,6 +174,7 @@ TABS = (
         ('video-classification', 'video-retrieval'),
         'VideoInferencer',
         _CLASSES,
+        _NAMED,
         '',
         ('class', 'probability'),
         _recognize,
@@ -181,6 +187,7 @@ TABS = (
         ('visual-question-answering',),
         'MultimodalInferencer',
         'Question',
+        None,
         'how many digits are there?',
         ('answer', 'probability'),
         _ask,
@@ -191,6 +198,7 @@ TABS = (
         'Describe a picture in a sentence.',
         ('captioning',),
         'MultimodalInferencer',
+        None,
         None,
         '',
         ('caption', 'mean log-probability of a token'),
