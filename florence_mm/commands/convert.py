@@ -8,9 +8,9 @@ import argparse
 from typing import Any
 
 EXAMPLES = (
-    'swin_tiny_patch4_window7_224.pth swin_tiny.safetensors',
-    'swin_tiny.safetensors swin_tiny_timm.pth --to timm-swin',
-    'work_dirs/unicl/epoch_30.pth folder --to hugging-face-swin --prefix image_encoder',
+    'florence-mm convert swin_tiny_patch4_window7_224.pth swin_tiny.safetensors',
+    'florence-mm convert swin_tiny.safetensors swin_tiny_timm.pth --to timm-swin',
+    'florence-mm convert epoch_30.pth swin_folder --to hugging-face-swin --prefix image_encoder',
 )
 
 
