@@ -65,7 +65,8 @@ def _settings(config: str, to: str | None, prefix: str) -> dict[str, Any]:
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
-    for name in filter(None, prefix.split('.')):
-        if (model := getattr(model, name, None)) is None:
-            raise UsageError(f'the model of {config} has no part {prefix}; give the config of the checkpoint')
-    return read_settings(find_export(to).settings, model)
+    try:
+        part = model.get_submodule(prefix.rstrip('.'))
+    except AttributeError:
+        raise UsageError(f'the model of {config} has no part {prefix}; give the config of the checkpoint') from None
+    return read_settings(find_export(to).settings, part)
