@@ -15,10 +15,10 @@ from pathlib import Path
 
 import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.apis import VideoInferencer
-from florence_mm.apis.inputs import list_inputs
+from florence_mm.apis.base import list_inputs
 from florence_mm.apis.named import checkpoint_and_inputs
 from florence_mm.apis.results import print_any_name, report_failures
-from florence_mm.apis.video_inputs import SUFFIXES
+from florence_mm.apis.video_inputs import VIDEOS
 from florence_mm.config.arguments import device, positive_float, positive_int
 from florence_mm.config.load import load_config
 from florence_mm.config.options import add_config_options
@@ -70,7 +70,7 @@ def main() -> int:
             raise UsageError(f'--activation-map {args.activation_map} must end in .png')
         if not args.activation_map and (args.activation_class or args.activation_stage is not None):
             raise UsageError('--activation-class and --activation-stage say how --activation-map is drawn; give it')
-        files = list_inputs(args.videos, SUFFIXES, 'videos')
+        files = list_inputs(args.videos, VIDEOS)
         if args.activation_map and len(files) != 1:
             raise UsageError(f'--activation-map draws one video, but there are {len(files)}; name one')
         inputs = [args.config, args.checkpoint, args.class_names]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.apis import MultimodalInferencer
-from florence_mm.apis.inputs import list_pictures
+from florence_mm.apis.base import list_pictures
 from florence_mm.apis.named import checkpoint_and_inputs
 from florence_mm.apis.results import print_any_name, report_failures
 from florence_mm.config.arguments import device, positive_int

@@ -8,7 +8,9 @@ from typing import Any
 
 _MODULES = {
     'DetectionInferencer': 'detection_inferencer',
+    'ImageInferencer': 'image_inferencer',
     'MultimodalInferencer': 'multimodal_inferencer',
+    'RetrievalInferencer': 'retrieval_inferencer',
     'VideoInferencer': 'video_inferencer',
     'LoadedModel': 'loaded_model',
     'ModelEntry': 'zoo',

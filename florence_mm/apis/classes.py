@@ -35,8 +35,8 @@ def choose_classes(
         classes: the requested classes, see :func:`parse_class_names`; None: all.
         templates: prompt templates for a zero-shot model; None: the model's.
 
-        Returns:
-            the name of each label, and the names to report, None for all.
+    Returns:
+        the name of each label, and the names to report, None for all.
 
     Raises:
         UsageError: a zero-shot model has no classes, or a model with fixed classes lacks one or got templates.
@@ -62,3 +62,35 @@ def choose_classes(
             hint = f'did you mean {near!r}?' if near else f'it has {", ".join(known[:20]) or "no names for them"}'
             raise UsageError(f'this model has fixed classes and {name!r} is none of them; {hint}')
     return known, wanted
+
+
+def best_classes(
+    scores: Sequence[float], names: Sequence[str], reported: Sequence[str] | None, top: int
+) -> dict[str, list]:
+    """Choose the classes to report of one input.
+
+    Args:
+        scores: a score for each class.
+        names: name of each class; empty: they are unknown, and numbers are reported.
+        reported: names of the classes to choose among; None: all.
+        top: most classes reported.
+
+    Returns:
+        ``labels``, best first and of equal ones in the order of the classes, and ``scores``, to four decimals.
+
+    Raises:
+        UsageError: the model has another number of classes than names.
+    """
+    if names and len(names) != len(scores):
+        raise UsageError(f'there are {len(names)} class names, but the model has {len(scores)} classes')
+    keep = [i for i in range(len(scores)) if reported is None or names[i] in reported]
+    order = sorted(keep, key=lambda i: -scores[i])[:top]
+    return {
+        'labels': [class_name(i, names) for i in order],
+        'scores': [round(scores[i], 4) for i in order],
+    }
+
+
+def class_name(label: int, names: Sequence[str]) -> str:
+    """Name of a class; its number if no names are known."""
+    return names[label] if names else str(label)

@@ -1,6 +1,6 @@
 """Inferencer for detection, with fixed classes or zero-shot from class names."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +13,18 @@ from mmengine.structures import InstanceData
 from florence_mm.errors import UsageError
 from florence_mm.models.protocol import ZeroShotModel
 from florence_mm.utils.numbers import is_finite
-from florence_mm.visualization.canvas import save_png
 from florence_mm.visualization.detections import draw_detections
 
+from .base import Inferencer
 from .classes import choose_classes
-from .inputs import (
-    Failed,
-    InferencePipeline,
-    Picture,
-    ReadPicture,
-    free_name,
-    keep_originals,
-    list_pictures,
-    predict_readable,
-    read_batches,
-)
-from .results import write_results
-from .setup import model_kind, set_up_inference, wrong_kind
+from .inputs import Picture, ReadInput
+from .results import Output
+from .setup import model_kind, wrong_kind
 
 _FILE = 'detections.json'
 
 
-class DetectionInferencer:
+class DetectionInferencer(Inferencer):
     """Detect objects in images with a trained model.
 
     ::
@@ -56,6 +46,8 @@ class DetectionInferencer:
         ValueError: the checkpoint lacks weights of the model.
     """
 
+    _scope = 'mmdet'
+
     def __init__(
         self,
         config: str | Path | Config,
@@ -64,14 +56,11 @@ class DetectionInferencer:
         templates: str | Sequence[str] | None = None,
         batch_size: int = 1,
     ) -> None:
+        super().__init__(config, checkpoint, device, batch_size)
         self.templates = templates
-        self.batch_size = batch_size
-        self.pipeline, self.model, meta, self.device, self.cfg = set_up_inference(
-            config, checkpoint, device, batch_size, InferencePipeline, 'image', default_scope='mmdet'
-        )
         if model_kind(self.model) not in (None, 'detector'):
             raise wrong_kind(self.cfg, self.model, 'a detector')
-        self.known_classes = self.pipeline.class_names(meta)
+        self.known_classes = self.pipeline.class_names(self.meta)
 
     @property
     def zero_shot(self) -> bool:
@@ -80,7 +69,7 @@ class DetectionInferencer:
 
     def __call__(
         self,
-        images: Picture | Sequence[Picture],
+        images: Picture | Iterable[Picture],
         classes: str | Sequence[str] | None = None,
         score_thr: float = 0.3,
         out_dir: str | Path | None = None,
@@ -89,7 +78,8 @@ class DetectionInferencer:
         """Detect objects.
 
         Args:
-            images: Files, folders (with subfolders, sorted), arrays ``(H, W, 3)`` uint8 RGB, or a list of those.
+            images: Files, folders (with subfolders, sorted), globs, URLs, arrays ``(H, W, 3)`` uint8 RGB, pictures of
+                Pillow, a list of those, or a generator.
             classes: Class names separated by commas, or a list. A zero-shot model detects these; of a model with fixed
                 classes only these are reported. None: the classes in the zero-shot model's config, or all fixed ones.
             score_thr: Lowest reported score, from 0 to 1.
@@ -99,54 +89,46 @@ class DetectionInferencer:
                 boxes; False raises its error.
 
         Returns:
-            One dict per image, in order: ``file`` (None for an array), ``width``, ``height``, ``boxes`` (``[x1, y1, x2,
-            y2]`` in pixels of the image), ``labels`` (names) and ``scores``, in falling order of the scores; with
-            ``out_dir`` also ``picture``, the name of the drawn file. Of an image that failed: ``file`` and ``error``, a
-            sentence.
+            One dict per image, in order: ``file`` (None for one in memory), ``width``, ``height``, ``boxes`` (``[x1,
+            y1, x2, y2]`` in pixels of the image), ``labels`` (names) and ``scores``, in falling order of the scores;
+            with ``out_dir`` also ``picture``, the name of the drawn file. Of an image that failed: ``file`` and
+            ``error``, a sentence.
 
         Raises:
             UsageError: there are no images, a model with fixed classes lacks a class, the model finds no boxes, or an
                 image is in the output folder, where its drawing could overwrite it.
             DataError: an image cannot be read, and ``skip_bad`` is off.
         """
+        return list(self.stream(images, classes, score_thr, out_dir, skip_bad))
+
+    def stream(
+        self,
+        images: Picture | Iterable[Picture],
+        classes: str | Sequence[str] | None = None,
+        score_thr: float = 0.3,
+        out_dir: str | Path | None = None,
+        skip_bad: bool = True,
+    ) -> Iterator[dict[str, Any]]:
+        """Detect objects, and yield each result as it is made, for images without end; see :meth:`__call__`."""
         if not is_finite(score_thr) or not 0 <= score_thr <= 1:
             raise UsageError(f'score_thr is {score_thr!r}; give a number from 0 to 1')
-        images = list_pictures(images)
-        if out_dir is not None:
-            keep_originals([image for image in images if not isinstance(image, np.ndarray)], out_dir)
         names, reported = choose_classes(self.model, self.known_classes, classes, self.templates)
-        results = self._each(images, names, reported, score_thr, out_dir, skip_bad)
-        if out_dir is None:
-            return list(results)
-        head = {'classes': list(names if reported is None else reported), 'score_thr': score_thr}
-        return write_results(results, Path(out_dir) / _FILE, head, 'images')
+        colours = list(names if reported is None else reported)
 
-    def _each(
-        self,
-        images: Sequence[Picture],
-        names: Sequence[str],
-        reported: Sequence[str] | None,
-        score_thr: float,
-        out_dir: str | Path | None,
-        skip_bad: bool,
-    ) -> Iterator[dict[str, Any]]:
-        """Yield the result of each image, drawn if there is a folder for that."""
-        colours, taken = names if reported is None else reported, set()
-        for batch in read_batches(images, self.batch_size, skip_bad, 'detecting'):
-            for read, found in predict_readable(batch, self._detect, skip_bad):
-                result = {'file': None if read.file is None else str(read.file)}
-                if isinstance(found, Failed):
-                    yield {**result, 'error': str(found)}
-                    continue
-                result |= self._to_plain(read.image, found, names, reported, score_thr)
-                if out_dir is not None:
-                    result['picture'] = free_name(read.file or 'picture', '.png', taken)
-                    drawn = draw_detections(read.image, result['boxes'], result['labels'], result['scores'], colours)
-                    save_png(drawn, Path(out_dir) / result['picture'])
-                yield result
+        def detect(batch: Sequence[ReadInput]) -> list[dict[str, Any]]:
+            found = zip(batch, self._detect(batch), strict=True)
+            return [self._to_plain(one.image, objects, names, reported, score_thr) for one, objects in found]
+
+        def draw(read: ReadInput, result: dict[str, Any]) -> np.ndarray:
+            return draw_detections(read.image, result['boxes'], result['labels'], result['scores'], colours)
+
+        out = None
+        if out_dir is not None:
+            out = Output(Path(out_dir) / _FILE, out_dir, {'classes': colours, 'score_thr': score_thr}, 'images')
+        return self._stream(images, detect, 'detecting', skip_bad, out, draw)
 
     @torch.no_grad()
-    def _detect(self, batch: Sequence[ReadPicture]) -> list[InstanceData]:
+    def _detect(self, batch: Sequence[ReadInput]) -> list[InstanceData]:
         """Predict the objects of each image."""
         samples = self.model.test_step(pseudo_collate([self.pipeline(one.image, one.file) for one in batch]))
         found = [sample.get('pred_instances') if hasattr(sample, 'get') else None for sample in samples]

@@ -17,7 +17,8 @@ from florence_mm.config.pretrained import drop_pretrained
 from florence_mm.errors import UsageError
 from florence_mm.models.protocol import ZeroShotModel
 
-from .inputs import InferencePipeline, Picture, read_picture
+from .base import InferencePipeline, read_picture
+from .inputs import Picture
 from .setup import TestData, ready_model, transform_name
 from .video_inputs import VideoPipeline, open_file, split_windows
 

@@ -18,22 +18,17 @@ from florence_mm.utils.files import refuse_overwriting
 from florence_mm.visualization.canvas import save_png
 from florence_mm.visualization.cross_attention import draw_word_attention, word_map
 from florence_mm.visualization.samples import sample_image
+from florence_mm.visualization.texts import Line, draw_texts
 
-from .inputs import (
-    Failed,
-    InferencePipeline,
-    Picture,
-    ReadPicture,
-    list_pictures,
-    predict_readable,
-    read_batches,
-    read_picture,
-)
-from .results import write_results
-from .setup import set_up_inference, wrong_kind
+from .base import Inferencer, read_picture
+from .inputs import Picture, ReadInput
+from .results import Output
+from .setup import wrong_kind
+
+_FILE = 'answers.json'
 
 
-class MultimodalInferencer:
+class MultimodalInferencer(Inferencer):
     """Answer questions about images, match sentences and write captions with a trained vision-language model.
 
     ::
@@ -64,34 +59,33 @@ class MultimodalInferencer:
         device: str | None = None,
         batch_size: int = 1,
     ) -> None:
-        self.batch_size = batch_size
-        self.pipeline, self.model, meta, self.device, self.cfg = set_up_inference(
-            config, checkpoint, device, batch_size, InferencePipeline, 'image', default_scope='florence_mm'
-        )
+        super().__init__(config, checkpoint, device, batch_size)
         if isinstance(self.model, Reranker):
             self.model = self.model.matcher
         if not isinstance(self.model, VisionLanguage):
             raise wrong_kind(self.cfg, self.model, 'a vision-language model, such as METER')
         try:
-            self.model.use_dataset_meta(meta.get('dataset_meta') or {})
+            self.model.use_dataset_meta(self.meta.get('dataset_meta') or {})
         except ValueError as error:
             raise UsageError(str(error)) from None
         self.answers = self.model.answer_names()
 
     def __call__(
         self,
-        images: Picture | Sequence[Picture],
+        images: Picture | Iterable[Picture],
         questions: str | Sequence[str] = (),
         sentences: str | Sequence[str] = (),
         caption: bool = False,
         top: int = 5,
         out: str | Path | None = None,
         skip_bad: bool = True,
+        out_dir: str | Path | None = None,
     ) -> list[dict[str, Any]]:
         """Answer questions, match sentences and write captions.
 
         Args:
-            images: Files, folders (with subfolders, sorted), arrays ``(H, W, 3)`` uint8 RGB, or a list of those.
+            images: Files, folders (with subfolders, sorted), globs, URLs, arrays ``(H, W, 3)`` uint8 RGB, pictures of
+                Pillow, a list of those, or a generator.
             questions: One or several questions, each answered for each image.
             sentences: One or several sentences, each matched with each image.
             caption: Generate a caption for each image.
@@ -100,12 +94,14 @@ class MultimodalInferencer:
                 ``<out>.part``.
             skip_bad: Continue after an image that cannot be read or processed, whose result has ``error`` instead of
                 the other keys; False raises its error.
+            out_dir: Folder for a drawing of each image with its texts, and without ``out`` for ``answers.json``.
 
         Returns:
-            One dict per image, in order: ``file`` (None for an array), ``width``, ``height``, and as requested:
+            One dict per image, in order: ``file`` (None for one in memory), ``width``, ``height``, and as requested:
             ``answers``, a dict per question with ``question``, ``answers`` (best first) and their ``scores``
             (independent probabilities, which need not sum to 1); ``matches``, a dict per sentence with ``sentence`` and
-            ``score`` (probability of a match); ``caption`` and ``caption_score`` (mean log-probability of its tokens).
+            ``score`` (probability of a match); ``caption`` and ``caption_score`` (mean log-probability of its tokens);
+            with ``out_dir`` also ``picture``, the name of the drawing.
             Of an image that failed: ``file`` and ``error``, a sentence.
 
         Raises:
@@ -113,37 +109,40 @@ class MultimodalInferencer:
             ValueError: the model has no head for the request.
             DataError: an image cannot be read, and ``skip_bad`` is off.
         """
+        return list(self.stream(images, questions, sentences, caption, top, out, skip_bad, out_dir))
+
+    def stream(
+        self,
+        images: Picture | Iterable[Picture],
+        questions: str | Sequence[str] = (),
+        sentences: str | Sequence[str] = (),
+        caption: bool = False,
+        top: int = 5,
+        out: str | Path | None = None,
+        skip_bad: bool = True,
+        out_dir: str | Path | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Look at images, and yield each result as it is made, for images without end; see :meth:`__call__`."""
         questions, sentences = _texts(questions, 'question'), _texts(sentences, 'sentence')
         if not questions and not sentences and not caption:
             raise UsageError('nothing is asked about the images; give questions, sentences, or ask for captions')
         if not isinstance(top, Integral) or isinstance(top, bool) or top < 1:
             raise UsageError(f'top is {top!r}; give at least 1, a whole number')
         self.model.require(answers=bool(questions), matches=bool(sentences), writes=caption)
-        images = list_pictures(images)
-        results = self._each(images, skip_bad, questions=questions, sentences=sentences, caption=caption, top=top)
-        if out is None:
-            return list(results)
-        refuse_overwriting(out, [image for image in images if not isinstance(image, np.ndarray)], 'out')
-        return write_results(results, out, {}, 'images')
-
-    def _each(self, images: Sequence[Picture], skip_bad: bool, **asked: Any) -> Iterator[dict[str, Any]]:
-        """Yield the result of each image; ``asked`` are arguments of :meth:`_look`."""
-        for batch in read_batches(images, self.batch_size, skip_bad, 'looking at images'):
-            for read, said in predict_readable(batch, partial(self._look, **asked), skip_bad):
-                result = {'file': None if read.file is None else str(read.file)}
-                if isinstance(said, Failed):
-                    yield {**result, 'error': str(said)}
-                else:
-                    yield {**result, 'width': read.image.shape[1], 'height': read.image.shape[0], **said}
+        look = partial(self._look, questions=questions, sentences=sentences, caption=caption, top=top)
+        if out is None and out_dir is not None:
+            out = Path(out_dir) / _FILE
+        written = None if out is None else Output(out, out_dir, {}, 'images')
+        return self._stream(images, look, 'looking at images', skip_bad, written, _draw_said)
 
     @torch.no_grad()
     def _look(
-        self, images: Sequence[ReadPicture], questions: list[str], sentences: list[str], caption: bool, top: int
+        self, images: Sequence[ReadInput], questions: list[str], sentences: list[str], caption: bool, top: int
     ) -> list[dict[str, Any]]:
         """Predict for a batch of images; returns a dict per image."""
         inputs = self._prepare(images)[1]
         tokens = self.model.encode_image(inputs)  # (B, N, C)
-        said: list[dict[str, Any]] = [{} for _ in images]
+        said: list[dict[str, Any]] = [{'width': one.image.shape[1], 'height': one.image.shape[0]} for one in images]
         if questions:
             pairs = [(image, text) for image in range(len(images)) for text in range(len(questions))]
             for (image, text), found in zip(pairs, self.model.answer(tokens, questions, pairs, top), strict=True):
@@ -161,7 +160,7 @@ class MultimodalInferencer:
                 own |= {'caption': written.text, 'caption_score': round(written.score, 4)}
         return said
 
-    def _prepare(self, images: Sequence[ReadPicture]) -> tuple[list[dict], Tensor]:
+    def _prepare(self, images: Sequence[ReadInput]) -> tuple[list[dict], Tensor]:
         """Apply the pipeline to images; returns its outputs, and the model's input ``(B, 3, H, W)``."""
         packed = [self.pipeline(one.image, one.file) for one in images]
         data = self.model.data_preprocessor({'inputs': [one['inputs'] for one in packed]}, False)
@@ -197,13 +196,25 @@ class MultimodalInferencer:
             )
         (text,) = _texts(text, 'text')
         places = find_word(word, self.model.tokenize([text]).input_ids[0], self.model.tokenizer)
-        file = None if isinstance(image, np.ndarray) else image
+        file = image if isinstance(image, (str, Path)) else None
         if file is not None:
             refuse_overwriting(path, [file], 'path')
-        (packed,), inputs = self._prepare([ReadPicture(file, read_picture(image), None)])
+        (packed,), inputs = self._prepare([ReadInput(file, read_picture(image))])
         weights = word_map(self.model.attend(inputs, text, layers).weights, places)
         save_png(draw_word_attention(sample_image(packed, self.pipeline.bgr), weights, word, text), path)
         return weights
+
+
+def _draw_said(read: ReadInput, result: Mapping[str, Any]) -> np.ndarray:
+    """Draw an image with the questions and answers, the sentences and the caption of its result below."""
+    lines = []
+    for asked in result.get('answers', []):
+        best = f'{asked["answers"][0]} ({asked["scores"][0]:.2f})' if asked['answers'] else 'no answer'
+        lines += [Line(asked['question'], bold=True), Line(best)]
+    lines += [Line(f'{match["score"]:.2f} {match["sentence"]}') for match in result.get('matches', [])]
+    if 'caption' in result:
+        lines.append(Line(result['caption']))
+    return draw_texts(read.image, lines)
 
 
 def _texts(texts: str | Sequence[str], what: str) -> list[str]:

@@ -2,25 +2,31 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from florence_mm.errors import UsageError
-from florence_mm.utils.files import write_atomic
+from florence_mm.formats.feature_rows import writing_rows
+from florence_mm.utils.files import refuse_overwriting, replacing
+from florence_mm.visualization.canvas import save_png
+
+from .inputs import keep_originals
 
 
 class ResultFile:
-    """Results in order, and a JSON file of them.
+    """A JSON file of results, in order.
 
     Until :meth:`finish` writes the file, each result is a line of ``<name>.part`` beside it, in JSON: what was done
-    survives an error, Ctrl-C and a kill.
+    survives an error, Ctrl-C and a kill. Results are not kept in memory.
 
     Args:
         path: the JSON file.
 
     Attributes:
-        results (list[dict]): the results so far.
+        count (int): number of results so far.
 
     Raises:
         UsageError: the path is a folder.
@@ -28,7 +34,7 @@ class ResultFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.results: list[dict[str, Any]] = []
+        self.count = 0
         if self.path.is_dir():
             raise UsageError(f'{self.path} is a folder, and the results need a file; name one, such as x.json')
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,28 +46,34 @@ class ResultFile:
 
     def __exit__(self, *_: Any) -> None:
         self._part.close()
-        if not self.results:
+        if not self.count:
             self._part_path.unlink(missing_ok=True)
 
     def add(self, result: dict[str, Any]) -> None:
-        """Append a result."""
-        self.results.append(result)
-        self._part.write(_encode(json.dumps(result, ensure_ascii=False) + '\n'))
+        """Append a result; arrays in it are left out."""
+        plain = {key: value for key, value in result.items() if not isinstance(value, np.ndarray)}
+        self.count += 1
+        self._part.write(_encode(json.dumps(plain, ensure_ascii=False) + '\n'))
         self._part.flush()
 
-    def finish(self, head: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-        """Write the file, the values of ``head`` and then the results under ``key``; returns the results."""
-        text = json.dumps({**head, key: self.results}, indent=1, ensure_ascii=False)
-        write_atomic(self.path, _encode(text + '\n'))
+    def finish(self, head: Mapping[str, Any], key: str) -> None:
+        """Write the file: the values of ``head``, and then the results under ``key``."""
         self._part.close()
+        # the text of json.dumps with indent=1 for the whole, without having the whole in memory
+        start, end = json.dumps({**head, key: []}, indent=1, ensure_ascii=False).rsplit('[]', 1)
+        with replacing(self.path) as temporary, temporary.open('wb') as file, self._part_path.open('rb') as lines:
+            file.write(_encode(start) + b'[')
+            for number, line in enumerate(lines):
+                text = json.dumps(json.loads(line), indent=1, ensure_ascii=False)
+                file.write((b',' if number else b'') + _encode('\n' + text).replace(b'\n', b'\n  '))
+            file.write((b'\n ]' if self.count else b']') + _encode(end + '\n'))
         self._part_path.unlink(missing_ok=True)
-        return self.results
 
 
 def write_results(
     results: Iterable[dict[str, Any]], path: str | Path, head: Mapping[str, Any], key: str
-) -> list[dict[str, Any]]:
-    """Write results to a :class:`ResultFile` as they come, and return them.
+) -> Iterator[dict[str, Any]]:
+    """Yield results, each after it was written to a :class:`ResultFile`, which is finished after the last.
 
     Args:
         results: the results, as they come.
@@ -75,7 +87,63 @@ def write_results(
     with ResultFile(path) as file:
         for result in results:
             file.add(result)
-        return file.finish(head, key)
+            yield result
+        file.finish(head, key)
+
+
+class Output:
+    """Where an inferencer writes: a JSON file of the results, a folder with a drawing each, a file of features.
+
+    Args:
+        path: the JSON file; None: none.
+        folder: the folder of the drawings; None: nothing is drawn.
+        head: values that the file has before the results.
+        key: key of the results in the file, such as "images".
+        rows: the ``.npy`` file of ``features`` of the results; None: none.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        folder: str | Path | None,
+        head: Mapping[str, Any],
+        key: str,
+        rows: str | Path | None = None,
+    ) -> None:
+        self.path, self.rows = path, rows
+        self.folder = None if folder is None else Path(folder)
+        self.head, self.key = head, key
+
+    def check_inputs(self, files: Sequence[str | Path]) -> None:
+        """Check that nothing that is written could replace an input file.
+
+        Raises:
+            UsageError: it could.
+        """
+        if self.folder is not None:
+            keep_originals(files, self.folder)
+        for name, path in (('out', self.path), ('features', self.rows)):
+            if path is not None:
+                refuse_overwriting(path, files, name)
+
+    def save_drawing(self, drawing: np.ndarray, result: dict[str, Any], name: str) -> None:
+        """Write a drawing as PNG into the folder, and put its name into the result as ``picture``."""
+        save_png(drawing, self.folder / name)
+        result['picture'] = name
+
+    def write(self, results: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield results, each after it was written, see :func:`write_results` and :func:`number_rows`."""
+        numbered = iter(results) if self.rows is None else number_rows(results, self.rows)
+        return numbered if self.path is None else write_results(numbered, self.path, self.head, self.key)
+
+
+def number_rows(results: Iterable[dict[str, Any]], path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yield results, with the number of their row as ``row`` if they have ``features``, which go to a ``.npy`` file."""
+    with writing_rows(path) as rows:
+        for result in results:
+            if 'features' in result:
+                result['row'] = rows.add(result['features'])
+            yield result
 
 
 def _encode(text: str) -> bytes:

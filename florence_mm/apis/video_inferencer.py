@@ -1,6 +1,6 @@
 """Inferencer for video classification, with fixed classes or zero-shot from class names."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
-from florence_mm.errors import UsageError
+from florence_mm.errors import DataError, UsageError
 from florence_mm.formats.video import VideoReader, usable_backend, write_mp4
 from florence_mm.models.protocol import ZeroShotModel
 from florence_mm.utils.numbers import is_finite
@@ -18,18 +18,19 @@ from florence_mm.visualization.canvas import save_png
 from florence_mm.visualization.video import PredictionPainter, TimedScores, draw_activation_strip
 
 from .activation import class_activation
-from .classes import choose_classes
-from .inputs import Failed, free_name, keep_originals, list_inputs, predict_each
-from .results import write_results
-from .setup import check_count, set_up_inference
-from .video_inputs import SUFFIXES, VideoPipeline, open_file, split_windows
+from .base import Inferencer, count_of, list_inputs
+from .classes import best_classes, choose_classes, class_name
+from .inputs import NoInput, ReadInput, free_name
+from .results import Output
+from .setup import check_count
+from .video_inputs import VIDEOS, VideoPipeline, open_file, split_windows
 
 Video = str | Path
 _FILE = 'videos.json'
 _DEFAULT_FPS = 25.0  # of drawings of videos without frame rate
 
 
-class VideoInferencer:
+class VideoInferencer(Inferencer):
     """Classify videos, and windows of time in them, with a trained model.
 
     ::
@@ -54,6 +55,10 @@ class VideoInferencer:
         ValueError: the checkpoint lacks weights of the model.
     """
 
+    _kind = VIDEOS
+    _pipeline = VideoPipeline
+    _scope = 'mmaction'
+
     def __init__(
         self,
         config: str | Path | Config,
@@ -64,21 +69,18 @@ class VideoInferencer:
         batch_size: int = 1,
         backend: str = 'pyav',
     ) -> None:
-        self.templates = templates
-        self.batch_size = batch_size
         self.backend = usable_backend(backend, 'VideoInferencer')
-        self.pipeline, self.model, meta, self.device, self.cfg = set_up_inference(
-            config, checkpoint, device, batch_size, VideoPipeline, 'video', default_scope='mmaction'
-        )
+        super().__init__(config, checkpoint, device, batch_size)
+        self.templates = templates
         if class_names is not None and isinstance(self.model, ZeroShotModel):
             raise UsageError(
                 'class_names are those of a model with fixed classes, and this one is zero-shot; give classes'
             )
-        self.known_classes = self.pipeline.class_names(meta) if class_names is None else list(class_names)
+        self.known_classes = self.pipeline.class_names(self.meta) if class_names is None else list(class_names)
 
     def __call__(
         self,
-        videos: Video | Sequence[Video],
+        videos: Video | Iterable[Video],
         classes: str | Sequence[str] | None = None,
         top: int = 5,
         window: float | None = None,
@@ -89,7 +91,7 @@ class VideoInferencer:
         """Classify videos.
 
         Args:
-            videos: Files, folders (with subfolders, sorted), or a list of those.
+            videos: Files, folders (with subfolders, sorted), globs, URLs, a list of those, or a generator.
             classes: Class names separated by commas, or a list. A zero-shot model chooses among these; of a model with
                 fixed classes only these are reported. None: the classes in the zero-shot model's config, or all fixed
                 ones.
@@ -113,6 +115,19 @@ class VideoInferencer:
                 video is in the output folder, where the drawn one could overwrite it.
             DataError: a video cannot be read, and ``skip_bad`` is off.
         """
+        return list(self.stream(videos, classes, top, window, stride, out_dir, skip_bad))
+
+    def stream(
+        self,
+        videos: Video | Iterable[Video],
+        classes: str | Sequence[str] | None = None,
+        top: int = 5,
+        window: float | None = None,
+        stride: float | None = None,
+        out_dir: str | Path | None = None,
+        skip_bad: bool = True,
+    ) -> Iterator[dict[str, Any]]:
+        """Classify videos, and yield each result as it is made, for videos without end; see :meth:`__call__`."""
         check_count('top', top)
         _check_seconds('window', window)
         _check_seconds('stride', stride)
@@ -120,44 +135,32 @@ class VideoInferencer:
             raise UsageError(f'stride={stride} is the time between two windows; give the length of a window too')
         if stride is not None and stride > window:
             raise UsageError(f'stride={stride} must not be more than window={window}, or frames are left out')
-        files = list_inputs(videos, SUFFIXES, 'videos')
-        if out_dir is not None:
-            keep_originals(files, out_dir)
+        listed = list_inputs(videos, self._kind)
         names, reported = choose_classes(self.model, self.known_classes, classes, self.templates)
-        colours = names if reported is None else reported
-        progress, taken = ProgressLog('recognizing videos', len(files)), set()
+        colours = list(names if reported is None else reported)
+        progress, taken = ProgressLog('recognizing videos', count_of(listed)), set()
 
-        def classify(number: int) -> dict[str, Any]:
-            video = files[number]
-            reader = open_file(video, self.backend)
+        def classify(videos: Sequence[ReadInput]) -> list[dict[str, Any]]:
+            (video,) = videos
+            reader = open_file(video.file, self.backend)
             try:
-                found = self._recognize(reader, names, reported, top, window, stride, progress, number)
-                result = {'file': str(video), 'frames': len(reader), 'fps': round(reader.fps, 3)}
+                found = self._recognize(reader, names, reported, top, window, stride, progress)
+                result = {'frames': len(reader), 'fps': round(reader.fps, 3)}
                 result |= {key: found[0][key] for key in ('labels', 'scores')}
                 if window is not None:
                     result['windows'] = found[1:]
                 if out_dir is not None:
-                    result['video'] = free_name(video, '.mp4', taken)
+                    result['video'] = free_name(video.file, '.mp4', taken)
                     self._draw(reader, found[1:] or found, colours, Path(out_dir) / result['video'])
-                return result
+                return [result]
             finally:
                 reader.close()
 
-        def name(number: int) -> str:
-            return f'the video {files[number]}'
-
-        def each() -> Iterator[dict[str, Any]]:
-            for number, video in enumerate(files):
-                (found,) = predict_each(
-                    [number], lambda one: [classify(*one)], lambda one: f'the video {files[one]}', skip_bad
-                )
-                yield {'file': str(video), 'error': str(found)} if isinstance(found, Failed) else found
-                progress.update(number + 1)
-
-        if out_dir is None:
-            return list(each())
-        head = {'classes': list(colours), 'window': window, 'stride': stride}
-        return write_results(each(), Path(out_dir) / _FILE, head, 'videos')
+        out = None
+        if out_dir is not None:
+            head = {'classes': colours, 'window': window, 'stride': stride}
+            out = Output(Path(out_dir) / _FILE, out_dir, head, 'videos')
+        return self._stream(listed, classify, progress, skip_bad, out)
 
     def draw_activation(
         self,
@@ -207,10 +210,19 @@ class VideoInferencer:
         frames = inputs[view].permute(1, 2, 3, 0).numpy()  # (T, H, W, 3)
         times = numbers[view % clips]
         seconds = (times / fps).tolist() if fps and len(times) == len(frames) else None
-        shown = _class_name(label, names)
+        shown = class_name(label, names)
         title = f'{Path(video).name}: {shown}, {"last stage" if stage is None else f"stage {stage}"}'
         save_png(draw_activation_strip(frames, maps, seconds, title), path)
         return shown
+
+    @property
+    def _at_once(self) -> int:
+        return 1  # the batches are of the windows of a video
+
+    def _read(self, item: Any) -> None:
+        """Leave a video to be read when it is classified, as it does not fit into memory."""
+        if isinstance(item, NoInput):
+            raise DataError(item.sentence)
 
     def _recognize(
         self,
@@ -221,28 +233,20 @@ class VideoInferencer:
         window: float | None,
         stride: float | None,
         progress: ProgressLog,
-        number: int,
     ) -> list[dict[str, Any]]:
         """Classify the whole video, which comes first, and its windows."""
         spans = [*split_windows(reader, None, None)] + (
             [*split_windows(reader, window, stride)] if window is not None else []
         )
-        found = []
+        found, before = [], progress.done
         for scores in self._scores(spans):
             span, fps = spans[len(found)], reader.fps or _DEFAULT_FPS
-            if names and len(names) != len(scores):
-                raise UsageError(f'there are {len(names)} class names, but the model has {len(scores)} classes')
-            keep = [i for i in range(len(scores)) if reported is None or names[i] in reported]
-            order = sorted(keep, key=lambda i: -scores[i])[:top]
-            found.append(
-                {
-                    'start': round(span.first / fps, 3),
-                    'end': round((span.first + span.count) / fps, 3),
-                    'labels': [_class_name(i, names) for i in order],
-                    'scores': [round(scores[i], 4) for i in order],
-                }
-            )
-            progress.update(number + len(found) / (len(spans) + 1))
+            times = {
+                'start': round(span.first / fps, 3),
+                'end': round((span.first + span.count) / fps, 3),
+            }
+            found.append(times | best_classes(scores, names, reported, top))
+            progress.update(before + len(found) / (len(spans) + 1))
         return found
 
     def _scores(self, spans: Sequence[Any]) -> Iterator[list[float]]:
@@ -274,10 +278,6 @@ class VideoInferencer:
 def _check_seconds(name: str, value: float | None) -> None:
     if value is not None and not (is_finite(value) and value > 0):
         raise UsageError(f'{name} is {value!r}; give seconds, a number above 0')
-
-
-def _class_name(label: int, names: Sequence[str]) -> str:
-    return names[label] if names else str(label)
 
 
 def _probabilities(scores: Tensor) -> Tensor:

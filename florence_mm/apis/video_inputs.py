@@ -14,10 +14,14 @@ from florence_mm.moved import moved_names
 from florence_mm.registry import TRANSFORMS
 from florence_mm.utils.reading import read_bytes
 
+from .inputs import InputKind, is_web
 from .setup import TestData, transform_name
 
 _NAMES = '3gp asf avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv'
 SUFFIXES = tuple(f'.{name}' for name in _NAMES.split())
+VIDEOS = InputKind('video', SUFFIXES)
+#: Largest video at a URL, which is read into memory.
+_MAX_WEB_BYTES = 2**32
 
 __getattr__ = moved_names(__name__, {'cut': f'{__name__}:split_windows'})
 
@@ -28,7 +32,8 @@ def open_file(file: str | Path, backend: str) -> VideoReader:
     Raises:
         DataError: it is missing, no ordinary file, empty, cut off, damaged, or not a video.
     """
-    return open_video(read_bytes(file, what='video'), str(file), backend)
+    limit = _MAX_WEB_BYTES if is_web(file) else None
+    return open_video(read_bytes(file, what='video', limit=limit), str(file), backend)
 
 
 class Span:

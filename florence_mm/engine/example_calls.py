@@ -1,6 +1,7 @@
 """Calls of a model of any kind with one input of zeros, for counting its multiply-adds."""
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import torch
@@ -19,9 +20,9 @@ Calls = Iterator[tuple[str, Callable[[], Any]]]
 
 def clip_size(cfg: ConfigDict) -> tuple[int, int] | None:
     """Read the size of one view of a video from the test pipeline: frames per clip, and clips; None without video."""
-    for phase in ('test', 'val', 'train'):
+    for phase, name in product(('test', 'val', 'train'), ('SampleFrames', 'UniformSample')):
         try:
-            step = find_step(cfg.get(f'{phase}_dataloader') or {}, 'SampleFrames')
+            step = find_step(cfg.get(f'{phase}_dataloader') or {}, name)
         except UsageError:
             continue
         return step.get('clip_len', 1), step.get('num_clips', 1)

@@ -2,3 +2,7 @@
 
 Not here: fast paths of models (``ops``), checkpoint formats (``models/checkpoints``).
 """
+
+from .loading import ExportedModel, load_exported
+
+__all__ = ['ExportedModel', 'load_exported']

@@ -6,8 +6,12 @@ Such code names these protocols and functions, never the class or an attribute o
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from florence_mm.ops.precision import at_least_float32
 
 #: Attributes of mmdet's detectors and mmaction2's recognizers that hold the classification head.
 _CLASS_HEADS = {'bbox_head': 'detector', 'cls_head': 'recognizer'}
@@ -88,6 +92,28 @@ def unwrap_model(model: nn.Module) -> nn.Module:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
+
+
+@torch.no_grad()
+def embed_images(model: nn.Module, inputs: Tensor) -> Tensor | None:
+    """Embed preprocessed images or clips with a two-tower model, or a classifier of mmpretrain.
+
+    Args:
+        model: without wrappers, see :func:`unwrap_model`.
+        inputs: ``(B, 3, H, W)``, or for a video encoder clips.
+
+    Returns:
+        ``(B, D)``, L2-normalised, at least float32: the embedding of a two-tower model; of a classifier the features
+        before its head, averaged over positions. None for a model that gives neither.
+    """
+    if isinstance(model, TwoTowerModel):
+        return model.extract_image_feat(inputs)
+    if not callable(getattr(model, 'extract_feat', None)):
+        return None
+    maps = model.extract_feat(inputs)
+    x = maps[-1] if isinstance(maps, tuple | list) else maps  # (B, C) or (B, C, H, W)
+    x = x.flatten(2).mean(2) if x.ndim > 2 else x
+    return F.normalize(at_least_float32(x), dim=-1)
 
 
 def class_head(model: nn.Module) -> ClassHead | None:

@@ -16,6 +16,7 @@ from torch.nn.modules.utils import _pair
 from florence_mm.compat import mmcv_ext
 
 from .deform_sampling import Geometry, convolve, convolve_traced
+from .exported import deform_conv2d, is_kept_whole
 
 
 def modulated_deform_conv2d(
@@ -55,8 +56,14 @@ def modulated_deform_conv2d(
     if compiled is not None:
         offset, mask, bias = offset.to(dtype), mask.to(dtype), None if bias is None else bias.to(dtype)
         return compiled(input, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups)
+    if is_kept_whole():
+        bias = None if bias is None else bias.to(dtype)
+        operands = (input.to(dtype), offset, mask, weight.to(dtype), bias)
+        return deform_conv2d(*operands, stride, padding, dilation, groups, deform_groups)
     geometry = Geometry(size, tuple(weight.shape[2:]), stride, padding, dilation, groups, deform_groups)
-    function = convolve_traced if torch.compiler.is_compiling() or torch.jit.is_tracing() else convolve
+    # autocast, which convolve() switches off, does not know the meta device, on which multiply-adds are counted
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or input.device.type == 'meta'
+    function = convolve_traced if traced else convolve
     output = function(input.to(dtype), offset, mask, weight.to(dtype), geometry)
     return output if bias is None else output + bias.to(dtype).reshape(-1, 1, 1)
 
@@ -64,7 +71,7 @@ def modulated_deform_conv2d(
 def _compute_dtype(input: Tensor, weight: Tensor) -> torch.dtype:
     """The dtype of the product and the result: autocast's, else the wider of the two."""
     device = input.device.type
-    if torch.is_autocast_enabled(device) and input.dtype != torch.float64:
+    if device != 'meta' and torch.is_autocast_enabled(device) and input.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
     return torch.promote_types(input.dtype, weight.dtype)
 

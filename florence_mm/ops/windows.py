@@ -43,7 +43,7 @@ class WindowPlan:
         order: ``(W * N,)`` int64, the token in each slot (0 for padding); ``None`` if slots and tokens have the same
             order.
         inverse: ``(L,)`` int64, the slot of each token; ``None`` if ``order`` is.
-        padding: slots without a token; ``None`` if there are none. While sizes are free, ``(W * N,)`` bool.
+        padding: slots without a token; ``None`` if there are none. While a model is exported, ``(W * N,)`` bool.
         mask: ``(W, N, N)`` float32, 0 or :data:`MASKED`; ``None`` without shift.
     """
 
@@ -96,14 +96,15 @@ def window_plan(
         partition = traced_partition(size, window_size, shift_size, device)
         windows = partition.order.shape[0] // math.prod(window_size)  # len() would fix it
         return WindowPlan(size, window_size, shift_size, windows, *partition)
-    key = (tuple(size), tuple(window_size), tuple(shift_size), str(device))
+    # runtimes know a mask better than places to fill
+    key = (tuple(size), tuple(window_size), tuple(shift_size), str(device), is_traced())
     if torch.jit.is_tracing():  # a repeated trace must record the same operators
-        return _make_plan(*key[:3], torch.device(device))
+        return _make_plan(*key[:3], torch.device(device), True)
     with _lock:
         if key in _cache:
             _cache.move_to_end(key)
             return _cache[key]
-    plan = _make_plan(*key[:3], torch.device(device))
+    plan = _make_plan(*key[:3], torch.device(device), is_traced())
     # tensors of a tracer (FakeTensor and the like) must not outlive it
     if plan.order is None or type(plan.order) is Tensor:
         with _lock:
@@ -113,7 +114,9 @@ def window_plan(
     return plan
 
 
-def _make_plan(size: tuple, window_size: tuple, shift_size: tuple, device: torch.device) -> WindowPlan:
+def _make_plan(
+    size: tuple, window_size: tuple, shift_size: tuple, device: torch.device, padding_as_mask: bool
+) -> WindowPlan:
     if not all(0 <= d < w for d, w in zip(shift_size, window_size, strict=True)):
         raise ValueError(f'shift_size {shift_size} must be at least 0 and smaller than window_size {window_size}')
     length = int(np.prod(size))
@@ -152,7 +155,7 @@ def _make_plan(size: tuple, window_size: tuple, shift_size: tuple, device: torch
             num_windows=len(order) // int(np.prod(window_size)),
             order=None if identity else tensor(np.maximum(order, 0)),
             inverse=None if identity else tensor(inverse),
-            padding=tensor(padding) if len(padding) else None,
+            padding=tensor(order < 0 if padding_as_mask else padding) if len(padding) else None,
             mask=tensor(mask),
         )
 
@@ -191,9 +194,7 @@ def to_windows(x: Tensor, plan: WindowPlan) -> Tensor:
     x = x.index_select(1, plan.order)
     if plan.padding is None:
         return x
-    if plan.padding.dtype == torch.bool:
-        return x.masked_fill(plan.padding[:, None], 0)
-    return x.index_fill(1, plan.padding, 0)
+    return x.masked_fill(plan.padding[:, None], 0)
 
 
 def from_windows(x: Tensor, plan: WindowPlan) -> Tensor:

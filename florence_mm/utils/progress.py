@@ -28,26 +28,35 @@ class ProgressLog:
 
     Args:
         task (str): The work, as in "reading train.jsonl".
-        total (float): The amount of work, in any unit (rows, bytes).
+        total (float | None): The amount of work, in any unit (rows, bytes); None: unknown, as of a generator, and the
+            pace is logged instead of the time left.
         interval (float): Seconds between log lines.
+
+    Attributes:
+        done (float): what the last update reported.
     """
 
-    def __init__(self, task: str, total: float, interval: float = 5.0) -> None:
+    def __init__(self, task: str, total: float | None, interval: float = 5.0) -> None:
         self.task = task
-        self.total = max(total, 1)
+        self.total = None if total is None else max(total, 1)
         self.interval = interval
         self._first: tuple[float, float] | None = None  # time and amount done at the first update
         self._last = 0.0
+        self.done = 0.0
 
     def update(self, done: float) -> None:
         """Report that ``done`` of ``total`` is done; cheap enough for every iteration."""
-        now = time.monotonic()
+        now, self.done = time.monotonic(), done
         if self._first is None:
             self._first, self._last = (now, done), now
         start, before = self._first
         if now - self._last < self.interval or done <= before:
             return
         self._last = now
+        if self.total is None:
+            pace = (done - before) / (now - start)
+            print_log(f'{self.task}: {done:.0f} done, {pace:.3g} a second', logger='current', level=logging.INFO)
+            return
         left = (now - start) / (done - before) * max(self.total - done, 0)
         percent = min(100 * done / self.total, 100)
         print_log(f'{self.task}: {percent:.0f} %, {format_seconds(left)} left', logger='current', level=logging.INFO)

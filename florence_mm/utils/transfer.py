@@ -25,6 +25,7 @@ _CHUNK = 1 << 18
 #: Bytes a second, over :data:`TIMEOUT`, below which a server is given up.
 _SLOWEST = 100
 _COULD_NOT_RESUME = 416
+_SCHEMES = ('http', 'https')
 
 
 class NotTransferred(Exception):
@@ -134,7 +135,7 @@ def transfer(url: str, partial: PartialFile, verified: bool, timeout: float = TI
 class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         scheme = urllib.parse.urlsplit(newurl).scheme
-        if scheme not in ('http', 'https') or req.full_url.startswith('https:') and scheme != 'https':
+        if scheme not in _SCHEMES or req.full_url.startswith('https:') and scheme != 'https':
             raise NotTransferred(f'is redirected to {scheme}://, which is not followed')
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -160,8 +161,11 @@ def _failures(partial: PartialFile, timeout: float) -> Iterator[None]:
     try:
         yield
     except urllib.error.HTTPError as error:
-        if 300 <= error.code < 400:
-            raise NotTransferred('is redirected in a circle or too often') from error
+        if 300 <= error.code < 400:  # said by Python's handler of redirects
+            target = urllib.parse.urlsplit(error.headers.get('Location', '')).scheme
+            elsewhere = target and target not in _SCHEMES
+            how = f'to {target}://, which is not followed' if elsewhere else 'in a circle or too often'
+            raise NotTransferred(f'is redirected {how}') from error
         busy = error.code == 429 or error.code >= 500
         advice = 'try again later, or give a file' if busy else 'correct the address, or give a file'
         raise NotTransferred(f'is answered with {error.code} {error.reason or "without a reason"}', advice) from error

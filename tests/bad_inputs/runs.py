@@ -27,7 +27,7 @@ from florence_mm.engine.guards import check_accumulation
 from florence_mm.engine.resuming import Position, check_optimizer, keep_position
 from florence_mm.engine.work_folder import require_own
 from florence_mm.errors import UsageError, one_sentence_errors
-from florence_mm.models.checkpoints.reading import write_safetensors
+from florence_mm.models.checkpoints import write_safetensors
 from florence_mm.utils.files import replacing, write_atomic
 
 from .case import ROOT, BadInput, call

@@ -11,8 +11,8 @@ import numpy as np
 from av.stream import Disposition
 from video_files import FILES, FINE, FRAMES, OPEN, encode, make, numbers, remux, song, turn
 
-from florence_mm.apis.inputs import list_inputs
-from florence_mm.apis.video_inputs import SUFFIXES, open_file, split_windows
+from florence_mm.apis.base import list_inputs
+from florence_mm.apis.video_inputs import VIDEOS, open_file, split_windows
 from florence_mm.datasets.transforms.video import VideoDecode, VideoInit
 from florence_mm.formats.video import encode_mp4, open_video, usable_backend, write_mp4
 
@@ -224,9 +224,9 @@ def cases() -> list[BadInput]:
         BadInput('frames of numbers below 1 written as mp4', call(encode_mp4, FRAMES / 255.0), 'uint8'),
         BadInput('a window longer than the video', lambda f: _windows(f, 99.0, None), gives=[(0, 8)]),
         BadInput('a window shorter than a frame', lambda f: len(_windows(f, 0.01, 0.01)), gives=8),
-        BadInput('a folder without videos', lambda f: list_inputs(str(f), SUFFIXES, 'videos'), 'has no videos'),
-        BadInput('no videos', call(list_inputs, [], SUFFIXES, 'videos'), 'no videos were given'),
-        BadInput('a number among the videos', call(list_inputs, [3], SUFFIXES, 'videos'), '3'),
+        BadInput('a folder without videos', lambda f: list_inputs(str(f), VIDEOS), 'has no videos'),
+        BadInput('no videos', call(list_inputs, [], VIDEOS), 'no videos were given'),
+        BadInput('a number among the videos', call(list_inputs, [3], VIDEOS), '3'),
         BadInput(
             'video.py with --class-names of a picture', _tool('--class-names', 'a.txt', a=jpeg), ('a.txt', 'UTF-8')
         ),

@@ -9,7 +9,8 @@ import forks
 import numpy as np
 import pytest
 
-from florence_mm.apis.inputs import Failed, free_name, list_pictures, predict_each
+from florence_mm.apis.base import list_pictures, predict_each
+from florence_mm.apis.inputs import Failed, free_name
 from florence_mm.apis.results import ResultFile, report_failures, write_results
 from florence_mm.errors import DataError, UsageError
 
@@ -70,9 +71,10 @@ def test_the_file_is_complete_at_the_end_and_lines_until_then(tmp_path):
         assert not path.exists()
         assert (tmp_path / 'new/r.json.part').read_text() == '{"file": "a.png", "x": 1}\n'
         file.add({'file': 'ü.png', 'error': 'is empty'})
-        results = file.finish({'classes': ['cat']}, 'images')
-    assert json.loads(path.read_text()) == {'classes': ['cat'], 'images': results}
-    assert [item.name for item in path.parent.iterdir()] == ['r.json'] and len(results) == 2
+        file.finish({'classes': ['cat']}, 'images')
+    whole = {'classes': ['cat'], 'images': [{'file': 'a.png', 'x': 1}, {'file': 'ü.png', 'error': 'is empty'}]}
+    assert path.read_text() == json.dumps(whole, indent=1, ensure_ascii=False) + '\n'
+    assert [item.name for item in path.parent.iterdir()] == ['r.json']
     with pytest.raises(UsageError, match='new is a folder'):
         ResultFile(tmp_path / 'new')
 
@@ -85,7 +87,7 @@ def test_results_are_written_while_they_come(tmp_path):
         assert (tmp_path / 'r.json.part').read_text() == '{"x": 1}\n'
         yield {'x': 2}
 
-    assert write_results(come(), path, {'of': 'y'}, 'images') == [{'x': 1}, {'x': 2}]
+    assert list(write_results(come(), path, {'of': 'y'}, 'images')) == [{'x': 1}, {'x': 2}]
     assert json.loads(path.read_text()) == {'of': 'y', 'images': [{'x': 1}, {'x': 2}]}
 
 

@@ -1,5 +1,6 @@
 """Checkpoint files: read whole or refused with one sentence, and no code in them is run; written whole or not."""
 
+import errno
 import os
 import pickle
 import signal
@@ -258,7 +259,7 @@ def test_map_location(tmp_path, name):
 def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = write_safetensors(tmp_path / 'a.safetensors', {'a': torch.zeros(2)})
     old = path.read_bytes()
-    monkeypatch.setattr('safetensors.torch.save_file', lambda *_, **__: (_ for _ in ()).throw(OSError('disk full')))
+    monkeypatch.setattr('os.fsync', lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, 'disk full')))
     with pytest.raises(OSError, match='disk full'):
         write_safetensors(path, {'a': torch.ones(2)})
     assert path.read_bytes() == old and [p.name for p in tmp_path.iterdir()] == ['a.safetensors']

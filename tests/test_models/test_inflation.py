@@ -194,8 +194,8 @@ def test_video_checkpoint_is_not_inflated(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(source.parameters(), target.parameters(), strict=True))
 
 
-@pytest.mark.parametrize('norm', ['norm2', 'norm'], ids=['mmaction2', 'Video-Swin-Transformer'])
-def test_video_swin_release(tmp_path, norm):
+@pytest.mark.parametrize(('norm', 'name'), [('norm2', 'mmaction2 Video Swin'), ('norm', 'Video Swin or VideoCoSwin')])
+def test_video_swin_release(tmp_path, norm, name):
     """Backbone and head of a recognizer, with the index that the public code stores; also the backbone alone."""
     torch.manual_seed(0)
     kwargs = {'conv_embed': False, 'window_size': (2, 4, 4)}
@@ -209,7 +209,7 @@ def test_video_swin_release(tmp_path, norm):
     torch.manual_seed(1)
     target = VideoCoSwin(SMALL, **kwargs)
     report = load_checkpoint(target, tmp_path / 'video.pth', prefix='backbone', strict=True)
-    assert report.format == 'Video Swin or VideoCoSwin' and len(report.loaded) == len(source.state_dict())
+    assert report.format == name and len(report.loaded) == len(source.state_dict())
     assert torch.equal(target.norm.weight, source.norm.weight)
     model = nn.ModuleDict(
         {'backbone': VideoCoSwin(SMALL, **kwargs), 'cls_head': nn.ModuleDict({'fc_cls': nn.Linear(64, 5)})}

@@ -1,100 +1,13 @@
 import re
-import runpy
-from pathlib import Path
 
 import pytest
 import torch
+from public_meter import build, lightning, public, worker
 from torch import nn
 
 from florence_mm.models.checkpoints import convert_state_dict, load_checkpoint
 from florence_mm.models.checkpoints.meter import join_projections
-from florence_mm.models.multimodal import METER
 from florence_mm.models.text import RobertaTextEncoder
-
-worker = runpy.run_path(str(Path(__file__).parent / 'meter_worker.py'))
-ARCH = {'embed_dims': 8, 'depths': [1, 1], 'num_heads': [1, 2], 'window_size': 4}
-HEADS = {
-    'itm': {'type': 'FusionITMHead'},
-    'mlm': {'type': 'FusionMLMHead'},
-    'vqa': {'type': 'FusionVQAHead', 'num_answers': 9},
-}
-
-
-def build(conv_embed=False):
-    encoder, tokenizer = worker['roberta_text']()
-    torch.manual_seed(0)
-    image = {'type': 'CoSwin', 'arch': ARCH, 'img_size': 32, 'conv_embed': conv_embed}
-    fusion = {'hidden_size': 16, 'num_layers': 2, 'num_heads': 2}
-    return METER(image, encoder, tokenizer, fusion, HEADS, max_text_len=20).eval()
-
-
-class PublicMeter(nn.Module):
-    """The parts of METER under the names of its public module, of transformers' own layers (``meter_module.py``)."""
-
-    def __init__(self, swin):
-        super().__init__()
-        from transformers import BertConfig, RobertaConfig, RobertaModel
-        from transformers.models.bert.modeling_bert import BertLayer, BertPooler, BertPredictionHeadTransform
-
-        _, config = worker['roberta_text']()[0].values()
-        self.vit_model = swin
-        self.text_transformer = RobertaModel(RobertaConfig(**config, type_vocab_size=1, layer_norm_eps=1e-5))
-        bert = BertConfig(
-            hidden_size=16,
-            num_attention_heads=2,
-            intermediate_size=64,
-            is_decoder=True,
-            add_cross_attention=True,
-            attn_implementation='eager',
-        )
-        self.cross_modal_text_transform = nn.Linear(16, 16)
-        self.cross_modal_image_transform = nn.Linear(16, 16)
-        self.token_type_embeddings = nn.Embedding(2, 16)
-        self.cross_modal_image_layers = nn.ModuleList(BertLayer(bert, layer_idx=0) for _ in range(2))
-        self.cross_modal_text_layers = nn.ModuleList(BertLayer(bert, layer_idx=0) for _ in range(2))
-        self.cross_modal_image_pooler = BertPooler(bert)
-        self.cross_modal_text_pooler = BertPooler(bert)
-        self.mlm_score = nn.Module()
-        self.mlm_score.transform = BertPredictionHeadTransform(bert)
-        self.mlm_score.decoder = nn.Linear(16, 261, bias=False)
-        self.mlm_score.bias = nn.Parameter(torch.zeros(261))
-        self.itm_score = nn.Module()
-        self.itm_score.fc = nn.Linear(32, 2)
-        self.vqa_classifier = nn.Sequential(nn.Linear(32, 32), nn.LayerNorm(32), nn.GELU(), nn.Linear(32, 9))
-        self.nlvr2_classifier = nn.Sequential(nn.Linear(64, 32), nn.LayerNorm(32), nn.GELU(), nn.Linear(32, 2))
-        for name, parameter in self.named_parameters():
-            if not name.startswith('vit_model'):
-                nn.init.normal_(parameter, std=0.2)
-        for module in self.modules():
-            if hasattr(module, 'is_causal'):
-                module.is_causal = False
-
-    def forward(self, inputs, ids, real):
-        """As ``infer`` does it, with the image's tokens pooled by their mean, which is what it does for Swin."""
-        mask = torch.zeros(real.shape)[:, None, None].masked_fill(~real[:, None, None], torch.finfo(torch.float32).min)
-        x = self.text_transformer(ids, real.long()).last_hidden_state
-        x = self.cross_modal_text_transform(x) + self.token_type_embeddings(torch.zeros_like(ids))
-        y = self.cross_modal_image_transform(self.vit_model(inputs)[-1].flatten(2).transpose(1, 2))
-        y = y + self.token_type_embeddings(torch.ones(y.shape[:2], dtype=torch.int64))
-        for text_layer, image_layer in zip(self.cross_modal_text_layers, self.cross_modal_image_layers, strict=True):
-            x, y = text_layer(x, mask, y, None), image_layer(y, None, x, mask)
-        pooled = self.cross_modal_text_pooler(x), self.cross_modal_image_pooler(y.mean(1, keepdim=True))
-        pooled = torch.cat(pooled, 1)
-        words = self.mlm_score.decoder(self.mlm_score.transform(x)) + self.mlm_score.bias
-        return self.vqa_classifier(pooled), self.itm_score.fc(pooled), words
-
-
-def public(swin):
-    torch.manual_seed(3)
-    return PublicMeter(swin).eval()
-
-
-def lightning(model):
-    """A file as PyTorch Lightning writes it, with states of metrics."""
-    state = dict(model.state_dict())
-    state |= {'train_vqa_vqa_score.score': torch.zeros(()), 'val_itm_accuracy.correct': torch.zeros(())}
-    state['text_transformer.embeddings.position_ids'] = torch.arange(60)[None]
-    return {'epoch': 3, 'global_step': 7, 'state_dict': state}
 
 
 def test_public_weights_give_the_public_outputs(tmp_path):

@@ -152,17 +152,24 @@ def main() -> int:
             show()
             return 0
         recipes = [recipe for recipe in chosen(args.names) if published(recipe.name) is None]
+        missed: list[str] = []
         start, done, total = time.monotonic(), 0, sum(recipe.seconds for recipe in recipes)
         for number, recipe in enumerate(recipes, start=1):
             # the pace of this machine, once it is known
             pace = (time.monotonic() - start) / done if done else 1.0
             left = format_seconds(pace * (total - done))
             print(f'[{number}/{len(recipes)}] {recipe.name}: {recipe.task}; about {left} left in all', flush=True)
-            if not publish_one(recipe, args.work_dir.absolute()):
-                return 1
+            lacking = [name for name in recipe.begins_with if published(name) is None]
+            if lacking:
+                print(f'{recipe.name}: left out, as it begins with {lacking[0]}', file=sys.stderr)
+            if lacking or not publish_one(recipe, args.work_dir.absolute()):
+                missed.append(recipe.name)
             done += recipe.seconds
-    print(f'{len(recipes)} models published in {format_seconds(time.monotonic() - start)}: {published_folders()[0]}')
-    return 0
+    count, took = len(recipes) - len(missed), format_seconds(time.monotonic() - start)
+    print(f'{count} models published in {took}: {published_folders()[0]}')
+    if missed:
+        print(f'not published: {", ".join(missed)}', file=sys.stderr)
+    return 1 if missed else 0
 
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from florence_mm.language.prompts import fill_template, get_class_names, get_templates
 from florence_mm.ops.inference import WeightsSnapshot
+from florence_mm.utils.progress import ProgressLog
 
 
 class ClassFeatures:
@@ -66,7 +67,11 @@ class ClassFeatures:
         parameters = list(parameters)
         if self._features is None or not self._snapshot.matches(parameters):
             step = max(1, self.texts_at_once // len(self.templates))
-            parts = [self._encode(encode, self.names[i : i + step]) for i in range(0, len(self.names), step)]
+            progress = ProgressLog('encoding class names', len(self.names))
+            parts = []
+            for i in range(0, len(self.names), step):
+                parts.append(self._encode(encode, self.names[i : i + step]))
+                progress.update(i + step)
             self._features, self._snapshot = torch.cat(parts), WeightsSnapshot(parameters)
         return self._features
 

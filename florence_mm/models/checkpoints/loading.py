@@ -2,8 +2,8 @@
 
 import logging
 import re
-from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from .fitting import fit_state_dict
 from .formats import converted, find_format, first_parts, without_computed
 from .reading import read_checkpoint
 from .renaming import FORMATS, Format, Source, StateDict
-from .settings import check_settings
+from .settings import Setting, check_settings
 
 
 @dataclass
@@ -200,7 +200,16 @@ def check_origin(model: nn.Module, loaded: Container[str], source: Source, found
     origin = FORMATS.get(str(source.meta.get('converted_from')), found)
     if origin is None or origin.settings is None:
         return []
-    return check_settings(origin.settings(source), model, loaded, source.path, origin.name)
+    return check_settings(_narrowed(origin.settings(source), source), model, loaded, source.path, origin.name)
+
+
+def _narrowed(settings: Iterable[Setting], source: Source) -> Iterator[Setting]:
+    """Settings of a format, each with the one right value if a conversion has kept it in the file."""
+    kept = source.meta.get('settings')
+    kept = kept if isinstance(kept, dict) else {}
+    for setting in settings:
+        value = kept.get(setting.argument)
+        yield replace(setting, accepted=(value,)) if value in setting.accepted else setting
 
 
 def _first_parts(keys: Iterable[str]) -> str:

@@ -1,24 +1,45 @@
-"""Conversion of METER's public checkpoints and Hugging Face's RoBERTa to our names.
+"""METER's public checkpoints, which hold a RoBERTa (:mod:`.roberta`).
 
 METER's are PyTorch Lightning's ``state_dict`` of ``METER/meter/modules/meter_module.py``. Its image encoder is Swin,
 converted to ours (CoSwin with ``conv_embed=False``), or CLIP's, which is skipped and reported.
 """
 
 import re
+from typing import Any
 
 import torch
 
-from .renaming import Skipped, StateDict, any_key, keep_matching, pop_prefix, register_format, rename
-from .swin import convert_swin, convert_timm_swin
-from .text_settings import meter_settings, roberta_settings
+from .exporting import Exported, hold, register_export
+from .renaming import (
+    Names,
+    Skipped,
+    Source,
+    StateDict,
+    add_prefix,
+    any_key,
+    keep_matching,
+    pop_prefix,
+    register_format,
+)
+from .roberta import convert_roberta
+from .swin import convert_swin, is_backbone, position_indices, take_swin
+from .swin_timm import convert_timm_swin
+from .text_settings import meter_settings
 
 _OTHER_TASKS = r'^(nlvr2_classifier|snli_classifier|rank_output|mppd_score|mpfr_score|img_type_embeddings)\.'
-#: What RoBERTa's layers and embeddings hold; relatives of the same names have more, as adapters or norms before.
-_ROBERTA = (
-    r'(embeddings\.(word|position|token_type)_embeddings\.weight|embeddings\.LayerNorm\.(weight|bias)'
-    r'|encoder\.layer\.\d+\.(attention\.self\.(query|key|value)|(attention\.)?output\.(dense|LayerNorm)'
-    r'|intermediate\.dense)\.(weight|bias))$'
+_NAMES = Names(
+    ('^text_transformer.', '^text_encoder.model.'),
+    ('^cross_modal_text_transform.', '^cross_modal.text_transform.'),
+    ('^cross_modal_image_transform.', '^cross_modal.image_transform.'),
+    ('^cross_modal_text_layers.', '^cross_modal.layers.text_layers.'),
+    ('^cross_modal_image_layers.', '^cross_modal.layers.image_layers.'),
+    ('^cross_modal_text_pooler.', '^cross_modal.text_pooler.'),
+    ('^cross_modal_image_pooler.', '^cross_modal.image_pooler.'),
+    ('^mlm_score.', '^heads.mlm.'),
+    ('^itm_score.', '^heads.itm.'),
+    ('^vqa_classifier.', '^heads.vqa.classifier.'),
 )
+_OURS = r'^(text_encoder\.model|cross_modal|token_type_embeddings|heads\.(mlm|itm|vqa))\.'
 _METRICS = r'^(train|val|dev|test)_\w+\.'
 
 
@@ -46,6 +67,21 @@ def join_projections(state: StateDict) -> StateDict:
     return joined
 
 
+def split_projections(state: StateDict) -> StateDict:
+    """Split the joint projections of co-attention layers; the inverse of :func:`join_projections`."""
+    split = {}
+    for key, value in state.items():
+        match = re.match(r'(.*)\.(attention|crossattention)\.(qkv|key_value|query)\.(weight|bias)$', key)
+        if not match:
+            split[key] = value
+            continue
+        layer, kind, joint, what = match.groups()
+        names = {'qkv': ('query', 'key', 'value'), 'key_value': ('key', 'value'), 'query': ('query',)}[joint]
+        for name, part in zip(names, value.chunk(len(names)), strict=True):
+            split[f'{layer}.{kind}.self.{name}.{what}'] = part.clone()
+    return split
+
+
 @register_format(
     'METER',
     # BridgeTower has layers of the same names
@@ -66,39 +102,33 @@ def convert_meter(state: StateDict) -> tuple[StateDict, Skipped]:
     skipped.update({f'vit_model.{key}': why for key, why in left_out.items()})
     text, left_out = convert_roberta(pop_prefix(state, r'text_transformer\.'))
     skipped.update({f'text_transformer.{key}': why for key, why in left_out.items()})
-    state = rename(
-        state,
-        [
-            (r'^cross_modal_(text|image)_transform\.', r'cross_modal.\1_transform.'),
-            (r'^cross_modal_(text|image)_layers\.', r'cross_modal.layers.\1_layers.'),
-            (r'^cross_modal_(text|image)_pooler\.', r'cross_modal.\1_pooler.'),
-            (r'^mlm_score\.', 'heads.mlm.'),
-            (r'^itm_score\.', 'heads.itm.'),
-            (r'^vqa_classifier\.', 'heads.vqa.classifier.'),
-        ],
-    )
-    image = {f'image_encoder.{key}': value for key, value in image.items()}
-    return {**image, **text, **join_projections(state)}, skipped
+    image = add_prefix(image, 'image_encoder.')
+    return {**image, **text, **join_projections(_NAMES.to_ours(state))}, skipped
 
 
-@register_format(
-    'Hugging Face RoBERTa',
-    lambda k: any_key(k, r'^(roberta\.)?encoder\.layer\.\d+\.attention\.self\.query\.'),
-    settings=roberta_settings,
+@register_export(
+    'METER',
+    lambda k: any_key(k, r'^cross_modal\.(text|image)_transform\.'),
+    wrapper='state_dict',
+    settings=meter_settings(Source('')),
 )
-def convert_roberta(state: StateDict) -> tuple[StateDict, Skipped]:
-    """Convert a ``RobertaModel``, alone or inside one of transformers' models with a head."""
-    kinds = next(
-        (value for key, value in state.items() if key.endswith('embeddings.token_type_embeddings.weight')), None
-    )
-    if kinds is not None and len(kinds) != 1:
-        raise ValueError(
-            f'its text encoder has {len(kinds)} token types, as BERT, whose positions are counted otherwise; give a '
-            'RoBERTa, which has one'
-        )
-    state, skipped = keep_matching(
-        state, r'^(roberta\.)?(embeddings|encoder)\.', 'of the pooler or a head, which METER does not take over'
-    )
-    if other := next((key for key in state if not re.match(rf'(roberta\.)?{_ROBERTA}', key)), None):
-        raise ValueError(f'its text encoder has {other}, which RoBERTa lacks: it is of another model; give a RoBERTa')
-    return rename(state, [(r'^(roberta\.)?', 'text_encoder.model.')]), skipped
+def export_meter(state: StateDict, settings: dict[str, Any]) -> Exported:
+    """Write METER's layout, with those of its heads that the model has.
+
+    Raises:
+        ValueError: the image encoder is no Swin, or the text encoder no RoBERTa.
+    """
+    image = pop_prefix(state, r'image_encoder\.')
+    if not is_backbone(image) or not any_key(state, r'^text_encoder\.model\.encoder\.layer\.'):
+        raise ValueError("METER's public code takes a Swin for pictures and a RoBERTa for texts, and this has another")
+    image, left_out = take_swin(image, "METER's Swin", positions=True)
+    left_out = add_prefix(left_out, 'image_encoder.')
+    absent = {
+        'vit_model.*.attn_mask': 'computed by METER, from the size of its pictures',
+        'text_transformer.pooler': 'not used by METER',
+        'text_transformer.embeddings.position_ids': 'computed by METER',
+    }
+    state, more = hold(state, _OURS, 'METER')
+    state = _NAMES.to_theirs(split_projections(state))
+    image = add_prefix({**image, **position_indices(image)}, 'vit_model.')
+    return Exported({**image, **state}, left_out | more, absent)

@@ -9,7 +9,8 @@ from florence_mm.errors import DataError
 from florence_mm.version import __version__
 
 from .contents import check_values, check_whole_file
-from .reading import plain_meta, read_checkpoint, write_safetensors
+from .reading import plain_meta, read_checkpoint
+from .writing import write_safetensors
 
 _HASH = re.compile(r'(.+)-([0-9a-f]{8})\.safetensors')
 

@@ -1,11 +1,10 @@
-"""Reading and writing of checkpoint files, without unpickling code and with checks for damage."""
+"""Reading of checkpoint files, without unpickling code and with checks for damage."""
 
 import json
 import logging
 import pickle
 import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,16 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from florence_mm.utils.files import replacing
+from florence_mm.moved import moved_names
 
 from .contents import some, state_of
 from .fetching import local_file
+from .sharded import is_index, shards_of, weights_in
 from .unpickling import UnsafeContent, read_inert
+from .writing import CHECKSUM, checksum
 
-_CHECKSUM = 'tensors_crc32'  # our key in the header of safetensors, a format without checksums
+__getattr__ = moved_names(__name__, {'write_safetensors': 'florence_mm.models.checkpoints.writing'})
+
 _FOLDER = 0x10  # file attribute in a zip archive
 MapLocation = str | torch.device | Callable | dict
 
@@ -35,7 +37,7 @@ def read_file(path: str | Path, map_location: MapLocation = 'cpu') -> dict[str, 
 
     ``torch.save`` writes checksums that ``torch.load`` does not check, so that a flipped byte would be a wrong weight.
     They are checked here first, which takes 0.7 s per GiB and a megabyte of memory, and leaves the file in the system's
-    cache. Safetensors have no checksums; the one that :func:`write_safetensors` puts into the header is compared with
+    cache. Safetensors have no checksums; the one that :mod:`.writing` puts into the header is compared with
     the tensors. A file without checksums is not checked, which is logged.
 
     Args:
@@ -69,8 +71,9 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     """Read the state dict and the metadata of a checkpoint.
 
     Args:
-        path: see :func:`read_file`. The state dict may be the whole content or be inside it (mmengine: ``state_dict``,
-            Microsoft: ``model``).
+        path: see :func:`read_file`; also a folder of transformers or open_clip, or the index of a model in several
+            files. The state dict may be the whole content or be inside it (mmengine: ``state_dict``, Microsoft:
+            ``model``).
 
     Returns:
         the tensors by key, on the CPU, and the metadata: the header of safetensors, or mmengine's ``meta``.
@@ -79,39 +82,28 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         FileNotFoundError: no such file.
         ValueError: the file cannot be read by :func:`read_file`, or contains no tensors.
     """
+    path = weights_in(path)
+    if is_index(path):
+        return _read_shards(path)
     content = read_file(path)
     meta = content.get('meta', {})
     return state_of(content, path), meta if isinstance(meta, dict) else {}
 
 
-def write_safetensors(path: str | Path, state: dict[str, Tensor], meta: dict[str, Any] | None = None) -> Path:
-    """Write tensors, metadata and a checksum of the tensors to a safetensors file, atomically.
-
-    Args:
-        path: the file; its folder is created.
-        state: tensors by key; tensors that share memory are written separately.
-        meta: metadata, strings or values that JSON can represent.
+def _read_shards(index: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read all files of an index; the metadata is that of the first.
 
     Raises:
-        ValueError: a tensor is of a type or has a name that the format lacks.
-        OSError: the disk is full or cannot be written to.
+        ValueError: a file does not hold the tensors that the index says.
     """
-    if '__metadata__' in state:
-        raise ValueError('a tensor is named __metadata__, which a safetensors file cannot hold; leave it out')
-    for key, value in state.items():
-        if value.dtype == torch.complex128:
-            raise ValueError(f'{key} is of type complex128, which a safetensors file cannot hold; leave it out')
-    # safetensors refuses tensors that share memory
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
-    header = {key: value if isinstance(value, str) else json.dumps(value) for key, value in (meta or {}).items()}
-    header = {key: value.encode(errors='backslashreplace').decode() for key, value in header.items()}
-    header = {'format': 'pt', **header, _CHECKSUM: _checksum(state)}
-    with replacing(path) as temporary:
-        try:
-            safetensors.torch.save_file(state, temporary, metadata=header)
-        except safetensors.SafetensorError as error:
-            raise OSError(f'{path} cannot be written ({error}); check its rights and the disk') from None
-    return Path(path)
+    whole, meta = {}, {}
+    for file, keys in shards_of(index).items():
+        state, found = read_checkpoint(file)
+        if set(state) != keys:
+            wrong = min(set(state) ^ keys)
+            raise ValueError(f'{file} and {Path(index).name} disagree on {wrong}; download the model again')
+        whole, meta = whole | state, meta or found
+    return whole, meta
 
 
 def plain_meta(meta: dict[str, Any]) -> dict[str, Any]:
@@ -150,10 +142,10 @@ def _read_safetensors(file: Path, name: str, map_location: MapLocation) -> dict[
         tensors = safetensors.torch.load_file(file)
     except safetensors.SafetensorError as error:
         raise ValueError(f'{name} is not a complete safetensors file ({error}); download or write it again') from None
-    written = meta.pop(_CHECKSUM, None)
+    written = meta.pop(CHECKSUM, None)
     if written is None:
         _say_unchecked(name)
-    elif written != _checksum(tensors):
+    elif written != checksum(tensors):
         raise ValueError(
             f'{name} is damaged: its tensors do not have the checksum in its header; download or write it again'
         )
@@ -163,7 +155,7 @@ def _read_safetensors(file: Path, name: str, map_location: MapLocation) -> dict[
 
 
 def _from_header(value: str) -> Any:
-    """A dict or list that :func:`write_safetensors` wrote as JSON; other values stay strings."""
+    """A dict or list that :mod:`.writing` wrote as JSON; other values stay strings."""
     if value[:1] in ('{', '['):
         with suppress(ValueError):
             return json.loads(value)
@@ -249,13 +241,3 @@ def _damaged_member(file: Path, name: str) -> str | None:
             return archive.testzip()
     _say_unchecked(name)  # with torch.serialization.set_crc32_options(False) all checksums are 0
     return None
-
-
-def _checksum(state: Mapping[str, Tensor]) -> str:
-    """CRC-32 of keys, types, shapes and bytes, in sorted order of the keys."""
-    crc = 0
-    for key in sorted(state):
-        value = state[key].contiguous()
-        crc = zlib.crc32(f'{key} {value.dtype} {tuple(value.shape)}'.encode(), crc)
-        crc = zlib.crc32(value.reshape(-1).view(torch.uint8).numpy(), crc)
-    return f'{crc:08x}'

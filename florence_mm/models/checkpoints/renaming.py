@@ -98,6 +98,41 @@ def register_format(
     return register
 
 
+class Names:
+    """Names of tensors in a public layout and in ours, from which keys are renamed in either direction.
+
+    Args:
+        pairs: parts of keys, theirs and ours, applied in this order to public keys and in reverse order to ours. ``#``
+            stands for a number, ``^`` at the front for the beginning of a key and ``$`` at the back for its end.
+
+    >>> names = Names(('^stages.#.', '^layers.#.'), ('.ffn.', '.mlp.'))
+    >>> names.to_ours({'stages.1.ffn.bias': 0}), names.to_theirs({'layers.1.mlp.bias': 0})
+    ({'layers.1.mlp.bias': 0}, {'stages.1.ffn.bias': 0})
+    """
+
+    def __init__(self, *pairs: tuple[str, str]) -> None:
+        self._to_ours = [(_pattern(theirs), _replacement(ours)) for theirs, ours in pairs]
+        self._to_theirs = [(_pattern(ours), _replacement(theirs)) for theirs, ours in reversed(pairs)]
+
+    def to_ours(self, state: StateDict) -> StateDict:
+        """Rename public keys to ours."""
+        return rename(state, self._to_ours)
+
+    def to_theirs(self, state: StateDict) -> StateDict:
+        """Rename our keys to those of the public layout."""
+        return rename(state, self._to_theirs)
+
+
+def _pattern(part: str) -> str:
+    begin, end = '^' * part.startswith('^'), '$' * part.endswith('$')
+    return begin + re.escape(part.strip('^$')).replace(r'\#', r'(\d+)') + end
+
+
+def _replacement(part: str) -> str:
+    numbers = iter(range(1, 10))
+    return re.sub('#', lambda _: rf'\g<{next(numbers)}>', part.strip('^$'))
+
+
 def any_key(keys: Iterable[str], pattern: str) -> bool:
     """Whether the regular expression occurs in any key."""
     return any(re.search(pattern, key) for key in keys)
@@ -124,6 +159,11 @@ def keep_matching(state: StateDict, pattern: str, reason: str) -> tuple[StateDic
     """Keep the keys that the regular expression matches; returns them, and the other keys with the reason."""
     kept = {key: value for key, value in state.items() if re.search(pattern, key)}
     return kept, {key: reason for key in state if key not in kept}
+
+
+def add_prefix(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Put a prefix before all keys."""
+    return {prefix + key: value for key, value in state.items()}
 
 
 def pop_prefix(state: StateDict, prefix: str) -> StateDict:

@@ -22,7 +22,8 @@ class Setting:
         argument: name of the argument that sets it, for messages.
         modules: regular expression of the paths of the modules that have it, under our names.
         read: function that reads it from such a module; None if the module lacks it.
-        accepted: right values. With several, the file does not tell which of them is right, and the report says so.
+        accepted: right values. With several, the file does not tell which of them is right, and the report says so;
+            of an export none, if any is right, as the output tells it.
         advice: which value belongs to which files.
     """
 
@@ -31,6 +32,16 @@ class Setting:
     read: Callable[[nn.Module], Any]
     accepted: tuple
     advice: str = ''
+
+
+def read_settings(settings: Iterable[Setting], model: nn.Module) -> dict[str, Any]:
+    """Read settings from a model, by argument; those that it lacks are left out."""
+    found = {}
+    for setting in settings:
+        values = (setting.read(module) for path, module in model.named_modules() if re.search(setting.modules, path))
+        if (value := next((value for value in values if value is not None), None)) is not None:
+            found[setting.argument] = value
+    return found
 
 
 def check_settings(

@@ -1,11 +1,17 @@
-"""Conversion of Swin backbones of public packages to the official Swin names, which are ours."""
+"""Swin's official layout, which is ours and that of CoSwin's public code, and what all layouts of Swin share."""
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from .renaming import Skipped, Source, StateDict, any_key, keep_matching, register_format, rename
+from florence_mm.ops.windows import relative_position_index
+
+from .exporting import Exported, hold, register_export
+from .renaming import Skipped, StateDict, any_key, keep_matching, register_format, rename
 from .settings import Setting
 
 #: Parts that give other features if the model lacks them -> the argument of our backbones that makes them.
@@ -13,21 +19,51 @@ OPTIONAL_PARTS = {
     r'(^|\.)absolute_pos_embed$': 'use_abs_pos_embed=True',
     r'\.blocks\.\d+\.gamma$': 'layer_scale_init_value=1.0',
 }
-_TABLE = r'layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table$'
+TABLE = r'layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table$'
+NOT_BACKBONE = 'not part of the backbone'
 _BACKBONE = r'^(patch_embed|layers|norm\d?|absolute_pos_embed)(\.|$)'
+_CONV_MERGE = r'^layers\.\d+\.downsample\.proj\.'
+_CONV_STEM = 7  # side of the kernel of CoSwin's stem; Swin's is its stride
 
 
 @register_format(
     'Swin or CoSwin',
-    lambda k: any_key(k, rf'^{_TABLE}'),
+    lambda k: any_key(k, rf'^{TABLE}'),
     priority=-1,
     optional_parts=OPTIONAL_PARTS,
 )
 def convert_swin(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert the official layout, which CoSwin's public code has too."""
-    state = _one_last_norm(rename(state, [(r'^backbone\.', '')]))
+    state = name_last_norm(rename(state, [(r'^backbone\.', '')]))
     require_patch_norm(state)
-    return keep_matching(state, _BACKBONE, 'not part of the backbone')
+    return keep_matching(state, _BACKBONE, NOT_BACKBONE)
+
+
+def small_maps(*accepted: bool, advice: str = '') -> Setting:
+    """The setting whether maps not larger than the window are padded and shifted; features of others are the same."""
+    return Setting(
+        'pad_small_map', r'(^|\.)blocks\.\d+$', lambda m: getattr(m, 'pad_small_map', None), accepted, advice
+    )
+
+
+def is_backbone(keys: Collection[str]) -> bool:
+    """Whether our keys are those of a Swin or CoSwin, without a prefix."""
+    return any_key(keys, f'^{TABLE}')
+
+
+def is_swin(keys: Collection[str]) -> bool:
+    """Whether our keys are those of a backbone with Swin's patch merging, without a prefix."""
+    return is_backbone(keys) and not any_key(keys, _CONV_MERGE)
+
+
+@register_export('Swin or CoSwin', is_backbone, wrapper='model', settings=[small_maps(False)])
+def export_swin(state: StateDict, settings: dict[str, Any]) -> Exported:
+    """Write the official layout; with norms of several stages that of its detectors, whose last is numbered too."""
+    state, left_out = hold(state, _BACKBONE, 'Swin')
+    if any_key(state, r'^norm\d\.'):
+        state = number_last_norm(state)
+    absent = {'attn_mask': 'computed by the package, from the size of its pictures', 'head': 'made by the package'}
+    return Exported({**state, **position_indices(state)}, left_out, absent)
 
 
 def require_patch_norm(state: StateDict) -> None:
@@ -40,91 +76,78 @@ def require_patch_norm(state: StateDict) -> None:
         raise ValueError('it has no norm after the patch embedding (patch_norm=False), which our backbones always have')
 
 
-def _one_last_norm(state: StateDict) -> StateDict:
+def last_stage(state: Collection[str]) -> int:
+    """The number of the last stage of a backbone, under any prefix."""
+    return max((int(m[1]) for key in state if (m := re.match(r'(?:.*\.)?layers\.(\d+)\.', key))), default=0)
+
+
+def name_last_norm(state: StateDict) -> StateDict:
     """Rename the norm of the last stage, ``norm3`` in the OpenMMLab packages, to ``norm``."""
-    last = max((int(m[1]) for key in state if (m := re.match(r'(?:backbone\.)?layers\.(\d+)\.', key))), default=0)
-    return rename(state, [(rf'^(backbone\.)?norm{last}\.', r'\1norm.')])
+    return rename(state, [(rf'^(backbone\.)?norm{last_stage(state)}\.', r'\1norm.')])
 
 
-@register_format(
-    'Video Swin or VideoCoSwin',
-    lambda k: any_key(k, rf'^backbone\.{_TABLE}') and any_key(k, r'^cls_head\.'),
-    optional_parts=OPTIONAL_PARTS,
-)
-def convert_video_swin(state: StateDict) -> tuple[StateDict, Skipped]:
-    """Convert a recognizer of Video Swin's public code or mmaction2; backbone and head keep their prefixes."""
-    return _one_last_norm(state), {}
+def number_last_norm(state: StateDict) -> StateDict:
+    """Rename the norm of the last stage, ``norm``, to ``norm3`` as the OpenMMLab packages and detectors name it."""
+    return rename(state, [(r'^(backbone\.)?norm\.', rf'\1norm{last_stage(state)}.')])
 
 
-@register_format(
-    'timm Swin',
-    lambda k: (
-        any_key(k, rf'^{_TABLE}')
-        and any_key(k, r'^layers\.1\.downsample\.')
-        and not any_key(k, r'^layers\.0\.downsample\.')
-    ),
-    optional_parts=OPTIONAL_PARTS,
-)
-def convert_timm_swin(state: StateDict) -> tuple[StateDict, Skipped]:
-    """Convert timm's layout."""
-    # in timm a patch merging belongs to the stage after it
-    state = {
-        re.sub(r'^layers\.(\d+)\.downsample', lambda m: f'layers.{int(m[1]) - 1}.downsample', key): value
-        for key, value in state.items()
-    }
-    return convert_swin(state)
+def take_swin(
+    state: StateDict, layout: str, positions: bool = False, stage_norms: bool = False
+) -> tuple[StateDict, Skipped]:
+    """Take the tensors of a backbone for a layout that holds Swin and nothing more.
 
+    Args:
+        state: tensors under our names.
+        layout: name of the package, for messages.
+        positions: the layout has absolute position embeddings.
+        stage_norms: the layout has norms of several stages.
 
-def _from_unfold_order(value: Tensor) -> Tensor:
-    """Reorder patch merging from ``nn.Unfold`` (channel-major, row-major) to Swin (patch-major, column-major)."""
-    lead, channels = value.shape[:-1], value.shape[-1] // 4
-    value = value.reshape(*lead, channels, 2, 2)  # (..., C, row, column)
-    return value.movedim(-3, -1).transpose(-3, -2).reshape(*lead, -1)  # (..., column, row, C) as one axis
+    Returns:
+        the tensors, and the other keys with the reason.
 
-
-def small_maps(*accepted: bool, advice: str = '') -> Setting:
-    """The setting whether maps not larger than the window are padded and shifted; features of others are the same."""
-    return Setting(
-        'pad_small_map', r'(^|\.)blocks\.\d+$', lambda m: getattr(m, 'pad_small_map', None), accepted, advice
-    )
-
-
-def _mm_settings(source: Source) -> Iterable[Setting]:
-    """Padding as in mmdet for the weights of a detector, else open."""
-    if any_key(source.keys, r'^(neck|rpn_head|bbox_head|roi_head|encoder|decoder)\.'):
-        return (small_maps(True),)
-    return (small_maps(False, True, advice='True in mmdet, in mmpretrain False unless its config sets it'),)
-
-
-@register_format(
-    'mmdet or mmpretrain Swin',
-    lambda k: any_key(k, r'^(backbone\.)?stages\.\d+\.blocks\.\d+\.attn\.w_msa\.relative_position_bias_table$'),
-    priority=-1,
-    settings=_mm_settings,
-    optional_parts=OPTIONAL_PARTS,
-)
-def convert_mm_swin(state: StateDict) -> tuple[StateDict, Skipped]:
-    """Convert the layout of mmdet and mmpretrain, whose patch merging has another order of channels."""
-    state, skipped = keep_matching(
-        state, r'^(backbone\.)?(patch_embed|stages|norm\d?|absolute_pos_embed)(\.|$)', 'not part of the backbone'
-    )
-    state = rename(
-        state,
-        [
-            (r'^backbone\.', ''),
-            (r'^stages\.', 'layers.'),
-            (r'^patch_embed\.projection\.', 'patch_embed.proj.'),
-            (r'\.attn\.w_msa\.', '.attn.'),
-            (r'\.ffn\.layers\.0\.0\.', '.mlp.fc1.'),
-            (r'\.ffn\.layers\.1\.', '.mlp.fc2.'),
-        ],
-    )
-    state = _one_last_norm(state)
-    require_patch_norm(state)
+    Raises:
+        ValueError: the backbone has a part without which its features would be others.
+    """
+    stem = state.get('patch_embed.proj.weight')
+    if any_key(state, _CONV_MERGE) or (stem is not None and stem.shape[-1] == _CONV_STEM):
+        raise ValueError(
+            f"its patch embedding and patch merging are CoSwin's convolutions, which {layout} lacks; only a backbone "
+            'with conv_embed=False can be written so'
+        )
+    if stem is not None and stem.ndim != 4:
+        raise ValueError(f'its patch embedding has {stem.ndim} axes, that of a model of clips; {layout} is of pictures')
     for key in state:
-        if re.search(r'\.downsample\.(reduction\.weight|norm\.)', key):
-            state[key] = _from_unfold_order(state[key])
-    embed = state.get('absolute_pos_embed')
-    if embed is not None and embed.ndim == 4:  # mmdet stores a map (1, C, H, W)
-        state['absolute_pos_embed'] = embed.flatten(2).transpose(1, 2)
-    return state, skipped
+        if key.endswith('.gamma') or (key == 'absolute_pos_embed' and not positions):
+            what = 'absolute position embeddings' if key == 'absolute_pos_embed' else 'a layer scale'
+            raise ValueError(f'it has {key}, {what}, which {layout} lacks, and would give other features without it')
+    kept = _BACKBONE if stage_norms else _BACKBONE.replace(r'\d?', '')
+    return hold(state, kept, layout)
+
+
+def window_of(state: StateDict) -> int:
+    """The side of the window of all stages of a backbone for pictures.
+
+    Raises:
+        ValueError: stages have different windows, or one that is not square.
+    """
+    rows = {len(value) for key, value in state.items() if key.endswith('relative_position_bias_table')}
+    sides = {(math.isqrt(count) + 1) // 2 for count in rows}
+    if len(sides) != 1 or {(2 * side - 1) ** 2 for side in sides} != rows:
+        raise ValueError(f'its bias tables have {sorted(rows)} rows, and the layout has one square window for all')
+    return sides.pop()
+
+
+def position_indices(state: StateDict) -> StateDict:
+    """Buffers ``relative_position_index`` for the bias tables of square windows, which public code stores."""
+    found = {}
+    for key, value in state.items():
+        if key.endswith('relative_position_bias_table'):
+            side = (math.isqrt(len(value)) + 1) // 2
+            if (2 * side - 1) ** 2 == len(value):
+                found[key.replace('bias_table', 'index')] = relative_position_index((side, side))
+    return found
+
+
+def split_rows(value: Tensor) -> list[Tensor]:
+    """Split a joint projection of query, key and value ``(3 C, ...)`` in three."""
+    return [part.clone() for part in torch.chunk(value, 3)]

@@ -6,7 +6,7 @@ METER ``meter_module.py``, whose layers have ``BertConfig``'s epsilon.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,24 @@ def meter_settings(source: Source) -> Iterable[Setting]:
         Setting("config's layer_norm_eps of the text encoder", r'^text_encoder\.model\..*LayerNorm$', _eps, (1e-5,)),
         Setting('layer_norm_eps of the fusion', r'^cross_modal\..*LayerNorm$', _eps, (1e-12,)),
     )
+
+
+def head_setting(modules: str, attribute: str) -> Setting:
+    """The number of heads of a text encoder, for the config of a package that reads it from there."""
+    return Setting('num_heads', modules, lambda m: getattr(m, attribute, None), ())
+
+
+def head_count(known: Mapping[str, Any], width: int) -> tuple[int, list[str]]:
+    """The number of heads of a text encoder, which no shape tells, and a note if it is assumed: heads of 64 channels.
+
+    Args:
+        known: what is known of the model beside its tensors.
+        width: channels of the encoder.
+    """
+    if heads := known.get('num_heads', _dict(known.get('config.json')).get('num_attention_heads')):
+        return heads, []
+    heads = max(width // 64, 1)
+    return heads, [f'the file does not tell the number of heads of its text encoder, {heads} of 64 channels are taken']
 
 
 def _stated(source: Source) -> dict[str, Any]:

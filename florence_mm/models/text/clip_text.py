@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from florence_mm.models.base import build_part
 from florence_mm.models.generation.cache import CacheStack, KeyValueCache
 from florence_mm.models.layers.transformer import TokenLayout, self_attention
+from florence_mm.ops.windows import is_traced
 from florence_mm.registry import MODELS
 
 ARCHS = {
@@ -174,6 +175,8 @@ class CLIPTextTower(BaseModule):
                 f'most {self.context_length} tokens'
             )
         ends = input_ids.argmax(1)  # (B,)
+        if is_traced():
+            return self._padded(input_ids, ends)
         length = int(ends.max()) + 1
         real = torch.arange(length, device=input_ids.device) <= ends[:, None]  # (B, L)
         device = self.positional_embedding.device
@@ -182,6 +185,17 @@ class CLIPTextTower(BaseModule):
         x = self.encode(x, layout)  # (N, C)
         last = ((ends + 1).cumsum(0) - 1).to(device, non_blocking=True)  # (B,) positions of the ends among the N
         return self.ln_final(x.index_select(0, last))  # (B, C); the norm is per token, so only end tokens need it
+
+    def _padded(self, input_ids: Tensor, ends: Tensor) -> Tensor:
+        """Encode texts with their padding, as no size of an exported model may depend on values."""
+        batch, length = input_ids.shape
+        mask = None
+        if not self.causal:
+            mask = (torch.arange(length, device=ends.device) <= ends[:, None])[:, None, None]  # (B, 1, 1, L)
+        layout = TokenLayout(batch, length, mask=mask, causal=self.causal)
+        x = self.encode(self.token_embedding(input_ids), layout).unflatten(0, (-1, length))  # (B, L, C)
+        last = ends[:, None, None].expand(-1, 1, self.embed_dims)
+        return self.ln_final(x.gather(1, last).squeeze(1))
 
     def encode(self, embeddings: Tensor, layout: TokenLayout, cache: CacheStack | None = None) -> Tensor:
         """Add position embeddings and apply the blocks.

@@ -1,0 +1,176 @@
+"""Export a model to ONNX, OpenVINO or torch.export files, and compare them with it.
+
+    florence-mm export CONFIG [CHECKPOINT] OUT [--classes "cat, dog"] [--part image] ...
+
+The suffix of OUT chooses the format: .onnx, .xml (OpenVINO, with the weights in .bin) or .pt2 (torch.export). A model of
+two towers gives two files, OUT with -image and -text before the suffix; with ``--classes`` one classifier. Each file is
+run in its runtime at several batches and sizes, and is not left behind where an output differs from the model's by more
+than 1e-4. Exit status: 0; 2 with one sentence if a model, file or option is unusable.
+"""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from florence_mm.apis.loaded_model import LoadedModel
+    from florence_mm.export.parts import Part
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    from florence_mm.config.arguments import positive_int
+    from florence_mm.config.options import add_config_options
+
+    parser.add_argument('config', help='config file, or the name of a model')
+    parser.add_argument('checkpoint', nargs='?', help="weights; '-' or left out: those published for the name")
+    parser.add_argument('out', metavar='OUT', help='file to write: .onnx, .xml (OpenVINO) or .pt2 (torch.export)')
+    parser.add_argument('--part', help='export one part only: image, text, classifier, detector or recognizer')
+    parser.add_argument('--classes', help='names separated by commas, folded into a classifier of a two-tower model')
+    parser.add_argument('--templates', help="prompts of the classes: 'imagenet', 'simple' or 'none'")
+    parser.add_argument(
+        '--size',
+        nargs='+',
+        type=positive_int,
+        metavar='PIXELS',
+        help='height and width of the input, of videos frames, height and width (default: what the test pipeline gives)',
+    )
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument('--free-size', action='store_true', help='height and width may change from call to call')
+    sizes.add_argument('--fixed-size', action='store_true', help='they may not; the default, except of detectors')
+    parser.add_argument('--opset', type=int, default=20, help='version of the ONNX operators (default: 20)')
+    parser.add_argument('--overwrite', action='store_true', help='replace OUT if it exists')
+    add_config_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export the parts of a model, and print what was compared."""
+    from florence_mm.apis.classes import parse_class_names
+    from florence_mm.apis.zoo import init_model
+    from florence_mm.errors import UsageError
+    from florence_mm.export.exporting import export_part
+    from florence_mm.export.onnx_files import check_opset
+    from florence_mm.export.parts import parts_of
+    from florence_mm.export.placing import check_target, format_of, require_packages
+    from florence_mm.models.protocol import ZeroShotModel
+
+    require_packages(format_of(args.out))
+    check_opset(args.opset)
+    sources = [args.config, args.checkpoint]
+    check_target(args.out, sources, args.overwrite)
+    loaded = init_model(_config(args), args.checkpoint, 'cpu')
+    model = loaded.model.requires_grad_(False)
+    if args.classes is not None:
+        if not isinstance(model, ZeroShotModel):
+            raise UsageError(f'classes are those of a zero-shot model, and {loaded.name} has its own; leave them out')
+        model.set_classes(parse_class_names(args.classes), args.templates)
+    elif args.part is None and hasattr(model, 'class_features'):
+        model.class_features = None  # without --classes: the towers
+    size = tuple(args.size) if args.size else _pipeline_size(loaded, args.free_size)
+    free = True if args.free_size else False if args.fixed_size else None
+    parts = parts_of(model, size, free, args.part)
+    targets = [_target(args.out, part, len(parts)) for part in parts]
+    for target in targets:
+        check_target(target, sources, args.overwrite)
+    for part, target in zip(parts, targets, strict=True):
+        print(f'{target}: exporting the {part.kind} part', flush=True)
+        made = export_part(part, target, _facts(loaded, part, args), args.opset)
+        print(
+            f'{target}: {made.nodes} nodes, {target.stat().st_size / 2**20:.1f} MB, {made.seconds:.0f} s; '
+            + ', '.join(f'{name} {low} to {high or "any"}' for name, (low, high) in made.limits.items())
+        )
+        for check in made.checks:
+            boxes = '' if check.boxes is None else f', {check.boxes} boxes'
+            print(f'  input {"x".join(map(str, check.shape))}: largest difference {check.difference:.1e}{boxes}')
+        if made.checks[0].boxes is not None and not any(check.boxes for check in made.checks):
+            print('  the model found no boxes in random pictures, so none were compared')
+    return 0
+
+
+def _config(args: argparse.Namespace) -> Any:
+    """The config with the options of the command line; a name stays one, for its weights."""
+    if not args.cfg_options:
+        return args.config
+    from florence_mm.apis.named import resolve_model
+    from florence_mm.config.load import load_config
+
+    config, args.checkpoint = resolve_model(args.config, args.checkpoint)
+    return load_config(config, args.cfg_options)
+
+
+def _target(out: str, part: 'Part', count: int) -> Path:
+    path = Path(out)
+    return path if count == 1 else path.with_name(f'{path.stem}-{part.kind}{path.suffix}')
+
+
+def _pipeline_size(loaded: 'LoadedModel', free: bool) -> tuple[int, ...] | None:
+    """Size of the input that the test pipeline makes of a picture or video of 640x480; None if there is no pipeline."""
+    import numpy as np
+
+    from florence_mm.apis.video_inputs import VideoPipeline
+    from florence_mm.export.preparing import Preparation, describe_preprocessing
+
+    if loaded.pipeline is None:
+        return None
+    if isinstance(loaded.pipeline, VideoPipeline):
+        return tuple(loaded.pipeline(_GreyVideo())[0]['inputs'].shape[2:])
+    facts = describe_preprocessing(loaded.pipeline.pipeline, loaded.model.data_preprocessor, _scope(loaded))
+    prepare = Preparation(facts)
+    grey = np.full((480, 640, 3), 128, dtype=np.uint8)
+    height, width = prepare.batch([prepare(grey)])[0].shape[2:]
+    return (height, width)
+
+
+class _GreyVideo:
+    """A video reader, as the video pipeline takes it, of 64 grey frames."""
+
+    name, fps = 'grey', 25.0
+
+    def __len__(self) -> int:
+        return 64
+
+    def read(self, indices: Any) -> Any:
+        """Frames ``(n, 480, 640, 3)``."""
+        import numpy as np
+
+        return np.full((len(indices), 480, 640, 3), 128, dtype=np.uint8)
+
+    def close(self) -> None:
+        """Do nothing, as nothing is open."""
+
+
+def _scope(loaded: 'LoadedModel') -> str:
+    return loaded.cfg.get('default_scope') or 'florence_mm'
+
+
+def _facts(loaded: 'LoadedModel', part: 'Part', args: argparse.Namespace) -> dict[str, Any]:
+    """What the file tells about itself."""
+    import torch
+
+    from florence_mm.export.preparing import describe_preprocessing
+    from florence_mm.version import __version__
+
+    facts: dict[str, Any] = {
+        'model': loaded.name,
+        'type': type(loaded.model).__name__,
+        'checkpoint': _fingerprint(args.checkpoint),
+        'versions': {'florence_mm': __version__, 'torch': torch.__version__},
+    }
+    if part.kind == 'text':
+        return facts | {'tokenizer': json.loads(json.dumps(loaded.cfg.model.get('tokenizer')))}
+    if loaded.pipeline is not None:
+        preprocessor = loaded.model.data_preprocessor
+        facts['preprocessing'] = describe_preprocessing(loaded.pipeline.pipeline, preprocessor, _scope(loaded))
+    if part.kind != 'image':
+        facts['class_names'] = list(getattr(loaded.model, 'class_names', None) or loaded.class_names or [])
+        facts['gives_logits'] = bool(getattr(part.module, 'gives_logits', False))
+    return facts
+
+
+def _fingerprint(checkpoint: str | None) -> dict[str, str] | None:
+    if checkpoint is None or not Path(checkpoint).is_file():
+        return None if checkpoint is None else {'name': checkpoint}
+    with open(checkpoint, 'rb') as file:
+        return {'name': Path(checkpoint).name, 'sha256': hashlib.file_digest(file, 'sha256').hexdigest()}

@@ -1,0 +1,164 @@
+"""Export of one part of a model to one file, which is compared with the model before it takes its place."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+
+from florence_mm.errors import UsageError
+
+from .comparing import TOLERANCE, largest_difference
+from .onnx_files import DEFAULT_OPSET, KEY, check_opset, write_onnx
+from .openvino_files import write_openvino
+from .parts import Part
+from .placing import format_of, placed, require_packages
+from .programs import Limits, make_program
+from .runtimes import Opened, open_runtime
+
+PRECISIONS = ('fp32', 'bf16', 'int8')
+#: A file with 8-bit weights is written from one without; what it may differ is measured, not bounded.
+_EXACT = 'fp32'
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison of a file with the model.
+
+    Attributes:
+        shape: of the first input.
+        difference: the largest between their outputs; boxes in shares of the longest side of the picture.
+        boxes: number of boxes that were compared; None for other outputs.
+    """
+
+    shape: tuple[int, ...]
+    difference: float
+    boxes: int | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A written file.
+
+    Attributes:
+        path: the file.
+        part: what it holds.
+        nodes: its number of nodes.
+        seconds: time of the export, without the comparison.
+        limits: smallest and largest size of its free axes.
+        checks: the comparisons with the model.
+    """
+
+    path: Path
+    part: Part
+    nodes: int
+    seconds: float
+    limits: Limits
+    checks: tuple[Check, ...]
+
+
+def export_part(
+    part: Part,
+    target: str | Path,
+    facts: Mapping[str, Any],
+    opset: int = DEFAULT_OPSET,
+    precision: str = _EXACT,
+) -> Exported:
+    """Write a part to a file, run it in its runtime, and compare.
+
+    Args:
+        part: the part.
+        target: ``.onnx``, ``.xml`` or ``.pt2``; what is there is replaced.
+        facts: what the file tells about itself, beside its inputs and outputs.
+        opset: version of ONNX's operators.
+        precision: arithmetic of an OpenVINO file, ``'fp32'`` or ``'bf16'``. In bf16 differences are told, not bounded.
+
+    Raises:
+        UsageError: the part cannot be exported to this format, or the file differs by more than :data:`TOLERANCE`; it
+            is not left behind then.
+    """
+    file_format = format_of(target)
+    require_packages(file_format)
+    check_opset(opset)
+    if precision == 'bf16' and file_format != 'openvino':
+        raise UsageError(f'{target} cannot compute in bf16, for which only OpenVINO has operators; name a file .xml')
+    with placed(target) as path:
+        started = time.monotonic()
+        program, limits = _program(part, file_format)
+        metadata = {
+            **facts,
+            'kind': part.kind,
+            'precision': precision,
+            'inputs': list(part.inputs),
+            'outputs': list(part.outputs),
+            'limits': limits,
+            'input_size': list(part.size),
+        }
+        nodes = _write(program, part, path, metadata, opset)
+        seconds = time.monotonic() - started
+        del program
+        checks = compare(part, open_runtime(path), limits)
+        worst = max(check.difference for check in checks)
+        if precision == _EXACT and not worst <= TOLERANCE:
+            where = next(check.shape for check in checks if not check.difference <= TOLERANCE)
+            raise UsageError(
+                f'{target} was not written: for an input of shape {where} it differs from the model by {worst:.1e}, and '
+                f'{TOLERANCE:g} is allowed; try another format or opset, and report this with the config'
+            )
+    return Exported(Path(target), part, nodes, seconds, limits, tuple(checks))
+
+
+def _program(part: Part, file_format: str) -> tuple[ExportedProgram, Limits]:
+    # a runtime has these operators, or torch runs ours
+    return make_program(part, whole_operators=file_format != 'openvino')
+
+
+def _write(program: ExportedProgram, part: Part, path: Path, metadata: Mapping[str, Any], opset: int) -> int:
+    import json
+
+    if path.suffix == '.onnx':
+        return write_onnx(program, part, path, metadata, opset)
+    if path.suffix == '.xml':
+        return write_openvino(program, part, path, metadata)
+    torch.export.save(program, str(path), extra_files={KEY: json.dumps(metadata)})
+    return len(program.graph.nodes)
+
+
+def compare(part: Part, opened: Opened, limits: Limits) -> list[Check]:
+    """Compare a file with the model at several batches, and sizes if they are free.
+
+    Args:
+        part: the part.
+        opened: its file in a runtime.
+        limits: sizes that the file takes.
+    """
+    checks = []
+    for number, (batch, size) in enumerate(_shapes(part, limits)):
+        inputs = part.example(batch, size, seed=number)
+        with torch.no_grad():
+            outputs = part.module(*inputs.values())
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        expected = {name: value.numpy() for name, value in zip(part.outputs, outputs, strict=True)}
+        found = opened.run({name: value.numpy() for name, value in inputs.items()})
+        boxes = int((expected['labels'] >= 0).sum()) if 'labels' in expected else None
+        difference = largest_difference(expected, found, max(size))
+        checks.append(Check(tuple(inputs[part.inputs[0]].shape), difference, boxes))
+    return checks
+
+
+def _shapes(part: Part, limits: Limits) -> list[tuple[int, tuple[int, ...]]]:
+    """Batches and sizes to compare at."""
+    shapes = [(batch, part.size) for batch in (1, 2, 3)]
+    if part.kind == 'text':
+        low, high = limits['length']
+        return [*shapes, (2, (max(low, 2),)), (1, (high or 2 * part.size[0],))]
+    if part.free_size:
+        *frames, height, width = part.size
+        rounded = [-(-limits[name][0] // 32) * 32 for name in ('height', 'width')]
+        shapes += [(1, (*frames, max(width, rounded[0]), max(height, rounded[1])))]
+        shapes += [(2, (*frames, *(max(low, 32) for low in rounded)))]
+    return shapes

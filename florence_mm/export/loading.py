@@ -1,0 +1,175 @@
+"""Exported files for pictures, videos and texts: the same preparation and the same answers as the inferencers'."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from florence_mm.errors import DataError, UsageError
+from florence_mm.models.base import build_part
+from florence_mm.registry import TASK_UTILS
+from florence_mm.utils.numbers import is_finite, is_whole
+
+from .preparing import Preparation, Prepared
+from .runtimes import Arrays, open_runtime
+
+Source = str | Path | np.ndarray
+
+
+def load_exported(path: str | Path, threads: int | None = None, precision: str | None = None) -> 'ExportedModel':
+    """Open a file that an export wrote.
+
+    ::
+
+        detector = load_exported('digits.onnx')
+        (result,) = detector('scene.png')
+
+    Args:
+        path: ``.onnx``, ``.xml`` or ``.pt2``.
+        threads: threads of the runtime; None: its own choice.
+        precision: ``'fp32'`` or ``'bf16'`` of an OpenVINO file; None: what it was exported for.
+
+    Raises:
+        DataError: the file is missing, damaged, or was not written by florence_mm.
+        UsageError: another suffix, or the runtime is not installed.
+    """
+    return ExportedModel(path, threads, precision)
+
+
+class ExportedModel:
+    """An exported file in its runtime, with the preparation of its inputs.
+
+    Args:
+        path: see :func:`load_exported`.
+        threads: see :func:`load_exported`.
+        precision: see :func:`load_exported`.
+
+    Attributes:
+        kind (str): ``'image'`` or ``'text'`` tower, ``'classifier'``, ``'detector'`` or ``'recognizer'``.
+        class_names (list[str]): names of its labels; empty if it has none.
+        metadata (dict): what the file tells about itself.
+        run: function from named arrays to named arrays, without preparation.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None, precision: str | None = None) -> None:
+        self.path = Path(path)
+        self.run, self.metadata = open_runtime(path, threads, precision)
+        self.kind: str = self.metadata['kind']
+        self.class_names: list[str] = list(self.metadata.get('class_names') or [])
+        self._preparation: Preparation | None = None
+        self._tokenizer: Callable[[Sequence[str]], Any] | None = None
+
+    def __call__(
+        self, inputs: Source | Sequence[Source], top: int = 5, score_thr: float = 0.3, batch_size: int = 1
+    ) -> Any:
+        """Prepare inputs and run the file.
+
+        Args:
+            inputs: a picture, file or array ``(H, W, 3)`` uint8 RGB; of a file for videos a video file; of a text tower
+                a text; or a list of those.
+            top: most classes reported.
+            score_thr: lowest score of reported boxes.
+            batch_size: pictures or texts that are run together. Padding changes the boxes of pictures of different
+                sizes, as in every detector.
+
+        Returns:
+            of a tower the features ``(N, D)``; else a dict per input: of a detector ``width``, ``height``, ``boxes``,
+            ``labels`` and ``scores`` as from :class:`~florence_mm.apis.DetectionInferencer`, of a classifier or
+            recognizer ``labels`` and ``scores``, best first.
+
+        Raises:
+            DataError: an input cannot be read, or has a size that the file does not take.
+            UsageError: nothing was given, or a number is out of its range.
+        """
+        inputs = [inputs] if isinstance(inputs, (str, Path, np.ndarray)) else list(inputs)
+        if not inputs:
+            raise UsageError('nothing was given; give a picture, a video or a text')
+        for name, value in (('top', top), ('batch_size', batch_size)):
+            if not is_whole(value) or value < 1:
+                raise UsageError(f'{name} is {value!r}; give at least 1, a whole number')
+        if not is_finite(score_thr) or not 0 <= score_thr <= 1:
+            raise UsageError(f'score_thr is {score_thr!r}; give a number from 0 to 1')
+        parts = [inputs[i : i + batch_size] for i in range(0, len(inputs), batch_size)]
+        if self.kind == 'text':
+            return np.concatenate([self._texts(part) for part in parts])
+        if self.kind == 'detector':
+            return [found for part in parts for found in self._detect(part, score_thr)]
+        values = np.concatenate([self._views(part) for part in parts])
+        return values if self.kind == 'image' else [self._best(row, top) for row in values]
+
+    def prepare(self, source: Source) -> Prepared:
+        """Prepare a picture or video as the model's test pipeline does.
+
+        Raises:
+            UsageError: the file has no preparation.
+            DataError: the picture cannot be read.
+        """
+        if self._preparation is None:
+            if not self.metadata.get('preprocessing'):
+                raise UsageError(f'{self.path} does not tell how to prepare its inputs; call run with arrays')
+            self._preparation = Preparation(self.metadata['preprocessing'])
+        return self._preparation(source)
+
+    def _texts(self, texts: Sequence[str]) -> np.ndarray:
+        if not all(isinstance(text, str) for text in texts):
+            raise UsageError('a text tower takes texts; give strings')
+        if self._tokenizer is None:
+            if not self.metadata.get('tokenizer'):
+                raise UsageError(f'{self.path} does not tell its tokenizer; call run with input_ids')
+            self._tokenizer = build_part(dict(self.metadata['tokenizer']), TASK_UTILS)
+        return self._run(input_ids=self._tokenizer(list(texts)).numpy())['features']
+
+    def _views(self, sources: Sequence[Source]) -> np.ndarray:
+        """Features, probabilities or logits of pictures, and means over the views of videos."""
+        prepared = [self.prepare(source) for source in sources]
+        if prepared[0].values.ndim == 3:
+            images, _ = self._preparation.batch(prepared)
+            return next(iter(self._run(images=images).values()))
+        rows = []
+        for one in prepared:  # (V, 3, T, H, W)
+            row = next(iter(self._run(images=one.values).values())).mean(0)
+            rows.append(row / np.linalg.norm(row) if self.kind == 'image' else row)
+        return np.stack(rows)
+
+    def _detect(self, sources: Sequence[Source], score_thr: float) -> Iterator[dict[str, Any]]:
+        prepared = [self.prepare(source) for source in sources]
+        images, sizes = self._preparation.batch(prepared)
+        found = self._run(images=images, sizes=sizes)
+        for one, dets, labels in zip(prepared, found['dets'], found['labels'], strict=True):
+            keep = (labels >= 0) & (dets[:, 4] >= score_thr)
+            dets, labels = dets[keep], labels[keep]
+            boxes = dets[:, :4] / np.array(one.scale * 2, dtype=np.float32)
+            yield {
+                'width': one.original[1],
+                'height': one.original[0],
+                'boxes': [[round(value, 2) for value in box] for box in boxes.tolist()],
+                'labels': [self._name(label) for label in labels.tolist()],
+                'scores': [round(score, 4) for score in dets[:, 4].tolist()],
+            }
+
+    def _best(self, scores: np.ndarray, top: int) -> dict[str, Any]:
+        if self.metadata.get('gives_logits'):
+            scores = np.exp(scores - scores.max())
+            scores /= scores.sum()
+        order = np.argsort(-scores, kind='stable')[:top].tolist()
+        return {
+            'labels': [self._name(label) for label in order],
+            'scores': [round(float(scores[label]), 4) for label in order],
+        }
+
+    def _name(self, label: int) -> str:
+        return self.class_names[label] if label < len(self.class_names) else str(label)
+
+    def _run(self, **inputs: np.ndarray) -> Arrays:
+        """Run the file on inputs of a size that it takes."""
+        first = next(iter(inputs.values()))
+        sizes = first.shape[2 - (self.kind == 'text') :]
+        expected = self.metadata['input_size']
+        names = {'text': ['length']}.get(self.kind, ['frames', 'height', 'width'][-len(expected) :])
+        for name, size, given in zip(names, sizes, expected, strict=True):
+            low, high = self.metadata['limits'].get(name, (given, given))
+            if size < low or high is not None and size > high:
+                allowed = f'{low}' if low == high else f'from {low} to {high}' if high else f'at least {low}'
+                raise DataError(f'an input of {self.path} has {name} {size}, and the file takes {allowed}')
+        return self.run(inputs)

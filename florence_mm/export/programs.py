@@ -1,0 +1,67 @@
+"""Programs of ``torch.export``, from which every other format is made."""
+
+import warnings
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from florence_mm.errors import UsageError
+from florence_mm.ops.exported import kept_whole
+
+from .parts import Part
+
+Limits = dict[str, tuple[int, int | None]]
+
+
+def make_program(part: Part, whole_operators: bool = True) -> tuple[ExportedProgram, Limits]:
+    """Export a part with its free axes.
+
+    Args:
+        part: the part.
+        whole_operators: keep the operators of :mod:`florence_mm.ops.exported`; False: write them in torch's own.
+
+    Returns:
+        the program, and the smallest and largest size of each free axis, None for no largest.
+
+    Raises:
+        UsageError: an axis that should be free is not, or the model needs another size.
+    """
+    # not 1, which torch takes for fixed; height and width differ, or they would be taken for one number
+    inputs = part.example(2)
+    free = {name: {0: Dim.AUTO} for name in inputs}
+    free[part.inputs[0]] = dict.fromkeys(part.axes, Dim.AUTO)
+    try:
+        with kept_whole() if whole_operators else nullcontext(), warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter('ignore')
+            program = torch.export.export(part.module, tuple(inputs.values()), dynamic_shapes=tuple(free.values()))
+    except Exception as error:
+        # torch.export tells everything it cannot write down with many kinds of errors
+        first = str(error).strip().partition('\n')[0]
+        raise UsageError(
+            f'torch.export cannot write down the {part.kind} part with inputs of size {tuple(part.size)} '
+            f'({type(error).__name__}: {first}); try another --size'
+        ) from error
+    shape = _input_shape(program)
+    fixed = [name for axis, name in part.axes.items() if not isinstance(shape[axis], torch.SymInt)]
+    if fixed:
+        raise UsageError(
+            f'the {" and the ".join(fixed)} of the {part.kind} part cannot be free at size {tuple(part.size)}: where '
+            'a map fits into its window, its side is fixed; give a larger --size, or --fixed-size'
+        )
+    limits = {name: _limits(program, shape[axis]) for axis, name in part.axes.items()}
+    # torch says 2 of every free axis that it has not compared with anything
+    return program, limits | {'batch': (1, limits['batch'][1])}
+
+
+def _input_shape(program: ExportedProgram) -> torch.Size:
+    names = program.graph_signature.user_inputs
+    nodes = {node.name: node for node in program.graph.nodes if node.op == 'placeholder'}
+    return nodes[names[0]].meta['val'].shape
+
+
+def _limits(program: ExportedProgram, size: torch.SymInt) -> tuple[int, int | None]:
+    bounds: Any = program.range_constraints[size.node.expr]
+    upper = int(bounds.upper) if bounds.upper.is_finite and bounds.upper < 2**31 else None
+    return max(1, int(bounds.lower)), upper
