@@ -131,7 +131,9 @@ def publish_one(recipe: Recipe, work_dir: Path) -> bool:
         print(f'{recipe.name}: {recipe.score} is {score:.4f}, below {recipe.least}; not published', file=sys.stderr)
         return False
     more = {} if score is None else {'score': {recipe.score: round(score, 4)}}
-    file = publish(folder / recipe.checkpoint, published_folders()[0] / f'{recipe.name}.safetensors', more)
+    # the quickstart publishes its own
+    target = published_folders()[0] / f'{recipe.name}.safetensors'
+    file = published(recipe.name) or publish(folder / recipe.checkpoint, target, more)
     print(f'{recipe.name}: {"no test" if score is None else f"{recipe.score} {score:.4f}"}, published as {file}')
     return True
 
