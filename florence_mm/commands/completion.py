@@ -1,6 +1,6 @@
 """Print a shell's completion script: commands, options, files and names of models.
 
-For the shells bash, zsh, fish and tcsh; without a name it is that of the variable SHELL. In tcsh, names of models are not
+For the shells bash, zsh, fish and tcsh; without a name it is that of the variable SHELL. In tcsh, models are not
 completed.
 """
 
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import shtab
 
-import florence_mm
 from florence_mm.errors import UsageError
 
 from .main import PROG, PURPOSE, find_summaries, load
@@ -94,7 +93,7 @@ def _completed_by(action: argparse.Action) -> dict | None:
 
 def model_names() -> Iterator[str]:
     """Names of all models in the metafiles of the package."""
-    folder = Path(florence_mm.__file__).parent / '.mim'
+    folder = Path(__file__).parents[1] / '.mim'
     for metafile in re.findall(r'^ *- (\S+)', (folder / 'model-index.yml').read_text(encoding='utf-8'), re.MULTILINE):
         _, _, models = (folder / metafile).read_text(encoding='utf-8').partition('\nModels:\n')
         yield from re.findall(r'^ *- Name: (\S+)', models, re.MULTILINE)
