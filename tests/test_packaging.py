@@ -15,7 +15,7 @@ import setuptools
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from florence_mm.commands.completion import model_names
+from florence_mm.config.metafiles import list_models
 
 ROOT = Path(__file__).parents[1]
 LEFT_OUT = shutil.ignore_patterns(
@@ -113,7 +113,7 @@ def test_installed_wheel_has_the_command(wheel, tmp_path):
 
     assert run('--version').split() == ['florence-mm', importlib.metadata.version('florence_mm')]
     assert '\n  train ' in run('--help')
-    assert run('completion', '--models').splitlines() == list(model_names())
+    assert run('completion', '--models').splitlines() == list_models()
 
 
 def test_user_config_inherits_from_the_wheel(wheel, tmp_path):
