@@ -43,7 +43,14 @@ BY_OTHER_WAYS = {
     'test_models/test_zero_shot_detector.py': 'coloured_boxes.py beside it',
 }
 #: Tests of what is no module of the package and no folder of the repository.
-OF_THE_WHOLE = ('test_bad_inputs.py', 'test_examples.py', 'test_house.py', 'test_packaging.py', 'test_scores.py')
+OF_THE_WHOLE = (
+    'test_bad_inputs.py',
+    'test_examples.py',
+    'test_house.py',
+    'test_packaging.py',
+    'test_scores.py',
+    'test_tutorials.py',
+)
 
 
 def upward_arrows(imports):
