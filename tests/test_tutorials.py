@@ -38,7 +38,7 @@ def prepare(name):
         rows = [f'{i}.png,a {label.replace("_", " ")},{label[-3:]}' for i, label in enumerate([*COLOURS] * 3)]
         for i, label in enumerate([*COLOURS] * 3):
             picture(Path('shop', f'{i}.png'), COLOURS[label])
-        Path('shop/items.csv').write_text('\n'.join(['file,title,kind', *rows]))
+        Path('shop/items.csv').write_text('\n'.join(['file,title,class', *rows]))
     if name == 'my_objects':
         Path('objects').mkdir()
         write_annotations(Path('objects'), 4, ['red', 'green', 'blue'], 3)
