@@ -2,9 +2,9 @@
 
     python tools/misc/docs.py && mkdocs build --strict      # make docs
 
-The pages lie in ``.cache/docs`` as in the repository, with every file that they link to, so that a link works on the site
-as it does beside the sources. ``docs/model_zoo.md`` is made from the metafiles, ``reference/`` from the docstrings. The
-sources in ``.cache/docs_sources``, which the site's docstrings come from, have Markdown where ours have Sphinx roles.
+The pages lie in ``.cache/docs`` as in the repository, with every file that they link to, so that a link works on the
+site as it does beside the sources. ``docs/model_zoo.md`` is made from the metafiles, ``reference/`` from docstrings, of
+which ``.cache/docs_sources`` has a copy with Markdown for Sphinx roles.
 """
 
 import ast
@@ -57,13 +57,25 @@ def gather(target: Path) -> None:
 
 def zoo_page() -> str:
     """Write the page of all models, a table for each family."""
-    lines = ['# Model zoo', '', 'A name stands for a config, and for its weights where they are published, in every tool and']
+    lines = [
+        '---',
+        'hide: [toc]',
+        '---',
+        '# Model zoo',
+        '',
+        'A name stands for a config, and for its weights where they are published, in every tool and',
+    ]
     lines += ['in `florence_mm.apis.get_model`. Parameters are in millions, multiply-adds (MACs) in billions.', '']
     families: dict[str, list[ModelEntry]] = {}
     for entry in model_entries().values():
         families.setdefault(entry.collection, []).append(entry)
     for family, entries in sorted(families.items()):
-        lines += [f'## {family}', '', f'[Configs and training](../configs/{entries[0].metafile.parent.name}/README.md)', '']
+        lines += [
+            f'## {family}',
+            '',
+            f'[Configs and training](../configs/{entries[0].metafile.parent.name}/README.md)',
+            '',
+        ]
         lines += ['| model | task | parameters | MACs | weights | results |', '|---|---|---|---|---|---|']
         lines += [_row(entry) for entry in sorted(entries, key=lambda entry: entry.name)] + ['']
     return '\n'.join(lines)
