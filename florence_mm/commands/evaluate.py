@@ -131,7 +131,7 @@ def _towers(args: argparse.Namespace) -> tuple[str, str]:
 
     config, checkpoint = resolve_model(args.config or TOWERS[args.suite], args.checkpoint)
     if checkpoint is None and args.config is None and args.suite == 'embedded':
-        checkpoint = _published(Path(str(config).rpartition(':')[2]).stem) or (_QUICKSTART.is_file() and _QUICKSTART)
+        checkpoint = _published(str(config)) or (_QUICKSTART.is_file() and _QUICKSTART)
         if not checkpoint:
             raise UsageError(
                 f'the suite embedded evaluates the quickstart, and {_QUICKSTART} is not there; run `make quickstart`, '
@@ -143,14 +143,14 @@ def _towers(args: argparse.Namespace) -> tuple[str, str]:
     return str(config), str(checkpoint)
 
 
-def _published(name: str) -> str | None:
-    """File of an embedded model's weights published on this machine; None if there are none."""
-    from florence_mm.config.metafiles import is_model_name, model_entry
+def _published(config: str) -> str | None:
+    """File of the weights of an embedded model that were published on this machine; None if there are none."""
     from florence_mm.models.checkpoints.publishing import find_published
+    from florence_mm.protocols.training import embedded_model
     from florence_mm.utils.home import published_folders
 
-    weights = model_entry(name).weights if is_model_name(name) else None
-    file = find_published(name, published_folders()) if weights is not None and weights.embedded else None
+    name = embedded_model(config)
+    file = None if name is None else find_published(name, published_folders())
     return None if file is None else str(file)
 
 

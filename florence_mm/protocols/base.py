@@ -110,8 +110,9 @@ class DataSource:
         absent = [str(path) for path in self.paths(data_root) if not path.exists()]
         if not absent:
             return None
+        there = f'{" and ".join(absent)} {"exists" if len(absent) == 1 else "exist"}'
         then = f', then run: {self.prepare.format(data=data_root)}' if self.prepare else ''
-        return f'{self.title} is not there: download it from {self.page} so that {" and ".join(absent)} exist{then}'
+        return f'{self.title} is not there: download it from {self.page} so that {there}{then}'
 
     def write(self, data_root: str | Path) -> None:
         """Write the data where florence_mm makes them itself; published ones are only downloaded by their users."""

@@ -11,7 +11,6 @@ from typing import Any
 from mmengine.config import Config
 
 from florence_mm.config.load import load_config
-from florence_mm.config.metafiles import is_model_name, model_entry
 from florence_mm.errors import raise_if_asked, user_sentence
 from florence_mm.utils.files import write_atomic
 
@@ -21,7 +20,7 @@ from .locations import below
 from .progress import SuiteProgress
 from .suites import matches
 from .table import DONE, FAILED, MISSING, UNTRAINED, Row, write_table
-from .training import environment, train, training_command
+from .training import embedded_model, environment, train, training_command
 
 #: Function that loads a model from its config and checkpoint.
 Loader = Callable[[Config, str], LoadedLike]
@@ -37,8 +36,7 @@ class SuitePlan:
         data_root: folder of all data sets.
         out_dir: folder of results.
         load: function that loads a model.
-        published: function that finds the published weights of a config's model by the file's stem; None: there are
-            none.
+        published: function that finds the published weights of a config file's model; None: there are none.
         task_checkpoints: checkpoints by pattern of the protocols that need their own.
         task_configs: configs by pattern of the protocols, in place of the suite's.
         train: train the models that have no checkpoint.
@@ -51,7 +49,7 @@ class SuitePlan:
     data_root: Path
     out_dir: Path
     load: Loader
-    published: Callable[[str], str | None] = lambda name: None
+    published: Callable[[str], str | None] = lambda config: None
     task_checkpoints: Mapping[str, str] = field(default_factory=dict)
     task_configs: Mapping[str, str] = field(default_factory=dict)
     train: bool = False
@@ -67,7 +65,7 @@ class SuitePlan:
         given = _chosen(self.task_checkpoints, entry)
         if given is not None or not entry.trained:
             return given or self.checkpoint
-        return self.published(Path(self.config_of(entry).rpartition(':')[2]).stem)
+        return self.published(self.config_of(entry))
 
 
 def _chosen(given: Mapping[str, str], entry: Entry) -> str | None:
@@ -104,7 +102,8 @@ def run_suite(entries: Sequence[Entry], plan: SuitePlan, about: Mapping[str, str
         progress.start(entry.protocol.name)
         rows[entry.protocol.name] = row = _evaluate(entry, plan, models, progress)
         plan.tell(_outcome(row))
-        write_table([rows[e.protocol.name] for e in entries if e.protocol.name in rows], plan.out_dir, about)
+        so_far = [rows[other.protocol.name] for other in entries if other.protocol.name in rows]
+        write_table(so_far, plan.out_dir, about, drawn=False)
     ordered = [rows[entry.protocol.name] for entry in entries]
     write_table(ordered, plan.out_dir, about)
     return ordered
@@ -202,9 +201,8 @@ def _done(entry: Entry, result: Mapping[str, Any], checkpoint: str, kept: bool =
 
 
 def _untrained(entry: Entry, plan: SuitePlan) -> str:
-    name = Path(plan.config_of(entry).rpartition(':')[2]).stem
-    embedded = is_model_name(name) and (weights := model_entry(name).weights) is not None and weights.embedded
-    if embedded:
+    name = embedded_model(plan.config_of(entry))
+    if name is not None:
         command = f'python tools/misc/publish_embedded.py {name}'
         return f'its model is trained on embedded data first: run {command}, or let --train do it'
     command = training_command(entry, _chosen(plan.task_configs, entry))

@@ -95,13 +95,14 @@ def _lines(row: Row) -> list[Line]:
     return lines
 
 
-def write_table(rows: Sequence[Row], folder: str | Path, about: Mapping[str, str | None]) -> list[Path]:
-    """Write ``results.json``, ``results.md`` and ``results.png``, and return their paths.
+def write_table(rows: Sequence[Row], folder: str | Path, about: Mapping[str, str | None], drawn: bool = True) -> None:
+    """Write ``results.json``, ``results.md`` and ``results.png``.
 
     Args:
         rows: the outcomes, in the order of the table.
         folder: where to write.
         about: what was evaluated, for the head of the table: suite, config, checkpoint.
+        drawn: whether to draw the picture, which takes half a second.
     """
     folder = Path(folder)
     lines = table_lines(rows)
@@ -114,12 +115,11 @@ def write_table(rows: Sequence[Row], folder: str | Path, about: Mapping[str, str
             for line in lines
         ],
     }
-    paths = [folder / f'results.{kind}' for kind in ('json', 'md', 'png')]
-    write_atomic(paths[0], json.dumps(content, indent=2))
-    write_atomic(paths[1], markdown(rows, about))
-    title = ', '.join(Path(value).name for value in about.values() if value)
-    draw_scores([_score(line) for line in lines], paths[2], title)
-    return paths
+    write_atomic(folder / 'results.json', json.dumps(content, indent=2))
+    write_atomic(folder / 'results.md', markdown(rows, about))
+    if drawn:
+        title = ', '.join(Path(value).name for value in about.values() if value)
+        draw_scores([_score(line) for line in lines], folder / 'results.png', title)
 
 
 def _json_row(row: Row) -> dict:

@@ -13,6 +13,7 @@ from typing import Any
 from mmengine.config import Config
 
 from florence_mm.config.load import load_config
+from florence_mm.config.metafiles import model_entries
 from florence_mm.engine.checkpointing import find_latest
 from florence_mm.engine.launch import build_runner, set_seed
 from florence_mm.errors import UsageError
@@ -40,6 +41,13 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def embedded_model(config: str) -> str | None:
+    """Name of the model of a config file if ``publish_embedded.py`` makes its weights; None if it is another."""
+    name = Path(config.rpartition(':')[2]).stem
+    entry = model_entries().get(name)
+    return name if entry is not None and entry.weights is not None and entry.weights.embedded else None
 
 
 def training_config(entry: Entry, config: str | None = None) -> str:
