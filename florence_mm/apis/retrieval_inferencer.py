@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,8 @@ class RetrievalInferencer(Inferencer):
         inferencer.index('photos/', 'photos.index')
         results = inferencer.search('a dog on a beach', out_dir='found')
 
-    An index is a folder, see :class:`~florence_mm.formats.feature_index.FeatureIndex`. It remembers the size and time of
-    every file, so indexing again only embeds what is new or changed, and goes on where a kill stopped it.
+    An index is a folder, see :class:`~florence_mm.formats.feature_index.FeatureIndex`. It remembers the size and time
+    of every file, so indexing again only embeds what is new or changed, and goes on where a kill stopped it.
 
     Args:
         config (str | Path | Config): Config of a :class:`UniCL`, its file, or the name of a model; with a video encoder
@@ -150,24 +151,34 @@ class RetrievalInferencer(Inferencer):
             gone = [row for file, row in known.items() if _is_file(file) and _stamp(file) is None]
             report.vanished = len(gone)
             index.append(np.empty((0, index.head['dims']), np.float32), [], gone)
-            self._add(self._fresh(listed, known, report), known, report, skip_bad)
+            fresh: Iterable = self._fresh(listed, known, report)
+            # a list is counted, so that the log has the time left
+            self._add(list(fresh) if isinstance(listed, list) else fresh, known, report, skip_bad)
         finally:
             index.close()
         return report
 
     def _fresh(self, listed: Iterable, known: dict[str, int], report: IndexReport) -> Iterator[Any]:
         """Yield the items that are not in the index as they are now."""
+        seen: set[str] = set()
         for item in listed:
+            if isinstance(item, (str, Path)):
+                if _key(item) in seen:
+                    continue
+                seen.add(_key(item))
             row = known.get(_key(item)) if isinstance(item, (str, Path)) else None
             if row is None or not self._index.alive[row] or _is_file(item) and _stamp(item) != _kept(self._index, row):
                 yield item
             else:
                 report.unchanged += 1
 
-    def _add(self, fresh: Iterator[Any], known: dict[str, int], report: IndexReport, skip_bad: bool) -> None:
+    def _add(self, fresh: Iterable[Any], known: dict[str, int], report: IndexReport, skip_bad: bool) -> None:
         """Embed items and append them in parts, each of which is on disk before the next."""
-        first = next(fresh, None)
-        if first is None:
+        if not isinstance(fresh, list):
+            # whether a generator has anything is known after its first item
+            first = list(islice(fresh, 1))
+            fresh = chain(first, fresh) if first else []
+        if isinstance(fresh, list) and not fresh:
             return
         rows: list[np.ndarray] = []
         kept: list[dict[str, Any]] = []
@@ -179,12 +190,8 @@ class RetrievalInferencer(Inferencer):
             for part in (rows, kept, old):
                 part.clear()
 
-        def chained() -> Iterator[Any]:
-            yield first
-            yield from fresh
-
         try:
-            for result in self._stream(chained(), self._embed, f'indexing {self._kind.plural}', skip_bad):
+            for result in self._stream(fresh, self._embed, f'indexing {self._kind.plural}', skip_bad):
                 if 'error' in result:
                     report.failed.append(result)
                     continue

@@ -1,8 +1,8 @@
 """A folder of features that is appended to and searched.
 
-``index.json`` says what the features are of; ``features.bin`` holds their rows, ``items.jsonl`` a line for each row: what
-it stands for, or the number of an earlier row that no longer counts. Rows are written before their lines, and what is
-cut off at the end of either is dropped, so that a kill loses nothing that was finished.
+``index.json`` says what the features are of; ``features.bin`` holds their rows, ``items.jsonl`` a line for each row:
+what it stands for, or the number of an earlier row that no longer counts. Rows are written before their lines, and what
+is cut off at the end of either is dropped, so that a kill loses nothing that was finished.
 
 Not here: the model that the features are of.
 """
@@ -19,6 +19,7 @@ import torch
 from florence_mm.errors import DataError, UsageError
 from florence_mm.utils.files import write_atomic
 from florence_mm.utils.json_files import read_json
+from florence_mm.utils.numbers import is_whole
 
 VERSION = 1
 DTYPES = ('float32', 'float16')
@@ -208,12 +209,7 @@ def _read_items(path: Path, rows: int) -> tuple[list[dict[str, Any]], list[int]]
     for number, line in enumerate(data.splitlines(), 1):
         try:
             item = json.loads(line)
-            if (
-                not isinstance(item, dict)
-                or not isinstance(item.get('drop', 0), int)
-                or 'drop' not in item
-                and 'file' not in item
-            ):
+            if not isinstance(item, dict) or not (is_whole(item.get('drop')) or isinstance(item.get('file'), str)):
                 raise ValueError('it is no item')
         except ValueError as error:
             raise DataError(f'{path}, line {number}, cannot be read ({error}); make the index again') from None

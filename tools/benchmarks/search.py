@@ -103,14 +103,13 @@ def measure(name: str, items: int, dims: int, folder: Path) -> dict[str, Any]:
         start = time.process_time()
         found.append(search(query))
         took.append(time.process_time() - start)
+    pairs = zip(found, right, strict=True)
     return {
         'name': name,
         'version': version(PEERS[name]),
         'build_s': round(built, 2),
         'query_ms': round(1e3 * statistics.median(took), 3),
-        'recall': float(
-            np.mean([len({*map(int, a)} & {*map(int, b)}) / TOP for a, b in zip(found, right, strict=True)])
-        ),
+        'recall': float(np.mean([len({*map(int, a)} & {*map(int, b)}) / TOP for a, b in pairs])),
         'memory_mb': round(memory),
         'file_mb': round(file.stat().st_size / 1e6),
         'installed_mb': round(installed_mb(PEERS[name])),
