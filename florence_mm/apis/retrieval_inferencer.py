@@ -304,7 +304,8 @@ class RetrievalInferencer(Inferencer):
             reader.close()
 
     def _width(self) -> int:
-        return int(embed_texts(self.model, ['a picture']).shape[1])
+        # of any text, as pictures and texts have features of one width
+        return int(embed_texts(self.model, ['red']).shape[1])
 
     def _own_fingerprint(self) -> str:
         if self._fingerprint is None:

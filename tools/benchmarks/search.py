@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,12 @@ def make_data(items: int, dims: int) -> tuple[np.ndarray, np.ndarray]:
     """Stored features ``(N, D)`` and queries ``(50, D)``, L2-normalised."""
     random = np.random.default_rng(0)
     centres = random.standard_normal((2000, dims), dtype=np.float32)
-    stored = centres[random.integers(0, 2000, items)] + random.standard_normal((items, dims), dtype=np.float32)
+    stored = random.standard_normal((items, dims), dtype=np.float32)
+    stored += centres[random.integers(0, 2000, items)]
     queries = stored[:QUERIES] + 0.5 * random.standard_normal((QUERIES, dims), dtype=np.float32)
-    return tuple(x / np.linalg.norm(x, axis=1, keepdims=True) for x in (stored, queries))
+    for x in (stored, queries):
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+    return stored, queries
 
 
 def exact(stored: np.ndarray, folder: Path) -> tuple[Callable[[np.ndarray], np.ndarray], Path]:
@@ -130,8 +134,8 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for name in args.only or PEERS:
         # memory is measured from a fresh start
-        with multiprocessing.get_context('spawn').Pool(1) as pool:
-            results.append(pool.apply(measure, (name, args.items, args.dims, folder)))
+        with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+            results.append(pool.submit(measure, name, args.items, args.dims, folder).result())
         print(json.dumps(results[-1]), flush=True)
     if args.out:
         write_atomic(args.out, json.dumps(results, indent=1))
