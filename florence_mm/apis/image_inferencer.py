@@ -12,11 +12,12 @@ from torch import Tensor
 
 from florence_mm.formats.feature_rows import check_rows_path
 from florence_mm.language.class_names import KNOWN_CLASSES, load_class_names
-from florence_mm.models.protocol import ZeroShotModel, embed_images
+from florence_mm.models.protocol import ZeroShotModel
 from florence_mm.visualization.classes import draw_classes
 
 from .base import Inferencer
 from .classes import best_classes, choose_classes
+from .embedding import embed_packed
 from .inputs import Picture, ReadInput
 from .results import Output
 from .setup import check_count, model_kind, wrong_kind
@@ -132,7 +133,7 @@ class ImageInferencer(Inferencer):
                 for own, scores in zip(found, self._scores(packed), strict=True):
                     own |= best_classes(scores, names, reported, top)
             if features:
-                for own, row in zip(found, self._embed(packed), strict=True):
+                for own, row in zip(found, embed_packed(self.model, self.cfg, packed), strict=True):
                     own['features'] = row
             return found
 
@@ -175,13 +176,3 @@ class ImageInferencer(Inferencer):
         if not all(torch.isfinite(one).all() for one in scores):
             raise ValueError('the model gives scores that are not finite numbers; check its weights')
         return [one.float().cpu().tolist() for one in scores]
-
-    @torch.no_grad()
-    def _embed(self, packed: dict[str, Any]) -> np.ndarray:
-        """Compute the features ``(B, D)`` of images, float32, L2-normalised."""
-        features = embed_images(self.model, self.model.data_preprocessor(packed, False)['inputs'])
-        if features is None:
-            raise wrong_kind(self.cfg, self.model, 'a model with features, such as UniCL or a classifier of mmpretrain')
-        if not torch.isfinite(features).all():
-            raise ValueError('the model gives features that are not finite numbers; check its weights')
-        return features.float().cpu().numpy()

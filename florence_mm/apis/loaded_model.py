@@ -19,8 +19,8 @@ from florence_mm.models.protocol import ZeroShotModel
 
 from .base import InferencePipeline, read_picture
 from .inputs import Picture
-from .setup import TestData, ready_model, transform_name
-from .video_inputs import VideoPipeline, open_file, split_windows
+from .setup import ready_model
+from .video_inputs import VideoPipeline, any_pipeline, open_file, split_windows
 
 _SCOPE = 'florence_mm'
 
@@ -117,7 +117,4 @@ def load_model(
 
 def _test_pipeline(cfg: Config) -> InferencePipeline | VideoPipeline | None:
     dataset = (cfg.get('test_dataloader') or {}).get('dataset')
-    if dataset is None:
-        return None
-    opens = any(transform_name(step).endswith('Decode') for step in TestData(dataset, 'input').pipeline)
-    return VideoPipeline(dataset) if opens else InferencePipeline(dataset)
+    return None if dataset is None else any_pipeline(dataset)

@@ -1,11 +1,13 @@
 """Loading of complete checkpoints for inference."""
 
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.logging import print_log
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from florence_mm.models.checkpoints.contents import check_types, check_values
 from florence_mm.models.checkpoints.coverage import check_coverage, needed_keys
@@ -13,6 +15,9 @@ from florence_mm.models.checkpoints.fitting import fit_state_dict
 from florence_mm.models.checkpoints.loading import check_origin, load_tensors
 from florence_mm.models.checkpoints.reading import read_checkpoint
 from florence_mm.models.checkpoints.renaming import Source
+
+#: Functions of ``torch.nn.init`` and methods of tensors that draw random numbers in place.
+_RANDOM = ('kaiming_normal_', 'kaiming_uniform_', 'normal_', 'uniform_', 'xavier_normal_', 'xavier_uniform_')
 
 
 def load_whole_model(model: nn.Module, path: str | Path) -> dict[str, Any]:
@@ -52,6 +57,21 @@ def load_whole_state(model: nn.Module, state: dict[str, Any], path: str | Path, 
     else:
         report = load_tensors(model, state, path, allow_missing=True, meta=meta)
         check_coverage(own, own - set(report.missing), type(model).__name__, path, whole=True)
+
+
+class zeros_for_random(TorchFunctionMode):
+    """Context manager in which parameters are made as zeros instead of random numbers, as a checkpoint replaces them.
+
+    Random numbers take a second for a hundred million parameters.
+    """
+
+    def __torch_function__(
+        self, func: Callable, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Fill a parameter with zeros, or call what is no random initialisation."""
+        if getattr(func, '__name__', '') in _RANDOM and args and isinstance(args[0], nn.Parameter):
+            return args[0].data.zero_()
+        return func(*args, **(kwargs or {}))
 
 
 def _load_own_layout(model: nn.Module, state: dict[str, Any], source: Source) -> None:

@@ -15,16 +15,16 @@ from torch import nn
 from florence_mm.config.check import check_parts
 from florence_mm.config.load import load_config
 from florence_mm.config.pick import walk_steps
-from florence_mm.engine.launch import require_checkpoint
 from florence_mm.errors import UsageError
 from florence_mm.language.class_names import KNOWN_CLASSES, load_class_names
 from florence_mm.models.checkpoints.reading import read_checkpoint
 from florence_mm.models.multimodal.protocol import VisionLanguage
 from florence_mm.models.protocol import TwoTowerModel, class_head
 from florence_mm.registry import DATASETS, MODELS
+from florence_mm.utils.files import require_checkpoint
 from florence_mm.utils.numbers import is_whole
 
-from .model_weights import load_whole_state
+from .model_weights import load_whole_state, zeros_for_random
 from .named import resolve_model
 
 
@@ -73,7 +73,8 @@ def ready_model(
         return model.to(place).eval(), {}, place
     state, meta = read_checkpoint(checkpoint)
     _take_trained_answers(cfg.model, meta)
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    with zeros_for_random():
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
     load_whole_state(model, state, checkpoint, meta)
     return model.to(place).eval(), meta, place
 

@@ -14,6 +14,7 @@ from florence_mm.moved import moved_names
 from florence_mm.registry import TRANSFORMS
 from florence_mm.utils.reading import read_bytes
 
+from .base import InferencePipeline
 from .inputs import InputKind, is_web
 from .setup import TestData, transform_name
 
@@ -125,3 +126,29 @@ class VideoPipeline(TestData):
         data = self.decode(self.sample(data))
         numbers = span.first + np.asarray(data['frame_inds']).reshape(data.get('num_clips', 1), -1)
         return self.prepare(data), numbers
+
+
+def any_pipeline(dataset: Mapping[str, Any]) -> InferencePipeline | VideoPipeline:
+    """Make the test pipeline of a data set's config: that for videos if it decodes videos, else that for images.
+
+    Args:
+        dataset: config of the test data set, which may be wrapped.
+
+    Raises:
+        UsageError: there is no pipeline.
+    """
+    decodes = any(transform_name(step).endswith('Decode') for step in TestData(dataset, 'input').pipeline)
+    return VideoPipeline(dataset) if decodes else InferencePipeline(dataset)
+
+
+def middle_frame(file: str | Path, backend: str = 'pyav') -> np.ndarray:
+    """Read the frame in the middle of a video, ``(H, W, 3)`` uint8 RGB.
+
+    Raises:
+        DataError: the video cannot be read.
+    """
+    reader = open_file(file, backend)
+    try:
+        return np.asarray(reader.read([len(reader) // 2])[0])
+    finally:
+        reader.close()

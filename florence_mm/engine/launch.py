@@ -11,6 +11,7 @@ from florence_mm.config.check import check_whole_config
 from florence_mm.config.merge import section
 from florence_mm.errors import UsageError
 from florence_mm.moved import moved_names
+from florence_mm.utils.files import require_checkpoint  # noqa: F401  of all that start a run from a checkpoint
 
 from .runner import FlorenceRunner
 
@@ -83,12 +84,6 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     cfg.load_from = None if resume == 'auto' else resume
     if cfg.load_from is not None:
         require_checkpoint(cfg.load_from)
-
-
-def require_checkpoint(path: str) -> None:
-    """Raise a :class:`UsageError` if ``path`` is neither a file nor a URL."""
-    if '://' not in path and not Path(path).expanduser().is_file():
-        raise UsageError(f'checkpoint {path} does not exist; check the path')
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -6,7 +6,6 @@ Markers and segments are those of ITU-T T.81, annex B.
 import re
 from collections.abc import Iterator
 
-import av
 import numpy as np
 
 _PROGRESSIVE = (0xC2, 0xC6)
@@ -42,6 +41,8 @@ def ends_early(data: bytes, img: np.ndarray) -> bool:
             return True
     elif not _has_flat_corner(img):
         return False
+    import av  # only here: it takes a third of a second
+
     decoder = av.CodecContext.create('mjpeg', 'r')
     decoder.thread_count = 1
     decoder.options = {'err_detect': 'explode', 'lowres': '3'}

@@ -116,6 +116,12 @@ def refuse_overwriting(target: str | Path, sources: Iterable[str | Path | None],
             raise UsageError(f'{option} {target} is the input {source}, which it would replace; name another path')
 
 
+def require_checkpoint(path: str) -> None:
+    """Raise a :class:`UsageError` if ``path`` is neither a file nor a URL."""
+    if '://' not in path and not Path(path).expanduser().is_file():
+        raise UsageError(f'checkpoint {path} does not exist; check the path')
+
+
 def kind_of_file(status: os.stat_result) -> str:
     """Name the kind of a file: :data:`FILE` for an ordinary one; reading others may fail, or wait for ever.
 

@@ -22,6 +22,7 @@ def draw_retrieval_grid(
     right: Sequence[Collection[int]] | None = None,
     top: int = 5,
     title: str | None = None,
+    pictures: Sequence[np.ndarray | None] | None = None,
 ) -> None:
     """Draw a row per text with the most similar images and their similarities, and write the PNG.
 
@@ -34,6 +35,7 @@ def draw_retrieval_grid(
             others get a red frame and a cross.
         top (int): Images per row.
         title (str | None): The title.
+        pictures (Sequence[np.ndarray | None] | None): The image of each query that is one, drawn in place of its text.
 
     Raises:
         ValueError: lengths differ, there is nothing to draw, or ``top`` is below 1.
@@ -53,14 +55,18 @@ def draw_retrieval_grid(
         order = similarity[i].float().sort(descending=True, stable=True).indices[:top].tolist()
         marks = [None if right is None else index in right[i] for index in order]
         best = [(images[index], float(similarity[i, index])) for index in order]
-        rows.append(_draw_row(text, best, marks))
+        rows.append(_draw_row(text, best, marks, None if pictures is None else pictures[i]))
     save_png(tile(rows, columns=1, gap=12, title=title), path)
 
 
-def _draw_row(text: str, best: list[tuple[np.ndarray, float]], marks: list[bool | None]) -> np.ndarray:
+def _draw_row(
+    text: str, best: list[tuple[np.ndarray, float]], marks: list[bool | None], picture: np.ndarray | None
+) -> np.ndarray:
     row = Image.new('RGB', (TEXT_WIDTH + len(best) * (IMAGE_SIZE + GAP), IMAGE_SIZE + 20), PAPER)
     draw = ImageDraw.Draw(row)
-    lines = wrap_text(text, font(14), TEXT_WIDTH - GAP, lines=5)
+    lines = wrap_text(text, font(14), TEXT_WIDTH - GAP, lines=5) if picture is None else []
+    if picture is not None:
+        row.paste(Image.fromarray(fit_image(picture, IMAGE_SIZE, IMAGE_SIZE)), ((TEXT_WIDTH - IMAGE_SIZE) // 2, 0))
     top = (IMAGE_SIZE - 20 * len(lines)) // 2
     for i, line in enumerate(lines):
         draw.text((0, top + 20 * i), line, font=font(14), fill=INK)

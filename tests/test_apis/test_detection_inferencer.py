@@ -318,7 +318,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     (tmp_path / 'in/two.png').write_bytes(b'')
     file = tmp_path / 'config.py'
     torch.save(zero_shot().state_dict(), tmp_path / 'model.pth')
-    monkeypatch.setattr(tool, 'load_config', lambda path, options: config(zero_shot))
+    monkeypatch.setattr('florence_mm.config.load.load_config', lambda path, options: config(zero_shot))
     command = ['detect.py', str(file), str(tmp_path / 'model.pth'), str(tmp_path / 'in'), '--classes', 'red, blue']
     monkeypatch.setattr(sys, 'argv', [*command, '--out-dir', str(tmp_path / 'out'), '--score-thr', '0.75'])
     assert tool.main() == 1

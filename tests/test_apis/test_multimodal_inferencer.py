@@ -186,7 +186,7 @@ def test_attention_is_that_of_the_word(inferencer, tmp_path):
 def test_the_command(checkpoint, tmp_path, monkeypatch, capsys):
     tool = runpy.run_path(str(ROOT / 'tools/vqa.py'))
     main = tool['main']
-    monkeypatch.setitem(main.__globals__, 'load_config', lambda path, options: config())
+    monkeypatch.setattr('florence_mm.config.load.load_config', lambda path, options: config())
     file = tmp_path / 'one.png'
     cv2.imwrite(str(file), picture()[..., ::-1])
 

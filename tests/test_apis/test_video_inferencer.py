@@ -280,7 +280,7 @@ def test_the_command(tmp_path, checkpoint, monkeypatch, capsys):
     spec = importlib.util.spec_from_file_location('tool_video', ROOT / 'tools/video.py')
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    monkeypatch.setattr(tool, 'load_config', lambda path, options: recognizer_config())
+    monkeypatch.setattr('florence_mm.config.load.load_config', lambda path, options: recognizer_config())
     write(tmp_path / 'in/one.mp4', 'green')
     (tmp_path / 'names.txt').write_text('\n'.join(COLOURS))
     start = [

@@ -93,7 +93,7 @@ def test_inferencers_and_their_tools(
     (tmp_path / 'a.mp4').write_bytes(encode_mp4([image, image]))
     cv2.imwrite(str(tmp_path / 'a.png'), image)
     main = runpy.run_path(str(TOOLS / tool))['main']
-    monkeypatch.setitem(main.__globals__, 'load_config', lambda path, changes: cfg)
+    monkeypatch.setattr('florence_mm.config.load.load_config', lambda path, changes: cfg)
     monkeypatch.setattr(sys, 'argv', [tool, 'config.py', str(damaged), str(tmp_path / file), *options])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from florence_mm.commands.ask import draw
+
 TOOLS = Path(__file__).parents[2] / 'tools'
 
 
@@ -52,7 +54,6 @@ def test_what_is_drawn_of_one_input_is_refused_for_two(
 
 
 def test_attention_takes_the_text_with_the_whole_word(capsys):
-    draw = runpy.run_path(str(TOOLS / 'vqa.py'))['draw']
     drawn = []
 
     class Inferencer:

@@ -1,0 +1,369 @@
+"""Inferencer for retrieval: pictures or videos that fit a text, or that resemble a picture, from an index on disk."""
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.logging import print_log
+from PIL import Image
+
+from florence_mm.errors import DataError, UsageError
+from florence_mm.formats.feature_index import FeatureIndex
+from florence_mm.models.protocol import TwoTowerModel
+from florence_mm.utils.files import refuse_overwriting, write_atomic
+from florence_mm.visualization.retrieval import draw_retrieval_grid
+
+from .base import Inferencer, list_inputs, read_picture
+from .embedding import embed_packed, embed_texts, fingerprint
+from .inputs import PICTURES, Picture, ReadInput
+from .setup import check_count, wrong_kind
+from .video_inputs import VIDEOS, VideoPipeline, any_pipeline, middle_frame, open_file, split_windows
+
+_AT_ONCE = 256  # rows written together
+_GREY = np.full((8, 8, 3), 200, np.uint8)  # in place of a result that cannot be read
+
+
+@dataclass
+class IndexReport:
+    """What indexing did.
+
+    Attributes:
+        added: number of new items.
+        unchanged: number of items that were in the index.
+        changed: number of items whose file was another than in the index.
+        vanished: number of items of the index whose file is gone.
+        failed: results with ``file`` and ``error`` of items that could not be read.
+    """
+
+    added: int = 0
+    unchanged: int = 0
+    changed: int = 0
+    vanished: int = 0
+    failed: list[dict[str, Any]] = field(default_factory=list)
+
+
+class RetrievalInferencer(Inferencer):
+    """Search pictures or videos by text or by picture with a two-tower model.
+
+    ::
+
+        inferencer = RetrievalInferencer('configs/...py', 'checkpoint.pth')
+        inferencer.index('photos/', 'photos.index')
+        results = inferencer.search('a dog on a beach', out_dir='found')
+
+    An index is a folder, see :class:`~florence_mm.formats.feature_index.FeatureIndex`. It remembers the size and time
+    of every file, so indexing again only embeds what is new or changed, and goes on where a kill stopped it.
+
+    Args:
+        config (str | Path | Config): Config of a :class:`UniCL`, its file, or the name of a model; with a video encoder
+            the items are videos, otherwise pictures.
+        checkpoint (str | Path | None): File or URL with all weights of the model; None: weights from ``init_cfg``.
+        device (str | None): The device; None: the GPU if there is one.
+        batch_size (int): Pictures per batch.
+
+    Raises:
+        UsageError: config or checkpoint is missing, or the config has no two-tower model or no test pipeline.
+        ValueError: the checkpoint lacks weights of the model.
+    """
+
+    _pipeline = staticmethod(any_pipeline)
+
+    def __init__(
+        self,
+        config: str | Path | Config,
+        checkpoint: str | Path | None = None,
+        device: str | None = None,
+        batch_size: int = 1,
+    ) -> None:
+        super().__init__(config, checkpoint, device, batch_size)
+        if not isinstance(self.model, TwoTowerModel):
+            raise wrong_kind(self.cfg, self.model, 'a two-tower model, such as UniCL')
+        self._kind = VIDEOS if self.of_videos else PICTURES
+        self._source = {
+            'config': str(self.cfg.filename if isinstance(config, Config) else config),
+            'checkpoint': None if checkpoint is None else str(checkpoint),
+        }
+        self._index: FeatureIndex | None = None
+        self._fingerprint: str | None = None
+
+    @property
+    def of_videos(self) -> bool:
+        """Whether the items are videos."""
+        return isinstance(self.pipeline, VideoPipeline)
+
+    @property
+    def _at_once(self) -> int:
+        return 1 if self.of_videos else self.batch_size
+
+    def open(self, path: str | Path) -> FeatureIndex:
+        """Open an index for :meth:`search`.
+
+        Args:
+            path: its folder.
+
+        Raises:
+            UsageError: there is none, or it is of another model or other weights.
+            DataError: a file of it is damaged or missing.
+        """
+        index = FeatureIndex.open(path)
+        if index.head.get('fingerprint') != self._own_fingerprint():
+            raise UsageError(
+                f'the index {path} was made with other weights or another model ({index.head.get("config")}, '
+                f'{index.head.get("checkpoint")}); use those, or make a new index in another folder'
+            )
+        self._index = index
+        return index
+
+    def index(
+        self, items: Picture | Iterable[Picture], path: str | Path, dtype: str = 'float32', skip_bad: bool = True
+    ) -> IndexReport:
+        """Embed pictures or videos, and append them to an index, which is made if there is none.
+
+        Items whose file has vanished leave the index, also those that are not among ``items``.
+
+        Args:
+            items: Files, folders (with subfolders, sorted), globs, URLs, a list of those, or a generator.
+            path: The folder of the index.
+            dtype: Of a new index, ``'float32'`` or ``'float16'``.
+            skip_bad: Continue after an item that cannot be read or processed; False raises its error.
+
+        Raises:
+            UsageError: there are no items, the index is of another model, or the folder has other files.
+            DataError: an item cannot be read, and ``skip_bad`` is off; or the index is damaged.
+        """
+        listed: Iterable = list_inputs(items, self._kind)
+        if (Path(path) / 'index.json').exists():
+            self.open(path)
+        else:
+            self._index = FeatureIndex.create(path, self._described(), self._width(), dtype)
+        index, report = self._index, IndexReport()
+        try:
+            known = {index.items[row]['file']: row for row in np.flatnonzero(index.alive)}
+            gone = [row for file, row in known.items() if _is_file(file) and _stamp(file) is None]
+            report.vanished = len(gone)
+            index.append(np.empty((0, index.head['dims']), np.float32), [], gone)
+            fresh: Iterable = self._fresh(listed, known, report)
+            # a list is counted, so that the log has the time left
+            self._add(list(fresh) if isinstance(listed, list) else fresh, known, report, skip_bad)
+        finally:
+            index.close()
+        return report
+
+    def _fresh(self, listed: Iterable, known: dict[str, int], report: IndexReport) -> Iterator[Any]:
+        """Yield the items that are not in the index as they are now."""
+        seen: set[str] = set()
+        for item in listed:
+            if isinstance(item, (str, Path)):
+                if _key(item) in seen:
+                    continue
+                seen.add(_key(item))
+            row = known.get(_key(item)) if isinstance(item, (str, Path)) else None
+            if row is None or not self._index.alive[row] or _is_file(item) and _stamp(item) != _kept(self._index, row):
+                yield item
+            else:
+                report.unchanged += 1
+
+    def _add(self, fresh: Iterable[Any], known: dict[str, int], report: IndexReport, skip_bad: bool) -> None:
+        """Embed items and append them in parts, each of which is on disk before the next."""
+        if not isinstance(fresh, list):
+            # whether a generator has anything is known after its first item
+            first = list(islice(fresh, 1))
+            fresh = chain(first, fresh) if first else []
+        if isinstance(fresh, list) and not fresh:
+            return
+        rows: list[np.ndarray] = []
+        kept: list[dict[str, Any]] = []
+        old: list[int] = []
+
+        def save() -> None:
+            if kept:
+                self._index.append(np.stack(rows), kept, old)
+            for part in (rows, kept, old):
+                part.clear()
+
+        try:
+            for result in self._stream(fresh, self._embed, f'indexing {self._kind.plural}', skip_bad):
+                if 'error' in result:
+                    report.failed.append(result)
+                    continue
+                rows.append(result['features'])
+                kept.append({'file': _key(result['file']), **result['stamp']})
+                before = known.get(kept[-1]['file'])
+                if before is not None and self._index.alive[before]:
+                    old.append(before)
+                    report.changed += 1
+                else:
+                    report.added += 1
+                known[kept[-1]['file']] = len(self._index.items) + len(kept) - 1
+                if len(kept) == _AT_ONCE:
+                    save()
+        finally:
+            save()
+
+    def search(
+        self,
+        queries: Picture | Sequence[Picture],
+        top: int = 5,
+        out_dir: str | Path | None = None,
+        exact: bool | None = None,
+    ) -> list[dict[str, Any]]:
+        """Search the index that was made or opened last.
+
+        Args:
+            queries: A text, or a picture (a ``Path``, an array or a picture of Pillow; a ``str`` is a text), or a list
+                of those.
+            top: Most items found per query.
+            out_dir: Folder for ``search.png``, a grid of what was found, and ``search.json``; None writes nothing.
+            exact: Compare with every item; None: above 100,000 items through an approximate index, if usearch is
+                installed; False: always so.
+
+        Returns:
+            One dict per query: ``query`` (the text, or the picture's file, None for one in memory), ``files``, best
+            first, and ``scores`` (cosines); ``changed``, those of the files that are others than in the index. Items
+            whose file has vanished are left out.
+
+        Raises:
+            UsageError: no index is open, there are no queries, or a number is out of range.
+            DataError: a picture cannot be read.
+        """
+        if self._index is None:
+            raise UsageError('no index is open; call index(items, path) to make one or open(path)')
+        check_count('top', top)
+        queries = [queries] if isinstance(queries, (str, Path, np.ndarray, Image.Image)) else list(queries)
+        if not queries:
+            raise UsageError('there are no queries; give a text or a picture')
+        pictures = [None if isinstance(query, str) else read_picture(query) for query in queries]
+        results = []
+        for query, picture in zip(queries, pictures, strict=True):
+            feature = self._query_text(query) if picture is None else self._query_picture(picture)
+            shown = query if isinstance(query, str) else str(query) if isinstance(query, Path) else None
+            results.append({'query': shown, **self._find(feature, top, exact)})
+        if out_dir is not None:
+            self._write(results, pictures, top, Path(out_dir))
+        return results
+
+    def _find(self, feature: np.ndarray, top: int, exact: bool | None) -> dict[str, list]:
+        """Search for one feature, and look whether the files found are still those of the index."""
+        asked = top
+        while True:
+            rows, scores = self._index.search(feature, asked, exact)
+            states = [_state(self._index, row) for row in rows]
+            there = [i for i, state in enumerate(states) if state != 'vanished'][:top]
+            if len(there) == top or len(rows) < asked:
+                break
+            asked *= 2
+        files = [self._index.items[rows[i]]['file'] for i in there]
+        changed = [self._index.items[rows[i]]['file'] for i in there if states[i] == 'changed']
+        for word, number in (('vanished', states.count('vanished')), ('changed', len(changed))):
+            if number:
+                text = f'{number} of the files found have {word} since they were indexed; index them again'
+                print_log(text, 'current', logging.WARNING)
+        return {'files': files, 'scores': [round(float(scores[i]), 4) for i in there], 'changed': changed}
+
+    def _query_text(self, text: str) -> np.ndarray:
+        if not text.strip():
+            raise UsageError('a query is empty; write a text')
+        return embed_texts(self.model, [text])[0]
+
+    def _query_picture(self, picture: np.ndarray) -> np.ndarray:
+        if self.of_videos:
+            raise UsageError(
+                f'config {self.cfg.filename} is of a video model, which takes no picture; search by a text'
+            )
+        return embed_packed(self.model, self.cfg, pseudo_collate([self.pipeline(picture)]))[0]
+
+    def _read(self, item: Any) -> Any:
+        """Read a picture; leave a video to be read when it is embedded."""
+        if not isinstance(item, (str, Path)):
+            raise DataError(
+                getattr(item, 'sentence', f'an index is of files; save the {self._kind.name} to a file first')
+            )
+        return None if self.of_videos else read_picture(item)
+
+    def _embed(self, batch: Sequence[ReadInput]) -> list[dict[str, Any]]:
+        """Embed a batch of read items, with the size and time of their files."""
+        stamps = [_stamp(one.file) if _is_file(one.file) else {} for one in batch]
+        prepared = [self._prepare_video(one) if self.of_videos else self.pipeline(one.image, one.file) for one in batch]
+        features = embed_packed(self.model, self.cfg, pseudo_collate(prepared))
+        return [{'features': row, 'stamp': stamp} for row, stamp in zip(features, stamps, strict=True)]
+
+    def _prepare_video(self, video: ReadInput) -> dict[str, Any]:
+        reader = open_file(video.file, 'pyav')
+        try:
+            return self.pipeline(next(split_windows(reader, None, None)))[0]
+        finally:
+            reader.close()
+
+    def _width(self) -> int:
+        # of any text, as pictures and texts have features of one width
+        return int(embed_texts(self.model, ['red']).shape[1])
+
+    def _own_fingerprint(self) -> str:
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self.model, self.pipeline.pipeline)
+        return self._fingerprint
+
+    def _described(self) -> dict[str, Any]:
+        return {'kind': self._kind.name, 'fingerprint': self._own_fingerprint(), **self._source}
+
+    def _write(self, results: list[dict], pictures: list[np.ndarray | None], top: int, folder: Path) -> None:
+        """Draw the grid, and write the results."""
+        files = list(dict.fromkeys(file for result in results for file in result['files']))
+        for name in ('search.png', 'search.json'):
+            refuse_overwriting(folder / name, files, 'out_dir')
+        if files:
+            similarity = torch.full((len(results), len(files)), -torch.inf)
+            for row, result in enumerate(results):
+                for file, score in zip(result['files'], result['scores'], strict=True):
+                    similarity[row, files.index(file)] = score
+            names = [result['query'] or 'a picture' for result in results]
+            shown = [self._look(file) for file in files]
+            draw_retrieval_grid(names, shown, similarity, folder / 'search.png', top=top, pictures=pictures)
+        content = {'index': str(self._index.folder), 'queries': results}
+        write_atomic(folder / 'search.json', json.dumps(content, indent=1) + '\n')
+
+    def _look(self, file: str) -> np.ndarray:
+        try:
+            return middle_frame(file) if self.of_videos else read_picture(file)
+        except DataError as error:
+            print_log(str(error), 'current', logging.WARNING)
+            return _GREY
+
+
+def _is_file(item: str | Path) -> bool:
+    return '://' not in str(item)
+
+
+def _key(item: str | Path) -> str:
+    # results are the same from any folder
+    return os.path.abspath(item) if _is_file(item) else str(item)  # noqa: PTH100
+
+
+def _stamp(file: str | Path) -> dict[str, int] | None:
+    """Size and time of a file; None if it is gone."""
+    try:
+        status = Path(file).stat()
+    except OSError:
+        return None
+    return {'size': status.st_size, 'mtime_ns': status.st_mtime_ns}
+
+
+def _kept(index: FeatureIndex, row: int) -> dict[str, int]:
+    return {key: index.items[row].get(key) for key in ('size', 'mtime_ns')}
+
+
+def _state(index: FeatureIndex, row: int) -> str:
+    file = index.items[row]['file']
+    if not _is_file(file):
+        return 'unknown'
+    now = _stamp(file)
+    return 'vanished' if now is None else 'same' if now == _kept(index, row) else 'changed'

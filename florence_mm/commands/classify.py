@@ -1,0 +1,71 @@
+"""Classify images by free text, or with the classes of a model.
+
+Each image is drawn with a bar for each class; the drawings and classes.json go to the output folder. Until the end,
+finished results are lines of classes.json.part. Exit status: 0; 1 if some images failed and others did not (each has
+an error in the file and a sentence on the screen); 2 with one sentence if model or classes are unusable, or all
+images failed.
+"""
+
+import argparse
+from pathlib import Path
+
+from florence_mm.config.arguments import positive_int
+from florence_mm.utils.files import refuse_overwriting
+
+from .model_choice import add_model_options, add_positional_model, add_run_options, choose_model
+
+EXAMPLES = (
+    'florence-mm classify photo.jpg --classes "a dog, a cat" --model NAME',
+    'florence-mm classify photos --classes "beach, forest, city" --templates none --out-dir classified',
+    'florence-mm classify photos --features features.npy --model CONFIG --checkpoint FILE',
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    _add_own(parser)
+    add_model_options(parser, 'images')
+
+
+def add_tool_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``tools/classify.py``, which starts with config and checkpoint."""
+    add_positional_model(parser)
+    _add_own(parser)
+    add_run_options(parser, 'images')
+
+
+def _add_own(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('images', nargs='+', metavar='IMAGE', help='an image, a folder, a URL or a pattern as "*.jpg"')
+    parser.add_argument('--classes', help="names separated by commas; default: the model's, if it has some")
+    parser.add_argument('--templates', help="prompts of the classes: 'imagenet', 'simple' or 'none'")
+    parser.add_argument('--top', type=positive_int, default=5, help='number of classes listed (default: 5)')
+    parser.add_argument('--features', metavar='NPY', help='also write the features of the images, a row each')
+    parser.add_argument('--out-dir', default='classified', help='folder for the results (default: classified)')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Classify the images with the chosen model."""
+    return classify(args, *choose_model(args))
+
+
+def classify(args: argparse.Namespace, config: object, checkpoint: str | Path | None) -> int:
+    """Classify, write the results, and print each as it is made; returns the exit status."""
+    from florence_mm.apis.image_inferencer import ImageInferencer
+    from florence_mm.apis.results import print_any_name, report_failures
+
+    print_any_name()
+    sources = [args.config, checkpoint]
+    refuse_overwriting(Path(args.out_dir, 'classes.json'), sources, '--out-dir')
+    if args.features:
+        refuse_overwriting(args.features, sources, '--features')
+    inferencer = ImageInferencer(config, checkpoint, args.device, args.batch_size)
+    kept = []
+    asked = args.classes, args.templates, args.top, args.out_dir, args.features or False
+    for result in inferencer.stream(args.images, *asked):
+        if 'labels' in result:
+            pairs = zip(result['labels'], result['scores'], strict=True)
+            print(f'{result["file"]}: ' + ', '.join(f'{name} {score:.2f}' for name, score in pairs), flush=True)
+        kept.append({key: result[key] for key in ('file', 'error') if key in result})
+    written = ' and classes.json' + (f', {args.features}' if args.features else '')
+    print(f'{args.out_dir}: {sum("error" not in one for one in kept)} images{written}')
+    return report_failures(kept, 'images')

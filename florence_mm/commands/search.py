@@ -1,0 +1,92 @@
+"""Search a folder of pictures or videos by text or by picture.
+
+First make an index of the features with a two-tower model, search index FOLDER --index DIR; the same command adds what
+is new later, embeds what changed, and goes on where it was stopped. Then search it: search TEXT --index DIR, or with
+--image by a picture. The index remembers its model; with a video encoder it is of videos. With --out-dir a grid of what
+was found is drawn. Exit status: 0; 1 if some files could not be read; 2 with one sentence if model, index or query are
+unusable.
+"""
+
+import argparse
+from pathlib import Path
+
+from florence_mm.config.arguments import positive_int
+from florence_mm.errors import UsageError
+
+from .model_choice import add_model_options, choose_model
+
+EXAMPLES = (
+    'florence-mm search index photos --index photos.index --model NAME',
+    'florence-mm search "a dog on a beach" --index photos.index',
+    'florence-mm search --image query.jpg --index photos.index --top 10 --out-dir found',
+)
+_INDEX = 'index'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument(
+        'words', nargs='*', metavar='TEXT', help="a text to search for, or several; or 'index' and files or folders"
+    )
+    parser.add_argument('--index', required=True, metavar='DIR', help='folder of the index')
+    parser.add_argument('--image', action='append', default=[], metavar='FILE', help='search by a picture')
+    parser.add_argument('--top', type=positive_int, default=5, help='number of items found (default: 5)')
+    parser.add_argument('--out-dir', metavar='DIR', help='draw what was found as search.png, and write search.json')
+    parser.add_argument('--exact', action='store_true', help='compare with every item also above 100,000 of them')
+    parser.add_argument(
+        '--dtype', choices=('float32', 'float16'), default='float32', help='of a new index (default: float32)'
+    )
+    add_model_options(parser, 'pictures')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Index or search."""
+    indexing = args.words[:1] == [_INDEX]
+    if indexing and not args.words[1:]:
+        raise UsageError("'search index' needs files or folders; give them, as in: search index photos --index DIR")
+    if not indexing and not args.words and not args.image:
+        raise UsageError('there is nothing to search for; give a text or --image FILE')
+    if not indexing and not (Path(args.index) / 'index.json').is_file():
+        raise UsageError(f"{args.index} is no index; make it first: search index FOLDER --index '{args.index}'")
+    _remember_model(args)
+    config, checkpoint = choose_model(args)
+    from florence_mm.apis.results import print_any_name
+    from florence_mm.apis.retrieval_inferencer import RetrievalInferencer
+
+    print_any_name()
+    inferencer = RetrievalInferencer(config, checkpoint, args.device, args.batch_size)
+    return _index(args, inferencer) if indexing else _search(args, inferencer)
+
+
+def _remember_model(args: argparse.Namespace) -> None:
+    """Take the model that the index was made with, unless one is given."""
+    file = Path(args.index) / 'index.json'
+    if args.model is not None or args.checkpoint is not None or not file.is_file():
+        return
+    from florence_mm.utils.json_files import read_json
+
+    head = read_json(file)
+    args.model, args.checkpoint = head.get('config'), head.get('checkpoint')
+
+
+def _index(args: argparse.Namespace, inferencer: object) -> int:
+    from florence_mm.apis.results import report_failures
+
+    report = inferencer.index(args.words[1:], args.index, args.dtype)
+    parts = [f'{report.added} added', f'{report.unchanged} unchanged']
+    parts += [f'{number} {word}' for number, word in ((report.changed, 'changed'), (report.vanished, 'gone')) if number]
+    print(f'{args.index}: {", ".join(parts)}')
+    done = [{}] * (report.added + report.unchanged + report.changed)
+    return report_failures([*done, *report.failed], 'files')
+
+
+def _search(args: argparse.Namespace, inferencer: object) -> int:
+    inferencer.open(args.index)
+    queries = [*args.words, *map(Path, args.image)]
+    for result in inferencer.search(queries, args.top, args.out_dir, True if args.exact else None):
+        print(f'{result["query"]}:')
+        for file, score in zip(result['files'], result['scores'], strict=True):
+            print(f'  {score:.3f} {file}')
+    if args.out_dir:
+        print(f'{args.out_dir}: search.png and search.json')
+    return 0

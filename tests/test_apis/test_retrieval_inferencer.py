@@ -1,0 +1,105 @@
+"""Search of pictures by text and by picture, whose cosines are known by hand, and an index that notices changes."""
+
+import json
+import os
+import runpy
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from florence_mm.apis import RetrievalInferencer
+from florence_mm.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
+images = runpy.run_path(str(ROOT / 'tests/test_apis/test_image_inferencer.py'))
+config, picture, write, two_towers = (images[name] for name in ('config', 'picture', 'write', 'two_towers'))
+COLOURS = {'blue': (0, 0, 200), 'brown': (200, 100, 0), 'green': (0, 200, 0), 'red': (200, 0, 0)}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for name, colour in COLOURS.items():
+        write(tmp_path / f'photos/{name}.png', picture(colour))
+    return tmp_path / 'photos'
+
+
+def inferencer(folder, change=0.0):
+    model = two_towers()
+    model.image_projection.data += change
+    file = folder / f'weights{change}.pth'
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, file)
+    return RetrievalInferencer(config(), file, 'cpu', batch_size=3)
+
+
+def names(result):
+    return [Path(file).stem for file in result['files']]
+
+
+def test_text_and_picture_to_pictures(photos, tmp_path):
+    search = inferencer(tmp_path)
+    report = search.index(photos, tmp_path / 'index')
+    assert (report.added, report.unchanged, report.failed) == (4, 0, [])
+    by_text, by_picture = search.search(['something red', photos / 'brown.png'], top=3, out_dir=tmp_path / 'out')
+    # the cosine of (2, 1, 0) with (1, 0, 0); blue and green are as far, and in the order of the index
+    assert names(by_text) == ['red', 'brown', 'blue'] and by_text['scores'] == [1.0, round(2 / 5**0.5, 4), 0.0]
+    assert names(by_picture) == ['brown', 'red', 'green'] and by_picture['query'] == str(photos / 'brown.png')
+    assert by_picture['scores'] == [1.0, round(2 / 5**0.5, 4), round(1 / 5**0.5, 4)]
+    written = json.loads((tmp_path / 'out/search.json').read_text())
+    assert written['queries'] == [by_text, by_picture]
+    grid = cv2.imread(str(tmp_path / 'out/search.png'))[..., ::-1]
+    assert tuple(grid[12 + 50, 12 + 220 + 50]) == COLOURS['red']
+    alone = search.search('something red', top=3)
+    assert alone == [by_text]
+
+
+def test_changed_and_vanished_files_are_noticed(photos, tmp_path):
+    search = inferencer(tmp_path)
+    search.index(photos, tmp_path / 'index')
+    write(photos / 'blue.png', picture(COLOURS['red']))
+    os.utime(photos / 'blue.png', (1, 1))
+    (photos / 'red.png').unlink()
+    (found,) = search.search('red', top=2)
+    assert names(found) == ['brown', 'blue'] and found['changed'] == [str(photos / 'blue.png')]
+    report = search.index(photos, tmp_path / 'index')
+    assert (report.added, report.unchanged, report.changed, report.vanished) == (0, 2, 1, 1)
+    (found,) = search.search('red', top=9)
+    assert names(found) == ['blue', 'brown', 'green'] and found['changed'] == []
+
+
+def test_an_index_is_appended_to_and_reused(photos, tmp_path, monkeypatch):
+    search = inferencer(tmp_path)
+    (photos / 'bad.png').write_bytes(b'no picture')
+    report = search.index((file for file in sorted(photos.iterdir())[:3]), tmp_path / 'index')
+    assert report.added == 2 and 'bad.png' in report.failed[0]['error']
+    monkeypatch.chdir(photos)  # files are known from any folder
+    assert search.index(['blue.png', 'green.png', 'green.png'], tmp_path / 'index').unchanged == 1
+    again = inferencer(tmp_path)
+    again.open(tmp_path / 'index')
+    assert names(again.search('blue', top=9)[0]) == ['blue', 'brown', 'green']
+    report = again.index(np.zeros((2, 2, 3), np.uint8), tmp_path / 'index')
+    assert 'an index is of files' in report.failed[0]['error']
+
+
+def test_an_index_of_other_weights_is_refused(photos, tmp_path):
+    inferencer(tmp_path).index(photos, tmp_path / 'index')
+    other = inferencer(tmp_path, change=0.25)
+    for use in (other.open, lambda path: other.index(photos, path)):
+        with pytest.raises(UsageError, match='was made with other weights or another model'):
+            use(tmp_path / 'index')
+    with pytest.raises(UsageError, match='no index is open'):
+        other.search('red')
+    with pytest.raises(UsageError, match='is of a RectangleFinder; give one of a two-tower model'):
+        RetrievalInferencer(config(images['world']['RectangleFinder']), None, 'cpu')
+
+
+def test_queries_that_cannot_be(photos, tmp_path):
+    search = inferencer(tmp_path)
+    search.index(photos, tmp_path / 'index')
+    for query, words in ((' ', 'a query is empty'), ([], 'there are no queries')):
+        with pytest.raises(UsageError, match=words):
+            search.search(query)
+    with pytest.raises(UsageError, match='top is 0'):
+        search.search('red', top=0)
