@@ -30,7 +30,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10,<3.14',
     packages=find_packages(include=['florence_mm', 'florence_mm.*']),
-    package_data={'florence_mm': [*MIM, '.mim/model-index.yml']},
+    package_data={'florence_mm': [*MIM, '.mim/model-index.yml', 'language/clip_prompts.json']},
     install_requires=[
         'torch>=2.7',
         'torchvision',

@@ -112,13 +112,21 @@ class UniCL(FlorenceModel):
         Returns:
             ``(B, D)``, L2-normalised, at least fp32.
         """
+        return self.project_images(self.pool_images(inputs))
+
+    def pool_images(self, inputs: Tensor) -> Tensor:
+        """Compute the pooled features of the image encoder ``(B, C)``, before the projection, from inputs as above."""
         clips = inputs.flatten(0, 1) if inputs.ndim == 6 else inputs  # (B N, 3, T, H, W)
         maps = self.image_encoder(clips)
         x = maps[-1] if isinstance(maps, tuple | list) else maps  # (B, C, H, W) or (B N, C, T, H, W)
         x = x.mean(tuple(range(2, x.ndim)))  # (B, C) or (B N, C)
         if inputs.ndim == 6:
             x = x.unflatten(0, inputs.shape[:2]).mean(1)  # (B N, C) to (B, N, C), then (B, C)
-        return _normalize(x @ self.image_projection)
+        return x
+
+    def project_images(self, pooled: Tensor) -> Tensor:
+        """Project pooled features ``(B, C)`` to ``(B, D)``, L2-normalised, at least fp32."""
+        return _normalize(pooled @ self.image_projection)
 
     def extract_text_feat(self, texts: Sequence[str]) -> Tensor:
         """Encode a list of B texts to ``(B, D)``, L2-normalised, at least fp32."""
@@ -181,6 +189,11 @@ class UniCL(FlorenceModel):
         """
         self.class_features = ClassFeatures(names, self.templates if templates is None else templates)
 
+    def encode_classes(self, names: str | Sequence[str], templates: str | Sequence[str] | None = None) -> Tensor:
+        """Encode classes to ``(K, D)``, L2-normalised, without setting them; arguments as of :meth:`set_classes`."""
+        features = ClassFeatures(names, self.templates if templates is None else templates)
+        return features.get(self.extract_text_feat, self._text_parameters())
+
     def extract_class_feat(self) -> Tensor:
         """Return the L2-normalised features ``(K, D)`` of the classes, cached until weights of the text tower change.
 
@@ -189,8 +202,10 @@ class UniCL(FlorenceModel):
         """
         if self.class_features is None:
             raise ValueError('the model has no classes; call set_classes(names) or give classes in its config')
-        parameters = (*self.text_encoder.parameters(), self.text_projection)
-        return self.class_features.get(self.extract_text_feat, parameters)
+        return self.class_features.get(self.extract_text_feat, self._text_parameters())
+
+    def _text_parameters(self) -> tuple[Tensor, ...]:
+        return (*self.text_encoder.parameters(), self.text_projection)
 
     @property
     def class_names(self) -> list[str]:
