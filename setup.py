@@ -55,6 +55,7 @@ setup(
         'regex>=2023.6.3',
         'safetensors>=0.4',
         'scikit-learn>=1.4',
+        'scipy>=1.11',
         'shtab>=1.7',
         'tokenizers>=0.15',
         'huggingface_hub>=0.23',

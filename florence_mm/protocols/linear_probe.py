@@ -26,7 +26,7 @@ from florence_mm.utils.files import write_atomic
 from florence_mm.utils.progress import ProgressLog
 
 from .base import LoadedLike
-from .features import FeatureCache
+from .features import FeatureCache, images_digest
 from .on_set import OnSet
 
 STEPS_PER_DECADE = 8
@@ -170,7 +170,7 @@ class LinearProbe(OnSet):
             data = self.data.load(data_root, split)
             (pooled,) = cache.get(data, f'{self.data.name}-{split}')
             features[split], labels[split] = pooled.numpy(), data.labels
-            keys.append(str(len(data)))
+            keys.append(images_digest(data.images))
         if self.validation is None:
             train, val = split_for_validation(labels['train'])
             known = features['train'], labels['train']

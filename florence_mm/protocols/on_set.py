@@ -44,3 +44,8 @@ class OnSet:
     def reads(self, data_root: str | Path) -> Sequence[Path]:
         """List the files and folders that decide the figures."""
         return self.data.reads(data_root)
+
+    def prepare(self, data_root: str | Path) -> None:
+        """Write the data where florence_mm makes them itself."""
+        for source in self.data.sources:
+            source.write(data_root)

@@ -31,7 +31,7 @@ class ClassificationSet:
     """Published set of labelled images.
 
     Args:
-        name: its name, as in ``food101``; also the reader's (:data:`florence_mm.formats.published.READERS`).
+        name: its name, as in ``food101``.
         sources: layouts in which it may be there, the first being told if none is.
         sizes: official number of images of each split; a set with another number is refused. Empty: any.
         classes: class names of the prompts; none for a set whose classes are never prompted.
@@ -40,6 +40,8 @@ class ClassificationSet:
             11-point average precision.
         named: whether the files name the classes, so that their order can be compared with that of ``classes``.
         allow_partial: take what is there of a set that is not complete.
+        reader: name in :data:`florence_mm.formats.published.READERS`; empty: that of the set.
+        folder: folder below the data root in which the layout is.
     """
 
     name: str
@@ -50,6 +52,8 @@ class ClassificationSet:
     metric: str = TOP1
     named: bool = True
     allow_partial: bool = False
+    reader: str = ''
+    folder: str = ''
 
     def missing(self, data_root: str | Path) -> str | None:
         """Say in one sentence what to download and where to put it; None if the data are there."""
@@ -78,7 +82,7 @@ class ClassificationSet:
         return replace(parts[0], images=images, labels=np.concatenate([part.labels for part in parts]))
 
     def _load(self, data_root: Path, split: str) -> LabelledImages:
-        data = READERS[self.name](data_root, split)
+        data = READERS[self.reader or self.name](data_root / self.folder, split)
         if not isinstance(data.images, np.ndarray):
             there = np.array([path.is_file() for path in data.images], dtype=bool)
             if not there.all() and not self.allow_partial:

@@ -143,6 +143,13 @@ class UniCL(FlorenceModel):
         """Return the factor on cosines, ``exp(logit_scale)``, a 0-d tensor."""
         return self.logit_scale.exp()
 
+    def limit_temperature(self) -> None:
+        """Bring the temperature's parameter back to its upper limit, if training moved it beyond."""
+        if self.max_logit_scale is not None:
+            # the parameter itself: with only the factor clamped, it would get no gradient beyond the limit
+            with torch.no_grad():
+                self.logit_scale.clamp_(max=math.log(self.max_logit_scale))
+
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
         """Compute both terms of the loss (equations 1 to 3), each a mean over the pairs of all processes.
 
@@ -158,15 +165,16 @@ class UniCL(FlorenceModel):
         """
         texts = _field(data_samples, 'text')
         labels = torch.tensor([int(key) for key in _field(data_samples, 'label_key')], device=inputs.device)
-        if self.max_logit_scale is not None:
-            # the parameter itself: with only the factor clamped, it would get no gradient beyond the limit
-            with torch.no_grad():
-                self.logit_scale.clamp_(max=math.log(self.max_logit_scale))
-        image_feat = self._with_gradient_cache(self.extract_image_feat, inputs)  # (B, D)
+        self.limit_temperature()
+        image_feat = self.training_image_feat(inputs)  # (B, D)
         text_feat = self._with_gradient_cache(self._encode_ids, self.tokenizer(texts))  # (B, D)
         temperature = self.temperature()
         loss_i2t, loss_t2i = unified_contrastive_loss(image_feat, text_feat, labels, temperature)
         return {'loss_i2t': loss_i2t, 'loss_t2i': loss_t2i, 'temperature': temperature.detach()}
+
+    def training_image_feat(self, inputs: Tensor) -> Tensor:
+        """Encode images to ``(B, D)`` for a loss; with ``micro_batch`` the encoder is recomputed in the backward pass."""
+        return self._with_gradient_cache(self.extract_image_feat, inputs)
 
     def _with_gradient_cache(self, encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Compute ``encode(x)``; with ``micro_batch`` in parts that are recomputed in the backward pass."""
