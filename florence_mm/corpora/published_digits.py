@@ -5,6 +5,7 @@ are digits, and classes are named "zero" to "nine" where the layout names them.
 """
 
 import io
+import json
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,6 +77,8 @@ def _food101(train: _Split, val: _Split, test: _Split) -> Files:
     for split in (train, test):
         names = split.names(_BY_CLASS)
         yield f'food-101/meta/{split.name}.txt', _lines(names)
+        table = {name: [line for line in names if line.startswith(f'{name}/')] for name in _NAMES}
+        yield f'food-101/meta/{split.name}.json', json.dumps(table).encode()
         yield from split.jpegs(names, 'food-101/images')
 
 

@@ -110,7 +110,7 @@ def test_two_towers_give_features_of_length_one_and_logits_of_the_classes(name):
 @torch.no_grad()
 def test_a_pooled_image_is_the_same_alone(name):
     model, kind = shared(name), SMALLS[name].kind
-    images = torch.stack([image for image, _, _ in kind.items(model)]).double()
+    images = torch.stack([item[0] for item in kind.items(model)]).double()
     pooled = model.pool_images(images)
     assert pooled.ndim == 2
     for row in range(len(images)):

@@ -4,6 +4,7 @@ Shape legend: ``K`` classes, ``D`` channels, ``B`` images.
 """
 
 import torch
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,7 +13,7 @@ from florence_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class TextInitializedHead(nn.Module):
+class TextInitializedHead(BaseModule):
     """A vector for each class, compared with images by the cosine.
 
     Begun from text features (:meth:`set_features`) it predicts what zero-shot classification does.
@@ -20,10 +21,11 @@ class TextInitializedHead(nn.Module):
     Args:
         num_classes: K.
         embed_dims: D, of the space that images and texts share.
+        init_cfg: see mmengine.
     """
 
-    def __init__(self, num_classes: int, embed_dims: int) -> None:
-        super().__init__()
+    def __init__(self, num_classes: int, embed_dims: int, init_cfg: dict | list[dict] | None = None) -> None:
+        super().__init__(init_cfg)
         self.weight = nn.Parameter(torch.empty(num_classes, embed_dims))
         nn.init.trunc_normal_(self.weight, std=0.02)
 
