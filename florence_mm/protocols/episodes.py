@@ -52,9 +52,10 @@ def draw_episode(labels: np.ndarray, ways: int, shots: int, queries: int, seed: 
         DataError: there are fewer classes, or too few images of one.
     """
     classes, counts = np.unique(labels, return_counts=True)
-    if len(classes) < ways or counts.min() < shots + queries:
+    fewest = int(counts.min()) if len(counts) else 0
+    if len(classes) < ways or fewest < shots + queries:
         raise DataError(
-            f'the set has {len(classes)} classes with at least {counts.min(initial=0)} images; an episode needs {ways} '
+            f'the set has {len(classes)} classes with at least {fewest} images; an episode needs {ways} '
             f'with {shots} + {queries}, so restore the whole set or take fewer shots'
         )
     rng = np.random.default_rng(seed)

@@ -1,8 +1,8 @@
 """Cross-domain few-shot classification, CD-FSL (arXiv 1912.07200; Florence, section 3.4 and table 4).
 
-Random episodes of five classes with 5, 20 or 50 support images and 15 query images each; the figure is the mean accuracy
-of the queries over 600 episodes with its 95 % interval. A linear head is trained in each episode: 100 epochs of SGD,
-random flips in training and the mean over both sides in testing, dropout 0.5.
+Random episodes of five classes with 5, 20 or 50 support images and 15 query images each; the figure is the mean
+accuracy of the queries over 600 episodes with its 95 % interval. A linear head is trained in each episode: 100 epochs
+of SGD, random flips in training and the mean over both sides in testing, dropout 0.5.
 
 The paper prints "learning rate and momentum 0.9/0.0002" for CoSwin and "0.99/0.01" for the head, evidently in the other
 order: here they are momentum 0.9 and 0.99, learning rate 0.0002 and 0.01. It does not state the batch; four images are

@@ -40,7 +40,7 @@ class FineTunedClassification(OnSet):
         """Evaluate a model.
 
         Args:
-            model: a classifier, whose predictions have ``pred_score`` of the set's classes in the order of their labels.
+            model: a classifier, whose predictions have ``pred_score`` of the set's classes in the order of the labels.
             data_root: folder of all data sets.
             out_dir: folder of this protocol; nothing is written there.
             batch_size: images of a batch.
