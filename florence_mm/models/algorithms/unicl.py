@@ -173,7 +173,7 @@ class UniCL(FlorenceModel):
         return {'loss_i2t': loss_i2t, 'loss_t2i': loss_t2i, 'temperature': temperature.detach()}
 
     def training_image_feat(self, inputs: Tensor) -> Tensor:
-        """Encode images to ``(B, D)`` for a loss; with ``micro_batch`` the encoder is recomputed in the backward pass."""
+        """Encode images to ``(B, D)`` for a loss; with ``micro_batch`` the backward pass recomputes the encoder."""
         return self._with_gradient_cache(self.extract_image_feat, inputs)
 
     def _with_gradient_cache(self, encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
