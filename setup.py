@@ -31,7 +31,7 @@ setup(
     python_requires='>=3.10,<3.14',
     packages=find_packages(include=['florence_mm', 'florence_mm.*']),
     entry_points={'console_scripts': ['florence-mm = florence_mm.commands.main:main']},
-    package_data={'florence_mm': [*MIM, '.mim/model-index.yml']},
+    package_data={'florence_mm': [*MIM, '.mim/model-index.yml', 'language/clip_prompts.json']},
     install_requires=[
         'torch>=2.7',
         'torchvision',
@@ -56,6 +56,7 @@ setup(
         'regex>=2023.6.3',
         'safetensors>=0.4',
         'scikit-learn>=1.4',
+        'scipy>=1.11',
         'shtab>=1.7',
         'tokenizers>=0.15',
         'huggingface_hub>=0.23',

@@ -9,10 +9,11 @@ from florence_mm.errors import shown
 from florence_mm.utils.numbers import is_whole
 from florence_mm.utils.text_files import is_encodable, read_lines
 
+from .clip_prompts import CLIP_SETS
 from .labels import is_blank, normalize_text
 from .prompts import get_class_names
 
-KNOWN_CLASSES = ('imagenet1k', 'digits')
+KNOWN_CLASSES = ('imagenet1k', 'digits', *CLIP_SETS)
 
 
 class ClassNames:

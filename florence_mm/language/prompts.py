@@ -9,6 +9,8 @@ import importlib.util
 from collections.abc import Sequence
 from types import ModuleType
 
+from .clip_prompts import CLIP_SETS, clip_prompts
+
 SIMPLE_TEMPLATES = (
     '{}',
     'a {}.',
@@ -35,7 +37,7 @@ def _open_clip_metadata() -> ModuleType:
 @functools.cache
 def _imagenet_templates() -> tuple[str, ...]:
     # open_clip has functions of the class name; applied to '{}' they give the template
-    return ('{}.', *(template('{}') for template in _open_clip_metadata().OPENAI_IMAGENET_TEMPLATES))
+    return tuple(template('{}') for template in _open_clip_metadata().OPENAI_IMAGENET_TEMPLATES)
 
 
 def get_templates(templates: str | Sequence[str] = 'imagenet') -> list[str]:
@@ -43,8 +45,9 @@ def get_templates(templates: str | Sequence[str] = 'imagenet') -> list[str]:
 
     Args:
         templates: ``'imagenet'`` (81: CLIP's 80 and ``'{}.'``, as in the public UniCL code,
-            ``data/language/prompt_engineering.py``), ``'simple'`` (7), ``'none'`` (the text as it is), or
-            a list of strings with one ``{}`` each.
+            ``data/language/prompt_engineering.py``), ``'simple'`` (7), ``'none'`` (the text as it is), those of
+            CLIP's protocol for a set, ``'imagenet1k'`` (80) or one of
+            :data:`~florence_mm.language.clip_prompts.CLIP_SETS`, or a list of strings with one ``{}`` each.
 
     Returns:
         list[str]: Templates with one ``{}`` for the class name.
@@ -57,7 +60,11 @@ def get_templates(templates: str | Sequence[str] = 'imagenet') -> list[str]:
     """
     if isinstance(templates, str):
         if templates == 'imagenet':
+            return ['{}.', *_imagenet_templates()]
+        if templates == 'imagenet1k':
             return list(_imagenet_templates())
+        if templates in CLIP_SETS:
+            return list(clip_prompts(templates).templates)
         if templates == 'simple':
             return list(SIMPLE_TEMPLATES)
         if templates == 'none':
@@ -93,7 +100,8 @@ def get_class_names(dataset: str) -> list[str]:
     """Return the class names of a known data set in the order of its labels.
 
     Args:
-        dataset (str): ``'imagenet1k'`` (1000 names, from open_clip) or ``'digits'`` ("zero" to "nine").
+        dataset (str): ``'imagenet1k'`` (1000 names, from open_clip), ``'digits'`` ("zero" to "nine"), or one of
+            :data:`~florence_mm.language.clip_prompts.CLIP_SETS`, in CLIP's order.
 
     Raises:
         ValueError: an unknown data set.
@@ -102,4 +110,6 @@ def get_class_names(dataset: str) -> list[str]:
         return list(_open_clip_metadata().IMAGENET_CLASSNAMES)
     if dataset == 'digits':
         return ['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine']
-    raise ValueError(f"no class names for {dataset!r}; known are 'imagenet1k' and 'digits'")
+    if dataset in CLIP_SETS:
+        return list(clip_prompts(dataset).classes)
+    raise ValueError(f'no class names for {dataset!r}; known are {", ".join(("imagenet1k", "digits", *CLIP_SETS))}')

@@ -61,6 +61,28 @@ class TwoTowerModel(ZeroShotModel, Protocol):
 
 
 @runtime_checkable
+class PoolsImages(Protocol):
+    """A model with one vector an image before any projection, such as :class:`UniCL`: what linear probes classify."""
+
+    def pool_images(self, inputs: Tensor) -> Tensor:
+        """Encode preprocessed images ``(B, 3, H, W)`` to ``(B, C)``."""
+
+
+@runtime_checkable
+class ClassifiesByText(PoolsImages, Protocol):
+    """A model that compares pooled images with texts of classes, such as :class:`UniCL`.
+
+    The cosine of an image and a class, times the model's temperature, is the logit of that class.
+    """
+
+    def project_images(self, pooled: Tensor) -> Tensor:
+        """Project pooled images ``(B, C)`` to ``(B, D)``, L2-normalised."""
+
+    def encode_classes(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """Encode K classes to ``(K, D)``, L2-normalised: the mean of their prompts' features."""
+
+
+@runtime_checkable
 class StagedBackbone(Protocol):
     """A backbone whose stages are sequences of blocks on tokens, such as :class:`CoSwin` and :class:`VideoCoSwin`."""
 

@@ -12,10 +12,10 @@ from fnmatch import fnmatchcase
 from florence_mm.errors import UsageError
 from florence_mm.utils.nearest import did_you_mean
 
-from . import detection, questions, retrieval, video
+from . import classification, detection, questions, retrieval, video
 from .base import GROUPS, Entry, Protocol
 
-_MODULES = (retrieval, detection, questions, video)
+_MODULES = (classification, retrieval, detection, questions, video)
 
 
 def _entries(listed: Iterable[Entry | Protocol]) -> list[Entry]:

@@ -106,6 +106,31 @@ def test_two_towers_give_features_of_length_one_and_logits_of_the_classes(name):
     torch.testing.assert_close(model.class_logits(image), logits.flip(1), **EXACT)
 
 
+@fulfilling('PoolsImages')
+@torch.no_grad()
+def test_a_pooled_image_is_the_same_alone(name):
+    model, kind = shared(name), SMALLS[name].kind
+    images = torch.stack([item[0] for item in kind.items(model)]).double()
+    pooled = model.pool_images(images)
+    assert pooled.ndim == 2
+    for row in range(len(images)):
+        torch.testing.assert_close(model.pool_images(images[row : row + 1])[0], pooled[row], **EXACT)
+
+
+@fulfilling('ClassifiesByText')
+@torch.no_grad()
+def test_classes_by_text_are_those_of_set_classes_and_set_none(name):
+    model, kind = build(name), SMALLS[name].kind
+    images = torch.stack([image for image, _, _ in kind.items(model)]).double()
+    image = model.project_images(model.pool_images(images))
+    torch.testing.assert_close(image, model.extract_image_feat(images), **EXACT)
+    before, templates = list(model.class_names), ['one {}', 'no {}', 'a {}']
+    classes = model.encode_classes(NAMES[:2], templates)
+    assert list(model.class_names) == before
+    model.set_classes(NAMES[:2], templates)
+    torch.testing.assert_close(model.temperature() * image @ classes.T, model.class_logits(image), **EXACT)
+
+
 # --- images and texts -------------------------------------------------------------------------------------------------
 
 

@@ -32,16 +32,19 @@ def write_data(root: Path) -> None:
 
 def write_weights(folder: Path, root: Path) -> dict[str, str]:
     """Random weights of every model of the suite; files by config."""
-    files = {}
-    for place, config in enumerate(
-        {TOWERS['embedded'], *(entry.config for entry in ENTRIES if entry.trained)} - {None}
-    ):
-        torch.manual_seed(3)
-        model = below(load_config(config).model.to_dict(), root)
-        _without_checkpoints(model)
-        files[config] = str(folder / f'{place}.pth')
-        torch.save({'state_dict': MODELS.build(model).state_dict()}, files[config])
-    return files
+    configs = {TOWERS['embedded'], *(entry.config for entry in ENTRIES if entry.trained)}
+    return {
+        config: write_weights_of(config, folder / f'{place}.pth', root) for place, config in enumerate(sorted(configs))
+    }
+
+
+def write_weights_of(config: str, file: Path, root: Path, seed: int = 3) -> str:
+    """Random weights of a config's model."""
+    torch.manual_seed(seed)
+    model = below(load_config(config).model.to_dict(), root)
+    _without_checkpoints(model)
+    torch.save({'state_dict': MODELS.build(model).state_dict()}, file)
+    return str(file)
 
 
 def _without_checkpoints(model: dict) -> None:

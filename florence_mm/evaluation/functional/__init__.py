@@ -1,5 +1,6 @@
 """Scores computed by functions on tensors and lists."""
 
+from .multi_label import eleven_point_ap, mean_average_precision
 from .reranking import best_candidates, reranked_ranks
 from .retrieval import image_text_recall, retrieval_ranks, summarize_ranks
 from .topk import check_topk
@@ -8,7 +9,9 @@ from .zero_shot import per_class_accuracy, target_ranks, topk_accuracy
 __all__ = [
     'best_candidates',
     'check_topk',
+    'eleven_point_ap',
     'image_text_recall',
+    'mean_average_precision',
     'per_class_accuracy',
     'reranked_ranks',
     'retrieval_ranks',

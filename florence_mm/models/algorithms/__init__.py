@@ -1,10 +1,11 @@
-"""Pretraining algorithms: UniCL. Not here: their encoders, tokenizers and losses (``ops``)."""
+"""Pretraining algorithms: UniCL, and its fine-tuning on classes. Not here: encoders, tokenizers, losses (``ops``)."""
 
 from florence_mm.moved import moved_names
 
 from .unicl import UniCL
+from .unicl_classifier import UniCLClassifier
 
-__all__ = ['UniCL']
+__all__ = ['UniCL', 'UniCLClassifier']
 
 __getattr__ = moved_names(
     __name__,

@@ -112,13 +112,21 @@ class UniCL(FlorenceModel):
         Returns:
             ``(B, D)``, L2-normalised, at least fp32.
         """
+        return self.project_images(self.pool_images(inputs))
+
+    def pool_images(self, inputs: Tensor) -> Tensor:
+        """Compute the pooled features of the image encoder ``(B, C)``, before the projection, from inputs as above."""
         clips = inputs.flatten(0, 1) if inputs.ndim == 6 else inputs  # (B N, 3, T, H, W)
         maps = self.image_encoder(clips)
         x = maps[-1] if isinstance(maps, tuple | list) else maps  # (B, C, H, W) or (B N, C, T, H, W)
         x = x.mean(tuple(range(2, x.ndim)))  # (B, C) or (B N, C)
         if inputs.ndim == 6:
             x = x.unflatten(0, inputs.shape[:2]).mean(1)  # (B N, C) to (B, N, C), then (B, C)
-        return _normalize(x @ self.image_projection)
+        return x
+
+    def project_images(self, pooled: Tensor) -> Tensor:
+        """Project pooled features ``(B, C)`` to ``(B, D)``, L2-normalised, at least fp32."""
+        return _normalize(pooled @ self.image_projection)
 
     def extract_text_feat(self, texts: Sequence[str]) -> Tensor:
         """Encode a list of B texts to ``(B, D)``, L2-normalised, at least fp32."""
@@ -135,6 +143,13 @@ class UniCL(FlorenceModel):
         """Return the factor on cosines, ``exp(logit_scale)``, a 0-d tensor."""
         return self.logit_scale.exp()
 
+    def limit_temperature(self) -> None:
+        """Bring the temperature's parameter back to its upper limit, if training moved it beyond."""
+        if self.max_logit_scale is not None:
+            # the parameter itself: with only the factor clamped, it would get no gradient beyond the limit
+            with torch.no_grad():
+                self.logit_scale.clamp_(max=math.log(self.max_logit_scale))
+
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
         """Compute both terms of the loss (equations 1 to 3), each a mean over the pairs of all processes.
 
@@ -150,15 +165,16 @@ class UniCL(FlorenceModel):
         """
         texts = _field(data_samples, 'text')
         labels = torch.tensor([int(key) for key in _field(data_samples, 'label_key')], device=inputs.device)
-        if self.max_logit_scale is not None:
-            # the parameter itself: with only the factor clamped, it would get no gradient beyond the limit
-            with torch.no_grad():
-                self.logit_scale.clamp_(max=math.log(self.max_logit_scale))
-        image_feat = self._with_gradient_cache(self.extract_image_feat, inputs)  # (B, D)
+        self.limit_temperature()
+        image_feat = self.training_image_feat(inputs)  # (B, D)
         text_feat = self._with_gradient_cache(self._encode_ids, self.tokenizer(texts))  # (B, D)
         temperature = self.temperature()
         loss_i2t, loss_t2i = unified_contrastive_loss(image_feat, text_feat, labels, temperature)
         return {'loss_i2t': loss_i2t, 'loss_t2i': loss_t2i, 'temperature': temperature.detach()}
+
+    def training_image_feat(self, inputs: Tensor) -> Tensor:
+        """Encode images to ``(B, D)`` for a loss; with ``micro_batch`` the backward pass recomputes the encoder."""
+        return self._with_gradient_cache(self.extract_image_feat, inputs)
 
     def _with_gradient_cache(self, encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Compute ``encode(x)``; with ``micro_batch`` in parts that are recomputed in the backward pass."""
@@ -181,6 +197,11 @@ class UniCL(FlorenceModel):
         """
         self.class_features = ClassFeatures(names, self.templates if templates is None else templates)
 
+    def encode_classes(self, names: str | Sequence[str], templates: str | Sequence[str] | None = None) -> Tensor:
+        """Encode classes to ``(K, D)``, L2-normalised, without setting them; arguments as of :meth:`set_classes`."""
+        features = ClassFeatures(names, self.templates if templates is None else templates)
+        return features.get(self.extract_text_feat, self._text_parameters())
+
     def extract_class_feat(self) -> Tensor:
         """Return the L2-normalised features ``(K, D)`` of the classes, cached until weights of the text tower change.
 
@@ -189,8 +210,10 @@ class UniCL(FlorenceModel):
         """
         if self.class_features is None:
             raise ValueError('the model has no classes; call set_classes(names) or give classes in its config')
-        parameters = (*self.text_encoder.parameters(), self.text_projection)
-        return self.class_features.get(self.extract_text_feat, parameters)
+        return self.class_features.get(self.extract_text_feat, self._text_parameters())
+
+    def _text_parameters(self) -> tuple[Tensor, ...]:
+        return (*self.text_encoder.parameters(), self.text_projection)
 
     @property
     def class_names(self) -> list[str]:

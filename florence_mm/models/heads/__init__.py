@@ -1,4 +1,4 @@
-"""Heads, which compute losses and predictions from features: of detectors, and of fusion models (``multimodal``).
+"""Heads, which compute losses and predictions from features: of detectors, classifiers and fusion models.
 
 Not here: a class of one model family; a fusion head uses a model by the protocol that it names.
 """
@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any
 from florence_mm.moved import moved_names
 
 from .multimodal import FusionCaptionHead, FusionITMHead, FusionMLMHead, FusionVQAHead
+from .text_initialized_head import TextInitializedHead
 
-__all__ = ['DynamicHead', 'FusionCaptionHead', 'FusionITMHead', 'FusionMLMHead', 'FusionVQAHead']
+__all__ = [
+    'DynamicHead',
+    'FusionCaptionHead',
+    'FusionITMHead',
+    'FusionMLMHead',
+    'FusionVQAHead',
+    'TextInitializedHead',
+]
 
 if TYPE_CHECKING:
     from .dynamic_head import DynamicHead
