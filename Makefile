@@ -1,4 +1,4 @@
-# make quickstart | test | test-portable | test-slow | lint | doctor | benchmark | clean
+# make quickstart | zoo | test | test-portable | test-slow | lint | docs | doctor | benchmark | clean
 PYTHON ?= python3
 # further pip arguments for torch and torchvision, e.g. TORCH_ARGS="--index-url <the CPU index of the PyTorch site>"
 TORCH_ARGS ?=
@@ -9,10 +9,12 @@ SEED ?= 0
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 export HF_HOME := $(CURDIR)/.cache/huggingface
 export TORCH_HOME := $(CURDIR)/.cache/torch
+# downloaded weights and published models; get_model finds the latter from any folder
+export FLORENCE_MM_HOME ?= $(CURDIR)/.cache/florence_mm
 # waiting threads sleep: spinning ones stop every other process of a small machine
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: quickstart test test-portable test-slow lint doctor benchmark env clean
+.PHONY: quickstart zoo test test-portable test-slow lint docs doctor benchmark env clean
 
 env:
 	@command -v $(PYTHON) >/dev/null || { echo "cannot find $(PYTHON): install Python 3.10 to 3.13 or name it with PYTHON=..." >&2; exit 2; }
@@ -20,6 +22,10 @@ env:
 
 quickstart: env
 	@$(VENV) tools/quickstart.py --seed $(SEED)
+
+# the models of all embedded tasks, trained, tested and published under their names
+zoo: env
+	@$(VENV) tools/misc/publish_embedded.py
 
 test: env
 	@$(VENV) -m pytest
@@ -35,6 +41,11 @@ test-slow: env
 
 lint: env
 	@$(VENV) -m ruff check . && $(VENV) -m ruff format --check .
+
+# the site with all pages and the reference, strictly: a link that leads nowhere fails it (Python 3.11 or later)
+docs: env
+	@$(VENV) tools/misc/docs.py
+	@NO_MKDOCS_2_WARNING=1 $(VENV) -m mkdocs build --strict --quiet
 
 doctor: env
 	@$(VENV) -m florence_mm doctor

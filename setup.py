@@ -30,6 +30,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10,<3.14',
     packages=find_packages(include=['florence_mm', 'florence_mm.*']),
+    entry_points={'console_scripts': ['florence-mm = florence_mm.commands.main:main']},
     package_data={'florence_mm': [*MIM, '.mim/model-index.yml']},
     install_requires=[
         'torch>=2.7',

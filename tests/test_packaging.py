@@ -15,6 +15,8 @@ import setuptools
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from florence_mm.config.metafiles import list_models
+
 ROOT = Path(__file__).parents[1]
 LEFT_OUT = shutil.ignore_patterns(
     '.*cache*', '.venv', '.git', 'work_dirs', 'data', 'build', 'dist', '*.egg-info', '__pycache__'
@@ -86,6 +88,32 @@ def test_wheel_carries_every_config_and_tool(wheel):
                 assert f'florence_mm/.mim/{file.relative_to(ROOT).as_posix()}' in names
     assert 'florence_mm/.mim/model-index.yml' in names
     assert not any(name.startswith(('tests/', 'docs/')) for name in names)
+
+
+def test_installed_wheel_has_the_command(wheel, tmp_path):
+    """The script that pip writes, away from the checkout, finds tools, configs and names in the wheel."""
+    command = [
+        sys.executable,
+        '-m',
+        'pip',
+        'install',
+        '-q',
+        '--no-deps',
+        '--no-index',
+        '--target',
+        tmp_path / 'site',
+        wheel,
+    ]
+    subprocess.run(command, check=True, timeout=120)
+    script, environment = tmp_path / 'site/bin/florence-mm', {**os.environ, 'PYTHONPATH': str(tmp_path / 'site')}
+
+    def run(*arguments):
+        line = [script, *arguments]
+        return subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert run('--version').split() == ['florence-mm', importlib.metadata.version('florence_mm')]
+    assert '\n  train ' in run('--help')
+    assert run('completion', '--models').splitlines() == list_models()
 
 
 def test_user_config_inherits_from_the_wheel(wheel, tmp_path):

@@ -1,27 +1,16 @@
-"""Export a model to ONNX, OpenVINO or torch.export files, and compare them with it.
+"""Export a model to ONNX, OpenVINO or torch.export files: the command ``florence-mm export`` as a script.
 
-    python tools/export.py CONFIG [CHECKPOINT] OUT [--classes "cat, dog"] [--part image] ...
-
-See :mod:`florence_mm.commands.export`.
+python tools/export.py CONFIG [CHECKPOINT] OUT [--classes "cat, dog"] [--part image] ...
 """
 
-import argparse
 import sys
 
-import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
-from florence_mm.apis.results import print_any_name
-from florence_mm.commands import export
-from florence_mm.errors import one_sentence_errors
+from florence_mm.commands.main import run_tool
 
 
 def main() -> int:
-    """Parse the arguments and run the command."""
-    parser = argparse.ArgumentParser(description=export.__doc__.partition('\n')[0])
-    export.add_arguments(parser)
-    args = parser.parse_args()
-    print_any_name()
-    with one_sentence_errors():
-        return export.run(args)
+    """Run the command with the arguments of the process."""
+    return run_tool('export')
 
 
 if __name__ == '__main__':

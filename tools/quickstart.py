@@ -1,7 +1,8 @@
 """Pretrain a two-tower model on the embedded digits and classify held-out ones zero-shot, in one command.
 
 Writes to the work directory: the checkpoint, the config, metrics.json, curves.png (loss and scores) and predictions.png
-(held-out images with their three best class names). Exit status 1 if the score is below ``--require`` or not above a
+(held-out images with their three best class names). The weights are published, so that ``get_model`` has them by the
+name of the config. Exit status 1 if the score is below ``--require`` or not above a
 logistic regression on the pixels of the same split.
 
 Usage: python tools/quickstart.py [--seed 0]
@@ -26,7 +27,9 @@ from florence_mm.corpora.digits import load_digits_split, write_digits
 from florence_mm.engine.launch import set_seed, set_work_dir
 from florence_mm.engine.runner import FlorenceRunner
 from florence_mm.errors import UsageError, one_sentence_errors
+from florence_mm.models.checkpoints.publishing import publish
 from florence_mm.utils.files import write_atomic
+from florence_mm.utils.home import published_folders
 from florence_mm.visualization import draw_prediction_grid
 
 CONFIG = Path(__file__).parents[1] / 'configs/unicl/unicl_coswin-micro_1xb64-36e_digits.py'
@@ -132,6 +135,10 @@ def run(args: argparse.Namespace) -> int:
     if top1 < args.require or top1 <= baseline:
         print(f'below what is expected: at least {args.require} and above the logistic regression', file=sys.stderr)
         return 1
+    if args.config == CONFIG:
+        checkpoint = (args.work_dir / 'last_checkpoint').read_text().strip()
+        target = published_folders()[0] / f'{CONFIG.stem}.safetensors'
+        print(f'get_model({CONFIG.stem!r}): {publish(checkpoint, target, {"score": {"zero_shot_top1": top1}})}')
     return 0
 
 

@@ -1,18 +1,16 @@
 """Print a shell's completion script: commands, options, files and names of models.
 
-For the shells bash, zsh, fish and tcsh; without a name it is that of the variable SHELL. In tcsh, names of models are not
+For the shells bash, zsh, fish and tcsh; without a name it is that of the variable SHELL. In tcsh, models are not
 completed.
 """
 
 import argparse
 import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import shtab
 
-import florence_mm
+from florence_mm.config.metafiles import list_models
 from florence_mm.errors import UsageError
 
 from .main import PROG, PURPOSE, find_summaries, load
@@ -56,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the script, or the names."""
     if args.models:
-        print('\n'.join(model_names()))
+        print('\n'.join(list_models()))
         return 0
     shell = args.shell or Path(os.environ.get('SHELL', '')).name
     if shell not in SHELLS:
@@ -90,11 +88,3 @@ def _completed_by(action: argparse.Action) -> dict | None:
     if not action.option_strings or action.dest in FILES or action.metavar == 'FILE':
         return shtab.FILE
     return None
-
-
-def model_names() -> Iterator[str]:
-    """Names of all models in the metafiles of the package."""
-    folder = Path(florence_mm.__file__).parent / '.mim'
-    for metafile in re.findall(r'^ *- (\S+)', (folder / 'model-index.yml').read_text(encoding='utf-8'), re.MULTILINE):
-        _, _, models = (folder / metafile).read_text(encoding='utf-8').partition('\nModels:\n')
-        yield from re.findall(r'^ *- Name: (\S+)', models, re.MULTILINE)

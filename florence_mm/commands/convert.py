@@ -8,9 +8,9 @@ import argparse
 from typing import Any
 
 EXAMPLES = (
-    'swin_tiny_patch4_window7_224.pth swin_tiny.safetensors',
-    'swin_tiny.safetensors swin_tiny_timm.pth --to timm-swin',
-    'work_dirs/unicl/epoch_30.pth folder --to hugging-face-swin --prefix image_encoder',
+    'florence-mm convert swin_tiny_patch4_window7_224.pth swin_tiny.safetensors',
+    'florence-mm convert swin_tiny.safetensors swin_tiny_timm.pth --to timm-swin',
+    'florence-mm convert epoch_30.pth swin_folder --to hugging-face-swin --prefix image_encoder',
 )
 
 
@@ -65,7 +65,8 @@ def _settings(config: str, to: str | None, prefix: str) -> dict[str, Any]:
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
-    for name in filter(None, prefix.split('.')):
-        if (model := getattr(model, name, None)) is None:
-            raise UsageError(f'the model of {config} has no part {prefix}; give the config of the checkpoint')
-    return read_settings(find_export(to).settings, model)
+    try:
+        part = model.get_submodule(prefix.rstrip('.'))
+    except AttributeError:
+        raise UsageError(f'the model of {config} has no part {prefix}; give the config of the checkpoint') from None
+    return read_settings(find_export(to).settings, part)

@@ -1,11 +1,11 @@
 """Export a model to ONNX, OpenVINO or torch.export files, and compare them with it.
 
-    florence-mm export CONFIG [CHECKPOINT] OUT [--classes "cat, dog"] [--part image] ...
-
 The suffix of OUT chooses the format: .onnx, .xml (OpenVINO, with the weights in .bin) or .pt2 (torch.export). A model of
-two towers gives two files, OUT with -image and -text before the suffix; with ``--classes`` one classifier. Each file is
-run in its runtime at several batches and sizes, and is not left behind where an output differs from the model's by more
-than 1e-4. Exit status: 0; 2 with one sentence if a model, file or option is unusable.
+two towers gives two files, OUT with -image and -text before the suffix; with --classes one classifier. Each file is run
+in its runtime at several batches and sizes, and is not left behind where an output differs from the model's by more
+than 1e-4.
+
+Exit status: 0, or 2 with one sentence if a model, file or option is unusable.
 """
 
 import argparse
@@ -14,16 +14,26 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from florence_mm.config.arguments import positive_int
+from florence_mm.config.options import add_config_options
+
 if TYPE_CHECKING:
     from florence_mm.apis.loaded_model import LoadedModel
     from florence_mm.export.parts import Part
 
+EXAMPLES = (
+    'florence-mm export unicl_coswin-micro_1xb64-36e_digits towers.onnx',
+    'florence-mm export CONFIG CHECKPOINT pets.onnx --classes "cat, dog"',
+    'florence-mm export atss_coswin-micro_fpn_dyhead_2xb4-8e_scenes detector.onnx',
+    'florence-mm export CONFIG CHECKPOINT image.xml --part image --free-size',
+)
+
+#: Pictures that tell whether a test pipeline gives all of them one size.
+_PICTURES = ((256, 320), (360, 300))
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    from florence_mm.config.arguments import positive_int
-    from florence_mm.config.options import add_config_options
-
     parser.add_argument('config', help='config file, or the name of a model')
     parser.add_argument('checkpoint', nargs='?', help="weights; '-' or left out: those published for the name")
     parser.add_argument('out', metavar='OUT', help='file to write: .onnx, .xml (OpenVINO) or .pt2 (torch.export)')
@@ -68,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         model.set_classes(parse_class_names(args.classes), args.templates)
     elif args.part is None and hasattr(model, 'class_features'):
         model.class_features = None  # without --classes: the towers
-    size = tuple(args.size) if args.size else _pipeline_size(loaded, args.free_size)
+    size = tuple(args.size) if args.size else _pipeline_size(loaded)
     free = True if args.free_size else False if args.fixed_size else None
     parts = parts_of(model, size, free, args.part)
     targets = [_target(args.out, part, len(parts)) for part in parts]
@@ -105,8 +115,8 @@ def _target(out: str, part: 'Part', count: int) -> Path:
     return path if count == 1 else path.with_name(f'{path.stem}-{part.kind}{path.suffix}')
 
 
-def _pipeline_size(loaded: 'LoadedModel', free: bool) -> tuple[int, ...] | None:
-    """Size of the input that the test pipeline makes of a picture or video of 640x480; None if there is no pipeline."""
+def _pipeline_size(loaded: 'LoadedModel') -> tuple[int, ...] | None:
+    """Size of the inputs that the test pipeline gives; None if it gives any, and the model tells none either."""
     import numpy as np
 
     from florence_mm.apis.video_inputs import VideoPipeline
@@ -115,27 +125,43 @@ def _pipeline_size(loaded: 'LoadedModel', free: bool) -> tuple[int, ...] | None:
     if loaded.pipeline is None:
         return None
     if isinstance(loaded.pipeline, VideoPipeline):
-        return tuple(loaded.pipeline(_GreyVideo())[0]['inputs'].shape[2:])
-    facts = describe_preprocessing(loaded.pipeline.pipeline, loaded.model.data_preprocessor, _scope(loaded))
-    prepare = Preparation(facts)
-    grey = np.full((480, 640, 3), 128, dtype=np.uint8)
-    height, width = prepare.batch([prepare(grey)])[0].shape[2:]
-    return (height, width)
+        made = [tuple(loaded.pipeline(_GreyVideo(*size))[0]['inputs'].shape[2:]) for size in _PICTURES]
+    else:
+        facts = describe_preprocessing(loaded.pipeline.pipeline, loaded.model.data_preprocessor, _scope(loaded))
+        prepare = Preparation(facts)
+        grey = [np.full((*size, 3), 128, dtype=np.uint8) for size in _PICTURES]
+        made = [prepare.batch([prepare(picture)])[0].shape[2:] for picture in grey]
+    if made[0] == made[1] or hasattr(loaded.model, 'bbox_head'):
+        return made[0]
+    # a pipeline that does not resize
+    for name in ('image_encoder', 'backbone'):
+        side = (loaded.cfg.model.get(name) or {}).get('img_size')
+        if side is not None:
+            return (*made[0][:-2], *((side, side) if isinstance(side, int) else side))
+    return None
 
 
 class _GreyVideo:
-    """A video reader, as the video pipeline takes it, of 64 grey frames."""
+    """A video reader, as the video pipeline takes it, of 64 grey frames.
+
+    Args:
+        height: of a frame.
+        width: of a frame.
+    """
 
     name, fps = 'grey', 25.0
+
+    def __init__(self, height: int, width: int) -> None:
+        self.size = (height, width, 3)
 
     def __len__(self) -> int:
         return 64
 
     def read(self, indices: Any) -> Any:
-        """Frames ``(n, 480, 640, 3)``."""
+        """Frames ``(n, H, W, 3)``."""
         import numpy as np
 
-        return np.full((len(indices), 480, 640, 3), 128, dtype=np.uint8)
+        return np.full((len(indices), *self.size), 128, dtype=np.uint8)
 
     def close(self) -> None:
         """Do nothing, as nothing is open."""

@@ -1,8 +1,9 @@
 """The console entry ``florence-mm``, which finds subcommands by the names of the modules beside this one.
 
-A module with the functions ``add_arguments(parser)`` and ``run(args) -> int`` is a subcommand; any other module is not.
-``run`` returns the exit status. The first line of the module's docstring is its line in ``florence-mm --help``; all of
-the docstring and the command lines of ``EXAMPLES``, a tuple of strings, are in the help of the subcommand.
+A module with the functions ``add_arguments(parser)`` and ``run(args) -> int`` is a subcommand; others are not. ``run``
+returns the exit status. The first line of the module's docstring is its line in ``florence-mm --help``. The help of the
+subcommand has all of the docstring and the command lines of ``EXAMPLES``, a tuple of strings which may leave out its
+name.
 
 Only the module that is asked for is imported, and it imports torch, directly or not, inside ``run`` alone: help and
 completion take a tenth of a second, torch takes two.
@@ -113,7 +114,7 @@ def make_parser(module: ModuleType, prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         description=(module.__doc__ or '').strip().replace('``', ''),
-        epilog=_examples(module, prog),
+        epilog=_epilog(module, prog),
         formatter_class=HelpFormatter,
     )
     module.add_arguments(parser)
@@ -132,11 +133,16 @@ def _required(parser: argparse.ArgumentParser) -> Iterator[str]:
             yield f'{action.option_strings[0]} {name}'
 
 
-def _examples(module: ModuleType, prog: str) -> str | None:
-    lines = getattr(module, 'EXAMPLES', ())
+def examples(module: ModuleType) -> list[str]:
+    """Example command lines of a subcommand; one that names no command is a list of its own arguments."""
+    name = f'{PROG} {module.__name__.rpartition(".")[2]}'
+    return [line if PROG in line else f'{name} {line}' for line in getattr(module, 'EXAMPLES', ())]
+
+
+def _epilog(module: ModuleType, prog: str) -> str | None:
     name = f'{PROG} {module.__name__.rpartition(".")[2]}'
     called = f'python tools/{prog}' if prog.endswith('.py') else prog
-    lines = [called + line.removeprefix(name) if line.startswith(name) else line for line in lines]
+    lines = [called + line.removeprefix(name) if line.startswith(name) else line for line in examples(module)]
     return '\n'.join(['examples:', *(f'  {line}' for line in lines)]).replace('%', '%%') if lines else None
 
 

@@ -6,6 +6,7 @@ Not here: parsing file formats (``formats``), generating data (``corpora``), one
 from florence_mm.errors import DataError
 
 from . import transforms
+from .base import ImageTextDataset
 from .detection import DetectionDataset
 from .image_folder import ImageFolderText
 from .manifest import ImageTextManifest
@@ -17,6 +18,7 @@ __all__ = [
     'DataError',
     'DetectionDataset',
     'ImageFolderText',
+    'ImageTextDataset',
     'ImageTextManifest',
     'VQADataset',
     'VideoList',

@@ -8,6 +8,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from florence_mm.utils.numbers import readable
+
 
 def count_macs(model: nn.Module, run: Callable[[], Any]) -> dict[str, int]:
     """Count the multiply-adds of matrix products and convolutions by module.
@@ -56,14 +58,6 @@ def _count_calls(module: nn.Module, name: str, macs: dict[str, int], counter: Fl
 def count_parameters(model: nn.Module) -> dict[str, int]:
     """Count parameters by dotted module name (``''`` for the whole model); a shared one counts once per module."""
     return {name: sum(p.numel() for p in module.parameters()) for name, module in model.named_modules()}
-
-
-def readable(number: float) -> str:
-    """Format a number with a unit, ``28288354`` as ``'28.29 M'``."""
-    for size, unit in ((1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
-        if abs(number) >= size:
-            return f'{number / size:.2f} {unit}'
-    return f'{number:.0f}'
 
 
 def table(model: nn.Module, macs: dict[str, int], depth: int) -> str:

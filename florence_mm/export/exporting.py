@@ -1,12 +1,12 @@
 """Export of one part of a model to one file, which is compared with the model before it takes its place."""
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.export import ExportedProgram
 
@@ -88,7 +88,7 @@ def export_part(
         raise UsageError(f'{target} cannot compute in bf16, for which only OpenVINO has operators; name a file .xml')
     with placed(target) as path:
         started = time.monotonic()
-        program, limits = _program(part, file_format)
+        program, limits = make_program(part)
         metadata = {
             **facts,
             'kind': part.kind,
@@ -112,18 +112,11 @@ def export_part(
     return Exported(Path(target), part, nodes, seconds, limits, tuple(checks))
 
 
-def _program(part: Part, file_format: str) -> tuple[ExportedProgram, Limits]:
-    # a runtime has these operators, or torch runs ours
-    return make_program(part, whole_operators=file_format != 'openvino')
-
-
 def _write(program: ExportedProgram, part: Part, path: Path, metadata: Mapping[str, Any], opset: int) -> int:
-    import json
-
     if path.suffix == '.onnx':
         return write_onnx(program, part, path, metadata, opset)
     if path.suffix == '.xml':
-        return write_openvino(program, part, path, metadata)
+        return write_openvino(program, part, path, metadata, opset)
     torch.export.save(program, str(path), extra_files={KEY: json.dumps(metadata)})
     return len(program.graph.nodes)
 

@@ -12,7 +12,7 @@ from florence_mm.utils.files import refuse_overwriting, replacing
 
 #: Formats by the suffix of their main file.
 FORMATS = {'.onnx': 'onnx', '.xml': 'openvino', '.pt2': 'torch'}
-_PACKAGES = {'onnx': ('onnx', 'onnxscript', 'onnxruntime'), 'openvino': ('openvino',), 'torch': ()}
+_PACKAGES = {'onnx': ('onnx', 'onnxscript', 'onnxruntime'), 'openvino': ('openvino', 'onnx', 'onnxscript'), 'torch': ()}
 
 
 def format_of(path: str | Path) -> str:

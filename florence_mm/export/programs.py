@@ -1,7 +1,6 @@
 """Programs of ``torch.export``, from which every other format is made."""
 
 import warnings
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,12 +14,11 @@ from .parts import Part
 Limits = dict[str, tuple[int, int | None]]
 
 
-def make_program(part: Part, whole_operators: bool = True) -> tuple[ExportedProgram, Limits]:
+def make_program(part: Part) -> tuple[ExportedProgram, Limits]:
     """Export a part with its free axes.
 
     Args:
-        part: the part.
-        whole_operators: keep the operators of :mod:`florence_mm.ops.exported`; False: write them in torch's own.
+        part: the part; operators of :mod:`florence_mm.ops.exported` are kept whole.
 
     Returns:
         the program, and the smallest and largest size of each free axis, None for no largest.
@@ -33,7 +31,7 @@ def make_program(part: Part, whole_operators: bool = True) -> tuple[ExportedProg
     free = {name: {0: Dim.AUTO} for name in inputs}
     free[part.inputs[0]] = dict.fromkeys(part.axes, Dim.AUTO)
     try:
-        with kept_whole() if whole_operators else nullcontext(), warnings.catch_warnings(), torch.no_grad():
+        with kept_whole(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter('ignore')
             program = torch.export.export(part.module, tuple(inputs.values()), dynamic_shapes=tuple(free.values()))
     except Exception as error:
@@ -44,7 +42,7 @@ def make_program(part: Part, whole_operators: bool = True) -> tuple[ExportedProg
             f'({type(error).__name__}: {first}); try another --size'
         ) from error
     shape = _input_shape(program)
-    fixed = [name for axis, name in part.axes.items() if not isinstance(shape[axis], torch.SymInt)]
+    fixed = [name for axis, name in part.axes.items() if not _is_free(shape[axis])]
     if fixed:
         raise UsageError(
             f'the {" and the ".join(fixed)} of the {part.kind} part cannot be free at size {tuple(part.size)}: where '
@@ -59,6 +57,10 @@ def _input_shape(program: ExportedProgram) -> torch.Size:
     names = program.graph_signature.user_inputs
     nodes = {node.name: node for node in program.graph.nodes if node.op == 'placeholder'}
     return nodes[names[0]].meta['val'].shape
+
+
+def _is_free(size: int | torch.SymInt) -> bool:
+    return isinstance(size, torch.SymInt) and not size.node.expr.is_number
 
 
 def _limits(program: ExportedProgram, size: torch.SymInt) -> tuple[int, int | None]:

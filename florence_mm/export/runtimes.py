@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from florence_mm.errors import DataError
-from florence_mm.utils.files import kind_of_file
-from florence_mm.utils.files import FILE
+from florence_mm.utils.files import FILE, kind_of_file
 
 from .onnx_files import KEY
 from .placing import format_of, require_packages

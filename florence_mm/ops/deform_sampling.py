@@ -167,7 +167,7 @@ def _table(input: Tensor, geometry: Geometry) -> Tensor:
 def _columns(table: Tensor, index: Tensor, corner_weight: Tensor) -> Tensor:
     """Sample the columns ``(rows, K * C)``, channels fastest."""
     columns = sum_rows(table, index.reshape(-1, 4), corner_weight.reshape(-1, 4))  # (rows * K * G, C/G)
-    return columns.reshape(len(index), -1)
+    return columns.reshape(index.shape[0], -1)  # len() would fix a free number
 
 
 def _kernel(weight: Tensor, geometry: Geometry) -> Tensor:
@@ -184,7 +184,7 @@ def _kernel_gradient(grad: Tensor, weight: Tensor) -> Tensor:
 def _grouped_columns(columns: Tensor, geometry: Geometry) -> Tensor:
     """Split columns ``(rows, K * C)`` by group, ``(g, rows, K * C/g)``; a view with one group."""
     taps = geometry.kernel[0] * geometry.kernel[1]
-    columns = columns.reshape(len(columns), taps, geometry.groups, -1)  # (rows, K, g, C/g)
+    columns = columns.reshape(columns.shape[0], taps, geometry.groups, -1)  # (rows, K, g, C/g)
     return columns.permute(2, 0, 1, 3).flatten(2)
 
 

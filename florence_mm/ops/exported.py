@@ -50,7 +50,11 @@ def deform_conv2d(
 ) -> Tensor:
     """Modulated deformable convolution, ``(B, D, P, Q)``; sizes are ``[vertical, horizontal]``."""
     geometry = Geometry(
-        tuple(offset.shape[2:]), tuple(weight.shape[2:]), *map(tuple, (stride, padding, dilation)), groups, deform_groups
+        tuple(offset.shape[2:]),
+        tuple(weight.shape[2:]),
+        *map(tuple, (stride, padding, dilation)),
+        groups,
+        deform_groups,
     )
     output = convolve(input, offset, mask, weight, geometry)
     return (output if bias is None else output + bias.reshape(-1, 1, 1)).contiguous()

@@ -25,3 +25,17 @@ def is_finite(value: Any) -> bool:
     if type(value) not in _PLAIN and (isinstance(value, bool) or not isinstance(value, _NUMBERS)):
         return False
     return -_LARGEST <= value <= _LARGEST  # a comparison with NaN is false
+
+
+def readable(number: float | None) -> str:
+    """Format a number with a unit; '-' for None.
+
+    >>> readable(28288354), readable(999), readable(None)
+    ('28.29 M', '999', '-')
+    """
+    if number is None:
+        return '-'
+    for size, unit in ((1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
+        if abs(number) >= size:
+            return f'{number / size:.2f} {unit}'
+    return f'{number:.0f}'

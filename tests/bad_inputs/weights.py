@@ -1,5 +1,6 @@
 """Bad inputs: checkpoint files, in everything that reads weights."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -187,6 +188,70 @@ def _rights(folder: Path) -> str:
     return oct(Path('out.safetensors').stat().st_mode & 0o777)
 
 
+def _convert_to(layout: str, target: str = 'out.pth') -> Callable[[str], list[str]]:
+    """Read a file and write it in a public layout; the first parts of its keys."""
+
+    def run(path: str) -> list[str]:
+        command('tools/model_converters/convert_checkpoint.py', path, target, '--to', layout)
+        return sorted({key.split('.')[0] for key in read_checkpoint(target)[0]})
+
+    return run
+
+
+def _indexed(places: dict[str, str] | str, *shards: dict[str, torch.Tensor]) -> Callable[[Path], Any]:
+    """A model in several files, 0.safetensors and on, and the index of them."""
+
+    def run(folder: Path) -> Any:
+        for number, shard in enumerate(shards):
+            save_file(shard, f'{number}.safetensors')
+        text = places if isinstance(places, str) else json.dumps({'weight_map': places})
+        Path('model.safetensors.index.json').write_text(text, encoding='utf-8')
+        return _convert('model.safetensors.index.json')
+
+    return run
+
+
+def _several() -> list[BadInput]:
+    """Models in several files."""
+    keys = list(state())
+    shards = [{key: state()[key] for key in part} for part in (keys[:9], keys[9:])]
+    places = {key: f'{number}.safetensors' for number, shard in enumerate(shards) for key in shard}
+    other = dict.fromkeys(keys, '0.safetensors')
+    words = 'convert_checkpoint.py: an index'
+    return [
+        BadInput(f'{words} of two files', _indexed(places, *shards), gives=_value(state())),
+        BadInput(f'{words} of a missing file', _indexed(places, shards[0]), ('1.safetensors', 'does not exist')),
+        BadInput(f'{words} that places tensors in another file', _indexed(other, *shards), 'disagree on'),
+        BadInput(f'{words} that leaves a tensor out', _indexed(dict(list(places.items())[1:]), *shards), 'disagree on'),
+        BadInput(f'{words} of files elsewhere', _indexed({keys[0]: '../0.safetensors'}, *shards), '../0.safetensors'),
+        BadInput(f'{words} that names the folder', _indexed({keys[0]: '.'}, *shards), 'no file beside it'),
+        BadInput(f'{words} with a number for a file', _indexed('{"weight_map": {"a": 1}}'), 'no weight_map'),
+        BadInput(f'{words} of nothing', _indexed('{"weight_map": {}}'), 'no weight_map'),
+        BadInput(f'{words} that is cut off', _indexed('{"weight_map": {"a'), 'no weight_map'),
+    ]
+
+
+def _layouts() -> list[BadInput]:
+    """Layouts of the target that are unknown, or cannot hold the model."""
+    rows = {
+        'a layout that does not exist': ('zebra', 'out.pth', "named 'zebra'"),
+        'a layout that is misspelt': ('unicll', 'out.pth', "did you mean 'UniCL'?"),
+        'a layout of no letters': ('?', 'out.pth', "'?'"),
+        'a layout that holds other models': ('dyhead', 'out.pth', ('w.pth', "'DyHead'", '--prefix image_encoder')),
+        'convolutions where the layout has none': ('unicl', 'out.pth', ("CoSwin's convolutions", 'UniCL lacks')),
+        'a folder for a package that reads files': ('unicl', 'out', ('out', 'must end in')),
+        'a target of an unknown kind': ('clip', 'out.onnx', ('out.onnx', 'must end in')),
+    }
+    found = [
+        BadInput(f'convert_checkpoint.py: {words}', _saved(state, _convert_to(layout, target)), says)
+        for words, (layout, target, says) in rows.items()
+    ]
+    less = {key: value for key, value in state().items() if 'token_embedding' not in key}
+    words = 'convert_checkpoint.py: a text tower without words'
+    found.append(BadInput(words, _saved(lambda: less, _convert_to('clip')), ('it lacks', 'token_embedding')))
+    return found
+
+
 def _parts(prefix: str) -> Callable[[Path], Any]:
     """The keys that a prefix leaves, by their first parts."""
 
@@ -271,6 +336,8 @@ def cases() -> list[BadInput]:
             ('zzz.', 'image_encoder'),
         ),
         *_not_whole(),
+        *_several(),
+        *_layouts(),
         BadInput('publish_model.py: the target is the source', _published_onto_its_source, gives=True),
         BadInput(
             'publish_model.py: class names in the metadata', _class_names_published, gives={'classes': ['cat', 'dog']}

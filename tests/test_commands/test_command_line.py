@@ -25,7 +25,7 @@ def words_of(example):
 
 def examples_of(name):
     """Arguments of the examples of a subcommand that call itself."""
-    lines = [words_of(line) for line in command_line.load(name).EXAMPLES]
+    lines = [words_of(line) for line in command_line.examples(command_line.load(name))]
     return [words[2:] for words in lines if words[:2] == ['florence-mm', name]]
 
 
@@ -126,7 +126,7 @@ def test_help_can_be_read(name, called, monkeypatch):
     summary = command_line.find_summaries()[name]
     assert rest.startswith(summary) and summary.endswith('.') and len(summary) <= command_line.WIDTH - 14
     examples = rest.partition('\nexamples:\n')[2].splitlines()
-    assert examples == [f'  {line}' for line in command_line.load(name).EXAMPLES] and examples
+    assert examples == [f'  {line}' for line in command_line.examples(command_line.load(name))] and examples
     for action in command_line.make_parser(command_line.load(name), 'x')._actions:
         assert action.help, f'{name}: {action.dest} has no help'
 

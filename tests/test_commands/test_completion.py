@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
-import florence_mm
 from florence_mm.commands import completion, main
+from florence_mm.config.metafiles import list_models
 from florence_mm.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -101,8 +100,6 @@ def test_shell_is_that_of_the_user(monkeypatch, capsys):
             completion.run(parser.parse_args([]))
 
 
-def test_names_of_models_are_those_of_the_metafiles():
-    index = Path(florence_mm.__file__).parent / '.mim/model-index.yml'
-    files = [index.parent / name for name in yaml.safe_load(index.read_text())['Import']]
-    models = [model['Name'] for file in files for model in yaml.safe_load(file.read_text())['Models']]
-    assert list(completion.model_names()) == models and len(models) > 40
+def test_names_of_models(capsys):
+    assert main.main(['completion', '--models']) == 0
+    assert capsys.readouterr().out.splitlines() == list_models()

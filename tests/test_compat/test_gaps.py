@@ -1,6 +1,8 @@
 """Each gap twice: the packages as they are fail (a test that turns red once upstream is fixed), with us they work."""
 
 import logging
+import subprocess
+import sys
 
 import pytest
 
@@ -137,6 +139,30 @@ def test_every_model_package_imports_whatever_comes_first(fresh_process):
     )
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.strip() == "['patched']"
+
+
+FIRSTS = ('torch', 'torchvision', 'mmengine.runner', 'mmdet.utils', 'florence_mm.compat.gaps')
+ORDERS = f"""
+import importlib, os, sys
+import florence_mm
+assert not {{'torch', 'mmengine'}} & set(sys.modules)
+for first in {FIRSTS}:
+    if os.fork() == 0:
+        importlib.import_module(first)
+        gaps = sys.modules['florence_mm.compat.gaps'].GAPS
+        open_ones = [gap.name for gap in gaps if gap.state not in ('patched', 'not needed')]
+        assert [gap.name for gap in gaps if gap.after and gap.after not in sys.modules] == open_ones, open_ones
+        print(first, flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+def test_patches_wait_for_the_first_import_of_any_package():
+    """Importing us takes no torch, and whatever is then imported first finds its patches applied."""
+    result = subprocess.run([sys.executable, '-c', ORDERS], capture_output=True, text=True, timeout=300)
+    assert result.stdout.splitlines() == list(FIRSTS), result.stderr[-2000:]
+    assert {gap.package for gap in GAPS} <= set(florence_mm.compat.PACKAGES)
 
 
 def test_operator_that_is_not_compiled_names_itself():

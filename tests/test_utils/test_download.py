@@ -64,9 +64,8 @@ def test_a_cut_download_goes_on_where_it_was(server, tmp_path):
 def test_the_next_call_goes_on_too(server, tmp_path):
     # after five transfers in one call
     server.ways['/w.pth'] = [('cut', 100_000)] * 5
-    refused(
-        server.url('/w.pth'), tmp_path / 'w.pth', 'was cut off at 500000 bytes; give the same command to go on from'
-    )
+    says = 'was cut off at 500000 of 1024000 bytes; give the same command to go on from 500 kB'
+    refused(server.url('/w.pth'), tmp_path / 'w.pth', says)
     download(server.url('/w.pth'), tmp_path / 'w.pth')
     assert (tmp_path / 'w.pth').read_bytes() == DATA
     assert server.requests[-1] == ('/w.pth', 'bytes=500000-')

@@ -131,7 +131,9 @@ def publish_one(recipe: Recipe, work_dir: Path) -> bool:
         print(f'{recipe.name}: {recipe.score} is {score:.4f}, below {recipe.least}; not published', file=sys.stderr)
         return False
     more = {} if score is None else {'score': {recipe.score: round(score, 4)}}
-    file = publish(folder / recipe.checkpoint, published_folders()[0] / f'{recipe.name}.safetensors', more)
+    # the quickstart publishes its own
+    target = published_folders()[0] / f'{recipe.name}.safetensors'
+    file = published(recipe.name) or publish(folder / recipe.checkpoint, target, more)
     print(f'{recipe.name}: {"no test" if score is None else f"{recipe.score} {score:.4f}"}, published as {file}')
     return True
 
@@ -153,18 +155,23 @@ def main() -> int:
             return 0
         recipes = [recipe for recipe in chosen(args.names) if published(recipe.name) is None]
         missed: list[str] = []
-        start, done, total = time.monotonic(), 0, sum(recipe.seconds for recipe in recipes)
+        start, spent, done, total = time.monotonic(), 0.0, 0, sum(recipe.seconds for recipe in recipes)
         for number, recipe in enumerate(recipes, start=1):
             # the pace of this machine, once it is known
-            pace = (time.monotonic() - start) / done if done else 1.0
+            pace = spent / done if done else 1.0
             left = format_seconds(pace * (total - done))
             print(f'[{number}/{len(recipes)}] {recipe.name}: {recipe.task}; about {left} left in all', flush=True)
+            began, is_trained = time.monotonic(), (args.work_dir / recipe.folder / recipe.checkpoint).exists()
             lacking = [name for name in recipe.begins_with if published(name) is None]
             if lacking:
                 print(f'{recipe.name}: left out, as it begins with {lacking[0]}', file=sys.stderr)
             if lacking or not publish_one(recipe, args.work_dir.absolute()):
                 missed.append(recipe.name)
-            done += recipe.seconds
+            if is_trained:  # before: it says nothing about the pace
+                total -= recipe.seconds
+            else:
+                done += recipe.seconds
+                spent += time.monotonic() - began
     count, took = len(recipes) - len(missed), format_seconds(time.monotonic() - start)
     print(f'{count} models published in {took}: {published_folders()[0]}')
     if missed:

@@ -121,8 +121,8 @@ def check_whole_file(state: StateDict, path: str | Path) -> None:
         )
     if shard := _SHARD.search(Path(path).name):
         raise ValueError(
-            f'{path} is file {int(shard[1])} of the {int(shard[2])} that hold a model together; load the model with '
-            'the package that wrote them, and save its state dict as one file'
+            f'{path} is file {int(shard[1])} of the {int(shard[2])} that hold a model together; give their folder, or '
+            'the index beside them (.index.json)'
         )
 
 

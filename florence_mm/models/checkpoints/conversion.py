@@ -90,6 +90,7 @@ def convert_file(
     target = _file_to_write(Path(out), export)
     refuse_overwriting(target, [source, _local(source)], 'the target')
     state, meta = read_checkpoint(source)
+    check_whole_file(state, source)
     origin = Source(_local(source), set(state), meta)
     found, state, left_out = convert_state_dict(state, source, meta)
     if to is None and found in _OURS and not prefix:
@@ -98,7 +99,6 @@ def convert_file(
             f'{exports_that_fit(state)}; or --to {OURS} to write it as it is'
         )
     state = _select(state, prefix, f'{source} ({found})')
-    check_whole_file(state, source)
     known = {**known_settings(origin, found), **_config_beside(origin, found), **(settings or {})}
     report = ConversionReport(found, OURS if export is None else export.name, [target], 0, left_out)
     config = None

@@ -204,12 +204,11 @@ def check_origin(model: nn.Module, loaded: Container[str], source: Source, found
 
 
 def _narrowed(settings: Iterable[Setting], source: Source) -> Iterator[Setting]:
-    """Settings of a format, each with the one right value if a conversion has kept it in the file."""
+    """Settings of a format, each with the one right value where a conversion has kept it in the file."""
     kept = source.meta.get('settings')
     kept = kept if isinstance(kept, dict) else {}
     for setting in settings:
-        value = kept.get(setting.argument)
-        yield replace(setting, accepted=(value,)) if value in setting.accepted else setting
+        yield replace(setting, accepted=(kept[setting.argument],)) if setting.argument in kept else setting
 
 
 def _first_parts(keys: Iterable[str]) -> str:

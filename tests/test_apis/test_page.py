@@ -1,0 +1,197 @@
+"""The page: uploads, what is answered to them, and the page itself in a browser."""
+
+import importlib.util
+import itertools
+import math
+import runpy
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from florence_mm.apis import ImageInferencer, MultimodalInferencer
+from florence_mm.apis.page import layout
+from florence_mm.apis.page.examples import write_examples
+from florence_mm.apis.page.models import PageModels
+from florence_mm.apis.page.tasks import MAX_PIXELS, TABS, check_upload
+from florence_mm.commands import demo
+from florence_mm.errors import DataError, UsageError
+
+ROOT = Path(__file__).parents[2]
+detection = runpy.run_path(str(ROOT / 'tests/test_apis/test_detection_inferencer.py'))
+fusion = runpy.run_path(str(ROOT / 'tests/test_apis/test_multimodal_inferencer.py'))
+world = detection['world']
+CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+PIPELINE = [{'type': 'florence_mm.LoadImage'}, {'type': 'florence_mm.PackImageText'}]
+CLASSIFIER = Config(
+    {
+        'model': {'type': lambda: world['classifier'](world['Pixels']())},
+        'test_dataloader': {'dataset': {'type': 'florence_mm.ImageFolder', 'pipeline': PIPELINE}},
+    }
+)
+HEADS = {**fusion['HEADS'], 'vqa': {'type': 'FusionVQAHead', 'answers': fusion['ANSWERS']}}
+BY_NAME = {tab.name: tab for tab in TABS}
+
+
+class HandModels(PageModels):
+    """Models whose answers are known by hand, or random ones where any answer does."""
+
+    def __init__(self):
+        super().__init__({tab.name: ('config', 'checkpoint') for tab in TABS if tab.name != 'video'})
+        self._made = {}
+
+    def get(self, tab, label):
+        makers = {
+            'classify': lambda: ImageInferencer(CLASSIFIER, None, 'cpu'),
+            'detect': detection['inferencer'],
+            'ask': lambda: MultimodalInferencer(fusion['config'](fusion['model'](HEADS)), None, 'cpu'),
+        }
+        name = 'ask' if tab.name == 'caption' else tab.name
+        if name not in makers:
+            return super().get(tab, label)
+        if name not in self._made:
+            self._made[name] = makers[name]()
+        return self._made[name]
+
+
+@pytest.fixture(scope='module')
+def models():
+    return HandModels()
+
+
+@pytest.fixture(scope='module')
+def uploads(tmp_path_factory):
+    """Files that a user may upload, by what they are."""
+    folder = tmp_path_factory.mktemp('uploads')
+    Image.fromarray(detection['street']()).save(folder / 'street.png')
+    Image.fromarray(np.full((32, 32, 3), (255, 0, 0), np.uint8)).save(folder / 'red.png')
+    (folder / 'text.jpg').write_text('not a picture')
+    (folder / 'empty.mp4').write_bytes(b'')
+    Image.new('1', (10_000, 10_000)).save(folder / 'huge.png')
+    return folder
+
+
+def answer(models, folder, tab, file, text='', model=None):
+    file = None if file is None else str(file)
+    return layout._answer(BY_NAME[tab], models, folder, itertools.count(), file, text, model)
+
+
+def test_options_of_the_command_are_the_tabs():
+    assert tuple(tab.name for tab in TABS) == demo.TABS
+
+
+def test_answers_by_hand(tmp_path, models, uploads):
+    drawing, rows, said = answer(models, tmp_path, 'classify', uploads / 'red.png', 'red, blue')
+    sure = 1 / (1 + math.exp(-world['TEMPERATURE']))
+    assert rows == [['red', round(sure, 3)], ['blue', round(1 - sure, 3)]] and said == 'most likely: red (99%)'
+    assert np.array_equal(np.array(Image.open(drawing))[10, 10], (255, 0, 0))
+    drawing, rows, said = answer(models, tmp_path, 'detect', uploads / 'street.png', 'red, blue')
+    assert [(row[0], row[2]) for row in rows] == [('red', '8, 16, 40, 48'), ('blue', '64, 20, 100, 80')]
+    assert said == '2 objects' and Image.open(drawing).width >= 128
+    _, rows, said = answer(models, tmp_path, 'ask', uploads / 'street.png', 'is there a two?')
+    assert {row[0] for row in rows} == set(fusion['ANSWERS']) and said == f'is there a two? {rows[0][0]}'
+    drawing, rows, said = answer(models, tmp_path, 'caption', uploads / 'street.png')
+    assert rows[0][0] == said and Path(drawing).is_file()
+
+
+@pytest.mark.parametrize(
+    ('tab', 'file', 'text', 'said'),
+    [
+        ('classify', None, 'a', 'there is no image yet; upload one'),
+        ('classify', 'text.jpg', 'a', 'text.jpg is not an image'),
+        ('detect', 'huge.png', 'red', 'huge.png has 10000 x 10000 pixels and the page takes 40 million'),
+        ('detect', 'street.png', ' , ', 'has no class name'),
+        ('ask', 'street.png', '  ', 'there is no question yet'),
+        (
+            'video',
+            'empty.mp4',
+            '',
+            'there is no model for this tab; run make zoo, or start the page with --video MODEL',
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_and_raises_nothing(tmp_path, models, uploads, monkeypatch, tab, file, text, said):
+    monkeypatch.setenv('FLORENCE_MM_HOME', str(tmp_path / 'empty'))
+    drawing, rows, sentence = answer(models, tmp_path, tab, file and uploads / file, text)
+    assert drawing is None and rows == [] and said in sentence
+    assert sentence.startswith('**') and '\n' not in sentence
+
+
+def test_uploads_are_checked_before_they_are_decoded(uploads):
+    assert check_upload(str(uploads / 'street.png'), 'image') == uploads / 'street.png'
+    assert MAX_PIXELS < 10_000**2
+    with pytest.raises(DataError, match='upload a smaller copy'):
+        check_upload(uploads / 'huge.png', 'image')
+    with pytest.raises(DataError, match='empty.mp4 is empty; upload another video'):
+        check_upload(uploads / 'empty.mp4', 'video')
+
+
+def test_a_tab_takes_a_name_or_a_config_and_a_checkpoint():
+    assert [choice.label for choice in PageModels({'ask': ['mine/one.py', 'one.pth']}).choices['ask']] == ['one']
+    with pytest.raises(UsageError, match='--ask got 3 values; give the name of a model, or a config and a checkpoint'):
+        PageModels({'ask': ['a', 'b', 'c']})
+
+
+def test_only_the_last_drawings_are_kept(tmp_path, models, uploads, monkeypatch):
+    monkeypatch.setattr(layout, 'KEPT', 2)
+    numbers = itertools.count()
+    for _ in range(5):
+        layout._answer(BY_NAME['classify'], models, tmp_path, numbers, str(uploads / 'red.png'), 'red, blue', None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['3', '4']
+
+
+def test_examples_are_those_of_their_tabs(tmp_path):
+    files = write_examples(tmp_path)
+    assert set(files) == set(BY_NAME) and all(Path(file).is_file() for found in files.values() for file in found)
+    assert Image.open(files['classify'][0]).size == (32, 32) and files['video'][0].endswith('.mp4')
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec('playwright') is None or CHROMIUM is None,
+    reason='runs where Playwright (the extra browser) and Chromium are installed',
+)
+def test_the_page_in_a_browser(tmp_path, models, uploads):
+    """Upload, press, see boxes and answers; bad uploads give a message and the page lives on."""
+    from playwright.sync_api import sync_playwright
+
+    page = layout.build_page(models, write_examples(tmp_path / 'examples'), tmp_path / 'results')
+    address = layout.launch(page, '127.0.0.1', None, tmp_path, block=False)
+    requests = []
+    try:
+        with sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
+            tab = browser.new_page()
+            tab.set_default_timeout(60_000)
+            tab.on('request', lambda request: requests.append(request.url))
+            tab.goto(address)
+
+            def press(name, file, text, expected):
+                tab.get_by_role('tab', name=BY_NAME[name].title, exact=True).click()
+                # an earlier upload is replaced
+                clear = tab.locator(f'#{name}-file').get_by_label('Clear')
+                if clear.count():
+                    clear.click()
+                tab.locator(f'#{name}-file input[type=file]').set_input_files(uploads / file)
+                tab.locator(f'#{name}-file').get_by_text(Path(file).suffix).first.wait_for()
+                if text is not None:
+                    tab.locator(f'#{name}-text textarea, #{name}-text input').first.fill(text)
+                tab.locator(f'#{name}-run').click()
+                tab.locator(f'#{name}-said').get_by_text(expected).wait_for()
+
+            press('detect', 'street.png', 'red, blue', '2 objects')
+            drawn = tab.locator('#detect-drawing img')
+            drawn.wait_for()
+            assert drawn.evaluate('image => image.naturalWidth') >= 128
+            assert tab.locator('#detect-table').get_by_text('8, 16, 40, 48').count() >= 1
+            press('detect', 'text.jpg', 'red', 'text.jpg is not an image')
+            press('detect', 'huge.png', 'red', '10000 x 10000 pixels')
+            press('detect', 'street.png', 'red, blue', '2 objects')
+            press('ask', 'street.png', 'is there a two?', 'is there a two?')
+            press('video', 'empty.mp4', None, 'there is no model for this tab')
+            browser.close()
+    finally:
+        page.close()
+    assert [url for url in requests if not url.startswith((address, 'data:', 'blob:'))] == []

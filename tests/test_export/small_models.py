@@ -1,0 +1,55 @@
+"""Models small enough to be exported in seconds."""
+
+from mmengine.config import Config
+
+VOCAB = 600
+_TINY = {'embed_dims': 8, 'depths': [1, 1], 'num_heads': [1, 1], 'window_size': 4}
+_COSWIN = {'type': 'florence_mm.CoSwin', 'arch': _TINY, 'img_size': 32, 'patch_size': 4}
+TWO_TOWERS = {
+    'type': 'florence_mm.UniCL',
+    'image_encoder': {**_COSWIN, 'out_indices': (1,)},
+    'text_encoder': {
+        'type': 'florence_mm.CLIPTextTower',
+        'arch': {'embed_dims': 16, 'num_layers': 1, 'num_heads': 2},
+        'context_length': 12,
+        'vocab_size': VOCAB,
+    },
+    'tokenizer': {'type': 'florence_mm.CLIPTokenizer', 'vocab_size': VOCAB, 'context_length': 12},
+    'embed_dims': 8,
+}
+_ANCHORS = {'type': 'mmdet.AnchorGenerator', 'ratios': [1.0], 'octave_base_scale': 2, 'scales_per_octave': 1}
+DETECTOR = {
+    'type': 'mmdet.ATSS',
+    'data_preprocessor': {
+        'type': 'mmdet.DetDataPreprocessor',
+        'mean': [103.0, 116.0, 123.0],
+        'std': [57.0, 58.0, 59.0],
+        'bgr_to_rgb': True,
+        'pad_size_divisor': 16,
+    },
+    'backbone': {**_COSWIN, 'out_indices': (0, 1)},
+    'neck': {'type': 'mmdet.FPN', 'in_channels': [8, 16], 'out_channels': 16, 'num_outs': 2},
+    'bbox_head': {
+        'type': 'florence_mm.DynamicHead',
+        'num_classes': 3,
+        'in_channels': 16,
+        'feat_channels': 16,
+        'num_blocks': 1,
+        'anchor_generator': {**_ANCHORS, 'strides': [4, 8], 'center_offset': 0.5},
+    },
+    'test_cfg': {
+        'nms_pre': 50,
+        'min_bbox_size': 0,
+        'score_thr': 0.1,
+        'nms': {'type': 'nms', 'iou_threshold': 0.3},
+        'max_per_img': 20,
+    },
+}
+
+
+def config(model, *steps, data_set='florence_mm.ImageTextManifest', pack='florence_mm.PackImageText'):
+    """A config of a model whose test pipeline has these steps."""
+    loader = 'mmdet.LoadImageFromFile' if pack.startswith('mmdet') else 'florence_mm.LoadImage'
+    pipeline = [{'type': loader}, *steps, {'type': pack}]
+    data = {'type': data_set, 'ann_file': 'nowhere', 'pipeline': pipeline}
+    return Config({'model': model, 'default_scope': 'florence_mm', 'test_dataloader': {'dataset': data}})

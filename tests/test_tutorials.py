@@ -1,0 +1,101 @@
+"""Tutorials run: their files are written, their Python and all their commands are run, in the page's order."""
+
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from florence_mm.commands import main
+from florence_mm.corpora.digits import write_digits
+from florence_mm.smoke.detection import write_annotations
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(path for path in (ROOT / 'docs/tutorials').glob('*.md') if path.name != 'README.md')
+COLOURS = {'red_car': (0, 0, 200), 'blue_car': (200, 0, 0), 'green_bus': (0, 200, 0)}
+
+
+def picture(path, colour):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.randint(0, 50, (40, 48, 3))
+    cv2.imwrite(str(path), (noise + colour).astype(np.uint8))
+
+
+def prepare(name):
+    """What the page takes for granted."""
+    for number in range(8):
+        for label, colour in COLOURS.items():
+            if name == 'my_classes':
+                picture(Path('photos', 'val' if number > 5 else 'train', label, f'{number}.png'), colour)
+            if name == 'add_dataset':
+                picture(Path('named', f'{label}-{number}.png'), colour)
+    if name == 'my_data':
+        rows = [f'{i}.png,a {label.replace("_", " ")},{label[-3:]}' for i, label in enumerate([*COLOURS] * 3)]
+        for i, label in enumerate([*COLOURS] * 3):
+            picture(Path('shop', f'{i}.png'), COLOURS[label])
+        Path('shop/items.csv').write_text('\n'.join(['file,title,class', *rows]))
+    if name == 'my_objects':
+        Path('objects').mkdir()
+        write_annotations(Path('objects'), 4, ['red', 'green', 'blue'], 3)
+
+
+def run(line):
+    """Run a command of a page in this process."""
+    words = [word for word in shlex.split(line) if word != 'PYTHONPATH=.']
+    if words[0] == 'florence-mm':
+        assert main.main(words[1:]) == 0
+        return
+    assert words[0] == 'python', line
+    script, sys.argv = str(ROOT / words[1]), [words[1], *words[2:]]
+    try:
+        runpy.run_path(script, run_name='__main__')
+    except SystemExit as end:
+        assert not end.code, line
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
+def test_tutorial(page, in_child, tmp_path, monkeypatch, quickstart):
+    text = page.read_text()
+    blocks = re.findall(r'^```python\n(.*?)^```', text, re.DOTALL | re.MULTILINE)
+    files = {block.split('\n')[0].removeprefix('# '): block for block in blocks if re.match(r'# \w+\.py\n', block)}
+    commands = re.findall(r'^    ((?:PYTHONPATH=\. )?(?:florence-mm|python) .*)$', text, re.MULTILINE)
+    assert files
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    shutil.copytree(quickstart, tmp_path / 'work_dirs/quickstart')
+    write_digits(tmp_path / 'data/digits')
+    prepare(page.stem)
+    for name, block in files.items():
+        (tmp_path / name).write_text(block)
+
+    def work():
+        for block in blocks:
+            if block not in files.values():
+                exec(compile(block, page.name, 'exec'), {})
+        for line in commands:
+            run(line)
+
+    assert in_child(work) == 0
+
+
+@pytest.fixture(scope='module')
+def quickstart(tmp_path_factory):
+    """A work folder of the quickstart with an untrained checkpoint."""
+    import torch
+    from mmengine.registry import DefaultScope
+
+    from florence_mm.config.load import load_config
+    from florence_mm.registry import MODELS
+
+    folder = tmp_path_factory.mktemp('quickstart')
+    cfg = load_config(ROOT / 'configs/unicl/unicl_coswin-micro_1xb64-36e_digits.py')
+    with DefaultScope.overwrite_default_scope('florence_mm'):
+        model = MODELS.build(cfg.model)
+        model.init_weights()
+    torch.save({'state_dict': model.state_dict()}, folder / 'epoch_36.pth')
+    return folder
