@@ -17,6 +17,9 @@ from florence_mm.commands import evaluate
 from florence_mm.config.load import load_config
 from florence_mm.evaluation.functional.vqa import vqa_accuracy
 from florence_mm.protocols import suite
+from florence_mm.protocols.config_test import ConfigTest
+from florence_mm.protocols.embedded import LARGE_DIGIT_QUESTIONS
+from florence_mm.protocols.embedded import SCENES as SCENES_SOURCE
 from florence_mm.protocols.suites import TOWERS
 
 SCENES = 'florence_mm::dynamic_head/atss_coswin-micro_fpn_dyhead_2xb4-8e_scenes.py'
@@ -174,3 +177,45 @@ def test_missing_data_are_no_error_unless_strict(tmp_path, evaluated, capsys):
     assert run_command('--list', '--data-root', tmp_path / 'none', *only) == 0
     assert 'VQAv2 is not there: download it from https://visualqa.org/download.html' in capsys.readouterr().out
     assert suite.MISSING in (tmp_path / 'out/results.md').read_text()
+
+
+def test_views_of_an_image_are_merged(evaluated):
+    own = evaluated.folder / 'views.py'
+    own.write_text(
+        f"_base_ = '{SCENES}'\n"
+        "tta_model = dict(type='mmdet.DetTTAModel', "
+        "tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.6), max_per_img=100))\n"
+        'pack = _base_.test_pipeline[-1]\n'
+        'resize = _base_.test_pipeline[2]\n'
+        "tta_pipeline = [*_base_.test_pipeline[:2], dict(type='mmdet.TestTimeAug', transforms=[[resize], "
+        '[dict(type="mmdet.RandomFlip", prob=0.0)], '
+        '[dict(pack, meta_keys=(*pack["meta_keys"], "flip", "flip_direction"))]])]\n'
+    )
+    model = init_model(own, evaluated.weights[SCENES])
+    protocol = ConfigTest('detection/views', 'detection', 'bbox/AP', SCENES_SOURCE, views=True)
+    figures = protocol.run(model, evaluated.data, evaluated.folder / 'views', batch_size=1)
+    # one view, the image itself
+    assert figures['bbox/AP'] == pytest.approx(evaluated.figures()['detection/scenes']['bbox/AP'], abs=0.02)
+    assert not model.model.training
+
+
+def test_answers_without_annotations_are_written(evaluated):
+    content = load_config(QUESTIONS)
+    content.model.heads.vqa.answers = str(evaluated.data / 'large_digit_questions/answers.txt')
+    folder = 'data/large_digit_questions'
+    dataset = {
+        'type': 'florence_mm.VQADataset',
+        'question_file': f'{folder}/test_questions.json',
+        'answer_file': f'{folder}/answers.txt',
+        'data_prefix': 'data/large_digits/test',
+        'img_pattern': '{:06d}.png',
+        'test_mode': True,
+    }
+    evaluator = {'type': 'florence_mm.VQAAccuracy', 'outfile': 'work_dirs/answers.json'}
+    protocol = ConfigTest('vqa/test', 'vqa', 'vqa/accuracy', LARGE_DIGIT_QUESTIONS, dataset, evaluator)
+    out = evaluated.folder / 'server'
+    figures = protocol.run(init_model(content, evaluated.weights[QUESTIONS]), evaluated.data, out)
+    questions = json.loads((evaluated.data / 'large_digit_questions/test_questions.json').read_text())['questions']
+    rows = json.loads((out / 'answers.json').read_text())
+    assert sorted(row['question_id'] for row in rows) == sorted(row['question_id'] for row in questions)
+    assert 'vqa/accuracy' not in figures
