@@ -1,9 +1,9 @@
 """Export a model to ONNX, OpenVINO or torch.export files, and compare them with it.
 
-The suffix of OUT chooses the format: .onnx, .xml (OpenVINO, with the weights in .bin) or .pt2 (torch.export). A model of
-two towers gives two files, OUT with -image and -text before the suffix; with --classes one classifier. Each file is run
-in its runtime at several batches and sizes, and is not left behind where an output differs from the model's by more
-than 1e-4.
+The suffix of OUT chooses the format: .onnx, .xml (OpenVINO, with the weights in .bin) or .pt2 (torch.export). A model
+of two towers gives two files, OUT with -image and -text before the suffix; with --classes one classifier. Each file is
+run in its runtime at several batches and sizes, and is not left behind where an output differs from the model's by
+more than 1e-4.
 
 Exit status: 0, or 2 with one sentence if a model, file or option is unusable.
 """
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         type=positive_int,
         metavar='PIXELS',
-        help='height and width of the input, of videos frames, height and width (default: what the test pipeline gives)',
+        help='height and width of the input, before them frames of videos (default: what the test pipeline gives)',
     )
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument('--free-size', action='store_true', help='height and width may change from call to call')
@@ -198,5 +198,8 @@ def _facts(loaded: 'LoadedModel', part: 'Part', args: argparse.Namespace) -> dic
 def _fingerprint(checkpoint: str | None) -> dict[str, str] | None:
     if checkpoint is None or not Path(checkpoint).is_file():
         return None if checkpoint is None else {'name': checkpoint}
-    with open(checkpoint, 'rb') as file:
-        return {'name': Path(checkpoint).name, 'sha256': hashlib.file_digest(file, 'sha256').hexdigest()}
+    digest, file = hashlib.sha256(), Path(checkpoint)
+    with file.open('rb') as stream:
+        while block := stream.read(2**22):
+            digest.update(block)
+    return {'name': file.name, 'sha256': digest.hexdigest()}

@@ -106,8 +106,8 @@ def export_part(
         if precision == _EXACT and not worst <= TOLERANCE:
             where = next(check.shape for check in checks if not check.difference <= TOLERANCE)
             raise UsageError(
-                f'{target} was not written: for an input of shape {where} it differs from the model by {worst:.1e}, and '
-                f'{TOLERANCE:g} is allowed; try another format or opset, and report this with the config'
+                f'{target} was not written: for an input of shape {where} it differs from the model by {worst:.1e}, '
+                f'and {TOLERANCE:g} is allowed; try another format or opset, and report this with the config'
             )
     return Exported(Path(target), part, nodes, seconds, limits, tuple(checks))
 
