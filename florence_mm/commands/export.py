@@ -1,9 +1,9 @@
 """Export a model to ONNX, OpenVINO or torch.export files, and compare them with it.
 
-The suffix of OUT chooses the format: .onnx, .xml (OpenVINO, with the weights in .bin) or .pt2 (torch.export). A model of
-two towers gives two files, OUT with -image and -text before the suffix; with --classes one classifier. Each file is run
-in its runtime at several batches and sizes, and is not left behind where an output differs from the model's by more
-than 1e-4.
+The suffix of OUT chooses the format: .onnx, .xml (OpenVINO, with the weights in .bin) or .pt2 (torch.export). A model
+of two towers gives two files, OUT with -image and -text before the suffix; with --classes one classifier. Each file is
+run in its runtime at several batches and sizes, and is not left behind where an output differs from the model's by
+more than 1e-4.
 
 Exit status: 0, or 2 with one sentence if a model, file or option is unusable.
 """
@@ -38,19 +38,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('checkpoint', nargs='?', help="weights; '-' or left out: those published for the name")
     parser.add_argument('out', metavar='OUT', help='file to write: .onnx, .xml (OpenVINO) or .pt2 (torch.export)')
     parser.add_argument('--part', help='export one part only: image, text, classifier, detector or recognizer')
-    parser.add_argument('--classes', help='names separated by commas, folded into a classifier of a two-tower model')
+    parser.add_argument('--classes', help="names separated by commas, or 'imagenet1k' or 'digits': folded into a classifier of a two-tower model")
     parser.add_argument('--templates', help="prompts of the classes: 'imagenet', 'simple' or 'none'")
     parser.add_argument(
         '--size',
         nargs='+',
         type=positive_int,
         metavar='PIXELS',
-        help='height and width of the input, of videos frames, height and width (default: what the test pipeline gives)',
+        help='height and width of the input, before them frames of videos (default: what the test pipeline gives)',
     )
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument('--free-size', action='store_true', help='height and width may change from call to call')
     sizes.add_argument('--fixed-size', action='store_true', help='they may not; the default, except of detectors')
     parser.add_argument('--opset', type=int, default=20, help='version of the ONNX operators (default: 20)')
+    parser.add_argument(
+        '--precision',
+        choices=('fp32', 'bf16', 'int8'),
+        default='fp32',
+        help='bf16 of OpenVINO files, int8 of ONNX files (default: fp32)',
+    )
+    parser.add_argument(
+        '--calibration',
+        nargs='+',
+        metavar='PICTURE',
+        help='pictures or folders that show the ranges of activations for int8; without, each call finds its own',
+    )
+    parser.add_argument(
+        '--evaluate', action='store_true', help="run the config's test with the model, and with each file in its place"
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace OUT if it exists')
     add_config_options(parser)
 
@@ -64,9 +79,12 @@ def run(args: argparse.Namespace) -> int:
     from florence_mm.export.onnx_files import check_opset
     from florence_mm.export.parts import parts_of
     from florence_mm.export.placing import check_target, format_of, require_packages
+    from florence_mm.language.class_names import KNOWN_CLASSES
     from florence_mm.models.protocol import ZeroShotModel
 
     require_packages(format_of(args.out))
+    if args.calibration is not None and args.precision != 'int8':
+        raise UsageError('--calibration is for --precision int8; give both')
     check_opset(args.opset)
     sources = [args.config, args.checkpoint]
     check_target(args.out, sources, args.overwrite)
@@ -75,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
     if args.classes is not None:
         if not isinstance(model, ZeroShotModel):
             raise UsageError(f'classes are those of a zero-shot model, and {loaded.name} has its own; leave them out')
-        model.set_classes(parse_class_names(args.classes), args.templates)
+        names = args.classes if args.classes in KNOWN_CLASSES else parse_class_names(args.classes)
+        model.set_classes(names, args.templates)
     elif args.part is None and hasattr(model, 'class_features'):
         model.class_features = None  # without --classes: the towers
     size = tuple(args.size) if args.size else _pipeline_size(loaded)
@@ -84,9 +103,11 @@ def run(args: argparse.Namespace) -> int:
     targets = [_target(args.out, part, len(parts)) for part in parts]
     for target in targets:
         check_target(target, sources, args.overwrite)
+    known: dict[str, float] = {}  # metrics of the model itself, once
     for part, target in zip(parts, targets, strict=True):
         print(f'{target}: exporting the {part.kind} part', flush=True)
-        made = export_part(part, target, _facts(loaded, part, args), args.opset)
+        examples = None if args.calibration is None else _examples(loaded, part, args.calibration)
+        made = export_part(part, target, _facts(loaded, part, args), args.opset, args.precision, examples)
         print(
             f'{target}: {made.nodes} nodes, {target.stat().st_size / 2**20:.1f} MB, {made.seconds:.0f} s; '
             + ', '.join(f'{name} {low} to {high or "any"}' for name, (low, high) in made.limits.items())
@@ -96,6 +117,9 @@ def run(args: argparse.Namespace) -> int:
             print(f'  input {"x".join(map(str, check.shape))}: largest difference {check.difference:.1e}{boxes}')
         if made.checks[0].boxes is not None and not any(check.boxes for check in made.checks):
             print('  the model found no boxes in random pictures, so none were compared')
+        if args.evaluate:
+            for name, metrics in _tested(loaded, part, target, known).items():
+                print(f'  {name}: ' + ', '.join(f'{key} {value:.4g}' for key, value in metrics.items()))
     return 0
 
 
@@ -108,6 +132,40 @@ def _config(args: argparse.Namespace) -> Any:
 
     config, args.checkpoint = resolve_model(args.config, args.checkpoint)
     return load_config(config, args.cfg_options)
+
+
+def _examples(loaded: 'LoadedModel', part: 'Part', pictures: list[str]) -> Any:
+    """Yield pictures as the part takes them."""
+    from florence_mm.apis.base import list_pictures
+    from florence_mm.errors import UsageError
+    from florence_mm.export.preparing import Preparation, describe_preprocessing
+
+    if part.kind == 'text' or loaded.pipeline is None or len(part.size) != 2:
+        raise UsageError(f'--calibration gives pictures, and the {part.kind} part takes none; leave it out')
+    facts = describe_preprocessing(loaded.pipeline.pipeline, loaded.model.data_preprocessor, _scope(loaded))
+    prepare = Preparation(facts)
+    for picture in list_pictures(pictures):
+        images, sizes = prepare.batch([prepare(picture)])
+        yield {'images': images, 'sizes': sizes} if part.kind == 'detector' else {'images': images}
+
+
+def _tested(loaded: 'LoadedModel', part: 'Part', target: Path, known: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Metrics of the model, which are kept in ``known``, and of the file in the place of its part."""
+    from florence_mm.errors import UsageError
+    from florence_mm.export.accuracy import test_metrics
+    from florence_mm.export.runtimes import open_runtime
+
+    if loaded.cfg.get('test_evaluator') is None or loaded.pipeline is None:
+        raise UsageError(f'{loaded.name} has no test_dataloader and test_evaluator; leave --evaluate out')
+    if part.kind == 'classifier':
+        # features of texts are not in the file
+        metrics = loaded.cfg.test_evaluator
+        metrics = metrics if isinstance(metrics, list | tuple) else [metrics]
+        loaded.cfg.test_evaluator = [metric for metric in metrics if 'Recall' not in str(metric['type'])]
+    if not known:
+        known.update(test_metrics(loaded.model, loaded.cfg, part.kind))
+    opened = open_runtime(target)
+    return {'the model': known, str(target): test_metrics(loaded.model, loaded.cfg, part.kind, opened)}
 
 
 def _target(out: str, part: 'Part', count: int) -> Path:
@@ -198,5 +256,8 @@ def _facts(loaded: 'LoadedModel', part: 'Part', args: argparse.Namespace) -> dic
 def _fingerprint(checkpoint: str | None) -> dict[str, str] | None:
     if checkpoint is None or not Path(checkpoint).is_file():
         return None if checkpoint is None else {'name': checkpoint}
-    with open(checkpoint, 'rb') as file:
-        return {'name': Path(checkpoint).name, 'sha256': hashlib.file_digest(file, 'sha256').hexdigest()}
+    digest, file = hashlib.sha256(), Path(checkpoint)
+    with file.open('rb') as stream:
+        while block := stream.read(2**22):
+            digest.update(block)
+    return {'name': file.name, 'sha256': digest.hexdigest()}

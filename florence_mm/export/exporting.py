@@ -2,11 +2,12 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.export import ExportedProgram
 
@@ -18,6 +19,7 @@ from .openvino_files import write_openvino
 from .parts import Part
 from .placing import format_of, placed, require_packages
 from .programs import Limits, make_program
+from .quantizing import quantize
 from .runtimes import Opened, open_runtime
 
 PRECISIONS = ('fp32', 'bf16', 'int8')
@@ -67,6 +69,7 @@ def export_part(
     facts: Mapping[str, Any],
     opset: int = DEFAULT_OPSET,
     precision: str = _EXACT,
+    examples: Iterable[Mapping[str, np.ndarray]] | None = None,
 ) -> Exported:
     """Write a part to a file, run it in its runtime, and compare.
 
@@ -75,7 +78,9 @@ def export_part(
         target: ``.onnx``, ``.xml`` or ``.pt2``; what is there is replaced.
         facts: what the file tells about itself, beside its inputs and outputs.
         opset: version of ONNX's operators.
-        precision: arithmetic of an OpenVINO file, ``'fp32'`` or ``'bf16'``. In bf16 differences are told, not bounded.
+        precision: ``'fp32'``; ``'bf16'``, arithmetic of an OpenVINO file; or ``'int8'``, weights of an ONNX file, which
+            is compared before. Differences of the latter two are told, not bounded.
+        examples: inputs by which activations are quantized to 8 bits (:func:`.quantizing.quantize`).
 
     Raises:
         UsageError: the part cannot be exported to this format, or the file differs by more than :data:`TOLERANCE`; it
@@ -84,8 +89,9 @@ def export_part(
     file_format = format_of(target)
     require_packages(file_format)
     check_opset(opset)
-    if precision == 'bf16' and file_format != 'openvino':
-        raise UsageError(f'{target} cannot compute in bf16, for which only OpenVINO has operators; name a file .xml')
+    for name, needed, suffix in (('bf16', 'openvino', '.xml'), ('int8', 'onnx', '.onnx')):
+        if precision == name and file_format != needed:
+            raise UsageError(f'{target} cannot be of {name}, which {file_format} files have not; name a file {suffix}')
     with placed(target) as path:
         started = time.monotonic()
         program, limits = make_program(part)
@@ -103,12 +109,15 @@ def export_part(
         del program
         checks = compare(part, open_runtime(path), limits)
         worst = max(check.difference for check in checks)
-        if precision == _EXACT and not worst <= TOLERANCE:
+        if precision != 'bf16' and not worst <= TOLERANCE:
             where = next(check.shape for check in checks if not check.difference <= TOLERANCE)
             raise UsageError(
-                f'{target} was not written: for an input of shape {where} it differs from the model by {worst:.1e}, and '
-                f'{TOLERANCE:g} is allowed; try another format or opset, and report this with the config'
+                f'{target} was not written: for an input of shape {where} it differs from the model by {worst:.1e}, '
+                f'and {TOLERANCE:g} is allowed; try another format or opset, and report this with the config'
             )
+        if precision == 'int8':
+            quantize(path, examples)
+            checks = compare(part, open_runtime(path), limits)
     return Exported(Path(target), part, nodes, seconds, limits, tuple(checks))
 
 

@@ -18,12 +18,7 @@ Source = str | Path | np.ndarray
 
 
 def load_exported(path: str | Path, threads: int | None = None, precision: str | None = None) -> 'ExportedModel':
-    """Open a file that an export wrote.
-
-    ::
-
-        detector = load_exported('digits.onnx')
-        (result,) = detector('scene.png')
+    """Open a file that an export wrote: ``load_exported('digits.onnx')('scene.png')``.
 
     Args:
         path: ``.onnx``, ``.xml`` or ``.pt2``.

@@ -120,10 +120,9 @@ def parts_of(
             + (f', did you mean {hint!r}?' if hint else '')
             + ('; give classes for a classifier' if only == 'classifier' and 'image' in found else '')
         )
-    if only is None:
+    kinds = [only]
+    if only is None:  # a classifier has all that its towers are for
         kinds = ['classifier'] if 'classifier' in found else list(found)
-    else:
-        kinds = [only]
     free = {kind: kind == 'detector' if free_size is None else free_size for kind in kinds}
     return [_make(found[kind], kind, model, size, free[kind]) for kind in kinds]
 

@@ -24,7 +24,7 @@ def format_of(path: str | Path) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise UsageError(
-            f'{path} ends in {suffix or "no suffix"!r}; name a file .onnx (ONNX), .xml (OpenVINO) or .pt2 (torch.export)'
+            f'{path} ends in {suffix or "no suffix"!r}; name a file .onnx, .xml (OpenVINO) or .pt2 (torch.export)'
         )
     return FORMATS[suffix]
 

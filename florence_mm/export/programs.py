@@ -42,13 +42,14 @@ def make_program(part: Part) -> tuple[ExportedProgram, Limits]:
             f'({type(error).__name__}: {first}); try another --size'
         ) from error
     shape = _input_shape(program)
-    fixed = [name for axis, name in part.axes.items() if not _is_free(shape[axis])]
+    limits = {name: _limits(program, shape[axis]) for axis, name in part.axes.items()}
+    # a side of pictures has a largest size only where its map must fit into a window
+    fixed = [name for name, (low, high) in limits.items() if high == low or high and name in ('height', 'width')]
     if fixed:
         raise UsageError(
-            f'the {" and the ".join(fixed)} of the {part.kind} part cannot be free at size {tuple(part.size)}: where '
-            'a map fits into its window, its side is fixed; give a larger --size, or --fixed-size'
+            f'the {" and the ".join(fixed)} of the {part.kind} part cannot be free at size {tuple(part.size)}, where a '
+            'map fits into its window; give a larger --size, or --fixed-size'
         )
-    limits = {name: _limits(program, shape[axis]) for axis, name in part.axes.items()}
     # torch says 2 of every free axis that it has not compared with anything
     return program, limits | {'batch': (1, limits['batch'][1])}
 
@@ -59,11 +60,10 @@ def _input_shape(program: ExportedProgram) -> torch.Size:
     return nodes[names[0]].meta['val'].shape
 
 
-def _is_free(size: int | torch.SymInt) -> bool:
-    return isinstance(size, torch.SymInt) and not size.node.expr.is_number
-
-
-def _limits(program: ExportedProgram, size: torch.SymInt) -> tuple[int, int | None]:
+def _limits(program: ExportedProgram, size: int | torch.SymInt) -> tuple[int, int | None]:
+    """Smallest and largest size of an axis; the same number twice of one that is not free."""
+    if not isinstance(size, torch.SymInt) or size.node.expr.is_number:
+        return int(size), int(size)
     bounds: Any = program.range_constraints[size.node.expr]
     upper = int(bounds.upper) if bounds.upper.is_finite and bounds.upper < 2**31 else None
     return max(1, int(bounds.lower)), upper

@@ -1,7 +1,6 @@
 """Exported files in their runtimes, all behind one function from arrays to arrays."""
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,7 +45,7 @@ def open_runtime(path: str | Path, threads: int | None = None, precision: str | 
     file_format = format_of(path)
     require_packages(file_format)
     try:
-        status = os.stat(path)
+        status = path.stat()
     except (OSError, ValueError) as error:
         raise DataError(f'{path} cannot be read ({error}); check the path') from None
     if kind_of_file(status) != FILE:

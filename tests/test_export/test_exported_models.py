@@ -144,12 +144,16 @@ def test_file_refuses_a_size_that_it_does_not_take(found, towers):
 
 def test_page_runs_a_file_without_this_project(towers, tmp_path, monkeypatch, capsys):
     page = (Path(__file__).parents[2] / 'docs/export.md').read_text()
-    (code,) = re.findall(r'```python\n(import json\n.*?)```', page, flags=re.DOTALL)
+    ours, code = re.findall(r'```py\n(.*?)```', page, flags=re.DOTALL)
     assert 'florence_mm' not in code.replace("['florence_mm']", '') and len(code.splitlines()) <= 12
     run(config(TWO_TOWERS, RESIZE, CROP), tmp_path / 'pets.onnx', '--classes', CLASSES)
     picture = noise(32, 32)
     cv2.imwrite(str(tmp_path / 'photo.png'), picture[..., ::-1])
     monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(ours, 'docs/export.md', 'exec'), names)
+    assert len(names['result']['labels']) == 2
+    capsys.readouterr()
     exec(compile(code, 'docs/export.md', 'exec'), {})
     # a picture of 32 pixels is enlarged by the pipeline before it is cropped; the page's code takes it whole
     label, score = capsys.readouterr().out.rsplit(' ', 1)
