@@ -13,7 +13,12 @@ from .version import __version__
 compat.install(operators='florence_mm.ops.mmcv_operators')
 moved.install()
 
-_ON_DEMAND = {'get_model': 'apis.zoo', 'init_model': 'apis.zoo', 'list_models': 'config.metafiles'}
+_ON_DEMAND = {
+    'from_pretrained': 'apis.zoo',
+    'get_model': 'apis.zoo',
+    'init_model': 'apis.zoo',
+    'list_models': 'config.metafiles',
+}
 
 __all__ = ['__version__', *_ON_DEMAND]
 

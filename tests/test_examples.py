@@ -17,6 +17,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from PIL import Image
 
 import florence_mm
 from florence_mm import apis
@@ -24,6 +25,7 @@ from florence_mm.config.check import check_config
 from florence_mm.config.keys import RUNNER_KEYS
 from florence_mm.config.load import load_config
 from florence_mm.models.backbones import CoSwin
+from florence_mm.models.checkpoints.publishing import publish
 from florence_mm.registry import MODELS
 
 PACKAGE = Path(florence_mm.__file__).resolve().parent
@@ -62,6 +64,7 @@ def is_code(text):
     return bool(others or calls - known or any(isinstance(node, ast.Import) for node in nodes))
 
 
+DIGITS = 'unicl_coswin-micro_1xb64-36e_digits'
 CODE, CONFIGS = [], []
 for path, start, text in examples():
     line = path.read_text().count('\n', 0, start) + 1
@@ -87,9 +90,20 @@ def test_docstrings(source):
     assert tried and not failed
 
 
+def publish_digits(folder, monkeypatch):
+    """Publish the quickstart's model with random weights, and write an image."""
+    monkeypatch.setenv('FLORENCE_MM_HOME', str(folder))
+    loaded = apis.get_model(DIGITS, pretrained=False)
+    torch.save(loaded.model.state_dict(), 'epoch_36.pth')
+    publish('epoch_36.pth', folder / f'models/{DIGITS}.safetensors')
+    Image.new('RGB', (32, 32)).save('seven.png')
+
+
 @pytest.mark.parametrize('text', CODE)
-def test_code(text, monkeypatch):
+def test_code(text, tmp_path, monkeypatch):
     monkeypatch.setattr('florence_mm.smoke.stand_ins.GENERATORS', {})
+    if DIGITS in text:
+        publish_digits(tmp_path, monkeypatch)
     names = {name: create_autospec(getattr(apis, name)) for name in INFERENCERS}
     for name, stand_in in names.items():
         # calls are held against the signatures

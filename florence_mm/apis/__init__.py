@@ -14,6 +14,7 @@ _MODULES = {
     'VideoInferencer': 'video_inferencer',
     'LoadedModel': 'loaded_model',
     'ModelEntry': 'zoo',
+    'from_pretrained': 'zoo',
     'get_model': 'zoo',
     'init_model': 'zoo',
     'list_models': 'zoo',

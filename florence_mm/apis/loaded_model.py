@@ -18,6 +18,7 @@ from florence_mm.errors import UsageError
 from florence_mm.models.protocol import ZeroShotModel
 
 from .base import InferencePipeline, read_picture
+from .hub_folder import push_folder, save_folder
 from .inputs import Picture
 from .setup import ready_model
 from .video_inputs import VideoPipeline, any_pipeline, open_file, split_windows
@@ -68,6 +69,37 @@ class LoadedModel:
             if isinstance(self.pipeline, VideoPipeline):
                 return pseudo_collate([self._prepare_video(item) for item in items])
             return pseudo_collate([self._prepare_image(item) for item in items])
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write config, weights, preprocessing and a model card, which :func:`from_pretrained` reads.
+
+        Args:
+            folder: the folder; it is created. A ``README.md`` that is there is kept.
+
+        Raises:
+            UsageError: a setting of the config is an object that JSON cannot hold.
+        """
+        return save_folder(self, folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        private: bool | None = None,
+        commit_message: str = 'Upload of a florence_mm model',
+        token: str | bool | None = None,
+    ) -> str:
+        """Upload what :meth:`save_pretrained` writes to the Hugging Face hub; returns the address of the commit.
+
+        Args:
+            repo_id: ``OWNER/REPO``; it is created if it does not exist.
+            private: whether a new repository is private; None: as the owner has set.
+            commit_message: message of the commit.
+            token: token of the hub; None: the one that ``hf auth login`` kept.
+
+        Raises:
+            UsageError: the hub refuses it, or downloads and uploads are switched off.
+        """
+        return push_folder(self, repo_id, private, commit_message, token)
 
     def _prepare_image(self, image: Picture) -> dict[str, Any]:
         file = image if isinstance(image, (str, Path)) else None

@@ -70,13 +70,18 @@ def ready_model(
     if checkpoint is None:
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
         _init_weights(model)
-        return model.to(place).eval(), {}, place
+        return _evaluating(model.to(place)), {}, place
     state, meta = read_checkpoint(checkpoint)
     _take_trained_answers(cfg.model, meta)
     with zeros_for_random():
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
     load_whole_state(model, state, checkpoint, meta)
-    return model.to(place).eval(), meta, place
+    return _evaluating(model.to(place)), meta, place
+
+
+def _evaluating(model: nn.Module) -> nn.Module:
+    model.eval()  # which backbones of mmpretrain answer with None
+    return model
 
 
 def _take_trained_answers(node: Any, meta: Mapping[str, Any]) -> None:

@@ -5,8 +5,9 @@
     from florence_mm import get_model, list_models
 
     list_models(task='zero-shot-classification')
-    model = get_model('unicl_coswin-micro_1xb64-36e_digits')
-    (sample,) = model.model.test_step(model.preprocess('seven.png'))
+    loaded = get_model('unicl_coswin-micro_1xb64-36e_digits')
+    loaded.model.set_classes('seven, eight'.split(', '))
+    (sample,) = loaded.model.test_step(loaded.preprocess('seven.png'))
 
 The names are those of ``configs/*/metafile.yml``, see :mod:`florence_mm.config.metafiles`, and stand for a config in
 every inferencer and tool. What models need is imported when one is loaded, so that names are looked up at once.
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from .loaded_model import LoadedModel
 
-__all__ = ['LoadedModel', 'ModelEntry', 'get_model', 'init_model', 'list_models', 'model_entry']
+__all__ = ['LoadedModel', 'ModelEntry', 'from_pretrained', 'get_model', 'init_model', 'list_models', 'model_entry']
 
 
 def __getattr__(name: str) -> Any:
@@ -88,3 +89,25 @@ def init_model(
     config, checkpoint = resolve_model(config, checkpoint)
     cfg = config if isinstance(config, Config) else load_config(config)
     return load_model(cfg, checkpoint, device, name or Path(cfg.filename or 'model').stem)
+
+
+def from_pretrained(
+    folder: str | Path, device: 'str | torch.device | None' = None, revision: str | None = None
+) -> 'LoadedModel':
+    """Load a model that :meth:`LoadedModel.save_pretrained` wrote, or that was pushed to the Hugging Face hub.
+
+    Args:
+        folder: the folder, or ``OWNER/REPO`` on the hub.
+        device: the device; None: the GPU if there is one.
+        revision: branch, tag or commit of a repository.
+
+    Raises:
+        UsageError: it is neither, or the repository cannot be had.
+        DataError: a file is missing or damaged.
+        ValueError: the weights are not those of the config.
+    """
+    from .hub_folder import read_folder
+    from .loaded_model import load_model
+
+    cfg, weights, name = read_folder(folder, revision)
+    return load_model(cfg, weights, device, name)

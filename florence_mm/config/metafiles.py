@@ -1,6 +1,6 @@
 """Models by name: the entries of ``configs/*/metafile.yml``.
 
-The form is that of OpenMMLab's model index. An entry of ``Models`` has::
+The form is that of OpenMMLab's model index. An entry of ``Models`` has, in YAML,
 
     - Name: clip_vit-b-32_openai            # unique; without weights of others it is the stem of the config's name
       In Collection: CLIP

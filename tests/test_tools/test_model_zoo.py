@@ -42,7 +42,8 @@ def test_recipes_are_the_embedded_entries(tool):
 
 def test_recipes_begin_with_what_their_configs_name(tool):
     for recipe in tool['RECIPES']:
-        text = str(load_config(recipe.config).to_dict())
+        cfg = load_config(recipe.config)
+        text = f'{cfg.get("load_from")} {cfg.model}'
         for other in tool['RECIPES']:
             assert (other.checkpoint in text) == (other.name in recipe.begins_with), (recipe.name, other.name)
 
