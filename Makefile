@@ -45,7 +45,7 @@ lint: env
 # the site with all pages and the reference, strictly: a link that leads nowhere fails it (Python 3.11 or later)
 docs: env
 	@$(VENV) tools/misc/docs.py
-	@NO_MKDOCS_2_WARNING=1 $(VENV) -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(VENV) -m mkdocs build --strict
 
 doctor: env
 	@$(VENV) -m florence_mm doctor

@@ -46,6 +46,7 @@ BY_OTHER_WAYS = {
 OF_THE_WHOLE = (
     'test_bad_inputs.py',
     'test_examples.py',
+    'test_github.py',
     'test_house.py',
     'test_packaging.py',
     'test_scores.py',

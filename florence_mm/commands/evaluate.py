@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     'florence-mm evaluate --suite embedded --checkpoint work_dirs/quickstart/epoch_36.pth',
-    'florence-mm evaluate --config configs/unicl/MY.py --checkpoint MY.pth --only zero-shot "retrieval/zero-shot/*"',
+    'florence-mm evaluate --config MY.py --checkpoint MY.pth --only zero-shot "retrieval/*"',
     'florence-mm evaluate --list --data-root /datasets',
 )
 _QUICKSTART = Path('work_dirs/quickstart/epoch_36.pth')

@@ -1,10 +1,10 @@
-"""Gather the pages of the docs site: the repository's own, those of the models, and the reference.
+"""Gather the pages of the docs site: the repository's own and the reference.
 
     python tools/misc/docs.py && mkdocs build --strict      # make docs
 
 The pages lie in ``.cache/docs`` as in the repository, with every file that they link to, so that a link works on the
-site as it does beside the sources. ``docs/model_zoo.md`` is made from the metafiles, ``reference/`` from docstrings, of
-which ``.cache/docs_sources`` has a copy with Markdown for Sphinx roles.
+site as it does beside the sources. ``reference/`` is made from docstrings, of which ``.cache/docs_sources`` has a copy
+with Markdown for Sphinx roles.
 """
 
 import ast
@@ -12,8 +12,6 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-
-from florence_mm.config.metafiles import ModelEntry, model_entries
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ('*.md', 'docs/**/*.md', 'configs/*/README.md', 'projects/**/README.md')
@@ -53,47 +51,6 @@ def gather(target: Path) -> None:
         copy = target / file.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
-
-
-def zoo_page() -> str:
-    """Write the page of all models, a table for each family."""
-    lines = [
-        '---',
-        'hide: [toc]',
-        '---',
-        '# Model zoo',
-        '',
-        'A name stands for a config, and for its weights where they are published, in every tool and',
-    ]
-    lines += ['in `florence_mm.apis.get_model`. Parameters are in millions, multiply-adds (MACs) in billions.', '']
-    families: dict[str, list[ModelEntry]] = {}
-    for entry in model_entries().values():
-        families.setdefault(entry.collection, []).append(entry)
-    for family, entries in sorted(families.items()):
-        lines += [
-            f'## {family}',
-            '',
-            f'[Configs and training](../configs/{entries[0].metafile.parent.name}/README.md)',
-            '',
-        ]
-        lines += ['| model | task | parameters | MACs | weights | results |', '|---|---|---|---|---|---|']
-        lines += [_row(entry) for entry in sorted(entries, key=lambda entry: entry.name)] + ['']
-    return '\n'.join(lines)
-
-
-def _row(entry: ModelEntry) -> str:
-    weights = ''
-    if entry.weights is not None:
-        weights = 'made here' if entry.weights.embedded else f'[{entry.weights.layout}]({entry.weights.source})'
-        weights += f', {entry.weights.licence}' if entry.weights.licence else ''
-    results = [
-        f'{result["Dataset"]}: ' + ', '.join(f'{name} {value}' for name, value in result['Metrics'].items())
-        for result in entry.results
-    ]
-    parameters = '' if entry.parameters is None else f'{entry.parameters / 1e6:.1f}'
-    macs = '' if entry.macs is None else f'{entry.macs / 1e9:.1f} ({entry.macs_input})'
-    cells = [f'`{entry.name}`', entry.task, parameters, macs, weights, '; '.join(results)]
-    return f'| {" | ".join(cell.replace("|", "/") for cell in cells)} |'
 
 
 def public_names(path: Path) -> Iterator[tuple[str, str]]:
@@ -147,7 +104,6 @@ def main() -> None:
     for folder in (pages, sources):
         shutil.rmtree(folder, ignore_errors=True)
     gather(pages)
-    (pages / 'docs/model_zoo.md').write_text(zoo_page(), 'utf-8')
     write_reference(pages / 'reference')
     write_sources(sources)
 
