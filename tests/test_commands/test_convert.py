@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -25,6 +26,8 @@ SWIN = {'arch': {'embed_dims': 8, 'depths': [1, 1], 'num_heads': [1, 2]}, 'img_s
 def convert(capsys, tmp_path, monkeypatch):
     """Run the command in an empty folder; returns its output, or the sentence of its refusal."""
     monkeypatch.chdir(tmp_path)
+    # a logger keeps the stream of the test that made it
+    monkeypatch.setattr(MMLogger, '_instance_dict', type(MMLogger._instance_dict)())
 
     def run(*arguments):
         try:

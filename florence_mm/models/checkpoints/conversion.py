@@ -160,11 +160,14 @@ def _cast(state: StateDict, dtype: str | None, source: str | Path) -> StateDict:
     if dtype is None:
         return state
     check_values(state, source)
-    cast = {key: value.to(DTYPES[dtype]) if value.is_floating_point() else value for key, value in state.items()}
-    large = [key for key, value in cast.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    large = []
+    for key, value in state.items():  # in place, so that no second copy of all is made
+        if value.is_floating_point():
+            state[key] = value.to(DTYPES[dtype])
+            large += [key] * (not bool(torch.isfinite(state[key]).all()))
     if large:
         raise UsageError(f'{source} has values in {some(large)} that are too large for {dtype}; give another --dtype')
-    return cast
+    return state
 
 
 def _header(meta: Mapping[str, Any], found: str, known: Mapping[str, Any], export: Export | None) -> dict[str, Any]:
@@ -180,6 +183,4 @@ def _write(target: Path, state: StateDict, header: dict[str, Any], export: Expor
     if target.suffix == _SAFE:
         write_safetensors(target, state, header)
         return
-    tensors = {key: value.contiguous() for key, value in state.items()}
-    wrapped = tensors if export is None or export.wrapper is None else {export.wrapper: tensors, 'meta': header}
-    write_pickled(target, wrapped)
+    write_pickled(target, state, export and export.wrapper, header)

@@ -78,7 +78,7 @@ def split_projections(state: StateDict) -> StateDict:
         layer, kind, joint, what = match.groups()
         names = {'qkv': ('query', 'key', 'value'), 'key_value': ('key', 'value'), 'query': ('query',)}[joint]
         for name, part in zip(names, value.chunk(len(names)), strict=True):
-            split[f'{layer}.{kind}.self.{name}.{what}'] = part.clone()
+            split[f'{layer}.{kind}.self.{name}.{what}'] = part
     return split
 
 

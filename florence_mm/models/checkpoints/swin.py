@@ -5,7 +5,6 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from florence_mm.ops.windows import relative_position_index
@@ -149,5 +148,5 @@ def position_indices(state: StateDict) -> StateDict:
 
 
 def split_rows(value: Tensor) -> list[Tensor]:
-    """Split a joint projection of query, key and value ``(3 C, ...)`` in three."""
-    return [part.clone() for part in torch.chunk(value, 3)]
+    """Split a joint projection of query, key and value ``(3 C, ...)`` in three views."""
+    return list(value.chunk(3))

@@ -80,18 +80,27 @@ def write_safetensors(path: str | Path, state: Mapping[str, Tensor], meta: Mappi
     return Path(path)
 
 
-def write_pickled(path: str | Path, content: Mapping[str, Any]) -> Path:
+def write_pickled(
+    path: str | Path, state: Mapping[str, Tensor], wrapper: str | None = None, meta: Mapping[str, Any] | None = None
+) -> Path:
     """Write a checkpoint with :func:`torch.save`, atomically.
 
     Args:
         path: the file; its folder is created.
-        content: tensors by key, or a dict that holds them.
+        state: tensors by key.
+        wrapper: key under which they are; None: they are the whole content.
+        meta: metadata, which has a place beside a wrapper alone.
 
     Raises:
         OSError: the disk is full or cannot be written to.
     """
+    # torch.save writes all of the memory that a tensor is a part of
+    tensors = {
+        key: value.contiguous() if value.untyped_storage().nbytes() == value.nbytes else value.clone().contiguous()
+        for key, value in state.items()
+    }
     with replacing(path) as temporary:
-        torch.save(content, temporary)
+        torch.save(tensors if wrapper is None else {wrapper: tensors, 'meta': dict(meta or {})}, temporary)
     return Path(path)
 
 
