@@ -214,7 +214,6 @@ class RetrievalInferencer(Inferencer):
         queries: Picture | Sequence[Picture],
         top: int = 5,
         out_dir: str | Path | None = None,
-        exact: bool | None = None,
     ) -> list[dict[str, Any]]:
         """Search the index that was made or opened last.
 
@@ -223,8 +222,6 @@ class RetrievalInferencer(Inferencer):
                 of those.
             top: Most items found per query.
             out_dir: Folder for ``search.png``, a grid of what was found, and ``search.json``; None writes nothing.
-            exact: Compare with every item; None: above 100,000 items through an approximate index, if usearch is
-                installed; False: always so.
 
         Returns:
             One dict per query: ``query`` (the text, or the picture's file, None for one in memory), ``files``, best
@@ -246,16 +243,16 @@ class RetrievalInferencer(Inferencer):
         for query, picture in zip(queries, pictures, strict=True):
             feature = self._query_text(query) if picture is None else self._query_picture(picture)
             shown = query if isinstance(query, str) else str(query) if isinstance(query, Path) else None
-            results.append({'query': shown, **self._find(feature, top, exact)})
+            results.append({'query': shown, **self._find(feature, top)})
         if out_dir is not None:
             self._write(results, pictures, top, Path(out_dir))
         return results
 
-    def _find(self, feature: np.ndarray, top: int, exact: bool | None) -> dict[str, list]:
+    def _find(self, feature: np.ndarray, top: int) -> dict[str, list]:
         """Search for one feature, and look whether the files found are still those of the index."""
         asked = top
         while True:
-            rows, scores = self._index.search(feature, asked, exact)
+            rows, scores = self._index.search(feature, asked)
             states = [_state(self._index, row) for row in rows]
             there = [i for i, state in enumerate(states) if state != 'vanished'][:top]
             if len(there) == top or len(rows) < asked:

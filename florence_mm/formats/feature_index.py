@@ -23,8 +23,6 @@ from florence_mm.utils.numbers import is_whole
 
 VERSION = 1
 DTYPES = ('float32', 'float16')
-#: Numbers of rows up to which search is exact unless it is asked otherwise.
-EXACT_ROWS = 100_000
 # a product of float32 is off by less than the first, one of float16 by less than the second
 _SLACK = {'float32': 1e-5, 'float16': 4e-3}
 
@@ -146,26 +144,18 @@ class FeatureIndex:
             file.close()
         self._files = None
 
-    def search(self, query: np.ndarray, top: int, exact: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Find the rows with the largest products.
+    def search(self, query: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+        """Find the rows with the largest products, by comparing with every row.
 
         Args:
             query: ``(D,)`` float32.
             top: most rows.
-            exact: compare with every row; False: with an approximate index, see
-                :mod:`florence_mm.formats.approximate`; None: that only above 100,000 rows, and if it is installed.
 
         Returns:
             numbers of the rows, by falling product and of equal ones by number, and the products in float64.
         """
         if not len(self):
             return np.empty(0, int), np.empty(0)
-        if exact is False or exact is None and len(self.items) > EXACT_ROWS:
-            from .approximate import candidates
-
-            found = candidates(self, query, top, required=exact is False)
-            if found is not None:
-                return self._ranked(found, query, top)
         scores = self._products(query)
         scores[~self.alive] = -np.inf
         top = min(top, len(self))

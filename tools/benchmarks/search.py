@@ -54,7 +54,7 @@ def exact(stored: np.ndarray, folder: Path) -> tuple[Callable[[np.ndarray], np.n
         index.append(rows, [{'file': str(start + i)} for i in range(len(rows))])
     index.close()
     opened = FeatureIndex.open(folder / 'exact')
-    return lambda query: opened.search(query, TOP, exact=True)[0], folder / 'exact/features.bin'
+    return lambda query: opened.search(query, TOP)[0], folder / 'exact/features.bin'
 
 
 def faiss(stored: np.ndarray, folder: Path) -> tuple[Callable[[np.ndarray], np.ndarray], Path]:
