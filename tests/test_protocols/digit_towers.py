@@ -61,7 +61,7 @@ def trained(seed):
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     from mmpretrain.structures import DataSample
 
-    for step in range(STEPS):
+    for _ in range(STEPS):
         chosen = torch.randperm(len(images))[:BATCH]
         samples = [
             DataSample(text=TEMPLATES[int(n)].format(DIGITS[label]), label_key=int(label))
