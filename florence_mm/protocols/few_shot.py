@@ -125,7 +125,12 @@ class FewShotClassification(OnSet):
         query = torch.from_numpy(np.stack([q.ravel() for _, q in drawn]))  # (E, Q)
         known = torch.arange(self.ways).repeat_interleave(self.shots)
         at_once = features[:, support].transpose(0, 1).contiguous()  # (E, V, S, C)
-        weight, bias = train_heads(at_once, known, self.ways, self.training, seed=self.seed * 1_000_003 + first)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # thousands of small steps, for which threads would only wait for each other
+        try:
+            weight, bias = train_heads(at_once, known, self.ways, self.training, seed=self.seed * 1_000_003 + first)
+        finally:
+            torch.set_num_threads(threads)
         # the mean over the views of the scores is the score of the mean
         scores = torch.baddbmm(bias[:, None], features[:, query].mean(0), weight.transpose(1, 2))  # (E, Q, W)
         right = scores.argmax(2) == torch.arange(self.ways).repeat_interleave(self.queries)

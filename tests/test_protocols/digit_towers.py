@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import torch
 from mmengine.config import ConfigDict
 
-from florence_mm.apis.inputs import InferencePipeline
+from florence_mm.apis.base import InferencePipeline
 from florence_mm.corpora.digits import load_digits_split, render_digit
 from florence_mm.language.prompts import get_class_names, get_templates
 from florence_mm.registry import MODELS
@@ -61,7 +61,7 @@ def trained(seed):
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     from mmpretrain.structures import DataSample
 
-    for step in range(STEPS):
+    for _ in range(STEPS):
         chosen = torch.randperm(len(images))[:BATCH]
         samples = [
             DataSample(text=TEMPLATES[int(n)].format(DIGITS[label]), label_key=int(label))
