@@ -38,7 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('checkpoint', nargs='?', help="weights; '-' or left out: those published for the name")
     parser.add_argument('out', metavar='OUT', help='file to write: .onnx, .xml (OpenVINO) or .pt2 (torch.export)')
     parser.add_argument('--part', help='export one part only: image, text, classifier, detector or recognizer')
-    parser.add_argument('--classes', help="names separated by commas, or 'imagenet1k' or 'digits': folded into a classifier of a two-tower model")
+    parser.add_argument(
+        '--classes',
+        help="names separated by commas, or 'imagenet1k' or 'digits': folded into a classifier of a two-tower model",
+    )
     parser.add_argument('--templates', help="prompts of the classes: 'imagenet', 'simple' or 'none'")
     parser.add_argument(
         '--size',

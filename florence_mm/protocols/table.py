@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from florence_mm.utils.files import write_atomic
@@ -72,12 +71,12 @@ def table_lines(rows: Sequence[Row]) -> list[Line]:
     """Make the lines of the table: the rows' figures, others that the paper has beside them, and the paper's means."""
     lines = [line for row in rows for line in _lines(row)]
     for mean in MEANS:
-        found = [line for line in lines if fnmatchcase(line.name, mean.pattern) and line.metric == mean.metric]
-        if len(found) != mean.number:  # a part of the suite, or another suite
+        found = [line for line in lines if line.name in mean.protocols and line.metric == mean.metric]
+        if len(found) != len(mean.protocols):  # a part of the suite, or another suite
             continue
         ours = [line.ours for line in found if line.ours is not None]
-        whole = len(ours) == mean.number
-        status = DONE if whole else f'{len(ours)} of {mean.number} sets'
+        whole = len(ours) == len(found)
+        status = DONE if whole else f'{len(ours)} of {len(found)} sets'
         place = lines.index(found[-1]) + 1
         value = sum(ours) / len(ours) if whole else None
         lines.insert(place, Line(mean.name, found[0].group, mean.metric, value, mean.value, mean.source, status))

@@ -63,7 +63,7 @@ def draw_scores(scores: Sequence[Score], path: str | Path, title: str) -> Path:
     figure = Figure(figsize=(_WIDTH, height), dpi=110)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.38, _LINE * 2.4 / height, 0.58, 1 - _LINE * 4.8 / height))
-    axes.set_xlim(0, 112)
+    axes.set_xlim(0, 118)
     axes.set_ylim(max(place, 1.0), -0.6)
     axes.set_yticks([])
     axes.set_xticks(range(0, 101, 20))
@@ -107,4 +107,4 @@ def _draw_score(axes: object, y: float, score: Score) -> None:
         axes.text(1.5, y, score.status, color=_INK, style='italic', **style)
     if score.published is not None:
         axes.plot([score.published] * 2, [y - 0.38, y + 0.38], color=_PUBLISHED, linewidth=2.5)
-        axes.text(107, y, f'{score.published:.1f}', color=_PUBLISHED, **style)
+        axes.text(110, y, f'{score.published:.1f}', color=_PUBLISHED, **style)
