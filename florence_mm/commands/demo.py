@@ -1,8 +1,8 @@
-"""Open a page in the browser: classify, detect, recognize videos, ask, caption.
+"""Open a page in the browser: classify, search, detect, recognize videos, ask, caption.
 
 Each tab offers the models of its task that were published on this machine, or the one that its option names: the name
-of a model, or a config and a checkpoint. Uploads stay on this machine, and the page loads nothing from other hosts. Exit
-status: 0 after Ctrl-C, or 2 with one sentence.
+of a model, or a config and a checkpoint. Uploads stay on this machine, and the page loads nothing from other hosts.
+Exit status: 0 after Ctrl-C, or 2 with one sentence.
 """
 
 import argparse
@@ -14,7 +14,7 @@ EXAMPLES = (
     'florence-mm demo --detect CONFIG CHECKPOINT --port 8000',
 )
 #: Names of the tabs, see ``florence_mm.apis.page.tasks``.
-TABS = ('classify', 'detect', 'video', 'ask', 'caption')
+TABS = ('classify', 'search', 'detect', 'video', 'ask', 'caption')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f'--{tab}', nargs='+', metavar='MODEL', help=f'model of the tab {tab}: a name, or a config and a checkpoint'
         )
+    parser.add_argument('--index', metavar='DIR', help='index to search, made by florence-mm search index')
     parser.add_argument('--host', default='127.0.0.1', help='address to listen on (default: this machine alone)')
     parser.add_argument('--port', type=int, help='port (default: the first free one from 7860)')
     parser.add_argument('--device', type=device, help='cpu, cuda or cuda:NUMBER; default: the GPU if there is one')
@@ -33,14 +34,16 @@ def run(args: argparse.Namespace) -> int:
     import tempfile
     from pathlib import Path
 
-    from florence_mm.apis.page.examples import write_examples
+    from florence_mm.apis.page.examples import PICTURES, write_examples
     from florence_mm.apis.page.layout import build_page, import_gradio, launch
     from florence_mm.apis.page.models import PageModels
 
     import_gradio()
-    models = PageModels({tab: getattr(args, tab) for tab in TABS}, args.device)
     with tempfile.TemporaryDirectory(prefix='florence_page_') as name:
         folder = Path(name)
-        page = build_page(models, write_examples(folder / 'examples'), folder / 'results')
+        examples = write_examples(folder / 'examples')
+        given = {tab: getattr(args, tab) for tab in TABS}
+        models = PageModels(given, args.device, args.index, folder / 'examples' / PICTURES)
+        page = build_page(models, examples, folder / 'results')
         launch(page, args.host, args.port, folder)
     return 0

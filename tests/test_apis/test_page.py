@@ -12,7 +12,7 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from florence_mm.apis import ImageInferencer, MultimodalInferencer
+from florence_mm.apis import ImageInferencer, MultimodalInferencer, RetrievalInferencer
 from florence_mm.apis.page import layout
 from florence_mm.apis.page.examples import write_examples
 from florence_mm.apis.page.models import PageModels
@@ -39,13 +39,14 @@ BY_NAME = {tab.name: tab for tab in TABS}
 class HandModels(PageModels):
     """Models whose answers are known by hand, or random ones where any answer does."""
 
-    def __init__(self):
-        super().__init__({tab.name: ('config', 'checkpoint') for tab in TABS if tab.name != 'video'})
+    def __init__(self, pictures):
+        super().__init__({tab.name: ('config', 'checkpoint') for tab in TABS if tab.name != 'video'}, pictures=pictures)
         self._made = {}
 
     def get(self, tab, label):
         makers = {
             'classify': lambda: ImageInferencer(CLASSIFIER, None, 'cpu'),
+            'search': lambda: RetrievalInferencer(CLASSIFIER, None, 'cpu'),
             'detect': detection['inferencer'],
             'ask': lambda: MultimodalInferencer(fusion['config'](fusion['model'](HEADS)), None, 'cpu'),
         }
@@ -54,12 +55,18 @@ class HandModels(PageModels):
             return super().get(tab, label)
         if name not in self._made:
             self._made[name] = makers[name]()
+            if name == 'search':
+                self._open_index(self._made[name], self.choices[name][0])
         return self._made[name]
 
 
 @pytest.fixture(scope='module')
-def models():
-    return HandModels()
+def models(tmp_path_factory):
+    pictures = tmp_path_factory.mktemp('page') / 'pictures'
+    pictures.mkdir()
+    for name, colour in {'red': (255, 0, 0), 'purple': (200, 0, 200), 'blue': (0, 0, 255)}.items():
+        Image.fromarray(np.full((8, 8, 3), colour, np.uint8)).save(pictures / f'{name}.png')
+    return HandModels(pictures)
 
 
 @pytest.fixture(scope='module')
@@ -88,6 +95,11 @@ def test_answers_by_hand(tmp_path, models, uploads):
     sure = 1 / (1 + math.exp(-world['TEMPERATURE']))
     assert rows == [['red', round(sure, 3)], ['blue', round(1 - sure, 3)]] and said == 'most likely: red (99%)'
     assert np.array_equal(np.array(Image.open(drawing))[10, 10], (255, 0, 0))
+    for file, text in ((None, 'blue'), (uploads / 'red.png', '')):
+        drawing, rows, said = answer(models, tmp_path, 'search', file, text)
+        order = ['blue', 'purple', 'red'] if file is None else ['red', 'purple', 'blue']
+        assert [Path(row[0]).stem for row in rows] == order and [row[1] for row in rows] == [1.0, 0.707, 0.0]
+        assert said == '3 nearest' and Path(drawing).is_file()
     drawing, rows, said = answer(models, tmp_path, 'detect', uploads / 'street.png', 'red, blue')
     assert [(row[0], row[2]) for row in rows] == [('red', '8, 16, 40, 48'), ('blue', '64, 20, 100, 80')]
     assert said == '2 objects' and Image.open(drawing).width >= 128
@@ -101,6 +113,8 @@ def test_answers_by_hand(tmp_path, models, uploads):
     ('tab', 'file', 'text', 'said'),
     [
         ('classify', None, 'a', 'there is no image yet; upload one'),
+        ('search', None, '', 'a search is for a text or a picture'),
+        ('search', 'red.png', 'red', 'leave it empty'),
         ('classify', 'text.jpg', 'a', 'text.jpg is not an image'),
         ('detect', 'huge.png', 'red', 'huge.png has 10000 x 10000 pixels and the page takes 40 million'),
         ('detect', 'street.png', ' , ', 'has no class name'),
@@ -190,7 +204,7 @@ def test_the_page_in_a_browser(tmp_path, models, uploads):
             press('detect', 'huge.png', 'red', '10000 x 10000 pixels')
             press('detect', 'street.png', 'red, blue', '2 objects')
             press('ask', 'street.png', 'is there a two?', 'is there a two?')
-            press('video', 'empty.mp4', None, 'there is no model for this tab')
+            press('video', 'empty.mp4', None, 'empty.mp4 is empty')
             browser.close()
     finally:
         page.close()

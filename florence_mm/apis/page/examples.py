@@ -11,12 +11,21 @@ from florence_mm.formats.video import encode_mp4
 from florence_mm.utils.files import write_atomic
 
 NUMBER = 3
+PICTURES = 'pictures'
+#: Number of pictures to search.
+SEARCHED = 100
 
 
 def write_examples(folder: Path) -> dict[str, list[str]]:
-    """Write held-out digits, scenes and clips; returns the files of each tab by its name."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write held-out digits, scenes and clips; returns the files of each tab by its name.
+
+    The folder ``pictures`` in ``folder`` has :data:`SEARCHED` other digits.
+    """
+    pictures = folder / PICTURES
+    pictures.mkdir(parents=True, exist_ok=True)
     images, _ = load_digits_split('test')
+    for number in range(SEARCHED):
+        Image.fromarray(render_digit(images[NUMBER + number], 32)).save(pictures / f'{number:03d}.png')
     digits, scenes, clips = [], [], []
     for number in range(NUMBER):
         digits.append(folder / f'digit_{number}.png')
@@ -25,5 +34,5 @@ def write_examples(folder: Path) -> dict[str, list[str]]:
         Image.fromarray(make_scene(SceneOptions(), 'test', number)[0]).save(scenes[-1])
         clips.append(folder / f'clip_{number}.mp4')
         write_atomic(clips[-1], encode_mp4(make_clip(ClipOptions(), 'test', 11 * number)[0], FPS))
-    files = {'classify': digits, 'detect': scenes, 'video': clips, 'ask': scenes, 'caption': scenes}
+    files = {'classify': digits, 'search': digits, 'detect': scenes, 'video': clips, 'ask': scenes, 'caption': scenes}
     return {tab: [str(file) for file in found] for tab, found in files.items()}

@@ -12,7 +12,7 @@ from florence_mm.apis.base import ITEM_ERRORS
 from florence_mm.errors import UsageError, user_sentence
 
 from .models import PageModels
-from .tasks import TABS, Tab, check_upload
+from .tasks import TABS, Answer, Tab, check_upload
 
 if TYPE_CHECKING:
     import gradio
@@ -110,10 +110,15 @@ def _answer(
     here = folder / str(number)
     shutil.rmtree(folder / str(number - KEPT), ignore_errors=True)
     try:
-        answer = tab.run(models.get(tab, model), check_upload(file, tab.media), text or '', here)
+        answer = _run(tab, models, file, text or '', model, here)
     except (UsageError, *ITEM_ERRORS) as error:
         return None, [], f'**{user_sentence(error) or str(error).strip() or type(error).__name__}**'
     return None if answer.drawing is None else str(answer.drawing), answer.rows, answer.said
+
+
+def _run(tab: Tab, models: PageModels, file: str | None, text: str, model: str | None, folder: Path) -> Answer:
+    upload = check_upload(file, tab.media) if file is not None or tab.needs_file else None
+    return tab.run(models.get(tab, model), upload, text, folder)
 
 
 def launch(page: 'gradio.Blocks', host: str, port: int | None, folder: Path, block: bool = True) -> str:

@@ -38,13 +38,21 @@ class PageModels:
         given: for the name of a tab, a model's name, or its config and checkpoint. A tab that is not named offers the
             models of its task whose weights are on this machine.
         device: see :class:`~florence_mm.apis.base.Inferencer`.
+        index: an index made by ``florence-mm search``, for the tab of searches.
+        pictures: without ``index``, a folder of pictures that is indexed when it is first searched.
 
     Raises:
         UsageError: a tab is given more than a config and a checkpoint.
     """
 
-    def __init__(self, given: Mapping[str, Sequence[str]], device: str | None = None) -> None:
-        self.device = device
+    def __init__(
+        self,
+        given: Mapping[str, Sequence[str]],
+        device: str | None = None,
+        index: str | Path | None = None,
+        pictures: str | Path | None = None,
+    ) -> None:
+        self.device, self.index, self.pictures = device, index, pictures
         self.choices = {tab.name: _given(tab, given[tab.name]) if given.get(tab.name) else _found(tab) for tab in TABS}
         self._loaded: dict[tuple[str, Choice], Any] = {}
         self._lock = Lock()
@@ -64,8 +72,20 @@ class PageModels:
         with self._lock:
             key = (tab.inferencer, choice)
             if key not in self._loaded:
-                self._loaded[key] = getattr(apis, tab.inferencer)(choice.config, choice.checkpoint, self.device)
+                loaded = getattr(apis, tab.inferencer)(choice.config, choice.checkpoint, self.device)
+                if tab.name == 'search':
+                    self._open_index(loaded, choice)
+                self._loaded[key] = loaded
             return self._loaded[key]
+
+    def _open_index(self, inferencer: Any, choice: Choice) -> None:
+        if self.index is not None:
+            inferencer.open(self.index)
+            return
+        if self.pictures is None:
+            raise UsageError('there are no pictures to search; start the page with --index DIR')
+        # beside the pictures, one for each model
+        inferencer.index(self.pictures, Path(self.pictures).with_suffix(f'.{choice.label}'))
 
 
 def _given(tab: Tab, given: Sequence[str]) -> list[Choice]:

@@ -42,6 +42,7 @@ class Tab:
         columns: head of its table.
         run: function from inferencer, uploaded file, text and a folder for drawings to the answer.
         media: 'image' or 'video'.
+        needs_file: whether there is no answer without an upload.
     """
 
     name: str
@@ -53,8 +54,9 @@ class Tab:
     asked: str | None
     hint: str
     columns: tuple[str, ...]
-    run: Callable[[Any, Path, str, Path], Answer]
+    run: Callable[[Any, Path | None, str, Path], Answer]
     media: str = 'image'
+    needs_file: bool = True
 
 
 def check_upload(file: str | Path | None, media: str) -> Path:
@@ -123,6 +125,15 @@ def _recognize(inferencer: Any, file: Path, text: str, folder: Path) -> Answer:
     return Answer(folder / result['video'], rows, f'most likely: {rows[0][0]} ({rows[0][1]:.0%})')
 
 
+def _search(inferencer: Any, file: Path | None, text: str, folder: Path) -> Answer:
+    query = _text(text)
+    if (file is None) == (query is None):
+        raise UsageError('a search is for a text or a picture; write a text, or upload a picture and leave it empty')
+    (result,) = inferencer.search(query if file is None else file, top=8, out_dir=folder)
+    rows = [[name, round(score, 3)] for name, score in zip(result['files'], result['scores'], strict=True)]
+    return Answer(folder / 'search.png' if rows else None, rows, f'{len(rows)} nearest')
+
+
 def _ask(inferencer: Any, file: Path, text: str, folder: Path) -> Answer:
     question = _text(text)
     if question is None:
@@ -154,6 +165,19 @@ TABS = (
         'cat, dog, bench',
         ('class', 'probability'),
         _classify,
+    ),
+    Tab(
+        'search',
+        'Search',
+        'Find the pictures of a folder that are nearest to a text or to a picture.',
+        ('zero-shot-classification', 'image-retrieval'),
+        'RetrievalInferencer',
+        'Text',
+        'A text to search for; left empty, pictures like the uploaded one are searched.',
+        'a dog on a beach',
+        ('file', 'cosine'),
+        _search,
+        needs_file=False,
     ),
     Tab(
         'detect',
