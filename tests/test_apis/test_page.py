@@ -19,6 +19,7 @@ from florence_mm.apis.page.models import PageModels
 from florence_mm.apis.page.tasks import MAX_PIXELS, TABS, check_upload
 from florence_mm.commands import demo
 from florence_mm.errors import DataError, UsageError
+from florence_mm.formats.video import encode_mp4
 
 ROOT = Path(__file__).parents[2]
 detection = runpy.run_path(str(ROOT / 'tests/test_apis/test_detection_inferencer.py'))
@@ -77,6 +78,7 @@ def uploads(tmp_path_factory):
     Image.fromarray(np.full((32, 32, 3), (255, 0, 0), np.uint8)).save(folder / 'red.png')
     (folder / 'text.jpg').write_text('not a picture')
     (folder / 'empty.mp4').write_bytes(b'')
+    (folder / 'clip.mp4').write_bytes(encode_mp4(np.zeros((4, 32, 32, 3), np.uint8), 4))
     Image.new('1', (10_000, 10_000)).save(folder / 'huge.png')
     return folder
 
@@ -119,12 +121,8 @@ def test_answers_by_hand(tmp_path, models, uploads):
         ('detect', 'huge.png', 'red', 'huge.png has 10000 x 10000 pixels and the page takes 40 million'),
         ('detect', 'street.png', ' , ', 'has no class name'),
         ('ask', 'street.png', '  ', 'there is no question yet'),
-        (
-            'video',
-            'empty.mp4',
-            '',
-            'there is no model for this tab; run make zoo, or start the page with --video MODEL',
-        ),
+        ('video', 'empty.mp4', '', 'empty.mp4 is empty; upload another video'),
+        ('video', 'clip.mp4', '', 'there is no model for this tab; run make zoo, or start the page with --video MODEL'),
     ],
 )
 def test_what_is_wrong_is_said_and_raises_nothing(tmp_path, models, uploads, monkeypatch, tab, file, text, said):
