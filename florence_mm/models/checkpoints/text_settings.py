@@ -5,11 +5,12 @@ Sources: transformers ``RobertaConfig``; UniCL ``model/text_encoder/transformer.
 :mod:`.clip_settings`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from torch import nn
 
-from .clip_settings import IMAGE, of_class, openai_image_tower, text_tower
+from .clip_settings import IMAGE, as_dict, of_class, openai_image_tower, text_tower
 from .renaming import Source, any_key
 from .settings import Setting
 
