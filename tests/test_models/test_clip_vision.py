@@ -10,6 +10,7 @@ from florence_mm.models.algorithms import UniCL
 from florence_mm.models.backbones import CLIPVisionTower, CoSwin
 from florence_mm.models.backbones.clip_vision import ARCHS
 from florence_mm.models.checkpoints import convert_state_dict, load_checkpoint
+from florence_mm.models.checkpoints.exporting import export_state_dict
 from florence_mm.models.text import CLIPTextTower
 
 IMAGE = {'embed_dims': 32, 'num_layers': 2, 'num_heads': 4, 'patch_size': 32}
@@ -82,6 +83,15 @@ def test_both_towers_equal_open_clips(tmp_path, act, size, custom):
     assert report.format == 'CLIP' and (report.missing, report.unexpected, report.skipped) == ([], [], {})
     inputs = images(size, size)
     assert_equal_features(ours, peer.encode_image(inputs), peer.encode_text(IDS), inputs)
+
+
+def test_a_whole_clip_goes_back_to_its_layout_unchanged():
+    state = open_clips().state_dict()
+    _, converted, _ = convert_state_dict(state)
+    exported = export_state_dict(converted, 'CLIP')
+    assert exported.left_out == {} and exported.absent == {}
+    assert exported.tensors.keys() == state.keys() - {'attn_mask'}
+    assert all(torch.equal(value, state[key]) for key, value in exported.tensors.items())
 
 
 def test_sizes_that_a_file_of_open_clips_was_not_made_for(tmp_path):
