@@ -159,12 +159,15 @@ class CLIPVisionTower(BaseModule):
         layout = TokenLayout(*x.shape[:2])
         x, outs = layout.pack(x), []  # (B L, C)
         for i, block in enumerate(self.resblocks[: self.out_indices[-1] + 1]):
+            # the other tokens of the last block would not be used
+            class_only = i == self.out_indices[-1] and self.out_type == 'cls_token'
             if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(block, x, layout, use_reentrant=False)
+                x = checkpoint(block, x, layout, None, class_only, use_reentrant=False)
             else:
-                x = block(x, layout)
+                x = block(x, layout, first_only=class_only)
             if i in self.out_indices:
-                outs.append(self._output(layout.pad(x), size, last=i == self.num_layers - 1))
+                x_out = x[:, None] if class_only else layout.pad(x)
+                outs.append(self._output(x_out, size, last=i == self.num_layers - 1))
         return tuple(outs)
 
     def _output(self, x: Tensor, size: tuple[int, int], last: bool) -> Tensor:

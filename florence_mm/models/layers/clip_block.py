@@ -3,7 +3,8 @@
 Parameters are named as in the public code of CLIP and UniCL. Tokens are packed and attention sees sequences padded to
 the longest, see :mod:`.transformer`.
 
-Shape legend: ``N`` real tokens of the batch, ``C`` channels.
+Shape legend: ``N`` real tokens of the batch, ``B`` sequences, ``L`` tokens of a sequence, ``C`` channels, ``H``
+heads, ``D = C / H``.
 """
 
 from collections import OrderedDict
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from florence_mm.models.generation.cache import KeyValueCache
 from florence_mm.ops.activations import quick_gelu
+from florence_mm.ops.attention import attention
 from florence_mm.ops.inference import add_mlp
 
 from .transformer import FEW_ROWS, TokenLayout, self_attention
@@ -57,6 +59,15 @@ class MultiheadSelfAttention(nn.Module):
         """Attend, packed tokens ``(N, C)`` to ``(N, C)``; with a cache they follow its tokens and are appended."""
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (N, 3 C)
         return self.out_proj(self_attention(qkv, layout, self.num_heads, cache))
+
+    def first(self, x: Tensor) -> Tensor:
+        """Attend from the first token of each sequence alone, ``(B, L, C)``, all of it real, to ``(B, C)``."""
+        dims = x.shape[2]
+        query = F.linear(x[:, 0], self.in_proj_weight[:dims], self.in_proj_bias[:dims])  # (B, C)
+        query = query.unflatten(1, (self.num_heads, 1, -1))  # (B, H, 1, D)
+        key_value = F.linear(x, self.in_proj_weight[dims:], self.in_proj_bias[dims:])  # (B, L, 2 C)
+        key, value = key_value.unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, L, D) each
+        return self.out_proj(attention(query, key, value).flatten(1))
 
 
 class LayerScale(nn.Module):
@@ -109,9 +120,19 @@ class PreNormBlock(nn.Module):
         if layer_scale_init_value is not None:
             self.ls_1, self.ls_2 = (LayerScale(embed_dims, layer_scale_init_value) for _ in range(2))
 
-    def forward(self, x: Tensor, layout: TokenLayout, cache: KeyValueCache | None = None) -> Tensor:
-        """Apply the block to packed tokens, ``(N, C)`` to ``(N, C)``."""
-        attended = self.attn(self.ln_1(x), layout, cache)
+    def forward(
+        self, x: Tensor, layout: TokenLayout, cache: KeyValueCache | None = None, first_only: bool = False
+    ) -> Tensor:
+        """Apply the block to packed tokens, ``(N, C)`` to ``(N, C)``.
+
+        With ``first_only``, for sequences without padding, the output of the first token of each is computed alone,
+        ``(B, C)``.
+        """
+        if first_only:
+            attended = self.attn.first(layout.pad(self.ln_1(x)))  # (B, C)
+            x = layout.pad(x)[:, 0]
+        else:
+            attended = self.attn(self.ln_1(x), layout, cache)
         x = x + (attended if self.ls_1 is None else self.ls_1(attended))
         if self.ls_2 is not None:
             return x + self.ls_2(self.mlp(self.ln_2(x)))
