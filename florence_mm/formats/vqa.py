@@ -116,16 +116,19 @@ def _main_answer(annotation: Mapping[str, Any]) -> str:
     return answer
 
 
-def answer_vocabulary(annotations: Iterable[Mapping[str, Any]], min_count: int = MIN_OCCURRENCES) -> list[str]:
+def answer_vocabulary(
+    annotations: Iterable[Mapping[str, Any]], min_count: int = MIN_OCCURRENCES, order: str = 'frequency'
+) -> list[str]:
     """Make the answer vocabulary: the answers that are the main answer of at least ``min_count`` questions.
 
     The main answer is ``multiple_choice_answer``, normalised by
-    :func:`florence_mm.language.answers.normalize_answer`; one with nothing to read is left out. Sorted by falling
-    frequency, then alphabetically.
+    :func:`florence_mm.language.answers.normalize_answer`; one with nothing to read is left out.
 
     Args:
         annotations (Iterable[Mapping]): Annotations in the format of VQAv2.
         min_count (int): Least number of questions.
+        order (str): ``'frequency'``, falling, then alphabetical; or ``'appearance'``, that of the first question with
+            the answer, as in METER's code (``METER/meter/utils/write_vqa.py``), whose weights need it.
 
     Raises:
         ValueError: an annotation has no ``multiple_choice_answer``, no answer is frequent enough, or ``min_count`` is
@@ -134,6 +137,8 @@ def answer_vocabulary(annotations: Iterable[Mapping[str, Any]], min_count: int =
     >>> most = ['Yes', 'no', 'yes.', 'Two', '2', 'yes', 'a dog']
     >>> answer_vocabulary([{'multiple_choice_answer': answer} for answer in most], min_count=2)
     ['yes', '2']
+    >>> answer_vocabulary([{'multiple_choice_answer': answer} for answer in ('no', 'a', 'a')], 1, 'appearance')
+    ['no', 'a']
     """
     if not is_whole(min_count) or min_count < 1:
         raise ValueError(f'min_count={min_count!r} must be a whole number from 1: of how many questions an answer is')
@@ -146,4 +151,4 @@ def answer_vocabulary(annotations: Iterable[Mapping[str, Any]], min_count: int =
     kept = [answer for answer, count in counts.items() if count >= min_count and not is_blank(answer)]
     if not kept:
         raise ValueError(f'no answer is the main answer of {min_count} questions; give a lower min_count (--min-count)')
-    return sorted(kept, key=lambda answer: (-counts[answer], answer))
+    return kept if order == 'appearance' else sorted(kept, key=lambda answer: (-counts[answer], answer))

@@ -5,10 +5,13 @@ Shapes: ``N`` tokens a window, ``h`` heads; a table for a window ``(w0, w1, ...)
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from florence_mm.moved import moved_names
+
+from .precision import at_least_float32
 
 __getattr__ = moved_names(
     __name__, dict.fromkeys(('relative_position_bias', 'relative_position_index'), 'florence_mm.ops.windows')
@@ -88,15 +91,38 @@ def fit_relative_position_table(table: Tensor, window_size: tuple[int, ...]) -> 
     return source and resize_relative_position_table(table, window_size, source)
 
 
-def resize_position_embedding(embed: Tensor, size: tuple[int, int], from_size: tuple[int, int]) -> Tensor:
+def resize_position_embedding(
+    embed: Tensor, size: tuple[int, int], from_size: tuple[int, int], antialias: bool = False
+) -> Tensor:
     """Resize an absolute position embedding to another map size, bicubic as in the public code.
 
     Args:
         embed: ``(1, H * W, C)`` for a map of ``from_size``.
         size: the target size.
         from_size: ``(H, W)``.
+        antialias: smooth before shrinking; it also changes the kernel, and so the result of enlarging.
     """
     if tuple(size) == tuple(from_size):
         return embed
     grid = embed.transpose(1, 2).unflatten(2, tuple(from_size))  # (1, C, H, W)
-    return F.interpolate(grid, size=size, mode='bicubic', align_corners=False).flatten(2).transpose(1, 2)
+    sized = F.interpolate(
+        at_least_float32(grid), size=tuple(size), mode='bicubic', align_corners=False, antialias=antialias
+    )
+    return sized.flatten(2).transpose(1, 2).to(embed.dtype)
+
+
+def resize_token_positions(
+    embed: Tensor, size: tuple[int, int], from_size: tuple[int, int], antialias: bool = False
+) -> Tensor:
+    """Resize the positions ``(1 + H * W, C)`` of a class token and a map; that of the class token stays.
+
+    Args:
+        embed: positions for a map of ``from_size``, that of the class token first.
+        size: the target size.
+        from_size: ``(H, W)``.
+        antialias: see :func:`resize_position_embedding`.
+    """
+    if tuple(size) == tuple(from_size):
+        return embed
+    patches = resize_position_embedding(embed[None, 1:], size, from_size, antialias)[0]
+    return torch.cat([embed[:1], patches])

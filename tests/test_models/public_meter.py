@@ -17,12 +17,19 @@ HEADS = {
 }
 
 
-def build(conv_embed=False):
+CLIP = {'embed_dims': 16, 'num_layers': 2, 'num_heads': 2, 'patch_size': 8}
+
+
+def build(conv_embed=False, image=None, **fusion):
     encoder, tokenizer = worker['roberta_text']()
     torch.manual_seed(0)
-    image = {'type': 'CoSwin', 'arch': ARCH, 'img_size': 32, 'conv_embed': conv_embed}
-    fusion = {'hidden_size': 16, 'num_layers': 2, 'num_heads': 2}
+    image = image or {'type': 'CoSwin', 'arch': ARCH, 'img_size': 32, 'conv_embed': conv_embed}
+    fusion = {'hidden_size': 16, 'num_layers': 2, 'num_heads': 2, **fusion}
     return METER(image, encoder, tokenizer, fusion, HEADS, max_text_len=20).eval()
+
+
+def clip_tower(**kwargs):
+    return {'type': 'CLIPVisionTower', 'arch': CLIP, 'img_size': 32, 'out_type': 'raw', **kwargs}
 
 
 class PublicMeter(nn.Module):
@@ -66,16 +73,26 @@ class PublicMeter(nn.Module):
             if hasattr(module, 'is_causal'):
                 module.is_causal = False
 
+    def image_tokens(self, inputs):
+        if not hasattr(self.vit_model, 'visual'):
+            return self.vit_model(inputs)[-1].flatten(2).transpose(1, 2)
+        clip = self.vit_model.visual
+        return clip.ln_post(clip.transformer(clip._embeds(inputs)))
+
+    def pooled(self, y):
+        """The mean of Swin's tokens, or CLIP's class token, of which the pooler takes the first."""
+        return y if hasattr(self.vit_model, 'visual') else y.mean(1, keepdim=True)
+
     def forward(self, inputs, ids, real):
-        """As ``infer`` does it, with the image's tokens pooled by their mean, which is what it does for Swin."""
+        """As ``infer`` does it."""
         mask = torch.zeros(real.shape)[:, None, None].masked_fill(~real[:, None, None], torch.finfo(torch.float32).min)
         x = self.text_transformer(ids, real.long()).last_hidden_state
         x = self.cross_modal_text_transform(x) + self.token_type_embeddings(torch.zeros_like(ids))
-        y = self.cross_modal_image_transform(self.vit_model(inputs)[-1].flatten(2).transpose(1, 2))
+        y = self.cross_modal_image_transform(self.image_tokens(inputs))
         y = y + self.token_type_embeddings(torch.ones(y.shape[:2], dtype=torch.int64))
         for text_layer, image_layer in zip(self.cross_modal_text_layers, self.cross_modal_image_layers, strict=True):
             x, y = text_layer(x, mask, y, None), image_layer(y, None, x, mask)
-        pooled = self.cross_modal_text_pooler(x), self.cross_modal_image_pooler(y.mean(1, keepdim=True))
+        pooled = self.cross_modal_text_pooler(x), self.cross_modal_image_pooler(self.pooled(y))
         pooled = torch.cat(pooled, 1)
         words = self.mlm_score.decoder(self.mlm_score.transform(x)) + self.mlm_score.bias
         return self.vqa_classifier(pooled), self.itm_score.fc(pooled), words
@@ -84,6 +101,22 @@ class PublicMeter(nn.Module):
 def public(swin):
     torch.manual_seed(3)
     return PublicMeter(swin).eval()
+
+
+def clip_of_open_clip(layers=2, size=32):
+    """CLIP as METER has it: no projection, text embeddings left over."""
+    from open_clip.transformer import QuickGELU, VisionTransformer
+
+    torch.manual_seed(8)
+    clip = nn.Module()
+    clip.visual = VisionTransformer(size, 8, 16, layers, 2, mlp_ratio=4, output_dim=6, act_layer=QuickGELU)
+    clip.visual.proj = None
+    for parameter in clip.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    clip.token_embedding = nn.Embedding(9, 16)
+    clip.positional_embedding = nn.Parameter(torch.zeros(5, 16))
+    clip.ln_final = nn.LayerNorm(16)
+    return clip
 
 
 def lightning(model):

@@ -1,6 +1,7 @@
 """Small METERs: with either text encoder, and as the second step of retrieval."""
 
 from instances import Small
+from small_clip_vision import TOWER as CLIP
 from small_coswin import COSWIN
 from small_text import ROBERTA, TOWER, VOCAB
 from small_unicl import UNICL
@@ -15,6 +16,11 @@ METER = {
     'max_text_len': 20,
 }
 BYTES = {**METER, 'text_encoder': ROBERTA, 'tokenizer': {'type': 'RobertaTextTokenizer'}}
+CLIPS = {
+    **METER,
+    'image_encoder': {**CLIP, 'out_type': 'raw'},
+    'fusion': {**METER['fusion'], 'image_pool': 'first'},
+}
 PROTOCOLS = ('Reader', 'Fuser', 'Writer', 'Attending', 'VisionLanguage', 'WholeBatchLoss')
 
 UNPOOLED = {
@@ -33,6 +39,7 @@ UNUSED = {
 SMALL = {
     'METER': Small(METER, VisionLanguage(PROTOCOLS, UNUSED), PROTOCOLS),
     'METER-roberta': Small(BYTES, VisionLanguage(PROTOCOLS, UNUSED), PROTOCOLS),
+    'METER-clip': Small(CLIPS, VisionLanguage(PROTOCOLS, UNUSED), PROTOCOLS),
     'RetrievalReranker': Small(
         {
             'type': 'RetrievalReranker',

@@ -2,6 +2,7 @@
 
 from instances import Small
 from kinds import DataPreprocessor
+from small_clip_vision import TOWER as CLIP
 from small_coswin import COSWIN, VIDEO
 from small_text import TOWER, VOCAB
 from whole_kinds import TwoTowers
@@ -18,6 +19,7 @@ PROTOCOLS = ('ZeroShotModel', 'TwoTowerModel', 'WholeBatchLoss', 'PoolsImages', 
 
 SMALL = {
     'UniCL': Small(UNICL, TwoTowers(), PROTOCOLS),
+    'UniCL-clip': Small({**UNICL, 'image_encoder': CLIP}, TwoTowers(), PROTOCOLS),
     'UniCL-video': Small(VIDEO_UNICL, TwoTowers((2, 3, 4, 32, 32)), PROTOCOLS),
     'ImageTextDataPreprocessor': Small({'type': 'ImageTextDataPreprocessor'}, DataPreprocessor()),
 }

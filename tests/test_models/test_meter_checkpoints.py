@@ -2,7 +2,7 @@ import re
 
 import pytest
 import torch
-from public_meter import build, lightning, public, worker
+from public_meter import CLIP, build, clip_of_open_clip, clip_tower, lightning, public, worker
 from torch import nn
 
 from florence_mm.models.checkpoints import convert_state_dict, load_checkpoint
@@ -10,12 +10,15 @@ from florence_mm.models.checkpoints.meter import join_projections
 from florence_mm.models.text import RobertaTextEncoder
 
 
-def test_public_weights_give_the_public_outputs(tmp_path):
-    model = build()
-    source = build()
-    for parameter in source.image_encoder.parameters():
-        nn.init.normal_(parameter, std=0.2)
-    peer = public(source.image_encoder)
+@pytest.mark.parametrize('kind', ['swin', 'clip'])
+def test_public_weights_give_the_public_outputs(tmp_path, kind):
+    clip = kind == 'clip'
+    model = build(image=clip_tower(), image_pool='first') if clip else build()
+    image = clip_of_open_clip() if clip else build().image_encoder
+    if not clip:
+        for parameter in image.parameters():
+            nn.init.normal_(parameter, std=0.2)
+    peer = public(image)
     torch.save(lightning(peer), tmp_path / 'meter.ckpt')
     report = load_checkpoint(model, tmp_path / 'meter.ckpt')
     assert report.format == 'METER'
@@ -23,6 +26,8 @@ def test_public_weights_give_the_public_outputs(tmp_path):
     reasons = {
         reason: sorted(k for k, why in report.skipped.items() if why == reason) for reason in report.skipped.values()
     }
+    left_over = reasons.pop("of CLIP's text part, which METER does not use", [])
+    assert bool(left_over) == clip and all(re.match(r'vit_model\.(token_|posit|ln_final)', key) for key in left_over)
     assert reasons == {
         'a head of a task that is not here': sorted(k for k in peer.state_dict() if k.startswith('nlvr2')),
         "a metric's state": ['train_vqa_vqa_score.score', 'val_itm_accuracy.correct'],
@@ -52,11 +57,13 @@ def test_an_image_encoder_of_another_kind_is_listed(tmp_path):
     torch.save(lightning(public(clip)), tmp_path / 'meter.ckpt')
     model = build(conv_embed=True)
     before = model.image_encoder.patch_embed.proj.weight.clone()
-    with pytest.raises(ValueError, match='has none of the 36 tensors of image_encoder of METER'):
+    why = 'of an image tower that is a ViT with another patch embedding, which CLIPVisionTower is not'
+    match = rf'has none of the 36 tensors of image_encoder of METER.*\(2 tensors in the file are {why}\)'
+    with pytest.raises(ValueError, match=match):
         load_checkpoint(model, tmp_path / 'meter.ckpt')
     report = load_checkpoint(model, tmp_path / 'meter.ckpt', allow_missing=['image_encoder'])
-    assert report.skipped['vit_model.visual.conv1.weight'] == 'of an image encoder other than Swin'
-    assert 'of an image encoder other than Swin: vit_model.visual.conv1' in str(report)
+    assert report.skipped['vit_model.visual.conv1.weight'] == why
+    assert f'{why}: vit_model.visual.conv1' in str(report)
     assert report.missing and all(key.startswith('image_encoder.') for key in report.missing)
     assert torch.equal(model.image_encoder.patch_embed.proj.weight, before)
 
@@ -112,3 +119,37 @@ def test_our_own_checkpoints_are_read_as_they_are(tmp_path):
 def test_a_layer_with_a_part_missing():
     with pytest.raises(ValueError, match=re.escape('has attention.self.query.weight and not all of query, key, value')):
         join_projections({'attention.self.query.weight': torch.zeros(2, 2)})
+
+
+@pytest.mark.parametrize(
+    ('image', 'pool', 'said'),
+    [
+        (clip_tower(out_type='featmap'), 'first', "need out_type of the image tower='raw' and METER has .*'featmap'"),
+        (clip_tower(act='gelu'), 'first', "need act of the image tower='quick_gelu' and"),
+        (clip_tower(), 'mean', "need image_pool of the fusion='first' and METER has .*'mean'"),
+        (
+            clip_tower(arch={**CLIP, 'patch_size': 16}),
+            'first',
+            r'has image_encoder.conv1.weight of another shape .*arch',
+        ),
+    ],
+)
+def test_settings_of_clip_in_meter(tmp_path, image, pool, said):
+    torch.save(lightning(public(clip_of_open_clip())), tmp_path / 'meter.ckpt')
+    with pytest.raises(ValueError, match=said):
+        load_checkpoint(build(image=image, image_pool=pool), tmp_path / 'meter.ckpt')
+
+
+def test_a_whole_clip_in_meter_is_cut_to_the_blocks_of_the_model(tmp_path):
+    torch.save(lightning(public(clip_of_open_clip(layers=3, size=48))), tmp_path / 'meter.ckpt')
+    model = build(image=clip_tower(), image_pool='first')
+    report = load_checkpoint(model, tmp_path / 'meter.ckpt')
+    assert report.missing == [] and list(report.resized) == ['image_encoder.positional_embedding']
+    assert report.unexpected and all(key.startswith('image_encoder.resblocks.2.') for key in report.unexpected)
+
+
+def test_attention_falls_on_the_patches():
+    model = build(image=clip_tower(), image_pool='first')
+    weights = model.attend(torch.randn(1, 3, 32, 40), 'a dog').weights
+    assert weights.shape[-2:] == (4, 5)
+    torch.testing.assert_close(weights.sum((-2, -1)), torch.ones(weights.shape[:-2]))

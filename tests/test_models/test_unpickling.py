@@ -8,6 +8,7 @@ import pathlib
 import pickle
 import sys
 import types
+import zipfile
 
 import numpy as np
 import pytest
@@ -198,10 +199,49 @@ def test_other_files_are_told_from_checkpoints(tmp_path, content, reason):
         read_file(tmp_path / 'a.pth')
 
 
-def test_a_script_is_refused_without_torchs_advice(tmp_path):
+def test_the_weights_of_a_script_are_read_and_nothing_is_run(tmp_path, monkeypatch):
+    """As OpenAI publishes CLIP: half precision, submodules with numbers as names, buffers and plain attributes."""
+    inner = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    whole = torch.nn.ModuleDict({'inner': inner}).half()
+    whole.scale = torch.nn.Parameter(torch.tensor(2.5))
+    whole.register_buffer('input_resolution', torch.tensor(224))
+    traced = torch.jit.trace(Holder(whole), torch.ones(4, 2).half())
+    traced.save(str(tmp_path / 'a.pt'))
+    for run in ('load', 'script', 'trace'):
+        monkeypatch.setattr(torch.jit, run, lambda *_, **__: pytest.fail('the program was loaded'))
+    state, meta = read_checkpoint(tmp_path / 'a.pt')
+    expected = {f'whole.{key}': value for key, value in whole.state_dict().items()}
+    assert state.keys() == expected.keys() and meta == {}
+    for key, value in expected.items():
+        assert state[key].dtype == value.dtype and torch.equal(state[key], value), key
+
+
+class Holder(torch.nn.Module):
+    def __init__(self, whole):
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, x):
+        return self.whole.inner(x) * self.whole.scale + self.whole.input_resolution
+
+
+def test_a_script_that_cannot_be_read_safely_is_refused(tmp_path):
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / 'a.pt'))
-    with pytest.raises(ValueError, match='it is a TorchScript program') as error:
-        read_file(tmp_path / 'a.pt')
+    with zipfile.ZipFile(tmp_path / 'a.pt') as source, zipfile.ZipFile(tmp_path / 'b.pt', 'w') as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith('/data.pkl'):
+                content = b'cos\nsystem\n(S"touch ran"\ntR.'
+            if not name.endswith('/data/0'):
+                target.writestr(name, content)
+    with pytest.raises(ValueError, match='b.pt holds more than tensors .*system.*get its weights as safetensors'):
+        read_file(tmp_path / 'b.pt')
+    with zipfile.ZipFile(tmp_path / 'a.pt') as source, zipfile.ZipFile(tmp_path / 'c.pt', 'w') as target:
+        for name in source.namelist():
+            if not name.endswith('/data/0'):
+                target.writestr(name, source.read(name))
+    with pytest.raises(ValueError, match='is a TorchScript program .*safetensors of the same model') as error:
+        read_file(tmp_path / 'c.pt')
     assert 'weights_only' not in str(error.value)
 
 

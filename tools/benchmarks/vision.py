@@ -12,7 +12,7 @@ from common import Case, Pair, main
 from torch import nn
 
 import florence_mm  # noqa: F401  (patches the stack before the peers are imported)
-from florence_mm.models.backbones import CoSwin
+from florence_mm.models.backbones import CLIPVisionTower, CoSwin
 from florence_mm.models.checkpoints.formats import convert_state_dict
 from florence_mm.models.layers.swin import WindowAttention
 from florence_mm.ops.windows import window_plan
@@ -91,12 +91,30 @@ def _attention(batch: int, side: int, channels: int, heads: int, window: int, tr
     return Pair(ours_step, lambda: step(peer, lambda leaf: peer(leaf, size)))
 
 
+def _clip_vs_open_clip(arch: str, batch: int, act: str = 'quick_gelu') -> Pair:
+    """CLIP's image tower on 224 pixels, class token before the projection, in inference."""
+    from open_clip.transformer import QuickGELU, VisionTransformer
+
+    torch.manual_seed(0)
+    ours = CLIPVisionTower(arch, act=act).eval()
+    sizes = (224, ours.patch_size, ours.embed_dims, ours.num_layers, ours.num_heads, 4)
+    act_layer = QuickGELU if act == 'quick_gelu' else nn.GELU
+    peer = VisionTransformer(*sizes, act_layer=act_layer).eval()
+    peer.proj = None
+    peer.load_state_dict({k.replace('resblocks', 'transformer.resblocks'): v for k, v in ours.state_dict().items()})
+    x = torch.randn(batch, 3, 224, 224)
+    return Pair(_without_grad(lambda: ours(x)[0]), _without_grad(lambda: peer(x)))
+
+
 def cases() -> list[Case]:
     """The comparisons of this file, with the bars the project set itself."""
     return [
         Case('swin_tiny_224_infer_vs_mmpretrain', 1.15, _swin_vs_mmpretrain),
         Case('swin_tiny_224_infer_vs_timm', 1.0, lambda: _swin_vs_timm(2, 224, 7)),
         Case('swin_tiny_384_w12_infer_vs_timm', 1.25, lambda: _swin_vs_timm(1, 384, 12), rounds=15),
+        Case('clip_vit_b32_infer_vs_open_clip', 1.0, lambda: _clip_vs_open_clip('base-32', 8)),
+        Case('clip_vit_b16_infer_vs_open_clip', 1.0, lambda: _clip_vs_open_clip('base-16', 2), rounds=15),
+        Case('clip_vit_b16_gelu_infer_vs_open_clip', 1.0, lambda: _clip_vs_open_clip('base-16', 2, 'gelu'), rounds=15),
         Case('window_attention_56_w7_infer', 1.4, lambda: _attention(4, 56, 96, 3, 7, train=False)),
         Case('window_attention_96_w12_infer', 1.4, lambda: _attention(1, 96, 128, 4, 12, train=False)),
         Case('window_attention_56_w7_train', 1.0, lambda: _attention(4, 56, 96, 3, 7, train=True)),

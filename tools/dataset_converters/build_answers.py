@@ -24,6 +24,13 @@ def parse_args() -> argparse.Namespace:
         help='questions of which an answer must be the main answer (default: %(default)s, which gives 3,129 '
         'answers on the training and validation questions of VQAv2)',
     )
+    parser.add_argument(
+        '--order',
+        choices=('frequency', 'appearance'),
+        default='frequency',
+        help="order of the answers; METER's published weights need appearance, training before validation "
+        '(default: %(default)s)',
+    )
     return parser.parse_args()
 
 
@@ -33,7 +40,7 @@ def main() -> None:
     with one_sentence_errors():
         refuse_overwriting(args.out, args.annotations, '--out')
         annotations = read_annotations(args.annotations)
-        answers = answer_vocabulary(annotations, args.min_count)
+        answers = answer_vocabulary(annotations, args.min_count, args.order)
         known = set(answers)
         given = [[normalize_answer(answer) for answer in annotator_answers(item)] for item in annotations]
         said = sum(map(len, given))

@@ -32,7 +32,7 @@ class UniCL(FlorenceModel):
 
     Args:
         image_encoder: backbone (or its config) that returns a map ``(B, C, H, W)``, for clips ``(B, C, T, H, W)``, or a
-            tuple of maps of which the last is used; its ``num_features`` is C.
+            pooled feature ``(B, C)``, or a tuple of these of which the last is used; its ``num_features`` is C.
         text_encoder: tower (or its config) from token ids ``(B, T)`` to ``(B, C)``; its ``embed_dims`` is C.
         tokenizer: tokenizer (or its config) from a list of B texts to ids ``(B, T)``.
         embed_dims: D.
@@ -118,8 +118,10 @@ class UniCL(FlorenceModel):
         """Compute the pooled features of the image encoder ``(B, C)``, before the projection, from inputs as above."""
         clips = inputs.flatten(0, 1) if inputs.ndim == 6 else inputs  # (B N, 3, T, H, W)
         maps = self.image_encoder(clips)
-        x = maps[-1] if isinstance(maps, tuple | list) else maps  # (B, C, H, W) or (B N, C, T, H, W)
-        x = x.mean(tuple(range(2, x.ndim)))  # (B, C) or (B N, C)
+        # (B, C, H, W) or (B N, C, T, H, W), or pooled by the backbone, (B, C)
+        x = maps[-1] if isinstance(maps, tuple | list) else maps
+        if x.ndim > 2:
+            x = x.mean(tuple(range(2, x.ndim)))  # (B, C) or (B N, C)
         if inputs.ndim == 6:
             x = x.unflatten(0, inputs.shape[:2]).mean(1)  # (B N, C) to (B, N, C), then (B, C)
         return x

@@ -13,13 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from florence_mm.models.checkpoints.fitting import fit_state_dict
-from florence_mm.models.checkpoints.renaming import COMPUTED
+from florence_mm.models.checkpoints.fitting import fit_on_load
 from florence_mm.models.layers.swin import ConvEmbed, PatchEmbed, PatchMerging, WindowBlock, to_map
 from florence_mm.ops.position import resize_position_embedding
 from florence_mm.registry import MODELS
@@ -119,7 +117,7 @@ class WindowPyramid(BaseModule):
             {'num_chs': width, 'reduction': reduction * 2**i, 'module': f'layers.{i}'} for i, width in enumerate(widths)
         ]
         self._init_parameters()
-        self.register_load_state_dict_pre_hook(_fit_state_dict)
+        self.register_load_state_dict_pre_hook(fit_on_load)
 
     def run_stages(self, x: Tensor, size: tuple[int, ...]) -> list[Tensor]:
         """Run the stages on the stem's tokens ``(B, L, C)``, a map of ``size``; return the maps ``(B, C_i, *S_i)``."""
@@ -189,17 +187,6 @@ class WindowPyramid(BaseModule):
         for module in frozen:
             module.eval()
             module.requires_grad_(False)
-
-
-def _fit_state_dict(model: WindowPyramid, state_dict: dict, prefix: str, *_: Any) -> None:
-    """Before loading, drop computed buffers and fit tensors of other windows, other resolutions or image models."""
-    for key in [k for k in state_dict if k.startswith(prefix) and k.endswith(COMPUTED)]:
-        del state_dict[key]
-    theirs = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
-    fitting = fit_state_dict(model, theirs)
-    state_dict.update({prefix + key: fitting.tensors[key] for key in (*fitting.inflated, *fitting.resized)})
-    if fitting.inflated:
-        print_log(f'inflated {len(fitting.inflated)} of {len(theirs)} tensors of an image model', 'current')
 
 
 @MODELS.register_module()

@@ -1,7 +1,8 @@
 """How much of a model a checkpoint must hold, and the sentence that says what it lacks."""
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from .contents import some
@@ -30,6 +31,7 @@ def check_coverage(
     path: str | Path,
     allow_missing: Missing = (),
     whole: bool = False,
+    skipped: Mapping[str, str] | None = None,
 ) -> None:
     """Check that a checkpoint gives enough of a model.
 
@@ -43,6 +45,7 @@ def check_coverage(
         path: the file, for messages.
         allow_missing: parts, or beginnings of keys, that do not count; True: nothing is checked.
         whole: all tensors must be there, as for a test.
+        skipped: keys of the checkpoint that were left out, with the reason, for messages.
 
     Raises:
         ValueError: too little is there.
@@ -56,15 +59,16 @@ def check_coverage(
     needed = [key for key in needed_keys(own) if not f'{key}.'.startswith(allowed)]
     missing = [key for key in needed if key not in loaded]
     count = f'{len(missing)} of the {len(needed)} tensors'
+    why = left_out_sentence(skipped or {})
     if whole and missing:
         raise ValueError(
-            f'{path} lacks {count} of {name}, among them {missing[0]} (of another shape is missing, too); use the '
+            f'{path} lacks {count} of {name}, among them {missing[0]} (of another shape is missing, too){why}; use the '
             'config that the checkpoint was trained with'
         )
     if len(missing) > len(needed) * (1 - LEAST_SHARE):
         raise ValueError(
-            f'{path} lacks {count} of {name} ({some(missing, 3)}), more than half; use the config it was trained with, '
-            f'load a part of it by prefix, or name the parts that may be missing: {_how(missing)}'
+            f'{path} lacks {count} of {name} ({some(missing, 3)}), more than half{why}; use the config it was trained '
+            f'with, load a part of it by prefix, or name the parts that may be missing: {_how(missing)}'
         )
     parts: dict[str, list[bool]] = {}
     for key in needed:
@@ -74,8 +78,14 @@ def check_coverage(
         if not any(found) and len(found) > _ONE_LAYER and not _HEADS.search(part):
             raise ValueError(
                 f'{path} has none of the {len(found)} tensors of {part} of {name}, whose features would be those of '
-                f'random weights; use a checkpoint that has them, or say that they may be missing: {_how([part])}'
+                f'random weights{why}; use a checkpoint that has them, or say that they may be missing: {_how([part])}'
             )
+
+
+def left_out_sentence(skipped: Mapping[str, str]) -> str:
+    """Say why tensors of an encoder that a file has were left out; empty if none were."""
+    reasons = Counter(why for why in skipped.values() if why.startswith('of an image'))
+    return ''.join(f' ({count} tensors in the file are {why})' for why, count in reasons.items())
 
 
 def _how(missing: Sequence[str]) -> str:

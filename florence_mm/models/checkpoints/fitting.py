@@ -1,14 +1,21 @@
 """Fitting tensors of a checkpoint to a model with another window size, resolution, context length or axes of time."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from florence_mm.ops.position import fit_relative_position_table, resize_position_embedding
+from florence_mm.ops.position import (
+    fit_relative_position_table,
+    resize_position_embedding,
+    resize_token_positions,
+)
 
 from .inflation import inflate
-from .renaming import StateDict
+from .renaming import COMPUTED, StateDict
 
 
 @dataclass
@@ -34,6 +41,7 @@ def fit_state_dict(model: nn.Module, state: StateDict) -> Fitting:
     - Weights of an image model are inflated for a video model (:mod:`~florence_mm.models.checkpoints.inflation`).
     - Relative position bias tables of another window size and absolute position embeddings of another resolution are
       interpolated: bicubic, over time linear (:mod:`florence_mm.ops.position`).
+    - So are those of CLIP's image tower, apart from that of its class token; see its argument ``antialias``.
     - Position embeddings of a text encoder are cut to the first positions if the model's context is shorter.
 
     Args:
@@ -57,6 +65,17 @@ def fit_state_dict(model: nn.Module, state: StateDict) -> Fitting:
     return fitting
 
 
+def fit_on_load(model: nn.Module, state_dict: dict, prefix: str, *_: Any) -> None:
+    """Drop computed buffers and fit tensors before loading: a hook for ``register_load_state_dict_pre_hook``."""
+    for key in [k for k in state_dict if k.startswith(prefix) and k.endswith(COMPUTED)]:
+        del state_dict[key]
+    theirs = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+    fitting = fit_state_dict(model, theirs)
+    state_dict.update({prefix + key: fitting.tensors[key] for key in (*fitting.inflated, *fitting.resized)})
+    if fitting.inflated:
+        print_log(f'inflated {len(fitting.inflated)} of {len(theirs)} tensors of an image model', 'current')
+
+
 def _fit(model: nn.Module, key: str, value: Tensor, own: Tensor) -> Tensor | None:
     path, _, name = key.rpartition('.')
     # the last axis is channels or heads in all three, and no rule changes it
@@ -73,8 +92,16 @@ def _fit_table(owner: nn.Module, table: Tensor, own: Tensor) -> Tensor | None:
     return fit_relative_position_table(table, owner.window_size)
 
 
-def _fit_text_positions(owner: nn.Module, embed: Tensor, own: Tensor) -> Tensor | None:
-    """Cut ``(T, C)`` to the first positions; None if the model has more."""
+def _fit_positions(owner: nn.Module, embed: Tensor, own: Tensor) -> Tensor | None:
+    """Resize ``(1 + H * W, C)`` of an image tower; cut ``(T, C)`` of a text tower to the first positions.
+
+    None if the file's map is not square, or the model has more text positions.
+    """
+    if hasattr(owner, 'patches_resolution'):
+        side = math.isqrt(max(len(embed) - 1, 0))
+        if side**2 + 1 != len(embed) or not side:
+            return None
+        return resize_token_positions(embed, owner.patches_resolution, (side, side), owner.antialias)
     return embed[: len(own)] if len(own) < len(embed) else None
 
 
@@ -89,6 +116,6 @@ def _fit_image_positions(owner: nn.Module, embed: Tensor, own: Tensor) -> Tensor
 #: Name of a tensor -> its rule, and the attribute of its owner that the rule reads.
 _RULES: dict[str, tuple[Callable[[nn.Module, Tensor, Tensor], Tensor | None], str | None]] = {
     'relative_position_bias_table': (_fit_table, 'window_size'),
-    'positional_embedding': (_fit_text_positions, None),
+    'positional_embedding': (_fit_positions, None),
     'absolute_pos_embed': (_fit_image_positions, 'patches_resolution'),
 }

@@ -13,7 +13,7 @@ from torch import nn
 from florence_mm.registry import WEIGHT_INITIALIZERS
 
 from .contents import check_types, check_values, some
-from .coverage import Missing, check_coverage, missing_sentence
+from .coverage import Missing, check_coverage, left_out_sentence, missing_sentence
 from .fitting import fit_state_dict
 from .formats import converted, find_format, first_parts, without_computed
 from .reading import read_checkpoint
@@ -137,11 +137,13 @@ def load_tensors(
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if not state:
             raise ValueError(
-                f'{path} ({name}) has no keys under {prefix!r}; they begin with {_first_parts(report.skipped)}'
+                f'{path} ({name}) has no keys under {prefix!r}{left_out_sentence(skipped)}; they begin with '
+                f'{_first_parts(report.skipped)}'
             )
 
     own = model.state_dict()
     fitting = fit_state_dict(model, state)
+    report.skipped.update(_drop_lone_projections(fitting.tensors, own))
     report.resized, report.inflated = fitting.resized, fitting.inflated
     report.loaded = [key for key in fitting.tensors if key not in fitting.resized and key not in fitting.inflated]
     report.unexpected = [key for key in state if key not in own]
@@ -161,17 +163,33 @@ def load_tensors(
         raise ValueError(f'{path} does not fit {type(model).__name__} exactly: {some(wrong)}')
     if found:
         report.notes = _check_format(found, model, report, fitting.tensors, source)
-    check_coverage(own, fitting.tensors, type(model).__name__, path, allow_missing)
+    check_coverage(own, fitting.tensors, type(model).__name__, path, allow_missing, skipped=report.skipped)
     report.summary = missing_sentence(own, fitting.tensors, type(model).__name__, path, report.unexpected)
     model.load_state_dict(fitting.tensors, strict=False)
     print_log(f'Checkpoint {report}', 'current', logging.WARNING if report.missing or report.notes else logging.INFO)
     return report
 
 
+def _drop_lone_projections(tensors: StateDict, own: Iterable[str]) -> dict[str, str]:
+    """Remove projections of towers of which no tensor fits: they belong to another encoder; returns them."""
+    dropped = {}
+    for part in ('image', 'text'):
+        encoder, projection = f'{part}_encoder.', f'{part}_projection'
+        has, gets = (any(key.startswith(encoder) for key in keys) for keys in (own, tensors))
+        if projection in tensors and has and not gets:
+            dropped[projection] = f'of the {part} encoder, which is not in the file or another one'
+            del tensors[projection]
+    return dropped
+
+
 def _check_format(
     found: Format, model: nn.Module, report: LoadReport, loaded: Container[str], source: Source
 ) -> list[str]:
     """Check what the format says of the model; returns a note for each setting that the file leaves open."""
+    for key, why in report.skipped.items():
+        for pattern, argument in found.fixed_shapes.items():
+            if why.startswith('of another shape') and re.search(pattern, key):
+                raise ValueError(f'{source.path} ({found.name}) has {key} {why}; set {argument}')
     for key in report.unexpected:
         for pattern, argument in found.optional_parts.items():
             if re.search(pattern, key):

@@ -1,7 +1,7 @@
 """METER's public checkpoints, which hold a RoBERTa (:mod:`.roberta`).
 
 METER's are PyTorch Lightning's ``state_dict`` of ``METER/meter/modules/meter_module.py``. Its image encoder is Swin,
-converted to ours (CoSwin with ``conv_embed=False``), or CLIP's, which is skipped and reported.
+ours with ``conv_embed=False``, or CLIP's ViT without its last block.
 """
 
 import re
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .clip import FIXED_SHAPES, convert_vit, other_tower
 from .exporting import Exported, hold, register_export
 from .renaming import (
     Names,
@@ -87,6 +88,7 @@ def split_projections(state: StateDict) -> StateDict:
     # BridgeTower has layers of the same names
     lambda k: any_key(k, r'^cross_modal_(text|image)_layers\.') and not any_key(k, r'_link_tower\.'),
     settings=meter_settings,
+    fixed_shapes=FIXED_SHAPES,
 )
 def convert_meter(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert METER with those of its heads that the file has."""
@@ -94,11 +96,18 @@ def convert_meter(state: StateDict) -> tuple[StateDict, Skipped]:
     state, left_out = keep_matching(state, rf'^(?!{_OTHER_TASKS[1:]})', 'a head of a task that is not here')
     skipped.update(left_out)
     image = pop_prefix(state, r'vit_model\.')
-    if any(key.startswith('layers.') for key in image):
+    clip = pop_prefix(image, r'visual\.')
+    if clip:
+        left_out = dict.fromkeys(image, "of CLIP's text part, which METER does not use")
+        if reason := other_tower(clip):
+            left_out.update({f'visual.{key}': reason for key in clip})
+            clip = {}
+        image = convert_vit(clip)
+    elif any(key.startswith('layers.') for key in image):
         official = any(key.startswith('layers.0.downsample.') for key in image)
         image, left_out = (convert_swin if official else convert_timm_swin)(image)
     else:
-        image, left_out = {}, dict.fromkeys(image, 'of an image encoder other than Swin')
+        image, left_out = {}, dict.fromkeys(image, "of an image encoder other than Swin or CLIP's ViT")
     skipped.update({f'vit_model.{key}': why for key, why in left_out.items()})
     text, left_out = convert_roberta(pop_prefix(state, r'text_transformer\.'))
     skipped.update({f'text_transformer.{key}': why for key, why in left_out.items()})

@@ -19,6 +19,7 @@ from florence_mm.moved import moved_names
 
 from .contents import some, state_of
 from .fetching import local_file
+from .scripts import UnreadableScript, is_script, read_script
 from .sharded import is_index, shards_of, weights_in
 from .unpickling import UnsafeContent, read_inert
 from .writing import CHECKSUM, checksum
@@ -173,6 +174,11 @@ def _read_pickled(file: Path, name: str, map_location: MapLocation) -> Any:
             f'{name} holds more than tensors ({error}), and loading it could run code, which was not done; get its '
             'weights as safetensors, from somebody you trust'
         ) from None
+    except UnreadableScript as error:
+        raise ValueError(
+            f'{name} is a TorchScript program whose weights cannot be read without running it ({error}); take the '
+            'safetensors of the same model'
+        ) from None
     except Exception as error:  # files that are not an archive or pickle raise errors of any type
         if isinstance(error, OSError) and error.filename:  # of the operating system: permissions or the disk
             raise
@@ -185,6 +191,8 @@ def _read_pickled(file: Path, name: str, map_location: MapLocation) -> Any:
 
 
 def _load(file: Path, name: str, map_location: MapLocation) -> Any:
+    if is_script(file):
+        return {'state_dict': read_script(file, map_location)}
     try:
         return torch.load(file, map_location=map_location, weights_only=True)
     except (pickle.UnpicklingError, ValueError):  # a ValueError: what compat allows was asked for something else
@@ -220,8 +228,6 @@ def _no_checkpoint(file: Path) -> str | None:
     if head.startswith(b'PK') and zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-        if any(member.endswith('/constants.pkl') for member in names):
-            return 'it is a TorchScript program: load it with torch.jit where you trust it, and save its state_dict()'
         if not any(member.endswith('data.pkl') for member in names):
             return 'it is a zip archive of other files'
     return None

@@ -53,6 +53,8 @@ class Format:
         settings: function that returns the settings that the weights need and no tensor's shape tells.
         optional_parts: regular expression of keys of parts that not every model has -> the argument that makes the
             part. Weights with the part give other features without it.
+        fixed_shapes: regular expression of keys of tensors that no rule fits to another shape and without which all
+            others are worthless -> the argument that makes the shape.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Format:
     priority: int = 0
     settings: Settings | None = None
     optional_parts: Mapping[str, str] = field(default_factory=dict)
+    fixed_shapes: Mapping[str, str] = field(default_factory=dict)
 
 
 #: Registered formats by name.
@@ -73,6 +76,7 @@ def register_format(
     priority: int = 0,
     settings: Settings | None = None,
     optional_parts: Mapping[str, str] | None = None,
+    fixed_shapes: Mapping[str, str] | None = None,
 ) -> Callable:
     """Register the decorated function as the conversion of a format; any module under ``florence_mm.models`` may.
 
@@ -82,6 +86,7 @@ def register_format(
         priority: below 0 for a format whose keys more specific formats have too, which are then tried first.
         settings: see :class:`Format`.
         optional_parts: see :class:`Format`.
+        fixed_shapes: see :class:`Format`.
 
     Raises:
         ValueError: the name is taken.
@@ -92,7 +97,7 @@ def register_format(
     ) -> Callable[[StateDict], tuple[StateDict, Skipped]]:
         if name in FORMATS:
             raise ValueError(f'a checkpoint format named {name!r} is registered already; choose another name')
-        FORMATS[name] = Format(name, detect, convert, priority, settings, optional_parts or {})
+        FORMATS[name] = Format(name, detect, convert, priority, settings, optional_parts or {}, fixed_shapes or {})
         return convert
 
     return register

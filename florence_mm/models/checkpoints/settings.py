@@ -52,7 +52,7 @@ def check_settings(
     Args:
         settings: those of the format.
         model: the model.
-        loaded: keys of the model that the checkpoint gives; modules without any beside or under them are not checked.
+        loaded: keys of the model that the checkpoint gives; modules of which it gives no tensor are not checked.
         source: the file, for messages.
         format_name: the format, for messages.
 
@@ -67,7 +67,9 @@ def check_settings(
     for setting in settings:
         values = {}
         for path, module in model.named_modules():
-            near = path in owners or path.rpartition('.')[0] in owners
+            # a module without tensors, such as an activation, belongs to those beside it
+            beside = path.rpartition('.')[0] in owners and next(module.parameters(), None) is None
+            near = path in owners or beside
             if near and re.search(setting.modules, path) and (value := setting.read(module)) is not None:
                 values.setdefault(value, path)
         unfit = {value: path for value, path in values.items() if value not in setting.accepted}

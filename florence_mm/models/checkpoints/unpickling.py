@@ -246,7 +246,11 @@ def read_inert(file: Path, map_location: Any) -> tuple[Any, dict[str, str]]:
     """
     # torch reads the archive and makes the tensors' storages; this module reads the pickle in it
     module = SimpleNamespace(__name__='inert', Unpickler=InertUnpickler, load=_load)
-    content = torch.load(file, map_location=map_location, pickle_module=module, weights_only=False)
+    return plain_content(torch.load(file, map_location=map_location, pickle_module=module, weights_only=False))
+
+
+def plain_content(content: Any) -> tuple[Any, dict[str, str]]:
+    """Replace stand-ins by dicts and lists; also returns the objects that were not made: class by where they are."""
     foreign: dict[str, str] = {}
     plain = _plain(content, '', foreign, {})
     return (None if plain is _GONE else plain), foreign

@@ -20,7 +20,8 @@ from florence_mm.models.generation.cache import KeyValueCache, causal_mask
 from florence_mm.ops.attention import attention, dropout
 from florence_mm.ops.inference import add_mlp, fast_path_allowed
 
-_FEW_ROWS = 32  # of an MLP's input
+#: Most rows of an MLP's input for which working in place is not faster: a token of a few texts.
+FEW_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -288,8 +289,7 @@ class CoAttentionLayer(nn.Module):
         return self._mlp(x)
 
     def _mlp(self, x: Tensor) -> Tensor:
-        # in place it is faster from some rows on: a token of a few texts is less than that
-        if len(x) > _FEW_ROWS and fast_path_allowed(x, self.output.dense.weight) and not self.training:
+        if len(x) > FEW_ROWS and fast_path_allowed(x, self.output.dense.weight) and not self.training:
             x = add_mlp(x.clone(), x, self.intermediate.dense, self.output.dense)
             return self.output.LayerNorm(x)
         return self.output(self.intermediate(x), x)

@@ -181,15 +181,29 @@ class CoAttentionFusion(nn.Module):
         text_dims: width of the text encoder.
         image_dims: width of the image encoder's last stage.
         hidden_size: C.
+        image_pool: what is pooled of the image: the ``'mean'`` of its tokens, as in METER with Swin, or the ``'first'``
+            token, the class token of CLIP's ViT.
         init_std: standard deviation of the initial weights of linear layers. BERT's 0.02 suits 768 channels; with few
             channels, cross-attention is learned sooner with about ``C ** -0.5``.
         stacks: further arguments of :class:`CoAttentionStacks`.
+
+    Raises:
+        ValueError: ``image_pool`` is unknown.
     """
 
     def __init__(
-        self, text_dims: int, image_dims: int, hidden_size: int, init_std: float = 0.02, **stacks: float | bool
+        self,
+        text_dims: int,
+        image_dims: int,
+        hidden_size: int,
+        init_std: float = 0.02,
+        image_pool: str = 'mean',
+        **stacks: float | bool,
     ) -> None:
         super().__init__()
+        if image_pool not in ('mean', 'first'):
+            raise ValueError(f"image_pool is {image_pool!r}; use 'mean', or 'first' for a backbone with a class token")
+        self.image_pool = image_pool
         self.text_transform = nn.Linear(text_dims, hidden_size)
         self.image_transform = nn.Linear(image_dims, hidden_size)
         self.layers = CoAttentionStacks(hidden_size=hidden_size, **stacks)
@@ -213,8 +227,8 @@ class CoAttentionFusion(nn.Module):
             text, image, attention = self.layers.forward_with_weights(text, image, text_mask, attention_layers)
         else:
             (text, image), attention = self.layers(text, image, text_mask), {}
-        # METER pools the start token of the text, and the mean of the image for backbones without class token
-        pooled = torch.cat([self.text_pooler(text[:, 0]), self.image_pooler(image.mean(1))], 1)  # (B, 2 C)
+        of_image = image[:, 0] if self.image_pool == 'first' else image.mean(1)  # (B, C)
+        pooled = torch.cat([self.text_pooler(text[:, 0]), self.image_pooler(of_image)], 1)  # (B, 2 C)
         return Fused(text, image, pooled, attention)
 
 

@@ -31,15 +31,16 @@ class METER(VisionLanguageModel):
 
     Args:
         image_encoder: backbone (or its config) that returns a map ``(B, C_v, H, W)``, whose positions are the image
-            tokens, or a tuple of maps of which the last is used; its ``num_features`` is C_v.
+            tokens, or tokens ``(B, N, C_v)``, a class token and those of a map, as ``CLIPVisionTower(out_type='raw')``
+            does; or a tuple of these of which the last is used. Its ``num_features`` is C_v.
         text_encoder: encoder (or its config) from ids and padding mask ``(B, T)`` to ``(B, T, C_t)``:
             ``RobertaTextEncoder`` or ``CLIPTokenEncoder``; its ``embed_dims`` is C_t.
         tokenizer: the :class:`~florence_mm.models.tokenizers.protocol.TextTokenizer` of the text encoder (or its
             config).
         fusion: arguments of :class:`~florence_mm.models.multimodal.co_attention.CoAttentionStacks`: ``hidden_size``
             (768), ``num_layers`` (6), ``num_heads`` (12), ``mlp_ratio``, ``drop_rate``, ``attn_drop_rate``,
-            ``layer_norm_eps``, ``with_cp``; and ``init_std`` (0.02) of
-            :class:`~florence_mm.models.multimodal.co_attention.CoAttentionFusion`.
+            ``layer_norm_eps``, ``with_cp``; and ``init_std`` (0.02) and ``image_pool`` (``'mean'``; ``'first'`` for
+            CLIP's class token) of :class:`~florence_mm.models.multimodal.co_attention.CoAttentionFusion`.
         heads: heads (or their configs) by name: ``dict(itm=dict(type='FusionITMHead'), ...)``. A head has
             ``loss(batch)`` and ``predict(batch)``, which get a
             :class:`~florence_mm.models.multimodal.batch.FusionBatch`.
@@ -79,13 +80,14 @@ class METER(VisionLanguageModel):
 
     def encode_image(self, inputs: Tensor) -> Tensor:
         """Encode preprocessed images ``(B, 3, H, W)`` to transformed tokens ``(B, N, C)`` with type embedding."""
-        x = self._image_map(inputs)  # (B, C_v, H, W)
-        x = self.cross_modal.image_transform(x.flatten(2).transpose(1, 2))  # (B, C_v, H, W) -> (B, N, C_v) -> (B, N, C)
+        x = self._image_output(inputs)  # (B, C_v, H, W) or (B, N, C_v)
+        x = x.flatten(2).transpose(1, 2) if x.ndim == 4 else x  # (B, N, C_v)
+        x = self.cross_modal.image_transform(x)  # (B, N, C)
         return x + self.token_type_embeddings.weight[1]
 
-    def _image_map(self, inputs: Tensor) -> Tensor:
-        maps = self.image_encoder(inputs)
-        return maps[-1] if isinstance(maps, tuple | list) else maps
+    def _image_output(self, inputs: Tensor) -> Tensor:
+        outputs = self.image_encoder(inputs)
+        return outputs[-1] if isinstance(outputs, tuple | list) else outputs
 
     def encode_tokens(self, tokens: TokenBatch, causal: bool = False) -> Tensor:
         """Encode ids ``(B, T)`` to transformed tokens ``(B, T, C)`` with type embedding.
@@ -147,11 +149,16 @@ class METER(VisionLanguageModel):
         if layers is not None and not len(layers):
             raise ValueError('layers is empty; name at least one co-attention layer, or None for all')
         layers = range(len(self.cross_modal.layers.text_layers)) if layers is None else layers
-        grid = self._image_map(inputs).shape[-2:]
+        output = self._image_output(inputs)
         tokens, text_tokens = self.encode_text([text])
         fused = self.fuse(text_tokens, tokens.mask, self.encode_image(inputs), list(layers))
         weights = torch.stack([fused.attention[layer].text_to_image[0] for layer in layers])  # (layers, heads, T, N)
-        return TextAttention(tokens.input_ids[0], weights.unflatten(3, tuple(grid)))
+        if output.ndim == 4:
+            grid = tuple(output.shape[-2:])
+        else:  # without the class token, which has no place in the image
+            grid, weights = self.image_encoder.map_size(inputs), weights[..., 1:]
+            weights = weights / weights.sum(3, keepdim=True)
+        return TextAttention(tokens.input_ids[0], weights.unflatten(3, grid))
 
     # --- writing ------------------------------------------------------------------------------------------------------
 

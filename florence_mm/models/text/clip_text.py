@@ -11,17 +11,15 @@ Shape legend: ``B`` texts, ``T`` tokens of the input, ``L`` tokens of the longes
 ``C`` channels, ``H`` heads, ``D = C / H``, ``V`` ids of the tower.
 """
 
-from collections import OrderedDict
-
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from florence_mm.models.base import build_part
-from florence_mm.models.generation.cache import CacheStack, KeyValueCache
-from florence_mm.models.layers.transformer import TokenLayout, self_attention
+from florence_mm.models.generation.cache import CacheStack
+from florence_mm.models.layers.clip_block import PreNormBlock, find_act, init_blocks
+from florence_mm.models.layers.transformer import TokenLayout
 from florence_mm.ops.windows import is_traced
 from florence_mm.registry import MODELS
 
@@ -37,48 +35,8 @@ ARCHS = {
 }
 
 
-class TextAttention(nn.Module):
-    """Self-attention with the parameters of ``nn.MultiheadAttention``."""
-
-    def __init__(self, embed_dims: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dims, embed_dims))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dims))
-        self.out_proj = nn.Linear(embed_dims, embed_dims)
-
-    def forward(self, x: Tensor, layout: TokenLayout, cache: KeyValueCache | None = None) -> Tensor:
-        """Attend, packed tokens ``(N, C)`` to ``(N, C)``; with a cache they follow its tokens and are appended."""
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (N, 3 C)
-        return self.out_proj(self_attention(qkv, layout, self.num_heads, cache))
-
-
-class QuickGELU(nn.Module):
-    """Activation ``x * sigmoid(1.702 x)``, the approximate GELU of CLIP."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the activation to a tensor of any shape."""
-        return F.silu(1.702 * x) / 1.702
-
-
-class TextBlock(nn.Module):
-    """Pre-norm block: self-attention, then an MLP of hidden width 4 C, each with a residual."""
-
-    def __init__(self, embed_dims: int, num_heads: int, act: type[nn.Module], norm_eps: float) -> None:
-        super().__init__()
-        self.attn = TextAttention(embed_dims, num_heads)
-        self.ln_1 = nn.LayerNorm(embed_dims, eps=norm_eps)
-        self.mlp = nn.Sequential(
-            OrderedDict(
-                c_fc=nn.Linear(embed_dims, 4 * embed_dims), act=act(), c_proj=nn.Linear(4 * embed_dims, embed_dims)
-            )
-        )
-        self.ln_2 = nn.LayerNorm(embed_dims, eps=norm_eps)
-
-    def forward(self, x: Tensor, layout: TokenLayout, cache: KeyValueCache | None = None) -> Tensor:
-        """Apply the block to packed tokens, ``(N, C)`` to ``(N, C)``."""
-        x = x + self.attn(self.ln_1(x), layout, cache)
-        return x + self.mlp(self.ln_2(x))
+class TextBlock(PreNormBlock):
+    """Block of the text tower, by which ``parallelize.blocks`` names it."""
 
 
 @MODELS.register_module()
@@ -125,18 +83,19 @@ class CLIPTextTower(BaseModule):
                 f'text tower arch {dict(arch)} must have embed_dims, num_layers and num_heads, and num_heads must '
                 'divide embed_dims'
             )
-        acts = {'quick_gelu': QuickGELU, 'gelu': nn.GELU}
-        if act not in acts:
-            raise ValueError(f'no activation named {act!r}; use one of {", ".join(acts)}')
+        act_layer = find_act(act)
         self.embed_dims = dims = arch['embed_dims']
         self.context_length = context_length
         self.vocab_size = vocab_size
         self.causal = causal
+        self.act = act
+        self.norm_eps = norm_eps
+        self.num_heads = arch['num_heads']
         self.with_cp = with_cp
         self.token_embedding = nn.Embedding(vocab_size, dims)
         self.positional_embedding = nn.Parameter(torch.empty(context_length, dims))
         self.resblocks = nn.ModuleList(
-            TextBlock(dims, arch['num_heads'], acts[act], norm_eps) for _ in range(arch['num_layers'])
+            TextBlock(dims, arch['num_heads'], act_layer, norm_eps) for _ in range(arch['num_layers'])
         )
         self.ln_final = nn.LayerNorm(dims, eps=norm_eps)
         self._reset_parameters()
@@ -145,16 +104,7 @@ class CLIPTextTower(BaseModule):
         """Initialise with normal weights, with the standard deviations of CLIP's paper, and zero biases."""
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
-        width_std = self.embed_dims**-0.5
-        # layers that add to the residual stream are scaled down with depth
-        residual_std = width_std * (2 * len(self.resblocks)) ** -0.5
-        for block in self.resblocks:
-            nn.init.normal_(block.attn.in_proj_weight, std=width_std)
-            nn.init.normal_(block.attn.out_proj.weight, std=residual_std)
-            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * self.embed_dims) ** -0.5)
-            nn.init.normal_(block.mlp.c_proj.weight, std=residual_std)
-            for layer in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
-                nn.init.zeros_(layer.bias)
+        init_blocks(self.resblocks, self.embed_dims)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Encode texts.

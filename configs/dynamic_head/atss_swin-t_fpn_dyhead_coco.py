@@ -1,0 +1,14 @@
+# The public Dynamic Head on Swin-T: python tools/test.py CONFIG CHECKPOINT
+_base_ = [
+    '../_base_/models/atss_coswin-t_fpn_dyhead.py',
+    '../_base_/datasets/coco_detection.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    backbone=dict(conv_embed=False, pad_small_map=True),
+    bbox_head=dict(offset_mode='legacy'),
+)
+# nothing is trained
+train_dataloader = val_dataloader = val_evaluator = None
+test_cfg = dict()

@@ -1,0 +1,15 @@
+# Video Swin-T, 4 clips of 3 crops: python tools/test.py CONFIG CHECKPOINT
+_base_ = [
+    '../_base_/models/video_coswin-t.py',
+    '../_base_/datasets/kinetics400.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(backbone=dict(conv_embed=False))
+# nothing is trained
+train_dataloader = val_dataloader = val_evaluator = None
+test_cfg = dict()
+# a base has the smoke settings of all three loaders
+smoke = dict(
+    _delete_=True, image_size=64, test_dataloader=dict(dataset=dict(pipeline=dict(SampleFrames=dict(clip_len=4))))
+)
