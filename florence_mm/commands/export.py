@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     from florence_mm.export.parts import parts_of
     from florence_mm.export.placing import check_target, format_of, require_packages
     from florence_mm.language.class_names import KNOWN_CLASSES
-    from florence_mm.models.protocol import ZeroShotModel
+    from florence_mm.models.protocol import TwoTowerModel, ZeroShotModel
 
     require_packages(format_of(args.out))
     if args.calibration is not None and args.precision != 'int8':
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f'classes are those of a zero-shot model, and {loaded.name} has its own; leave them out')
         names = args.classes if args.classes in KNOWN_CLASSES else parse_class_names(args.classes)
         model.set_classes(names, args.templates)
-    elif args.part is None and hasattr(model, 'class_features'):
+    elif args.part is None and isinstance(model, TwoTowerModel):
         model.class_features = None  # without --classes: the towers
     size = tuple(args.size) if args.size else _pipeline_size(loaded)
     free = True if args.free_size else False if args.fixed_size else None
@@ -182,6 +182,7 @@ def _pipeline_size(loaded: 'LoadedModel') -> tuple[int, ...] | None:
 
     from florence_mm.apis.video_inputs import VideoPipeline
     from florence_mm.export.preparing import Preparation, describe_preprocessing
+    from florence_mm.models.protocol import finds_boxes
 
     if loaded.pipeline is None:
         return None
@@ -192,7 +193,7 @@ def _pipeline_size(loaded: 'LoadedModel') -> tuple[int, ...] | None:
         prepare = Preparation(facts)
         grey = [np.full((*size, 3), 128, dtype=np.uint8) for size in _PICTURES]
         made = [prepare.batch([prepare(picture)])[0].shape[2:] for picture in grey]
-    if made[0] == made[1] or hasattr(loaded.model, 'bbox_head'):
+    if made[0] == made[1] or finds_boxes(loaded.model):
         return made[0]
     # a pipeline that does not resize
     for name in ('image_encoder', 'backbone'):
@@ -237,6 +238,7 @@ def _facts(loaded: 'LoadedModel', part: 'Part', args: argparse.Namespace) -> dic
     import torch
 
     from florence_mm.export.preparing import describe_preprocessing
+    from florence_mm.models.protocol import ZeroShotModel
     from florence_mm.version import __version__
 
     facts: dict[str, Any] = {
@@ -251,7 +253,8 @@ def _facts(loaded: 'LoadedModel', part: 'Part', args: argparse.Namespace) -> dic
         preprocessor = loaded.model.data_preprocessor
         facts['preprocessing'] = describe_preprocessing(loaded.pipeline.pipeline, preprocessor, _scope(loaded))
     if part.kind != 'image':
-        facts['class_names'] = list(getattr(loaded.model, 'class_names', None) or loaded.class_names or [])
+        names = loaded.model.class_names if isinstance(loaded.model, ZeroShotModel) else loaded.class_names
+        facts['class_names'] = list(names or [])
         facts['gives_logits'] = bool(getattr(part.module, 'gives_logits', False))
     return facts
 

@@ -12,6 +12,7 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from florence_mm.errors import UsageError
+from florence_mm.models.protocol import dense_head
 from florence_mm.ops.exported import kept_by_nms
 
 NO_LABEL = -1
@@ -23,13 +24,13 @@ def check_detector(model: nn.Module) -> None:
     Raises:
         UsageError: it has no single head on anchors, or another kind of suppression than plain NMS.
     """
-    head, name = getattr(model, 'bbox_head', None), type(model).__name__
-    if not isinstance(head, BaseDenseHead) or not hasattr(model, 'extract_feat') or hasattr(model, 'roi_head'):
+    head, name = dense_head(model), type(model).__name__
+    if not isinstance(head, BaseDenseHead):
         raise UsageError(
             f'{name} finds its boxes in several steps, which no exported file can hold; export a detector with one '
             'dense head, such as ATSS with DynamicHead'
         )
-    generator, coder = getattr(head, 'prior_generator', None), getattr(head, 'bbox_coder', None)
+    generator, coder = (vars(head).get(name) for name in ('prior_generator', 'bbox_coder'))
     coders = (DeltaXYWHBBoxCoder, DeltaXYWHBBoxCoderForGLIP)
     if type(generator) is not AnchorGenerator or type(coder) not in coders or not head.use_sigmoid_cls:
         raise UsageError(

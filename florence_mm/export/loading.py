@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from florence_mm.errors import DataError, UsageError
-from florence_mm.models.base import build_part
 from florence_mm.registry import TASK_UTILS
 from florence_mm.utils.numbers import is_finite, is_whole
 
@@ -112,7 +111,7 @@ class ExportedModel:
         if self._tokenizer is None:
             if not self.metadata.get('tokenizer'):
                 raise UsageError(f'{self.path} does not tell its tokenizer; call run with input_ids')
-            self._tokenizer = build_part(dict(self.metadata['tokenizer']), TASK_UTILS)
+            self._tokenizer = TASK_UTILS.build(dict(self.metadata['tokenizer']))
         return self._run(input_ids=self._tokenizer(list(texts)).numpy())['features']
 
     def _views(self, sources: Sequence[Source]) -> np.ndarray:

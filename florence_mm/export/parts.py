@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from florence_mm.errors import UsageError
-from florence_mm.models.protocol import TwoTowerModel, class_head
+from florence_mm.models.protocol import TwoTowerModel, class_head, finds_boxes, projects_texts
 from florence_mm.utils.nearest import nearest
 
 from .detector import ExportedDetector
@@ -130,13 +130,13 @@ def parts_of(
 def _kinds(model: nn.Module) -> Mapping[str, type[nn.Module]]:
     if isinstance(model, TwoTowerModel):
         towers = {'image': ExportedImageTower}
-        if hasattr(model, 'text_projection'):
+        if projects_texts(model):
             towers['text'] = ExportedTextTower
         return towers | ({'classifier': ExportedClassifier} if list(model.class_names) else {})
     head = class_head(model)
-    if head is not None and head.owner == 'recognizer' and hasattr(model, 'backbone'):
+    if head is not None and head.owner == 'recognizer':
         return {'recognizer': ExportedRecognizer}
-    if hasattr(model, 'bbox_head') or hasattr(model, 'rpn_head') or hasattr(model, 'detector'):
+    if finds_boxes(model):
         return {'detector': ExportedDetector}
     return {}
 

@@ -138,6 +138,23 @@ def embed_images(model: nn.Module, inputs: Tensor) -> Tensor | None:
     return F.normalize(at_least_float32(x), dim=-1)
 
 
+def dense_head(model: nn.Module) -> nn.Module | None:
+    """Find the head of a detector that predicts boxes in one step from its maps; None if the model has none."""
+    return (
+        None if hasattr(model, 'roi_head') or not hasattr(model, 'extract_feat') else getattr(model, 'bbox_head', None)
+    )
+
+
+def finds_boxes(model: nn.Module) -> bool:
+    """Whether a model is a detector, of whatever steps."""
+    return any(hasattr(model, name) for name in ('bbox_head', 'rpn_head', 'roi_head', 'detector'))
+
+
+def projects_texts(model: nn.Module) -> bool:
+    """Whether a model has a ``text_encoder`` from ids to ``(B, C)`` and a ``text_projection`` of its output."""
+    return hasattr(model, 'text_encoder') and hasattr(model, 'text_projection')
+
+
 def class_head(model: nn.Module) -> ClassHead | None:
     """Find the classification head of a detector or recognizer; None if the model has none.
 
