@@ -3,7 +3,7 @@
 import pytest
 import torch
 from public_detectors import in_detectron2_layout, mmdet_detector, our_detector, peer_with_biases, picture, scattered
-from public_meter import build, public, worker
+from public_meter import build, clip_of_open_clip, clip_tower, public, worker
 from public_models import (
     CONTEXT,
     clip,
@@ -185,17 +185,22 @@ def test_clips_text_tower_for_transformers(tmp_path):
     assert CLIPTextModel.from_pretrained(tmp_path / 'alone').config.max_position_embeddings == CONTEXT
 
 
-def test_meter_and_its_roberta(tmp_path):
+#: Other tasks, and what METER does not use: RoBERTa's pooler and CLIP's text part.
+_NOT_OF_METER = ('nlvr2', 'text_transformer.pooler', 'vit_model.token_', 'vit_model.positional_', 'vit_model.ln_final')
+
+
+@pytest.mark.parametrize('kind', ['swin', 'clip'])
+def test_meter_and_its_roberta(tmp_path, kind):
     from transformers import RobertaModel
 
-    model = build()
+    model = build() if kind == 'swin' else build(image=clip_tower(), image_pool='first')
     torch.manual_seed(4)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2)
-    peer = public(build().image_encoder)
+    peer = public(build().image_encoder if kind == 'swin' else clip_of_open_clip())
     state = write(model, tmp_path, 'METER', settings={'layer_norm_eps of the fusion': 1e-12})['state_dict']
     keys = peer.load_state_dict(state, strict=False)
-    assert all(key.startswith(('nlvr2', 'text_transformer.pooler')) for key in keys.missing_keys)
+    assert all(key.startswith(_NOT_OF_METER) for key in keys.missing_keys)
     assert all(key.endswith('relative_position_index') for key in keys.unexpected_keys)
     images = torch.randint(0, 256, (2, 3, 32, 32))
     data = worker['preprocessed'](model, worker['batch'](['a dog', 'how many are'], images))
