@@ -3,12 +3,13 @@
 import pytest
 import torch
 from public_detectors import in_detectron2_layout, mmdet_detector, our_detector, peer_with_biases, picture, scattered
-from public_meter import build, public, worker
+from public_meter import build, clip_of_open_clip, clip_tower, public, worker
 from public_models import (
     CONTEXT,
     clip,
     mmaction_swin,
     mmdet_swin,
+    randomise,
     recognizer,
     swin,
     text_tower,
@@ -184,17 +185,22 @@ def test_clips_text_tower_for_transformers(tmp_path):
     assert CLIPTextModel.from_pretrained(tmp_path / 'alone').config.max_position_embeddings == CONTEXT
 
 
-def test_meter_and_its_roberta(tmp_path):
+#: Other tasks, and what METER does not use: RoBERTa's pooler and CLIP's text part.
+_NOT_OF_METER = ('nlvr2', 'text_transformer.pooler', 'vit_model.token_', 'vit_model.positional_', 'vit_model.ln_final')
+
+
+@pytest.mark.parametrize('kind', ['swin', 'clip'])
+def test_meter_and_its_roberta(tmp_path, kind):
     from transformers import RobertaModel
 
-    model = build()
+    model = build() if kind == 'swin' else build(image=clip_tower(), image_pool='first')
     torch.manual_seed(4)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2)
-    peer = public(build().image_encoder)
+    peer = public(build().image_encoder if kind == 'swin' else clip_of_open_clip())
     state = write(model, tmp_path, 'METER', settings={'layer_norm_eps of the fusion': 1e-12})['state_dict']
     keys = peer.load_state_dict(state, strict=False)
-    assert all(key.startswith(('nlvr2', 'text_transformer.pooler')) for key in keys.missing_keys)
+    assert all(key.startswith(_NOT_OF_METER) for key in keys.missing_keys)
     assert all(key.endswith('relative_position_index') for key in keys.unexpected_keys)
     images = torch.randint(0, 256, (2, 3, 32, 32))
     data = worker['preprocessed'](model, worker['batch'](['a dog', 'how many are'], images))
@@ -284,3 +290,69 @@ def test_coswin_keeps_its_names(tmp_path):
     state = load_file(write(ours, tmp_path, 'Swin or CoSwin', 'out.safetensors'))
     assert {key for key in state if not key.endswith('_index')} == ours.state_dict().keys()
     assert torch.equal(state['layers.1.blocks.0.gamma'], ours.layers[1].blocks[0].gamma)
+
+
+def clip_pair(act):
+    from florence_mm.models.algorithms import UniCL
+    from florence_mm.models.backbones import CLIPVisionTower
+
+    arch = {'embed_dims': 16, 'num_layers': 1, 'num_heads': 2, 'patch_size': 8}
+    image, text = CLIPVisionTower(arch, img_size=16, act=act), text_tower(norm_eps=1e-5, act=act)
+    return randomise(UniCL(image, text, tokenizer=lambda texts: None, embed_dims=6), 3)
+
+
+def same_pair(ours, images, image_features, text_features):
+    with torch.no_grad():
+        mine = ours.double().image_encoder(images)[-1] @ ours.image_projection
+        torch.testing.assert_close(mine, image_features, **CLOSE)
+        mine = ours.text_encoder(IDS) @ ours.text_projection
+        torch.testing.assert_close(mine, text_features, **CLOSE)
+
+
+@pytest.mark.parametrize('act', ['gelu', 'quick_gelu'])
+def test_both_towers_of_clip(tmp_path, act):
+    ours, peer = clip_pair(act), clip(quick_gelu=act == 'quick_gelu')
+    peer.load_state_dict(write(ours, tmp_path, 'clip'), strict=True)
+    images = pictures(16)
+    with torch.no_grad():
+        same_pair(ours, images, peer.double().encode_image(images), peer.encode_text(IDS))
+
+
+@pytest.mark.parametrize('act', ['gelu', 'quick_gelu'])
+def test_both_towers_of_clip_for_transformers(tmp_path, act):
+    from transformers import AutoModel
+
+    ours, images = clip_pair(act), pictures(16)
+    known = {'act': act, 'norm_eps': 1e-5, 'num_heads': 1}
+    known |= {f'{name} of the image tower': value for name, value in known.items()} | {
+        'num_heads of the image tower': 2
+    }
+    write(ours, tmp_path, 'hugging-face-clip', 'folder', settings=known)
+    peer, found = AutoModel.from_pretrained(tmp_path / 'folder', output_loading_info=True)
+    assert not found['missing_keys'] and not found['unexpected_keys'] and type(peer).__name__ == 'CLIPModel'
+    peer.double()
+    with torch.no_grad():
+        image = peer.visual_projection(peer.vision_model(images).pooler_output)
+        text = peer.text_projection(peer.text_model(IDS).pooler_output)
+        same_pair(ours, images, image, text)
+
+
+def test_transformers_clip_comes_back_with_its_config(tmp_path):
+    from transformers import CLIPConfig, CLIPModel
+
+    text = {'vocab_size': 50, 'hidden_size': 64, 'intermediate_size': 256, 'num_hidden_layers': 1}
+    text |= {'num_attention_heads': 4, 'max_position_embeddings': 12, 'hidden_act': 'gelu', 'eos_token_id': 49}
+    vision = {'hidden_size': 32, 'intermediate_size': 48, 'num_hidden_layers': 2, 'num_attention_heads': 2}
+    vision |= {'image_size': 32, 'patch_size': 8, 'layer_norm_eps': 1e-6, 'hidden_act': 'gelu'}
+    peer = randomise(CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=6)))
+    peer.save_pretrained(tmp_path / 'theirs')
+    convert_file(tmp_path / 'theirs', tmp_path / 'ours.safetensors')
+    report = convert_file(tmp_path / 'ours.safetensors', tmp_path / 'back', 'hugging face clip')
+    assert (report.left_out, report.absent, report.notes) == ({}, {}, [])
+    one, other = (load_file(tmp_path / folder / 'model.safetensors') for folder in ('theirs', 'back'))
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    again = CLIPModel.from_pretrained(tmp_path / 'back')
+    for part in ('text_config', 'vision_config'):
+        before, after = (getattr(model.config, part).to_dict() for model in (peer, again))
+        changed = {key for key in before if before[key] != after[key]}
+        assert changed <= {'architectures', 'dtype', '_name_or_path', 'projection_dim'}

@@ -51,6 +51,11 @@ def convert_vit(state: StateDict) -> StateDict:
     return _VIT.to_ours(state)
 
 
+def export_vit(state: StateDict) -> StateDict:
+    """Give the tensors of our tower open_clip's names without ``visual.``."""
+    return _VIT.to_theirs(state)
+
+
 @register_format(
     'CLIP',
     lambda k: (
@@ -118,7 +123,7 @@ def export_clip(state: StateDict, settings: dict[str, Any]) -> Exported:
     """Write the towers of CLIP and open_clip; the image tower is left out if it is none of CLIP's."""
     absent = {}
     image, projection = pop_prefix(state, r'image_encoder\.'), state.pop('image_projection', None)
-    theirs = add_prefix(_VIT.to_theirs(image), 'visual.')
+    theirs = add_prefix(export_vit(image), 'visual.')
     if projection is not None:
         theirs['visual.proj'] = projection
     if 'class_embedding' in image and projection is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .clip import FIXED_SHAPES, convert_vit, other_tower
+from .clip import FIXED_SHAPES, convert_vit, export_vit, other_tower
 from .exporting import Exported, hold, register_export
 from .renaming import (
     Names,
@@ -125,19 +125,24 @@ def export_meter(state: StateDict, settings: dict[str, Any]) -> Exported:
     """Write METER's layout, with those of its heads that the model has.
 
     Raises:
-        ValueError: the image encoder is no Swin, or the text encoder no RoBERTa.
+        ValueError: the image encoder is no Swin or CLIP's ViT, or the text encoder no RoBERTa.
     """
+    clip = 'image_encoder.class_embedding' in state
     image = pop_prefix(state, r'image_encoder\.')
-    if not is_backbone(image) or not any_key(state, r'^text_encoder\.model\.encoder\.layer\.'):
-        raise ValueError("METER's public code takes a Swin for pictures and a RoBERTa for texts, and this has another")
-    image, left_out = take_swin(image, "METER's Swin", positions=True)
-    left_out = add_prefix(left_out, 'image_encoder.')
+    if not (clip or is_backbone(image)) or not any_key(state, r'^text_encoder\.model\.encoder\.layer\.'):
+        raise ValueError("METER's public code takes a Swin or CLIP's ViT and a RoBERTa, and this has another encoder")
     absent = {
-        'vit_model.*.attn_mask': 'computed by METER, from the size of its pictures',
         'text_transformer.pooler': 'not used by METER',
         'text_transformer.embeddings.position_ids': 'computed by METER',
     }
+    if clip:
+        image, left_out = add_prefix(export_vit(image), 'visual.'), {}
+        absent['vit_model'] = "except for visual, CLIP's text part, which METER does not use"
+    else:
+        image, left_out = take_swin(image, "METER's Swin", positions=True)
+        image |= position_indices(image)
+        absent['vit_model.*.attn_mask'] = 'computed by METER, from the size of its pictures'
+    left_out = add_prefix(left_out, 'image_encoder.')
     state, more = hold(state, _OURS, 'METER')
     state = _NAMES.to_theirs(split_projections(state))
-    image = add_prefix({**image, **position_indices(image)}, 'vit_model.')
-    return Exported({**image, **state}, left_out | more, absent)
+    return Exported({**add_prefix(image, 'vit_model.'), **state}, left_out | more, absent)

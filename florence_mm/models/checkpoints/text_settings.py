@@ -64,14 +64,15 @@ def head_setting(modules: str, attribute: str) -> Setting:
     return Setting('num_heads', modules, lambda m: getattr(m, attribute, None), ())
 
 
-def head_count(known: Mapping[str, Any], width: int) -> tuple[int, list[str]]:
-    """The number of heads of a text encoder, which no shape tells, and a note if it is assumed: heads of 64 channels.
+def head_count(known: Mapping[str, Any], width: int, what: str = 'text encoder') -> tuple[int, list[str]]:
+    """The number of heads of an encoder, which no shape tells, and a note if it is assumed: heads of 64 channels.
 
     Args:
         known: what is known of the model beside its tensors.
         width: channels of the encoder.
+        what: the encoder, for the note.
     """
     if heads := known.get('num_heads', as_dict(known.get('config.json')).get('num_attention_heads')):
         return heads, []
     heads = max(width // 64, 1)
-    return heads, [f'the file does not tell the number of heads of its text encoder, {heads} of 64 channels are taken']
+    return heads, [f'the file does not tell the number of heads of its {what}, {heads} of 64 channels are taken']
