@@ -26,7 +26,7 @@ from florence_mm.config.keys import RUNNER_KEYS
 from florence_mm.config.load import load_config
 from florence_mm.models.backbones import CoSwin
 from florence_mm.models.checkpoints.publishing import publish
-from florence_mm.registry import MODELS
+from florence_mm.registry import MODELS, TRANSFORMS
 
 PACKAGE = Path(florence_mm.__file__).resolve().parent
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +34,7 @@ SOURCES = sorted(PACKAGE.rglob('*.py'))
 PAGES = [ROOT / 'README.md', *(p for folder in ('docs', 'projects') for p in sorted((ROOT / folder).rglob('*.md')))]
 # test_tutorials.py runs these, in order
 PAGES = [page for page in PAGES if page.parent.name != 'tutorials']
-INFERENCERS = ('DetectionInferencer', 'MultimodalInferencer', 'VideoInferencer')
+INFERENCERS = [name for name in apis.__all__ if name.endswith('Inferencer')]
 
 
 def examples():
@@ -67,8 +67,10 @@ def is_code(text):
 
 
 DIGITS = 'unicl_coswin-micro_1xb64-36e_digits'
-CODE, CONFIGS = [], []
+CODE, CONFIGS, FILES = [], [], {}
 for path, start, text in examples():
+    if re.match(r'# [\w/]+\.py\n', text):
+        FILES[text.split('\n')[0].removeprefix('# ')] = text
     line = path.read_text().count('\n', 0, start) + 1
     found = pytest.param(text, id=f'{path.relative_to(ROOT).as_posix()}:{line}')
     (CODE if is_code(without_omissions(text)) else CONFIGS).append(found)
@@ -76,13 +78,19 @@ for path, start, text in examples():
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path, monkeypatch):
-    """An empty working folder and no network."""
+    """An empty working folder, no network, and registries that forget what an example registers."""
 
     def refuse(*args, **kwargs):
         raise AssertionError('an example asks for the network')
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(socket.socket, 'connect', refuse)
+    yield
+    for registry in (MODELS, TRANSFORMS):
+        for name, kept in list(registry._module_dict.items()):
+            # modules of the package that an example imported stay, as they are not imported again
+            if not kept.__module__.startswith('florence_mm'):
+                del registry._module_dict[name]
 
 
 @pytest.mark.parametrize('source', [path for path in SOURCES if '>>> ' in path.read_text()], ids=lambda path: path.stem)
@@ -106,10 +114,19 @@ def test_code(text, tmp_path, monkeypatch):
     monkeypatch.setattr('florence_mm.smoke.stand_ins.GENERATORS', {})
     if DIGITS in text:
         publish_digits(tmp_path, monkeypatch)
+    # public weights are downloaded
+    text = re.sub(
+        r"get_model\('([^']+)'\)", lambda m: m[0] if m[1] == DIGITS else f'{m[0][:-1]}, pretrained=False)', text
+    )
+    Image.new('RGB', (32, 32)).save('photo.jpg')
     names = {name: create_autospec(getattr(apis, name)) for name in INFERENCERS}
     for name, stand_in in names.items():
         # calls are held against the signatures
         monkeypatch.setattr(apis, name, stand_in)
+    if 'data/mine' in text:
+        Path('data/mine').mkdir(parents=True)
+        Image.new('RGB', (32, 32)).save('data/mine/seven.png')
+        Path('data/mine/test.jsonl').write_text('{"image": "seven.png", "text": "the digit seven"}\n')
     image_encoder = CoSwin('micro', img_size=32)
     torch.save(image_encoder.state_dict(), 'swin_tiny_patch4_window7_224.pth')
     model = dict(
@@ -131,7 +148,12 @@ def test_code(text, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('text', CONFIGS)
-def test_configs(text, tmp_path):
+def test_configs(text, tmp_path, monkeypatch):
+    for name in re.findall(r'custom_imports.*?(\w[\w.]*\.\w+)', text):
+        path = f'{name.replace(".", "/")}.py'
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(FILES[path])
+        monkeypatch.syspath_prepend(tmp_path)
     complete = '...' not in text and 'data/roberta-base' not in text
     text = without_omissions(text)
     tree = ast.parse(text)
@@ -185,6 +207,6 @@ def test_examples_are_found():
         "train_pipeline = remove_step(_base_.train_pipeline, 'Resize')",
     ],
 )
-def test_a_wrong_config_is_noticed(text, tmp_path):
+def test_a_wrong_config_is_noticed(text, tmp_path, monkeypatch):
     with pytest.raises(florence_mm.errors.UsageError):
-        test_configs(text, tmp_path)
+        test_configs(text, tmp_path, monkeypatch)

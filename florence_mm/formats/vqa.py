@@ -137,8 +137,8 @@ def answer_vocabulary(
     >>> most = ['Yes', 'no', 'yes.', 'Two', '2', 'yes', 'a dog']
     >>> answer_vocabulary([{'multiple_choice_answer': answer} for answer in most], min_count=2)
     ['yes', '2']
-    >>> answer_vocabulary([{'multiple_choice_answer': answer} for answer in ('no', 'a', 'a')], 1, 'appearance')
-    ['no', 'a']
+    >>> answer_vocabulary([{'multiple_choice_answer': answer} for answer in ('no', 'cat', 'cat')], 1, 'appearance')
+    ['no', 'cat']
     """
     if not is_whole(min_count) or min_count < 1:
         raise ValueError(f'min_count={min_count!r} must be a whole number from 1: of how many questions an answer is')
