@@ -91,7 +91,7 @@ def test_motions(quickstart, tmp_path):
     options.append(f'model.backbone.init_cfg.checkpoint={quickstart / "epoch_36.pth"}')
     run('bash', 'tools/dist_train.sh', MOTIONS, 2, '--seed', 0, '--work-dir', work_dir, '--cfg-options', *options)
     scores = json.loads((work_dir / 'metrics.json').read_text())['metrics']
-    assert scores['acc/top1'] >= 0.90
+    assert scores['acc/top1'] >= 0.85  # 0.947 with AVX2, 0.889 with AVX-512: docs/video.md
 
 
 @pytest.mark.slow
