@@ -9,7 +9,6 @@ Shapes: as in :mod:`~florence_mm.ops.deform_conv`; ``B`` images, ``N`` boxes of 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -17,22 +16,23 @@ from torch import Tensor
 from .boxes import nms
 from .deform_sampling import Geometry, convolve
 
-_WHOLE: ContextVar[bool] = ContextVar('operators are kept whole', default=False)
+# in a list, as torch.compile reads no context variables
+_WHOLE = [False]
 
 
 @contextmanager
 def kept_whole() -> Iterator[None]:
     """Record the operators of this file by name while a model is exported."""
-    token = _WHOLE.set(True)
+    _WHOLE.append(True)
     try:
         yield
     finally:
-        _WHOLE.reset(token)
+        _WHOLE.pop()
 
 
 def is_kept_whole() -> bool:
     """Whether operators are recorded by name."""
-    return _WHOLE.get() and torch.compiler.is_exporting()
+    return torch.compiler.is_exporting() and _WHOLE[-1]
 
 
 @torch.library.custom_op('florence_mm::deform_conv2d', mutates_args=())
