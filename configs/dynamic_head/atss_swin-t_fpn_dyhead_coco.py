@@ -12,3 +12,11 @@ model = dict(
 # nothing is trained
 train_dataloader = val_dataloader = val_evaluator = None
 test_cfg = dict()
+# under --smoke the backbone is small
+smoke = dict(
+    model=dict(
+        backbone=dict(arch=dict(_delete_=True, embed_dims=64, depths=[1, 1, 1, 1], num_heads=[2, 4, 8, 16])),
+        neck=dict(in_channels=[128, 256, 512]),
+        bbox_head=dict(num_blocks=1),
+    ),
+)

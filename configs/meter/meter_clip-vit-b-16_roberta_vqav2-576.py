@@ -21,3 +21,4 @@ test_dataloader = dict(dataset=dict(answer_file='data/vqav2/answers_by_appearanc
 # nothing is trained
 train_dataloader = val_dataloader = val_evaluator = None
 test_cfg = dict()
+smoke = dict(optim_wrapper=None)

@@ -11,5 +11,11 @@ train_dataloader = val_dataloader = val_evaluator = None
 test_cfg = dict()
 # a base has the smoke settings of all three loaders
 smoke = dict(
-    _delete_=True, image_size=64, test_dataloader=dict(dataset=dict(pipeline=dict(SampleFrames=dict(clip_len=4))))
+    _delete_=True,
+    image_size=64,
+    test_dataloader=dict(dataset=dict(pipeline=dict(SampleFrames=dict(clip_len=4)))),
+    model=dict(
+        backbone=dict(arch=dict(_delete_=True, embed_dims=32, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8])),
+        cls_head=dict(in_channels=256),
+    ),
 )

@@ -1,4 +1,4 @@
-"""Answer questions about images, match sentences and write captions with a vision-language model.
+"""Answer questions about images, match sentences with them, and write captions.
 
 Each image is encoded once for all questions, sentences and the caption. Results are printed, with --out-dir drawn, and
 with --out written as JSON; --attention WORD PNG draws the cross-attention of a word in the first text that contains it.

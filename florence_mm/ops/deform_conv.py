@@ -15,7 +15,7 @@ from torch.nn.modules.utils import _pair
 
 from florence_mm.compat import mmcv_ext
 
-from .deform_sampling import Geometry, convolve, convolve_traced
+from .deform_sampling import Geometry, convolve, convolve_traced, convolve_unsampled
 from .exported import deform_conv2d, is_kept_whole
 
 
@@ -61,10 +61,12 @@ def modulated_deform_conv2d(
         operands = (input.to(dtype), offset, mask, weight.to(dtype), bias)
         return deform_conv2d(*operands, stride, padding, dilation, groups, deform_groups)
     geometry = Geometry(size, tuple(weight.shape[2:]), stride, padding, dilation, groups, deform_groups)
-    # autocast, which convolve() switches off, does not know the meta device, on which multiply-adds are counted
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or input.device.type == 'meta'
-    function = convolve_traced if traced else convolve
-    output = function(input.to(dtype), offset, mask, weight.to(dtype), geometry)
+    input, weight = input.to(dtype), weight.to(dtype)
+    if input.device.type == 'meta':
+        output = convolve_unsampled(input, weight, geometry)
+    else:
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        output = (convolve_traced if traced else convolve)(input, offset, mask, weight, geometry)
     return output if bias is None else output + bias.to(dtype).reshape(-1, 1, 1)
 
 

@@ -8,6 +8,7 @@ Shapes: ``B`` batch, ``C`` input channels, ``D`` output channels, ``G`` deformab
 size, ``P, Q`` output size, ``R = B * P * Q`` rows of the product, ``g`` groups of the convolution.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +43,12 @@ def convolve_traced(input: Tensor, offset: Tensor, mask: Tensor, weight: Tensor,
     index, corner_weight = bilinear_corners(offset, mask, input.shape, geometry)
     columns = _columns(_table(input, geometry), index, corner_weight)
     return _to_map(_multiply(columns.to(weight.dtype), _kernel(weight, geometry), geometry), geometry)
+
+
+def convolve_unsampled(input: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    """:func:`convolve` of shapes on the meta device, on which multiply-adds are counted: the product of any columns."""
+    columns = input.new_empty(len(input) * math.prod(geometry.size), math.prod(geometry.kernel) * input.shape[1])
+    return _to_map(_multiply(columns, _kernel(weight, geometry), geometry), geometry)
 
 
 class _Convolve(torch.autograd.Function):
