@@ -19,6 +19,7 @@ MIM = [
 
 DEMO = ['gradio>=6.29,<7']
 EXPORT = ['onnx>=1.20', 'onnxruntime>=1.22', 'onnxscript>=0.6', 'openvino>=2026.2']
+SEARCH = ['faiss-cpu>=1.9']
 DOCS = ['mkdocs-material>=9.7; python_version >= "3.11"', 'mkdocstrings-python>=2; python_version >= "3.11"']
 
 setup(
@@ -69,8 +70,9 @@ setup(
         # lower bounds everywhere: without them the pins make pip fall back to old releases silently
         'demo': DEMO,
         'export': EXPORT,
+        'search': SEARCH,
         'docs': DOCS,
-        'test': [*DEMO, *EXPORT, *DOCS, 'pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.6'],
+        'test': [*DEMO, *EXPORT, *SEARCH, *DOCS, 'pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.6'],
         # a test of the page in a browser; the browser is the system's Chromium
         'browser': ['playwright>=1.55'],
     },

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -24,6 +23,7 @@ from florence_mm.visualization.retrieval import draw_retrieval_grid
 
 from .base import Inferencer, list_inputs, read_picture
 from .embedding import embed_packed, embed_texts, fingerprint
+from .indexed_files import file_stamp, is_file, item_key, item_state, kept_stamp
 from .inputs import PICTURES, Picture, ReadInput
 from .setup import check_count, wrong_kind
 from .video_inputs import VIDEOS, VideoPipeline, any_pipeline, middle_frame, open_file, split_windows
@@ -148,7 +148,7 @@ class RetrievalInferencer(Inferencer):
         index, report = self._index, IndexReport()
         try:
             known = {index.items[row]['file']: row for row in np.flatnonzero(index.alive)}
-            gone = [row for file, row in known.items() if _is_file(file) and _stamp(file) is None]
+            gone = [row for file, row in known.items() if is_file(file) and file_stamp(file) is None]
             report.vanished = len(gone)
             index.append(np.empty((0, index.head['dims']), np.float32), [], gone)
             fresh: Iterable = self._fresh(listed, known, report)
@@ -163,11 +163,16 @@ class RetrievalInferencer(Inferencer):
         seen: set[str] = set()
         for item in listed:
             if isinstance(item, (str, Path)):
-                if _key(item) in seen:
+                if item_key(item) in seen:
                     continue
-                seen.add(_key(item))
-            row = known.get(_key(item)) if isinstance(item, (str, Path)) else None
-            if row is None or not self._index.alive[row] or _is_file(item) and _stamp(item) != _kept(self._index, row):
+                seen.add(item_key(item))
+            row = known.get(item_key(item)) if isinstance(item, (str, Path)) else None
+            if (
+                row is None
+                or not self._index.alive[row]
+                or is_file(item)
+                and file_stamp(item) != kept_stamp(self._index, row)
+            ):
                 yield item
             else:
                 report.unchanged += 1
@@ -196,7 +201,7 @@ class RetrievalInferencer(Inferencer):
                     report.failed.append(result)
                     continue
                 rows.append(result['features'])
-                kept.append({'file': _key(result['file']), **result['stamp']})
+                kept.append({'file': item_key(result['file']), **result['stamp']})
                 before = known.get(kept[-1]['file'])
                 if before is not None and self._index.alive[before]:
                     old.append(before)
@@ -214,6 +219,7 @@ class RetrievalInferencer(Inferencer):
         queries: Picture | Sequence[Picture],
         top: int = 5,
         out_dir: str | Path | None = None,
+        exact: bool | None = None,
     ) -> list[dict[str, Any]]:
         """Search the index that was made or opened last.
 
@@ -222,6 +228,8 @@ class RetrievalInferencer(Inferencer):
                 of those.
             top: Most items found per query.
             out_dir: Folder for ``search.png``, a grid of what was found, and ``search.json``; None writes nothing.
+            exact: Compare with every item; False: with those that a graph of near neighbours proposes; None: with
+                every one up to 100,000 items.
 
         Returns:
             One dict per query: ``query`` (the text, or the picture's file, None for one in memory), ``files``, best
@@ -243,17 +251,17 @@ class RetrievalInferencer(Inferencer):
         for query, picture in zip(queries, pictures, strict=True):
             feature = self._query_text(query) if picture is None else self._query_picture(picture)
             shown = query if isinstance(query, str) else str(query) if isinstance(query, Path) else None
-            results.append({'query': shown, **self._find(feature, top)})
+            results.append({'query': shown, **self._find(feature, top, exact)})
         if out_dir is not None:
             self._write(results, pictures, top, Path(out_dir))
         return results
 
-    def _find(self, feature: np.ndarray, top: int) -> dict[str, list]:
+    def _find(self, feature: np.ndarray, top: int, exact: bool | None) -> dict[str, list]:
         """Search for one feature, and look whether the files found are still those of the index."""
         asked = top
         while True:
-            rows, scores = self._index.search(feature, asked)
-            states = [_state(self._index, row) for row in rows]
+            rows, scores = self._index.search(feature, asked, exact)
+            states = [item_state(self._index, row) for row in rows]
             there = [i for i, state in enumerate(states) if state != 'vanished'][:top]
             if len(there) == top or len(rows) < asked:
                 break
@@ -288,7 +296,7 @@ class RetrievalInferencer(Inferencer):
 
     def _embed(self, batch: Sequence[ReadInput]) -> list[dict[str, Any]]:
         """Embed a batch of read items, with the size and time of their files."""
-        stamps = [_stamp(one.file) if _is_file(one.file) else {} for one in batch]
+        stamps = [file_stamp(one.file) if is_file(one.file) else {} for one in batch]
         prepared = [self._prepare_video(one) if self.of_videos else self.pipeline(one.image, one.file) for one in batch]
         features = embed_packed(self.model, self.cfg, pseudo_collate(prepared))
         return [{'features': row, 'stamp': stamp} for row, stamp in zip(features, stamps, strict=True)]
@@ -334,33 +342,3 @@ class RetrievalInferencer(Inferencer):
         except DataError as error:
             print_log(str(error), 'current', logging.WARNING)
             return _GREY
-
-
-def _is_file(item: str | Path) -> bool:
-    return '://' not in str(item)
-
-
-def _key(item: str | Path) -> str:
-    # results are the same from any folder
-    return os.path.abspath(item) if _is_file(item) else str(item)  # noqa: PTH100
-
-
-def _stamp(file: str | Path) -> dict[str, int] | None:
-    """Size and time of a file; None if it is gone."""
-    try:
-        status = Path(file).stat()
-    except OSError:
-        return None
-    return {'size': status.st_size, 'mtime_ns': status.st_mtime_ns}
-
-
-def _kept(index: FeatureIndex, row: int) -> dict[str, int]:
-    return {key: index.items[row].get(key) for key in ('size', 'mtime_ns')}
-
-
-def _state(index: FeatureIndex, row: int) -> str:
-    file = index.items[row]['file']
-    if not _is_file(file):
-        return 'unknown'
-    now = _stamp(file)
-    return 'vanished' if now is None else 'same' if now == _kept(index, row) else 'changed'

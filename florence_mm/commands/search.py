@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--image', action='append', default=[], metavar='FILE', help='search by a picture')
     parser.add_argument('--top', type=positive_int, default=5, help='number of items found (default: 5)')
     parser.add_argument('--out-dir', metavar='DIR', help='draw what was found as search.png, and write search.json')
+    parser.add_argument('--exact', action='store_true', help='compare with every item, also above 100,000 items')
     parser.add_argument(
         '--dtype', choices=('float32', 'float16'), default='float32', help='of a new index (default: float32)'
     )
@@ -82,7 +83,7 @@ def _index(args: argparse.Namespace, inferencer: object) -> int:
 def _search(args: argparse.Namespace, inferencer: object) -> int:
     inferencer.open(args.index)
     queries = [*args.words, *map(Path, args.image)]
-    for result in inferencer.search(queries, args.top, args.out_dir):
+    for result in inferencer.search(queries, args.top, args.out_dir, args.exact or None):
         print(f'{result["query"]}:')
         for file, score in zip(result['files'], result['scores'], strict=True):
             print(f'  {score:.3f} {file}')

@@ -21,6 +21,8 @@ from florence_mm.utils.files import write_atomic
 from florence_mm.utils.json_files import read_json
 from florence_mm.utils.numbers import is_whole
 
+from .approximate import EXACT_UP_TO, NeighbourGraph, is_available
+
 VERSION = 1
 DTYPES = ('float32', 'float16')
 # a product of float32 is off by less than the first, one of float16 by less than the second
@@ -42,6 +44,7 @@ class FeatureIndex:
         self.alive = np.ones(len(items), bool)
         self.alive[dead] = False
         self._features: np.ndarray | None = None
+        self._graph: tuple[int, NeighbourGraph | None] | None = None
         self._files: tuple[BinaryIO, BinaryIO] | None = None
 
     @classmethod
@@ -144,23 +147,43 @@ class FeatureIndex:
             file.close()
         self._files = None
 
-    def search(self, query: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-        """Find the rows with the largest products, by comparing with every row.
+    def search(self, query: np.ndarray, top: int, exact: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Find the rows with the largest products.
 
         Args:
             query: ``(D,)`` float32.
             top: most rows.
+            exact: compare with every row; False: with those that a graph proposes, where faiss is installed; None: by
+                the number of rows, see :data:`~florence_mm.formats.approximate.EXACT_UP_TO`.
 
         Returns:
             numbers of the rows, by falling product and of equal ones by number, and the products in float64.
         """
         if not len(self):
             return np.empty(0, int), np.empty(0)
+        if exact is None:
+            exact = len(self.items) <= EXACT_UP_TO
+        graph = None if exact else self._near_rows()
+        if graph is not None:
+            wanted, least = max(2 * top, 100), min(top, len(self))
+            while wanted < len(self.items):
+                rows = graph.near(query, wanted)
+                # rows that no longer count take places, and more are asked for
+                if self.alive[rows].sum() >= least:
+                    return self._ranked(rows, query, top)
+                wanted *= 2
         scores = self._products(query)
         scores[~self.alive] = -np.inf
         top = min(top, len(self))
         least = np.partition(scores, len(scores) - top)[len(scores) - top]
         return self._ranked(np.flatnonzero(scores >= least - 2 * _SLACK[self.head['dtype']]), query, top)
+
+    def _near_rows(self) -> NeighbourGraph | None:
+        """The graph of all rows, None without faiss."""
+        if self._graph is None or self._graph[0] != len(self.items):
+            graph = NeighbourGraph.of(self.folder, self.features) if is_available() else None
+            self._graph = len(self.items), graph
+        return self._graph[1]
 
     def _products(self, query: np.ndarray) -> np.ndarray:
         """Products ``(N,)`` of all rows, up to rounding."""

@@ -112,3 +112,65 @@ def test_damaged_and_foreign_folders(tmp_path):
     os.truncate(folder / 'features.bin', 50)
     with pytest.raises(DataError, match='5 items'):
         FeatureIndex.open(folder)
+
+
+def near_rows(count=600, seed=0):
+    """Points around 20 centres, as features of pictures are."""
+    x = 0.4 * rows(count, seed=seed) + rows(20, seed=9)[np.arange(count) % 20]
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def test_approximate_search_scores_exactly_and_follows_the_features(tmp_path):
+    pytest.importorskip('faiss')
+    features = near_rows()
+    index = filled(tmp_path / 'i', features)
+    for query in near_rows(5, seed=1):
+        found, scores = index.search(query, 10, False)
+        right = index.search(query, 10, True)[0]
+        assert len(set(found) & set(right)) >= 9
+        np.testing.assert_allclose(scores, features[found].astype(np.float64) @ query, atol=1e-12)
+    dropped = index.search(query, 5, False)[0]
+    index.append(query[None], [{'file': 'new.jpg'}], dropped.tolist())
+    index.close()
+    again = FeatureIndex.open(tmp_path / 'i').search(query, 5, False)[0]
+    assert again[0] == 600 and not set(dropped) & set(again)
+    index.append(np.empty((0, 24), np.float32), [], [row for row in range(600) if index.alive[row] and row % 40])
+    assert len(index.search(query, 12, False)[0]) == 12
+
+
+@pytest.mark.parametrize('damage', ['cut', 'bytes', 'other features', 'empty head', 'head of another kind'])
+def test_graph_that_does_not_fit_is_built_again(tmp_path, damage):
+    pytest.importorskip('faiss')
+    features, query = near_rows(), near_rows(1, seed=1)[0]
+    folder = tmp_path / 'i'
+    filled(folder, features).search(query, 5, False)
+    graph = (folder / 'search.faiss').read_bytes()
+    if damage == 'cut':
+        (folder / 'search.faiss').write_bytes(graph[:-100])
+    elif damage == 'bytes':
+        (folder / 'search.faiss').write_bytes(graph[:40] + b'\xff' * 8 + graph[48:])
+    elif damage == 'other features':
+        features = features[::-1].copy()
+        (folder / 'features.bin').write_bytes(features.tobytes())
+    else:
+        (folder / 'search.json').write_text('' if damage == 'empty head' else '[1]')
+    index = FeatureIndex.open(folder)
+    found, scores = index.search(query, 5, False)
+    np.testing.assert_array_equal(found, index.search(query, 5, True)[0])
+    np.testing.assert_allclose(scores, features[found].astype(np.float64) @ query, atol=1e-12)
+
+
+def test_size_chooses_and_without_faiss_search_is_exact(tmp_path, monkeypatch, caplog):
+    from florence_mm.formats import approximate, feature_index
+
+    monkeypatch.setattr(feature_index, 'EXACT_UP_TO', 100)
+    monkeypatch.setattr(approximate.importlib.util, 'find_spec', lambda name: None)
+    said = []
+    monkeypatch.setattr(approximate, 'print_log', lambda text, *rest: said.append(text))
+    query = rows(1, seed=1)[0]
+    for count in (100, 101):
+        features = rows(count)
+        found = filled(tmp_path / str(count), features).search(query, 3)[0]
+        np.testing.assert_array_equal(found, np.argsort(-(features.astype(np.float64) @ query))[:3])
+        assert len(said) == (count > 100) and not (tmp_path / str(count) / 'search.faiss').exists()
+    assert "pip install 'florence_mm[search]'" in said[0]
