@@ -145,17 +145,20 @@ def test_graph_that_does_not_fit_is_built_again(tmp_path, damage):
     folder = tmp_path / 'i'
     filled(folder, features).search(query, 5, False)
     graph = (folder / 'search.faiss').read_bytes()
+    middle = len(graph) // 2
     if damage == 'cut':
         (folder / 'search.faiss').write_bytes(graph[:-100])
     elif damage == 'bytes':
-        (folder / 'search.faiss').write_bytes(graph[:40] + b'\xff' * 8 + graph[48:])
+        (folder / 'search.faiss').write_bytes(graph[:middle] + b'\x00' * 8 + graph[middle + 8 :])
     elif damage == 'other features':
         features = features[::-1].copy()
         (folder / 'features.bin').write_bytes(features.tobytes())
     else:
         (folder / 'search.json').write_text('' if damage == 'empty head' else '[1]')
+    damaged = (folder / 'search.faiss').read_bytes()
     index = FeatureIndex.open(folder)
     found, scores = index.search(query, 5, False)
+    assert damaged == graph or (folder / 'search.faiss').read_bytes() != damaged
     np.testing.assert_array_equal(found, index.search(query, 5, True)[0])
     np.testing.assert_allclose(scores, features[found].astype(np.float64) @ query, atol=1e-12)
 
