@@ -11,7 +11,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose
 
-from florence_mm.errors import UsageError
+from florence_mm.errors import UsageError, shown
 from florence_mm.formats.image import WHITE, read_image
 from florence_mm.registry import TRANSFORMS
 from florence_mm.utils.progress import ProgressLog
@@ -247,7 +247,7 @@ def list_inputs(inputs: Any, kind: InputKind) -> list | Iterator:
     if isinstance(inputs, (str, Path, *kind.memory)):
         inputs = [inputs]
     if not isinstance(inputs, Iterable):
-        raise UsageError(f'{kind.plural} are given as {inputs!r}; give a file, a folder or a list of them')
+        raise UsageError(f'{kind.plural} are given as {shown(inputs)}; give a file, a folder or a list of them')
     if isinstance(inputs, Iterator):
         return (one for item in inputs for one in _expand_late(item, kind))
     found: list = []
@@ -268,7 +268,9 @@ def _expand(item: Any, kind: InputKind) -> list:
     if isinstance(item, kind.memory):
         return [item]
     if not isinstance(item, (str, Path)) or not str(item) or '\0' in str(item):
-        raise UsageError(f'{item!r} is among the {kind.plural} and is neither a file nor a folder; give their paths')
+        raise UsageError(
+            f'{shown(item)} is among the {kind.plural} and is neither a file nor a folder; give their paths'
+        )
     # most inputs are files: only folders and globs are listed
     return [item] if _is_one(item) else files_of(item, kind.suffixes)
 

@@ -54,17 +54,32 @@ def embed_texts(model: nn.Module, texts: Sequence[str]) -> np.ndarray:
     return features.float().cpu().numpy()
 
 
-def fingerprint(model: nn.Module, pipeline: Sequence[Mapping[str, Any]]) -> str:
-    """Digest of all tensors of a model and of the steps that prepare its inputs, 32 hexadecimal digits.
+def fingerprint(model: nn.Module, cfg: Config, pipeline: Sequence[Mapping[str, Any]]) -> str:
+    """Digest of all tensors and settings of a model and of the steps that prepare its inputs, 32 hexadecimal digits.
 
     Args:
         model: the model.
+        cfg: its config; where its first weights come from does not count.
         pipeline: configs of the transforms.
     """
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps([dict(step) for step in pipeline], sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    settings = [_deciding(cfg.get('model')), _deciding(cfg.get('data_preprocessor')), _deciding(list(pipeline))]
+    digest.update(json.dumps(settings, sort_keys=True, default=_named).encode())
+    # with the mean and standard deviation of images, which are in no checkpoint
+    for name, tensor in sorted({**dict(model.named_buffers()), **model.state_dict()}.items()):
         digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
         # bytes, as numpy has no bfloat16
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _deciding(node: Any) -> Any:
+    """Leave out of a config what changes no output once all weights are loaded."""
+    if isinstance(node, Mapping):
+        return {str(key): _deciding(value) for key, value in node.items() if key not in ('init_cfg', 'pretrained')}
+    return [_deciding(value) for value in node] if isinstance(node, (list, tuple)) else node
+
+
+def _named(value: Any) -> str:
+    """Write a value that JSON does not know, the same in every process."""
+    return getattr(value, '__qualname__', None) or str(value)

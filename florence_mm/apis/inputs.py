@@ -111,7 +111,16 @@ def files_of(item: str | Path, suffixes: Sequence[str]) -> list[Path]:
     # those of Path take no absolute pattern
     for match in sorted(glob.glob(str(item), recursive=True)):  # noqa: PTH207
         found += _files_inside(Path(match), suffixes) if Path(match).is_dir() else [Path(match)]
-    return list(dict.fromkeys(found))
+    return _without_circles(list(dict.fromkeys(found)))
+
+
+def _without_circles(files: Sequence[Path]) -> list[Path]:
+    """Keep the shortest path to each entry of a folder, which a link to a folder above gives any number of them."""
+    shortest: dict[tuple[str, str], Path] = {}
+    for file in sorted(files, key=lambda file: len(file.parts)):
+        shortest.setdefault((os.path.realpath(file.parent), file.name), file)
+    kept = set(shortest.values())
+    return [file for file in files if file in kept]
 
 
 def _files_inside(folder: Path, suffixes: Sequence[str]) -> list[Path]:
@@ -148,6 +157,11 @@ def _from_pillow(picture: Image.Image) -> np.ndarray:
     """Convert to RGB, upright, on white where it is transparent, as files are read."""
     try:
         picture = ImageOps.exif_transpose(picture)
+        if picture.mode == 'F' or picture.mode == 'I' and not _fits_a_byte(picture):
+            raise DataError(
+                f'a picture of Pillow has mode {picture.mode}, whose white is unknown; scale it to 0 to 255 and '
+                "convert it to 'L' or 'RGB'"
+            )
         if picture.mode.startswith('I;16'):
             picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
         if picture.has_transparency_data:
@@ -159,6 +173,11 @@ def _from_pillow(picture: Image.Image) -> np.ndarray:
     if 0 in image.shape:
         raise DataError(f'a picture of Pillow has the size {picture.size}; give one with pixels')
     return image
+
+
+def _fits_a_byte(picture: Image.Image) -> bool:
+    least, most = picture.getextrema()
+    return least >= 0 and most <= 255
 
 
 def guard(inputs: Iterable, check: Callable[[list], None]) -> Iterable:

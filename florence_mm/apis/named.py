@@ -63,6 +63,11 @@ def checkpoint_and_inputs(config: str, given: str | None, inputs: list[str]) -> 
     return resolve_model(config, given)[1], inputs
 
 
+def from_anywhere(given: str | Path | None) -> str:
+    """Write a config or checkpoint as it is found from any folder: files absolute, names of models and URLs as given."""
+    return str(Path(given).absolute() if given is not None and Path(given).is_file() else given)
+
+
 def weights_file(entry: ModelEntry) -> Path:
     """Local file of a model's published weights; it is downloaded first if it is not there.
 

@@ -25,6 +25,7 @@ from .base import Inferencer, list_inputs, read_picture
 from .embedding import embed_packed, embed_texts, fingerprint
 from .indexed_files import file_stamp, is_file, item_key, item_state, kept_stamp
 from .inputs import PICTURES, Picture, ReadInput
+from .named import from_anywhere
 from .setup import check_count, wrong_kind
 from .video_inputs import VIDEOS, VideoPipeline, any_pipeline, middle_frame, open_file, split_windows
 
@@ -89,8 +90,8 @@ class RetrievalInferencer(Inferencer):
             raise wrong_kind(self.cfg, self.model, 'a two-tower model, such as UniCL')
         self._kind = VIDEOS if self.of_videos else PICTURES
         self._source = {
-            'config': str(self.cfg.filename if isinstance(config, Config) else config),
-            'checkpoint': None if checkpoint is None else str(checkpoint),
+            'config': from_anywhere(self.cfg.filename if isinstance(config, Config) else config),
+            'checkpoint': None if checkpoint is None else from_anywhere(checkpoint),
         }
         self._index: FeatureIndex | None = None
         self._fingerprint: str | None = None
@@ -314,7 +315,7 @@ class RetrievalInferencer(Inferencer):
 
     def _own_fingerprint(self) -> str:
         if self._fingerprint is None:
-            self._fingerprint = fingerprint(self.model, self.pipeline.pipeline)
+            self._fingerprint = fingerprint(self.model, self.cfg, self.pipeline.pipeline)
         return self._fingerprint
 
     def _described(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import torch
 from florence_mm.errors import DataError, UsageError
 from florence_mm.utils.files import write_atomic
 from florence_mm.utils.json_files import read_json
+from florence_mm.utils.locks import try_lock
 from florence_mm.utils.numbers import is_whole
 
 from .approximate import EXACT_UP_TO, NeighbourGraph, is_available
@@ -46,6 +47,7 @@ class FeatureIndex:
         self._features: np.ndarray | None = None
         self._graph: tuple[int, NeighbourGraph | None] | None = None
         self._files: tuple[BinaryIO, BinaryIO] | None = None
+        self._written = 0  # bytes of items.jsonl that were read or written
 
     @classmethod
     def create(
@@ -92,7 +94,9 @@ class FeatureIndex:
             raise DataError(f'{folder / "index.json"} has no usable dims and dtype; make the index again')
         rows = _size(folder / 'features.bin') // _row_bytes(head)
         items, dead = _read_items(folder / 'items.jsonl', rows)
-        return cls(folder, head, items, dead)
+        index = cls(folder, head, items, dead)
+        index._written = _whole_lines(folder / 'items.jsonl')
+        return index
 
     def __len__(self) -> int:
         """Number of rows that count."""
@@ -119,6 +123,7 @@ class FeatureIndex:
 
         Raises:
             ValueError: the shape is another.
+            UsageError: another process writes to the index, or has written since it was opened.
         """
         if features.shape != (len(items), self.head['dims']):
             raise ValueError(f'features have shape {features.shape}; expected {(len(items), self.head["dims"])}')
@@ -128,6 +133,7 @@ class FeatureIndex:
         texts = [json.dumps({'drop': int(number)}) for number in dropped] + [json.dumps(dict(item)) for item in items]
         lines.write(''.join(f'{text}\n' for text in texts).encode())
         _flush(lines)
+        self._written = lines.tell()
         self.items += [dict(item) for item in items]
         self.alive[list(dropped)] = False
         self.alive = np.concatenate([self.alive, np.ones(len(items), bool)])
@@ -136,8 +142,15 @@ class FeatureIndex:
         """Files for appending, without what a kill has left half written."""
         if self._files is None:
             rows, lines = ((self.folder / name).open('ab') for name in ('features.bin', 'items.jsonl'))
+            written = _whole_lines(self.folder / 'items.jsonl')
+            if not try_lock(lines.fileno()) or written != self._written:
+                rows.close(), lines.close()
+                raise UsageError(
+                    f'another process writes to the index {self.folder}; wait until it has ended, and give the command '
+                    'again'
+                )
             rows.truncate(len(self.items) * _row_bytes(self.head))
-            lines.truncate(_whole_lines(self.folder / 'items.jsonl'))
+            lines.truncate(written)
             self._files = rows, lines
         return self._files
 

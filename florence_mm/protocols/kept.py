@@ -74,35 +74,41 @@ def _file_digest(path: str, size: int, modified: int) -> str:
 
 
 def data_state(paths: Iterable[Path], data_root: str | Path) -> list[list]:
-    """Describe files by size and time of change, and folders by number, total size and latest change of their files."""
+    """Describe files by size and time of change, and folders by a digest of the same of all files in them."""
     found = []
     for path in paths:
         name = os.path.relpath(path, data_root)
         if not path.exists():
             found.append([name, None])
         elif path.is_dir():
-            found.append([name, *_folder_state(path)])
+            found.append([name, _folder_digest(path)])
         else:
             status = path.stat()
             found.append([name, status.st_size, status.st_mtime_ns])
     return found
 
 
-def _folder_state(folder: Path) -> tuple[int, int, int]:
-    count = size = latest = 0
-    waiting = [os.fspath(folder)]
+def _folder_digest(folder: Path) -> str:
+    """Digest of the paths, sizes and times of change of the files in a folder and its subfolders."""
+    digest = hashlib.blake2b(digest_size=16)
+    waiting, seen = [('', os.fspath(folder))], set()
     while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir():
-                    waiting.append(entry.path)
-                    continue
+        place, path = waiting.pop()
+        if (real := os.path.realpath(path)) in seen:  # a link to a folder that was read
+            continue
+        seen.add(real)
+        with os.scandir(path) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                name = os.path.join(place, entry.name)  # noqa: PTH118
                 try:
+                    if entry.is_dir():
+                        waiting.append((name, entry.path))
+                        continue
                     status = entry.stat()
-                except FileNotFoundError:  # a link that leads nowhere
+                except OSError:  # a link that leads nowhere, or to itself
                     continue
-                count, size, latest = count + 1, size + status.st_size, max(latest, status.st_mtime_ns)
-    return count, size, latest
+                digest.update(f'{name}\0{status.st_size}\0{status.st_mtime_ns}\n'.encode('utf-8', 'surrogateescape'))
+    return digest.hexdigest()
 
 
 def read_result(folder: str | Path, key: str) -> dict | None:

@@ -1,6 +1,5 @@
 """Download of files: resumed, checked by hash, by one process at a time, and never taken for whole before the end."""
 
-import errno
 import hashlib
 import json
 import logging
@@ -17,18 +16,13 @@ from florence_mm.errors import FULL_DISK, UsageError
 
 from .files import write_atomic
 from .home import is_offline
+from .locks import try_lock
 from .progress import format_seconds
 from .reading import TIMEOUT
 from .transfer import Interrupted, NotTransferred, PartialFile, readable_size, transfer
 
-try:
-    import fcntl
-except ImportError:  # not a POSIX system
-    fcntl = None
-
 #: Transfers of one download after connections that were cut.
 _TRIES = 5
-_LOCKED = (errno.EACCES, errno.EAGAIN)
 
 
 def download(url: str, target: str | Path, sha256: str | None = None, timeout: float = TIMEOUT) -> Path:
@@ -178,26 +172,12 @@ def _read_note(target: Path) -> dict | None:
 @contextmanager
 def _alone(target: Path) -> Iterator[None]:
     """Keep other processes from downloading the same file; they wait, and the lock ends with the process."""
-    if fcntl is None:
-        yield
-        return
     with target.with_name(f'.{target.name}.lock').open('a') as file:
         start = told = time.monotonic()
-        while not _try_lock(file.fileno()):
+        while not try_lock(file.fileno()):
             if time.monotonic() - told > 5:
                 told = time.monotonic()
                 waited = format_seconds(told - start)
                 print_log(f'another process downloads {target.name}; waiting for it since {waited}', 'current')
             time.sleep(0.1)
         yield
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        # of the open file, so that threads of one process wait for each other too
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _LOCKED:
-            return False
-        # a file system without locks: two processes at once are then not kept apart, and hash and size are checked
-    return True

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from florence_mm.apis import ImageInferencer
+from florence_mm.apis.inputs import files_of, from_memory
 from florence_mm.errors import DataError, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -181,3 +182,19 @@ def test_what_cannot_be_used(checkpoint):
     for top in (0, 1.5, True):
         with pytest.raises(UsageError, match='top is'):
             ImageInferencer(config(), checkpoint, 'cpu')(picture(RED), 'red', top=top)
+
+
+def test_pictures_of_pillow_without_a_white_are_refused():
+    grey = np.full((4, 4), 40000, np.int32)
+    for image in (Image.fromarray(grey), Image.fromarray((grey / 65535).astype(np.float32))):
+        with pytest.raises(DataError, match=f'has mode {image.mode}, whose white is unknown'):
+            from_memory(image)
+    assert from_memory(Image.fromarray(grey // 256))[0, 0].tolist() == [156] * 3
+    assert from_memory(Image.fromarray(grey.astype(np.uint16)))[0, 0].tolist() == [156] * 3
+
+
+def test_a_circle_of_links_gives_each_picture_once(tmp_path):
+    file = write(tmp_path / 'in/red.png', picture(RED))
+    (tmp_path / 'in/again').symlink_to(tmp_path / 'in')
+    (tmp_path / 'in/same.png').symlink_to(file)  # a file by two names is meant
+    assert files_of(tmp_path / 'in/**/*.png', ('.png',)) == [file, tmp_path / 'in/same.png']

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from florence_mm.apis import RetrievalInferencer
+from florence_mm.apis.embedding import fingerprint
 from florence_mm.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +94,28 @@ def test_an_index_of_other_weights_is_refused(photos, tmp_path):
         other.search('red')
     with pytest.raises(UsageError, match='is of a RectangleFinder; give one of a two-tower model'):
         RetrievalInferencer(config(images['world']['RectangleFinder']), None, 'cpu')
+
+
+def test_an_index_of_other_settings_is_refused(photos, tmp_path):
+    search = inferencer(tmp_path)
+    search.index(photos, tmp_path / 'index')
+    same, scaled, other = (config() for _ in range(3))
+    same.model['init_cfg'] = None
+    scaled.data_preprocessor = {'mean': [128.0, 128.0, 128.0]}
+    other.model['quick_gelu'] = True
+    digests = [fingerprint(search.model, cfg, search.pipeline.pipeline) for cfg in (config(), same, scaled, other)]
+    assert digests[0] == digests[1] and len(set(digests)) == 3
+    # mean and standard deviation of images are in no checkpoint
+    search.model.register_buffer('mean', torch.zeros(3), persistent=False)
+    assert fingerprint(search.model, config(), search.pipeline.pipeline) not in digests
+
+
+def test_an_index_names_its_model_for_other_folders(photos, tmp_path, monkeypatch):
+    inferencer(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    search = RetrievalInferencer(config(), 'weights0.0.pth', 'cpu')
+    search.index('photos', 'index')
+    assert json.loads(Path('index/index.json').read_text())['checkpoint'] == str(tmp_path / 'weights0.0.pth')
 
 
 def test_queries_that_cannot_be(photos, tmp_path):

@@ -177,3 +177,16 @@ def test_size_chooses_and_without_faiss_search_is_exact(tmp_path, monkeypatch, c
         np.testing.assert_array_equal(found, np.argsort(-(features.astype(np.float64) @ query))[:3])
         assert len(said) == (count > 100) and not (tmp_path / str(count) / 'search.faiss').exists()
     assert "pip install 'florence_mm[search]'" in said[0]
+
+
+def test_of_two_writers_one_is_refused(tmp_path):
+    first = FeatureIndex.create(tmp_path / 'i', {}, 2)
+    second = FeatureIndex.open(tmp_path / 'i')
+    first.append(np.eye(2, dtype=np.float32), [{'file': 'a'}, {'file': 'b'}])
+    for _ in range(2):  # while the first writes, and when it has ended
+        with pytest.raises(UsageError, match='another process writes to the index'):
+            second.append(np.eye(2, dtype=np.float32), [{'file': 'c'}, {'file': 'd'}])
+        first.close()
+    assert [item['file'] for item in FeatureIndex.open(tmp_path / 'i').items] == ['a', 'b']
+    first.append(np.eye(2, dtype=np.float32)[:1], [{'file': 'e'}])  # the one that has all of it goes on
+    assert len(FeatureIndex.open(tmp_path / 'i')) == 3

@@ -58,6 +58,19 @@ def test_a_result_holds_for_its_checkpoint_settings_and_data(tmp_path, file, tex
         assert row.kept and row.figures['checkpoint'] == 1
 
 
+def test_a_picture_that_moves_to_another_class_is_evaluated_again(tmp_path):
+    plan, protocols = make_plan(tmp_path), entries(Fake('retrieval/a'))
+    images = plan.data_root / 'images'
+    for name in ('cat', 'dog'):
+        (images / name).mkdir()
+    (images / 'cat/1.png').write_text('x')
+    (images / 'around').symlink_to(images)  # a circle
+    run_suite(protocols, plan, ABOUT)
+    assert run_suite(protocols, plan, ABOUT)[0].kept
+    (images / 'cat/1.png').rename(images / 'dog/1.png')  # number, sizes and times stay
+    assert not run_suite(protocols, plan, ABOUT)[0].kept
+
+
 def test_other_settings_of_a_protocol_run_again_and_a_cut_result_too(tmp_path):
     plan = make_plan(tmp_path)
     run_suite(entries(Fake('retrieval/a')), plan, ABOUT)
