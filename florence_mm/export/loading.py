@@ -165,5 +165,8 @@ class ExportedModel:
             low, high = self.metadata['limits'].get(name, (given, given))
             if size < low or high is not None and size > high:
                 allowed = f'{low}' if low == high else f'from {low} to {high}' if high else f'at least {low}'
-                raise DataError(f'an input of {self.path} has {name} {size}, and the file takes {allowed}')
+                advice = (
+                    'give another text' if self.kind == 'text' else 'resize it, or export with --size or --free-size'
+                )
+                raise DataError(f'an input of {self.path} has {name} {size}, and the file takes {allowed}; {advice}')
         return self.run(inputs)

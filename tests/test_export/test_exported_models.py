@@ -138,7 +138,7 @@ def test_file_refuses_a_size_that_it_does_not_take(found, towers):
     small = np.zeros((1, 3, 8, 8), dtype=np.float32)
     with pytest.raises(DataError, match='has height 8, and the file takes at least'):
         load_exported(found[1])._run(images=small)
-    with pytest.raises(DataError, match='has height 8, and the file takes 32'):
+    with pytest.raises(DataError, match='has height 8, and the file takes 32; resize it, or export with --size'):
         load_exported(towers[1] / 'pair-image.onnx')._run(images=small)
 
 

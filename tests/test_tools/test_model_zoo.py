@@ -18,6 +18,7 @@ def test_the_page_is_current():
     text = zoo['PAGE'].read_text()
     assert zoo['page']() == text, 'run python tools/misc/model_zoo.py --write'
     assert all(f'[{name}](../configs/' in text for name in model_entries())
+    assert 'None' not in text, 'an entry without a count has a dash'
 
 
 @pytest.fixture(scope='module')

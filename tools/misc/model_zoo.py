@@ -42,7 +42,7 @@ def row(entry: ModelEntry) -> str:
     elif entry.weights is not None:
         weights = f'[{entry.weights.licence or "licence unknown"}]({entry.weights.source or entry.weights.url})'
     results = '; '.join(scores(entry)) or '–'
-    cost = f'{readable(entry.macs)}, {entry.macs_input}'
+    cost = f'{readable(entry.macs)}, {entry.macs_input}' if entry.macs else '–'
     return f'| [{entry.name}](../{config.as_posix()}) | {readable(entry.parameters)} | {cost} | {results} | {weights} |'
 
 
