@@ -64,7 +64,7 @@ def checkpoint_and_inputs(config: str, given: str | None, inputs: list[str]) -> 
 
 
 def from_anywhere(given: str | Path | None) -> str:
-    """Write a config or checkpoint as it is found from any folder: files absolute, names of models and URLs as given."""
+    """Write a config or checkpoint as found from any folder: files absolute, names of models and URLs as given."""
     return str(Path(given).absolute() if given is not None and Path(given).is_file() else given)
 
 

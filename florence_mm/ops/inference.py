@@ -13,14 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .activations import QUICK_GELU_FACTOR, quick_gelu
-
+#: Factor of QuickGELU: ``x * sigmoid(1.702 x)`` is ``silu(1.702 x) / 1.702``.
+QUICK_GELU_FACTOR = 1.702
 _HIDDEN_ELEMENTS = 1_200_000  # of an MLP's hidden layer at a time: 4.8 MB in float32
 # the product of at most so many rows and a weight of at least so many numbers is computed transposed
 _FEW_ROWS, _LARGE = 6, 4_000_000
 _SMALL = 16384  # elements; CPU tensors up to this size are compared element by element
 _WORDS = 255  # words of 8 bytes in one partial sum; odd, so that flipping the highest bit of all of them changes it
 _MIX = 0x1E3779B97F4A7C15  # odd, so that multiplying by it modulo 2**64 loses nothing
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """Compute ``x * sigmoid(1.702 x)``, the approximate GELU of CLIP, for a tensor of any shape."""
+    return F.silu(QUICK_GELU_FACTOR * x) / QUICK_GELU_FACTOR
 
 
 def fast_path_allowed(*tensors: Tensor) -> bool:

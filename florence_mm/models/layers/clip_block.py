@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from florence_mm.models.generation.cache import KeyValueCache
-from florence_mm.ops.activations import quick_gelu
 from florence_mm.ops.attention import attention
-from florence_mm.ops.inference import add_mlp
+from florence_mm.ops.inference import add_mlp, quick_gelu
 
 from .transformer import FEW_ROWS, TokenLayout, self_attention
 
