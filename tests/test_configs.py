@@ -76,8 +76,8 @@ def test_config_builds_under_a_foreign_scope_with_the_stated_size(path, scope):
 def test_two_smoke_steps(path, tmp_path):
     cfg = Config.fromfile(ROOT / path)
     metrics = run_smoke(cfg, tmp_path)
-    # ranks begin at 1, CIDEr-D ends at 10
-    limits = {'MdR': (1, float('inf')), 'MnR': (1, float('inf')), 'CIDEr-D': (0, 10)}
+    # ranks begin at 1, CIDEr-D ends at 10; the four generated questions of a test split have no answers
+    limits = {'MdR': (1, float('inf')), 'MnR': (1, float('inf')), 'CIDEr-D': (0, 10), 'num_without_answers': (4, 4)}
     for key, value in metrics.items():
         low, high = next((limits[end] for end in limits if key.endswith(end)), (0, 1))
         assert low <= value <= high, key

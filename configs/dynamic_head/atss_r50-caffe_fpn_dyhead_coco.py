@@ -15,3 +15,5 @@ model = dict(
     ),
     neck=dict(in_channels=[512, 1024, 2048], relu_before_extra_convs=False),
 )
+# its base makes a Swin small
+smoke = dict(_delete_=True)
