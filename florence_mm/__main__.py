@@ -2,7 +2,7 @@
 
 import sys
 
-from .commands.main import main
+from florence_mm.commands.main import main
 
 if __name__ == '__main__':
     sys.exit(main(prog='python -m florence_mm'))

@@ -238,11 +238,13 @@ class RetrievalInferencer(Inferencer):
             whose file has vanished are left out.
 
         Raises:
-            UsageError: no index is open, there are no queries, or a number is out of range.
+            UsageError: no index is open or it is empty, there are no queries, or a number is out of range.
             DataError: a picture cannot be read.
         """
         if self._index is None:
             raise UsageError('no index is open; call index(items, path) to make one or open(path)')
+        if not len(self._index):
+            raise UsageError(f'the index {self._index.folder} has no {self._kind.plural}; index some first')
         check_count('top', top)
         queries = [queries] if isinstance(queries, (str, Path, np.ndarray, Image.Image)) else list(queries)
         if not queries:

@@ -15,7 +15,7 @@ from torch import nn
 from florence_mm.config.check import check_parts
 from florence_mm.config.load import load_config
 from florence_mm.config.pick import walk_steps
-from florence_mm.errors import UsageError
+from florence_mm.errors import UsageError, shown
 from florence_mm.language.class_names import KNOWN_CLASSES, load_class_names
 from florence_mm.models.checkpoints.reading import read_checkpoint
 from florence_mm.models.multimodal.protocol import VisionLanguage
@@ -41,7 +41,10 @@ def open_config(config: str | Path | Config, checkpoint: str | Path | None, kind
         UsageError: one of them is missing, or wrong.
     """
     cfg = config if isinstance(config, Config) else load_config(config)
-    if cfg.get('model') is None or (cfg.get('test_dataloader') or {}).get('dataset') is None:
+    loader = cfg.get('test_dataloader')
+    if loader and not isinstance(loader, Mapping):
+        raise UsageError(f'test_dataloader is {shown(loader)} in config {cfg.filename}; give a dict with dataset')
+    if cfg.get('model') is None or (loader or {}).get('dataset') is None:
         raise UsageError(f'config {cfg.filename} has no model or no test_dataloader, which says how to read {kind}s')
     check_parts(cfg, 'model', 'data_preprocessor', default_scope=default_scope)
     if checkpoint is not None:
@@ -211,6 +214,8 @@ class TestData:
     __test__ = False  # not a test for pytest
 
     def __init__(self, dataset: Mapping[str, Any], kind: str) -> None:
+        if not isinstance(dataset, Mapping):
+            raise UsageError(f'test_dataloader.dataset is {shown(dataset)}; give a dict with type and pipeline')
         while 'pipeline' not in dataset and 'dataset' in dataset:
             dataset = dataset['dataset']
         if not dataset.get('pipeline'):

@@ -7,7 +7,9 @@ Exit status: 0 after Ctrl-C, or 2 with one sentence.
 
 import argparse
 
-from florence_mm.config.arguments import device
+from florence_mm.config.arguments import device, port
+
+from .search import require_index
 
 EXAMPLES = (
     'florence-mm demo',
@@ -25,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     parser.add_argument('--index', metavar='DIR', help='index to search, made by florence-mm search index')
     parser.add_argument('--host', default='127.0.0.1', help='address to listen on (default: this machine alone)')
-    parser.add_argument('--port', type=int, help='port (default: the first free one from 7860)')
+    parser.add_argument('--port', type=port, help='port (default: the first free one from 7860)')
     parser.add_argument('--device', type=device, help='cpu, cuda or cuda:NUMBER; default: the GPU if there is one')
 
 
@@ -38,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     from florence_mm.apis.page.layout import build_page, import_gradio, launch
     from florence_mm.apis.page.models import PageModels
 
+    if args.index is not None:
+        require_index(args.index)
     import_gradio()
     with tempfile.TemporaryDirectory(prefix='florence_page_') as name:
         folder = Path(name)

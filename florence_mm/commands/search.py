@@ -39,6 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser, 'pictures')
 
 
+def require_index(folder: str | Path) -> None:
+    """Check that a folder is an index.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not (Path(folder) / 'index.json').is_file():
+        raise UsageError(f"{folder} is no index; make it first: search index FOLDER --index '{folder}'")
+
+
 def run(args: argparse.Namespace) -> int:
     """Index or search."""
     indexing = args.words[:1] == [_INDEX]
@@ -46,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("'search index' needs files or folders; give them, as in: search index photos --index DIR")
     if not indexing and not args.words and not args.image:
         raise UsageError('there is nothing to search for; give a text or --image FILE')
-    if not indexing and not (Path(args.index) / 'index.json').is_file():
-        raise UsageError(f"{args.index} is no index; make it first: search index FOLDER --index '{args.index}'")
+    if not indexing:
+        require_index(args.index)
     _remember_model(args)
     config, checkpoint = choose_model(args)
     from florence_mm.apis.results import print_any_name

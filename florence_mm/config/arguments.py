@@ -48,6 +48,11 @@ def non_negative_int(text: str) -> int:
     return whole_number(text, lowest=0)
 
 
+def port(text: str) -> int:
+    """Convert a text to a port of TCP that a server may be given, 1 to 65535."""
+    return whole_number(text, lowest=1, highest=65535)
+
+
 def seed(text: str) -> int:
     """Convert a text to a seed that torch, numpy and Python's ``random`` all take, 0 to 2**32 - 1."""
     return whole_number(text, lowest=0, highest=MAX_SEED)
