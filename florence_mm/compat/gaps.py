@@ -3,6 +3,7 @@
 from . import (
     checkpoint_globals,
     concat_metainfo,
+    config_keys,
     config_mark,
     config_text,
     cpu_data_parallel,
@@ -31,6 +32,7 @@ GAPS: list[Gap] = [
     package_paths.GAP,
     package_table.GAP,
     config_mark.GAP,
+    config_keys.GAP,
     config_text.GAP,
     cpu_process_group.GAP,
     process_group_exit.GAP,

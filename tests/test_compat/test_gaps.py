@@ -55,6 +55,10 @@ ALONE = {
         """,
         'formatted twice',
     ),
+    'mmengine config keys': (
+        "from mmengine.config import Config; Config({'columns': {'class': 'kind'}}).pretty_text",
+        'SyntaxError',
+    ),
     'CPU process groups': (
         """
         import os
@@ -235,6 +239,18 @@ def test_user_config_inherits_from_other_packages(tmp_path):
     file.write_text("_base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'\nmodel = dict(backbone=dict(depth=18))\n")
     cfg = Config.fromfile(file)
     assert cfg.model.backbone.depth == 18 and cfg.model.neck.type == 'FPN'
+
+
+@pytest.mark.parametrize('key', ['class', "women's", 'say "it\'s"', 'C:\\new', 'two\nlines', 'ﬁ', 'a b', None, True, 3])
+def test_config_with_any_key_is_written_and_read(key, tmp_path):
+    from mmengine.config import Config
+
+    columns = {'title': 'text', 'if': {key: [({key: 1}, 'x')]}}
+    cfg = Config({'columns': columns, 'steps': [{'type': 'X', 'columns': columns}]})
+    cfg.dump(tmp_path / 'config.py')
+    read = Config.fromfile(tmp_path / 'config.py')
+    assert read.to_dict() == cfg.to_dict() and read.columns == columns
+    assert Config({'name': {'type': 'X'}}).pretty_text == "name = dict(type='X')\n"
 
 
 def test_text_of_a_config_is_formatted_once(monkeypatch):
