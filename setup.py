@@ -72,6 +72,9 @@ setup(
         'export': EXPORT,
         'search': SEARCH,
         'docs': DOCS,
+        # backends of mmengine for logs
+        'tensorboard': ['tensorboard>=2.20'],
+        'wandb': ['wandb>=0.21'],
         'test': [*DEMO, *EXPORT, *SEARCH, *DOCS, 'pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.6'],
         # a test of the page in a browser; the browser is the system's Chromium
         'browser': ['playwright>=1.55'],

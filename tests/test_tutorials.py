@@ -11,12 +11,16 @@ import cv2
 import numpy as np
 import pytest
 
+from florence_mm import apis
 from florence_mm.commands import main
 from florence_mm.corpora.digits import write_digits
+from florence_mm.models.checkpoints.publishing import publish
 from florence_mm.smoke.detection import write_annotations
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path for path in (ROOT / 'docs/tutorials').glob('*.md') if path.name != 'README.md')
+DIGITS = 'unicl_coswin-micro_1xb64-36e_digits'
+READER, WRITER = 'meter_coswin-micro_2xb64-6e_large-digit-vqa', 'meter_coswin-micro_caption_2xb16-4e_large-digits'
 COLOURS = {'red_car': (0, 0, 200), 'blue_car': (200, 0, 0), 'green_bus': (0, 200, 0)}
 
 
@@ -39,6 +43,9 @@ def prepare(name):
         for i, label in enumerate([*COLOURS] * 3):
             picture(Path('shop', f'{i}.png'), COLOURS[label])
         Path('shop/items.csv').write_text('\n'.join(['file,title,class', *rows]))
+    if name in ('classify_photos', 'search_folder', 'caption_photos'):
+        for file in ('0014_four.png', '0.png', '1.png'):
+            picture(Path('photos', file), COLOURS['red_car'])
     if name == 'my_objects':
         Path('objects').mkdir()
         write_annotations(Path('objects'), 4, ['red', 'green', 'blue'], 3)
@@ -59,12 +66,16 @@ def run(line):
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
-def test_tutorial(page, in_child, tmp_path, monkeypatch, quickstart):
+def test_tutorial(page, in_child, tmp_path, monkeypatch, quickstart, home):
     text = page.read_text()
     blocks = re.findall(r'^```python\n(.*?)^```', text, re.DOTALL | re.MULTILINE)
     files = {block.split('\n')[0].removeprefix('# '): block for block in blocks if re.match(r'# \w+\.py\n', block)}
     commands = re.findall(r'^    ((?:PYTHONPATH=\. )?(?:florence-mm|python) .*)$', text, re.MULTILINE)
-    assert files
+    assert commands or files
+    monkeypatch.setenv('FLORENCE_MM_HOME', str(home))
+    # pages name this or a public one, which would be downloaded
+    monkeypatch.setenv('FLORENCE_MM_MODEL', DIGITS)
+    monkeypatch.setenv('FLORENCE_MM_OFFLINE', '1')
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     shutil.copytree(quickstart, tmp_path / 'work_dirs/quickstart')
@@ -98,4 +109,26 @@ def quickstart(tmp_path_factory):
         model = MODELS.build(cfg.model)
         model.init_weights()
     torch.save({'state_dict': model.state_dict()}, folder / 'epoch_36.pth')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def home(tmp_path_factory):
+    """A home with the models that the pages name, untrained."""
+    import torch
+
+    from florence_mm.config.load import load_config
+    from florence_mm.config.metafiles import model_entry
+
+    folder = tmp_path_factory.mktemp('home')
+    answers = ['yes', 'no', '2']
+    for name in (DIGITS, READER, WRITER):
+        cfg = load_config(model_entry(name).config)
+        if name == READER:
+            cfg.model.heads.vqa.answers = answers
+        cfg.model.init_cfg = None
+        model = apis.init_model(cfg, device='cpu').model
+        meta = {'dataset_meta': {'answers': answers}} if name == READER else {}
+        torch.save({'state_dict': model.state_dict(), 'meta': meta}, folder / 'model.pth')
+        publish(folder / 'model.pth', folder / f'models/{name}.safetensors')
     return folder

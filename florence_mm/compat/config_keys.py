@@ -80,7 +80,7 @@ def _patch(module: ModuleType) -> None:
 GAP = Gap(
     name='mmengine config keys',
     package='mmengine',
-    why='mmengine writes a key such as "class" or "it\'s" unquoted or unescaped, so the config cannot be written or read',
+    why='mmengine writes keys such as "class" and "it\'s" as they are, so that their config cannot be written or read',
     needed=_unreadable,
     patch=_patch,
     after='mmengine.config.config',
