@@ -468,6 +468,3 @@ def test_gap_waits_for_the_import_and_stops_when_not_needed(tmp_path, monkeypatc
     absent = Gap('absent', 'no_such_package', 'why', lambda: True, lambda: calls.append('never'))
     absent.install()
     assert absent.state == 'not installed' and 'never' not in calls
-
-
-SLOW = ('transformers', 'torch.distributed.optim', 'torch._dynamo', 'torch.onnx')
