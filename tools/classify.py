@@ -6,12 +6,11 @@ python tools/classify.py CONFIG CHECKPOINT IMAGE... [--classes "a dog, a cat"] [
 import sys
 
 from florence_mm.commands import classify
-from florence_mm.commands.tool import run_with_config
 
 
 def main() -> int:
     """Run the command with the arguments of the process."""
-    return run_with_config(classify, classify.classify, 'images')
+    return classify.COMMAND.run_tool(classify.__doc__)
 
 
 if __name__ == '__main__':

@@ -6,12 +6,11 @@ python tools/detect.py CONFIG CHECKPOINT IMAGE... [--classes "cat, dog, bench"] 
 import sys
 
 from florence_mm.commands import detect
-from florence_mm.commands.tool import run_with_config
 
 
 def main() -> int:
     """Run the command with the arguments of the process."""
-    return run_with_config(detect, detect.detect, 'images')
+    return detect.COMMAND.run_tool(detect.__doc__)
 
 
 if __name__ == '__main__':

@@ -6,12 +6,11 @@ python tools/video.py CONFIG CHECKPOINT VIDEO... [--classes "a goal, a foul"] [-
 import sys
 
 from florence_mm.commands import video
-from florence_mm.commands.tool import run_with_config
 
 
 def main() -> int:
     """Run the command with the arguments of the process."""
-    return run_with_config(video, video.recognize, 'videos', video.check)
+    return video.COMMAND.run_tool(video.__doc__)
 
 
 if __name__ == '__main__':

@@ -6,12 +6,11 @@ python tools/vqa.py CONFIG CHECKPOINT IMAGE... [--question TEXT]... [--match SEN
 import sys
 
 from florence_mm.commands import ask
-from florence_mm.commands.tool import run_with_config
 
 
 def main() -> int:
     """Run the command with the arguments of the process."""
-    return run_with_config(ask, ask.ask, 'images', ask.check)
+    return ask.COMMAND.run_tool(ask.__doc__)
 
 
 if __name__ == '__main__':

@@ -14,28 +14,14 @@ from typing import Any
 
 from florence_mm.config.arguments import positive_int
 from florence_mm.errors import UsageError
-from florence_mm.utils.files import refuse_overwriting
 
-from .model_choice import add_model_options, add_positional_model, add_run_options, choose_model
+from .model_command import ModelCommand
 
 EXAMPLES = (
     'florence-mm ask photo.jpg --question "how many dogs are there?" --model NAME',
     'florence-mm ask photos --question "is it red?" --question "where is it?" --out-dir answered',
     'florence-mm ask photo.jpg --match "a dog on a beach" --attention dog dog.png',
 )
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    _add_own(parser)
-    add_model_options(parser, 'images')
-
-
-def add_tool_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``tools/vqa.py``, which starts with config and checkpoint."""
-    add_positional_model(parser)
-    _add_own(parser)
-    add_run_options(parser, 'images')
 
 
 def _add_own(parser: argparse.ArgumentParser) -> None:
@@ -64,12 +50,6 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
-    """Ask the chosen model."""
-    check(args)
-    return ask(args, *choose_model(args))
-
-
 def check(args: argparse.Namespace) -> None:
     """Check what can be checked before the model is looked for; the images are listed.
 
@@ -79,15 +59,12 @@ def check(args: argparse.Namespace) -> None:
     from florence_mm.apis.base import list_pictures
 
     args.images = list_pictures(args.images)
-    if args.out:
-        refuse_overwriting(args.out, args.images, '--out')
     if args.attention:
         path = args.attention[1]
         if not path.lower().endswith('.png'):
             raise UsageError(f'--attention {path} must end in .png')
         if len(args.images) != 1:
             raise UsageError(f'--attention draws one image, but there are {len(args.images)}; name one')
-        refuse_overwriting(path, args.images, '--attention')
         if args.out and Path(path).absolute() == Path(args.out).absolute():
             raise UsageError(f'--attention and --out both name {path}; give two files')
 
@@ -98,9 +75,6 @@ def ask(args: argparse.Namespace, config: object, checkpoint: str | Path | None)
     from florence_mm.apis.results import print_any_name, report_failures
 
     print_any_name()
-    for option, path in (('--out', args.out), ('--attention', args.attention and args.attention[1])):
-        if path:
-            refuse_overwriting(path, [args.config, checkpoint], option)
     inferencer = MultimodalInferencer(config, checkpoint, args.device, args.batch_size)
     results = inferencer(
         args.images, args.question, args.match, args.caption, args.top, args.out, out_dir=args.out_dir or None
@@ -136,3 +110,21 @@ def draw(inferencer: Any, result: dict, texts: list[str], word: str, path: str) 
         raise UsageError(f'--attention {word} needs a text with that word; give --question, --match or --caption')
     inferencer.draw_attention(result['file'], text, word, path)
     print(f'{path}: attention to {word!r} in {text!r}')
+
+
+def written(args: argparse.Namespace) -> list[tuple[str, str | Path | None]]:
+    """Option and path of each file that is written."""
+    return [('--out', args.out), ('--attention', args.attention and args.attention[1])]
+
+
+COMMAND = ModelCommand(_add_own, ask, written, check=check)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    COMMAND.add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask the chosen model."""
+    return COMMAND.run(args)

@@ -7,8 +7,8 @@ the model is unusable, or all images failed.
 
 import argparse
 
-from .ask import add_images, ask, check
-from .model_choice import add_model_options, choose_model
+from .ask import add_images, ask, check, written
+from .model_command import ModelCommand
 
 EXAMPLES = (
     'florence-mm caption photo.jpg --model NAME',
@@ -16,14 +16,19 @@ EXAMPLES = (
 )
 
 
+def _add_own(parser: argparse.ArgumentParser) -> None:
+    add_images(parser)
+    parser.set_defaults(question=[], match=[], caption=True, top=1)
+
+
+COMMAND = ModelCommand(_add_own, ask, written, check=check)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    add_images(parser)
-    add_model_options(parser, 'images')
-    parser.set_defaults(question=[], match=[], caption=True, top=1)
+    COMMAND.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write captions with the chosen model."""
-    check(args)
-    return ask(args, *choose_model(args))
+    return COMMAND.run(args)

@@ -10,28 +10,14 @@ import argparse
 from pathlib import Path
 
 from florence_mm.config.arguments import positive_int
-from florence_mm.utils.files import refuse_overwriting
 
-from .model_choice import add_model_options, add_positional_model, add_run_options, choose_model
+from .model_command import ModelCommand
 
 EXAMPLES = (
     'florence-mm classify photo.jpg --classes "a dog, a cat" --model NAME',
     'florence-mm classify photos --classes "beach, forest, city" --templates none --out-dir classified',
     'florence-mm classify photos --features features.npy --model CONFIG --checkpoint FILE',
 )
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    _add_own(parser)
-    add_model_options(parser, 'images')
-
-
-def add_tool_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``tools/classify.py``, which starts with config and checkpoint."""
-    add_positional_model(parser)
-    _add_own(parser)
-    add_run_options(parser, 'images')
 
 
 def _add_own(parser: argparse.ArgumentParser) -> None:
@@ -43,21 +29,12 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out-dir', default='classified', help='folder for the results (default: classified)')
 
 
-def run(args: argparse.Namespace) -> int:
-    """Classify the images with the chosen model."""
-    return classify(args, *choose_model(args))
-
-
 def classify(args: argparse.Namespace, config: object, checkpoint: str | Path | None) -> int:
     """Classify, write the results, and print each as it is made; returns the exit status."""
     from florence_mm.apis.image_inferencer import ImageInferencer
     from florence_mm.apis.results import print_any_name, report_failures
 
     print_any_name()
-    sources = [args.config, checkpoint]
-    refuse_overwriting(Path(args.out_dir, 'classes.json'), sources, '--out-dir')
-    if args.features:
-        refuse_overwriting(args.features, sources, '--features')
     inferencer = ImageInferencer(config, checkpoint, args.device, args.batch_size)
     kept = []
     asked = args.classes, args.templates, args.top, args.out_dir, args.features or False
@@ -69,3 +46,20 @@ def classify(args: argparse.Namespace, config: object, checkpoint: str | Path | 
     written = ' and classes.json' + (f', {args.features}' if args.features else '')
     print(f'{args.out_dir}: {sum("error" not in one for one in kept)} images{written}')
     return report_failures(kept, 'images')
+
+
+def _written(args: argparse.Namespace) -> list[tuple[str, str | Path | None]]:
+    return [('--out-dir', Path(args.out_dir, 'classes.json')), ('--features', args.features)]
+
+
+COMMAND = ModelCommand(_add_own, classify, _written)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    COMMAND.add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Classify the images with the chosen model."""
+    return COMMAND.run(args)

@@ -9,27 +9,13 @@ import argparse
 from pathlib import Path
 
 from florence_mm.config.arguments import probability
-from florence_mm.utils.files import refuse_overwriting
 
-from .model_choice import add_model_options, add_positional_model, add_run_options, choose_model
+from .model_command import ModelCommand
 
 EXAMPLES = (
     'florence-mm detect street.jpg --classes "car, bicycle, dog" --model NAME',
     'florence-mm detect photos --score-thr 0.5 --out-dir detections',
 )
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    _add_own(parser)
-    add_model_options(parser, 'images')
-
-
-def add_tool_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``tools/detect.py``, which starts with config and checkpoint."""
-    add_positional_model(parser)
-    _add_own(parser)
-    add_run_options(parser, 'images')
 
 
 def _add_own(parser: argparse.ArgumentParser) -> None:
@@ -42,20 +28,31 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out-dir', default='detections', help='folder for the results (default: detections)')
 
 
-def run(args: argparse.Namespace) -> int:
-    """Detect objects with the chosen model."""
-    return detect(args, *choose_model(args))
-
-
 def detect(args: argparse.Namespace, config: object, checkpoint: str | Path | None) -> int:
     """Detect objects, write the results, and print a summary; returns the exit status."""
     from florence_mm.apis.detection_inferencer import DetectionInferencer
     from florence_mm.apis.results import print_any_name, report_failures
 
     print_any_name()
-    refuse_overwriting(Path(args.out_dir, 'detections.json'), [args.config, checkpoint], '--out-dir')
     inferencer = DetectionInferencer(config, checkpoint, args.device, args.templates, args.batch_size)
     results = inferencer(args.images, args.classes, args.score_thr, args.out_dir)
     boxes = [result['boxes'] for result in results if 'error' not in result]
     print(f'{args.out_dir}: {len(boxes)} images and detections.json, {sum(map(len, boxes))} objects')
     return report_failures(results, 'images')
+
+
+def _written(args: argparse.Namespace) -> list[tuple[str, str | Path | None]]:
+    return [('--out-dir', Path(args.out_dir, 'detections.json'))]
+
+
+COMMAND = ModelCommand(_add_own, detect, _written)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    COMMAND.add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Detect objects with the chosen model."""
+    return COMMAND.run(args)

@@ -43,11 +43,8 @@ def add_positional_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def choose_model(args: argparse.Namespace) -> tuple[Any, str | Path | None]:
-    """Find config and checkpoint for an inferencer: those of ``--model``, else of the variable, else an error.
-
-    Args:
-        args: the arguments of :func:`add_model_options`; ``config`` and ``checkpoint`` are set for messages.
+def choose_model(args: argparse.Namespace) -> tuple[Any, str | Path]:
+    """Find config and checkpoint for an inferencer, see :func:`find_model`, and read the config.
 
     Returns:
         the config, with ``--cfg-options``, and the checkpoint.
@@ -55,8 +52,27 @@ def choose_model(args: argparse.Namespace) -> tuple[Any, str | Path | None]:
     Raises:
         UsageError: no model was chosen, it has no weights, or the config is wrong.
     """
-    from florence_mm.apis.named import checkpoint_and_inputs
+    find_model(args)
+    return read_config(args), args.checkpoint
+
+
+def read_config(args: argparse.Namespace) -> Any:
+    """Read ``args.config`` with ``--cfg-options``."""
     from florence_mm.config.load import load_config
+
+    return load_config(args.config, args.cfg_options)
+
+
+def find_model(args: argparse.Namespace) -> None:
+    """Set ``config`` and ``checkpoint`` to those of ``--model``, else of the variable.
+
+    Args:
+        args: the arguments of :func:`add_model_options`.
+
+    Raises:
+        UsageError: no model was chosen, or it has no weights.
+    """
+    from florence_mm.apis.named import checkpoint_and_inputs
 
     chosen = args.model or os.environ.get(VARIABLE, '').strip()
     if not chosen:
@@ -69,7 +85,6 @@ def choose_model(args: argparse.Namespace) -> tuple[Any, str | Path | None]:
     args.config = chosen
     if args.checkpoint is None:
         args.checkpoint = checkpoint_and_inputs(chosen, None, [])[0]
-    return load_config(chosen, args.cfg_options), args.checkpoint
 
 
 def _is_name(chosen: str) -> bool:

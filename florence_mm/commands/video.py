@@ -12,27 +12,13 @@ from pathlib import Path
 
 from florence_mm.config.arguments import positive_float, positive_int
 from florence_mm.errors import UsageError
-from florence_mm.utils.files import refuse_overwriting
 
-from .model_choice import add_model_options, add_positional_model, add_run_options, choose_model
+from .model_command import ModelCommand
 
 EXAMPLES = (
     'florence-mm video clip.mp4 --model NAME',
     'florence-mm video clips --classes "a goal, a foul" --window 2 --out-dir recognized',
 )
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    _add_own(parser)
-    add_model_options(parser, 'windows')
-
-
-def add_tool_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``tools/video.py``, which starts with config and checkpoint."""
-    add_positional_model(parser)
-    _add_own(parser)
-    add_run_options(parser, 'windows')
 
 
 def _add_own(parser: argparse.ArgumentParser) -> None:
@@ -56,12 +42,6 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--activation-class', metavar='NAME', help='the class to draw instead of the best one')
     parser.add_argument('--activation-stage', type=int, metavar='N', help='stage of the backbone (default: the last)')
     parser.add_argument('--backend', default='pyav', help="decoder: 'pyav' (default)")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Classify the videos with the chosen model."""
-    check(args)
-    return recognize(args, *choose_model(args))
 
 
 def check(args: argparse.Namespace) -> None:
@@ -89,10 +69,6 @@ def recognize(args: argparse.Namespace, config: object, checkpoint: str | Path |
     from florence_mm.language.class_names import load_class_names
 
     print_any_name()
-    inputs = [args.config, checkpoint, args.class_names]
-    refuse_overwriting(Path(args.out_dir, 'videos.json'), inputs, '--out-dir')
-    if args.activation_map:
-        refuse_overwriting(args.activation_map, [*inputs, *args.videos], '--activation-map')
     names = load_class_names(args.class_names)
     inferencer = VideoInferencer(config, checkpoint, args.device, names, args.templates, args.batch_size, args.backend)
     results = inferencer(args.videos, args.classes, args.top, args.window, args.stride, args.out_dir)
@@ -106,3 +82,20 @@ def recognize(args: argparse.Namespace, config: object, checkpoint: str | Path |
         print(f'{result["file"]}: {best}')
     print(f'{args.out_dir}: {len(found)} videos and videos.json')
     return report_failures(results, 'videos')
+
+
+def _written(args: argparse.Namespace) -> list[tuple[str, str | Path | None]]:
+    return [('--out-dir', Path(args.out_dir, 'videos.json')), ('--activation-map', args.activation_map)]
+
+
+COMMAND = ModelCommand(_add_own, recognize, _written, 'videos', 'windows', check, lambda args: [args.class_names])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    COMMAND.add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Classify the videos with the chosen model."""
+    return COMMAND.run(args)

@@ -149,10 +149,12 @@ def _tools() -> list[BadInput]:
         BadInput('detect.py on a config that is missing', lambda f: command(*detect), 'c.py'),
         BadInput('vqa.py --attention over the image', _over('--attention'), ('--attention', 'good.png')),
         BadInput('vqa.py --out to a device', _out_to_device, ('/dev/null', 'device')),
-        BadInput('video.py --activation-map over the checkpoint', _strip_over_checkpoint, 'c.py'),
+        BadInput(
+            'video.py --activation-map over the checkpoint', _strip_over_checkpoint, ('--activation-map', 'w.png')
+        ),
         *_misspelt(),
-        BadInput('vqa.py --out over the checkpoint', _over('w.pt'), 'c.json'),
-        BadInput('vqa.py --out over the config', _over('c.json'), 'c.json'),
+        BadInput('vqa.py --out over the checkpoint', _over('w.pt'), ('--out', 'w.pt')),
+        BadInput('vqa.py --out over the config', _over('c.json'), ('--out', 'c.json')),
         BadInput('test.py --out over the checkpoint', _test_over('w.pt'), ('--out', 'w.pt')),
         BadInput('test.py --out over the annotations', _test_over('data/a.json'), ('--out', 'a.json')),
     ]

@@ -88,7 +88,7 @@ INCOMPLETE: dict[str, tuple[Callable[[], dict], tuple[str, ...], str | tuple[str
     'a weight of another shape': (lambda: changed(weight=one((8, 32))), WHOLE, KEY),
     'a weight of more axes': (lambda: changed(weight=one((32, 8, 1))), WHOLE, KEY),
     'a weight of no axes': (lambda: changed(weight=torch.tensor(1.0)), WHOLE, KEY),
-    'two tensors': (lambda: dict(list(state().items())[:2]), MODELS, 'w.pth'),
+    'two tensors': (lambda: dict(list(state().items())[:2]), MODELS, 'lacks'),
     'integers': (lambda: {key: value.long() for key, value in state().items()}, MODELS, 'int64'),
     'one weight of integers': (lambda: changed(weight=one(SHAPE, 1, torch.int32)), MODELS, 'int32'),
     'one weight of truth values': (lambda: changed(weight=one(SHAPE, 1, torch.bool)), MODELS, 'bool'),

@@ -140,9 +140,7 @@ def test_examples_are_command_lines(name):
 
 #: Scripts over the same arguments; others take config and checkpoint first.
 ALIKE = [
-    name
-    for name in COMMANDS
-    if (TOOLS / f'{name}.py').exists() and not hasattr(command_line.load(name), 'add_tool_arguments')
+    name for name in COMMANDS if (TOOLS / f'{name}.py').exists() and not hasattr(command_line.load(name), 'COMMAND')
 ]
 
 

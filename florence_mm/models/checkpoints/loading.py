@@ -143,6 +143,11 @@ def load_tensors(
 
     own = model.state_dict()
     fitting = fit_state_dict(model, state)
+    if not fitting.tensors:
+        raise ValueError(
+            f'nothing in {path} ({name}) matches {type(model).__name__}: its keys begin with {_first_parts(state)}, '
+            f'the model has {_first_parts(own)}{_suggest_prefix(state, own)}'
+        )
     report.skipped.update(_drop_lone_projections(fitting.tensors, own))
     report.resized, report.inflated = fitting.resized, fitting.inflated
     report.loaded = [key for key in fitting.tensors if key not in fitting.resized and key not in fitting.inflated]
@@ -151,11 +156,6 @@ def load_tensors(
         shapes = f'{tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model'
         report.skipped[key] = f'of another shape ({shapes})'
     report.missing = [key for key in own if key not in fitting.tensors]
-    if not fitting.tensors:
-        raise ValueError(
-            f'nothing in {path} ({name}) matches {type(model).__name__}: its keys begin with {_first_parts(state)}, '
-            f'the model has {_first_parts(own)}{_suggest_prefix(state, own)}'
-        )
     check_types(model, fitting.tensors, path)
     check_values(fitting.tensors, path)
     wrong = report.missing + report.unexpected + [key for key in report.skipped if key in own]
