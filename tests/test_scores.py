@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENES = 'configs/dynamic_head/atss_coswin-micro_fpn_dyhead_2xb4-8e_scenes.py'
@@ -91,7 +92,8 @@ def test_motions(quickstart, tmp_path):
     options.append(f'model.backbone.init_cfg.checkpoint={quickstart / "epoch_36.pth"}')
     run('bash', 'tools/dist_train.sh', MOTIONS, 2, '--seed', 0, '--work-dir', work_dir, '--cfg-options', *options)
     scores = json.loads((work_dir / 'metrics.json').read_text())['metrics']
-    assert scores['acc/top1'] >= 0.85  # 0.947 with AVX2, 0.889 with AVX-512: docs/video.md
+    # the same code gives 0.947 with AVX2 and 0.889 with AVX-512, see docs/video.md
+    assert scores['acc/top1'] >= (0.85 if torch.backends.cpu.get_cpu_capability() == 'AVX512' else 0.9)
 
 
 @pytest.mark.slow
