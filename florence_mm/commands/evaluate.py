@@ -174,7 +174,10 @@ def _listing(entries: Sequence['Entry'], data_root: str) -> str:
         own = ', a checkpoint of its own' if entry.trained else ''
         paper = '' if protocol.paper is None else f', paper {protocol.paper:g}'
         lines.append(f'{protocol.name}  [{model}{own}{paper}]')
-        lines.append(f'    {"data are there" if sentence is None else sentence}')
+        if sentence is None:
+            there = all(path.exists() for path in protocol.reads(data_root))
+            sentence = 'data are there' if there else 'embedded data, written when it runs'
+        lines.append(f'    {sentence}')
     return '\n'.join(lines)
 
 
