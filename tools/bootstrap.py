@@ -78,7 +78,7 @@ def torch_pins():
 
 
 def make(torch_args):
-    """Create the environment and install into it, the pinned torch first: unpinned it would bring gigabytes of CUDA.
+    """Create the environment and install into it, the pinned torch before the rest: unpinned it would bring gigabytes of CUDA.
 
     torchvision comes from where torch does, since its operators load beside the same build alone; what both need
     follows from the usual index, as other indexes may lack it.
@@ -86,11 +86,12 @@ def make(torch_args):
     start = time.time()
     steps = (
         ('creating .venv', lambda: subprocess.run([sys.executable, '-m', 'venv', '--clear', VENV], check=True)),
+        # before torch, whose missing requirements pip would complain of
+        ('installing what builds packages', lambda: pip('-c', CONSTRAINTS, 'setuptools', 'wheel')),
         (
             'installing the pinned torch and torchvision',
             lambda: pip('--no-deps', *torch_pins(), *torch_args),
         ),
-        ('installing what builds packages', lambda: pip('-c', CONSTRAINTS, 'setuptools', 'wheel')),
         (
             'installing florence_mm and what it needs',
             lambda: pip('-c', CONSTRAINTS, '--no-build-isolation', '-e', ROOT + '[lite,test]'),
