@@ -78,10 +78,10 @@ def torch_pins():
 
 
 def make(torch_args):
-    """Create the environment and install into it, the pinned torch before the rest: unpinned it would bring gigabytes of CUDA.
+    """Create the environment and install into it, the pinned torch before the rest.
 
-    torchvision comes from where torch does, since its operators load beside the same build alone; what both need
-    follows from the usual index, as other indexes may lack it.
+    Unpinned, torch would bring gigabytes of CUDA. torchvision comes from where torch does, since its operators load
+    beside the same build alone; what both need follows from the usual index, as other indexes may lack it.
     """
     start = time.time()
     steps = (
