@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='resume from the latest checkpoint in the work folder, or from the given one',
+        help='resume from the latest checkpoint in the work folder (a folder without one begins as without --resume), '
+        'or from the given one',
     )
     parser.add_argument(
         '--amp',

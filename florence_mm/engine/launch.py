@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -13,6 +14,7 @@ from florence_mm.errors import UsageError
 from florence_mm.moved import moved_names
 from florence_mm.utils.files import require_checkpoint  # noqa: F401  of all that start a run from a checkpoint
 
+from .checkpointing import find_latest
 from .runner import FlorenceRunner
 
 __getattr__ = moved_names(__name__, {'load_config': 'florence_mm.config.load'})
@@ -75,10 +77,15 @@ def set_seed(cfg: Config, seed: int) -> None:
 def set_resume(cfg: Config, resume: str | None) -> None:
     """Set the checkpoint to resume from; ``'auto'``: the latest in the work folder.
 
+    A work folder without one begins with the weights of the config's ``load_from``, as it does without ``--resume``.
+
     Raises:
         UsageError: the checkpoint does not exist.
     """
     if resume is None:
+        return
+    if resume == 'auto' and cfg.get('load_from') and find_latest(cfg.work_dir) is None:
+        print_log(f'{cfg.work_dir} holds no checkpoint to resume; the run begins with {cfg.load_from}', 'current')
         return
     cfg.resume = True
     cfg.load_from = None if resume == 'auto' else resume
