@@ -4,6 +4,7 @@ Models are on torch's meta device: names, shapes and settings are compared, and 
 """
 
 import json
+import re
 import warnings
 
 import pytest
@@ -78,6 +79,20 @@ def test_open_clips(name, tmp_path):
         tower.act = {'gelu': 'quick_gelu', 'quick_gelu': 'gelu'}[tower.act]
     with pytest.raises(ValueError, match='need act='):
         load_tensors(other, state, tmp_path / 'open_clip_pytorch_model.bin')
+
+
+def test_every_published_figure_names_the_file_it_is_from():
+    for name, entry in ENTRIES.items():
+        for result in entry.results:
+            source = re.search(r'\((.*)\)$', result['Dataset'])
+            assert source and re.match(r'\S+ of [\w-]+/[\w-]+$|abstract of arXiv \d{4}\.\d{5}$', source[1]), name
+
+
+def test_openmmlabs_hash_begins_with_what_its_address_ends_with():
+    files = {name: entry.weights for name, entry in ENTRIES.items() if 'download.openmmlab.com' in entry.weights.url}
+    assert len(files) >= 2
+    for name, weights in files.items():
+        assert re.search(r'-([0-9a-f]{8})\.pth$', weights.url)[1] == weights.sha256, name
 
 
 def test_openais_hash_is_in_its_address():
