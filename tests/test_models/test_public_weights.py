@@ -10,6 +10,7 @@ import warnings
 import pytest
 import torch
 from mmengine.registry import DefaultScope
+from public_models import official_swin
 
 from florence_mm.config.load import load_config
 from florence_mm.config.metafiles import model_entries, model_entry
@@ -193,6 +194,30 @@ def test_video_swins(name, sizes, classes):
         peer = MMACTION.build({'type': 'Recognizer3D', 'backbone': backbone, 'cls_head': head}).to('meta')
     # the public code calls the last norm otherwise than mmaction2
     load(name, {key.replace('backbone.norm3.', 'backbone.norm.'): value for key, value in peer.state_dict().items()})
+
+
+@pytest.mark.parametrize(
+    ('name', 'kind'),
+    [
+        ('swin-t_imagenet1k', 'tiny_patch4_window7_224'),
+        ('swin-s_imagenet1k', 'small_patch4_window7_224'),
+        ('swin-b_imagenet1k', 'base_patch4_window7_224'),
+        ('swin-b_imagenet1k-384', 'base_patch4_window12_384'),
+        ('swin-l_imagenet1k_in22k', 'large_patch4_window7_224'),
+        ('swin-l_imagenet1k-384_in22k', 'large_patch4_window12_384'),
+    ],
+)
+def test_swins(name, kind):
+    import timm
+
+    with torch.device('meta'):
+        peer = timm.create_model(f'swin_{kind}')
+    report = load(name, official_swin(peer.state_dict()))
+    assert set(report.skipped.values()) <= {'computed by the model'} and report.notes == []
+    # the file of an entry is that of its size
+    for entry in ENTRIES.values():
+        if entry.config == ENTRIES[name].config:
+            assert f'swin_{kind}' in entry.weights.url, entry.name
 
 
 @pytest.mark.parametrize('arch', ['t', 'b'])
