@@ -166,6 +166,23 @@ def test_mmdets(name, config):
     assert {key: model.test_cfg[key] for key in wanted} == wanted
 
 
+@pytest.mark.parametrize(
+    ('name', 'mean', 'std', 'rgb'),
+    [  # detectron2's default pixels, and those of the config of Swin-T
+        ('atss_r50-caffe_fpn_dyhead_coco_microsoft', [103.53, 116.28, 123.675], [1, 1, 1], False),
+        ('atss_swin-t_fpn_dyhead_coco_microsoft', [123.675, 116.28, 103.53], [58.395, 57.12, 57.375], True),
+    ],
+)
+def test_microsofts_detectors_are_set_as_in_their_code(name, mean, std, rgb):
+    model = load_config(model_entry(name).config).model
+    pixels = model.data_preprocessor
+    assert (pixels.mean, pixels.std, pixels.bgr_to_rgb, pixels.pad_size_divisor) == (mean, std, rgb, 128)
+    assert model.neck.relu_before_extra_convs and model.bbox_head.offset_mode == 'legacy'
+    assert model.backbone.get('style') == (None if rgb else 'caffe')
+    limits = {'nms_pre': 1000, 'score_thr': 0.05, 'max_per_img': 100, 'nms': {'type': 'nms', 'iou_threshold': 0.6}}
+    assert {key: model.test_cfg[key] for key in limits} == limits
+
+
 def load_with_meta(name, state, config):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
