@@ -2,7 +2,7 @@
 _base_ = './atss_swin-t_fpn_dyhead_coco.py'
 
 model = dict(
-    data_preprocessor=dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False, pad_size_divisor=128),
+    data_preprocessor=dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False),
     backbone=dict(
         _delete_=True,
         type='mmdet.ResNet',

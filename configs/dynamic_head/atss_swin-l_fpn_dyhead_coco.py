@@ -2,7 +2,6 @@
 _base_ = './atss_swin-t_fpn_dyhead_coco.py'
 
 model = dict(
-    data_preprocessor=dict(pad_size_divisor=128),
     backbone=dict(arch='large', img_size=384, window_size=12),
     neck=dict(in_channels=[384, 768, 1536], relu_before_extra_convs=False),
 )

@@ -6,6 +6,8 @@ _base_ = [
 ]
 
 model = dict(
+    # the stride of the last level, as in its code
+    data_preprocessor=dict(pad_size_divisor=128),
     backbone=dict(conv_embed=False, pad_small_map=True),
     bbox_head=dict(offset_mode='legacy'),
 )

@@ -82,7 +82,11 @@ def weights_file(entry: ModelEntry) -> Path:
             f'{entry.name} has no published weights; give a checkpoint, or take one of list_models(pretrained=True)'
         )
     if not weights.embedded:
-        return fetch(weights.url, weights.sha256)
+        try:
+            return fetch(weights.url, weights.sha256)
+        except UsageError as error:
+            page = f'; or take the file from {weights.source} and give it as the checkpoint' if weights.source else ''
+            raise UsageError(f'{error}{page}') from error
     folders = published_folders()
     file = find_published(entry.name, folders)
     if file is None:

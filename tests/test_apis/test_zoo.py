@@ -1,6 +1,7 @@
 """Models by name with weights, preprocessing and class names: published here, downloaded, or random."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -132,6 +133,16 @@ def test_weights_from_the_web(home, tmp_path, monkeypatch):
         monkeypatch.setenv('FLORENCE_MM_OFFLINE', '1')
         assert same(get_model(DIGITS, device='cpu').model.state_dict(), source.state_dict())
     assert [path.suffix for path in (home / 'checkpoints').glob('[!.]*.pth')] == ['.pth']
+
+
+def test_weights_that_have_moved_are_told_with_their_publishers_page(home):
+    entry = model_entry(DIGITS)
+    with web_server() as server:
+        weights = Weights(server.url('/gone.pth'), source='https://example.org/page')
+        with pytest.raises(
+            UsageError, match='gone.pth is answered with 404 .*; or take .* https://example.org/page and'
+        ):
+            weights_file(replace(entry, weights=weights))
 
 
 def test_an_inferencer_by_name(home, tmp_path):

@@ -1,5 +1,7 @@
 """Random weights in every public layout, made by the packages themselves, with values at which order shows."""
 
+import re
+
 import torch
 from public_detectors import in_detectron2_layout, mmdet_detector, our_detector, peer_with_biases, scattered
 from public_meter import build, lightning, public
@@ -56,6 +58,16 @@ def timm_swin():
 
     sizes = {'embed_dim': 16, 'depths': (2, 2, 2), 'num_heads': (1, 2, 4)}
     return randomise(SwinTransformer(img_size=64, window_size=4, num_classes=0, **sizes))
+
+
+def official_swin(state):
+    """timm's tensors as Swin's code names them, whose patch merging ends a stage and whose head is a linear layer."""
+
+    def name(key):
+        key = re.sub(r'^layers\.(\d)\.downsample', lambda m: f'layers.{int(m[1]) - 1}.downsample', key)
+        return key.replace('head.fc.', 'head.')
+
+    return {name(key): value for key, value in state.items()}
 
 
 def torchvision_swin():

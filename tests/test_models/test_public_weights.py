@@ -4,11 +4,13 @@ Models are on torch's meta device: names, shapes and settings are compared, and 
 """
 
 import json
+import re
 import warnings
 
 import pytest
 import torch
 from mmengine.registry import DefaultScope
+from public_models import official_swin
 
 from florence_mm.config.load import load_config
 from florence_mm.config.metafiles import model_entries, model_entry
@@ -78,6 +80,20 @@ def test_open_clips(name, tmp_path):
         tower.act = {'gelu': 'quick_gelu', 'quick_gelu': 'gelu'}[tower.act]
     with pytest.raises(ValueError, match='need act='):
         load_tensors(other, state, tmp_path / 'open_clip_pytorch_model.bin')
+
+
+def test_every_published_figure_names_the_file_it_is_from():
+    for name, entry in ENTRIES.items():
+        for result in entry.results:
+            source = re.search(r'\((.*)\)$', result['Dataset'])
+            assert source and re.match(r'\S+ of [\w-]+/[\w-]+$|abstract of arXiv \d{4}\.\d{5}$', source[1]), name
+
+
+def test_openmmlabs_hash_begins_with_what_its_address_ends_with():
+    files = {name: entry.weights for name, entry in ENTRIES.items() if 'download.openmmlab.com' in entry.weights.url}
+    assert len(files) >= 2
+    for name, weights in files.items():
+        assert re.search(r'-([0-9a-f]{8})\.pth$', weights.url)[1] == weights.sha256, name
 
 
 def test_openais_hash_is_in_its_address():
@@ -150,6 +166,23 @@ def test_mmdets(name, config):
     assert {key: model.test_cfg[key] for key in wanted} == wanted
 
 
+@pytest.mark.parametrize(
+    ('name', 'mean', 'std', 'rgb'),
+    [  # detectron2's default pixels, and those of the config of Swin-T
+        ('atss_r50-caffe_fpn_dyhead_coco_microsoft', [103.53, 116.28, 123.675], [1, 1, 1], False),
+        ('atss_swin-t_fpn_dyhead_coco_microsoft', [123.675, 116.28, 103.53], [58.395, 57.12, 57.375], True),
+    ],
+)
+def test_microsofts_detectors_are_set_as_in_their_code(name, mean, std, rgb):
+    model = load_config(model_entry(name).config).model
+    pixels = model.data_preprocessor
+    assert (pixels.mean, pixels.std, pixels.bgr_to_rgb, pixels.pad_size_divisor) == (mean, std, rgb, 128)
+    assert model.neck.relu_before_extra_convs and model.bbox_head.offset_mode == 'legacy'
+    assert model.backbone.get('style') == (None if rgb else 'caffe')
+    limits = {'nms_pre': 1000, 'score_thr': 0.05, 'max_per_img': 100, 'nms': {'type': 'nms', 'iou_threshold': 0.6}}
+    assert {key: model.test_cfg[key] for key in limits} == limits
+
+
 def load_with_meta(name, state, config):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -178,6 +211,30 @@ def test_video_swins(name, sizes, classes):
         peer = MMACTION.build({'type': 'Recognizer3D', 'backbone': backbone, 'cls_head': head}).to('meta')
     # the public code calls the last norm otherwise than mmaction2
     load(name, {key.replace('backbone.norm3.', 'backbone.norm.'): value for key, value in peer.state_dict().items()})
+
+
+@pytest.mark.parametrize(
+    ('name', 'kind'),
+    [
+        ('swin-t_imagenet1k', 'tiny_patch4_window7_224'),
+        ('swin-s_imagenet1k', 'small_patch4_window7_224'),
+        ('swin-b_imagenet1k', 'base_patch4_window7_224'),
+        ('swin-b_imagenet1k-384', 'base_patch4_window12_384'),
+        ('swin-l_imagenet1k_in22k', 'large_patch4_window7_224'),
+        ('swin-l_imagenet1k-384_in22k', 'large_patch4_window12_384'),
+    ],
+)
+def test_swins(name, kind):
+    import timm
+
+    with torch.device('meta'):
+        peer = timm.create_model(f'swin_{kind}')
+    report = load(name, official_swin(peer.state_dict()))
+    assert set(report.skipped.values()) <= {'computed by the model'} and report.notes == []
+    # the file of an entry is that of its size
+    for entry in ENTRIES.values():
+        if entry.config == ENTRIES[name].config:
+            assert f'swin_{kind}' in entry.weights.url, entry.name
 
 
 @pytest.mark.parametrize('arch', ['t', 'b'])

@@ -1,6 +1,7 @@
 """Microsoft's DynamicHead on detectron2 (``dyhead/dyhead.py``, ``extra/atss.py`` and detectron2's FPN)."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from .detectors import OFFSETS, center_offset, fit_shapes, is_detector, relu_before_extra_convs
@@ -8,6 +9,7 @@ from .exporting import Exported, hold, register_export
 from .renaming import (
     Names,
     Skipped,
+    Source,
     StateDict,
     add_prefix,
     any_key,
@@ -16,12 +18,15 @@ from .renaming import (
     register_format,
     rename,
 )
+from .resnet_detectron2 import STYLE, convert_resnet, export_resnet, is_detectron2_resnet, is_resnet
+from .settings import Setting
 from .swin import convert_swin, is_backbone, number_last_norm, position_indices, take_swin
 
 _NAME = 'DyHead'
 _COMPUTED = r'(^|\.)(pixel_mean|pixel_std|anchor_generator\..*|cell_anchors\..*)$'
 _BACKBONE = 'backbone.backbone.bottom_up.'
 _SETTINGS = (OFFSETS, relu_before_extra_convs(True), center_offset(0.5))
+_RESNET = r'(^|\.)bottom_up\.res2\.'
 _NAMES = Names(
     ('^dyhead_tower.', '^bbox_head.blocks.'),
     ('.DyConv.0.conv.', '.high.'),
@@ -41,17 +46,21 @@ _NAMES = Names(
 )
 
 
-@register_format(
-    _NAME, lambda k: any_key(k, r'^(backbone\.)*dyhead_tower\.\d+\.offset\.'), settings=lambda source: _SETTINGS
-)
+def _settings(source: Source) -> Iterable[Setting]:
+    return (*_SETTINGS, STYLE) if any_key(source.keys, _RESNET) else _SETTINGS
+
+
+@register_format(_NAME, lambda k: any_key(k, r'^(backbone\.)*dyhead_tower\.\d+\.offset\.'), settings=_settings)
 def convert_dyhead(state: StateDict) -> tuple[StateDict, Skipped]:
-    """Convert the layout; backbones other than Swin are skipped."""
+    """Convert the layout; a ResNet gets mmdet's names, backbones other than Swin and ResNet are skipped."""
     state, skipped = keep_matching(dict(state), rf'^(?!.*{_COMPUTED})', 'part of the data preprocessor or the anchors')
     backbone = pop_prefix(state, r'(backbone\.)*bottom_up\.')
     if any(key.startswith('layers.') for key in backbone):
         backbone, left_out = convert_swin(backbone)
+    elif is_detectron2_resnet(backbone):
+        backbone, left_out = convert_resnet(backbone)
     else:
-        backbone, left_out = {}, dict.fromkeys(backbone, 'of a backbone other than Swin')
+        backbone, left_out = {}, dict.fromkeys(backbone, 'of a backbone other than Swin or ResNet')
     skipped.update(add_prefix(left_out, _BACKBONE))
     levels = [int(m[1]) for key in state if (m := re.search(r'fpn_output(\d)\.', key))]
     first, count = min(levels, default=0), len({*levels})
@@ -75,14 +84,17 @@ def export_dyhead(state: StateDict, settings: dict[str, Any]) -> Exported:
     """Write the layout, whose pyramid ends at level 5 of the backbone and has further levels from 6.
 
     Raises:
-        ValueError: the backbone is no Swin.
+        ValueError: the backbone is neither Swin nor ResNet.
     """
     state, left_out = hold(state, r'^(backbone|neck|bbox_head)\.', 'DynamicHead')
     backbone = pop_prefix(state, r'backbone\.')
-    if backbone and not is_backbone(backbone):
-        raise ValueError('its backbone is no Swin; write a detector with a Swin, or the head alone')
-    backbone, more = take_swin(backbone, 'DynamicHead', positions=True, stage_norms=True)
-    backbone = number_last_norm({**backbone, **position_indices(backbone)})
+    if is_resnet(backbone):
+        backbone, more = export_resnet(backbone)
+    else:
+        if backbone and not is_backbone(backbone):
+            raise ValueError('its backbone is neither Swin nor ResNet; write a detector with one, or the head alone')
+        backbone, more = take_swin(backbone, 'DynamicHead', positions=True, stage_norms=True)
+        backbone = number_last_norm({**backbone, **position_indices(backbone)})
     laterals = len({key.split('.')[2] for key in state if key.startswith('neck.lateral_convs.')})
     state = rename(
         _NAMES.to_theirs(state),

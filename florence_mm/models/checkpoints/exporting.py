@@ -12,6 +12,7 @@ from typing import Any
 
 from florence_mm.utils.nearest import did_you_mean
 
+from .classifiers import bare_backbone
 from .formats import OURS, RUN, first_parts
 from .renaming import FORMATS, Skipped, Source, StateDict, keep_matching
 from .settings import Setting
@@ -152,6 +153,8 @@ def export_state_dict(
         ValueError: the format is unknown, the tensors do not fit it, or it cannot hold a part of them.
     """
     export = find_export(name)
+    if not export.fits(set(state)):
+        state = bare_backbone(state)
     if not export.fits(set(state)):
         raise ValueError(
             f'{path} does not fit {export.name!r}: its keys begin with {", ".join(first_parts(state)[:5])}, which can '

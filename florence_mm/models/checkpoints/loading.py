@@ -12,6 +12,7 @@ from torch import nn
 
 from florence_mm.registry import WEIGHT_INITIALIZERS
 
+from .classifiers import fit_classifier
 from .contents import check_types, check_values, some
 from .coverage import Missing, check_coverage, left_out_sentence, missing_sentence
 from .fitting import fit_state_dict
@@ -142,6 +143,8 @@ def load_tensors(
             )
 
     own = model.state_dict()
+    state, left_out = fit_classifier(state, own)
+    report.skipped.update(left_out)
     fitting = fit_state_dict(model, state)
     if not fitting.tensors:
         raise ValueError(

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from florence_mm.ops.windows import relative_position_index
 
+from .classifiers import NOT_BACKBONE, convert_with_head, is_backbone, pop_head
 from .exporting import Exported, hold, register_export
-from .renaming import Skipped, StateDict, any_key, keep_matching, register_format, rename
+from .renaming import Skipped, StateDict, add_prefix, any_key, keep_matching, register_format, rename
 from .settings import Setting
 
 #: Parts that give other features if the model lacks them -> the argument of our backbones that makes them.
@@ -18,21 +19,19 @@ OPTIONAL_PARTS = {
     r'(^|\.)absolute_pos_embed$': 'use_abs_pos_embed=True',
     r'\.blocks\.\d+\.gamma$': 'layer_scale_init_value=1.0',
 }
-TABLE = r'layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table$'
-NOT_BACKBONE = 'not part of the backbone'
 _BACKBONE = r'^(patch_embed|layers|norm\d?|absolute_pos_embed)(\.|$)'
 _CONV_MERGE = r'^layers\.\d+\.downsample\.proj\.'
 _CONV_STEM = 7  # side of the kernel of CoSwin's stem; Swin's is its stride
 
 
-@register_format(
-    'Swin or CoSwin',
-    lambda k: any_key(k, rf'^{TABLE}'),
-    priority=-1,
-    optional_parts=OPTIONAL_PARTS,
-)
+@register_format('Swin or CoSwin', is_backbone, priority=-1, optional_parts=OPTIONAL_PARTS)
+def convert_official_swin(state: StateDict) -> tuple[StateDict, Skipped]:
+    """Convert the official layout, which CoSwin's public code has too, with the head of a classifier."""
+    return convert_with_head(state, convert_swin, 'head.')
+
+
 def convert_swin(state: StateDict) -> tuple[StateDict, Skipped]:
-    """Convert the official layout, which CoSwin's public code has too."""
+    """Convert a backbone in the official layout without its head."""
     state = name_last_norm(rename(state, [(r'^backbone\.', '')]))
     require_patch_norm(state)
     return keep_matching(state, _BACKBONE, NOT_BACKBONE)
@@ -45,11 +44,6 @@ def small_maps(*accepted: bool, advice: str = '') -> Setting:
     )
 
 
-def is_backbone(keys: Collection[str]) -> bool:
-    """Whether our keys are those of a Swin or CoSwin, without a prefix."""
-    return any_key(keys, f'^{TABLE}')
-
-
 def is_swin(keys: Collection[str]) -> bool:
     """Whether our keys are those of a backbone with Swin's patch merging, without a prefix."""
     return is_backbone(keys) and not any_key(keys, _CONV_MERGE)
@@ -58,11 +52,13 @@ def is_swin(keys: Collection[str]) -> bool:
 @register_export('Swin or CoSwin', is_backbone, wrapper='model', settings=[small_maps(False)])
 def export_swin(state: StateDict, settings: dict[str, Any]) -> Exported:
     """Write the official layout; with norms of several stages that of its detectors, whose last is numbered too."""
+    head = add_prefix(pop_head(state), 'head.')
     state, left_out = hold(state, _BACKBONE, 'Swin')
     if any_key(state, r'^norm\d\.'):
         state = number_last_norm(state)
-    absent = {'attn_mask': 'computed by the package, from the size of its pictures', 'head': 'made by the package'}
-    return Exported({**state, **position_indices(state)}, left_out, absent)
+    absent = {'attn_mask': 'computed by the package, from the size of its pictures'}
+    absent |= {} if head else {'head': 'made by the package'}
+    return Exported({**state, **head, **position_indices(state)}, left_out, absent)
 
 
 def require_patch_norm(state: StateDict) -> None:

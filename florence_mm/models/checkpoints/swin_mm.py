@@ -9,8 +9,19 @@ from typing import Any
 
 from torch import Tensor
 
+from .classifiers import convert_with_head, pop_head
 from .exporting import Exported, register_export
-from .renaming import Names, Skipped, Source, StateDict, any_key, keep_matching, register_format, rename
+from .renaming import (
+    Names,
+    Skipped,
+    Source,
+    StateDict,
+    add_prefix,
+    any_key,
+    keep_matching,
+    register_format,
+    rename,
+)
 from .settings import Setting
 from .swin import (
     NOT_BACKBONE,
@@ -49,8 +60,13 @@ def _settings(source: Source) -> Iterable[Setting]:
     settings=_settings,
     optional_parts=OPTIONAL_PARTS,
 )
+def convert_mm_classifier(state: StateDict) -> tuple[StateDict, Skipped]:
+    """Convert the layout of mmdet and mmpretrain, with the head of a classifier."""
+    return convert_with_head(state, convert_mm_swin, 'head.fc.')
+
+
 def convert_mm_swin(state: StateDict) -> tuple[StateDict, Skipped]:
-    """Convert the layout of mmdet and mmpretrain."""
+    """Convert a backbone of mmdet and mmpretrain without its head."""
     state, skipped = keep_matching(
         state, r'^(backbone\.)?(patch_embed|stages|norm\d?|absolute_pos_embed)(\.|$)', NOT_BACKBONE
     )
@@ -72,13 +88,14 @@ def convert_mm_swin(state: StateDict) -> tuple[StateDict, Skipped]:
     settings=[small_maps(False, True, advice='mmdet always pads, mmpretrain with pad_small_map=True')],
 )
 def export_mm_swin(state: StateDict, settings: dict[str, Any]) -> Exported:
-    """Write the layout of a backbone of mmdet and mmpretrain, with its buffers."""
+    """Write the layout of a backbone of mmdet and mmpretrain with its buffers, or of a classifier if it has a head."""
+    head = add_prefix(pop_head(state), 'head.fc.')
     state, left_out = take_swin(state, 'mmdet', positions=True, stage_norms=True)
     for key in state:
         if re.search(_MERGING, key):
             state[key] = _to_unfold_order(state[key])
     state = _NAMES.to_theirs(number_last_norm({**state, **position_indices(state)}))
-    return Exported(state, left_out)
+    return Exported({**add_prefix(state, 'backbone.'), **head} if head else state, left_out)
 
 
 def _from_unfold_order(value: Tensor) -> Tensor:

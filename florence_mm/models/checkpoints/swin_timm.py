@@ -3,9 +3,10 @@
 import re
 from typing import Any
 
+from .classifiers import TABLE, convert_with_head, pop_head
 from .exporting import Exported, register_export
-from .renaming import Skipped, StateDict, any_key, register_format
-from .swin import OPTIONAL_PARTS, TABLE, convert_swin, is_swin, small_maps, take_swin
+from .renaming import Skipped, StateDict, add_prefix, any_key, register_format
+from .swin import OPTIONAL_PARTS, convert_swin, is_swin, small_maps, take_swin
 
 _NAME = 'timm Swin'
 
@@ -20,15 +21,17 @@ _NAME = 'timm Swin'
     optional_parts=OPTIONAL_PARTS,
 )
 def convert_timm_swin(state: StateDict) -> tuple[StateDict, Skipped]:
-    """Convert timm's layout."""
-    return convert_swin(_move_merging(state, -1))
+    """Convert timm's layout, with the head of a classifier."""
+    return convert_with_head(_move_merging(state, -1), convert_swin, 'head.fc.', 'head.')
 
 
 @register_export(_NAME, is_swin, settings=[small_maps(False)])
 def export_timm_swin(state: StateDict, settings: dict[str, Any]) -> Exported:
-    """Write timm's layout, for a model with ``num_classes=0``."""
+    """Write timm's layout; without a head for a model with ``num_classes=0``."""
+    head = add_prefix(pop_head(state), 'head.fc.')
     state, left_out = take_swin(state, 'timm')
-    return Exported(_move_merging(state, 1), left_out, {'head': 'made by timm unless num_classes=0'})
+    absent = {} if head else {'head': 'made by timm unless num_classes=0'}
+    return Exported(_move_merging(state, 1) | head, left_out, absent)
 
 
 def _move_merging(state: StateDict, by: int) -> StateDict:

@@ -10,9 +10,10 @@ from typing import Any
 
 from florence_mm.ops.windows import relative_position_index
 
+from .classifiers import TABLE
 from .exporting import Exported, hold, register_export
 from .renaming import Skipped, StateDict, any_key, register_format
-from .swin import OPTIONAL_PARTS, TABLE, name_last_norm, number_last_norm
+from .swin import OPTIONAL_PARTS, name_last_norm, number_last_norm
 
 _PUBLIC, _MMACTION = 'Video Swin or VideoCoSwin', 'mmaction2 Video Swin'
 _COMPUTED = 'computed by the package, from its window'
