@@ -4,7 +4,14 @@ _base_ = ['./unicl_coswin-micro_1xb64-36e_digits.py']
 
 load_from = 'work_dirs/unicl_coswin-micro_2xb64-10e_scene-crops/epoch_10.pth'
 # neither flipped nor cropped: captions name digits from left to right
-pipeline = [dict(type='florence_mm.LoadImage', keep_mb=256), dict(type='florence_mm.PackImageText')]
+train_pipeline = [dict(type='florence_mm.LoadImage', keep_mb=256), dict(type='florence_mm.PackImageText')]
+# pictures of any size to that of the embedded ones, which it leaves as they are
+test_pipeline = [
+    dict(type='florence_mm.LoadImage', keep_mb=256),
+    dict(type='mmpretrain.ResizeEdge', scale=64, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='mmpretrain.CenterCrop', crop_size=64),
+    dict(type='florence_mm.PackImageText'),
+]
 train_dataloader = dict(
     batch_size=32,
     dataset=dict(
@@ -12,7 +19,7 @@ train_dataloader = dict(
         type='florence_mm.ImageTextManifest',
         ann_file='data/large_digit_questions/train.jsonl',
         data_prefix='data/large_digits/train',
-        pipeline=pipeline,
+        pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(
@@ -22,7 +29,7 @@ val_dataloader = dict(
         ann_file='data/large_digit_questions/test.jsonl',
         data_prefix='data/large_digits/test',
         test_mode=True,
-        pipeline=pipeline,
+        pipeline=test_pipeline,
     )
 )
 val_evaluator = [dict(type='florence_mm.ImageTextRecall')]

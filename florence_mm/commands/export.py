@@ -3,7 +3,7 @@
 The suffix of OUT chooses the format: .onnx, .xml (OpenVINO, with the weights in .bin) or .pt2 (torch.export). A model
 of two towers gives two files, OUT with -image and -text before the suffix; with --classes one classifier. Each file is
 run in its runtime at several batches and sizes, and is not left behind where an output differs from the model's by
-more than 1e-4.
+more than 1e-4. A vision-language model gives a file for answers, for matches, or for each.
 
 Exit status: 0, or 2 with one sentence if a model, file or option is unusable.
 """
@@ -11,6 +11,7 @@ Exit status: 0, or 2 with one sentence if a model, file or option is unusable.
 import argparse
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', help='config file, or the name of a model')
     parser.add_argument('checkpoint', nargs='?', help="weights; '-' or left out: those published for the name")
     parser.add_argument('out', metavar='OUT', help='file to write: .onnx, .xml (OpenVINO) or .pt2 (torch.export)')
-    parser.add_argument('--part', help='export one part only: image, text, classifier, detector or recognizer')
+    parser.add_argument(
+        '--part',
+        help='export one part only: image, text, classifier, detector, recognizer, answerer or matcher',
+    )
     parser.add_argument(
         '--classes',
         help="names separated by commas, or 'imagenet1k' or 'digits': folded into a classifier of a two-tower model",
@@ -83,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from florence_mm.export.parts import parts_of
     from florence_mm.export.placing import check_target, format_of, require_packages
     from florence_mm.language.class_names import KNOWN_CLASSES
+    from florence_mm.models.multimodal.protocol import Reranker, VisionLanguage
     from florence_mm.models.protocol import TwoTowerModel, ZeroShotModel
 
     require_packages(format_of(args.out))
@@ -93,6 +98,9 @@ def run(args: argparse.Namespace) -> int:
     check_target(args.out, sources, args.overwrite)
     loaded = init_model(_config(args), args.checkpoint, 'cpu')
     model = loaded.model.requires_grad_(False)
+    asked = model.matcher if isinstance(model, Reranker) else model
+    if isinstance(asked, VisionLanguage):
+        asked.use_dataset_meta(loaded.meta.get('dataset_meta') or {})
     if args.classes is not None:
         if not isinstance(model, ZeroShotModel):
             raise UsageError(f'classes are those of a zero-shot model, and {loaded.name} has its own; leave them out')
@@ -100,12 +108,21 @@ def run(args: argparse.Namespace) -> int:
         model.set_classes(names, args.templates)
     elif args.part is None and isinstance(model, TwoTowerModel):
         model.class_features = None  # without --classes: the towers
-    size = tuple(args.size) if args.size else _pipeline_size(loaded)
+    given, free_pictures = _pipeline_size(loaded)
+    size = tuple(args.size) if args.size else given
     free = True if args.free_size else False if args.fixed_size else None
     parts = parts_of(model, size, free, args.part)
     targets = [_target(args.out, part, len(parts)) for part in parts]
     for target in targets:
         check_target(target, sources, args.overwrite)
+    if args.evaluate:
+        _check_test(loaded, parts)
+    if free_pictures and not any(part.free_size for part in parts if part.kind != 'text'):
+        print(
+            f'the test pipeline does not resize, and files take {"x".join(map(str, size))} alone; resize in it, or '
+            'give --size or --free-size',
+            file=sys.stderr,
+        )
     known: dict[str, float] = {}  # metrics of the model itself, once
     for part, target in zip(parts, targets, strict=True):
         print(f'{target}: exporting the {part.kind} part', flush=True)
@@ -123,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
         if args.evaluate:
             for name, metrics in _tested(loaded, part, target, known).items():
                 print(f'  {name}: ' + ', '.join(f'{key} {value:.4g}' for key, value in metrics.items()))
+        print(f'  run it in Python: from florence_mm.export import load_exported; {_call(part, target)}', flush=True)
     return 0
 
 
@@ -141,10 +159,12 @@ def _examples(loaded: 'LoadedModel', part: 'Part', pictures: list[str]) -> Any:
     """Yield pictures as the part takes them."""
     from florence_mm.apis.base import list_pictures
     from florence_mm.errors import UsageError
+    from florence_mm.export.parts import PAIRS
     from florence_mm.export.preparing import Preparation, describe_preprocessing
 
-    if part.kind == 'text' or loaded.pipeline is None or len(part.size) != 2:
-        raise UsageError(f'--calibration gives pictures, and the {part.kind} part takes none; leave it out')
+    if part.kind in (*PAIRS, 'text') or loaded.pipeline is None or len(part.size) != 2:
+        takes = 'texts too' if part.kind in PAIRS else 'none'
+        raise UsageError(f'--calibration gives pictures, and the {part.kind} part takes {takes}; leave it out')
     facts = describe_preprocessing(loaded.pipeline.pipeline, loaded.model.data_preprocessor, _scope(loaded))
     prepare = Preparation(facts)
     for picture in list_pictures(pictures):
@@ -154,12 +174,9 @@ def _examples(loaded: 'LoadedModel', part: 'Part', pictures: list[str]) -> Any:
 
 def _tested(loaded: 'LoadedModel', part: 'Part', target: Path, known: dict[str, float]) -> dict[str, dict[str, float]]:
     """Metrics of the model, which are kept in ``known``, and of the file in the place of its part."""
-    from florence_mm.errors import UsageError
     from florence_mm.export.accuracy import test_metrics
     from florence_mm.export.runtimes import open_runtime
 
-    if loaded.cfg.get('test_evaluator') is None or loaded.pipeline is None:
-        raise UsageError(f'{loaded.name} has no test_dataloader and test_evaluator; leave --evaluate out')
     if part.kind == 'classifier':
         # features of texts are not in the file
         metrics = loaded.cfg.test_evaluator
@@ -171,13 +188,33 @@ def _tested(loaded: 'LoadedModel', part: 'Part', target: Path, known: dict[str, 
     return {'the model': known, str(target): test_metrics(loaded.model, loaded.cfg, part.kind, opened)}
 
 
+def _check_test(loaded: 'LoadedModel', parts: list['Part']) -> None:
+    """Check that the config's test can be run with a file in the place of each part."""
+    from florence_mm.errors import UsageError
+
+    if loaded.cfg.get('test_evaluator') is None or loaded.pipeline is None:
+        raise UsageError(f'{loaded.name} has no test_dataloader and test_evaluator; leave --evaluate out')
+    if any(part.kind == 'matcher' for part in parts):
+        raise UsageError('a matcher is tested by re-ranking, which runs the model itself; leave --evaluate out')
+
+
+def _call(part: 'Part', target: Path) -> str:
+    """How a file is run, in Python."""
+    source = {'text': 'a photo of a dog'}.get(part.kind, 'photo.jpg' if len(part.size) == 2 else 'video.mp4')
+    about = {'answerer': ", texts='how many dogs are there?'", 'matcher': ", texts='two dogs on a beach'"}
+    return f'load_exported({str(target)!r})({source!r}{about.get(part.kind, "")})'
+
+
 def _target(out: str, part: 'Part', count: int) -> Path:
     path = Path(out)
     return path if count == 1 else path.with_name(f'{path.stem}-{part.kind}{path.suffix}')
 
 
-def _pipeline_size(loaded: 'LoadedModel') -> tuple[int, ...] | None:
-    """Size of the inputs that the test pipeline gives; None if it gives any, and the model tells none either."""
+def _pipeline_size(loaded: 'LoadedModel') -> tuple[tuple[int, ...] | None, bool]:
+    """Size of the inputs that the test pipeline gives, and whether it gives any, with the pictures' own size.
+
+    The size is None if the model tells none either.
+    """
     import numpy as np
 
     from florence_mm.apis.video_inputs import VideoPipeline
@@ -185,7 +222,7 @@ def _pipeline_size(loaded: 'LoadedModel') -> tuple[int, ...] | None:
     from florence_mm.models.protocol import finds_boxes
 
     if loaded.pipeline is None:
-        return None
+        return None, False
     if isinstance(loaded.pipeline, VideoPipeline):
         made = [tuple(loaded.pipeline(_GreyVideo(*size))[0]['inputs'].shape[2:]) for size in _PICTURES]
     else:
@@ -194,13 +231,13 @@ def _pipeline_size(loaded: 'LoadedModel') -> tuple[int, ...] | None:
         grey = [np.full((*size, 3), 128, dtype=np.uint8) for size in _PICTURES]
         made = [prepare.batch([prepare(picture)])[0].shape[2:] for picture in grey]
     if made[0] == made[1] or finds_boxes(loaded.model):
-        return made[0]
+        return made[0], False
     # a pipeline that does not resize
     for name in ('image_encoder', 'backbone'):
         side = (loaded.cfg.model.get(name) or {}).get('img_size')
         if side is not None:
-            return (*made[0][:-2], *((side, side) if isinstance(side, int) else side))
-    return None
+            return (*made[0][:-2], *((side, side) if isinstance(side, int) else side)), True
+    return None, True
 
 
 class _GreyVideo:
@@ -237,7 +274,9 @@ def _facts(loaded: 'LoadedModel', part: 'Part', args: argparse.Namespace) -> dic
     """What the file tells about itself."""
     import torch
 
+    from florence_mm.export.parts import PAIRS
     from florence_mm.export.preparing import describe_preprocessing
+    from florence_mm.models.multimodal.protocol import Reranker
     from florence_mm.models.protocol import ZeroShotModel
     from florence_mm.version import __version__
 
@@ -248,15 +287,24 @@ def _facts(loaded: 'LoadedModel', part: 'Part', args: argparse.Namespace) -> dic
         'versions': {'florence_mm': __version__, 'torch': torch.__version__},
     }
     if part.kind == 'text':
-        return facts | {'tokenizer': json.loads(json.dumps(loaded.cfg.model.get('tokenizer')))}
+        return facts | {'tokenizer': _plain(loaded.cfg.model.get('tokenizer'))}
     if loaded.pipeline is not None:
         preprocessor = loaded.model.data_preprocessor
         facts['preprocessing'] = describe_preprocessing(loaded.pipeline.pipeline, preprocessor, _scope(loaded))
-    if part.kind != 'image':
+    if part.kind in PAIRS:
+        inner = loaded.model.matcher if isinstance(loaded.model, Reranker) else loaded.model
+        config = loaded.cfg.model.matcher if inner is not loaded.model else loaded.cfg.model
+        facts |= {'tokenizer': _plain(config.get('tokenizer')), 'max_text_len': inner.max_text_len}
+        facts['class_names'] = list(inner.answer_names()) if part.kind == 'answerer' else []
+    elif part.kind != 'image':
         names = loaded.model.class_names if isinstance(loaded.model, ZeroShotModel) else loaded.class_names
         facts['class_names'] = list(names or [])
         facts['gives_logits'] = bool(getattr(part.module, 'gives_logits', False))
     return facts
+
+
+def _plain(config: Any) -> Any:
+    return json.loads(json.dumps(config))
 
 
 def _fingerprint(checkpoint: str | None) -> dict[str, str] | None:

@@ -60,6 +60,8 @@ def _replaced(model: nn.Module, kind: str, opened: Opened | None) -> Iterator[No
         replacements['extract_text_feat'] = lambda texts: run(input_ids=model.tokenizer(texts))['features']
     elif kind == 'classifier':
         replacements['predict'] = lambda inputs, samples=None: _labelled(run(images=inputs)['scores'], samples)
+    elif kind == 'answerer':
+        replacements['predict'] = lambda inputs, samples: _answered(run, model, inputs, samples)
     elif kind == 'detector':
         replacements['predict'] = lambda inputs, samples, rescale=True: _detected(run, inputs, samples)
     else:
@@ -78,6 +80,13 @@ def _replaced(model: nn.Module, kind: str, opened: Opened | None) -> Iterator[No
 def _labelled(scores: Tensor, samples: Sequence[Any]) -> list:
     for sample, score in zip(samples, scores, strict=True):
         sample.set_pred_score(score).set_pred_label(score.argmax())
+    return list(samples)
+
+
+def _answered(run: Callable[..., dict[str, Tensor]], model: nn.Module, inputs: Tensor, samples: Sequence[Any]) -> list:
+    tokens, each = model.tokenize([sample.text for sample in samples]), torch.arange(len(samples))
+    found = run(images=inputs, input_ids=tokens.input_ids, attention_mask=tokens.mask.long(), image_of=each)
+    model.set_answers(samples, found['scores'])
     return list(samples)
 
 

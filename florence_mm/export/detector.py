@@ -127,5 +127,5 @@ def _by_anchor(x: Tensor, channels: int) -> Tensor:
 
 
 def _fewer(limit: int, count: int) -> int:
-    """The smaller number, of which ``count`` may be free."""
-    return torch.sym_min(limit, count)
+    """The smaller number, of which ``count`` may be free, and is a tensor in ``torch.jit.trace``."""
+    return torch.sym_min(limit, count) if torch.compiler.is_exporting() else min(limit, int(count))

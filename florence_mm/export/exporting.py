@@ -140,7 +140,7 @@ def compare(part: Part, opened: Opened, limits: Limits) -> list[Check]:
     """
     checks = []
     for number, (batch, size) in enumerate(_shapes(part, limits)):
-        inputs = part.example(batch, size, seed=number)
+        inputs = part.example(batch, size, number, part.longest - number)
         with torch.no_grad():
             outputs = part.module(*inputs.values())
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)

@@ -10,10 +10,12 @@ from florence_mm.errors import DataError, UsageError
 from florence_mm.registry import TASK_UTILS
 from florence_mm.utils.numbers import is_finite, is_whole
 
+from .parts import PAIRS
 from .preparing import Preparation, Prepared
 from .runtimes import Arrays, open_runtime
 
 Source = str | Path | np.ndarray
+_PAIRS_AT_ONCE = 64  # pairs of a picture and a text that are run together
 
 
 def load_exported(path: str | Path, threads: int | None = None, precision: str | None = None) -> 'ExportedModel':
@@ -40,8 +42,9 @@ class ExportedModel:
         precision: see :func:`load_exported`.
 
     Attributes:
-        kind (str): ``'image'`` or ``'text'`` tower, ``'classifier'``, ``'detector'`` or ``'recognizer'``.
-        class_names (list[str]): names of its labels; empty if it has none.
+        kind (str): ``'image'`` or ``'text'`` tower, ``'classifier'``, ``'detector'``, ``'recognizer'``, ``'answerer'``
+            or ``'matcher'``.
+        class_names (list[str]): names of its labels, or its answers; empty if it has none.
         metadata (dict): what the file tells about itself.
         run: function from named arrays to named arrays, without preparation.
     """
@@ -52,25 +55,32 @@ class ExportedModel:
         self.kind: str = self.metadata['kind']
         self.class_names: list[str] = list(self.metadata.get('class_names') or [])
         self._preparation: Preparation | None = None
-        self._tokenizer: Callable[[Sequence[str]], Any] | None = None
+        self._tokenizer: Callable[..., Any] | None = None
 
     def __call__(
-        self, inputs: Source | Sequence[Source], top: int = 5, score_thr: float = 0.3, batch_size: int = 1
+        self,
+        inputs: Source | Sequence[Source],
+        top: int = 5,
+        score_thr: float = 0.3,
+        batch_size: int = 1,
+        texts: str | Sequence[str] = (),
     ) -> Any:
         """Prepare inputs and run the file.
 
         Args:
             inputs: a picture, file or array ``(H, W, 3)`` uint8 RGB; of a file for videos a video file; of a text tower
                 a text; or a list of those.
-            top: most classes reported.
+            top: most classes, or answers to a question, reported.
             score_thr: lowest score of reported boxes.
             batch_size: pictures or texts that are run together. Padding changes the boxes of pictures of different
                 sizes, as in every detector.
+            texts: of an answerer the questions, of a matcher the sentences, each asked about each picture.
 
         Returns:
             of a tower the features ``(N, D)``; else a dict per input: of a detector ``width``, ``height``, ``boxes``,
             ``labels`` and ``scores`` as from :class:`~florence_mm.apis.DetectionInferencer`, of a classifier or
-            recognizer ``labels`` and ``scores``, best first.
+            recognizer ``labels`` and ``scores``, best first, of an answerer or matcher what
+            :class:`~florence_mm.apis.MultimodalInferencer` gives.
 
         Raises:
             DataError: an input cannot be read, or has a size that the file does not take.
@@ -84,9 +94,20 @@ class ExportedModel:
                 raise UsageError(f'{name} is {value!r}; give at least 1, a whole number')
         if not is_finite(score_thr) or not 0 <= score_thr <= 1:
             raise UsageError(f'score_thr is {score_thr!r}; give a number from 0 to 1')
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if bool(texts) != (self.kind in PAIRS):
+            raise UsageError(
+                f'{self.path} takes no texts beside its inputs; leave them out'
+                if texts
+                else f'{self.path} takes texts about pictures; give them as texts=[...]'
+            )
+        if blank := [text for text in texts if isinstance(text, str) and not text.strip()]:
+            raise UsageError(f'a text is {blank[0]!r}, which says nothing; write one')
         parts = [inputs[i : i + batch_size] for i in range(0, len(inputs), batch_size)]
         if self.kind == 'text':
             return np.concatenate([self._texts(part) for part in parts])
+        if self.kind in PAIRS:
+            return [said for part in parts for said in self._ask(part, texts, top)]
         if self.kind == 'detector':
             return [found for part in parts for found in self._detect(part, score_thr)]
         values = np.concatenate([self._views(part) for part in parts])
@@ -106,13 +127,44 @@ class ExportedModel:
         return self._preparation(source)
 
     def _texts(self, texts: Sequence[str]) -> np.ndarray:
-        if not all(isinstance(text, str) for text in texts):
-            raise UsageError('a text tower takes texts; give strings')
+        return self._run(input_ids=self._tokenize(texts).numpy())['features']
+
+    def _tokenize(self, texts: Sequence[str], *max_length: int) -> Any:
+        for text in texts:
+            if not isinstance(text, str):
+                raise UsageError(f'{self.path} takes texts and got {text!r}; give strings')
         if self._tokenizer is None:
             if not self.metadata.get('tokenizer'):
                 raise UsageError(f'{self.path} does not tell its tokenizer; call run with input_ids')
             self._tokenizer = TASK_UTILS.build(dict(self.metadata['tokenizer']))
-        return self._run(input_ids=self._tokenizer(list(texts)).numpy())['features']
+        return self._tokenizer(list(texts), *max_length)
+
+    def _ask(self, sources: Sequence[Source], texts: Sequence[str], top: int) -> list[dict[str, Any]]:
+        """Answers to questions about pictures, or matches of sentences with them."""
+        prepared = [self.prepare(source) for source in sources]
+        images, _ = self._preparation.batch(prepared)
+        said: list[dict[str, Any]] = [{'width': one.original[1], 'height': one.original[0]} for one in prepared]
+        step = max(1, _PAIRS_AT_ONCE // len(sources))
+        for start in range(0, len(texts), step):
+            asked = texts[start : start + step]
+            tokens = self._tokenize(asked, self.metadata['max_text_len'])
+            ids, mask = tokens.input_ids.numpy(), tokens.mask.numpy().astype(np.int64)
+            (rows,) = self._run(
+                images=images,
+                input_ids=np.tile(ids, (len(sources), 1)),
+                attention_mask=np.tile(mask, (len(sources), 1)),
+                image_of=np.repeat(np.arange(len(sources)), len(asked)),
+            ).values()
+            for own, values in zip(said, rows.reshape(len(sources), len(asked), -1), strict=True):
+                for text, row in zip(asked, values, strict=True):
+                    if self.kind == 'matcher':
+                        score = round(float(1 / (1 + np.exp(-row[0].astype(np.float64)))), 4)
+                        own.setdefault('matches', []).append({'sentence': text, 'score': score})
+                    else:
+                        best = self._best(row, top)
+                        answer = {'question': text, 'answers': best['labels'], 'scores': best['scores']}
+                        own.setdefault('answers', []).append(answer)
+        return said
 
     def _views(self, sources: Sequence[Source]) -> np.ndarray:
         """Features, probabilities or logits of pictures, and means over the views of videos."""

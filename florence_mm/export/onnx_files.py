@@ -96,8 +96,11 @@ def _quiet() -> Any:
 
 def _name_axes(graph: Any, part: Part) -> None:
     """Name the free axes as users know them, in place of torch's symbols and their formulas."""
-    first = graph.inputs[0].shape
-    names = {str(first[axis]): name for axis, name in part.axes.items()}
+    names = {
+        str(given.shape[axis]): name
+        for given, axes in zip(graph.inputs, part.axes.values(), strict=True)
+        for axis, name in axes.items()
+    }
 
     def renamed(size: Any) -> Any:
         if isinstance(size, int) or not str(size):
@@ -106,7 +109,7 @@ def _name_axes(graph: Any, part: Part) -> None:
         return text if text.isidentifier() or text in names.values() else None
 
     for value in (*graph.inputs, *graph.outputs):
-        value.shape = type(first)([renamed(size) for size in value.shape])
+        value.shape = type(value.shape)([renamed(size) for size in value.shape])
     for node in graph.all_nodes():
         for value in node.outputs:
             if not value.is_graph_output():  # a runtime infers them; torch's symbols would be other names for the same

@@ -28,8 +28,7 @@ def make_program(part: Part) -> tuple[ExportedProgram, Limits]:
     """
     # not 1, which torch takes for fixed; height and width differ, or they would be taken for one number
     inputs = part.example(2)
-    free = {name: {0: Dim.AUTO} for name in inputs}
-    free[part.inputs[0]] = dict.fromkeys(part.axes, Dim.AUTO)
+    free = {name: dict.fromkeys(axes, Dim.AUTO) for name, axes in part.axes.items()}
     try:
         with kept_whole(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter('ignore')
@@ -41,8 +40,10 @@ def make_program(part: Part) -> tuple[ExportedProgram, Limits]:
             f'torch.export cannot write down the {part.kind} part with inputs of size {tuple(part.size)} '
             f'({type(error).__name__}: {first}); try another --size'
         ) from error
-    shape = _input_shape(program)
-    limits = {name: _limits(program, shape[axis]) for axis, name in part.axes.items()}
+    shapes = _input_shapes(program)
+    limits: Limits = {}
+    for axes, shape in zip(part.axes.values(), shapes, strict=True):
+        limits |= {name: _limits(program, shape[axis]) for axis, name in axes.items() if name not in limits}
     # a side of pictures has a largest size only where its map must fit into a window
     fixed = [name for name, (low, high) in limits.items() if high == low or high and name in ('height', 'width')]
     if fixed:
@@ -51,13 +52,12 @@ def make_program(part: Part) -> tuple[ExportedProgram, Limits]:
             'map fits into its window; give a larger --size, or --fixed-size'
         )
     # torch says 2 of every free axis that it has not compared with anything
-    return program, limits | {'batch': (1, limits['batch'][1])}
+    return program, limits | {name: (1, limits[name][1]) for name in ('batch', 'texts') if name in limits}
 
 
-def _input_shape(program: ExportedProgram) -> torch.Size:
-    names = program.graph_signature.user_inputs
+def _input_shapes(program: ExportedProgram) -> list[torch.Size]:
     nodes = {node.name: node for node in program.graph.nodes if node.op == 'placeholder'}
-    return nodes[names[0]].meta['val'].shape
+    return [nodes[name].meta['val'].shape for name in program.graph_signature.user_inputs]
 
 
 def _limits(program: ExportedProgram, size: int | torch.SymInt) -> tuple[int, int | None]:

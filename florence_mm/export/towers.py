@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from florence_mm.models.protocol import TwoTowerModel
+from florence_mm.models.protocol import TwoTowerModel, label_scores
 
 
 class ExportedImageTower(nn.Module):
@@ -61,6 +61,24 @@ class ExportedClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Classify normalised pictures ``(B, 3, H, W)`` or clips ``(B, 3, T, H, W)``; probabilities ``(B, K)``."""
         return (self.model.extract_image_feat(images) @ self.class_weight).softmax(1)
+
+
+class ExportedFixedClassifier(nn.Module):
+    """Classification with fixed classes.
+
+    Args:
+        model: a classifier of images, with a function from its logits to scores
+            (:func:`~florence_mm.models.protocol.label_scores`).
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.scores = label_scores(model)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify normalised pictures ``(B, 3, H, W)``; scores ``(B, K)``."""
+        return self.scores(self.model(images, mode='tensor'))
 
 
 class ExportedRecognizer(nn.Module):

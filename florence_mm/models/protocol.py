@@ -3,7 +3,8 @@
 Such code names these protocols and functions, never the class or an attribute of one family.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -83,6 +84,14 @@ class ClassifiesByText(PoolsImages, Protocol):
 
 
 @runtime_checkable
+class ScoresLabels(Protocol):
+    """A classifier of images with fixed classes, such as :class:`UniCLClassifier`; mode ``'tensor'`` gives logits."""
+
+    def score_labels(self, logits: Tensor) -> Tensor:
+        """Compute the scores ``(B, K)`` that ``predict`` reports from logits ``(B, K)``."""
+
+
+@runtime_checkable
 class StagedBackbone(Protocol):
     """A backbone whose stages are sequences of blocks on tokens, such as :class:`CoSwin` and :class:`VideoCoSwin`."""
 
@@ -138,6 +147,27 @@ def embed_images(model: nn.Module, inputs: Tensor) -> Tensor | None:
     return F.normalize(at_least_float32(x), dim=-1)
 
 
+def label_scores(model: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """Find how a classifier of images turns its logits ``(B, K)``, the output of mode ``'tensor'``, into scores.
+
+    Returns:
+        softmax, or the sigmoid of mmpretrain's heads for several labels an image; None if the model is no classifier,
+        or its head predicts in another way.
+    """
+    if isinstance(model, ScoresLabels):
+        return model.score_labels
+    from mmpretrain.models import ClsHead, ImageClassifier, MultiLabelClsHead
+
+    if not isinstance(model, ImageClassifier):
+        return None
+    head = type(model.head)
+    for known, function in ((ClsHead, partial(torch.softmax, dim=1)), (MultiLabelClsHead, torch.sigmoid)):
+        same = (getattr(head, name, None) is getattr(known, name) for name in ('predict', '_get_predictions'))
+        if issubclass(head, known) and all(same):
+            return function
+    return None
+
+
 def dense_head(model: nn.Module) -> nn.Module | None:
     """Find the head of a detector that predicts boxes in one step from its maps; None if the model has none."""
     return (
@@ -153,6 +183,13 @@ def finds_boxes(model: nn.Module) -> bool:
 def projects_texts(model: nn.Module) -> bool:
     """Whether a model has a ``text_encoder`` from ids to ``(B, C)`` and a ``text_projection`` of its output."""
     return hasattr(model, 'text_encoder') and hasattr(model, 'text_projection')
+
+
+def recognizes_clips(model: nn.Module) -> bool:
+    """Whether a model is a recognizer of mmaction2 whose backbone takes clips, not single frames."""
+    from mmaction.models import Recognizer3D
+
+    return isinstance(model, Recognizer3D)
 
 
 def class_head(model: nn.Module) -> ClassHead | None:

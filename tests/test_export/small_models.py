@@ -17,6 +17,41 @@ TWO_TOWERS = {
     'tokenizer': {'type': 'florence_mm.CLIPTokenizer', 'vocab_size': VOCAB, 'context_length': 12},
     'embed_dims': 8,
 }
+METER = {
+    'type': 'florence_mm.METER',
+    'image_encoder': {**_COSWIN, 'arch': {**_TINY, 'depths': [1], 'num_heads': [1]}, 'out_indices': (0,)},
+    'text_encoder': {'type': 'florence_mm.CLIPTokenEncoder', 'tower': TWO_TOWERS['text_encoder']},
+    'tokenizer': {'type': 'florence_mm.MaskedCLIPTokenizer', 'vocab_size': VOCAB},
+    'fusion': {'hidden_size': 16, 'num_layers': 1, 'num_heads': 2, 'mlp_ratio': 1.0, 'init_std': 0.4},
+    'heads': {
+        'vqa': {'type': 'florence_mm.FusionVQAHead', 'answers': ['one', 'two', 'three', 'red']},
+        'itm': {'type': 'florence_mm.FusionITMHead'},
+    },
+    'max_text_len': 12,
+}
+CLASSIFIER = {
+    'type': 'mmpretrain.ImageClassifier',
+    'data_preprocessor': {'type': 'mmpretrain.ClsDataPreprocessor', 'mean': [100.0] * 3, 'std': [50.0] * 3},
+    'backbone': {**_COSWIN, 'arch': {**_TINY, 'depths': [1], 'num_heads': [1]}, 'out_indices': (0,)},
+    'neck': {'type': 'mmpretrain.GlobalAveragePooling'},
+    'head': {
+        'type': 'mmpretrain.LinearClsHead',
+        'num_classes': 3,
+        'in_channels': 8,
+        'loss': {'type': 'mmpretrain.CrossEntropyLoss'},
+    },
+}
+RECOGNIZER = {
+    'type': 'mmaction.Recognizer3D',
+    'backbone': {'type': 'florence_mm.VideoCoSwin', 'arch': _TINY, 'window_size': (2, 4, 4)},
+    'cls_head': {
+        'type': 'mmaction.I3DHead',
+        'num_classes': 3,
+        'in_channels': 16,
+        'average_clips': 'prob',
+        'loss_cls': {'type': 'mmaction.CrossEntropyLoss'},
+    },
+}
 _ANCHORS = {'type': 'mmdet.AnchorGenerator', 'ratios': [1.0], 'octave_base_scale': 2, 'scales_per_octave': 1}
 DETECTOR = {
     'type': 'mmdet.ATSS',
@@ -27,8 +62,8 @@ DETECTOR = {
         'bgr_to_rgb': True,
         'pad_size_divisor': 16,
     },
-    'backbone': {**_COSWIN, 'out_indices': (0, 1)},
-    'neck': {'type': 'mmdet.FPN', 'in_channels': [8, 16], 'out_channels': 16, 'num_outs': 2},
+    'backbone': {**_COSWIN, 'arch': {**_TINY, 'depths': [1], 'num_heads': [1]}, 'out_indices': (0,)},
+    'neck': {'type': 'mmdet.ChannelMapper', 'in_channels': [8], 'out_channels': 16, 'kernel_size': 1, 'num_outs': 2},
     'bbox_head': {
         'type': 'florence_mm.DynamicHead',
         'num_classes': 3,
@@ -49,7 +84,9 @@ DETECTOR = {
 
 def config(model, *steps, data_set='florence_mm.ImageTextManifest', pack='florence_mm.PackImageText'):
     """A config of a model whose test pipeline has these steps."""
-    loader = 'mmdet.LoadImageFromFile' if pack.startswith('mmdet') else 'florence_mm.LoadImage'
+    package = pack.partition('.')[0]
+    loader = {'mmdet': 'mmdet.LoadImageFromFile', 'mmpretrain': 'mmpretrain.LoadImageFromFile'}
+    loader = loader.get(package, 'florence_mm.LoadImage')
     pipeline = [{'type': loader}, *steps, {'type': pack}]
     data = {'type': data_set, 'ann_file': 'nowhere', 'pipeline': pipeline}
     return Config({'model': model, 'default_scope': 'florence_mm', 'test_dataloader': {'dataset': data}})

@@ -2,49 +2,19 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from running import CLASSES, CROP, RESIZE, noise, run
 from small_models import DETECTOR, TWO_TOWERS, config
 
 from florence_mm.apis import DetectionInferencer
-from florence_mm.apis.zoo import init_model
-from florence_mm.commands import export as command
-from florence_mm.commands.main import make_parser
 from florence_mm.errors import DataError, UsageError
-from florence_mm.export import load_exported
-
-RESIZE = {
-    'type': 'mmpretrain.ResizeEdge',
-    'scale': 40,
-    'edge': 'short',
-    'backend': 'pillow',
-    'interpolation': 'bicubic',
-}
-CROP = {'type': 'mmpretrain.CenterCrop', 'crop_size': 32}
-CLASSES = 'a cat, a dog, a bird'
-
-
-def noise(height, width, seed=0):
-    """A picture that is not the same everywhere at any scale."""
-    numbers = np.random.default_rng(seed)
-    coarse = numbers.integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    fine = numbers.integers(0, 64, (height, width, 3))
-    return (cv2.resize(coarse, (width, height)) * 0.75 + fine).astype(np.uint8)
-
-
-def run(cfg, out, *options):
-    """The command on a config in memory, with weights from its seeds; returns the loaded model."""
-    torch.manual_seed(3)
-    loaded = init_model(cfg, None, 'cpu')
-    args = make_parser(command, 'export').parse_args(['memory.py', str(out), *options])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('florence_mm.apis.zoo.init_model', lambda *_: loaded)
-        assert command.run(args) == 0
-    return loaded
+from florence_mm.export import exporting, load_exported
 
 
 @pytest.fixture(scope='module')
@@ -95,17 +65,30 @@ def test_text_tower_gives_features_of_the_model_for_every_length(towers):
     assert np.abs(file.run({'input_ids': short})['features'] - expected[:1]).max() < 1e-5
 
 
-@pytest.mark.parametrize('suffix', ['.pt2', '.xml'])
-def test_other_formats_give_the_probabilities_of_the_model(tmp_path, suffix):
-    path = tmp_path / f'pets{suffix}'
-    loaded = run(config(TWO_TOWERS, RESIZE, CROP), path, '--classes', CLASSES, '--templates', 'none')
+@pytest.fixture(scope='module')
+def pets(tmp_path_factory):
+    """A classifier in each format, from one program of torch."""
+    folder, kept = tmp_path_factory.mktemp('pets'), []
+    make = exporting.make_program
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, 'make_program', lambda part: kept[0] if kept else kept.append(make(part)) or kept[0])
+        for suffix in ('.pt2', '.xml', '.onnx'):
+            place = folder / suffix[1:] / f'pets{suffix}'
+            loaded = run(config(TWO_TOWERS, RESIZE, CROP), place, '--classes', CLASSES, '--templates', 'none')
+    return loaded, folder
+
+
+@pytest.mark.parametrize('suffix', ['.pt2', '.xml', '.onnx'])
+def test_formats_give_the_probabilities_of_the_model(pets, suffix):
+    loaded, folder = pets
+    folder /= suffix[1:]
     picture = noise(50, 70)
-    (result,) = load_exported(path)([picture], top=2)
+    (result,) = load_exported(folder / f'pets{suffix}')([picture], top=2)
     sample = loaded.model.test_step(loaded.preprocess(picture))[0]
     order = sample.pred_score.argsort(descending=True)[:2].tolist()
     assert result['labels'] == [CLASSES.split(', ')[label] for label in order]
     assert result['scores'] == pytest.approx(sample.pred_score[order].tolist(), abs=1e-4)
-    assert {file.suffix for file in tmp_path.iterdir()} == ({'.pt2'} if suffix == '.pt2' else {'.xml', '.bin'})
+    assert {file.suffix for file in folder.iterdir()} == ({suffix, '.bin'} if suffix == '.xml' else {suffix})
 
 
 def test_detector_gives_boxes_of_the_inferencer(found):
@@ -121,7 +104,7 @@ def test_detector_gives_boxes_of_the_inferencer(found):
         assert np.abs(np.subtract(expected['boxes'], result['boxes'])).max() <= 0.011
         assert np.abs(np.subtract(expected['scores'], result['scores'])).max() <= 1.1e-4
         count += len(result['boxes'])
-    assert count > 20 and set(result['labels']) > {'red'}
+    assert count > 20 and len(set(result['labels'])) > 1
 
 
 def test_detector_runs_a_batch_of_other_sizes_than_alone(found):
@@ -142,11 +125,11 @@ def test_file_refuses_a_size_that_it_does_not_take(found, towers):
         load_exported(towers[1] / 'pair-image.onnx')._run(images=small)
 
 
-def test_page_runs_a_file_without_this_project(towers, tmp_path, monkeypatch, capsys):
+def test_page_runs_a_file_without_this_project(pets, tmp_path, monkeypatch, capsys):
     page = (Path(__file__).parents[2] / 'docs/export.md').read_text()
     ours, code = re.findall(r'```py\n(.*?)```', page, flags=re.DOTALL)
     assert 'florence_mm' not in code.replace("['florence_mm']", '') and len(code.splitlines()) <= 12
-    run(config(TWO_TOWERS, RESIZE, CROP), tmp_path / 'pets.onnx', '--classes', CLASSES)
+    shutil.copy(pets[1] / 'onnx/pets.onnx', tmp_path)
     picture = noise(32, 32)
     cv2.imwrite(str(tmp_path / 'photo.png'), picture[..., ::-1])
     monkeypatch.chdir(tmp_path)
@@ -172,8 +155,6 @@ def test_trained_weights_are_named_in_the_file(towers):
 
 
 def test_model_that_differs_leaves_no_file(tmp_path, monkeypatch):
-    import florence_mm.export.exporting as exporting
-
     opened = exporting.open_runtime
 
     def broken(path):

@@ -6,7 +6,13 @@ train_pipeline = [
     dict(type='florence_mm.RandomPrompt', templates='simple', max_words=1),
     dict(type='florence_mm.PackImageText'),
 ]
-test_pipeline = [dict(type='florence_mm.LoadImage'), dict(type='florence_mm.PackImageText')]
+# pictures of any size to that of the embedded ones, which it leaves as they are
+test_pipeline = [
+    dict(type='florence_mm.LoadImage'),
+    dict(type='mmpretrain.ResizeEdge', scale=32, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='mmpretrain.CenterCrop', crop_size=32),
+    dict(type='florence_mm.PackImageText'),
+]
 train_dataloader = dict(
     batch_size=64,
     num_workers=0,  # a worker would take longer to hand over pictures this small than they take to read

@@ -3,7 +3,18 @@ _base_ = './scene_captions.py'
 train_dataloader = dict(
     dataset=dict(ann_file='data/large_digit_questions/train.jsonl', data_prefix='data/large_digits/train')
 )
+# pictures of any size to that of the embedded ones, which it leaves as they are
+test_pipeline = [
+    dict(type='florence_mm.LoadImage'),
+    dict(type='mmpretrain.ResizeEdge', scale=64, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='mmpretrain.CenterCrop', crop_size=64),
+    dict(type='florence_mm.PackImageText'),
+]
 val_dataloader = dict(
-    dataset=dict(ann_file='data/large_digit_questions/test.jsonl', data_prefix='data/large_digits/test')
+    dataset=dict(
+        ann_file='data/large_digit_questions/test.jsonl',
+        data_prefix='data/large_digits/test',
+        pipeline=test_pipeline,
+    )
 )
 test_dataloader = val_dataloader

@@ -16,12 +16,20 @@ train_dataloader = dict(
         pipeline=train_pipeline,
     ),
 )
+# pictures of any size to that of the embedded ones, which it leaves as they are
+test_pipeline = [
+    dict(type='florence_mm.LoadImage'),
+    dict(type='mmpretrain.ResizeEdge', scale=64, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='mmpretrain.CenterCrop', crop_size=64),
+    dict(type='florence_mm.PackVQA'),
+]
 val_dataloader = dict(
     dataset=dict(
         question_file='data/large_digit_questions/test_questions.json',
         ann_file='data/large_digit_questions/test_annotations.json',
         answer_file='data/large_digit_questions/answers.txt',
         data_prefix='data/large_digits/test',
+        pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader

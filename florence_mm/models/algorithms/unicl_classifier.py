@@ -84,6 +84,10 @@ class UniCLClassifier(FlorenceModel):
         """Compute the logits ``(B, K)`` of preprocessed images ``(B, 3, H, W)``."""
         return self.towers.temperature() * self.head(self.extract_image_feat(inputs))
 
+    def score_labels(self, logits: Tensor) -> Tensor:
+        """Compute the probabilities ``(B, K)`` of the classes from logits ``(B, K)``."""
+        return logits.softmax(1)
+
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
         """Compute both terms of UniCL's loss with the classes in place of texts.
 
@@ -135,7 +139,7 @@ class UniCLClassifier(FlorenceModel):
             from mmpretrain.structures import DataSample
 
             data_samples = [DataSample() for _ in range(len(inputs))]
-        scores = self.tensor(inputs).softmax(1).cpu()  # (B, K)
+        scores = self.score_labels(self.tensor(inputs)).cpu()  # (B, K)
         for sample, score in zip(data_samples, scores, strict=True):
             sample.set_pred_score(score).set_pred_label(score.argmax())
         return list(data_samples)

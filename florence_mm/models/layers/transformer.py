@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from florence_mm.models.generation.cache import KeyValueCache, causal_mask
 from florence_mm.ops.attention import attention, dropout
 from florence_mm.ops.inference import add_mlp, fast_path_allowed
+from florence_mm.ops.windows import is_traced
 
 #: Most rows of an MLP's input for which working in place is not faster: a token of a few texts.
 FEW_ROWS = 32
@@ -46,6 +47,8 @@ class TokenLayout:
     def of(cls, real: Tensor, causal: bool = False, device: torch.device | str | None = None) -> 'TokenLayout':
         """Make the layout of a padding mask.
 
+        While a model is exported or traced, padding is computed like tokens, and is not 0 behind :meth:`pad`.
+
         Args:
             real: ``(B, L)`` bool, True where a token is real. Best on the CPU, as its values are read here, which would
                 wait for an accelerator.
@@ -60,6 +63,8 @@ class TokenLayout:
                 f'the padding mask is {real.dtype} of shape {tuple(real.shape)}; give bool of shape (texts, tokens), '
                 'True where a token is real'
             )
+        if is_traced():  # no size of an exported model may depend on values
+            return cls(*real.shape, mask=None if causal else real[:, None, None], causal=causal)
         if not bool(real.any(1).all()):
             raise ValueError('a row of the padding mask has no real token; attention over nothing is not defined')
         if causal and bool((real[:, 1:] & ~real[:, :-1]).any()):
@@ -177,7 +182,8 @@ class CrossAttention(nn.Module):
         """
         (query,) = _split_heads(self.query(x), layout, 1, self.num_heads)
         rate = self.attn_drop_rate if self.training else 0.0
-        contexts, each = len(keys_values[0]), len(query) // len(keys_values[0])
+        contexts = keys_values[0].shape[0]  # of an exported model there are as many as sequences, whatever their number
+        each = 1 if is_traced() else query.shape[0] // contexts
         if each > 1:  # (B, H, L, D) -> (U, B / U, H, L, D) -> (U, H, B / U * L, D)
             query = query.unflatten(0, (contexts, each)).transpose(1, 2).flatten(2, 3)
         attended = attention(query, *keys_values, context_layout.mask, dropout_p=rate)
@@ -289,7 +295,7 @@ class CoAttentionLayer(nn.Module):
         return self._mlp(x)
 
     def _mlp(self, x: Tensor) -> Tensor:
-        if len(x) > FEW_ROWS and fast_path_allowed(x, self.output.dense.weight) and not self.training:
+        if fast_path_allowed(x, self.output.dense.weight) and not self.training and len(x) > FEW_ROWS:
             x = add_mlp(x.clone(), x, self.intermediate.dense, self.output.dense)
             return self.output.LayerNorm(x)
         return self.output(self.intermediate(x), x)

@@ -208,6 +208,23 @@ class VisionLanguageModel(FlorenceModel):
             if wanted:
                 self.find_head(method)
 
+    def has_heads(self, answers: bool = False, matches: bool = False) -> bool:
+        """Whether heads of the model can answer questions and match sentences, as requested."""
+        asked = [method for method, wanted in zip(_METHODS, (answers, matches), strict=False) if wanted]
+        return all(any(hasattr(head, method) for head in self.heads.values()) for method in asked)
+
+    def score_answers(self, fused: Fused) -> Tensor:
+        """Compute the independent probabilities ``(B, K)`` of the answers from fused pairs."""
+        return self.find_head('answer').answer_scores(fused)
+
+    def set_answers(self, samples: Sequence[Any], scores: Tensor) -> None:
+        """Set what :meth:`predict` sets of answers, from their probabilities ``(B, K)``."""
+        self.find_head('answer').set_scores(samples, scores)
+
+    def score_matches(self, fused: Fused) -> Tensor:
+        """Compute the log-odds ``(B,)`` that text and image match from fused pairs."""
+        return self.find_head('match_logit').match_logit(fused)
+
     def use_dataset_meta(self, dataset_meta: Mapping[str, Any]) -> None:
         """Pass the metainfo of the data set that the weights were trained on, such as the answers, to the heads.
 

@@ -182,6 +182,23 @@ class VisionLanguage(Protocol):
 
 
 @runtime_checkable
+class ScoresPairs(Fuser, Protocol):
+    """A fuser whose heads score fused pairs, which is what exported files of it hold."""
+
+    def has_heads(self, answers: bool = False, matches: bool = False) -> bool:
+        """Whether it has the heads for all that is requested."""
+
+    def score_answers(self, fused: Fused) -> Tensor:
+        """Compute the independent probabilities ``(B, K)`` of the answers."""
+
+    def set_answers(self, samples: Sequence[Any], scores: Tensor) -> None:
+        """Set what ``predict`` sets of answers on B samples, from their probabilities ``(B, K)``."""
+
+    def score_matches(self, fused: Fused) -> Tensor:
+        """Compute the log-odds ``(B,)`` that text and image match."""
+
+
+@runtime_checkable
 class Reranker(Protocol):
     """A model for retrieval in two stages: features of all images and texts, match scores of the best candidates.
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from florence_mm.models.generation.cache import CacheStack
 from florence_mm.models.tokenizers.transformers_files import folder_or_name, unusable
 from florence_mm.moved import moved_names
+from florence_mm.ops.windows import is_traced
 from florence_mm.registry import MODELS
 
 __getattr__ = moved_names(__name__, {'RobertaTextTokenizer': 'florence_mm.models.tokenizers'})
@@ -107,7 +108,7 @@ class RobertaTextEncoder(BaseModule):
         Raises:
             ValueError: there are no texts, or more tokens than the model has positions.
         """
-        if not len(input_ids):
+        if not input_ids.shape[0]:  # len() would fix the number in an export
             raise ValueError('RoBERTa got no texts; give at least one')
         held = 0 if cache is None else cache.length
         if (length := held + input_ids.shape[1]) > self.context_length:
@@ -124,7 +125,8 @@ class RobertaTextEncoder(BaseModule):
             attention_mask = torch.zeros(1, 1, *allowed.shape, dtype=dtype, device=device)
             attention_mask = attention_mask.masked_fill(~allowed, torch.finfo(dtype).min)
         else:
-            attention_mask = None if bool(mask.all()) else mask.to(device, non_blocking=True)
+            whole = not is_traced() and bool(mask.all())
+            attention_mask = None if whole else mask.to(device, non_blocking=True)
         if cache is None:
             return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         # positions continue after the cached tokens, as none of the new ones is padding

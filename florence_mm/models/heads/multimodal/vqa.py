@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from florence_mm.language.answers import read_answers
 from florence_mm.models.layers.initialisation import init_bert_weights
 from florence_mm.models.multimodal.batch import FusionBatch
-from florence_mm.models.multimodal.protocol import Answered, Fuser
+from florence_mm.models.multimodal.protocol import Answered, Fused, Fuser
 from florence_mm.ops.precision import at_least_float32
 from florence_mm.registry import MODELS
 
@@ -160,9 +160,13 @@ class FusionVQAHead(BaseModule):
         """The K answers in the order of their labels; the labels as strings if the answers are unknown."""
         return self.known_answers or [str(label) for label in range(self.num_answers)]
 
+    def answer_scores(self, fused: Fused) -> Tensor:
+        """Compute the independent probabilities ``(B, K)`` of the answers, fp32."""
+        return self(fused.pooled).float().sigmoid()
+
     def answer(self, batch: FusionBatch, top: int = 1) -> list[Answered]:
         """Return the ``top`` most probable answers to each question of a batch; labels if the answers are unknown."""
-        scores = self(batch.fused.pooled).float().sigmoid().cpu()  # (B, K)
+        scores = self.answer_scores(batch.fused).cpu()  # (B, K)
         best = scores.sort(dim=1, descending=True, stable=True)
         names = self.answer_names()
         return [
@@ -172,8 +176,11 @@ class FusionVQAHead(BaseModule):
 
     def predict(self, batch: FusionBatch) -> None:
         """Set ``pred_scores (K,)``, the probabilities, and ``pred_answer`` or ``pred_label (1,)`` of each sample."""
-        scores = self(batch.fused.pooled).float().sigmoid().cpu()  # (B, K)
-        for sample, score in zip(batch.samples, scores, strict=True):
+        self.set_scores(batch.samples, self.answer_scores(batch.fused).cpu())
+
+    def set_scores(self, samples: Sequence[Any], scores: Tensor) -> None:
+        """Set what :meth:`predict` sets, from the probabilities ``(B, K)`` of B samples."""
+        for sample, score in zip(samples, scores, strict=True):
             sample.set_field(score, 'pred_scores')
             if self.answers is None:
                 sample.set_pred_label(score.argmax())
