@@ -87,7 +87,7 @@ def _index(args: argparse.Namespace, inferencer: object) -> int:
     parts += [f'{number} {word}' for number, word in ((report.changed, 'changed'), (report.vanished, 'gone')) if number]
     print(f'{args.index}: {", ".join(parts)}')
     done = [{}] * (report.added + report.unchanged + report.changed)
-    return report_failures([*done, *report.failed], 'files')
+    return report_failures([*done, *report.failed], 'file')
 
 
 def _search(args: argparse.Namespace, inferencer: object) -> int:
