@@ -136,4 +136,4 @@ def test_of_hundreds_of_boxes_the_best_are_drawn_with_the_labels_that_have_room(
     # labels take a part of the image at most, whose places do not overlap: here 100 of one box have room for less
     alike = draw_detections(blank, [[200, 200, 300, 300]] * 100, ['cat'] * 100, [0.5] * 100, NAMES)
     assert (alike == CAT).all(-1).sum() < 0.15 * 500 * 700 + 4 * 100
-    assert (alike[:150] == 128).all() and (alike[:, 450:] == 128).all()
+    assert (alike[:130] == 128).all() and (alike[:, 450:] == 128).all()
