@@ -77,6 +77,7 @@ class ImageInferencer(Inferencer):
         out_dir: str | Path | None = None,
         features: bool | str | Path = False,
         skip_bad: bool = True,
+        out: str | Path | None = None,
     ) -> list[dict[str, Any]]:
         """Classify images.
 
@@ -89,12 +90,14 @@ class ImageInferencer(Inferencer):
             templates: Prompt templates of a zero-shot model's classes, ``'imagenet'``, ``'simple'``, ``'none'`` or
                 strings with one ``{}`` each; None: the model's.
             top: Most classes reported.
-            out_dir: Folder for a drawing of each image with its classes and for ``classes.json``; None writes nothing.
-                Until the end, finished results are lines of ``classes.json.part``.
+            out_dir: Folder for a drawing of each image with its classes, and without ``out`` for ``classes.json``; None
+                draws nothing.
             features: Also give features; a path is that of a ``.npy`` file ``(N, D)`` to which they are written, a row
                 for each image that did not fail.
             skip_bad: Continue after an image that cannot be read or processed, whose result has ``error`` instead of
                 the other keys; False raises its error.
+            out: JSON file for the results; None writes none without ``out_dir``. Until the end, finished results are
+                lines of ``<out>.part``.
 
         Returns:
             One dict per image, in order: ``file`` (None for one in memory), ``width``, ``height``, ``labels`` (names,
@@ -107,7 +110,7 @@ class ImageInferencer(Inferencer):
                 range, or an image is in the output folder, where its drawing could overwrite it.
             DataError: an image cannot be read, and ``skip_bad`` is off.
         """
-        return list(self.stream(images, classes, templates, top, out_dir, features, skip_bad))
+        return list(self.stream(images, classes, templates, top, out_dir, features, skip_bad, out))
 
     def stream(
         self,
@@ -118,6 +121,7 @@ class ImageInferencer(Inferencer):
         out_dir: str | Path | None = None,
         features: bool | str | Path = False,
         skip_bad: bool = True,
+        out: str | Path | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Classify images, and yield each result as it is made, for images without end; see :meth:`__call__`."""
         check_count('top', top)
@@ -140,11 +144,13 @@ class ImageInferencer(Inferencer):
         def draw(read: ReadInput, result: dict[str, Any]) -> np.ndarray:
             return draw_classes(read.image, result.get('labels', ()), result.get('scores', ()))
 
-        out = None
-        if out_dir is not None or rows is not None:
+        if out is None and out_dir is not None:
+            out = Path(out_dir) / _FILE
+        written = None
+        if out is not None or rows is not None:
             head = {} if names is None else {'classes': list(names if reported is None else reported)}
-            out = Output(None if out_dir is None else Path(out_dir) / _FILE, out_dir, head, 'images', rows)
-        return self._stream(images, classify, 'classifying', skip_bad, out, draw)
+            written = Output(out, out_dir, head, 'images', rows)
+        return self._stream(images, classify, 'classifying', skip_bad, written, draw)
 
     def _choose(
         self, classes: str | Sequence[str] | None, templates: str | Sequence[str] | None, features: bool

@@ -11,6 +11,7 @@ import numpy as np
 from florence_mm.errors import UsageError
 from florence_mm.formats.feature_rows import writing_rows
 from florence_mm.utils.files import refuse_overwriting, replacing
+from florence_mm.utils.words import counted
 from florence_mm.visualization.canvas import save_png
 
 from .inputs import keep_originals
@@ -156,7 +157,7 @@ def report_failures(results: Iterable[Mapping[str, Any]], what: str) -> int:
 
     Args:
         results: results of an inferencer.
-        what: name of the inputs, as in "images".
+        what: name of one input, as in "image".
 
     Returns:
         the exit status of a command: 0; 1 if some inputs failed; 2 if all did.
@@ -167,7 +168,7 @@ def report_failures(results: Iterable[Mapping[str, Any]], what: str) -> int:
         print(f'error: {sentence}', file=sys.stderr)
     if not sentences:
         return 0
-    print(f'{len(sentences)} of {len(results)} {what} failed')
+    print(f'{len(sentences)} of {counted(len(results), what)} failed')
     return 2 if len(sentences) == len(results) else 1
 
 

@@ -2,8 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,14 @@ from mmengine.logging import print_log
 from PIL import Image
 
 from florence_mm.errors import DataError, UsageError
-from florence_mm.formats.feature_index import FeatureIndex
+from florence_mm.formats.feature_index import DTYPES, FeatureIndex
 from florence_mm.models.protocol import TwoTowerModel
 from florence_mm.utils.files import refuse_overwriting, write_atomic
 from florence_mm.visualization.retrieval import draw_retrieval_grid
 
 from .base import Inferencer, list_inputs, read_picture
 from .embedding import embed_packed, embed_texts, fingerprint
-from .indexed_files import file_stamp, is_file, item_key, item_state, kept_stamp
+from .indexed_files import DRAWN, IndexReport, file_stamp, fresh_items, is_file, item_key, item_state
 from .inputs import PICTURES, Picture, ReadInput
 from .named import from_anywhere
 from .setup import check_count, wrong_kind
@@ -31,25 +30,6 @@ from .video_inputs import VIDEOS, VideoPipeline, any_pipeline, middle_frame, ope
 
 _AT_ONCE = 256  # rows written together
 _GREY = np.full((8, 8, 3), 200, np.uint8)  # in place of a result that cannot be read
-
-
-@dataclass
-class IndexReport:
-    """What indexing did.
-
-    Attributes:
-        added: number of new items.
-        unchanged: number of items that were in the index.
-        changed: number of items whose file was another than in the index.
-        vanished: number of items of the index whose file is gone.
-        failed: results with ``file`` and ``error`` of items that could not be read.
-    """
-
-    added: int = 0
-    unchanged: int = 0
-    changed: int = 0
-    vanished: int = 0
-    failed: list[dict[str, Any]] = field(default_factory=list)
 
 
 class RetrievalInferencer(Inferencer):
@@ -89,10 +69,8 @@ class RetrievalInferencer(Inferencer):
         if not isinstance(self.model, TwoTowerModel):
             raise wrong_kind(self.cfg, self.model, 'a two-tower model, such as UniCL')
         self._kind = VIDEOS if self.of_videos else PICTURES
-        self._source = {
-            'config': from_anywhere(self.cfg.filename if isinstance(config, Config) else config),
-            'checkpoint': None if checkpoint is None else from_anywhere(checkpoint),
-        }
+        given = {'config': self.cfg.filename if isinstance(config, Config) else config, 'checkpoint': checkpoint}
+        self._source = {key: None if value is None else from_anywhere(value) for key, value in given.items()}
         self._index: FeatureIndex | None = None
         self._fingerprint: str | None = None
 
@@ -125,58 +103,57 @@ class RetrievalInferencer(Inferencer):
         return index
 
     def index(
-        self, items: Picture | Iterable[Picture], path: str | Path, dtype: str = 'float32', skip_bad: bool = True
+        self, items: Picture | Iterable[Picture], path: str | Path, dtype: str | None = None, skip_bad: bool = True
     ) -> IndexReport:
         """Embed pictures or videos, and append them to an index, which is made if there is none.
 
-        Items whose file has vanished leave the index, also those that are not among ``items``.
+        Items whose file has vanished leave the index, also those that are not among ``items``; where more than a
+        quarter of the rows no longer count, they are removed from the files. Above 100,000 items the graph of near
+        neighbours is built, if faiss is installed. An index to which nothing could be added is not made.
 
         Args:
             items: Files, folders (with subfolders, sorted), globs, URLs, a list of those, or a generator.
             path: The folder of the index.
-            dtype: Of a new index, ``'float32'`` or ``'float16'``.
+            dtype: ``'float32'`` or ``'float16'``; None: that of the index, of a new one float32.
             skip_bad: Continue after an item that cannot be read or processed; False raises its error.
 
         Raises:
-            UsageError: there are no items, the index is of another model, or the folder has other files.
+            UsageError: there are no items, the index is of another model or ``dtype``, the folder has other files, or
+                the disk is full; what was indexed is kept.
             DataError: an item cannot be read, and ``skip_bad`` is off; or the index is damaged.
         """
         listed: Iterable = list_inputs(items, self._kind)
-        if (Path(path) / 'index.json').exists():
-            self.open(path)
+        is_new = not (Path(path) / 'index.json').exists()
+        if is_new:
+            self._index = FeatureIndex.create(path, self._described(), self._width(), dtype or DTYPES[0])
         else:
-            self._index = FeatureIndex.create(path, self._described(), self._width(), dtype)
+            self._index = self._to_append(path, dtype)
         index, report = self._index, IndexReport()
         try:
+            index.lock()
             known = {index.items[row]['file']: row for row in np.flatnonzero(index.alive)}
             gone = [row for file, row in known.items() if is_file(file) and file_stamp(file) is None]
             report.vanished = len(gone)
-            index.append(np.empty((0, index.head['dims']), np.float32), [], gone)
-            fresh: Iterable = self._fresh(listed, known, report)
+            if gone:
+                index.append(np.empty((0, index.head['dims']), np.float32), [], gone)
+            fresh: Iterable = fresh_items(index, listed, known, report)
             # a list is counted, so that the log has the time left
             self._add(list(fresh) if isinstance(listed, list) else fresh, known, report, skip_bad)
+            index.tidy()
         finally:
             index.close()
+            if is_new and not index.items:
+                index.remove()
         return report
 
-    def _fresh(self, listed: Iterable, known: dict[str, int], report: IndexReport) -> Iterator[Any]:
-        """Yield the items that are not in the index as they are now."""
-        seen: set[str] = set()
-        for item in listed:
-            if isinstance(item, (str, Path)):
-                if item_key(item) in seen:
-                    continue
-                seen.add(item_key(item))
-            row = known.get(item_key(item)) if isinstance(item, (str, Path)) else None
-            if (
-                row is None
-                or not self._index.alive[row]
-                or is_file(item)
-                and file_stamp(item) != kept_stamp(self._index, row)
-            ):
-                yield item
-            else:
-                report.unchanged += 1
+    def _to_append(self, path: str | Path, dtype: str | None) -> FeatureIndex:
+        index = self.open(path)
+        if dtype not in (None, index.head['dtype']):
+            raise UsageError(
+                f'the index {path} has {index.head["dtype"]}; leave dtype={dtype!r} out, or make a new index in '
+                'another folder'
+            )
+        return index
 
     def _add(self, fresh: Iterable[Any], known: dict[str, int], report: IndexReport, skip_bad: bool) -> None:
         """Embed items and append them in parts, each of which is on disk before the next."""
@@ -243,6 +220,8 @@ class RetrievalInferencer(Inferencer):
         """
         if self._index is None:
             raise UsageError('no index is open; call index(items, path) to make one or open(path)')
+        if out_dir is not None and (Path(out_dir) / 'index.json').is_file():
+            raise UsageError(f'out_dir {out_dir} is the folder of an index; name another one')
         if not len(self._index):
             raise UsageError(f'the index {self._index.folder} has no {self._kind.plural}; index some first')
         check_count('top', top)
@@ -326,7 +305,7 @@ class RetrievalInferencer(Inferencer):
     def _write(self, results: list[dict], pictures: list[np.ndarray | None], top: int, folder: Path) -> None:
         """Draw the grid, and write the results."""
         files = list(dict.fromkeys(file for result in results for file in result['files']))
-        for name in ('search.png', 'search.json'):
+        for name in DRAWN:
             refuse_overwriting(folder / name, files, 'out_dir')
         if files:
             similarity = torch.full((len(results), len(files)), -torch.inf)
@@ -335,9 +314,9 @@ class RetrievalInferencer(Inferencer):
                     similarity[row, files.index(file)] = score
             names = [result['query'] or 'a picture' for result in results]
             shown = [self._look(file) for file in files]
-            draw_retrieval_grid(names, shown, similarity, folder / 'search.png', top=top, pictures=pictures)
+            draw_retrieval_grid(names, shown, similarity, folder / DRAWN[0], top=top, pictures=pictures)
         content = {'index': str(self._index.folder), 'queries': results}
-        write_atomic(folder / 'search.json', json.dumps(content, indent=1) + '\n')
+        write_atomic(folder / DRAWN[1], json.dumps(content, indent=1) + '\n')
 
     def _look(self, file: str) -> np.ndarray:
         try:

@@ -73,6 +73,7 @@ def ask(args: argparse.Namespace, config: object, checkpoint: str | Path | None)
     """Run the model, print and write the results; returns the exit status."""
     from florence_mm.apis.multimodal_inferencer import MultimodalInferencer
     from florence_mm.apis.results import print_any_name, report_failures
+    from florence_mm.utils.words import counted
 
     print_any_name()
     inferencer = MultimodalInferencer(config, checkpoint, args.device, args.batch_size)
@@ -86,8 +87,8 @@ def ask(args: argparse.Namespace, config: object, checkpoint: str | Path | None)
         draw(inferencer, good[0], [*args.question, *args.match], *args.attention)
     for place in (args.out, args.out_dir):
         if place:
-            print(f'{place}: {len(good)} images')
-    return report_failures(results, 'images')
+            print(f'{place}: {counted(len(good), "image")}')
+    return report_failures(results, 'image')
 
 
 def show(result: dict) -> None:

@@ -32,13 +32,19 @@ def detect(args: argparse.Namespace, config: object, checkpoint: str | Path | No
     """Detect objects, write the results, and print a summary; returns the exit status."""
     from florence_mm.apis.detection_inferencer import DetectionInferencer
     from florence_mm.apis.results import print_any_name, report_failures
+    from florence_mm.utils.words import counted
+    from florence_mm.visualization.detections import MOST
 
     print_any_name()
     inferencer = DetectionInferencer(config, checkpoint, args.device, args.templates, args.batch_size)
     results = inferencer(args.images, args.classes, args.score_thr, args.out_dir)
     boxes = [result['boxes'] for result in results if 'error' not in result]
-    print(f'{args.out_dir}: {len(boxes)} images and detections.json, {sum(map(len, boxes))} objects')
-    return report_failures(results, 'images')
+    objects = counted(sum(map(len, boxes)), 'object')
+    print(f'{args.out_dir}: {counted(len(boxes), "image")} and detections.json, {objects}')
+    crowded = sum(len(one) > MOST for one in boxes)
+    if crowded:
+        print(f'{counted(crowded, "drawing")} with the {MOST} best boxes only; all are in detections.json')
+    return report_failures(results, 'image')
 
 
 def _written(args: argparse.Namespace) -> list[tuple[str, str | Path | None]]:

@@ -12,11 +12,11 @@ from florence_mm.errors import UsageError
 VARIABLE = 'FLORENCE_MM_MODEL'
 
 
-def add_model_options(parser: argparse.ArgumentParser, inputs: str) -> None:
+def add_model_options(parser: argparse._ActionsContainer, inputs: str) -> None:
     """Add ``--model``, ``--checkpoint`` and what else says how a model runs.
 
     Args:
-        parser: the command's parser.
+        parser: the command's parser, or a group of it.
         inputs: name of the inputs in the help, as in "images".
     """
     parser.add_argument(
@@ -28,7 +28,7 @@ def add_model_options(parser: argparse.ArgumentParser, inputs: str) -> None:
     add_run_options(parser, inputs)
 
 
-def add_run_options(parser: argparse.ArgumentParser, inputs: str) -> None:
+def add_run_options(parser: argparse._ActionsContainer, inputs: str) -> None:
     """Add the options of how a model runs, which the scripts in ``tools/`` have too."""
     parser.add_argument('--batch-size', type=positive_int, default=1, help=f'{inputs} per batch (default: 1)')
     parser.add_argument('--device', type=device, help='cpu, cuda or cuda:NUMBER; default: the GPU if there is one')

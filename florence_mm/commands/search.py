@@ -1,10 +1,17 @@
 """Search a folder of pictures or videos by text or by picture.
 
-First make an index of the features with a two-tower model, search index FOLDER --index DIR; the same command adds what
-is new later, embeds what changed, and goes on where it was stopped. Then search it: search TEXT --index DIR, or with
---image by a picture. The index remembers its model; with a video encoder it is of videos. With --out-dir a grid of what
-was found is drawn. Exit status: 0; 1 if some files could not be read; 2 with one sentence if model, index or query are
-unusable.
+First make an index of the features with a two-tower model; with a video encoder it is of videos:
+
+  search index FILE_OR_FOLDER ... --index DIR --model NAME
+
+The same command adds later what is new, embeds what changed, drops what is gone, and goes on where it was stopped; the
+index remembers its model. Then search it:
+
+  search TEXT ... --index DIR
+  search --image FILE --index DIR
+
+With --out-dir a grid of what was found is drawn. Exit status: 0; 1 if some files could not be read; 2 with one sentence
+if model, index or query are unusable.
 """
 
 import argparse
@@ -29,14 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'words', nargs='*', metavar='TEXT', help="a text to search for, or several; or 'index' and files or folders"
     )
     parser.add_argument('--index', required=True, metavar='DIR', help='folder of the index')
-    parser.add_argument('--image', action='append', default=[], metavar='FILE', help='search by a picture')
-    parser.add_argument('--top', type=positive_int, default=5, help='number of items found (default: 5)')
-    parser.add_argument('--out-dir', metavar='DIR', help='draw what was found as search.png, and write search.json')
-    parser.add_argument('--exact', action='store_true', help='compare with every item, also above 100,000 items')
-    parser.add_argument(
-        '--dtype', choices=('float32', 'float16'), default='float32', help='of a new index (default: float32)'
+    searching = parser.add_argument_group('searching')
+    searching.add_argument('--image', action='append', default=[], metavar='FILE', help='search by a picture')
+    searching.add_argument('--top', type=positive_int, default=5, help='number of items found (default: 5)')
+    searching.add_argument('--out-dir', metavar='DIR', help='draw what was found as search.png, and write search.json')
+    searching.add_argument('--exact', action='store_true', help='compare with every item, also above 100,000 items')
+    indexing = parser.add_argument_group("making an index, after 'search index'")
+    indexing.add_argument(
+        '--dtype', choices=('float32', 'float16'), help='of a new index; float16 halves its size (default: float32)'
     )
-    add_model_options(parser, 'pictures')
+    add_model_options(parser.add_argument_group('model'), 'pictures')
 
 
 def require_index(folder: str | Path) -> None:
@@ -83,11 +92,14 @@ def _index(args: argparse.Namespace, inferencer: object) -> int:
     from florence_mm.apis.results import report_failures
 
     report = inferencer.index(args.words[1:], args.index, args.dtype)
+    if not Path(args.index).exists():
+        return report_failures(report.failed, 'file')
     parts = [f'{report.added} added', f'{report.unchanged} unchanged']
-    parts += [f'{number} {word}' for number, word in ((report.changed, 'changed'), (report.vanished, 'gone')) if number]
+    counts = (report.changed, 'changed'), (report.vanished, 'gone'), (report.drawings, 'of earlier searches left out')
+    parts += [f'{number} {word}' for number, word in counts if number]
     print(f'{args.index}: {", ".join(parts)}')
     done = [{}] * (report.added + report.unchanged + report.changed)
-    return report_failures([*done, *report.failed], 'files')
+    return report_failures([*done, *report.failed], 'file')
 
 
 def _search(args: argparse.Namespace, inferencer: object) -> int:

@@ -67,6 +67,7 @@ def recognize(args: argparse.Namespace, config: object, checkpoint: str | Path |
     from florence_mm.apis.results import print_any_name, report_failures
     from florence_mm.apis.video_inferencer import VideoInferencer
     from florence_mm.language.class_names import load_class_names
+    from florence_mm.utils.words import counted
 
     print_any_name()
     names = load_class_names(args.class_names)
@@ -80,8 +81,8 @@ def recognize(args: argparse.Namespace, config: object, checkpoint: str | Path |
     for result in found:
         best = ', '.join(f'{name} {score:.2f}' for name, score in zip(result['labels'], result['scores'], strict=True))
         print(f'{result["file"]}: {best}')
-    print(f'{args.out_dir}: {len(found)} videos and videos.json')
-    return report_failures(results, 'videos')
+    print(f'{args.out_dir}: {counted(len(found), "video")} and videos.json')
+    return report_failures(results, 'video')
 
 
 def _written(args: argparse.Namespace) -> list[tuple[str, str | Path | None]]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from mmengine.logging import print_log
 
-from florence_mm.utils.files import replacing, write_atomic
+from florence_mm.utils.files import write_atomic
 from florence_mm.utils.json_files import read_json
 from florence_mm.utils.progress import ProgressLog
 
@@ -24,6 +24,7 @@ from florence_mm.utils.progress import ProgressLog
 EXACT_UP_TO = 100_000
 #: Links of a row, and candidates while building and at least while searching.
 LINKS, BUILD, SEARCH = 16, 128, 64
+GRAPH, GRAPH_HEAD = 'search.faiss', 'search.json'
 _AT_ONCE = 2000  # rows added between two lines of progress
 
 
@@ -76,6 +77,12 @@ class NeighbourGraph:
         return rows[rows >= 0]
 
 
+def remove_graph(folder: Path) -> None:
+    """Remove the graph of features that are no longer those it is of."""
+    for name in (GRAPH_HEAD, GRAPH):
+        (folder / name).unlink(missing_ok=True)
+
+
 def _faiss() -> ModuleType:
     return importlib.import_module('faiss')
 
@@ -97,23 +104,23 @@ def _checksum(features: np.ndarray) -> int:
 
 def _write(faiss: ModuleType, graph: Any, folder: Path, features: np.ndarray) -> None:
     try:
-        with replacing(folder / 'search.faiss') as temporary:
-            faiss.write_index(graph, str(temporary))
-        data = (folder / 'search.faiss').read_bytes()
+        # not faiss's own writing, which cannot tell that a disk is full
+        data = faiss.serialize_index(graph).tobytes()
+        write_atomic(folder / GRAPH, data)
         head = {'rows': len(features), 'features': _checksum(features), 'graph': zlib.crc32(data)}
-        write_atomic(folder / 'search.json', json.dumps(head) + '\n')
+        write_atomic(folder / GRAPH_HEAD, json.dumps(head) + '\n')
     except OSError as error:
         print_log(f'the graph of near neighbours is not kept ({error})', 'current', logging.WARNING)
 
 
 def _read(faiss: ModuleType, folder: Path, features: np.ndarray) -> Any:
     """Return the graph of the first rows of these features; None if there is none that fits."""
-    file = folder / 'search.faiss'
-    if not file.is_file() or not (folder / 'search.json').is_file():
+    file = folder / GRAPH
+    if not file.is_file() or not (folder / GRAPH_HEAD).is_file():
         return None
     # faiss reads sizes from the file, so a damaged one must not reach it
     try:
-        head, data = read_json(folder / 'search.json'), file.read_bytes()
+        head, data = read_json(folder / GRAPH_HEAD), file.read_bytes()
         rows = head.get('rows')
         fits = isinstance(rows, int) and rows <= len(features) and head.get('graph') == zlib.crc32(data)
         if fits and head.get('features') == _checksum(features[:rows]):

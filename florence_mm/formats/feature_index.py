@@ -1,33 +1,40 @@
-"""A folder of features that is appended to and searched.
-
-``index.json`` says what the features are of; ``features.bin`` holds their rows, ``items.jsonl`` a line for each row:
-what it stands for, or the number of an earlier row that no longer counts. Rows are written before their lines, and what
-is cut off at the end of either is dropped, so that a kill loses nothing that was finished.
+"""A folder of features that is appended to and searched, see :mod:`~florence_mm.formats.index_files`.
 
 Not here: the model that the features are of.
 """
 
-import json
-import os
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 
 from florence_mm.errors import DataError, UsageError
-from florence_mm.utils.files import write_atomic
 from florence_mm.utils.json_files import read_json
-from florence_mm.utils.locks import try_lock
 from florence_mm.utils.numbers import is_whole
 
-from .approximate import EXACT_UP_TO, NeighbourGraph, is_available
+from .approximate import EXACT_UP_TO, NeighbourGraph, is_available, remove_graph
+from .index_files import (
+    HEAD,
+    IndexWriter,
+    encode_items,
+    read_items,
+    remove_files,
+    replace_rows,
+    rows_path,
+    write_head,
+)
 
 VERSION = 1
 DTYPES = ('float32', 'float16')
 # a product of float32 is off by less than the first, one of float16 by less than the second
 _SLACK = {'float32': 1e-5, 'float16': 4e-3}
+#: Share of rows that no longer count above which :meth:`FeatureIndex.tidy` writes the files again without them.
+MOST_DEAD = 0.25
+_AT_ONCE = 4096  # rows copied together
 
 
 class FeatureIndex:
@@ -46,8 +53,8 @@ class FeatureIndex:
         self.alive[dead] = False
         self._features: np.ndarray | None = None
         self._graph: tuple[int, NeighbourGraph | None] | None = None
-        self._files: tuple[BinaryIO, BinaryIO] | None = None
-        self._written = 0  # bytes of items.jsonl that were read or written
+        self._writer: IndexWriter | None = None
+        self._written = 0  # bytes of lines that were read or written
 
     @classmethod
     def create(
@@ -71,7 +78,7 @@ class FeatureIndex:
             raise UsageError(f'{folder} is no index and not empty; name a new folder for the index')
         folder.mkdir(parents=True, exist_ok=True)
         head = {'version': VERSION, 'dims': dims, 'dtype': dtype, **described}
-        write_atomic(folder / 'index.json', json.dumps(head, indent=1) + '\n')
+        write_head(folder, head)
         return cls(folder, head, [], [])
 
     @classmethod
@@ -82,20 +89,12 @@ class FeatureIndex:
             UsageError: there is none, or it is of another version.
             DataError: a file is damaged or missing.
         """
-        folder = Path(folder)
-        if not (folder / 'index.json').is_file():
-            raise UsageError(f'{folder} has no index.json; make an index first, or name the folder of one')
-        head = read_json(folder / 'index.json')
-        if head.get('version') != VERSION:
-            raise UsageError(
-                f'{folder} has an index of version {head.get("version")!r}, expected {VERSION}; make it again'
-            )
-        if head.get('dtype') not in DTYPES or not isinstance(head.get('dims'), int) or head['dims'] < 1:
-            raise DataError(f'{folder / "index.json"} has no usable dims and dtype; make the index again')
-        rows = _size(folder / 'features.bin') // _row_bytes(head)
-        items, dead = _read_items(folder / 'items.jsonl', rows)
+        folder, head = Path(folder), None
+        while head is None or head != _read_head(folder):  # which another process may compact meanwhile
+            head = _read_head(folder)
+            items, dead, written = read_items(folder, head)
         index = cls(folder, head, items, dead)
-        index._written = _whole_lines(folder / 'items.jsonl')
+        index._written = written
         return index
 
     def __len__(self) -> int:
@@ -109,8 +108,13 @@ class FeatureIndex:
             shape = len(self.items), self.head['dims']
             if not len(self.items):
                 return np.empty(shape, self.head['dtype'])
-            # writable in memory only, as torch asks for it; the file stays as it is
-            self._features = np.memmap(self.folder / 'features.bin', self.head['dtype'], 'c', shape=shape)
+            try:
+                # writable in memory only, as torch asks for it; the file stays as it is
+                self._features = np.memmap(rows_path(self.folder, self.head), self.head['dtype'], 'c', shape=shape)
+            except FileNotFoundError:
+                raise UsageError(
+                    f'the index {self.folder} has been written again since it was opened; open it again'
+                ) from None
         return self._features
 
     def append(self, features: np.ndarray, items: Sequence[Mapping[str, Any]], dropped: Sequence[int] = ()) -> None:
@@ -123,42 +127,77 @@ class FeatureIndex:
 
         Raises:
             ValueError: the shape is another.
-            UsageError: another process writes to the index, or has written since it was opened.
+            UsageError: another process writes to the index, or has written since it was opened; or the disk is full,
+                and the index is as before.
         """
         if features.shape != (len(items), self.head['dims']):
             raise ValueError(f'features have shape {features.shape}; expected {(len(items), self.head["dims"])}')
-        rows, lines = self._opened()
-        rows.write(np.ascontiguousarray(features, self.head['dtype']).tobytes())
-        _flush(rows)
-        texts = [json.dumps({'drop': int(number)}) for number in dropped] + [json.dumps(dict(item)) for item in items]
-        lines.write(''.join(f'{text}\n' for text in texts).encode())
-        _flush(lines)
-        self._written = lines.tell()
+        lines = encode_items([*({'drop': int(number)} for number in dropped), *items])
+        self.lock().append(np.ascontiguousarray(features, self.head['dtype']).tobytes(), lines, len(items))
+        self._written = self._writer.written
         self.items += [dict(item) for item in items]
         self.alive[list(dropped)] = False
         self.alive = np.concatenate([self.alive, np.ones(len(items), bool)])
 
-    def _opened(self) -> tuple[BinaryIO, BinaryIO]:
-        """Files for appending, without what a kill has left half written."""
-        if self._files is None:
-            rows, lines = ((self.folder / name).open('ab') for name in ('features.bin', 'items.jsonl'))
-            written = _whole_lines(self.folder / 'items.jsonl')
-            if not try_lock(lines.fileno()) or written != self._written:
-                rows.close(), lines.close()
-                raise UsageError(
-                    f'another process writes to the index {self.folder}; wait until it has ended, and give the command '
-                    'again'
-                )
-            rows.truncate(len(self.items) * _row_bytes(self.head))
-            lines.truncate(written)
-            self._files = rows, lines
-        return self._files
+    def lock(self) -> IndexWriter:
+        """Open the files for appending until :meth:`close`, without what a kill has left half written.
+
+        Raises:
+            UsageError: another process writes to the index, or has written since it was opened.
+        """
+        if self._writer is None:
+            self._writer = IndexWriter(self.folder, self.head, len(self.items), self._written)
+        return self._writer
 
     def close(self) -> None:
         """Close the files."""
-        for file in self._files or ():
-            file.close()
-        self._files = None
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = None
+
+    def remove(self) -> None:
+        """Remove the files of the index, and the folder if nothing else is in it."""
+        self.close()
+        remove_graph(self.folder)
+        (self.folder / HEAD).unlink(missing_ok=True)
+        remove_files(self.folder)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def tidy(self) -> None:
+        """Prepare for search: compact where many rows no longer count (:data:`MOST_DEAD`), build the graph of a large
+        index."""
+        if len(self.items) - len(self) > MOST_DEAD * len(self.items):
+            try:
+                self.compact()
+            except OSError as error:
+                text = f'the index {self.folder} keeps rows of files that are gone ({error.strerror})'
+                print_log(text, 'current', logging.WARNING)
+        if len(self.items) > EXACT_UP_TO:
+            self._near_rows()
+
+    def compact(self) -> None:
+        """Write the files again without the rows that no longer count; a kill leaves the old index or the new one.
+
+        Raises:
+            UsageError: another process writes to the index, or has written since it was opened.
+            OSError: the disk is full; the index is as before.
+        """
+        self.lock()
+        kept, items = np.flatnonzero(self.alive), self.items
+        features = self.features
+        parts = (features[kept[start : start + _AT_ONCE]] for start in range(0, len(kept), _AT_ONCE))
+        self.items = [items[row] for row in kept]
+        try:
+            self.head = replace_rows(self.folder, self.head, parts, self.items)
+        except OSError:
+            self.items = items
+            raise
+        self.close()
+        remove_graph(self.folder)
+        self.alive = np.ones(len(kept), bool)
+        self._features = self._graph = None
+        self._written = len(encode_items(self.items))
 
     def search(self, query: np.ndarray, top: int, exact: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the rows with the largest products.
@@ -213,47 +252,14 @@ class FeatureIndex:
         return rows[order], products[order]
 
 
-def _row_bytes(head: Mapping[str, Any]) -> int:
-    return head['dims'] * np.dtype(head['dtype']).itemsize
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _whole_lines(path: Path) -> int:
-    """Number of bytes up to the last line end."""
-    data = path.read_bytes() if path.is_file() else b''
-    return data.rfind(b'\n') + 1
-
-
-def _read_items(path: Path, rows: int) -> tuple[list[dict[str, Any]], list[int]]:
-    """Read what rows stand for, of as many as there are, and the numbers of those that no longer count."""
-    items: list[dict[str, Any]] = []
-    dead: list[int] = []
-    data = path.read_bytes()[: _whole_lines(path)] if path.is_file() else b''
-    for number, line in enumerate(data.splitlines(), 1):
-        try:
-            item = json.loads(line)
-            if not isinstance(item, dict) or not (is_whole(item.get('drop')) or isinstance(item.get('file'), str)):
-                raise ValueError('it is no item')
-        except ValueError as error:
-            raise DataError(f'{path}, line {number}, cannot be read ({error}); make the index again') from None
-        if 'drop' not in item:
-            items.append(item)
-        elif not 0 <= item['drop'] < len(items):
-            raise DataError(
-                f'{path}, line {number}, drops row {item["drop"]}, which is not there; make the index again'
-            )
-        else:
-            dead.append(item['drop'])
-    if len(items) > rows:
-        raise DataError(
-            f'{path} has {len(items)} items, and features.bin beside it only {rows} rows; make the index again'
-        )
-    return items, dead
-
-
-def _flush(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+def _read_head(folder: Path) -> dict[str, Any]:
+    if not (folder / HEAD).is_file():
+        raise UsageError(f'{folder} has no index.json; make an index first, or name the folder of one')
+    head = read_json(folder / HEAD)
+    if head.get('version') != VERSION:
+        raise UsageError(f'{folder} has an index of version {head.get("version")!r}, expected {VERSION}; make it again')
+    generation = head.get('generation', 0)
+    right = is_whole(head.get('dims')) and head['dims'] > 0 and is_whole(generation) and generation >= 0
+    if head.get('dtype') not in DTYPES or not right:
+        raise DataError(f'{folder / HEAD} has no usable dims and dtype; make the index again')
+    return head

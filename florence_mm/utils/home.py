@@ -42,7 +42,16 @@ def is_offline() -> bool:
     Raises:
         UsageError: a switch is neither on (1) nor off (0).
     """
-    return any(_is_on(name) for name in (_SWITCH, 'HF_HUB_OFFLINE'))
+    return is_web_off() or _is_on('HF_HUB_OFFLINE')
+
+
+def is_web_off() -> bool:
+    """Whether nothing at all is read from the web, by ``FLORENCE_MM_OFFLINE``; the hub's switch is of the hub.
+
+    Raises:
+        UsageError: the switch is neither on (1) nor off (0).
+    """
+    return _is_on(_SWITCH)
 
 
 def _is_on(name: str) -> bool:

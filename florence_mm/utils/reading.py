@@ -12,6 +12,7 @@ from mmengine import fileio
 from florence_mm.errors import DataError, UsageError, shown_path
 
 from .files import kind_of_file
+from .home import is_web_off
 
 #: Seconds without an answer after which a web server is given up.
 TIMEOUT = 60.0
@@ -36,7 +37,8 @@ def read_bytes(
         limit (int | None): Most bytes of a local file.
 
     Raises:
-        DataError: the file is missing, not an ordinary file, larger than ``limit``, or its URL cannot be read.
+        DataError: the file is missing, not an ordinary file, larger than ``limit``, or its URL cannot be read, also
+            because downloads are switched off.
         UsageError: there is no such file backend.
     """
     path = os.fspath(path)
@@ -81,6 +83,10 @@ def _local(path: str, limit: int | None) -> bytes:
 
 
 def _from_web(path: str, limit: int | None) -> bytes:
+    if is_web_off():
+        raise _Unreadable(
+            'is not read, as FLORENCE_MM_OFFLINE switches downloads off; set it to 0, or save the file and give that'
+        )
     # letters outside ASCII are escaped; what is escaped already stays
     with urllib.request.urlopen(urllib.parse.quote(path, safe="%/:=&?~#+!$,;'@()*[]"), timeout=TIMEOUT) as answer:
         data = answer.read() if limit is None else answer.read(limit + 1)

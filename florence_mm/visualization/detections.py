@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from .canvas import INK, PAPER, Colour, fit_image, fit_names, font
 
@@ -25,6 +25,12 @@ _COLOURS: tuple[Colour, ...] = (
     (191, 201, 42),
 )
 _LEAST_SIDE = 480
+#: Most boxes drawn on an image, those with the highest scores.
+MOST = 100
+_LEAST_FONT = 11
+_LABELS = 0.15  # share of the image that labels take
+_HIDDEN = 0.1  # share of a label on other labels from which on it is left out
+_CROWD = 40  # boxes from which on lines are thin
 
 
 def class_colour(name: str, class_names: Sequence[str]) -> Colour:
@@ -39,11 +45,13 @@ def draw_detections(
     scores: Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
     thickness: int | None = None,
+    most: int = MOST,
 ) -> np.ndarray:
     """Draw boxes with class names and scores on an image.
 
-    Labels are placed by falling score so that they do not overlap, as far as there is room. An image of less than 480
-    pixels is enlarged by an integer factor, so that labels are readable.
+    Labels are placed by falling score so that they do not overlap; many have a smaller font, and those for which there
+    is no room are left out. An image of less than 480 pixels is enlarged by an integer factor, so that labels are
+    readable.
 
     Args:
         image (np.ndarray): ``(H, W, 3)`` uint8 RGB.
@@ -53,6 +61,7 @@ def draw_detections(
         scores: n scores from 0 to 1; None: only names.
         class_names: all classes in their order, which determines the colours; None: the names in order of occurrence.
         thickness: line width in pixels; None: by the size of the image.
+        most: most boxes drawn, those with the highest scores; a line at the bottom tells how many there are.
 
     Returns:
         np.ndarray: ``(f H, f W, 3)`` uint8 RGB with the enlargement factor f.
@@ -72,13 +81,14 @@ def draw_detections(
     factor = -(-_LEAST_SIDE // longest) if 0 < longest < _LEAST_SIDE else 1
     picture = Image.fromarray(fit_image(image, factor * image.shape[0], factor * image.shape[1]))
     side = max(picture.size)
-    thickness = thickness or max(2, round(side / 240))
-    face = font(min(max(14, round(side / 50)), 40), bold=True)
     draw = ImageDraw.Draw(picture)
     placed: list[Rectangle] = []
+    order = sorted(range(len(names)), key=lambda i: -scores[i])[:most]
+    face = _fitting_font(min(max(14, round(side / 50)), 40), [names[i] for i in order], scores_known, picture.size)
+    thickness = thickness or max(1 if len(order) > _CROWD else 2, round(side / (480 if len(order) > _CROWD else 240)))
     width = 0.5 * picture.width - (face.getlength(' 0.00') if scores_known else 0)
+    room = _LABELS * picture.width * picture.height
     shown = fit_names([*class_names, *names], face, width)
-    order = sorted(range(len(names)), key=lambda i: -scores[i])
     for i in reversed(order):  # the highest score on top
         _outline(draw, tuple(factor * boxes[i]), class_colour(names[i], class_names), thickness)
     for i in order:
@@ -86,11 +96,33 @@ def draw_detections(
         text = shown[names[i]] + score
         size = face.getlength(text) + 8, face.size + 6
         place = place_label(tuple(factor * boxes[i]), size, picture.size, placed)
+        area = size[0] * size[1]
+        if placed and (area > room or sum(_overlap(place, other) for other in placed) > _HIDDEN * area):
+            continue
         placed.append(place)
+        room -= area
         colour = class_colour(names[i], class_names)
         draw.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=colour)
         draw.text((place[0] + 4, place[1] + 1), text, font=face, fill=_readable_on(colour))
+    if len(order) < len(names):
+        _write_below(draw, f'the {len(order)} best of {len(names)} boxes', picture.size)
     return np.array(picture)
+
+
+def _fitting_font(size: int, names: Sequence[str], scored: bool, picture: tuple[int, int]) -> ImageFont.FreeTypeFont:
+    """Font of at most ``size`` pixels, smaller if the labels would take too much of the picture."""
+    face = font(size, bold=True)
+    score = face.getlength(' 0.00') if scored else 0
+    area = sum((min(face.getlength(name), picture[0] / 2) + score + 8) * (size + 6) for name in names)
+    room = _LABELS * picture[0] * picture[1]
+    return face if area <= room else font(max(min(size, _LEAST_FONT), int(size * (room / area) ** 0.5)), bold=True)
+
+
+def _write_below(draw: ImageDraw.ImageDraw, text: str, picture: tuple[int, int]) -> None:
+    face = font(14)
+    width, height = face.getlength(text) + 8, face.size + 6
+    draw.rectangle((0, picture[1] - height, width - 1, picture[1] - 1), fill=PAPER)
+    draw.text((4, picture[1] - height + 1), text, font=face, fill=INK)
 
 
 def place_label(

@@ -26,6 +26,7 @@ DIGITS = ROOT / 'configs/unicl/unicl_coswin-micro_1xb64-36e_digits.py'
 NAME = DIGITS.stem
 _world = runpy.run_path(str(ROOT / 'tests/test_apis/test_image_inferencer.py'))
 _RED = np.full((8, 8, 3), (200, 0, 0), np.uint8)
+_GOOD = {'version': 1, 'dims': 2, 'dtype': 'float32'}
 
 
 def _line(*words: object, **variables: str) -> Callable[[Path], Any]:
@@ -144,6 +145,32 @@ def cases() -> list[BadInput]:
         BadInput('index.json is a list', _line('search', 'a dog', '--index', 'list'), says='holds a list'),
         BadInput('nothing to search for', _line('search', '--index', 'bare'), says='nothing to search for'),
         BadInput('nothing to index', _line('search', 'index', '--index', 'new'), says='needs files or folders'),
+        BadInput('a damaged picture alone to index', _alone(b'no picture'), gives=(1, False)),
+        BadInput('an empty picture alone to index', _alone(b''), gives=(1, False)),
+        BadInput('an index of another dtype', _again(dtype='float16'), says=("dtype='float16'", 'has float32')),
+        BadInput('an index of no such dtype', _again('new', dtype='int8'), says="dtype is 'int8'"),
+        BadInput('an index in a folder of pictures', _again('photos'), says='photos is no index and not empty'),
+        BadInput('results into the index', _again(out_dir='index'), says='out_dir index is the folder of an index'),
+        BadInput('results into a file', _again(out_dir='red.png'), says='red.png'),
+        BadInput('drawings of a search among the pictures', _again(out_dir='photos/found', then=_count), gives=(1, 1)),
+        BadInput('a picture named as a drawing', _again(then=_named), gives=(2, 0)),
+        BadInput(
+            'generation is a text',
+            _opened({'generation': 'x'}),
+            says='no usable',
+        ),
+        BadInput('dims is true', _opened({'dims': True}), says='no usable'),
+        BadInput('dims is huge', _opened({'dims': 10**30}), gives=0),
+        BadInput('items without rows', _opened({}, b'{"file": "a"}\n'), says='0 rows'),
+        BadInput('items that are bytes', _opened({}, b'\xff\x00\n'), says='line 1'),
+        BadInput('a picture from the web, switched off', _web(FLORENCE_MM_OFFLINE='1'), says='switches downloads off'),
+        BadInput('a switch that is no switch', _web(FLORENCE_MM_OFFLINE='maybe'), says='FLORENCE_MM_OFFLINE=maybe'),
+        BadInput('results into a folder', _classify(*weights, 'w.pth', '--out', 'empty'), says='w.pth cannot be read'),
+        BadInput(
+            'results in place of the picture',
+            _classify(*weights, 'w.pth', '--out', 'a.png'),
+            says='--out a.png is the input a.png',
+        ),
         BadInput('an index of another version', lambda folder: FeatureIndex.open(_head({'version': 0})), says='0'),
         BadInput(
             'an index without dims', lambda folder: FeatureIndex.open(_head({'version': 1})), says='no usable dims'
@@ -192,10 +219,62 @@ def cases() -> list[BadInput]:
     ]
 
 
-def _head(content: Any) -> str:
+def _head(content: Any, lines: bytes = b'') -> str:
     Path('index').mkdir()
     Path('index/index.json').write_text(json.dumps(content))
+    Path('index/items.jsonl').write_bytes(lines)
     return 'index'
+
+
+def _opened(change: dict, lines: bytes = b'') -> Callable[[Path], Any]:
+    """Open an index whose head has other values; its number of items."""
+    return lambda folder: len(FeatureIndex.open(_head(_GOOD | change, lines)))
+
+
+def _alone(data: bytes) -> Callable[[Path], Any]:
+    """Index one file; the number of failures, and whether there is an index now."""
+
+    def run(folder: Path) -> Any:
+        Path('a.png').write_bytes(data)
+        report = RetrievalInferencer(_world['config'](), None, 'cpu').index('a.png', 'index')
+        return len(report.failed), Path('index').exists()
+
+    return run
+
+
+def _again(path: str = 'index', dtype: str | None = None, out_dir: str | None = None, then: Any = None) -> Any:
+    """Index a folder, search it, and index it again."""
+
+    def run(folder: Path) -> Any:
+        Path('photos').mkdir()
+        for name in ('photos/red.png', 'red.png'):
+            cv2.imwrite(name, _RED[..., ::-1])
+        search = RetrievalInferencer(_world['config'](), None, 'cpu')
+        search.index('photos', 'index')
+        search.search('red', out_dir=out_dir)
+        return then(search) if then else search.index('photos', path, dtype)
+
+    return run
+
+
+def _count(search: RetrievalInferencer) -> Any:
+    report = search.index('photos', 'index')
+    return report.unchanged, report.drawings
+
+
+def _named(search: RetrievalInferencer) -> Any:
+    cv2.imwrite('photos/search.png', _RED)
+    Path('photos/search.json').write_text('["index", "queries"]')
+    report = search.index('photos', 'index')
+    return report.unchanged + report.added, report.drawings
+
+
+def _web(**variables: str) -> Callable[[Path], Any]:
+    def run(folder: Path) -> Any:
+        os.environ.update(variables)
+        return ImageInferencer(_world['config'](), None, 'cpu')('http://127.0.0.1:9/a.png', 'red', skip_bad=False)
+
+    return run
 
 
 def _emptied(folder: Path) -> Any:

@@ -323,7 +323,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [*command, '--out-dir', str(tmp_path / 'out'), '--score-thr', '0.75'])
     assert tool.main() == 1
     shown = capsys.readouterr()
-    assert shown.out.endswith('out: 1 images and detections.json, 1 objects\n1 of 2 images failed\n')
+    assert shown.out.endswith('out: 1 image and detections.json, 1 object\n1 of 2 images failed\n')
     assert 'two.png is an empty file' in shown.err
     assert (tmp_path / 'out/one.png').exists()
     (tmp_path / 'in/two.png').unlink()

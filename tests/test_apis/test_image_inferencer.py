@@ -62,6 +62,11 @@ def test_free_text_by_hand(checkpoint, tmp_path):
     assert json.loads((tmp_path / 'out/classes.json').read_text()) == {'classes': ['blue', 'red'], 'images': [result]}
     drawn = cv2.imread(str(tmp_path / 'out/red.png'))[..., ::-1]
     assert drawn.shape[1] == 480 and tuple(drawn[100, 240]) == RED
+    # without a folder nothing is drawn
+    (again,) = inferencer(file, 'blue, red', out=tmp_path / 'plain/c.json')
+    assert again == {key: value for key, value in result.items() if key != 'picture'}
+    assert [path.name for path in (tmp_path / 'plain').iterdir()] == ['c.json']
+    assert json.loads((tmp_path / 'plain/c.json').read_text())['images'] == [again]
     # equal scores are in the order of the classes, and `top` cuts
     assert inferencer(file, ['grey', 'blue', 'green'], top=2)[0]['labels'] == ['grey', 'blue']
     assert inferencer(file, ['green', 'blue'], top=2)[0]['labels'] == ['green', 'blue']

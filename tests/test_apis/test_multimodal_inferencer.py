@@ -11,11 +11,13 @@ import torch
 from mmengine.config import Config
 from mmengine.model import BaseModule
 from mmpretrain.structures import DataSample
+from PIL import Image, ImageDraw
 
 from florence_mm.apis import MultimodalInferencer
 from florence_mm.errors import DataError, UsageError
 from florence_mm.models.checkpoints import write_safetensors
 from florence_mm.models.preprocessor import ImageTextDataPreprocessor
+from florence_mm.visualization.canvas import FAINT, INK, PAPER, fit_image, font
 
 ROOT = Path(__file__).parents[2]
 tiny_meter = runpy.run_path(str(ROOT / 'tests/test_models/tiny_meter.py'))['tiny_meter']
@@ -208,7 +210,7 @@ def test_the_command(checkpoint, tmp_path, monkeypatch, capsys):
     lines = shown.splitlines()
     assert lines[0] == f'{file}:' and lines[2] == f'  {QUESTIONS[1]} {best["answers"][0]} ({best["scores"][0]:.2f})'
     assert lines[3] == f'  {result["matches"][0]["score"]:.2f} a nine' and lines[4] == f'  {result["caption"]}'
-    assert lines[5] == f"{png}: attention to 'two' in {QUESTIONS[1]!r}" and lines[6] == f'{out}: 1 images'
+    assert lines[5] == f"{png}: attention to 'two' in {QUESTIONS[1]!r}" and lines[6] == f'{out}: 1 image'
     status, shown, error = run(checkpoint, file, tmp_path / 'none.png', '--question', 'how many?')
     assert status == 1 and shown.startswith(f'{file}:') and 'none.png cannot be read' in error
     assert shown.endswith('\n1 of 2 images failed\n')
@@ -221,6 +223,26 @@ def test_the_command(checkpoint, tmp_path, monkeypatch, capsys):
         status, _, error = run(checkpoint, *arguments)
         assert status == 2 and error.startswith('error: ') and sentence in error and error.count('\n') == 1
     assert run('nowhere.pth', file, '--caption')[2] == 'error: checkpoint nowhere.pth does not exist; check the path\n'
+
+
+def test_answers_are_drawn_below_their_image(inferencer, tmp_path):
+    images = [picture(), np.full((16, 24, 3), 90, np.uint8)]
+    said = inferencer(images, QUESTIONS[0], 'a nine', caption=True, top=2, out_dir=tmp_path)
+    assert [one['picture'] for one in said] == ['picture.png', 'picture_2.png']
+    for image, one in zip(images, said, strict=True):
+        drawn = cv2.imread(str(tmp_path / one['picture']))[..., ::-1]
+        height = 213  # of the image, 320 wide
+        np.testing.assert_array_equal(drawn[:height], fit_image(image, height, 320))
+        best, match = one['answers'][0], one['matches'][0]
+        texts = [QUESTIONS[0], f'{best["answers"][0]} ({best["scores"][0]:.2f})', f'{match["score"]:.2f} a nine']
+        rows = [*((text, number == 0) for number, text in enumerate(texts)), (one['caption'], False)]
+        lines = [line for line in rows if line[0]]  # an untrained model may write nothing
+        assert drawn.shape == (height + 10 + 21 * len(lines), 320, 3)
+        for number, (text, bold) in enumerate(lines):
+            by_hand = Image.new('RGB', (320, 21), PAPER)
+            ImageDraw.Draw(by_hand).text((5, 0), text, font=font(15, bold=bold), fill=INK if bold else FAINT)
+            top = height + 5 + 21 * number
+            np.testing.assert_array_equal(drawn[top : top + 21], np.array(by_hand))
 
 
 def test_images_of_other_sizes_in_a_batch(checkpoint):

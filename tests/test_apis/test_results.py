@@ -128,7 +128,7 @@ def test_names_that_are_no_text(tmp_path):
 @pytest.mark.parametrize(('failed', 'status'), [((), 0), ((1,), 1), ((0, 1, 2), 2)])
 def test_the_exit_status_and_the_number(failed, status, capsys):
     results = [{'error': f'{i} is bad'} if i in failed else {} for i in range(3)]
-    assert report_failures(results, 'images') == status
+    assert report_failures(results, 'image') == status
     shown = capsys.readouterr()
     assert shown.err == ''.join(f'error: {i} is bad\n' for i in failed)
     assert shown.out == (f'{len(failed)} of 3 images failed\n' if failed else '')

@@ -2,20 +2,25 @@
 
 import json
 import os
+import resource
 import runpy
 from pathlib import Path
 
 import cv2
+import forks
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
-from florence_mm.apis import RetrievalInferencer
+from florence_mm.apis import RetrievalInferencer, retrieval_inferencer
 from florence_mm.apis.embedding import fingerprint
 from florence_mm.errors import UsageError
+from florence_mm.formats.feature_index import FeatureIndex
 
 ROOT = Path(__file__).parents[2]
 images = runpy.run_path(str(ROOT / 'tests/test_apis/test_image_inferencer.py'))
+videos = runpy.run_path(str(ROOT / 'tests/test_apis/test_video_inferencer.py'))
 config, picture, write, two_towers = (images[name] for name in ('config', 'picture', 'write', 'two_towers'))
 COLOURS = {'blue': (0, 0, 200), 'brown': (200, 100, 0), 'green': (0, 200, 0), 'red': (200, 0, 0)}
 
@@ -116,6 +121,92 @@ def test_an_index_names_its_model_for_other_folders(photos, tmp_path, monkeypatc
     search = RetrievalInferencer(config(), 'weights0.0.pth', 'cpu')
     search.index('photos', 'index')
     assert json.loads(Path('index/index.json').read_text())['checkpoint'] == str(tmp_path / 'weights0.0.pth')
+
+
+def clips_config():
+    """Two towers whose features of a clip are its mean colour."""
+    sample = {'type': 'mmaction.SampleFrames', 'clip_len': 2, 'num_clips': 2, 'test_mode': True}
+    ends = [{'type': 'mmaction.FormatShape', 'input_format': 'NCTHW'}, {'type': 'florence_mm.PackVideoText'}]
+    pipeline = [{'type': 'florence_mm.VideoInit'}, sample, {'type': 'florence_mm.VideoDecode'}, *ends]
+    dataset = {'type': 'florence_mm.VideoManifest', 'ann_file': 'nowhere.jsonl', 'pipeline': pipeline}
+    model = {'type': lambda: images['world']['classifier'](videos['Cells']())}
+    return Config({'model': model, 'test_dataloader': {'dataset': dataset}})
+
+
+def test_text_to_videos(tmp_path):
+    write_video = videos['write']
+    for name, colours in {'red': ('red', 'red'), 'both': ('red', 'green'), 'green': ('green', 'green')}.items():
+        write_video(tmp_path / f'clips/{name}.mp4', *colours)
+    (tmp_path / 'clips/bad.mp4').write_bytes((tmp_path / 'clips/red.mp4').read_bytes()[:200])
+    (tmp_path / 'clips/a.png').write_bytes(b'no video')
+    search = RetrievalInferencer(clips_config(), None, 'cpu', batch_size=3)
+    report = search.index(tmp_path / 'clips', tmp_path / 'index')
+    assert (report.added, len(report.failed)) == (3, 1) and 'bad.mp4' in report.failed[0]['error']
+    (found,) = search.search('red', top=2, out_dir=tmp_path / 'out')
+    # (200, 40, 40) and the mean of it and (40, 200, 40), compared with (1, 0, 0); coding changes colours a little
+    assert names(found) == ['red', 'both']
+    wanted = [200 / (200**2 + 2 * 40**2) ** 0.5, 120 / (2 * 120**2 + 40**2) ** 0.5]
+    assert found['scores'] == pytest.approx(wanted, abs=0.02)
+    grid = cv2.imread(str(tmp_path / 'out/search.png'))[..., ::-1].astype(int)
+    # the frames in the middle of both: the fifth of eight is the first of the second colour
+    for number, colour in enumerate(((200, 40, 40), (40, 200, 40))):
+        assert abs(grid[12 + 56, 12 + 220 + 122 * number + 56] - colour).max() < 12
+    assert search.index(tmp_path / 'clips', tmp_path / 'index').unchanged == 3
+    with pytest.raises(UsageError, match='is of a video model, which takes no picture; search by a text'):
+        search.search(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_indexing_that_is_stopped_keeps_what_was_done(photos, tmp_path, monkeypatch):
+    search = inferencer(tmp_path)
+    monkeypatch.setattr(retrieval_inferencer, '_AT_ONCE', 2)
+
+    def stopped(number):
+        for file in sorted(photos.iterdir()) * 2:
+            number -= 1
+            if number < 0:
+                raise KeyboardInterrupt
+            yield file
+
+    with pytest.raises(KeyboardInterrupt):
+        search.index(stopped(3), tmp_path / 'index')
+    assert len(FeatureIndex.open(tmp_path / 'index')) == 3
+    report = search.index(photos, tmp_path / 'index')
+    assert (report.added, report.unchanged) == (1, 3)
+    # before the first picture is embedded nothing is left behind
+    with pytest.raises(KeyboardInterrupt):
+        search.index(stopped(0), tmp_path / 'other')
+    assert not (tmp_path / 'other').exists()
+
+
+def test_a_full_disk_keeps_what_was_indexed(photos, tmp_path):
+    for number in range(40):
+        write(photos / f'more/{number:02}.png', picture((200, number, 0)))
+    search = inferencer(tmp_path)
+
+    def run():
+        size = 40 * (len(str(photos)) + 60)  # of about half of the lines
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, resource.RLIM_INFINITY))
+        retrieval_inferencer._AT_ONCE = 5
+        with pytest.raises(UsageError, match='File too large.; it keeps what was indexed before, so make room'):
+            search.index(photos, tmp_path / 'index')
+
+    assert forks.wait([forks.start(run)]) == [0]
+    index = FeatureIndex.open(tmp_path / 'index')
+    assert 5 <= len(index) <= 40 and len(index) % 5 == 0
+    report = search.index(photos, tmp_path / 'index')
+    assert (report.added, report.unchanged) == (44 - len(index), len(index))
+
+
+def test_rows_of_files_that_are_gone_are_removed(photos, tmp_path):
+    search = inferencer(tmp_path)
+    search.index(photos, tmp_path / 'index')
+    (photos / 'blue.png').unlink()
+    search.index(photos, tmp_path / 'index')
+    assert len(search.open(tmp_path / 'index').items) == 4  # a quarter stays
+    write(photos / 'green.png', picture(COLOURS['red'], (9, 9)))
+    report = search.index(photos, tmp_path / 'index')
+    assert report.changed == 1 and len(search.open(tmp_path / 'index').items) == 3
+    assert names(search.search('red', top=9)[0]) == ['red', 'green', 'brown']
 
 
 def test_queries_that_cannot_be(photos, tmp_path):

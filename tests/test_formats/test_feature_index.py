@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 
 import forks
@@ -67,11 +68,9 @@ def test_a_kill_loses_nothing_finished(tmp_path):
         index = FeatureIndex.open(tmp_path / 'i')
         index.append(features[10:20], [{'file': str(i)} for i in range(10, 20)])
         # the next part is half written
-        lines = index._files[1]
-        index._files[0].write(features[20:23].tobytes() + b'xyz')
-        lines.write(b'{"file": "20"}\n{"fi')
-        for file in index._files:
-            file.flush()
+        with (tmp_path / 'i/features.bin').open('ab') as part, (tmp_path / 'i/items.jsonl').open('ab') as lines:
+            part.write(features[20:23].tobytes() + b'xyz')
+            lines.write(b'{"file": "20"}\n{"fi')
         os.kill(os.getpid(), signal.SIGKILL)
 
     assert forks.wait([forks.start(run)]) == [-signal.SIGKILL]
@@ -190,3 +189,128 @@ def test_of_two_writers_one_is_refused(tmp_path):
     assert [item['file'] for item in FeatureIndex.open(tmp_path / 'i').items] == ['a', 'b']
     first.append(np.eye(2, dtype=np.float32)[:1], [{'file': 'e'}])  # the one that has all of it goes on
     assert len(FeatureIndex.open(tmp_path / 'i')) == 3
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float16'])
+def test_compaction_leaves_what_counts_in_its_order(tmp_path, dtype):
+    features, folder = rows(40), tmp_path / 'i'
+    index = filled(folder, features, dtype)
+    open_before = FeatureIndex.open(folder)
+    query = rows(1, seed=1)[0]
+    index.append(np.empty((0, 24), np.float32), [], range(0, 40, 5))
+    index.tidy()  # 8 of 40 no longer count
+    assert sorted(path.name for path in folder.iterdir()) == ['features.bin', 'index.json', 'items.jsonl']
+    index.append(rows(1, seed=2), [{'file': 'new.jpg'}], [1, 2, 3])
+    expected = [index.items[row] for row in index.search(query, 99)[0]]
+    index.tidy()  # 11 of 41
+    assert sorted(path.name for path in folder.iterdir()) == ['features-1.bin', 'index.json', 'items-1.jsonl']
+    assert (folder / 'features-1.bin').stat().st_size == 30 * 24 * np.dtype(dtype).itemsize
+    for again in (index, FeatureIndex.open(folder)):
+        assert len(again) == len(again.items) == 30 and again.items[-1] == {'file': 'new.jpg'}
+        assert [again.items[row] for row in again.search(query, 99)[0]] == expected
+    for use in (lambda: open_before.append(features[:1], [{'file': 'a'}]), lambda: open_before.search(query, 3)):
+        with pytest.raises(UsageError, match='another process writes|has been written again since it was opened'):
+            use()
+    index.append(features[:2], [{'file': 'x'}, {'file': 'y'}], range(20))
+    index.compact()
+    assert sorted(path.name for path in folder.iterdir()) == ['features-2.bin', 'index.json', 'items-2.jsonl']
+    np.testing.assert_array_equal(FeatureIndex.open(folder).features[-2:], features[:2].astype(dtype))
+
+
+def test_a_kill_while_compacting_leaves_the_old_index_or_the_new_one(tmp_path):
+    from florence_mm.utils import files
+
+    features, kept = rows(20), []
+    for number in range(12):  # the number of renames and removals at which it is killed
+        folder = tmp_path / str(number)
+        filled(folder, features).close()
+
+        def run(folder=folder, number=number):
+            left = [number]
+
+            def counted(own):
+                def call(*args, **kwargs):
+                    left[0] -= 1
+                    if left[0] < 0:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return own(*args, **kwargs)
+
+                return call
+
+            files.Path.replace, files.Path.unlink = counted(files.Path.replace), counted(files.Path.unlink)
+            index = FeatureIndex.open(folder)
+            index.append(np.empty((0, 24), np.float32), [], [3, 4])
+            index.compact()
+
+        forks.wait([forks.start(run)])
+        index = FeatureIndex.open(folder)
+        assert len(index) == 18 and [item['file'] for item in index.items if item['file'] in ('3.jpg', '5.jpg')]
+        np.testing.assert_array_equal(index.features[index.alive], np.delete(features, [3, 4], 0))
+        kept.append(len(index.items))
+        index.append(features[:1], [{'file': 'z'}])
+        index.compact()
+        assert len([*folder.iterdir()]) == 3
+    assert kept[0] == 20 and kept[-1] == 18
+
+
+def limited(size, run):
+    """Run in a fork whose files may not be larger than ``size`` bytes, as on a disk that is full."""
+
+    def work():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        run()
+
+    return forks.wait([forks.start(work)])
+
+
+@pytest.mark.parametrize('size', [20 * 96 + 50, 25 * 96])
+def test_a_full_disk_keeps_what_was_appended(tmp_path, size):
+    features, folder = rows(40), tmp_path / 'i'
+    filled(folder, features[:10])
+    long = 'x' * (80 if size == 20 * 96 + 50 else 200)  # either the rows or the lines do not fit
+
+    def run():
+        index = FeatureIndex.open(folder)
+        index.append(features[10:15], [{'file': long} for _ in range(5)])
+        for _ in range(2):  # again, as an indexing that ends does
+            with pytest.raises(UsageError, match=f'the index {folder} cannot be written .File too large.; it keeps'):
+                index.append(features[15:25], [{'file': long} for _ in range(10)], dropped=[0])
+        index.close()
+        index = FeatureIndex.open(folder)
+        assert len(index) == len(index.items) == 15
+        index.append(np.empty((0, 24), np.float32), [], range(8))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, resource.RLIM_INFINITY))
+        index.tidy()  # says that it could not
+        assert len(FeatureIndex.open(folder)) == 7
+
+    assert limited(size, run) == [0]
+    assert sorted(path.name for path in folder.iterdir()) == ['features.bin', 'index.json', 'items.jsonl']
+    index = FeatureIndex.open(folder)
+    np.testing.assert_array_equal(index.features, features[:15])
+    index.append(features[15:], [{'file': 'b'}] * 25)
+    assert len(FeatureIndex.open(folder)) == 32
+
+
+def test_the_graph_is_built_when_an_index_is_tidied(tmp_path, monkeypatch):
+    pytest.importorskip('faiss')
+    from florence_mm.formats import approximate, feature_index
+
+    monkeypatch.setattr(feature_index, 'EXACT_UP_TO', 500)
+    features, folder = near_rows(), tmp_path / 'i'
+    index = filled(folder, features)
+    index.tidy()
+    before = (folder / 'search.faiss').read_bytes()
+    monkeypatch.setattr(approximate, '_add', lambda *rest: pytest.fail('the graph was built by a search'))
+    query = near_rows(1, seed=1)[0]
+    np.testing.assert_array_equal(FeatureIndex.open(folder).search(query, 3)[0], index.search(query, 3, True)[0])
+    monkeypatch.undo()
+    monkeypatch.setattr(feature_index, 'EXACT_UP_TO', 500)
+    index.append(np.empty((0, 24), np.float32), [], range(200))
+    index.compact()
+    assert not (folder / 'search.faiss').exists() and len(before) > 0
+    assert index.search(query, 3)[0].max() < 400
+
+    def run():  # the graph is larger than the features, and the index is whole without it
+        FeatureIndex.open(folder).search(query, 3, False)
+
+    assert limited(len(before) // 3, run) == [0] and not (folder / 'search.faiss').exists()

@@ -47,7 +47,7 @@ def test_the_package_of_a_scheme_is_named(monkeypatch):
         read_bytes('s3://bucket/1.png')
 
 
-def test_web_servers():
+def test_web_servers(monkeypatch):
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200 if self.path == '/%C3%A9%20a.png' else 404)
@@ -67,6 +67,11 @@ def test_web_servers():
             read_bytes(url + 'é%20a.png', limit=4)
         with pytest.raises(DataError, match='other.png cannot be read'):
             read_bytes(url + 'other.png')
+        monkeypatch.setenv('HF_HUB_OFFLINE', '1')  # which is of the hub alone
+        assert read_bytes(url + 'é%20a.png') == b'12345'
+        monkeypatch.setenv('FLORENCE_MM_OFFLINE', '1')
+        with pytest.raises(DataError, match='the image .*a.png is not read, as FLORENCE_MM_OFFLINE .*; set it to 0'):
+            read_bytes(url + 'é%20a.png')
     finally:
         server.shutdown()
         thread.join()

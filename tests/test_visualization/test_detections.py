@@ -122,3 +122,18 @@ def test_a_font_of_ones_own(monkeypatch, tmp_path):
         with pytest.raises(UsageError, match=f'FLORENCE_MM_FONT={path} cannot be read as a font'):
             font(15)
     font.cache_clear()
+
+
+def test_of_hundreds_of_boxes_the_best_are_drawn_with_the_labels_that_have_room():
+    boxes = [[20 + 60 * (i % 10), 20 + 40 * (i // 10), 70 + 60 * (i % 10), 50 + 40 * (i // 10)] for i in range(100)]
+    blank = plain()
+    drawn = draw_detections(blank, boxes, ['cat'] * 100, [1 - i / 100 for i in range(100)], NAMES, most=4)
+    # the seventh box, of the same row, is not drawn, and a line at the bottom says so
+    assert (drawn[:150, 370:440] == 128).all() and (drawn[49, 22:68] == CAT).all()
+    assert (drawn[499 - font(14).size, :40] != 128).any() and (drawn[-1, 300:] == 128).all()
+    whole = draw_detections(blank, boxes[:4], ['cat'] * 4, [1 - i / 100 for i in range(4)], NAMES)
+    assert (whole[:450] == drawn[:450]).all() and (whole[-30:] == 128).all()
+    # labels take a part of the image at most, whose places do not overlap: here 100 of one box have room for less
+    alike = draw_detections(blank, [[200, 200, 300, 300]] * 100, ['cat'] * 100, [0.5] * 100, NAMES)
+    assert (alike == CAT).all(-1).sum() < 0.15 * 500 * 700 + 4 * 100
+    assert (alike[:130] == 128).all() and (alike[:, 450:] == 128).all()
