@@ -57,6 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=('GLOB', 'CONFIG'),
         help="config of protocols in place of the suite's; may be repeated",
     )
+    parser.add_argument(
+        '--allow-partial',
+        action='store_true',
+        help='evaluate the part that is there of sets that are not complete, marked with * and not compared',
+    )
     parser.add_argument('--train', action='store_true', help='train the models that have no checkpoint')
     parser.add_argument('--strict', action='store_true', help='exit status 1 also if data or checkpoints are missing')
     parser.add_argument(
@@ -74,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     from florence_mm.protocols.suites import select
     from florence_mm.protocols.table import FAILED, MISSING, UNTRAINED, counts
 
-    entries = select(args.suite, args.only)
+    entries = select(args.suite, args.only, args.allow_partial)
     if args.list:
         print(_listing(entries, args.data_root))
         return 0
@@ -183,15 +188,20 @@ def _listing(entries: Sequence['Entry'], data_root: str) -> str:
 
 def _summarize(rows: Sequence['Row']) -> None:
     """Print the figures of the table, and what is missing or failed."""
-    from florence_mm.protocols.table import metric_name, table_lines
+    from florence_mm.protocols.table import DONE, metric_name, ours_in_words, table_lines
 
     lines = table_lines(rows)
     width = max(len(line.name) for line in lines)
     print(f'\n{"":{width}}  {"":10} {"ours":>6} {"paper":>6}')
     for line in lines:
-        ours = '-' if line.ours is None else f'{line.ours:.1f}'
+        ours = ours_in_words(line, '-')
         paper = '' if line.paper is None else f'{line.paper:.1f}'
         print(f'{line.name:{width}}  {metric_name(line.metric):10} {ours:>6} {paper:>6}')
+    said: dict[str, list[str]] = {}
     for row in rows:
+        if row.part:
+            said.setdefault(f'* {row.part}, not to be compared with the paper', []).append(row.name)
         if row.note:
-            print(f'{row.name}: {"" if row.status == "done" else row.status + ": "}{row.note}')
+            said.setdefault(('' if row.status == DONE else f'{row.status}: ') + row.note, []).append(row.name)
+    for sentence, names in said.items():
+        print(f'{", ".join(names)}: {sentence}')

@@ -32,6 +32,7 @@ from .base import LoadedLike
 from .episodes import HeadTraining, draw_episode, mean_and_interval, train_heads
 from .features import FeatureCache, images_digest, prepared_batches
 from .on_set import OnSet
+from .sets import part_of
 
 #: Episodes that are trained together, and what a killed evaluation loses at most.
 TOGETHER = 20
@@ -61,6 +62,7 @@ class FewShotClassification(OnSet):
     tuned: bool = False
     training: HeadTraining = field(default_factory=HeadTraining)
     group: ClassVar[str] = 'few-shot'
+    needs: ClassVar[type] = PoolsImages
 
     @property
     def name(self) -> str:
@@ -111,7 +113,7 @@ class FewShotClassification(OnSet):
             kept.add(found)
             progress.update(len(kept.accuracies))
         accuracy, interval = mean_and_interval(np.array(kept.accuracies))
-        return {'accuracy': accuracy, 'interval': interval, 'num_episodes': self.episodes}
+        return {'accuracy': accuracy, 'interval': interval, 'num_episodes': self.episodes, **part_of(data)}
 
     def _draw(self, labels: np.ndarray, episode: int) -> tuple[np.ndarray, np.ndarray]:
         """Support ``(W, shots)`` and query images ``(W, queries)`` of an episode."""

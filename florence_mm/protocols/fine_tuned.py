@@ -14,7 +14,7 @@ from florence_mm.models.protocol import unwrap_model
 from .base import LoadedLike
 from .features import prepared_batches
 from .on_set import OnSet
-from .sets import labels_of
+from .sets import labels_of, part_of
 
 
 @dataclass(frozen=True)
@@ -66,4 +66,5 @@ class FineTunedClassification(OnSet):
                     'a model that was fine-tuned on the set, such as UniCLClassifier'
                 )
             scores += [sample.pred_score.float().cpu() for sample in samples]
-        return {**self.data.figures(torch.stack(scores), labels_of(data)), 'num_images': len(data)}
+        figures = self.data.figures(torch.stack(scores), labels_of(data))
+        return {**figures, 'num_images': len(data), **part_of(data)}

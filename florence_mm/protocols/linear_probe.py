@@ -22,12 +22,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from florence_mm.errors import DataError
+from florence_mm.models.protocol import PoolsImages
 from florence_mm.utils.files import write_atomic
 from florence_mm.utils.progress import ProgressLog
 
 from .base import LoadedLike
 from .features import FeatureCache, images_digest
 from .on_set import OnSet
+from .sets import part_of
 
 STEPS_PER_DECADE = 8
 #: The last of the 97 places of the sweep; place k is the strength ``10 ** (k / 8 - 6)``, scikit-learn's ``C``.
@@ -141,6 +143,7 @@ class LinearProbe(OnSet):
 
     validation: str | None = None
     group: ClassVar[str] = 'linear-probe'
+    needs: ClassVar[type] = PoolsImages
 
     def run(
         self,
@@ -165,12 +168,13 @@ class LinearProbe(OnSet):
             DataError: the set is missing, not complete, or an image cannot be read.
         """
         cache = FeatureCache(model, cache_dir or Path(out_dir) / 'features', batch_size, num_workers)
-        features, labels, keys = {}, {}, [cache.key]
+        features, labels, keys, splits = {}, {}, [cache.key], []
         for split in ('train', *([self.validation] if self.validation else []), 'test'):
             data = self.data.load(data_root, split)
             (pooled,) = cache.get(data, f'{self.data.name}-{split}')
             features[split], labels[split] = pooled.numpy(), data.labels
             keys.append(images_digest(data.images))
+            splits.append(data)
         if self.validation is None:
             train, val = split_for_validation(labels['train'])
             known = features['train'], labels['train']
@@ -180,7 +184,8 @@ class LinearProbe(OnSet):
             known = tuple(np.concatenate(pair) for pair in zip(*parts, strict=True))
         if not len(parts[1][1]) or labels['train'].ndim == 1 and len(np.unique(parts[0][1])) < 2:
             raise DataError(f'{self.data.name} has too few training images for a linear probe; restore the whole set')
-        return self._probe(parts, known, (features['test'], labels['test']), Path(out_dir), ' '.join(keys))
+        found = self._probe(parts, known, (features['test'], labels['test']), Path(out_dir), ' '.join(keys))
+        return {**found, **part_of(*splits)}
 
     def _probe(self, parts: list, known: tuple, test: tuple, out_dir: Path, key: str) -> dict[str, float]:
         kept = _Sweep(out_dir / 'sweep.json', key)

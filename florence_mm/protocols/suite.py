@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +19,10 @@ from .base import Entry, LoadedLike, Preparable
 from .kept import read_result, result_key, write_result
 from .locations import below
 from .progress import SuiteProgress
+from .suited import encoder_of, unsuited_config, unsuited_towers
 from .suites import matches
-from .table import DONE, FAILED, MISSING, UNTRAINED, Row, write_table
-from .training import embedded_model, environment, train, training_command
+from .table import DONE, FAILED, MISSING, UNSUITED, UNTRAINED, Row, write_table
+from .training import embedded_model, environment, starts_from_towers, train, training_command
 
 #: Function that loads a model from its config and checkpoint.
 Loader = Callable[[Config, str], LoadedLike]
@@ -89,8 +91,9 @@ def run_suite(entries: Sequence[Entry], plan: SuitePlan, about: Mapping[str, str
     """
     rows: dict[str, Row] = {}
     waiting = []
+    read = functools.cache(load_config)  # a config for many sets has one model
     for entry in entries:
-        row = _settled(entry, plan)
+        row = _settled(entry, plan, read)
         if row is None:
             waiting.append(entry)
         else:
@@ -109,9 +112,12 @@ def run_suite(entries: Sequence[Entry], plan: SuitePlan, about: Mapping[str, str
     return ordered
 
 
-def _settled(entry: Entry, plan: SuitePlan) -> Row | None:
+def _settled(entry: Entry, plan: SuitePlan, read: Callable[[str], Config]) -> Row | None:
     """Outcome of an entry that need not or cannot run: its data or model are missing, or it has a result already."""
     try:
+        sentence = _unsuited(entry, plan, read)
+        if sentence is not None:
+            return _row(entry, UNSUITED, sentence)
         sentence = entry.protocol.missing(plan.data_root)
         if sentence is not None:
             return _row(entry, MISSING, sentence)
@@ -123,6 +129,21 @@ def _settled(entry: Entry, plan: SuitePlan) -> Row | None:
         return _kept(entry, plan, checkpoint)
     except Exception as error:  # another protocol may still run
         return _failed(entry, plan, error)
+
+
+def _unsuited(entry: Entry, plan: SuitePlan, read: Callable[[str], Config]) -> str | None:
+    """Why the evaluated model cannot do a protocol; None if it can, or another model is there for it."""
+    if _chosen(plan.task_configs, entry) is not None or _chosen(plan.task_checkpoints, entry) is not None:
+        return None
+    towers = read(plan.config)
+    if entry.config is None:
+        return unsuited_towers(entry, towers)
+    if entry.trained and plan.checkpoint_of(entry) is not None:
+        return None
+    with environment(entry.variables):
+        cfg = read(entry.config)
+    takes = not entry.trained or plan.train and starts_from_towers(cfg)
+    return unsuited_config(entry, encoder_of(cfg.get('model')), encoder_of(towers.get('model')), takes)
 
 
 def _kept(entry: Entry, plan: SuitePlan, checkpoint: str) -> Row | None:
