@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from florence_mm.config.arguments import non_negative_int, positive_int
+from florence_mm.config.options import add_launcher, set_local_rank
 from florence_mm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ EXAMPLES = (
     'florence-mm evaluate --config MY.py --checkpoint MY.pth --only zero-shot "retrieval/*"',
     'florence-mm evaluate --list --data-root /datasets',
 )
+#: Seconds that a process waits for another.
+_PATIENCE = 24 * 3600
 _QUICKSTART = Path('work_dirs/quickstart/epoch_36.pth')
 
 
@@ -63,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='evaluate the part that is there of sets that are not complete, marked with * and not compared',
     )
     parser.add_argument('--train', action='store_true', help='train the models that have no checkpoint')
+    add_launcher(parser)
     parser.add_argument('--strict', action='store_true', help='exit status 1 also if data or checkpoints are missing')
     parser.add_argument(
         '--list', action='store_true', help='list the protocols and what is there, and evaluate nothing'
@@ -75,6 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, or list the protocols."""
+    set_local_rank(args)
+    from florence_mm.protocols.ranks import is_first
     from florence_mm.protocols.suite import run_suite
     from florence_mm.protocols.suites import select
     from florence_mm.protocols.table import FAILED, MISSING, UNTRAINED, counts
@@ -89,10 +95,13 @@ def run(args: argparse.Namespace) -> int:
         # models this small gain nothing from a second thread, and lose tenfold to it on a busy machine
         torch.set_num_threads(1)
     plan = _plan(args, entries)
+    if args.launcher != 'none':
+        _join(args.launcher)
     about = {'suite': args.suite, 'config': plan.config, 'checkpoint': plan.checkpoint}
     rows = run_suite(entries, plan, about)
-    _summarize(rows)
-    print(f'{counts(rows)}; see {plan.out_dir}/results.md, results.json and results.png')
+    if is_first():
+        _summarize(rows)
+        print(f'{counts(rows)}; see {plan.out_dir}/results.md, results.json and results.png')
     bad = {FAILED, MISSING, UNTRAINED} if args.strict else {FAILED}
     return int(any(row.status in bad for row in rows))
 
@@ -103,6 +112,11 @@ def _plan(args: argparse.Namespace, entries: Sequence['Entry']) -> 'SuitePlan':
     from florence_mm.protocols.suite import SuitePlan
     from florence_mm.protocols.suites import matches
 
+    if args.train and args.launcher != 'none':
+        raise UsageError(
+            '--train trains in one process; train with tools/dist_train.sh and give the checkpoint with '
+            '--task-checkpoint, or leave --launcher out'
+        )
     for option, pairs in (('--task-checkpoint', args.task_checkpoint), ('--task-config', args.task_config)):
         for pattern, _ in pairs:
             if not any(matches(entry.protocol.name, pattern) for entry in entries):
@@ -127,6 +141,13 @@ def _plan(args: argparse.Namespace, entries: Sequence['Entry']) -> 'SuitePlan':
         {name: value for name, value in options.items() if value is not None},
         tell=_tell,
     )
+
+
+def _join(launcher: str) -> None:
+    """Join the other processes of the launcher; they wait long for the first, which does the fits of linear probes."""
+    from mmengine.dist import init_dist
+
+    init_dist(launcher, timeout=_PATIENCE)
 
 
 def _tell(line: str) -> None:

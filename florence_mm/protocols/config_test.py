@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,16 +14,18 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 from torch import nn
 
 from florence_mm.engine.runner import FlorenceRunner
 from florence_mm.engine.tta import with_test_time_augmentation
-from florence_mm.errors import DataError, UsageError
+from florence_mm.errors import DataError, UsageError, user_sentence
 from florence_mm.registry import MODELS
 
 from .base import OFFICIAL, OR_PARTIAL, PRESENT, DataSource, LoadedLike
 from .locations import below, outputs_in
 from .paper import paper_figure
+from .ranks import gather, number_of_processes
 
 # what a test needs of a config
 _KEPT = ('default_scope', 'custom_imports', 'custom_hooks', 'env_cfg', 'tta_model', 'tta_pipeline', 'model')
@@ -229,12 +232,31 @@ def run_test(
         randomness=cfg.randomness,
         cfg=cfg,
     )
+    if number_of_processes() > 1:
+        _wait_for_all(runner)
     if progress is not None:
         runner.register_hook(_TellFraction(progress))
     if check is not None:
         runner._test_loop = runner.build_test_loop(runner._test_loop)
         check(len(runner.test_dataloader.dataset))
     return runner.test()
+
+
+def _wait_for_all(runner: Runner) -> None:
+    """Make sure that all processes have tested their samples before the metrics are computed together.
+
+    An error while they are ends the evaluation, as the others then wait inside the metrics.
+    """
+    evaluate = runner.test_evaluator.evaluate
+
+    def checked(size: int) -> dict:
+        gather(lambda: None)
+        try:
+            return evaluate(size)
+        except Exception as error:
+            raise SystemExit(f'error: {user_sentence(error) or traceback.format_exc()}') from error
+
+    runner.test_evaluator.evaluate = checked
 
 
 class _QuietRunner(FlorenceRunner):

@@ -29,6 +29,7 @@ from florence_mm.utils.progress import ProgressLog
 from .base import LoadedLike
 from .features import FeatureCache, images_digest
 from .on_set import OnSet
+from .ranks import from_first
 from .sets import part_of
 
 STEPS_PER_DECADE = 8
@@ -184,7 +185,9 @@ class LinearProbe(OnSet):
             known = tuple(np.concatenate(pair) for pair in zip(*parts, strict=True))
         if not len(parts[1][1]) or labels['train'].ndim == 1 and len(np.unique(parts[0][1])) < 2:
             raise DataError(f'{self.data.name} has too few training images for a linear probe; restore the whole set')
-        found = self._probe(parts, known, (features['test'], labels['test']), Path(out_dir), ' '.join(keys))
+        test = features['test'], labels['test']
+        # the fits need no second process
+        found = from_first(lambda: self._probe(parts, known, test, Path(out_dir), ' '.join(keys)))
         return {**found, **part_of(*splits)}
 
     def _probe(self, parts: list, known: tuple, test: tuple, out_dir: Path, key: str) -> dict[str, float]:
