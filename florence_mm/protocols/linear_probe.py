@@ -8,6 +8,7 @@ and validation images together.
 
 from __future__ import annotations
 
+import functools
 import json
 import warnings
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import torch
 from mmengine.logging import print_log
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import ThreadpoolController
 
 from florence_mm.errors import DataError
 from florence_mm.models.protocol import PoolsImages
@@ -39,6 +41,8 @@ MAX_ITERATIONS = 1000
 #: Part of the training images that validates, in sets that are published without validation images.
 VALIDATION = 0.2
 _FITS = 15
+#: Products in a step of a fit below which threads cost more than they save: on a busy machine they are tenfold slower.
+_ONE_THREAD = 10_000_000
 
 
 def strength(place: int) -> float:
@@ -98,10 +102,17 @@ def fit(features: np.ndarray, labels: np.ndarray, place: int) -> Callable[[np.nd
 
 def _fitted(features: np.ndarray, labels: np.ndarray, place: int) -> LogisticRegression:
     model = LogisticRegression(C=strength(place), max_iter=MAX_ITERATIONS, random_state=0)
-    with warnings.catch_warnings():
+    small = features.size * len(np.unique(labels)) < _ONE_THREAD
+    with warnings.catch_warnings(), _threads().limit(limits=1 if small else None):
         # CLIP stops at 1,000 iterations too, converged or not
         warnings.simplefilter('ignore', ConvergenceWarning)
         return model.fit(features, labels)
+
+
+@functools.cache
+def _threads() -> ThreadpoolController:
+    """The libraries of linear algebra and their numbers of threads."""
+    return ThreadpoolController()
 
 
 def _scores_of(model: LogisticRegression, num_classes: int) -> Callable[[np.ndarray], np.ndarray]:
