@@ -59,6 +59,7 @@ setup(
         'scikit-learn>=1.4',
         'scipy>=1.11',
         'shtab>=1.7',
+        'threadpoolctl>=3.1',
         'tokenizers>=0.15',
         'huggingface_hub>=0.23',
         'transformers>=4.40',

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from florence_mm.config.arguments import non_negative_int, positive_int
+from florence_mm.config.options import add_launcher, set_local_rank
 from florence_mm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ EXAMPLES = (
     'florence-mm evaluate --config MY.py --checkpoint MY.pth --only zero-shot "retrieval/*"',
     'florence-mm evaluate --list --data-root /datasets',
 )
+#: Seconds that a process waits for another.
+_PATIENCE = 24 * 3600
 _QUICKSTART = Path('work_dirs/quickstart/epoch_36.pth')
 
 
@@ -57,7 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=('GLOB', 'CONFIG'),
         help="config of protocols in place of the suite's; may be repeated",
     )
+    parser.add_argument(
+        '--allow-partial',
+        action='store_true',
+        help='evaluate the part that is there of sets that are not complete, marked with * and not compared',
+    )
     parser.add_argument('--train', action='store_true', help='train the models that have no checkpoint')
+    add_launcher(parser)
     parser.add_argument('--strict', action='store_true', help='exit status 1 also if data or checkpoints are missing')
     parser.add_argument(
         '--list', action='store_true', help='list the protocols and what is there, and evaluate nothing'
@@ -70,11 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, or list the protocols."""
+    set_local_rank(args)
+    from florence_mm.protocols.ranks import is_first
     from florence_mm.protocols.suite import run_suite
     from florence_mm.protocols.suites import select
     from florence_mm.protocols.table import FAILED, MISSING, UNTRAINED, counts
 
-    entries = select(args.suite, args.only)
+    entries = select(args.suite, args.only, args.allow_partial)
     if args.list:
         print(_listing(entries, args.data_root))
         return 0
@@ -84,10 +95,13 @@ def run(args: argparse.Namespace) -> int:
         # models this small gain nothing from a second thread, and lose tenfold to it on a busy machine
         torch.set_num_threads(1)
     plan = _plan(args, entries)
+    if args.launcher != 'none':
+        _join(args.launcher)
     about = {'suite': args.suite, 'config': plan.config, 'checkpoint': plan.checkpoint}
     rows = run_suite(entries, plan, about)
-    _summarize(rows)
-    print(f'{counts(rows)}; see {plan.out_dir}/results.md, results.json and results.png')
+    if is_first():
+        _summarize(rows)
+        print(f'{counts(rows)}; see {plan.out_dir}/results.md, results.json and results.png')
     bad = {FAILED, MISSING, UNTRAINED} if args.strict else {FAILED}
     return int(any(row.status in bad for row in rows))
 
@@ -98,6 +112,11 @@ def _plan(args: argparse.Namespace, entries: Sequence['Entry']) -> 'SuitePlan':
     from florence_mm.protocols.suite import SuitePlan
     from florence_mm.protocols.suites import matches
 
+    if args.train and args.launcher != 'none':
+        raise UsageError(
+            '--train trains in one process; train with tools/dist_train.sh and give the checkpoint with '
+            '--task-checkpoint, or leave --launcher out'
+        )
     for option, pairs in (('--task-checkpoint', args.task_checkpoint), ('--task-config', args.task_config)):
         for pattern, _ in pairs:
             if not any(matches(entry.protocol.name, pattern) for entry in entries):
@@ -122,6 +141,13 @@ def _plan(args: argparse.Namespace, entries: Sequence['Entry']) -> 'SuitePlan':
         {name: value for name, value in options.items() if value is not None},
         tell=_tell,
     )
+
+
+def _join(launcher: str) -> None:
+    """Join the other processes of the launcher; they wait long for the first, which does the fits of linear probes."""
+    from mmengine.dist import init_dist
+
+    init_dist(launcher, timeout=_PATIENCE)
 
 
 def _tell(line: str) -> None:
@@ -183,15 +209,20 @@ def _listing(entries: Sequence['Entry'], data_root: str) -> str:
 
 def _summarize(rows: Sequence['Row']) -> None:
     """Print the figures of the table, and what is missing or failed."""
-    from florence_mm.protocols.table import metric_name, table_lines
+    from florence_mm.protocols.table import DONE, metric_name, ours_in_words, table_lines
 
     lines = table_lines(rows)
     width = max(len(line.name) for line in lines)
     print(f'\n{"":{width}}  {"":10} {"ours":>6} {"paper":>6}')
     for line in lines:
-        ours = '-' if line.ours is None else f'{line.ours:.1f}'
+        ours = ours_in_words(line, '-')
         paper = '' if line.paper is None else f'{line.paper:.1f}'
         print(f'{line.name:{width}}  {metric_name(line.metric):10} {ours:>6} {paper:>6}')
+    said: dict[str, list[str]] = {}
     for row in rows:
+        if row.part:
+            said.setdefault(f'* {row.part}, not to be compared with the paper', []).append(row.name)
         if row.note:
-            print(f'{row.name}: {"" if row.status == "done" else row.status + ": "}{row.note}')
+            said.setdefault(('' if row.status == DONE else f'{row.status}: ') + row.note, []).append(row.name)
+    for sentence, names in said.items():
+        print(f'{", ".join(names)}: {sentence}')

@@ -78,6 +78,11 @@ def add_run_arguments(parser: argparse.ArgumentParser, written: str, example: st
     """
     parser.add_argument('--work-dir', help=f'where {written} go; default work_dirs/CONFIG_NAME')
     add_config_options(parser, example)
+    add_launcher(parser)
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Add ``--launcher``, and the local rank that old launchers pass."""
     parser.add_argument(
         '--launcher', choices=LAUNCHERS, default='none', action=_Launcher, help='how the processes were started'
     )

@@ -25,6 +25,12 @@ GROUPS = (
 )
 
 
+#: Figures of a set that is not complete: how many images are there, and how many it officially has.
+PRESENT, OFFICIAL = 'present_images', 'official_images'
+#: End of a sentence on a set that is not complete.
+OR_PARTIAL = ', or evaluate the part that is there with --allow-partial'
+
+
 class LoadedLike(typing.Protocol):
     """Model with all its weights, in evaluation mode on its device, and the test pipeline of its config.
 
@@ -165,6 +171,14 @@ class Preparable(typing.Protocol):
 
     def prepare(self, data_root: str | Path) -> None:
         """Write the data where they are missing."""
+
+
+@typing.runtime_checkable
+class Partible(typing.Protocol):
+    """Protocol that can evaluate a part of its set, if it is asked to."""
+
+    def partial(self) -> typing.Self:
+        """Return this protocol for what is there of its set; its figures say how much that is."""
 
 
 def percent(figures: Mapping[str, float], metric: str) -> float:

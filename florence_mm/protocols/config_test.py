@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import copy
 import logging
+import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 from torch import nn
 
 from florence_mm.engine.runner import FlorenceRunner
 from florence_mm.engine.tta import with_test_time_augmentation
-from florence_mm.errors import UsageError
+from florence_mm.errors import DataError, UsageError, user_sentence
 from florence_mm.registry import MODELS
 
-from .base import DataSource, LoadedLike
+from .base import OFFICIAL, OR_PARTIAL, PRESENT, DataSource, LoadedLike
 from .locations import below, outputs_in
 from .paper import paper_figure
+from .ranks import gather, number_of_processes
 
 # what a test needs of a config
 _KEPT = ('default_scope', 'custom_imports', 'custom_hooks', 'env_cfg', 'tta_model', 'tta_pipeline', 'model')
@@ -44,6 +47,9 @@ class ConfigTest:
         split: whose data and metrics of the config are used, ``'test'`` or ``'val'``.
         views: whether the config's test-time augmentation is used.
         note: what the reader of the table must know.
+        size: official number of test samples; a set with another number is refused. None: any.
+        allow_partial: test what is there of a set that is not complete.
+        needs: protocol of :mod:`florence_mm.models.protocol` that the model has; None: any, the config being its own.
     """
 
     name: str
@@ -55,6 +61,9 @@ class ConfigTest:
     split: str = 'test'
     views: bool = False
     note: str | None = None
+    size: int | None = None
+    allow_partial: bool = False
+    needs: type | None = None
 
     @property
     def paper(self) -> float | None:
@@ -68,6 +77,10 @@ class ConfigTest:
     def reads(self, data_root: str | Path) -> Sequence[Path]:
         """List the files and folders that decide the figures."""
         return self.source.paths(data_root)
+
+    def partial(self) -> Self:
+        """Return this protocol for what is there of its set; its figures say how much that is."""
+        return replace(self, allow_partial=True)
 
     def prepare(self, data_root: str | Path) -> None:
         """Write the data where they are missing, if they are embedded."""
@@ -95,10 +108,11 @@ class ConfigTest:
             **opts: options of other protocols.
 
         Returns:
-            the metrics.
+            the metrics, and ``num_samples``; of a set that is not complete also how many it officially has.
 
         Raises:
             UsageError: the config has no such data or metrics.
+            DataError: the set is not complete and ``allow_partial`` is off, or it has more than it should.
         """
         cfg = self.test_config(model.cfg, data_root, out_dir, batch_size, num_workers)
         module = model.model
@@ -106,8 +120,25 @@ class ConfigTest:
             if self.views:
                 cfg = with_test_time_augmentation(cfg)
                 module = MODELS.build({**cfg.tta_model, 'module': module})
-        figures = run_test(cfg, module, out_dir, progress)
-        return {key: float(value) for key, value in figures.items() if isinstance(value, (int, float))}
+        number, part = 0, {}
+
+        def check(samples: int) -> None:
+            nonlocal number, part
+            number, part = samples, self._part(samples, data_root)
+
+        figures = run_test(cfg, module, out_dir, progress, check)
+        measured = {key: float(value) for key, value in figures.items() if isinstance(value, (int, float))}
+        return {**measured, 'num_samples': number, **part}
+
+    def _part(self, samples: int, data_root: str | Path) -> dict[str, float]:
+        if self.size is None or samples == self.size:
+            return {}
+        if samples < self.size and self.allow_partial:
+            return {PRESENT: samples, OFFICIAL: self.size}
+        raise DataError(
+            f'{self.source.title} in {self.source.paths(data_root)[-1]} has {samples} samples, officially {self.size}; '
+            f'restore the set as published{OR_PARTIAL if samples < self.size else ""}'
+        )
 
     def test_config(
         self,
@@ -169,9 +200,20 @@ def pipeline_of(cfg: Config, dataset: Mapping[str, Any]) -> list:
 
 
 def run_test(
-    cfg: Config, model: nn.Module, out_dir: str | Path, progress: Callable[[float], None] | None = None
+    cfg: Config,
+    model: nn.Module,
+    out_dir: str | Path,
+    progress: Callable[[float], None] | None = None,
+    check: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Test a built model with a config's test data, metrics and loop; logs go to a file in ``out_dir``.
+
+    Args:
+        cfg: the config.
+        model: the model.
+        out_dir: folder for logs and predictions.
+        progress: called with the done fraction, 0 to 1.
+        check: called with the number of samples before the test; it raises an error if that is wrong.
 
     Raises:
         UsageError: a key of the config is unknown, or model and data do not fit together.
@@ -190,9 +232,31 @@ def run_test(
         randomness=cfg.randomness,
         cfg=cfg,
     )
+    if number_of_processes() > 1:
+        _wait_for_all(runner)
     if progress is not None:
         runner.register_hook(_TellFraction(progress))
+    if check is not None:
+        runner._test_loop = runner.build_test_loop(runner._test_loop)
+        check(len(runner.test_dataloader.dataset))
     return runner.test()
+
+
+def _wait_for_all(runner: Runner) -> None:
+    """Make sure that all processes have tested their samples before the metrics are computed together.
+
+    An error while they are ends the evaluation, as the others then wait inside the metrics.
+    """
+    evaluate = runner.test_evaluator.evaluate
+
+    def checked(size: int) -> dict:
+        gather(lambda: None)
+        try:
+            return evaluate(size)
+        except Exception as error:
+            raise SystemExit(f'error: {user_sentence(error) or traceback.format_exc()}') from error
+
+    runner.test_evaluator.evaluate = checked
 
 
 class _QuietRunner(FlorenceRunner):

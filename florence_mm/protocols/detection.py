@@ -10,8 +10,10 @@ from .sources import COCO_DETECTION, CROSS_DOMAIN, OBJECTS365, VISUAL_GENOME, cr
 _FOLDER = 'florence_mm::dynamic_head'
 
 
-def _fine_tuned(name: str, metric: str, source: DataSource, config: str, cost: float, views: bool = False) -> Entry:
-    protocol = ConfigTest(f'detection/{name}', 'detection', metric, source, views=views)
+def _fine_tuned(
+    name: str, metric: str, source: DataSource, config: str, cost: float, views: bool = False, size: int | None = None
+) -> Entry:
+    protocol = ConfigTest(f'detection/{name}', 'detection', metric, source, views=views, size=size)
     return Entry(protocol, f'{_FOLDER}/{config}.py', trained=True, cost=cost)
 
 
@@ -27,9 +29,22 @@ def _cross_domain(kind: str, config: str, name: str, training: str | None = None
 
 FLORENCE = (
     _fine_tuned(
-        'coco', 'bbox/AP', COCO_DETECTION, 'atss_coswin-h_fpn_dyhead_32xb1-ms-12e_coco', cost=300.0, views=True
+        'coco',
+        'bbox/AP',
+        COCO_DETECTION,
+        'atss_coswin-h_fpn_dyhead_32xb1-ms-12e_coco',
+        cost=300.0,
+        views=True,
+        size=5_000,
     ),
-    _fine_tuned('objects365', 'bbox/AP', OBJECTS365, 'atss_coswin-h_fpn_dyhead_32xb1-12e_objects365', cost=800.0),
+    _fine_tuned(
+        'objects365',
+        'bbox/AP',
+        OBJECTS365,
+        'atss_coswin-h_fpn_dyhead_32xb1-12e_objects365',
+        cost=800.0,
+        size=80_000,
+    ),
     _fine_tuned(
         'visual_genome', 'bbox/AP50', VISUAL_GENOME, 'atss_coswin-h_fpn_dyhead_32xb1-ms-24e_vg', cost=500.0, views=True
     ),

@@ -5,9 +5,10 @@ Shape legend: ``N`` images, ``V`` views of an image, ``C`` channels.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from florence_mm.utils.files import replacing
 from florence_mm.utils.progress import ProgressLog
 
 from .base import LoadedLike
+from .ranks import gather, is_first, my_part
 
 #: Images whose features are in one file: what a killed evaluation loses at most.
 PART = 2048
@@ -146,10 +148,13 @@ class FeatureCache:
             images = data.images[start : start + PART]
             file = self.folder / f'{name}-{key}-{start:07d}.safetensors'
             part = _kept(file, len(images))
-            if part is None:
-                part = self._compute(images, f'features of {name}, images from {start} of {len(data)}', flip)
-                with replacing(file) as temporary:
-                    save_file({'features': part}, temporary)
+            if not all(gather(lambda part=part: part is not None)):
+                task = f'features of {name}, images from {start} of {len(data)}'
+                work = functools.partial(self._compute, task=task, flip=flip)
+                part = in_parts(images, work, dim=1)
+                if is_first():
+                    with replacing(file) as temporary:
+                        save_file({'features': part}, temporary)
             parts.append(part)
         return torch.cat(parts, 1)
 
@@ -161,6 +166,19 @@ class FeatureCache:
             sides = (inputs, inputs.flip(-1)) if flip else (inputs,)
             views.append(torch.stack([self.inner.pool_images(side).float().cpu() for side in sides]))
         return torch.cat(views, 1).contiguous()
+
+
+def in_parts(images: Any, work: Callable[[Any], Tensor], dim: int = 0) -> Tensor:
+    """Compute rows of images, each process those of its part, and return all in the order of the images.
+
+    Args:
+        images: files or arrays, at least one.
+        work: function from images to a tensor with a row for each along ``dim``, on the CPU.
+        dim: dimension of the images.
+    """
+    mine = images[my_part(len(images))]
+    found = gather(lambda: work(mine) if len(mine) else None)
+    return torch.cat([rows for rows in found if rows is not None], dim).contiguous()
 
 
 def _kept(file: Path, count: int) -> Tensor | None:

@@ -13,6 +13,7 @@ backbone is frozen, so that each image is encoded once, which takes minutes inst
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,8 @@ from .base import LoadedLike
 from .episodes import HeadTraining, draw_episode, mean_and_interval, train_heads
 from .features import FeatureCache, images_digest, prepared_batches
 from .on_set import OnSet
+from .ranks import from_first, gather, is_first, my_part, number_of_processes
+from .sets import part_of
 
 #: Episodes that are trained together, and what a killed evaluation loses at most.
 TOGETHER = 20
@@ -61,6 +64,7 @@ class FewShotClassification(OnSet):
     tuned: bool = False
     training: HeadTraining = field(default_factory=HeadTraining)
     group: ClassVar[str] = 'few-shot'
+    needs: ClassVar[type] = PoolsImages
 
     @property
     def name(self) -> str:
@@ -102,16 +106,19 @@ class FewShotClassification(OnSet):
         kept = _Episodes(Path(out_dir) / 'episodes.json', key)
         progress = ProgressLog(f'{self.name}, {self.episodes} episodes', self.episodes)
         progress.update(len(kept.accuracies))
+        if features is None:
+            step, work = 1, functools.partial(self._tuned_episode, model, data)
+        else:
+            step, work = TOGETHER, functools.partial(self._frozen_episodes, features, data.labels)
         while len(kept.accuracies) < self.episodes:
-            first = len(kept.accuracies)
-            if features is None:
-                found = [self._tuned_episode(model, data, first)]
-            else:
-                found = self._frozen_episodes(features, data.labels, first)
-            kept.add(found)
+            # a group of episodes a process
+            firsts = range(len(kept.accuracies), self.episodes, step)[: number_of_processes()]
+            mine = firsts[my_part(len(firsts))]
+            found = gather(lambda mine=mine: [work(first) for first in mine])
+            kept.add([accuracy for groups in found for group in groups for accuracy in group])
             progress.update(len(kept.accuracies))
         accuracy, interval = mean_and_interval(np.array(kept.accuracies))
-        return {'accuracy': accuracy, 'interval': interval, 'num_episodes': self.episodes}
+        return {'accuracy': accuracy, 'interval': interval, 'num_episodes': self.episodes, **part_of(data)}
 
     def _draw(self, labels: np.ndarray, episode: int) -> tuple[np.ndarray, np.ndarray]:
         """Support ``(W, shots)`` and query images ``(W, queries)`` of an episode."""
@@ -136,7 +143,7 @@ class FewShotClassification(OnSet):
         right = scores.argmax(2) == torch.arange(self.ways).repeat_interleave(self.queries)
         return right.double().mean(1).tolist()
 
-    def _tuned_episode(self, model: LoadedLike, data: LabelledImages, episode: int) -> float:
+    def _tuned_episode(self, model: LoadedLike, data: LabelledImages, episode: int) -> list[float]:
         support, query = self._draw(data.labels, episode)
         encoder = copy.deepcopy(unwrap_model(model.model))
         inputs = _inputs(model, encoder, [data.images[i] for i in support.ravel()])  # (S, 3, H, W)
@@ -163,7 +170,7 @@ class FewShotClassification(OnSet):
                 torch.cat([head(encoder.pool_images(x)) for x in side.split(64)]) for side in (asked, asked.flip(-1))
             ]
         right = (sides[0] + sides[1]).argmax(1).cpu() == torch.arange(self.ways).repeat_interleave(self.queries)
-        return right.double().mean().item()
+        return [right.double().mean().item()]
 
 
 def _inputs(model: LoadedLike, encoder: nn.Module, images: list) -> Tensor:
@@ -190,15 +197,18 @@ class _Episodes:
     """Accuracies of the first episodes, kept in a file as long as they are of the same features and settings."""
 
     def __init__(self, file: Path, key: str) -> None:
-        self.file, self.key, self.accuracies = file, key, []
+        self.file, self.key = file, key
+        self.accuracies = from_first(self._read)
+
+    def _read(self) -> list[float]:
         try:
-            content = json.loads(file.read_bytes())
-            if content['key'] == key:
-                self.accuracies = [float(value) for value in content['accuracies']]
+            content = json.loads(self.file.read_bytes())
+            return [float(value) for value in content['accuracies']] if content['key'] == self.key else []
         except (FileNotFoundError, ValueError, KeyError, TypeError):
-            self.accuracies = []  # there is none, or it is damaged and is made again
+            return []  # there is none, or it is damaged and is made again
 
     def add(self, accuracies: list[float]) -> None:
         """Keep those of the next episodes."""
         self.accuracies += accuracies
-        write_atomic(self.file, json.dumps({'key': self.key, 'accuracies': self.accuracies}))
+        if is_first():
+            write_atomic(self.file, json.dumps({'key': self.key, 'accuracies': self.accuracies}))

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from florence_mm.errors import UsageError
 from florence_mm.models.protocol import unwrap_model
 
 from .base import LoadedLike
-from .features import prepared_batches
+from .features import in_parts, prepared_batches
 from .on_set import OnSet
-from .sets import labels_of
+from .sets import labels_of, part_of
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,22 @@ class FineTunedClassification(OnSet):
             UsageError: the model has no classes, or another number.
             DataError: the set is missing, not complete, or an image cannot be read.
         """
-        classifier, scores = unwrap_model(model.model), []
+        classifier = unwrap_model(model.model)
         data = self.data.load(data_root, 'test')
-        for batch in prepared_batches(model, data.images, self.name, batch_size, num_workers):
-            samples = classifier(**classifier.data_preprocessor(batch, False), mode='predict')
-            missing = 'pred_score' not in samples[0]
-            if missing or len(samples[0].pred_score) != len(self.data.classes):
-                number = 'no classes' if missing else f'{len(samples[0].pred_score)} classes'
-                raise UsageError(
-                    f'{type(classifier).__name__} has {number} and {self.data.name} has {len(self.data.classes)}; give '
-                    'a model that was fine-tuned on the set, such as UniCLClassifier'
-                )
-            scores += [sample.pred_score.float().cpu() for sample in samples]
-        return {**self.data.figures(torch.stack(scores), labels_of(data)), 'num_images': len(data)}
+
+        def scores_of(images: Any) -> Tensor:
+            scores = []
+            for batch in prepared_batches(model, images, self.name, batch_size, num_workers):
+                samples = classifier(**classifier.data_preprocessor(batch, False), mode='predict')
+                missing = 'pred_score' not in samples[0]
+                if missing or len(samples[0].pred_score) != len(self.data.classes):
+                    number = 'no classes' if missing else f'{len(samples[0].pred_score)} classes'
+                    raise UsageError(
+                        f'{type(classifier).__name__} has {number} and {self.data.name} has {len(self.data.classes)}; '
+                        'give a model that was fine-tuned on the set, such as UniCLClassifier'
+                    )
+                scores += [sample.pred_score.float().cpu() for sample in samples]
+            return torch.stack(scores)
+
+        figures = self.data.figures(in_parts(data.images, scores_of), labels_of(data))
+        return {**figures, 'num_images': len(data), **part_of(data)}

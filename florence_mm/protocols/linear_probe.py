@@ -8,6 +8,7 @@ and validation images together.
 
 from __future__ import annotations
 
+import functools
 import json
 import warnings
 from collections.abc import Callable
@@ -20,14 +21,18 @@ import torch
 from mmengine.logging import print_log
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import ThreadpoolController
 
 from florence_mm.errors import DataError
+from florence_mm.models.protocol import PoolsImages
 from florence_mm.utils.files import write_atomic
 from florence_mm.utils.progress import ProgressLog
 
 from .base import LoadedLike
 from .features import FeatureCache, images_digest
 from .on_set import OnSet
+from .ranks import from_first
+from .sets import part_of
 
 STEPS_PER_DECADE = 8
 #: The last of the 97 places of the sweep; place k is the strength ``10 ** (k / 8 - 6)``, scikit-learn's ``C``.
@@ -36,6 +41,8 @@ MAX_ITERATIONS = 1000
 #: Part of the training images that validates, in sets that are published without validation images.
 VALIDATION = 0.2
 _FITS = 15
+#: Products in a step of a fit below which threads cost more than they save: on a busy machine they are tenfold slower.
+_ONE_THREAD = 10_000_000
 
 
 def strength(place: int) -> float:
@@ -95,10 +102,17 @@ def fit(features: np.ndarray, labels: np.ndarray, place: int) -> Callable[[np.nd
 
 def _fitted(features: np.ndarray, labels: np.ndarray, place: int) -> LogisticRegression:
     model = LogisticRegression(C=strength(place), max_iter=MAX_ITERATIONS, random_state=0)
-    with warnings.catch_warnings():
+    small = features.size * len(np.unique(labels)) < _ONE_THREAD
+    with warnings.catch_warnings(), _threads().limit(limits=1 if small else None):
         # CLIP stops at 1,000 iterations too, converged or not
         warnings.simplefilter('ignore', ConvergenceWarning)
         return model.fit(features, labels)
+
+
+@functools.cache
+def _threads() -> ThreadpoolController:
+    """The libraries of linear algebra and their numbers of threads."""
+    return ThreadpoolController()
 
 
 def _scores_of(model: LogisticRegression, num_classes: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -141,6 +155,7 @@ class LinearProbe(OnSet):
 
     validation: str | None = None
     group: ClassVar[str] = 'linear-probe'
+    needs: ClassVar[type] = PoolsImages
 
     def run(
         self,
@@ -165,12 +180,13 @@ class LinearProbe(OnSet):
             DataError: the set is missing, not complete, or an image cannot be read.
         """
         cache = FeatureCache(model, cache_dir or Path(out_dir) / 'features', batch_size, num_workers)
-        features, labels, keys = {}, {}, [cache.key]
+        features, labels, keys, splits = {}, {}, [cache.key], []
         for split in ('train', *([self.validation] if self.validation else []), 'test'):
             data = self.data.load(data_root, split)
             (pooled,) = cache.get(data, f'{self.data.name}-{split}')
             features[split], labels[split] = pooled.numpy(), data.labels
             keys.append(images_digest(data.images))
+            splits.append(data)
         if self.validation is None:
             train, val = split_for_validation(labels['train'])
             known = features['train'], labels['train']
@@ -180,7 +196,10 @@ class LinearProbe(OnSet):
             known = tuple(np.concatenate(pair) for pair in zip(*parts, strict=True))
         if not len(parts[1][1]) or labels['train'].ndim == 1 and len(np.unique(parts[0][1])) < 2:
             raise DataError(f'{self.data.name} has too few training images for a linear probe; restore the whole set')
-        return self._probe(parts, known, (features['test'], labels['test']), Path(out_dir), ' '.join(keys))
+        test = features['test'], labels['test']
+        # the fits need no second process
+        found = from_first(lambda: self._probe(parts, known, test, Path(out_dir), ' '.join(keys)))
+        return {**found, **part_of(*splits)}
 
     def _probe(self, parts: list, known: tuple, test: tuple, out_dir: Path, key: str) -> dict[str, float]:
         kept = _Sweep(out_dir / 'sweep.json', key)

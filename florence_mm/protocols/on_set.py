@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from .paper import paper_figure
 from .sets import ClassificationSet
@@ -44,6 +44,10 @@ class OnSet:
     def reads(self, data_root: str | Path) -> Sequence[Path]:
         """List the files and folders that decide the figures."""
         return self.data.reads(data_root)
+
+    def partial(self) -> Self:
+        """Return this protocol for what is there of its set; :func:`part_of` is among its figures."""
+        return replace(self, data=replace(self.data, allow_partial=True))
 
     def prepare(self, data_root: str | Path) -> None:
         """Write the data where florence_mm makes them itself."""

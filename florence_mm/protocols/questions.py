@@ -29,6 +29,7 @@ FLORENCE = (
             'vqa',
             'vqa/accuracy',
             VQAV2_TEST,
+            size=447_793,
             note='the answers have been written to vqav2_test2015_results.json in the folder of this protocol; upload '
             'them to the test server of https://visualqa.org for test-dev and test-std',
         ),

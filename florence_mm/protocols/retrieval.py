@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from florence_mm.models.protocol import TwoTowerModel
+
 from .base import DataSource, Entry
 from .config_test import ConfigTest
 from .embedded import DIGITS, LARGE_DIGITS
@@ -15,7 +17,7 @@ def _captions(ann_file: str, data_prefix: str | None = None) -> dict:
     return {'type': 'florence_mm.ImageTextManifest', 'ann_file': ann_file, 'test_mode': True, **prefix}
 
 
-def _public(kind: str, name: str, source: DataSource, images: str) -> ConfigTest:
+def _public(kind: str, name: str, source: DataSource, images: str, size: int) -> ConfigTest:
     """Make the published protocol: a caption is right for its own picture alone."""
     return ConfigTest(
         f'retrieval/{kind}/{name}',
@@ -24,21 +26,27 @@ def _public(kind: str, name: str, source: DataSource, images: str) -> ConfigTest
         source,
         dataset=_captions(f'data/{name}/karpathy/test.jsonl', images),
         evaluator={'type': 'florence_mm.ImageTextRecall', 'merge_equal_texts': False},
+        size=size,
+        needs=TwoTowerModel,
     )
 
 
-_SETS = (('flickr30k', FLICKR30K, 'data/flickr30k/images', 1.0), ('coco', COCO_CAPTIONS, 'data/coco', 5.0))
+# with the number of images of Karpathy's test split (arXiv 1412.2306), which is the rough cost in thousands
+_SETS = (('flickr30k', FLICKR30K, 'data/flickr30k/images', 1000), ('coco', COCO_CAPTIONS, 'data/coco', 5000))
 
 FLORENCE = (
-    *(Entry(_public('zero-shot', name, source, images), cost=cost) for name, source, images, cost in _SETS),
+    *(
+        Entry(_public('zero-shot', name, source, images, size), cost=size / 1000)
+        for name, source, images, size in _SETS
+    ),
     *(
         Entry(
-            _public('fine-tuned', name, source, images),
+            _public('fine-tuned', name, source, images, size),
             config=f'florence_mm::image_retrieval/unicl_coswin-h_64xb48-12e_{name}.py',
             trained=True,
-            cost=cost,
+            cost=size / 1000,
         )
-        for name, source, images, cost in _SETS
+        for name, source, images, size in _SETS
     ),
 )
 

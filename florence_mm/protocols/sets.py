@@ -21,7 +21,7 @@ from florence_mm.evaluation.functional import (
 from florence_mm.formats.published import READERS, LabelledImages
 from florence_mm.language.prompts import get_class_names, get_templates
 
-from .base import DataSource
+from .base import OFFICIAL, OR_PARTIAL, PRESENT, DataSource
 
 TOP1, MEAN_PER_CLASS, MEAN_AP = 'top1', 'mean_per_class', 'mAP'
 
@@ -33,13 +33,14 @@ class ClassificationSet:
     Args:
         name: its name, as in ``food101``.
         sources: layouts in which it may be there, the first being told if none is.
-        sizes: official number of images of each split; a set with another number is refused. Empty: any.
+        sizes: official number of images of each split, or of those that its table lists
+            (:attr:`LabelledImages.listed`); a set with another number is refused. Empty: any.
         classes: class names of the prompts; none for a set whose classes are never prompted.
         templates: prompts of a class with one ``{}``.
         metric: key of its figure: ``top1``, ``mean_per_class``, or ``mAP``, the mean over the classes of VOC 2007's
             11-point average precision.
         named: whether the files name the classes, so that their order can be compared with that of ``classes``.
-        allow_partial: take what is there of a set that is not complete.
+        allow_partial: take what is there of a set that is not complete; :func:`part_of` says how much it is.
         reader: name in :data:`florence_mm.formats.published.READERS`; empty: that of the set.
         folder: folder below the data root in which the layout is.
     """
@@ -79,38 +80,50 @@ class ClassificationSet:
             return parts[0]
         arrays = isinstance(parts[0].images, np.ndarray)
         images = np.concatenate([p.images for p in parts]) if arrays else [i for p in parts for i in p.images]
-        return replace(parts[0], images=images, labels=np.concatenate([part.labels for part in parts]))
+        pairs = [_share(part) for part in parts]
+        whole = None if all(part.part is None for part in parts) else tuple(map(sum, zip(*pairs, strict=True)))
+        return replace(parts[0], images=images, labels=np.concatenate([p.labels for p in parts]), part=whole)
 
     def _load(self, data_root: Path, split: str) -> LabelledImages:
-        data = READERS[self.reader or self.name](data_root / self.folder, split)
-        if not isinstance(data.images, np.ndarray):
-            there = np.array([path.is_file() for path in data.images], dtype=bool)
-            if not there.all() and not self.allow_partial:
-                first = data.images[int(np.argmin(there))]
-                raise DataError(
-                    f'{data.source} lists {len(there)} images of {self.name}, of which {int((~there).sum())} are not '
-                    f'there, such as {first}; unpack the archives again, or allow a partial set'
-                )
-            images = [path for path, kept in zip(data.images, there, strict=True) if kept]
-            data = replace(data, images=images, labels=data.labels[there])
-        official = dict(self.sizes).get(split)
-        if official is not None and len(data) != official and not (self.allow_partial and len(data) < official):
+        data = self._there(READERS[self.reader or self.name](data_root / self.folder, split))
+        official, number = dict(self.sizes).get(split), len(data) if data.listed is None else data.listed
+        if official is not None and number < official and self.allow_partial:
+            data = replace(data, part=(number, official))
+        elif official is not None and number != official:
+            what = f'has {number} images of the {split} split of {self.name}' if data.listed is None else ''
             raise DataError(
-                f'{data.source} has {len(data)} images of the {split} split of {self.name}, officially {official}; '
-                'restore the set as published' + (', or allow a partial set' if len(data) < official else '')
+                f'{data.source} {what or f"lists {number} images"}, officially {official}; '
+                'restore the set as published' + (OR_PARTIAL if number < official else '')
             )
         if not len(data):
             raise DataError(f'{data.source} has no image of the {split} split of {self.name}; unpack the archives')
         return self._in_order(data) if self.classes else data
 
+    def _there(self, data: LabelledImages) -> LabelledImages:
+        """Leave out the files that are not there, if a partial set is allowed."""
+        if isinstance(data.images, np.ndarray):
+            return data
+        there = np.array([path.is_file() for path in data.images], dtype=bool)
+        if there.all():
+            return data
+        if not self.allow_partial:
+            first = data.images[int(np.argmin(there))]
+            raise DataError(
+                f'{data.source} lists {len(there)} images of {self.name}, of which {int((~there).sum())} are not '
+                f'there, such as {first}; unpack the archives again{OR_PARTIAL}'
+            )
+        images = [path for path, kept in zip(data.images, there, strict=True) if kept]
+        return replace(data, images=images, labels=data.labels[there], part=(len(images), len(there)))
+
     def _in_order(self, data: LabelledImages) -> LabelledImages:
         """Put labels in the order of the prompts' classes: by name where all names agree, else by position."""
         ours, theirs = [_plain(name) for name in self.classes], [_plain(name) for name in data.names]
-        if len(ours) != len(theirs):
+        some = self.allow_partial and set(theirs) < set(ours)  # folders of some classes are not there
+        if len(ours) != len(theirs) and not some:
             raise DataError(
                 f'{data.source} has {len(theirs)} classes, and {self.name} has {len(ours)}; restore it as published'
             )
-        if sorted(ours) == sorted(theirs) and len(set(ours)) == len(ours):
+        if some or sorted(ours) == sorted(theirs) and len(set(ours)) == len(ours):
             place = {name: index for index, name in enumerate(ours)}
             order = np.array([place[name] for name in theirs])
         else:
@@ -124,7 +137,7 @@ class ClassificationSet:
                 )
         if data.labels.ndim == 1:
             return replace(data, labels=order[data.labels], names=self.classes)
-        labels = np.empty_like(data.labels)
+        labels = np.zeros((len(data), len(ours)), dtype=data.labels.dtype)  # a class without its list is not judged
         labels[:, order] = data.labels
         return replace(data, labels=labels, names=self.classes)
 
@@ -136,6 +149,18 @@ class ClassificationSet:
         accuracy, counts = per_class_accuracy(ranks, labels, scores.shape[1])
         top5 = {'top5': topk_accuracy(ranks, 5)} if scores.shape[1] > 5 else {}
         return {TOP1: topk_accuracy(ranks, 1), **top5, MEAN_PER_CLASS: accuracy[counts > 0].mean().item()}
+
+
+def part_of(*splits: LabelledImages) -> dict[str, float]:
+    """Tell in figures how much of a set was there: ``present_images`` of ``official_images``; none if it was whole."""
+    if all(data.part is None for data in splits):
+        return {}
+    present, official = (sum(numbers) for numbers in zip(*map(_share, splits), strict=True))
+    return {PRESENT: present, OFFICIAL: official}
+
+
+def _share(data: LabelledImages) -> tuple[int, int]:
+    return data.part or (len(data), len(data))
 
 
 def _plain(name: str) -> str:
@@ -162,6 +187,7 @@ def _clip_set(
     )
 
 
+_CAR_LABELS = 'cars_test_annos_withlabels.mat'
 _VGG = 'https://www.robots.ox.ac.uk/~vgg/data'
 #: Sets of tables 1 and 2 in their order; sizes are those of CLIP's table 9, by published split.
 CLIP_PROTOCOL = (
@@ -175,20 +201,26 @@ CLIP_PROTOCOL = (
               'https://vision.princeton.edu/projects/2010/SUN/',
               [('SUN397/ClassName.txt', 'SUN397/Training_01.txt', 'SUN397/Testing_01.txt')],
               train=19_850, test=19_850),
-    _clip_set('stanford_cars', 'Stanford Cars', 'https://ai.stanford.edu/~jkrause/cars/car_dataset.html',
-              [('stanford_cars/devkit', 'stanford_cars/cars_train', 'stanford_cars/cars_test')],
+    _clip_set('stanford_cars', 'Stanford Cars',
+              'https://www.kaggle.com/datasets/jessicali9530/stanford-cars-dataset (a copy, as the official page is '
+              'gone), and the labels of its test images, cars_test_annos_withlabels.mat, beside it',
+              [tuple(f'stanford_cars/{name}' for name in (devkit, 'cars_train', 'cars_test', labels))
+               for devkit, labels in (('devkit', _CAR_LABELS), ('devkit', f'devkit/{_CAR_LABELS}'),
+                                      ('car_devkit/devkit', _CAR_LABELS))],
               train=8_144, test=8_041),
     _clip_set('fgvc_aircraft', 'FGVC Aircraft (2013b)', f'{_VGG}/fgvc-aircraft/',
               ['fgvc-aircraft-2013b/data'], MEAN_PER_CLASS, train=3_334, val=3_333, test=3_333),
     _clip_set('voc2007', 'PASCAL VOC 2007', 'http://host.robots.ox.ac.uk/pascal/VOC/voc2007/',
               [('VOCdevkit/VOC2007/ImageSets/Main', 'VOCdevkit/VOC2007/JPEGImages')], MEAN_AP,
               train=2_501, val=2_510, test=4_952),
-    _clip_set('dtd', 'Describable Textures Dataset', f'{_VGG}/dtd/', [('dtd/images', 'dtd/labels')],
+    _clip_set('dtd', 'Describable Textures Dataset', f'{_VGG}/dtd/',
+              [('dtd/images', 'dtd/labels'), ('dtd/dtd/images', 'dtd/dtd/labels')],
               train=1_880, val=1_880, test=1_880),
     _clip_set('oxford_pets', 'Oxford-IIIT Pet', f'{_VGG}/pets/',
               [('oxford-iiit-pet/images', 'oxford-iiit-pet/annotations')], MEAN_PER_CLASS, train=3_680, test=3_669),
     _clip_set('caltech101', 'Caltech-101', 'https://data.caltech.edu/records/mzrjq-6wc02',
-              ['caltech-101/101_ObjectCategories'], MEAN_PER_CLASS, train=3_060, test=6_085),
+              ['caltech-101/101_ObjectCategories', 'caltech101/101_ObjectCategories'], MEAN_PER_CLASS,
+              train=3_060, test=6_085),
     _clip_set('flowers102', 'Oxford Flowers-102', f'{_VGG}/flowers/102/',
               [('flowers-102/jpg', 'flowers-102/imagelabels.mat', 'flowers-102/setid.mat')], MEAN_PER_CLASS,
               train=1_020, val=1_020, test=6_149),
@@ -198,22 +230,26 @@ CLIP_PROTOCOL = (
 def imagenet1k() -> ClassificationSet:
     """Return ImageNet-1K, whose names are read from open_clip."""
     page = 'https://image-net.org/download-images.php'
-    return _clip_set('imagenet1k', 'ImageNet-1K (ILSVRC2012) validation', page, ['imagenet/val'], test=50_000)
+    layouts = ['imagenet/val', ('imagenet/ILSVRC/Data/CLS-LOC/val', 'imagenet/LOC_val_solution.csv')]
+    return _clip_set('imagenet1k', 'ImageNet-1K (ILSVRC2012) validation', page, layouts, test=50_000)
 
 
-def _few_shot_set(name: str, title: str, page: str, *layout: str, **sizes: int) -> ClassificationSet:
-    return ClassificationSet(name, (DataSource(title, page, layout),), tuple(sizes.items()), metric=TOP1)
+def _few_shot_set(name: str, title: str, page: str, *layouts: tuple[str, ...], size: int) -> ClassificationSet:
+    sources = tuple(DataSource(title, page, layout) for layout in layouts)
+    return ClassificationSet(name, sources, (('all', size),), metric=TOP1)
 
 
-#: Sets of table 4; sizes are those of the CD-FSL benchmark (arXiv 1912.07200), all images that it draws from. That of
-#: ChestX-ray8 depends on the edition of its table.
+#: Sets of table 4; sizes are those of the CD-FSL benchmark (arXiv 1912.07200), all images that it draws from. Of
+#: ChestX-ray8 it is that of the table, which lists 112,120 images (arXiv 1705.02315); those with one of the seven
+#: findings alone are counted by the readers.
 CD_FSL = (
     _few_shot_set('isic', 'ISIC 2018, task 3', 'https://challenge.isic-archive.com/data/#2018',
-                  'isic2018/ISIC2018_Task3_Training_Input', 'isic2018/ISIC2018_Task3_Training_GroundTruth',
-                  all=10_015),
-    _few_shot_set('eurosat', 'EuroSAT (RGB)', 'https://github.com/phelber/EuroSAT', 'eurosat/2750', all=27_000),
+                  ('isic2018/ISIC2018_Task3_Training_Input', 'isic2018/ISIC2018_Task3_Training_GroundTruth'),
+                  size=10_015),
+    _few_shot_set('eurosat', 'EuroSAT (RGB)', 'https://github.com/phelber/EuroSAT', ('eurosat/2750',), size=27_000),
     _few_shot_set('crop_disease', 'Plant Disease', 'https://www.kaggle.com/saroz014/plant-disease',
-                  'plant-disease/dataset/train', all=43_456),
+                  ('plant-disease/dataset/train',), size=43_456),
     _few_shot_set('chestx', 'ChestX-ray8', 'https://www.kaggle.com/nih-chest-xrays/data',
-                  'chestx/Data_Entry_2017.csv', 'chestx/images',),
+                  *(('chestx/Data_Entry_2017.csv', images) for images in ('chestx/images', 'chestx/images_001/images')),
+                  size=112_120),
 )  # fmt: skip

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from .base import Entry, LoadedLike, Preparable
 from .kept import read_result, result_key, write_result
 from .locations import below
 from .progress import SuiteProgress
+from .ranks import from_first, is_first, together
+from .suited import encoder_of, unsuited_config, unsuited_towers
 from .suites import matches
-from .table import DONE, FAILED, MISSING, UNTRAINED, Row, write_table
-from .training import embedded_model, environment, train, training_command
+from .table import DONE, FAILED, MISSING, UNSUITED, UNTRAINED, Row, write_table
+from .training import embedded_model, environment, starts_from_towers, train, training_command
 
 #: Function that loads a model from its config and checkpoint.
 Loader = Callable[[Config, str], LoadedLike]
@@ -84,17 +87,17 @@ def run_suite(entries: Sequence[Entry], plan: SuitePlan, about: Mapping[str, str
         plan: models, data and folders.
         about: what is evaluated, for the head of the table.
 
+    In several processes (:mod:`.ranks`) all evaluate each protocol, and the first writes and tells.
+
     Returns:
         the outcomes, in the order of ``entries``.
     """
-    rows: dict[str, Row] = {}
-    waiting = []
-    for entry in entries:
-        row = _settled(entry, plan)
-        if row is None:
-            waiting.append(entry)
-        else:
-            rows[entry.protocol.name] = row
+    read = functools.cache(load_config)  # a config for many sets has one model
+    settled = from_first(lambda: [_settled(entry, plan, read) for entry in entries])
+    pairs = list(zip(entries, settled, strict=True))
+    rows = {entry.protocol.name: row for entry, row in pairs if row is not None}
+    waiting = [entry for entry, row in pairs if row is None]
+    plan = plan if is_first() else replace(plan, tell=lambda line: None)
     plan.tell(f'{len(entries)} protocols: {len(waiting)} to run, {len(rows)} kept from before or without data')
     progress = SuiteProgress({entry.protocol.name: entry.cost for entry in waiting}, plan.tell)
     models = _Models(plan)
@@ -103,15 +106,20 @@ def run_suite(entries: Sequence[Entry], plan: SuitePlan, about: Mapping[str, str
         rows[entry.protocol.name] = row = _evaluate(entry, plan, models, progress)
         plan.tell(_outcome(row))
         so_far = [rows[other.protocol.name] for other in entries if other.protocol.name in rows]
-        write_table(so_far, plan.out_dir, about, drawn=False)
+        if is_first():
+            write_table(so_far, plan.out_dir, about, drawn=False)
     ordered = [rows[entry.protocol.name] for entry in entries]
-    write_table(ordered, plan.out_dir, about)
+    if is_first():
+        write_table(ordered, plan.out_dir, about)
     return ordered
 
 
-def _settled(entry: Entry, plan: SuitePlan) -> Row | None:
+def _settled(entry: Entry, plan: SuitePlan, read: Callable[[str], Config]) -> Row | None:
     """Outcome of an entry that need not or cannot run: its data or model are missing, or it has a result already."""
     try:
+        sentence = _unsuited(entry, plan, read)
+        if sentence is not None:
+            return _row(entry, UNSUITED, sentence)
         sentence = entry.protocol.missing(plan.data_root)
         if sentence is not None:
             return _row(entry, MISSING, sentence)
@@ -123,6 +131,21 @@ def _settled(entry: Entry, plan: SuitePlan) -> Row | None:
         return _kept(entry, plan, checkpoint)
     except Exception as error:  # another protocol may still run
         return _failed(entry, plan, error)
+
+
+def _unsuited(entry: Entry, plan: SuitePlan, read: Callable[[str], Config]) -> str | None:
+    """Why the evaluated model cannot do a protocol; None if it can, or another model is there for it."""
+    if _chosen(plan.task_configs, entry) is not None or _chosen(plan.task_checkpoints, entry) is not None:
+        return None
+    towers = read(plan.config)
+    if entry.config is None:
+        return unsuited_towers(entry, towers)
+    if entry.trained and plan.checkpoint_of(entry) is not None:
+        return None
+    with environment(entry.variables):
+        cfg = read(entry.config)
+    takes = not entry.trained or plan.train and starts_from_towers(cfg)
+    return unsuited_config(entry, encoder_of(cfg.get('model')), encoder_of(towers.get('model')), takes)
 
 
 def _kept(entry: Entry, plan: SuitePlan, checkpoint: str) -> Row | None:
@@ -143,15 +166,19 @@ def _evaluate(entry: Entry, plan: SuitePlan, models: _Models, progress: SuitePro
             if (row := _kept(entry, plan, checkpoint)) is not None:
                 return row
         cfg = _config(entry, plan)
-        key = result_key(entry.protocol, cfg, checkpoint, plan.data_root)
-        model = models.get(cfg, checkpoint)
-        folder.mkdir(parents=True, exist_ok=True)
+        key = from_first(lambda: result_key(entry.protocol, cfg, checkpoint, plan.data_root))
         options = {'cache_dir': plan.out_dir / 'features', 'progress': progress.update, **plan.options}
-        figures = entry.protocol.run(model, plan.data_root, folder, **options)
+
+        def work() -> dict[str, float]:
+            folder.mkdir(parents=True, exist_ok=True)
+            return entry.protocol.run(models.get(cfg, checkpoint), plan.data_root, folder, **options)
+
+        figures = together(work)
     except Exception as error:
         progress.end()
         return _failed(entry, plan, error)
-    return _done(entry, write_result(folder, key, figures, progress.end()), checkpoint)
+    seconds = progress.end()
+    return _done(entry, from_first(lambda: write_result(folder, key, figures, seconds)), checkpoint)
 
 
 class _Models:
@@ -216,7 +243,8 @@ def _failed(entry: Entry, plan: SuitePlan, error: Exception) -> Row:
     """Outcome of a protocol that raised an error; its stack trace goes to ``error.txt`` in the protocol's folder."""
     raise_if_asked()  # a worker that a signal has ended may be noticed before the signal
     file = _folder(entry, plan) / 'error.txt'
-    write_atomic(file, ''.join(traceback.format_exception(error)))
+    if is_first():
+        write_atomic(file, ''.join(traceback.format_exception(error)))
     sentence = user_sentence(error) or f'{type(error).__name__}: {error} ({file} has the stack trace)'
     return _row(entry, FAILED, ' '.join(sentence.split()))
 

@@ -7,13 +7,14 @@ A module of protocols has two tuples, ``FLORENCE`` (the paper's) and ``EMBEDDED`
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from florence_mm.errors import UsageError
 from florence_mm.utils.nearest import did_you_mean
 
 from . import classification, detection, questions, retrieval, video
-from .base import GROUPS, Entry, Protocol
+from .base import GROUPS, Entry, Partible, Protocol
 
 _MODULES = (classification, retrieval, detection, questions, video)
 
@@ -35,12 +36,13 @@ TOWERS = {
 }
 
 
-def select(suite: str, patterns: Iterable[str] = ()) -> list[Entry]:
+def select(suite: str, patterns: Iterable[str] = (), allow_partial: bool = False) -> list[Entry]:
     """Select the entries of a suite whose names match one of the patterns; none: all.
 
     Args:
         suite: one of :data:`SUITES`.
         patterns: names with ``*``, or beginnings up to a slash, as in ``zero-shot``.
+        allow_partial: evaluate what is there of sets that are not complete.
 
     Raises:
         UsageError: there is no such suite, or a pattern matches nothing.
@@ -54,7 +56,13 @@ def select(suite: str, patterns: Iterable[str] = ()) -> list[Entry]:
             raise UsageError(
                 f'no protocol of the suite {suite} matches {pattern!r}{did_you_mean(pattern, names)}; --list shows all'
             )
-    return [entry for entry in entries if not patterns or any(matches(entry.protocol.name, p) for p in patterns)]
+    chosen = [entry for entry in entries if not patterns or any(matches(entry.protocol.name, p) for p in patterns)]
+    return [_partial(entry) for entry in chosen] if allow_partial else chosen
+
+
+def _partial(entry: Entry) -> Entry:
+    protocol = entry.protocol
+    return replace(entry, protocol=protocol.partial()) if isinstance(protocol, Partible) else entry
 
 
 def matches(name: str, pattern: str) -> bool:

@@ -11,10 +11,14 @@ from florence_mm.utils.files import write_atomic
 from florence_mm.version import __version__
 from florence_mm.visualization.score_table import Score, draw_scores
 
-from .base import GROUPS
+from .base import GROUPS, OFFICIAL, PRESENT
 from .paper import MEANS, PAPER
 
 DONE, MISSING, UNTRAINED, FAILED = 'done', 'missing', 'no checkpoint', 'failed'
+#: Status of a protocol that a model of this kind cannot do.
+UNSUITED = 'not for this model'
+#: Heading of what the stars mean.
+PARTIAL_SETS = 'Partial sets (\\*), whose figures are not to be compared with the paper'
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Row:
         name: its name.
         group: its group.
         metric: the figure of the table.
-        status: :data:`DONE`, :data:`MISSING`, :data:`UNTRAINED` or :data:`FAILED`.
+        status: :data:`DONE`, :data:`MISSING`, :data:`UNTRAINED`, :data:`UNSUITED` or :data:`FAILED`.
         note: what is missing or failed, or what the reader must know.
         figures: all figures, 0 to 1 where they are fractions.
         seconds: time of the evaluation.
@@ -43,6 +47,13 @@ class Row:
     kept: bool = False
     checkpoint: str | None = None
 
+    @property
+    def part(self) -> str | None:
+        """How much of the set was there, as in "40 of 25,250 samples"; None if all of it."""
+        if PRESENT not in self.figures:
+            return None
+        return f'{self.figures[PRESENT]:,.0f} of {self.figures[OFFICIAL]:,.0f} samples'
+
 
 @dataclass(frozen=True)
 class Line:
@@ -56,6 +67,7 @@ class Line:
         paper: the paper's in percent; None if it has none.
         source: where the paper has it.
         status: status of the protocol.
+        partial: whether ours is of a set that is not complete, which is no figure to compare with the paper's.
     """
 
     name: str
@@ -65,6 +77,7 @@ class Line:
     paper: float | None
     source: str
     status: str
+    partial: bool = False
 
 
 def table_lines(rows: Sequence[Row]) -> list[Line]:
@@ -79,7 +92,9 @@ def table_lines(rows: Sequence[Row]) -> list[Line]:
         status = DONE if whole else f'{len(ours)} of {len(found)} sets'
         place = lines.index(found[-1]) + 1
         value = sum(ours) / len(ours) if whole else None
-        lines.insert(place, Line(mean.name, found[0].group, mean.metric, value, mean.value, mean.source, status))
+        partial = any(line.partial for line in found)
+        line = Line(mean.name, found[0].group, mean.metric, value, mean.value, mean.source, status, partial)
+        lines.insert(place, line)
     return lines
 
 
@@ -90,7 +105,8 @@ def _lines(row: Row) -> list[Line]:
     for metric in dict.fromkeys((row.metric, *figures)):
         value = row.figures.get(metric)
         ours = None if value is None else 100 * value
-        lines.append(Line(row.name, row.group, metric, ours, figures.get(metric), source, row.status))
+        partial = row.part is not None
+        lines.append(Line(row.name, row.group, metric, ours, figures.get(metric), source, row.status, partial))
     return lines
 
 
@@ -110,8 +126,7 @@ def write_table(rows: Sequence[Row], folder: str | Path, about: Mapping[str, str
         'version': __version__,
         'protocols': [_json_row(row) for row in rows],
         'table': [
-            {'name': line.name, 'metric': line.metric, 'ours': line.ours, 'paper': line.paper, 'source': line.source}
-            for line in lines
+            {key: value for key, value in vars(line).items() if key not in ('group', 'status')} for line in lines
         ],
     }
     write_atomic(folder / 'results.json', json.dumps(content, indent=2))
@@ -122,12 +137,13 @@ def write_table(rows: Sequence[Row], folder: str | Path, about: Mapping[str, str
 
 
 def _json_row(row: Row) -> dict:
-    return {key: value for key, value in vars(row).items() if value is not None and value != {}}
+    values = {**vars(row), 'part': row.part}
+    return {key: value for key, value in values.items() if value is not None and value != {}}
 
 
 def _score(line: Line) -> Score:
     name = line.name.removeprefix(f'{line.group}/')
-    return Score(line.group, name, metric_name(line.metric), line.ours, line.paper, line.status)
+    return Score(line.group, name, metric_name(line.metric), line.ours, line.paper, line.status, line.partial)
 
 
 def metric_name(metric: str) -> str:
@@ -156,19 +172,31 @@ def markdown(rows: Sequence[Row], about: Mapping[str, str | None]) -> str:
         text += [_markdown_line(line) for line in part]
         text.append('')
     for title, chosen in (
-        ('Notes', [row for row in rows if row.status == DONE and row.note]),
-        ('Missing', [row for row in rows if row.status in (MISSING, UNTRAINED)]),
-        ('Failed', [row for row in rows if row.status == FAILED]),
+        (PARTIAL_SETS, {row.name: row.part for row in rows if row.part}),
+        ('Notes', _notes(rows, DONE)),
+        ('Missing', _notes(rows, MISSING, UNTRAINED)),
+        ('Not for this model', _notes(rows, UNSUITED)),
+        ('Failed', _notes(rows, FAILED)),
     ):
         if chosen:
-            text += [f'## {title}', '', *(f'- **{row.name}**: {row.note}' for row in chosen), '']
+            text += [f'## {title}', '', *(f'- **{name}**: {note}' for name, note in chosen.items()), '']
     return '\n'.join(text)
 
 
+def _notes(rows: Sequence[Row], *statuses: str) -> dict[str, str]:
+    return {row.name: row.note for row in rows if row.status in statuses and row.note}
+
+
+def ours_in_words(line: Line, absent: str) -> str:
+    """Write our figure of a line, with a star if it is of a part of the set; ``absent`` if there is none."""
+    return absent if line.ours is None else f'{line.ours:.1f}{"*" * line.partial}'
+
+
 def _markdown_line(line: Line) -> str:
-    ours = line.status if line.ours is None else f'{line.ours:.1f}'
+    ours = ours_in_words(line, line.status).replace('*', r'\*')
     paper = '' if line.paper is None else f'{line.paper:g}'
-    difference = '' if line.ours is None or line.paper is None else f'{line.ours - line.paper:+.1f}'
+    compared = line.ours is not None and line.paper is not None and not line.partial
+    difference = f'{line.ours - line.paper:+.1f}' if compared else ''
     return f'| {line.name} | {metric_name(line.metric)} | {ours} | {paper} | {difference} | {line.source} |'
 
 
@@ -176,9 +204,11 @@ def counts(rows: Iterable[Row]) -> str:
     """Count the rows by status in words, as in "3 done (1 kept), 2 missing"."""
     rows = list(rows)
     parts = []
-    for status in (DONE, MISSING, UNTRAINED, FAILED):
+    for status in (DONE, MISSING, UNTRAINED, UNSUITED, FAILED):
         number = sum(row.status == status for row in rows)
         kept = sum(row.kept for row in rows) if status == DONE else 0
+        partial = sum(row.part is not None for row in rows) if status == DONE else 0
+        details = [f'{kept} kept from before'] * bool(kept) + [f'{partial} of partial sets'] * bool(partial)
         if number:
-            parts.append(f'{number} {status}' + (f' ({kept} kept from before)' if kept else ''))
+            parts.append(f'{number} {status}' + (f' ({", ".join(details)})' if details else ''))
     return ', '.join(parts) or 'none'

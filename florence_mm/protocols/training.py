@@ -102,6 +102,12 @@ def train(entry: Entry, config: str | None, towers: str, data_root: str | Path, 
     return checkpoint
 
 
+def starts_from_towers(cfg: Config) -> bool:
+    """Whether the model of a config starts from the weights of the pretrained two towers."""
+    named = {key: cfg.get(key) for key in ('model', 'load_from')}
+    return _from_towers(named, '') != named
+
+
 def _placed(cfg: Config, towers: str, data_root: str | Path) -> Config:
     """Copy a config with the data below their root, and the given towers in place of those that it names."""
     content = below(cfg.to_dict(), data_root)

@@ -12,13 +12,20 @@ _RECOGNITION = 'florence_mm::video_coswin'
 
 FLORENCE = (
     Entry(
-        ConfigTest('video/msrvtt-zero-shot', 'video', 'retrieval/t2v_R@1', MSRVTT),
+        ConfigTest('video/msrvtt-zero-shot', 'video', 'retrieval/t2v_R@1', MSRVTT, size=1_000),
         f'{_RETRIEVAL}/unicl_video-coswin-h_zero-shot_msrvtt-1ka.py',
         cost=20.0,
     ),
     *(
         Entry(
-            ConfigTest(f'video/kinetics{classes}', 'video', 'acc/top1', source),
+            ConfigTest(
+                f'video/kinetics{classes}',
+                'video',
+                'acc/top1',
+                source,
+                note='clips vanish from their host, so that no two copies have the same validation set; num_samples in '
+                'results.json says how many were there',
+            ),
             f'{_RECOGNITION}/video_coswin-h_64xb1-30e_kinetics{classes}-384.py',
             trained=True,
             cost=2000.0,

@@ -14,7 +14,7 @@ from florence_mm.models.protocol import ClassifiesByText, unwrap_model
 from .base import LoadedLike
 from .features import FeatureCache
 from .on_set import OnSet
-from .sets import labels_of
+from .sets import labels_of, part_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class ZeroShotClassification(OnSet):
     """
 
     group: ClassVar[str] = 'zero-shot'
+    needs: ClassVar[type] = ClassifiesByText
 
     @torch.no_grad()
     def run(
@@ -65,4 +66,4 @@ class ZeroShotClassification(OnSet):
         classes = towers.encode_classes(self.data.classes, self.data.templates)  # (K, D)
         parts = [towers.project_images(part.to(classes.device)) @ classes.T for part in pooled.split(4096)]
         scores = torch.cat(parts).cpu()  # (N, K) cosines
-        return {**self.data.figures(scores, labels_of(data)), 'num_images': len(data)}
+        return {**self.data.figures(scores, labels_of(data)), 'num_images': len(data), **part_of(data)}

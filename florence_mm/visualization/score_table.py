@@ -10,6 +10,7 @@ from pathlib import Path
 from florence_mm.utils.files import write_atomic
 
 _OURS, _PUBLISHED, _ABSENT, _INK = '#0969da', '#bc4c00', '#d0d7de', '#57606a'
+_PARTIAL = {'facecolor': '#ddf4ff', 'edgecolor': _OURS, 'hatch': '////', 'linewidth': 0.8}
 _LINE = 0.23  # inches
 _WIDTH = 9.0
 
@@ -25,6 +26,7 @@ class Score:
         ours: percent; None if there is none.
         published: percent; None if there is none.
         status: why there is none.
+        partial: whether it is of a part of its data, which the picture marks.
     """
 
     group: str
@@ -33,6 +35,7 @@ class Score:
     ours: float | None
     published: float | None
     status: str
+    partial: bool = False
 
 
 def draw_scores(scores: Sequence[Score], path: str | Path, title: str) -> Path:
@@ -77,13 +80,15 @@ def draw_scores(scores: Sequence[Score], path: str | Path, title: str) -> Path:
     for y, score in places:
         _draw_score(axes, y, score)
     axes.plot([], [], color=_OURS, linewidth=6, label='this checkpoint')
+    if any(score.partial for score in scores):
+        axes.bar(0, 0, label='* a part of the set', **_PARTIAL)
     if any(score.published is not None for score in scores):
         axes.plot([], [], color=_PUBLISHED, marker='|', markersize=10, markeredgewidth=2.5, linestyle='', label='paper')
     figure.legend(
         *axes.get_legend_handles_labels(),
         loc='lower left',
         bbox_to_anchor=(0.37, 0),
-        ncols=2,
+        ncols=3,
         fontsize=8,
         frameon=False,
     )
@@ -100,8 +105,9 @@ def _draw_score(axes: object, y: float, score: Score) -> None:
     style = {'fontsize': 8, 'va': 'center'}
     axes.text(-0.62, y, label, transform=axes.get_yaxis_transform(), color='black' if there else _INK, **style)
     if there:
-        axes.barh(y, score.ours, height=0.62, color=_OURS)
-        axes.text(101, y, f'{score.ours:.1f}', color=_OURS, weight='bold', **style)
+        look = _PARTIAL if score.partial else {'color': _OURS}
+        axes.barh(y, score.ours, height=0.62, **look)
+        axes.text(101, y, f'{score.ours:.1f}{"*" * score.partial}', color=_OURS, weight='bold', **style)
     else:
         axes.barh(y, 0.4, height=0.62, color=_ABSENT)
         axes.text(1.5, y, score.status, color=_INK, style='italic', **style)

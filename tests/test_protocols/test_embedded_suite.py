@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forks import as_ranks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from small_suite import ENTRIES, annotate, detections, write_data, write_weights
@@ -15,6 +16,7 @@ from florence_mm.apis.multimodal_inferencer import MultimodalInferencer
 from florence_mm.apis.zoo import init_model
 from florence_mm.commands import evaluate
 from florence_mm.config.load import load_config
+from florence_mm.errors import UsageError
 from florence_mm.evaluation.functional.vqa import vqa_accuracy
 from florence_mm.protocols import suite
 from florence_mm.protocols.config_test import ConfigTest
@@ -102,6 +104,20 @@ def test_batch_size_and_workers_change_no_figure(evaluated):
     before, after = evaluated.figures(), evaluated.figures('again')
     assert list(after) == names
     assert all(after[name] == pytest.approx(before[name]) for name in names)
+
+
+def test_two_processes_have_the_figures_of_one(evaluated):
+    names = ['retrieval/fine-tuned/large_digits', 'vqa/large_digits', 'detection/scenes']
+    as_ranks(lambda: evaluated.evaluate('two', names, '--launcher', 'pytorch', '--num-workers', 0), 2)
+    before, after = evaluated.figures(), evaluated.figures('two')
+    assert sorted(after) == sorted(names)
+    assert all(after[name] == pytest.approx(before[name]) for name in names)
+
+
+def test_training_in_several_processes_is_another_command(evaluated, monkeypatch):
+    monkeypatch.setenv('RANK', '0')
+    with pytest.raises(UsageError, match='--train trains in one process; train with tools/dist_train.sh'):
+        evaluated.evaluate('trained', NAMES[:1], '--train', '--launcher', 'pytorch')
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 from florence_mm.corpora.published_digits import write_published_digits
 from florence_mm.errors import DataError
 from florence_mm.language.prompts import get_class_names
-from florence_mm.protocols.sets import CD_FSL, CLIP_PROTOCOL, imagenet1k
+from florence_mm.protocols.sets import CD_FSL, CLIP_PROTOCOL, imagenet1k, part_of
 
 DIGITS = tuple(get_class_names('digits'))
 BY_NAME = {data.name: data for data in CLIP_PROTOCOL}
@@ -66,9 +66,16 @@ def digits(name, folder, **changes):
 def test_a_set_of_another_size_is_refused(tmp_path):
     data = digits('food101', tmp_path)
     assert len(data.load(tmp_path, 'test')) == 20
-    with pytest.raises(DataError, match=r'has 20 images of the test split of food101, officially 25; .* or allow a pa'):
+    with pytest.raises(DataError, match=r'has 20 images of the test split of food101, officially 25; .*-partial$'):
         replace(data, sizes=(('test', 25),)).load(tmp_path, 'test')
-    assert len(replace(data, sizes=(('test', 25),), allow_partial=True).load(tmp_path, 'test')) == 20
+    part = replace(data, sizes=(('test', 25),), allow_partial=True).load(tmp_path, 'test')
+    assert len(part) == 20 and part_of(part) == {'present_images': 20, 'official_images': 25}
+    assert part_of(data.load(tmp_path, 'test')) == part_of(data.load(tmp_path, 'train')) == {}
+    # of two splits, of which one is whole
+    both = part_of(part, data.load(tmp_path, 'train'))
+    assert both == {'present_images': 40, 'official_images': 45}
+    together = replace(data, sizes=(('test', 25),), allow_partial=True).load(tmp_path, 'test', 'train')
+    assert part_of(together) == both
     # more than there are cannot be the set
     with pytest.raises(DataError, match='officially 19; restore the set as published$'):
         replace(data, sizes=(('test', 19),), allow_partial=True).load(tmp_path, 'test')
@@ -77,10 +84,40 @@ def test_a_set_of_another_size_is_refused(tmp_path):
         data.load(tmp_path, 'test')
     part = replace(data, allow_partial=True).load(tmp_path, 'test')
     assert len(part) == 18 and 'two' not in {part.names[label] for label in part.labels}
+    assert part_of(part) == {'present_images': 18, 'official_images': 20}
     shutil.rmtree(tmp_path / 'food-101/images')
     (tmp_path / 'food-101/images').mkdir()
     with pytest.raises(DataError, match='has no image of the test split'):
         replace(data, allow_partial=True).load(tmp_path, 'test')
+
+
+def test_a_class_that_is_not_there_moves_no_other(tmp_path):
+    write_published_digits('caltech101', tmp_path, test=2)
+    data = replace(BY_NAME['caltech101'], classes=DIGITS, sizes=())
+    shutil.rmtree(tmp_path / 'caltech-101/101_ObjectCategories/four')
+    with pytest.raises(DataError, match='has 9 classes, and caltech101 has 10'):
+        data.load(tmp_path, 'test')
+    part = replace(data, allow_partial=True).load(tmp_path, 'test')
+    assert part.names == DIGITS and len(part) == 18
+    assert all(path.parent.name == DIGITS[label] for path, label in zip(part.images, part.labels, strict=True))
+    several = digits('voc2007', tmp_path, sizes=(), allow_partial=True)
+    whole = several.load(tmp_path, 'test')
+    (tmp_path / 'VOCdevkit/VOC2007/ImageSets/Main/four_test.txt').unlink()
+    found = several.load(tmp_path, 'test')
+    others = [k for k in range(10) if k != 4]
+    assert not found.labels[:, 4].any()  # not judged
+    assert np.array_equal(found.labels[:, others], whole.labels[:, others])
+
+
+def test_the_table_of_chest_images_has_the_official_length(tmp_path):
+    write_published_digits('chestx', tmp_path, test=2)
+    data = next(data for data in CD_FSL if data.name == 'chestx')
+    # ten kinds of rows, of which seven are of one finding each
+    assert len(replace(data, sizes=(('all', 20),)).load(tmp_path, 'all')) == 14
+    with pytest.raises(DataError, match=r'Data_Entry_2017.csv lists 20 images, officially 112120; .* --allow-partial'):
+        data.load(tmp_path, 'all')
+    part = replace(data, allow_partial=True).load(tmp_path, 'all')
+    assert part_of(part) == {'present_images': 20, 'official_images': 112_120}
 
 
 def test_labels_follow_the_prompts_by_name(tmp_path):

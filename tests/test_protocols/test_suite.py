@@ -1,13 +1,15 @@
 """The runner of a suite: resumption, failures, missing data and models, the table."""
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fake_protocols import Fake, entries, make_plan, ran, table_of
+from fake_protocols import CONFIG, Fake, entries, make_plan, ran, table_of
 from forks import start
 
 from florence_mm.errors import UsageError
+from florence_mm.models.protocol import TwoTowerModel
 from florence_mm.protocols.base import Entry
 from florence_mm.protocols.suite import run_suite
 from florence_mm.protocols.suites import SUITES, select
@@ -130,6 +132,46 @@ def test_what_fails_or_is_missing_does_not_end_the_others(tmp_path):
     assert '| retrieval/d | score | 50.0 |  |  |  |' in page
     assert '- **retrieval/b**: X is not there' in page.split('## Missing')[1]
     assert '- **retrieval/a**: RuntimeError' in page.split('## Failed')[1]
+
+
+class Captions(Fake):
+    """Compares images with texts."""
+
+    needs = TwoTowerModel
+
+
+def test_what_a_model_cannot_do_is_no_failure_and_asks_for_no_data(tmp_path):
+    plan = make_plan(tmp_path)
+    towers = CONFIG.replace("'florence_mm.UniCL'", "'florence_mm.{}', image_encoder=dict(type='{}', arch='{}')")
+    files = {}
+    for name, content in {
+        'towers': ('UniCL', 'florence_mm.CoSwin', 'tiny'),
+        'no_texts': ('CoSwin', 'florence_mm.CoSwin', 'tiny'),
+        'public': ('UniCL', 'CLIPVisionTower', 'base-32'),
+        'larger': ('UniCL', 'CoSwin', 'huge'),
+        'video': ('UniCL', 'VideoCoSwin', 'tiny'),
+    }.items():
+        files[name] = str(tmp_path / f'{name}.py')
+        Path(files[name]).write_text(towers.format(*content))
+
+    def status(model, *protocols, **values):
+        rows = run_suite(protocols, make_plan(tmp_path, config=files[model], **values), ABOUT)
+        assert all(row.note for row in rows if row.status != 'done')
+        return [row.status for row in rows]
+
+    captions = Entry(Captions('retrieval/a', absent=True))
+    assert status('no_texts', captions) == ['not for this model']
+    assert status('public', captions) == ['missing']
+    clips, trained = Entry(Fake('video/a'), files['video']), Entry(Fake('vqa/a'), files['larger'], trained=True)
+    assert status('towers', clips, trained) == ['done', 'no checkpoint']
+    assert status('public', clips, trained) == ['not for this model'] * 2
+    assert status('larger', clips, trained) == ['not for this model', 'no checkpoint']
+    page = (plan.out_dir / 'results.md').read_text().split('## Not for this model')[1]
+    assert "**video/a**: the suite's model for it has CoSwin tiny, and the evaluated one has CoSwin huge; give" in page
+    # what its user gives is evaluated
+    assert status('public', clips, task_configs={'video/a': files['video']}) == ['done']
+    assert status('public', trained, task_checkpoints={'vqa/a': plan.checkpoint}) == ['done']
+    assert status('public', trained, published=lambda config: plan.checkpoint) == ['done']
 
 
 def test_a_model_that_cannot_be_loaded_is_tried_once(tmp_path):

@@ -40,6 +40,21 @@ def test_a_mean_is_over_all_sets_or_none():
     assert len(table_lines([zero_shot_row(f'{name}-digits', 0.5) for name in CROSS_DOMAIN])) == 11
 
 
+def test_a_part_of_a_set_has_a_star_and_no_difference():
+    figures = {'bbox/AP': 0.5, 'present_images': 1200.0, 'official_images': 5000.0}
+    row = Row('detection/coco', 'detection', 'bbox/AP', 'done', figures=figures)
+    assert row.part == '1,200 of 5,000 samples'
+    page = markdown([row], {})
+    assert r'| detection/coco | AP | 50.0\* | 62 |  | table 6 |' in page
+    listed = page.split('## Partial sets (\\*), ')[1].split('- ')[1]
+    assert listed.strip() == '**detection/coco**: 1,200 of 5,000 samples'
+    assert counts([row]) == '1 done (1 of partial sets)'
+    # the mean over such sets is none of the paper's either
+    rows = [zero_shot_row(name, 0.5) for name in CROSS_DOMAIN]
+    rows[3] = Row(rows[3].name, 'detection', 'bbox/AP', 'done', figures=figures)
+    assert [line.partial for line in table_lines(rows)] == [place in (3, 11) for place in range(12)]
+
+
 def test_the_papers_means_are_those_of_its_sets():
     """Each set has two or three digits; table 4's and table 7's means must come out of them."""
     for mean in paper.MEANS:

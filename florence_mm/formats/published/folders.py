@@ -8,7 +8,7 @@ import numpy as np
 from florence_mm.errors import DataError, shown
 from florence_mm.utils.text_files import read_lines
 
-from .listing import LabelledImages, check_split, class_folders, index_of, list_folders
+from .listing import LabelledImages, check_split, class_folders, first_place, index_of, list_folders
 
 CALTECH_SHOTS = 30
 
@@ -51,23 +51,26 @@ def read_sun397(data_root: Path, split: str) -> LabelledImages:
 
 
 def read_dtd(data_root: Path, split: str) -> LabelledImages:
-    """Read the Describable Textures Dataset (``dtd``), the first of its ten splits."""
+    """Read the Describable Textures Dataset (``dtd``, or torchvision's ``dtd/dtd``), the first of its ten splits."""
     check_split(split, ('train', 'val', 'test'))
-    root = data_root / 'dtd'
+    root = first_place(data_root / 'dtd/labels', data_root / 'dtd/dtd/labels').parent
     names = class_folders(root / 'images', 'a folder a texture')
     indices = {name: index for index, name in enumerate(names)}
     return _from_lists([root / f'labels/{split}1.txt'], root / 'images', names, indices, 1)
 
 
 def read_caltech101(data_root: Path, split: str) -> LabelledImages:
-    """Read Caltech-101 (``caltech-101/101_ObjectCategories``), 102 classes with the background.
+    """Read Caltech-101 (``101_ObjectCategories`` in ``caltech-101`` or torchvision's ``caltech101``), 102 classes.
+
+    One of them is the background.
 
     The set has no published split. CLIP's (arXiv 2103.00020, table 9) has 30 images a class, 3,060, for training and
     all 6,085 others for testing; which, it does not say. Here those 30 of a class are chosen whose name
     ``CLASS/FILE`` has the smallest SHA-256.
     """
     check_split(split, ('train', 'test'))
-    root = data_root / 'caltech-101/101_ObjectCategories'
+    folder = '101_ObjectCategories'
+    root = first_place(data_root / 'caltech-101' / folder, data_root / 'caltech101' / folder)
     names = class_folders(root, 'a folder a class')
     files, labels = list_folders(root, names)
     digests = [hashlib.sha256(f'{file.parent.name}/{file.name}'.encode()).digest() for file in files]

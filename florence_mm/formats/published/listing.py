@@ -1,6 +1,6 @@
 """Images of a published data set with their labels, and what its readers share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 import scipy.io
 
 from florence_mm.errors import DataError, shown
+from florence_mm.formats.delimited import read_csv
 from florence_mm.utils.files import FILE, kind_of_file
 from florence_mm.utils.text_files import read_lines
 
@@ -25,12 +26,16 @@ class LabelledImages:
         labels: ``(N,)`` int64; with several classes an image ``(N, K)`` int8: 1 yes, -1 no, 0 not to be judged.
         names: the K classes as the set names them, in the order of the labels.
         source: file or folder that lists them, for messages.
+        listed: number of images that the source lists, if only some of them are of the set; None: these.
+        part: number of images here and of the whole split, if some of it are missing; None: the split is whole.
     """
 
     images: Sequence[Path] | np.ndarray
     labels: np.ndarray
     names: tuple[str, ...]
     source: Path
+    listed: int | None = None
+    part: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -56,6 +61,11 @@ def require_folder(folder: Path, what: str) -> Path:
     if not folder.is_dir():
         raise DataError(f'there is no folder {folder} with {what}; unpack the archive of the set there')
     return folder
+
+
+def first_place(*places: Path) -> Path:
+    """Return the first of several places that exists, or the first if none does: layouts of one set differ."""
+    return next((place for place in places if place.exists()), places[0])
 
 
 def class_folders(folder: Path, what: str) -> list[str]:
@@ -103,6 +113,23 @@ def table_rows(path: Path, cells: int, what: str) -> list[list[str]]:
             raise DataError(f'{path}, line {number}: {shown(line)} has {len(row)} cells; expected {what}')
         rows.append(row)
     return rows
+
+
+def csv_rows(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict]]:
+    """Read the rows of a table in CSV with their line numbers.
+
+    Raises:
+        DataError: the file is missing or damaged, or a row lacks one of the columns.
+    """
+    if not file.is_file():
+        raise DataError(f'there is no file {file}; unpack the archive of the set there')
+    for line, row in read_csv(file):
+        if isinstance(row, DataError):
+            raise row
+        for column in columns:
+            if not row.get(column):
+                raise DataError(f'{file}, line {line}: there is no {shown(column)}; restore the file as published')
+        yield line, row
 
 
 def whole_number(cell: str, where: str, low: int, high: int) -> int:

@@ -1,15 +1,13 @@
 """Published sets with text lists: FGVC Aircraft, Oxford-IIIT Pet, PASCAL VOC 2007, ISIC 2018 and ChestX-ray8."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from florence_mm.errors import DataError, shown
-from florence_mm.formats.delimited import read_csv
+from florence_mm.errors import DataError
 from florence_mm.utils.text_files import read_lines
 
-from .listing import LabelledImages, check_split, index_of, require_folder, table_rows, whole_number
+from .listing import LabelledImages, check_split, csv_rows, index_of, require_folder, table_rows, whole_number
 
 ISIC_CLASSES = ('MEL', 'NV', 'BCC', 'AKIEC', 'BKL', 'DF', 'VASC')
 # the classes of CD-FSL (arXiv 1912.07200; github.com/IBM/cdfsl-benchmark): images with one finding, without the rarest
@@ -82,7 +80,7 @@ def read_isic(data_root: Path, split: str = 'all') -> LabelledImages:
     table = 'ISIC2018_Task3_Training_GroundTruth'
     file = root / table / f'{table}.csv'
     images, labels = [], []
-    for line, row in _csv_rows(file, ('image', *ISIC_CLASSES)):
+    for line, row in csv_rows(file, ('image', *ISIC_CLASSES)):
         ones = [index for index, name in enumerate(ISIC_CLASSES) if str(row[name]).strip() in ('1', '1.0')]
         if len(ones) != 1:
             raise DataError(f'{file}, line {line}: {len(ones)} classes are 1; expected one')
@@ -94,25 +92,19 @@ def read_isic(data_root: Path, split: str = 'all') -> LabelledImages:
 def read_chestx(data_root: Path, split: str = 'all') -> LabelledImages:
     """Read ChestX-ray8 (``chestx``: ``Data_Entry_2017.csv`` and ``images`` of all archives): ``all``.
 
-    As in CD-FSL: images with exactly one finding, which is one of its seven classes.
+    The archives may also lie apart as on Kaggle, ``images_001/images`` to ``images_012/images``. As in CD-FSL: images
+    with exactly one finding, which is one of its seven classes.
     """
     check_split(split, ('all',))
     file = data_root / 'chestx/Data_Entry_2017.csv'
-    images, labels = [], []
-    for _, row in _csv_rows(file, ('Image Index', 'Finding Labels')):
+    whole = file.parent / 'images'
+    parts = [] if whole.is_dir() else sorted(file.parent.glob('images_[0-9]*/images'))
+    places = {image.name: image for folder in parts for image in folder.iterdir()}
+    images, labels, listed = [], [], 0
+    for _, row in csv_rows(file, ('Image Index', 'Finding Labels')):
+        listed += 1
         if row['Finding Labels'] in CHESTX_CLASSES:
-            images.append(file.parent / 'images' / row['Image Index'])
+            name = row['Image Index']
+            images.append(places.get(name, whole / name))
             labels.append(CHESTX_CLASSES.index(row['Finding Labels']))
-    return LabelledImages(images, np.array(labels, dtype=np.int64), CHESTX_CLASSES, file)
-
-
-def _csv_rows(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict]]:
-    if not file.is_file():
-        raise DataError(f'there is no file {file}; unpack the archive of the set there')
-    for line, row in read_csv(file):
-        if isinstance(row, DataError):
-            raise row
-        for column in columns:
-            if not row.get(column):
-                raise DataError(f'{file}, line {line}: there is no {shown(column)}; restore the file as published')
-        yield line, row
+    return LabelledImages(images, np.array(labels, dtype=np.int64), CHESTX_CLASSES, file, listed)

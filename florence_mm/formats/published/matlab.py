@@ -5,14 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from florence_mm.errors import DataError
+from florence_mm.errors import DataError, shown
 from florence_mm.utils.text_files import read_lines
 
 from .listing import (
     LabelledImages,
     check_split,
     class_folders,
+    csv_rows,
     files_of,
+    first_place,
     index_of,
     list_folders,
     read_matlab,
@@ -22,26 +24,29 @@ from .listing import (
 )
 
 _WNID = re.compile(r'n\d{8}')
+_NAMED = re.compile(r'.*_(n\d{8})')
 
 
 def read_stanford_cars(data_root: Path, split: str) -> LabelledImages:
     """Read Stanford Cars (``stanford_cars``: ``devkit``, ``cars_train``, ``cars_test``, and the labels of the test).
 
-    The labels of the test images are ``cars_test_annos_withlabels.mat``, beside ``devkit`` or in it.
+    The labels of the test images are ``cars_test_annos_withlabels.mat``, beside ``devkit`` or in it. Folders may also
+    be as on Kaggle: ``car_devkit/devkit``, ``cars_train/cars_train``, ``cars_test/cars_test``.
     """
     check_split(split, ('train', 'test'))
     root = data_root / 'stanford_cars'
-    meta = root / 'devkit/cars_meta.mat'
+    devkit = first_place(root / 'devkit', root / 'car_devkit/devkit')
+    meta = devkit / 'cars_meta.mat'
     names = tuple(str(name) for name in read_matlab(meta, 'class_names')['class_names'])
-    file = root / 'devkit/cars_train_annos.mat'
+    file = devkit / 'cars_train_annos.mat'
     if split == 'test':
-        places = [root / 'cars_test_annos_withlabels.mat', root / 'devkit/cars_test_annos_withlabels.mat']
-        file = next((place for place in places if place.is_file()), places[0])
+        file = first_place(root / 'cars_test_annos_withlabels.mat', devkit / 'cars_test_annos_withlabels.mat')
     records = read_matlab(file, 'annotations')['annotations']
     if records.dtype.names is None or not {'class', 'fname'} <= set(records.dtype.names):
         raise DataError(f'{file} has no annotations with class and fname; restore the file as published')
     labels = whole_numbers(np.array(records['class'].tolist()), f'the classes of {file}', 1, len(names)) - 1
-    images = [root / f'cars_{split}' / Path(str(name)).name for name in records['fname']]
+    folder = first_place(root / f'cars_{split}/cars_{split}', root / f'cars_{split}')
+    images = [folder / Path(str(name)).name for name in records['fname']]
     return LabelledImages(images, labels, names, file)
 
 
@@ -61,11 +66,14 @@ def read_flowers102(data_root: Path, split: str) -> LabelledImages:
 def read_imagenet(data_root: Path, split: str = 'test') -> LabelledImages:
     """Read the validation images of ImageNet-1K, here the ``test`` split, with WordNet ids as names.
 
-    ``imagenet/val`` has either a folder a WordNet id, or the 50,000 files as published, beside the unpacked
-    ``ILSVRC2012_devkit_t12``. Classes are in the order of their ids, the usual one.
+    Their folder is ``imagenet/val``, or Kaggle's ``imagenet/ILSVRC/Data/CLS-LOC/val``. It has a folder a WordNet id, or
+    the 50,000 files, whose classes are in their names (``ILSVRC2012_val_00000001_n01751748.JPEG``), in
+    ``imagenet/LOC_val_solution.csv`` or in the unpacked ``imagenet/ILSVRC2012_devkit_t12``. Classes are in the order of
+    their ids, the usual one.
     """
     check_split(split, ('test',))
-    root = require_folder(data_root / 'imagenet/val', 'the validation images')
+    top = data_root / 'imagenet'
+    root = require_folder(first_place(top / 'val', top / 'ILSVRC/Data/CLS-LOC/val'), 'the validation images')
     files = files_of(root)
     if not files:
         names = class_folders(root, 'a folder a WordNet id')
@@ -74,7 +82,36 @@ def read_imagenet(data_root: Path, split: str = 'test') -> LabelledImages:
             raise DataError(f'{root / wrong[0]} is no WordNet id such as n01440764; name the folders as published')
         images, labels = list_folders(root, names)
         return LabelledImages(images, labels, tuple(names), root)
-    devkit = root.parent / 'ILSVRC2012_devkit_t12/data'
+    solution = top / 'LOC_val_solution.csv'
+    if all(_NAMED.fullmatch(file.stem) for file in files):
+        return _by_ids(files, [file.stem.rpartition('_')[2] for file in files], root)
+    if solution.is_file():
+        return _by_ids(files, _solved(solution, files), solution)
+    return _by_devkit(top / 'ILSVRC2012_devkit_t12/data', root, files)
+
+
+def _by_ids(files: list[Path], owners: list[str], source: Path) -> LabelledImages:
+    names = sorted(set(owners))
+    indices = {name: index for index, name in enumerate(names)}
+    labels = np.array([indices[owner] for owner in owners], dtype=np.int64)
+    return LabelledImages(files, labels, tuple(names), source)
+
+
+def _solved(file: Path, images: list[Path]) -> list[str]:
+    """WordNet ids of images by Kaggle's table, whose cells are ``ID x1 y1 x2 y2`` for each box."""
+    found = {}
+    for line, row in csv_rows(file, ('ImageId', 'PredictionString')):
+        found[row['ImageId']] = owner = row['PredictionString'].split()[0]
+        if not _WNID.fullmatch(owner):
+            raise DataError(f'{file}, line {line}: {shown(owner)} is no WordNet id; download the file again')
+    for image in images:
+        if image.stem not in found:
+            raise DataError(f'{image} is not in {file}; restore both as published')
+    return [found[image.stem] for image in images]
+
+
+def _by_devkit(devkit: Path, root: Path, files: list[Path]) -> LabelledImages:
+    """Images with the classes that the devkit lists by their numbers."""
     synsets = read_matlab(devkit / 'meta.mat', 'synsets')['synsets']
     if synsets.dtype.names is None or not {'ILSVRC2012_ID', 'WNID', 'num_children'} <= set(synsets.dtype.names):
         raise DataError(f'{devkit / "meta.mat"} has no synsets with ILSVRC2012_ID and WNID; restore it as published')

@@ -2,12 +2,15 @@
 
 import hashlib
 import pickle
+import re
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
+import torch
 
 from florence_mm.corpora.published_digits import PUBLISHED, write_published_digits
 from florence_mm.errors import DataError
@@ -59,11 +62,7 @@ def theirs(name, root, split):
     if name == 'food101':
         return files(datasets.Food101(root, split))
     if name == 'dtd':
-        # torchvision expects its archive's folder inside one of the same name
-        (root / 'nested').mkdir(exist_ok=True)
-        if not (root / 'nested/dtd').exists():
-            (root / 'nested/dtd').symlink_to(root)
-        return files(datasets.DTD(root / 'nested', split))
+        return files(datasets.DTD(root, split))
     if name == 'oxford_pets':
         found = datasets.OxfordIIITPet(root, 'trainval' if split == 'train' else 'test')
         return found._images, [DIGITS[label] for label in found._labels]
@@ -74,21 +73,120 @@ def theirs(name, root, split):
     if name == 'stanford_cars':
         found = datasets.StanfordCars(root, split)
         return [path for path, _ in found._samples], [found.classes[label] for _, label in found._samples]
-    return None
+    if name in ('cifar10', 'cifar100'):
+        found = {'cifar10': datasets.CIFAR10, 'cifar100': datasets.CIFAR100}[name](root, split == 'train')
+        return list(found.data), [found.classes[label] for label in found.targets]
+    if name == 'voc2007':
+        # its labels are boxes; what is compared is which images are in a split
+        found = datasets.VOCSegmentation(root, '2007', {'test': 'test', 'train': 'train', 'val': 'val'}[split])
+        return found.images, None
+    if name == 'imagenet1k':
+        found = datasets.ImageNet(root / 'imagenet', 'val')
+        return [path for path, _ in found.samples], [found.wnids[label] for label in found.targets]
+    # these have no splits
+    kind = {'caltech101': datasets.Caltech101, 'sun397': datasets.SUN397, 'eurosat': datasets.EuroSAT}[name]
+    found = kind(root)
+    if name == 'caltech101':
+        folder = Path(found.root) / '101_ObjectCategories'
+        rows = [(c, f'image_{number:04d}.jpg') for c, number in zip(found.y, found.index, strict=True)]
+        return [folder / found.categories[c] / file for c, file in rows], [found.categories[c] for c, _ in rows]
+    if name == 'sun397':
+        return found._image_files, [found.classes[label] for label in found._labels]
+    return [path for path, _ in found.samples], [found.classes[label] for label in found.targets]
 
 
-@pytest.mark.parametrize('name', ['food101', 'dtd', 'oxford_pets', 'fgvc_aircraft', 'flowers102', 'stanford_cars'])
-def test_torchvision_reads_the_same_images_with_the_same_classes(name, root, monkeypatch):
-    from torchvision.datasets import Flowers102
+def python2_pickle(value):
+    """A pickle of protocol 2 as Python 2 wrote the published ones, with byte strings where Python 3 writes texts."""
 
-    monkeypatch.setattr(Flowers102, '_check_integrity', lambda self: True)  # of the published bytes
+    def text(content):
+        return b'T' + struct.pack('<i', len(content)) + content
+
+    def number(content):
+        return b'J' + struct.pack('<i', content)
+
+    def opcodes(item):
+        if isinstance(item, dict):
+            return b'}(' + b''.join(opcodes(part) for pair in item.items() for part in pair) + b'u'
+        if isinstance(item, list):
+            return b'](' + b''.join(map(opcodes, item)) + b'e'
+        if isinstance(item, np.ndarray):
+            kind = b'cnumpy\ndtype\n(' + text(b'u1') + number(0) + number(1) + b'tR'
+            kind += b'(' + number(3) + text(b'|') + b'NNN' + number(-1) * 2 + number(0) + b'tb'
+            made = b'cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(' + number(0) + b't' + text(b'b') + b'tR'
+            shape = b'(' + b''.join(map(number, item.shape)) + b't'
+            return made + b'(' + number(1) + shape + kind + b'\x89' + text(item.tobytes()) + b'tb'
+        return number(item) if isinstance(item, int) else text(item)
+
+    return b'\x80\x02' + opcodes(value) + b'.'
+
+
+def as_torchvision_unpacks(root, folder):
+    """A copy of all sets with the folders and files that torchvision's own download makes."""
+    shutil.copytree(root, folder, dirs_exist_ok=True)
+    (folder / 'dtd').rename(folder / 'inner')
+    (folder / 'dtd').mkdir()
+    (folder / 'inner').rename(folder / 'dtd/dtd')
+    (folder / 'caltech-101').rename(folder / 'caltech101')
+    for owner in (folder / 'caltech101/101_ObjectCategories').iterdir():  # which counts its files
+        for number, file in enumerate(sorted(owner.iterdir()), 1):
+            file.rename(owner / f'image_{number:04d}.jpg')
+    # a class of the set that torchvision leaves out
+    clutter = folder / 'caltech101/101_ObjectCategories/BACKGROUND_Google/image_0001.jpg'
+    clutter.parent.mkdir()
+    shutil.copy(file.with_name('image_0001.jpg'), clutter)
+    for file in (folder / 'SUN397').rglob('*.jpg'):  # of which it takes those with this name
+        file.rename(file.with_name(f'sun_{file.name}'))
+    for file in ('Training_01.txt', 'Testing_01.txt'):
+        path = folder / 'SUN397' / file
+        path.write_text(re.sub(r'(\w+\.jpg)', r'sun_\1', path.read_text()))
+    for place in (folder / 'cifar-10-batches-py', folder / 'cifar-100-python'):
+        for file in place.iterdir():
+            file.write_bytes(python2_pickle(pickle.loads(file.read_bytes())))
+    for place in ('Segmentation', 'Main'):
+        (folder / 'VOCdevkit/VOC2007/ImageSets' / place).mkdir(exist_ok=True)
+    for split in ('train', 'val', 'test'):
+        lists = folder / 'VOCdevkit/VOC2007/ImageSets'
+        shutil.copy(lists / f'Main/{split}.txt', lists / f'Segmentation/{split}.txt')
+    names = READERS['imagenet1k'](folder, 'test')
+    for path, label in zip(names.images, names.labels, strict=True):
+        (path.parent / names.names[label]).mkdir(exist_ok=True)
+        path.rename(path.parent / names.names[label] / path.name)
+    torch.save(({name: (name,) for name in names.names}, []), folder / 'imagenet/meta.bin')
+    shutil.rmtree(folder / 'imagenet/ILSVRC2012_devkit_t12')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def unpacked(root, tmp_path_factory):
+    return as_torchvision_unpacks(root, tmp_path_factory.mktemp('torchvision') / 'data')
+
+
+@pytest.mark.parametrize('name', [name for name in PUBLISHED if name not in ('isic', 'chestx', 'crop_disease')])
+def test_torchvisions_own_layout_has_the_same_images_and_classes(name, unpacked, monkeypatch):
+    from torchvision import datasets
+
+    # of the published bytes
+    for kind in (datasets.Flowers102, datasets.CIFAR10, datasets.Caltech101):
+        monkeypatch.setattr(kind, '_check_integrity', lambda self: True)
+    monkeypatch.setattr(datasets.cifar, 'check_integrity', lambda *args: True)
+    whole = name in ('caltech101', 'sun397', 'eurosat')
+    ours, known = [], []
     for split in splits_of(name):
-        data = READERS[name](root, split)
-        images, names = theirs(name, root, split)
-        names_of = DIGITS if name == 'flowers102' else data.names
-        # links inside the path are followed
-        expected = pairs([Path(image).resolve() for image in images], names)
-        assert pairs([image.resolve() for image in data.images], [names_of[k] for k in data.labels]) == expected
+        data = READERS[name](unpacked, split)
+        names = DIGITS if name == 'flowers102' else data.names
+        labels = data.labels.argmax(1) if data.labels.ndim == 2 else data.labels
+        part = [(image, names[label]) for image, label in zip(data.images, labels, strict=True)]
+        part = [pair for pair in part if pair[1] != 'BACKGROUND_Google']
+        ours += part
+        if whole and split != splits_of(name)[-1]:
+            continue
+        images, classes = theirs(name, unpacked, split)
+        known = ours if whole else part
+        if classes is None:
+            assert sorted(str(image) for image in images) == sorted(str(image) for image, _ in known)
+        else:
+            assert pairs(*zip(*known, strict=True)) == pairs(images, classes)
+    assert known
 
 
 @pytest.mark.parametrize('name', PUBLISHED)
@@ -139,9 +237,58 @@ def test_imagenet_as_folders_is_as_with_the_devkit(copy):
     assert sorted((p.name, k) for p, k in zip(nested.images, nested.labels, strict=True)) == sorted(
         (p.name, k) for p, k in zip(flat.images, flat.labels, strict=True)
     )
+    files = folder / 'files'
+    (files / 'imagenet/val').mkdir(parents=True)
+    lines = ['ImageId,PredictionString']
+    for path, label in zip(nested.images, nested.labels, strict=True):
+        shutil.copy(path, files / 'imagenet/val' / f'{path.stem}_{nested.names[label]}.JPEG')
+        lines.append(f'{path.stem},{nested.names[label]} 1 2 3 4 {nested.names[label]} 5 6 7 8 ')
+    named = READERS['imagenet1k'](files, 'test')
+    by_file = {p.stem: nested.names[k] for p, k in zip(nested.images, nested.labels, strict=True)}
+    assert {p.stem[:-10]: named.names[k] for p, k in zip(named.images, named.labels, strict=True)} == by_file
+    # as on Kaggle
+    kaggle = folder / 'kaggle/imagenet'
+    (kaggle / 'ILSVRC/Data/CLS-LOC/val').mkdir(parents=True)
+    for path in nested.images:
+        shutil.copy(path, kaggle / 'ILSVRC/Data/CLS-LOC/val')
+    (kaggle / 'LOC_val_solution.csv').write_text('\n'.join(lines) + '\n')
+    solved = READERS['imagenet1k'](kaggle.parent, 'test')
+    assert {p.stem: solved.names[k] for p, k in zip(solved.images, solved.labels, strict=True)} == by_file
+    (kaggle / 'LOC_val_solution.csv').write_text('\n'.join(lines[:-1]) + '\n')
+    with pytest.raises(DataError, match=r'JPEG|jpeg is not in .*LOC_val_solution.csv; restore both'):
+        READERS['imagenet1k'](kaggle.parent, 'test')
+    (kaggle / 'LOC_val_solution.csv').write_text('ImageId,PredictionString\na,strawberry 1 2 3 4\n')
+    with pytest.raises(DataError, match=r"line 2: 'strawberry' is no WordNet id"):
+        READERS['imagenet1k'](kaggle.parent, 'test')
     (folder / 'imagenet/val/strawberry').mkdir()
     with pytest.raises(DataError, match='strawberry is no WordNet id'):
         READERS['imagenet1k'](folder, 'test')
+
+
+def test_cars_and_chest_images_as_kaggle_has_them(copy, tmp_path):
+    folder = copy('stanford_cars')
+    cars = folder / 'stanford_cars'
+    before = {split: READERS['stanford_cars'](folder, split) for split in ('train', 'test')}
+    for name in ('cars_train', 'cars_test', 'devkit'):
+        outer = cars / ('car_devkit' if name == 'devkit' else f'{name}_')
+        outer.mkdir()
+        (cars / name).rename(outer / name)
+        if name != 'devkit':
+            outer.rename(cars / name)
+    for split, data in before.items():
+        again = READERS['stanford_cars'](folder, split)
+        assert np.array_equal(again.labels, data.labels) and all(path.is_file() for path in again.images)
+        assert [path.name for path in again.images] == [path.name for path in data.images]
+    folder = copy('chestx')
+    whole = READERS['chestx'](folder, 'all')
+    for number, path in enumerate(sorted((folder / 'chestx/images').iterdir())):
+        apart = folder / f'chestx/images_{1 + number % 12:03d}/images'
+        apart.mkdir(parents=True, exist_ok=True)
+        path.rename(apart / path.name)
+    (folder / 'chestx/images').rmdir()
+    again = READERS['chestx'](folder, 'all')
+    assert [path.name for path in again.images] == [path.name for path in whole.images]
+    assert all(path.is_file() for path in again.images) and np.array_equal(again.labels, whole.labels)
 
 
 def test_cifar_as_bytes_is_as_pickles(copy, tmp_path):
