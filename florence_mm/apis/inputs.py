@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from florence_mm.errors import DataError, UsageError, user_sentence
+from florence_mm.errors import DataError, UsageError, shown, user_sentence
 from florence_mm.utils.files import lies_in, short_stem
 
 #: A file, a folder, a glob such as 'photos/*.jpg', a URL, an array (H, W, 3) uint8 RGB, or a picture of Pillow.
@@ -18,6 +18,7 @@ Picture = str | Path | np.ndarray | Image.Image
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 _WEB = ('http://', 'https://')
+_BYTE, _WORD = 255, 65535
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,14 @@ def from_memory(item: np.ndarray | Image.Image | NoInput) -> np.ndarray:
         raise DataError(item.sentence)
     if isinstance(item, Image.Image):
         return _from_pillow(item)
+    if not isinstance(item, np.ndarray):
+        raise DataError(
+            f'{shown(item)} is given as an image; give a file, an array (H, W, 3) uint8 RGB or a picture of Pillow'
+        )
     if item.ndim != 3 or item.shape[2] != 3 or item.dtype != np.uint8 or 0 in item.shape:
         raise DataError(
-            f'an array given as an image has shape {item.shape} and type {item.dtype}; expected (H, W, 3) uint8 RGB'
+            f'an array given as an image has shape {item.shape} and type {item.dtype}; convert it to (H, W, 3) uint8 '
+            'RGB from 0 to 255'
         )
     return item
 
@@ -156,18 +162,14 @@ def from_memory(item: np.ndarray | Image.Image | NoInput) -> np.ndarray:
 def _from_pillow(picture: Image.Image) -> np.ndarray:
     """Convert to RGB, upright, on white where it is transparent, as files are read."""
     try:
-        picture = ImageOps.exif_transpose(picture)
-        if picture.mode == 'F' or picture.mode == 'I' and not _fits_a_byte(picture):
-            raise DataError(
-                f'a picture of Pillow has mode {picture.mode}, whose white is unknown; scale it to 0 to 255 and '
-                "convert it to 'L' or 'RGB'"
-            )
-        if picture.mode.startswith('I;16'):
-            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        # what exif_transpose returns has no format
+        picture = _of_8_bits(ImageOps.exif_transpose(picture), picture.format)
         if picture.has_transparency_data:
             clear = picture.convert('RGBA')
             picture = Image.alpha_composite(Image.new('RGBA', clear.size, 'white'), clear)
         image = np.asarray(picture.convert('RGB'))
+    except DataError:
+        raise
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f'a picture of Pillow cannot be read ({error}); open it again') from None
     if 0 in image.shape:
@@ -175,9 +177,24 @@ def _from_pillow(picture: Image.Image) -> np.ndarray:
     return image
 
 
-def _fits_a_byte(picture: Image.Image) -> bool:
-    least, most = picture.getextrema()
-    return least >= 0 and most <= 255
+def _of_8_bits(picture: Image.Image, format: str | None) -> Image.Image:
+    """Scale grey values of more than 8 bits as those of files are; ``LA`` where a value is transparent."""
+    if not picture.mode.startswith(('F', 'I')):
+        return picture
+    values = np.asarray(picture)
+    # Pillow scales the values of a portable graymap so that white is 65535
+    deep = picture.mode.startswith('I;16') or format == 'PPM'
+    if not deep and (picture.mode == 'F' or values.size and not 0 <= values.min() <= values.max() <= _BYTE):
+        raise DataError(
+            f'a picture of Pillow has mode {picture.mode}, whose white is unknown; scale it to 0 to 255 and convert it '
+            "to 'L' or 'RGB'"
+        )
+    largest = _WORD if deep else _BYTE
+    grey = Image.fromarray(((values.astype(np.int64) * _BYTE + largest // 2) // largest).astype(np.uint8))
+    clear = picture.info.get('transparency')
+    if isinstance(clear, int):
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, _BYTE).astype(np.uint8)))
+    return grey
 
 
 def guard(inputs: Iterable, check: Callable[[list], None]) -> Iterable:

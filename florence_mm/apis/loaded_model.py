@@ -14,7 +14,7 @@ from torch import nn
 
 from florence_mm.config.check import check_parts
 from florence_mm.config.pretrained import drop_pretrained
-from florence_mm.errors import UsageError
+from florence_mm.errors import DataError, UsageError, shown
 from florence_mm.models.protocol import ZeroShotModel
 
 from .base import InferencePipeline, read_picture
@@ -59,12 +59,14 @@ class LoadedModel:
             ``inputs`` and ``data_samples``, lists with an item each.
 
         Raises:
-            UsageError: the config has no test pipeline.
+            UsageError: the config has no test pipeline, or nothing was given.
             DataError: a file is missing or damaged, or an array has another shape or type.
         """
         if self.pipeline is None:
             raise UsageError(f'{self.name} has no test_dataloader, which says how to prepare its inputs')
         items = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        if not items:
+            raise UsageError('nothing was given to prepare; give a file or an array, or a list of those')
         with DefaultScope.overwrite_default_scope(self.cfg.get('default_scope') or _SCOPE):
             if isinstance(self.pipeline, VideoPipeline):
                 return pseudo_collate([self._prepare_video(item) for item in items])
@@ -106,6 +108,8 @@ class LoadedModel:
         return self.pipeline(read_picture(image), file)
 
     def _prepare_video(self, video: str | Path) -> dict[str, Any]:
+        if not isinstance(video, (str, Path)):
+            raise DataError(f'{shown(video)} is given as a video; give the path of its file')
         reader = open_file(video, 'pyav')
         try:
             return self.pipeline(next(split_windows(reader, None, None)))[0]

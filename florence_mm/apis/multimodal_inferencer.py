@@ -11,10 +11,11 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from florence_mm.errors import UsageError
+from florence_mm.errors import UsageError, shown
 from florence_mm.models.multimodal.protocol import Attending, Reranker, VisionLanguage
 from florence_mm.models.tokenizers.words import find_word
 from florence_mm.utils.files import refuse_overwriting
+from florence_mm.utils.numbers import is_whole
 from florence_mm.visualization.canvas import save_png
 from florence_mm.visualization.cross_attention import draw_word_attention, word_map
 from florence_mm.visualization.samples import sample_image
@@ -194,6 +195,10 @@ class MultimodalInferencer(Inferencer):
             raise UsageError(
                 f'{type(self.model).__name__} has no attention to draw; use a model that has, such as METER'
             )
+        if not isinstance(text, str) or not isinstance(word, str):
+            raise UsageError(f'{shown(text)} and {shown(word)} are given as text and word; give one of each')
+        if layers is not None and not (isinstance(layers, Sequence) and all(map(is_whole, layers))):
+            raise UsageError(f'layers are {shown(layers)}; give a list of whole numbers, or None for all')
         (text,) = _texts(text, 'text')
         places = find_word(word, self.model.tokenize([text]).input_ids[0], self.model.tokenizer)
         file = image if isinstance(image, (str, Path)) else None

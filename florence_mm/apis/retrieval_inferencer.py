@@ -225,7 +225,8 @@ class RetrievalInferencer(Inferencer):
         if not len(self._index):
             raise UsageError(f'the index {self._index.folder} has no {self._kind.plural}; index some first')
         check_count('top', top)
-        queries = [queries] if isinstance(queries, (str, Path, np.ndarray, Image.Image)) else list(queries)
+        one = isinstance(queries, (str, Path, np.ndarray, Image.Image)) or not isinstance(queries, Iterable)
+        queries = [queries] if one else list(queries)
         if not queries:
             raise UsageError('there are no queries; give a text or a picture')
         pictures = [None if isinstance(query, str) else read_picture(query) for query in queries]

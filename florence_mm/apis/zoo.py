@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mmengine.config import Config
 
 from florence_mm.config.metafiles import ModelEntry, is_model_name, list_models, model_entry
+from florence_mm.errors import UsageError, shown
 
 if TYPE_CHECKING:
     import torch
@@ -47,11 +48,13 @@ def get_model(
         device: the device; None: the GPU if there is one.
 
     Raises:
-        UsageError: there is no such model, it has no published weights, or they cannot be had; the sentence says what
-            to do.
+        UsageError: there is no such model, it has no published weights, they cannot be had, or ``pretrained`` is none
+            of the three; the sentence says what to do.
         ValueError: the checkpoint lacks weights of the model.
     """
     entry = model_entry(name)
+    if not isinstance(pretrained, (bool, str, Path)) or not str(pretrained):
+        raise UsageError(f'pretrained is {shown(pretrained)}; give True, False, or the file or URL of a checkpoint')
     from florence_mm.config.load import load_config
 
     from .loaded_model import load_model

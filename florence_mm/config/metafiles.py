@@ -32,7 +32,7 @@ from typing import Any
 
 import yaml
 
-from florence_mm.errors import UsageError
+from florence_mm.errors import UsageError, shown
 from florence_mm.utils.nearest import did_you_mean
 
 #: ``configs``, ``tools`` and ``model-index.yml`` of the package, in a checkout links to them.
@@ -126,7 +126,7 @@ def model_entry(name: str) -> ModelEntry:
         UsageError: there is none of that name.
     """
     entries = model_entries()
-    if name not in entries:
+    if not isinstance(name, str) or name not in entries:
         raise UsageError(
             f'no model has the name {str(name)!r}{did_you_mean(str(name), entries)}; list_models() gives the names'
         )
@@ -143,10 +143,14 @@ def list_models(pattern: str | None = None, task: str | None = None, pretrained:
             count, which :func:`~florence_mm.apis.get_model` finds once ``make zoo`` has published them.
 
     Raises:
-        UsageError: there is no such task.
+        UsageError: there is no such task, or another argument is of a wrong type.
     """
     if task is not None and task not in TASKS:
         raise UsageError(f'task {str(task)!r} is none of {", ".join(TASKS)}{did_you_mean(str(task), TASKS)}')
+    if pattern is not None and not isinstance(pattern, str):
+        raise UsageError(f'pattern is {shown(pattern)}; give a glob, as in "*coswin-t*", or a part of the name')
+    if pretrained not in (None, True, False):
+        raise UsageError(f'pretrained is {shown(pretrained)}; give True, False or None')
     glob = pattern if pattern is None or any(sign in pattern for sign in '*?[') else f'*{pattern}*'
     return sorted(
         entry.name

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -19,10 +20,11 @@ from .home import is_offline
 from .locks import try_lock
 from .progress import format_seconds
 from .reading import TIMEOUT
-from .transfer import Interrupted, NotTransferred, PartialFile, readable_size, transfer
+from .transfer import SCHEMES, Interrupted, NotTransferred, PartialFile, readable_size, transfer
 
 #: Transfers of one download after connections that were cut.
 _TRIES = 5
+_HASH = re.compile('[0-9a-f]{8,64}')
 
 
 def download(url: str, target: str | Path, sha256: str | None = None, timeout: float = TIMEOUT) -> Path:
@@ -43,10 +45,11 @@ def download(url: str, target: str | Path, sha256: str | None = None, timeout: f
         ``target``.
 
     Raises:
-        UsageError: it cannot be downloaded, has another hash, or is missing while downloads are switched off; the
-            sentence says what to do.
+        UsageError: it cannot be downloaded, has another hash, or is missing while downloads are switched off; or an
+            argument is of another form. The sentence says what to do.
     """
-    target = Path(target)
+    target, sha256 = Path(target), _digits(sha256)
+    _require_web(url)
     if is_whole(target, sha256):
         return target
     if is_offline():
@@ -71,7 +74,11 @@ def is_whole(target: Path, sha256: str | None = None) -> bool:
     """Whether a file is there and is what was downloaded; a damaged one is named in the log.
 
     The hash is computed if size or time have changed since the download, or if it was never computed.
+
+    Raises:
+        UsageError: ``sha256`` is no such hash.
     """
+    sha256 = _digits(sha256)
     if not target.is_file():
         return False
     noted, status = _read_note(target), target.stat()
@@ -80,7 +87,7 @@ def is_whole(target: Path, sha256: str | None = None) -> bool:
     if expected is None:
         return True
     digest = noted['sha256'] if same else file_hash(target)
-    if digest.startswith(expected.lower()):
+    if digest.startswith(expected):
         return True
     print_log(
         f'{target} is not what was downloaded (its SHA-256 begins with {digest[:8]}, expected {expected[:8]})',
@@ -105,17 +112,38 @@ def shown(url: str) -> str:
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition('@')[2], parts.path, '', ''))
 
 
+def _require_web(url: str) -> None:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        usable = parts.scheme.lower() in SCHEMES and parts.hostname and (parts.port is None or parts.port > 0)
+    except (ValueError, AttributeError, TypeError):  # brackets or a port that are none, or no text
+        usable = False
+    if not usable:
+        named = re.sub('//[^/@]*@', '//', str(url)).partition('?')[0] or 'an empty text'  # without a password
+        raise UsageError(f'{named} is no address on the web; write http:// or https://, a server and a path')
+
+
+def _digits(sha256: str | None) -> str | None:
+    """Check a published hash; returns its digits in small letters."""
+    if sha256 is None:
+        return None
+    digits = str(sha256).strip().lower()
+    if not _HASH.fullmatch(digits):
+        raise UsageError(f'{sha256!r} is no SHA-256; give its 64 hexadecimal digits, or at least the first eight')
+    return digits
+
+
 def _fetch(url: str, target: Path, sha256: str | None, timeout: float) -> None:
     partial = PartialFile(target.with_name(f'.{target.name}.part'))
     print_log(f'downloading {shown(url)} to {target}', 'current')
     resumed = _transfer_all(url, partial, sha256, timeout)
     digest = file_hash(partial.path)
-    if sha256 and not digest.startswith(sha256.lower()) and resumed:
+    if sha256 and not digest.startswith(sha256) and resumed:
         # the part that was there may be of another version of the file
         partial.discard()
         _transfer_all(url, partial, sha256, timeout)
         digest = file_hash(partial.path)
-    if sha256 and not digest.startswith(sha256.lower()):
+    if sha256 and not digest.startswith(sha256):
         size = partial.size
         partial.discard()
         raise _refusal(

@@ -17,6 +17,8 @@ def home() -> Path:
     """
     given = os.environ.get('FLORENCE_MM_HOME', '').strip()
     try:
+        if not given and os.environ.get('HOME') == '':  # which would be the root of all folders
+            raise RuntimeError
         folder = Path(given or '~/.cache/florence_mm').expanduser()
     except RuntimeError:  # of a user who has no home folder
         raise UsageError('there is no home folder; set FLORENCE_MM_HOME to a folder for downloaded weights') from None

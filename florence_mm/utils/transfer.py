@@ -25,7 +25,9 @@ _CHUNK = 1 << 18
 #: Bytes a second, over :data:`TIMEOUT`, below which a server is given up.
 _SLOWEST = 100
 _COULD_NOT_RESUME = 416
-_SCHEMES = ('http', 'https')
+#: Schemes of addresses that are transferred, and that redirects may lead to.
+SCHEMES = ('http', 'https')
+_REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class NotTransferred(Exception):
@@ -135,7 +137,7 @@ def transfer(url: str, partial: PartialFile, verified: bool, timeout: float = TI
 class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         scheme = urllib.parse.urlsplit(newurl).scheme
-        if scheme not in _SCHEMES or req.full_url.startswith('https:') and scheme != 'https':
+        if scheme not in SCHEMES or req.full_url.startswith('https:') and scheme != 'https':
             raise NotTransferred(f'is redirected to {scheme}://, which is not followed')
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -161,11 +163,8 @@ def _failures(partial: PartialFile, timeout: float) -> Iterator[None]:
     try:
         yield
     except urllib.error.HTTPError as error:
-        if 300 <= error.code < 400:  # said by Python's handler of redirects
-            target = urllib.parse.urlsplit(error.headers.get('Location', '')).scheme
-            elsewhere = target and target not in _SCHEMES
-            how = f'to {target}://, which is not followed' if elsewhere else 'in a circle or too often'
-            raise NotTransferred(f'is redirected {how}') from error
+        if error.code in _REDIRECTS:  # said by Python's handler of redirects
+            raise NotTransferred(f'is redirected {_where(error.headers.get("Location"))}') from error
         busy = error.code == 429 or error.code >= 500
         advice = 'try again later, or give a file' if busy else 'correct the address, or give a file'
         raise NotTransferred(f'is answered with {error.code} {error.reason or "without a reason"}', advice) from error
@@ -178,6 +177,15 @@ def _failures(partial: PartialFile, timeout: float) -> Iterator[None]:
         if isinstance(reason, TimeoutError) and partial.size > before:
             raise Interrupted(f'stopped at {partial.size} bytes for {timeout:g} s') from error
         raise NotTransferred(*_network_sentence(reason, timeout)) from error
+
+
+def _where(location: str | None) -> str:
+    """Say what is wrong with the target of a redirect."""
+    if not location:
+        return 'without an address'
+    scheme = location.partition(':')[0] if ':' in location.partition('/')[0] else ''
+    elsewhere = scheme and scheme.lower() not in SCHEMES
+    return f'to {scheme}://, which is not followed' if elsewhere else 'in a circle or too often'
 
 
 def _network_sentence(reason: Any, timeout: float) -> tuple[str, str]:
@@ -260,9 +268,11 @@ def _receive(answer: Any, path: Path, have: int, total: int | None, timeout: flo
 def readable_size(size: int) -> str:
     """Format a number of bytes.
 
-    >>> readable_size(1536), readable_size(3 * 10**9)
-    ('2 kB', '3.0 GB')
+    >>> readable_size(500), readable_size(1536), readable_size(3 * 10**9)
+    ('500 bytes', '2 kB', '3.0 GB')
     """
     if size >= 10**9:
         return f'{size / 10**9:.1f} GB'
-    return f'{size / 10**6:.1f} MB' if size >= 10**6 else f'{size / 1000:.0f} kB'
+    if size >= 10**6:
+        return f'{size / 10**6:.1f} MB'
+    return f'{size / 1000:.0f} kB' if size >= 1000 else f'{size} bytes'

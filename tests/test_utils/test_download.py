@@ -218,7 +218,7 @@ def test_servers_that_are_not_there(server, tmp_path):
         port = free.getsockname()[1]
     refused(f'http://127.0.0.1:{port}/w.pth', tmp_path / 'w.pth', 'takes no connections')
     refused('http://nowhere.invalid/w.pth', tmp_path / 'w.pth', 'server that is not found')
-    refused('http://127.0.0.1:port/w.pth', tmp_path / 'w.pth', 'cannot be fetched')
+    refused('http://127.0.0.1:port/w.pth', tmp_path / 'w.pth', 'is no address on the web')
 
 
 def test_a_disk_that_is_too_small(server, tmp_path, monkeypatch):
