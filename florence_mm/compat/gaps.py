@@ -15,6 +15,7 @@ from . import (
     mmdet_flickr,
     multimodal_imports,
     numpy_names,
+    own_notices,
     package_paths,
     package_table,
     process_group_exit,
@@ -41,6 +42,7 @@ GAPS: list[Gap] = [
     *numpy_names.GAPS,
     mmdet_flickr.GAP,
     concat_metainfo.GAP,
+    *own_notices.GAPS,
 ]
 
 for _gap in GAPS:

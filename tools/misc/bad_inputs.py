@@ -30,6 +30,7 @@ What florence_mm does with inputs that are wrong, damaged or unusual. Each is tr
 be refused with one sentence, or give the right value. None may end in a stack trace, hang, lose data or give a
 wrong value.
 The table is made by `python tools/misc/bad_inputs.py --write`; `tests/test_bad_inputs.py` tries each input again.
+Next: [what counts as bad data](data.md#bad-data), [how a run ends](training.md#how-a-run-ends), [FAQ](faq.md).
 
 """
 
