@@ -17,7 +17,10 @@ from florence_mm.models.checkpoints.reading import read_checkpoint
 from florence_mm.models.checkpoints.renaming import Source
 
 #: Functions of ``torch.nn.init`` and methods of tensors that draw random numbers in place.
-_RANDOM = ('kaiming_normal_', 'kaiming_uniform_', 'normal_', 'uniform_', 'xavier_normal_', 'xavier_uniform_')
+_RANDOM = (
+    *('kaiming_normal_', 'kaiming_uniform_', 'xavier_normal_', 'xavier_uniform_'),
+    *('normal_', 'trunc_normal_', 'uniform_'),
+)
 
 
 def load_whole_model(model: nn.Module, path: str | Path) -> dict[str, Any]:
@@ -69,8 +72,12 @@ class zeros_for_random(TorchFunctionMode):
         self, func: Callable, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Fill a parameter with zeros, or call what is no random initialisation."""
-        if getattr(func, '__name__', '') in _RANDOM and args and isinstance(args[0], nn.Parameter):
-            return args[0].data.zero_()
+        if getattr(func, '__name__', '') in _RANDOM:
+            # torch.nn.init passes the tensor by its name
+            tensor = args[0] if args else (kwargs or {}).get('tensor')
+            if isinstance(tensor, nn.Parameter):
+                tensor.data.zero_()
+                return tensor
         return func(*args, **(kwargs or {}))
 
 

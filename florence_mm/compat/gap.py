@@ -62,9 +62,21 @@ def after_import(name: str, callback: Callable[[ModuleType], None]) -> None:
     if name in sys.modules:
         callback(sys.modules[name])
         return
-    if not any(isinstance(finder, _PostImportFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _PostImportFinder())
-    _CALLBACKS.setdefault(name, []).append(callback)
+    _wait_for(name, _AFTER, callback)
+
+
+def before_import(name: str, callback: Callable[[ModuleType], None]) -> None:
+    """Call ``callback(module)`` with the module that is still empty, before its code runs; not if it is imported."""
+    if name not in sys.modules:
+        _wait_for(name, _BEFORE, callback)
+
+
+def _wait_for(
+    name: str, callbacks: dict[str, list[Callable[[ModuleType], None]]], callback: Callable[[ModuleType], None]
+) -> None:
+    if not any(isinstance(finder, _ImportFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _ImportFinder())
+    callbacks.setdefault(name, []).append(callback)
 
 
 def replace_everywhere(module: ModuleType, name: str, new: Any) -> None:
@@ -76,26 +88,27 @@ def replace_everywhere(module: ModuleType, name: str, new: Any) -> None:
             setattr(other, name, new)
 
 
-_CALLBACKS: dict[str, list[Callable[[ModuleType], None]]] = {}
+_BEFORE: dict[str, list[Callable[[ModuleType], None]]] = {}
+_AFTER: dict[str, list[Callable[[ModuleType], None]]] = {}
 
 
-class _PostImportFinder(importlib.abc.MetaPathFinder):
+class _ImportFinder(importlib.abc.MetaPathFinder):
     """Wraps the loaders of the modules that a callback waits for."""
 
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> Any:
-        if fullname not in _CALLBACKS:
+        if fullname not in _BEFORE and fullname not in _AFTER:
             return None
         for finder in sys.meta_path:
             find = getattr(finder, 'find_spec', None)
             spec = find(fullname, path, target) if find is not None and finder is not self else None
             if spec is not None and spec.loader is not None:
-                spec.loader = _PostImportLoader(spec.loader)
+                spec.loader = _ImportLoader(spec.loader)
                 return spec
         return None
 
 
-class _PostImportLoader(importlib.abc.Loader):
-    """Loads a module with the wrapped loader, then runs the callbacks."""
+class _ImportLoader(importlib.abc.Loader):
+    """Loads a module with the wrapped loader, between the callbacks."""
 
     def __init__(self, wrapped: Any) -> None:
         self.wrapped = wrapped
@@ -108,6 +121,9 @@ class _PostImportLoader(importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         module.__spec__.loader = module.__loader__ = self.wrapped
+        for callback in _BEFORE.get(module.__name__, []):
+            callback(module)
         self.wrapped.exec_module(module)
-        for callback in _CALLBACKS.pop(module.__name__, []):
+        _BEFORE.pop(module.__name__, None)
+        for callback in _AFTER.pop(module.__name__, []):
             callback(module)

@@ -9,6 +9,7 @@ from . import (
     cpu_data_parallel,
     cpu_mixed_precision,
     cpu_process_group,
+    late_imports,
     mmaction_drn,
     mmaction_tuples,
     mmcv_ext,
@@ -24,6 +25,7 @@ from . import (
 from .gap import Gap
 
 GAPS: list[Gap] = [
+    *late_imports.GAPS,
     torchvision_schemas.GAP,
     mmcv_ext.GAP,
     mmaction_drn.GAP,

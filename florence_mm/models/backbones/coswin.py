@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from florence_mm.models.checkpoints.fitting import fit_on_load
+from florence_mm.models.layers.initialisation import trunc_normal_
 from florence_mm.models.layers.swin import ConvEmbed, PatchEmbed, PatchMerging, WindowBlock, to_map
 from florence_mm.ops.position import resize_position_embedding
 from florence_mm.registry import MODELS
@@ -175,7 +176,7 @@ class WindowPyramid(BaseModule):
         """Initialise linear layers with a truncated normal of std 0.02; convolutions keep PyTorch's initialisation."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 

@@ -13,6 +13,7 @@ Shape legend: ``B`` sequences, ``L`` tokens per sequence (``S`` of the other seq
 from collections import OrderedDict
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +36,8 @@ class TokenLayout:
         index: ``(N,)`` positions of the real tokens among the ``B * L``; None if all are real.
         mask: ``(B, 1, 1, L)`` bool, True where attention may look; None if no mask is needed.
         causal: each token sees itself and those before it; this hides the padding too, which is at the end.
+        rows: ``(B * L,)`` for each token its number among the N, if texts that begin alike share tokens; None: they
+            do not.
     """
 
     batch: int
@@ -42,6 +45,7 @@ class TokenLayout:
     index: Tensor | None = None
     mask: Tensor | None = None
     causal: bool = False
+    rows: Tensor | None = None
 
     @classmethod
     def of(cls, real: Tensor, causal: bool = False, device: torch.device | str | None = None) -> 'TokenLayout':
@@ -76,8 +80,35 @@ class TokenLayout:
         mask = None if causal else real[:, None, None].to(device, non_blocking=True)  # (B, 1, 1, L)
         return cls(*real.shape, index=index.to(device, non_blocking=True), mask=mask, causal=causal)
 
+    @classmethod
+    def of_prefixes(cls, ids: Tensor, real: Tensor, device: torch.device | str | None = None) -> 'TokenLayout':
+        """Make the layout of a causal encoder that computes what texts have in common at their beginning once.
+
+        A token's feature depends on the tokens up to it alone, so N is the number of different beginnings.
+
+        Args:
+            ids: ``(B, L)`` int64, token ids, on the CPU.
+            real: ``(B, L)`` bool, True where a token is real; padding is at the end.
+            device: device of the layout; by default that of ``ids``.
+        """
+        rows = torch.empty_like(ids)
+        previous, count, index = torch.zeros_like(ids[:, 0]), 0, []
+        for place in range(ids.shape[1]):
+            # the same beginning up to here and the same token; -1 for padding, which nothing looks at
+            keys = torch.where(real[:, place], previous * (1 << 32) + ids[:, place], -1)
+            _, first, inverse = np.unique(keys.numpy(), return_index=True, return_inverse=True)
+            previous = torch.from_numpy(inverse)
+            rows[:, place] = count + previous
+            index.append(torch.from_numpy(first) * ids.shape[1] + place)
+            count += len(first)
+        device = ids.device if device is None else device
+        index, rows = torch.cat(index), rows.flatten()
+        return cls(*ids.shape, index=index.to(device), causal=True, rows=rows.to(device))
+
     def pad(self, x: Tensor) -> Tensor:
-        """Unpack ``(N, C)`` to ``(B, L, C)``, with zeros at padding."""
+        """Unpack ``(N, C)`` to ``(B, L, C)``, with zeros at padding, or any values if texts share tokens."""
+        if self.rows is not None:
+            return x.index_select(0, self.rows).view(self.batch, self.length, x.shape[1])
         if self.index is not None:
             x = x.new_zeros(self.batch * self.length, x.shape[1]).index_copy(0, self.index, x)
         return x.view(self.batch, self.length, x.shape[1])

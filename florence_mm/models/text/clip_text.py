@@ -130,10 +130,15 @@ class CLIPTextTower(BaseModule):
         length = int(ends.max()) + 1
         real = torch.arange(length, device=input_ids.device) <= ends[:, None]  # (B, L)
         device = self.positional_embedding.device
-        layout = TokenLayout.of(real, self.causal, device)
+        if self.causal and not torch.is_grad_enabled() and input_ids.device.type == 'cpu':
+            # prompts of classes begin alike; without gradients, as captions in training do not
+            layout = TokenLayout.of_prefixes(input_ids[:, :length], real, device)
+            last = layout.rows.view(-1, length).gather(1, ends.to(device)[:, None]).squeeze(1)  # (B,)
+        else:
+            layout = TokenLayout.of(real, self.causal, device)
+            last = ((ends + 1).cumsum(0) - 1).to(device, non_blocking=True)
         x = self.token_embedding(input_ids[:, :length].to(device, non_blocking=True))  # (B, L, C)
-        x = self.encode(x, layout)  # (N, C)
-        last = ((ends + 1).cumsum(0) - 1).to(device, non_blocking=True)  # (B,) positions of the ends among the N
+        x = self.encode(x, layout)  # (N, C); `last` are the positions of the ends among the N
         return self.ln_final(x.index_select(0, last))  # (B, C); the norm is per token, so only end tokens need it
 
     def _padded(self, input_ids: Tensor, ends: Tensor) -> Tensor:

@@ -153,8 +153,9 @@ class _Vocabulary:
         opener = gzip.open if path.endswith('.gz') else Path.open
         with opener(Path(path), 'rt', encoding='utf-8') as file:
             # the first line is the version
-            merges = [tuple(line.split()) for line in itertools.islice(file, 1, max(size - 513, 1))]
-        if size < 514 or len(merges) < size - 514 or any(len(merge) != 2 for merge in merges):
+            lines = itertools.islice(file, 1, max(size - 513, 1))
+            merges = [*map(tuple, map(str.split, lines))]
+        if size < 514 or len(merges) < size - 514 or {*map(len, merges)} - {2}:
             raise ValueError(
                 f'{path} gives {len(merges)} merges and vocab_size {size} needs {size - 514} of two symbols each; '
                 'give a merges file in the format of CLIP or another vocab_size (514 or more)'
