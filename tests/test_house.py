@@ -49,6 +49,7 @@ OF_THE_WHOLE = (
     'test_github.py',
     'test_house.py',
     'test_packaging.py',
+    'test_page_commands.py',
     'test_scores.py',
     'test_tutorials.py',
 )
