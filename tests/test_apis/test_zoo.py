@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from web_server import web_server
 
-from florence_mm.apis import DetectionInferencer, get_model, init_model
+from florence_mm.apis import DetectionInferencer, ImageInferencer, get_model, init_model
 from florence_mm.apis.named import checkpoint_and_inputs, resolve_model, weights_file
 from florence_mm.config.load import load_config
 from florence_mm.config.metafiles import Weights, model_entry
@@ -173,3 +173,37 @@ def test_arguments_of_a_command_line(home, tmp_path):
     assert checkpoint_and_inputs('a.py', 'own', ['a.jpg']) == ('own', ['a.jpg'])
     with pytest.raises(UsageError, match='a.py is a config, which needs a checkpoint'):
         checkpoint_and_inputs('a.py', None, ['a.jpg'])
+
+
+def test_a_public_swin_by_name_names_what_its_package_does(home, tmp_path, monkeypatch):
+    """From the address of its weights to the labels of a picture, as timm has them with the same weights."""
+    import timm
+    from timm.data import create_transform
+
+    torch.manual_seed(0)
+    peer = timm.create_model('swin_tiny_patch4_window7_224').eval()
+    torch.nn.init.normal_(peer.head.fc.weight, std=0.5)
+    # patch merging ends a stage in Swin's code, and begins the next in timm
+    names = {f'layers.{i + 1}.downsample': f'layers.{i}.downsample' for i in range(3)} | {'head.fc.': 'head.'}
+    state = {
+        next((key.replace(a, b) for a, b in names.items() if key.startswith(a)), key): value
+        for key, value in peer.state_dict().items()
+    }
+    torch.save({'model': state}, tmp_path / 'swin.pth')
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 17, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels).resize((340, 240), Image.Resampling.BICUBIC)
+    picture.save(tmp_path / 'a.png')
+    data = (tmp_path / 'swin.pth').read_bytes()
+    entry = model_entry('swin-t_imagenet1k')
+    with web_server() as server:
+        server.files['/swin.pth'] = data
+        weights = replace(entry.weights, url=server.url('/swin.pth'), sha256=hashlib.sha256(data).hexdigest()[:8])
+        monkeypatch.setattr('florence_mm.apis.named.model_entry', lambda name: replace(entry, weights=weights))
+        inferencer = ImageInferencer('swin-t_imagenet1k', device='cpu')
+    (found,) = inferencer(str(tmp_path / 'a.png'), top=3)
+    cut = create_transform((3, 224, 224), interpolation='bicubic', crop_pct=224 / 256)
+    with torch.no_grad():
+        scores, labels = peer(cut(picture)[None]).softmax(1)[0].topk(3)
+    assert found['labels'] == [inferencer.known_classes[label] for label in labels]
+    np.testing.assert_allclose(found['scores'], scores.numpy(), atol=2e-3)
+    assert scores[0] > 0.02 and len(inferencer.known_classes) == 1000

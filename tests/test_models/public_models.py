@@ -146,6 +146,28 @@ def video_state(norm):
     return {key.replace('backbone.norm2.', f'backbone.{norm}.'): value for key, value in {**backbone, **head}.items()}
 
 
+def timm_classifier(classes=5):
+    from timm.models.swin_transformer import SwinTransformer
+
+    sizes = {'embed_dim': 16, 'depths': (2, 2, 2), 'num_heads': (1, 2, 4)}
+    return randomise(SwinTransformer(img_size=64, window_size=4, num_classes=classes, **sizes), 3)
+
+
+def clip_resnet():
+    import open_clip
+
+    vision = {'layers': [1, 1, 1, 1], 'width': 8, 'head_width': 64, 'image_size': 64}
+    text = {'context_length': CONTEXT, 'vocab_size': VOCAB, 'width': 64, 'heads': 1, 'layers': 2}
+    return randomise(open_clip.model.CLIP(SHARED, vision, text))
+
+
+#: Other models in a format -> the format, and their state dict as the public package has it.
+VARIANTS = {
+    'CLIP, a ResNet': ('CLIP', lambda: clip_resnet().state_dict()),
+    'Swin, a classifier': ('Swin or CoSwin', lambda: official_swin(timm_classifier().state_dict())),
+    'timm Swin, a classifier': ('timm Swin', lambda: timm_classifier().state_dict()),
+}
+
 #: Format -> its state dict as the public package has it; gets an empty folder.
 STATES = {
     'Swin or CoSwin': lambda folder: (

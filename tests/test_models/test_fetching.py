@@ -8,7 +8,7 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import errors
-from public_models import STATES
+from public_models import STATES, VARIANTS
 from web_server import web_server
 
 from florence_mm.errors import UsageError
@@ -29,10 +29,11 @@ def home(tmp_path, monkeypatch):
     return tmp_path / 'home'
 
 
-@pytest.mark.parametrize('name', sorted(STATES))
+@pytest.mark.parametrize('name', sorted({**STATES, **VARIANTS}))
 def test_public_layouts_from_a_server(name, home, tmp_path):
     """Random weights in the layout, over a connection that is cut, are those that were saved, and known as theirs."""
-    state = STATES[name](tmp_path)
+    found_as, make = VARIANTS.get(name, (name, lambda: STATES[name](tmp_path)))
+    state = make()
     torch.save({'state_dict': state, 'meta': RUN if name == 'mmengine run' else {}}, tmp_path / 'w.pth')
     with web_server() as server:
         server.files['/w.pth'] = (tmp_path / 'w.pth').read_bytes()
@@ -41,7 +42,7 @@ def test_public_layouts_from_a_server(name, home, tmp_path):
         assert [asked for _, asked in server.requests] == [None, 'bytes=1000-']
         assert read_checkpoint(server.url('/w.pth'))[0].keys() == found.keys() and len(server.requests) == 2
     assert found.keys() == state.keys() and all(torch.equal(found[key], state[key]) for key in state)
-    assert find_format(set(found), meta).name == name
+    assert find_format(set(found), meta).name == found_as
 
 
 def test_where_files_are_kept(home, tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from public_models import ARCH, official_swin, randomise
+from public_models import ARCH, official_swin, randomise, timm_classifier
 
 from florence_mm.config.load import load_config
 from florence_mm.config.metafiles import model_entry
@@ -24,13 +24,6 @@ def classifier(backbone=None, classes=CLASSES):
     return randomise(MODELS.build(config)).double()
 
 
-def timm_classifier(classes=CLASSES):
-    from timm.models.swin_transformer import SwinTransformer
-
-    sizes = {'embed_dim': 16, 'depths': (2, 2, 2), 'num_heads': (1, 2, 4)}
-    return randomise(SwinTransformer(img_size=64, window_size=4, num_classes=classes, **sizes), 3).double()
-
-
 def same_logits(ours, theirs):
     torch.manual_seed(5)
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
@@ -40,7 +33,7 @@ def same_logits(ours, theirs):
 
 @pytest.mark.parametrize(('layout', 'found'), [(official_swin, 'Swin or CoSwin'), (dict, 'timm Swin')])
 def test_a_public_classifier_gives_its_logits(layout, found):
-    ours, peer = classifier(), timm_classifier()
+    ours, peer = classifier(), timm_classifier().double()
     report = load_tensors(ours, layout(peer.state_dict()), 'swin.pth')
     assert report.format == found and not report.missing and not report.unexpected
     assert set(report.skipped.values()) <= {'computed by the model'}
@@ -64,7 +57,7 @@ def test_mmpretrains_classifier():
 
 @pytest.mark.parametrize('prefixed', [True, False], ids=['a run', 'a converted file'])
 def test_the_way_back(prefixed):
-    ours, peer = classifier(), timm_classifier()
+    ours, peer = classifier(), timm_classifier().double()
     state = ours.state_dict()
     if not prefixed:
         state = convert_state_dict(official_swin(peer.state_dict()))[1]
@@ -80,7 +73,7 @@ def test_the_way_back(prefixed):
 
 
 def test_a_head_of_other_classes_begins_anew():
-    ours, peer = classifier(), timm_classifier(7)
+    ours, peer = classifier(), timm_classifier(7).double()
     before = ours.head.fc.weight.clone()
     report = load_tensors(ours, official_swin(peer.state_dict()), 'swin.pth')
     assert report.missing == ['head.fc.weight', 'head.fc.bias']

@@ -36,6 +36,8 @@ class UniCL(FlorenceModel):
         text_encoder: tower (or its config) from token ids ``(B, T)`` to ``(B, C)``; its ``embed_dims`` is C.
         tokenizer: tokenizer (or its config) from a list of B texts to ids ``(B, T)``.
         embed_dims: D.
+        image_projection: project pooled features of images; False: the encoder gives them in the shared space, as
+            ``CLIPResNet`` does, so that D is its ``num_features``.
         logit_scale_init: initial logarithm of the factor on cosines: 1 in the public UniCL code, ``ln(1 / 0.07) =
             2.659`` in CLIP.
         max_logit_scale: upper limit in training of the factor itself (not its logarithm), 100 as in CLIP; None sets no
@@ -50,7 +52,8 @@ class UniCL(FlorenceModel):
         init_cfg: see mmengine.
 
     Raises:
-        ValueError: the tokenizer has more ids, or longer texts, than the text tower takes; ``micro_batch`` is below 1.
+        ValueError: the tokenizer has more ids, or longer texts, than the text tower takes; ``micro_batch`` is below 1;
+            ``embed_dims`` is not that of an encoder without a projection.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class UniCL(FlorenceModel):
         micro_batch: int | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | list[dict] | None = None,
+        image_projection: bool = True,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         self.image_encoder = build_part(image_encoder)
@@ -75,9 +79,16 @@ class UniCL(FlorenceModel):
         check_text_sizes(self.text_encoder, *sizes)
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f'micro_batch is {micro_batch}; give at least 1, or None to keep all activations')
-        self.image_projection = nn.Parameter(torch.empty(self.image_encoder.num_features, embed_dims))
+        self.register_parameter('image_projection', None)
+        if image_projection:
+            self.image_projection = nn.Parameter(torch.empty(self.image_encoder.num_features, embed_dims))
+            nn.init.trunc_normal_(self.image_projection, std=0.02)
+        elif self.image_encoder.num_features != embed_dims:
+            raise ValueError(
+                f'embed_dims is {embed_dims} and image_projection=False, but the image encoder gives '
+                f'{self.image_encoder.num_features} features; set embed_dims to that'
+            )
         self.text_projection = nn.Parameter(torch.empty(self.text_encoder.embed_dims, embed_dims))
-        nn.init.trunc_normal_(self.image_projection, std=0.02)
         nn.init.trunc_normal_(self.text_projection, std=0.02)
         self.logit_scale = nn.Parameter(torch.tensor(float(logit_scale_init)))
         self.max_logit_scale = max_logit_scale
@@ -128,7 +139,7 @@ class UniCL(FlorenceModel):
 
     def project_images(self, pooled: Tensor) -> Tensor:
         """Project pooled features ``(B, C)`` to ``(B, D)``, L2-normalised, at least fp32."""
-        return _normalize(pooled @ self.image_projection)
+        return _normalize(pooled if self.image_projection is None else pooled @ self.image_projection)
 
     def extract_text_feat(self, texts: Sequence[str]) -> Tensor:
         """Encode a list of B texts to ``(B, D)``, L2-normalised, at least fp32."""

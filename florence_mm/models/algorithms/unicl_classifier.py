@@ -49,7 +49,7 @@ class UniCLClassifier(FlorenceModel):
         self.class_names = load_class_names(classes)
         self.templates = get_templates(templates)
         self.towers = build_part(towers)
-        sizes = {'num_classes': len(self.class_names), 'embed_dims': self.towers.image_projection.shape[1]}
+        sizes = {'num_classes': len(self.class_names), 'embed_dims': self.towers.text_projection.shape[1]}
         self.head = build_part(head or {}, type='TextInitializedHead', **sizes)
         for parameter in (*self.towers.text_encoder.parameters(), self.towers.text_projection):
             parameter.requires_grad_(False)

@@ -1,7 +1,8 @@
 """CLIP and open_clip, to and from the names of our two towers.
 
-Sources of the layouts: CLIP ``clip/model.py`` and open_clip ``model.py``. A file may have one tower alone. An image
-tower that is no :class:`~florence_mm.models.backbones.clip_vision.CLIPVisionTower` is skipped with the reason.
+Sources of the layouts: CLIP ``clip/model.py`` and open_clip ``model.py``. A file may have one tower alone. The image
+tower is a ViT (``CLIPVisionTower``), or a ResNet (``CLIPResNet``), which has its projection inside; others are skipped
+with the reason.
 """
 
 import re
@@ -9,6 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from .clip_settings import clip_settings, clip_text_settings
+from .clip_towers import image_tower
 from .exporting import Exported, hold, register_export, require
 from .renaming import (
     Names,
@@ -71,7 +73,9 @@ def convert_clip(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert the towers of CLIP and open_clip."""
     state = dict(state)
     image, reason = pop_prefix(state, r'visual\.'), None
-    if reason := other_tower(image):
+    if image_tower(image) == 'CLIPResNet':
+        skipped, image = {}, add_prefix(image, 'image_encoder.')
+    elif reason := other_tower(image):
         skipped = {f'visual.{key}': reason for key in image}
         image = {}
     else:
@@ -120,13 +124,15 @@ def take_text(state: StateDict, layout: str) -> tuple[StateDict, Skipped]:
 
 @register_export('CLIP', is_text_tower, settings=clip_text_settings())
 def export_clip(state: StateDict, settings: dict[str, Any]) -> Exported:
-    """Write the towers of CLIP and open_clip; the image tower is left out if it is none of CLIP's."""
+    """Write the towers of CLIP and open_clip; an image tower that is neither of CLIP's is left out."""
     absent = {}
     image, projection = pop_prefix(state, r'image_encoder\.'), state.pop('image_projection', None)
     theirs = add_prefix(export_vit(image), 'visual.')
     if projection is not None:
         theirs['visual.proj'] = projection
-    if 'class_embedding' in image and projection is not None:
+    if projection is None and image_tower(image) == 'CLIPResNet':
+        theirs, left_out = add_prefix(image, 'visual.'), {}
+    elif 'class_embedding' in image and projection is not None:
         left_out = {}
     else:
         absent['visual'] = 'not in the source'

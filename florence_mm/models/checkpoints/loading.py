@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 from florence_mm.registry import WEIGHT_INITIALIZERS
 
 from .classifiers import fit_classifier
+from .clip_towers import drop_other_tower
 from .contents import check_types, check_values, some
 from .coverage import Missing, check_coverage, left_out_sentence, missing_sentence
 from .fitting import fit_state_dict
@@ -143,13 +145,14 @@ def load_tensors(
             )
 
     own = model.state_dict()
-    state, left_out = fit_classifier(state, own)
-    report.skipped.update(left_out)
+    for leave_out in (fit_classifier, partial(drop_other_tower, model=type(model).__name__)):
+        state, left_out = leave_out(state, own)
+        report.skipped.update(left_out)
     fitting = fit_state_dict(model, state)
     if not fitting.tensors:
         raise ValueError(
-            f'nothing in {path} ({name}) matches {type(model).__name__}: its keys begin with {_first_parts(state)}, '
-            f'the model has {_first_parts(own)}{_suggest_prefix(state, own)}'
+            f'nothing in {path} ({name}) matches {type(model).__name__}{left_out_sentence(report.skipped)}: its keys '
+            f'begin with {_first_parts(state)}, the model has {_first_parts(own)}{_suggest_prefix(state, own)}'
         )
     report.skipped.update(_drop_lone_projections(fitting.tensors, own))
     report.resized, report.inflated = fitting.resized, fitting.inflated

@@ -209,7 +209,7 @@ class ZeroShotDetector(FlorenceModel):
         """Compute features ``(N, D)`` of boxes by averaging the map ``(C, h, w)`` of the shared backbone."""
         limits = boxes.new_tensor([size[1], size[0], size[1], size[0]])
         pooled = region_means(maps, torch.minimum(boxes.clamp(min=0), limits), cell)  # (N, C)
-        return F.normalize(pooled @ self.classifier.image_projection, dim=-1)
+        return self.classifier.project_images(pooled)
 
     def _crop_features(self, image: Tensor, boxes: Tensor) -> Tensor:
         """Compute features ``(N, D)`` of boxes by encoding crops of a normalised image ``(3, H, W)``."""
