@@ -92,10 +92,10 @@ def test_matcher_has_no_test_of_its_own(tmp_path):
 def test_pictures_that_do_not_calibrate_texts(tmp_path):
     for cfg, part, takes in (
         (config(METER, CROP, pack='florence_mm.PackVQA'), 'answerer', 'texts too'),
-        (config(TWO_TOWERS, CROP), 'text', 'none'),
+        (config(TWO_TOWERS, CROP), 'text', 'no pictures'),
     ):
-        options = ('--part', part, '--precision', 'int8', '--calibration', 'photos')
-        with pytest.raises(UsageError, match=f'the {part} part takes {takes}; leave it out'):
+        options = ('--part', part, '--precision', 'int8', '--calibration', str(tmp_path))
+        with pytest.raises(UsageError, match=f'the {part} part takes {takes}; leave it out, or'):
             run(cfg, tmp_path / 'a.onnx', *options)
     assert list(tmp_path.iterdir()) == []
 
@@ -124,11 +124,11 @@ def test_detectors_with_other_suppression(change, sentence):
 
 
 def test_size_at_which_nothing_can_be_free(tmp_path):
-    # its map has four tokens a side, as many as the window
+    # its map has eight tokens a side, as many as the window
     encoder = TWO_TOWERS['image_encoder']
-    encoder = {**encoder, 'arch': {**encoder['arch'], 'depths': [1], 'num_heads': [1]}, 'out_indices': (0,)}
-    model = MODELS.build({**TWO_TOWERS, 'image_encoder': encoder}).eval()
-    (part,) = parts_of(model, (16, 24), free_size=True, only='image')
+    arch = {**encoder['arch'], 'depths': [1], 'num_heads': [1], 'window_size': 8}
+    model = MODELS.build({**TWO_TOWERS, 'image_encoder': {**encoder, 'arch': arch, 'out_indices': (0,)}}).eval()
+    (part,) = parts_of(model, (32, 48), free_size=True, only='image')
     with pytest.raises(UsageError, match='give a larger --size'):
         export_part(part, tmp_path / 'image.pt2', {})
     assert list(tmp_path.iterdir()) == []
