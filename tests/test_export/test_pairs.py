@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 from running import CROP, RESIZE, noise, run
-from small_models import METER, config
+from small_models import METER, VOCAB, config
 
 from florence_mm.apis import MultimodalInferencer
 from florence_mm.errors import UsageError
 from florence_mm.export import load_exported
+from florence_mm.export.exporting import export_part
+from florence_mm.export.parts import parts_of
 from florence_mm.models.tokenizers.protocol import TokenBatch
+from florence_mm.registry import MODELS
 
 QUESTIONS = ['how many dogs are there?', 'what colour is it?', 'is there a cat']
 
@@ -82,3 +85,13 @@ def test_questions_are_needed_where_they_are_asked(meter):
         file(noise(40, 40), texts=[' '])
     with pytest.raises(UsageError, match='takes texts and got 3; give strings'):
         file(noise(40, 40), texts=[3])
+
+
+def test_answers_with_roberta_are_exported(tmp_path):
+    sizes = {'hidden_size': 16, 'num_hidden_layers': 1, 'num_attention_heads': 2, 'intermediate_size': 16}
+    roberta = {'type': 'florence_mm.RobertaTextEncoder', 'config': {**sizes, 'vocab_size': VOCAB + 1}}
+    model = MODELS.build({**METER, 'text_encoder': roberta}).eval().requires_grad_(False)
+    (part,) = parts_of(model, (32, 32), only='answerer')
+    made = export_part(part, tmp_path / 'a.pt2', {})  # compares with the model at several numbers and lengths
+    assert made.limits['texts'] == (1, None) and made.limits['length'][1] > 12
+    assert len(made.checks) == 3 and max(check.difference for check in made.checks) < 1e-5
