@@ -1,5 +1,6 @@
 """Settings of all tests."""
 
+import logging
 import os
 import random
 
@@ -15,6 +16,11 @@ import florence_mm  # noqa: F401  its patches come before any other package is i
 THREADS = os.environ.get('FLORENCE_MM_TEST_THREADS', '1')
 torch.set_num_threads(int(THREADS))
 os.environ.setdefault('OMP_NUM_THREADS', THREADS)  # of the processes that tests start
+
+# pytest gives its handlers to each logger that does not propagate; torch would record every step of an export for them
+_TRACE = logging.getLogger('torch.__trace')
+_TRACE.propagate = True
+_TRACE.handlers.clear()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -123,10 +123,11 @@ def run(args: argparse.Namespace) -> int:
             'give --size or --free-size',
             file=sys.stderr,
         )
+    pictures = None if args.calibration is None else _calibration(loaded, parts, args.calibration)
     known: dict[str, float] = {}  # metrics of the model itself, once
     for part, target in zip(parts, targets, strict=True):
         print(f'{target}: exporting the {part.kind} part', flush=True)
-        examples = None if args.calibration is None else _examples(loaded, part, args.calibration)
+        examples = None if pictures is None else _examples(loaded, part, pictures)
         made = export_part(part, target, _facts(loaded, part, args), args.opset, args.precision, examples)
         print(
             f'{target}: {made.nodes} nodes, {target.stat().st_size / 2**20:.1f} MB, {made.seconds:.0f} s; '
@@ -155,20 +156,31 @@ def _config(args: argparse.Namespace) -> Any:
     return load_config(config, args.cfg_options)
 
 
-def _examples(loaded: 'LoadedModel', part: 'Part', pictures: list[str]) -> Any:
-    """Yield pictures as the part takes them."""
+def _calibration(loaded: 'LoadedModel', parts: list['Part'], paths: list[str]) -> list[Any]:
+    """List the pictures, and check that they are all that the parts take, before anything is written."""
     from florence_mm.apis.base import list_pictures
     from florence_mm.errors import UsageError
     from florence_mm.export.parts import PAIRS
+
+    for part in parts:
+        if part.kind in (*PAIRS, 'text') or loaded.pipeline is None or len(part.size) != 2:
+            takes = 'texts too' if part.kind in PAIRS else 'no pictures'
+            raise UsageError(
+                f'--calibration gives pictures, and the {part.kind} part takes {takes}; leave it out, or name another '
+                '--part'
+            )
+    return list(list_pictures(paths))
+
+
+def _examples(loaded: 'LoadedModel', part: 'Part', pictures: list[Any]) -> Any:
+    """Yield pictures as the part takes them."""
+    from florence_mm.apis.base import read_picture
     from florence_mm.export.preparing import Preparation, describe_preprocessing
 
-    if part.kind in (*PAIRS, 'text') or loaded.pipeline is None or len(part.size) != 2:
-        takes = 'texts too' if part.kind in PAIRS else 'none'
-        raise UsageError(f'--calibration gives pictures, and the {part.kind} part takes {takes}; leave it out')
     facts = describe_preprocessing(loaded.pipeline.pipeline, loaded.model.data_preprocessor, _scope(loaded))
     prepare = Preparation(facts)
-    for picture in list_pictures(pictures):
-        images, sizes = prepare.batch([prepare(picture)])
+    for picture in pictures:
+        images, sizes = prepare.batch([prepare(read_picture(picture))])
         yield {'images': images, 'sizes': sizes} if part.kind == 'detector' else {'images': images}
 
 

@@ -43,6 +43,7 @@ CLASSIFIER = {
 }
 RECOGNIZER = {
     'type': 'mmaction.Recognizer3D',
+    'data_preprocessor': {'type': 'mmaction.ActionDataPreprocessor', 'format_shape': 'NCTHW'},
     'backbone': {'type': 'florence_mm.VideoCoSwin', 'arch': _TINY, 'window_size': (2, 4, 4)},
     'cls_head': {
         'type': 'mmaction.I3DHead',

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from running import CLASSES, CROP, RESIZE, noise, run
-from small_models import DETECTOR, TWO_TOWERS, config
+from small_models import CLASSIFIER, DETECTOR, TWO_TOWERS, config
 
 from florence_mm.apis import DetectionInferencer
 from florence_mm.errors import DataError, UsageError
@@ -165,3 +165,16 @@ def test_model_that_differs_leaves_no_file(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match='differs from the model by 2.0e-04'):
         run(config(TWO_TOWERS, RESIZE, CROP), tmp_path / 'one.pt2', '--part', 'image')
     assert list(tmp_path.iterdir()) == []
+
+
+def test_fixed_classifier_gives_scores_of_the_model(tmp_path):
+    resize = {'type': 'mmpretrain.Resize', 'scale': 32, 'backend': 'cv2'}
+    cfg = config(CLASSIFIER, resize, data_set='mmpretrain.ImageNet', pack='mmpretrain.PackInputs')
+    cfg.test_dataloader.dataset.metainfo = {'classes': ['cat', 'dog', 'owl']}
+    loaded = run(cfg, tmp_path / 'pets.pt2')
+    picture = noise(50, 70)
+    (result,) = load_exported(tmp_path / 'pets.pt2')(picture, top=3)
+    sample = loaded.model.test_step(loaded.preprocess(picture))[0]
+    order = sample.pred_score.argsort(descending=True).tolist()
+    assert result['labels'] == [('cat', 'dog', 'owl')[label] for label in order]
+    assert result['scores'] == pytest.approx(sample.pred_score[order].tolist(), abs=1e-4)

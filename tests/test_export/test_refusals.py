@@ -1,10 +1,13 @@
 """What cannot be exported or opened ends in one sentence, and leaves nothing behind."""
 
+import mmaction.models
 import numpy as np
 import pytest
 import torch
-from small_models import DETECTOR, TWO_TOWERS
+from running import CROP, run
+from small_models import CLASSIFIER, DETECTOR, METER, RECOGNIZER, TWO_TOWERS, config
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from florence_mm.errors import DataError, UsageError
 from florence_mm.export import load_exported, placing
@@ -26,6 +29,75 @@ def towers():
 def test_models_without_parts():
     with pytest.raises(UsageError, match='Linear cannot be exported; models that can are'):
         parts_of(nn.Linear(2, 2), (32, 32))
+
+
+def test_model_that_only_writes():
+    heads = {'caption': {'type': 'florence_mm.FusionCaptionHead'}}
+    with pytest.raises(UsageError, match="written word by word.*write them with 'florence-mm caption'"):
+        parts_of(MODELS.build({**METER, 'heads': heads}), (32, 32))
+
+
+def test_detector_that_classifies_its_boxes_by_text():
+    detector = {**DETECTOR, 'bbox_head': {**DETECTOR['bbox_head'], 'num_classes': 1}}
+    classifier = {**TWO_TOWERS, 'data_preprocessor': {'type': 'florence_mm.ImageTextDataPreprocessor'}}
+    model = MODELS.build({'type': 'florence_mm.ZeroShotDetector', 'detector': detector, 'classifier': classifier})
+    with pytest.raises(UsageError, match='takes two files; export the detector and the classifier from their own'):
+        parts_of(model, (32, 32))
+
+
+def test_detector_of_several_steps():
+    model = MODELS.build(DETECTOR)
+    model.roi_head = nn.Identity()
+    with pytest.raises(UsageError, match='finds its boxes in several steps.*export a detector with one dense head'):
+        parts_of(model, (32, 32))
+
+
+def test_recognizer_of_single_frames():
+    model = MODELS.build(RECOGNIZER)
+    model.__class__ = mmaction.models.Recognizer2D
+    with pytest.raises(UsageError, match='frames of a video one by one; export a recognizer with a 3D backbone'):
+        parts_of(model, (4, 32, 32))
+
+
+def test_classifier_that_predicts_in_another_way(monkeypatch):
+    model = MODELS.build(CLASSIFIER)
+    assert [part.kind for part in parts_of(model, (32, 32))] == ['classifier']
+    monkeypatch.setattr(type(model.head), 'predict', lambda *_: [])
+    with pytest.raises(UsageError, match='ImageClassifier cannot be exported'):
+        parts_of(model, (32, 32))
+
+
+@pytest.mark.parametrize(
+    ('model', 'pack', 'options', 'sentence'),
+    [
+        (METER, 'PackVQA', ('--part', 'matcher', '--evaluate'), 'no test_dataloader and test_evaluator'),
+        (METER, 'PackVQA', ('--calibration', 'a.png'), '--calibration is for --precision int8'),
+        (METER, 'PackVQA', ('--classes', 'a cat'), 'classes are those of a zero-shot model'),
+        (TWO_TOWERS, 'PackImageText', ('--part', 'matcher'), "has no part 'matcher'; it has image, text"),
+    ],
+)
+def test_options_that_do_not_fit(tmp_path, model, pack, options, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        run(config(model, CROP, pack=f'florence_mm.{pack}'), tmp_path / 'a.onnx', *options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_matcher_has_no_test_of_its_own(tmp_path):
+    cfg = config(METER, CROP, pack='florence_mm.PackVQA')
+    cfg.test_evaluator = {'type': 'florence_mm.VQAAccuracy'}
+    with pytest.raises(UsageError, match='tested by re-ranking.*leave --evaluate out'):
+        run(cfg, tmp_path / 'a.onnx', '--part', 'matcher', '--evaluate')
+
+
+def test_pictures_that_do_not_calibrate_texts(tmp_path):
+    for cfg, part, takes in (
+        (config(METER, CROP, pack='florence_mm.PackVQA'), 'answerer', 'texts too'),
+        (config(TWO_TOWERS, CROP), 'text', 'no pictures'),
+    ):
+        options = ('--part', part, '--precision', 'int8', '--calibration', str(tmp_path))
+        with pytest.raises(UsageError, match=f'the {part} part takes {takes}; leave it out, or'):
+            run(cfg, tmp_path / 'a.onnx', *options)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_unknown_part(towers):
@@ -51,9 +123,12 @@ def test_detectors_with_other_suppression(change, sentence):
         check_detector(model)
 
 
-def test_size_at_which_nothing_can_be_free(towers, tmp_path):
-    # its last map has four tokens a side, as many as the window
-    (part,) = parts_of(towers, (32, 48), free_size=True, only='image')
+def test_size_at_which_nothing_can_be_free(tmp_path):
+    # its map has eight tokens a side, as many as the window
+    encoder = TWO_TOWERS['image_encoder']
+    arch = {**encoder['arch'], 'depths': [1], 'num_heads': [1], 'window_size': 8}
+    model = MODELS.build({**TWO_TOWERS, 'image_encoder': {**encoder, 'arch': arch, 'out_indices': (0,)}}).eval()
+    (part,) = parts_of(model, (32, 48), free_size=True, only='image')
     with pytest.raises(UsageError, match='give a larger --size'):
         export_part(part, tmp_path / 'image.pt2', {})
     assert list(tmp_path.iterdir()) == []
@@ -164,8 +239,23 @@ def test_whole_convolution_is_the_usual_one():
     torch.library.opcheck(deform_conv2d, arguments, test_utils=('test_schema', 'test_faketensor'))
 
 
-def test_text_tower_traced(towers):
-    ids = torch.tensor([[1, 5, 7, 599, 0, 0], [1, 9, 599, 0, 0, 0]])
-    traced = torch.jit.trace(towers.text_encoder, ids)
-    other = torch.tensor([[1, 2, 3, 4, 599, 0], [1, 599, 0, 0, 0, 0]])
-    assert (traced(other) - towers.text_encoder(other)).abs().max() < 1e-5
+@pytest.mark.parametrize(
+    ('model', 'size'),
+    [
+        (TWO_TOWERS, (32, 32)),
+        (METER, (32, 32)),
+        (CLASSIFIER, (32, 32)),
+        (DETECTOR, (48, 32)),
+        (RECOGNIZER, (2, 32, 32)),
+    ],
+    ids=['two towers', 'METER', 'classifier', 'detector', 'recognizer'],
+)
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+def test_parts_traced_run_other_values_and_batches(model, size):
+    for part in parts_of(MODELS.build(model).eval().requires_grad_(False), size):
+        traced = torch.jit.trace(part.module, tuple(part.example(2).values()), check_trace=False)
+        for batch in (1, 3):
+            inputs = part.example(batch, seed=batch).values()
+            found, expected = traced(*inputs), part.module(*inputs)
+            for one, other in zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True):
+                assert one.shape == other.shape and (one - other).abs().max() < 1e-5
