@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from florence_mm.models.layers.transformer import TokenLayout
 from florence_mm.models.text import CLIPTextTower
 from florence_mm.models.tokenizers import CLIPTokenizer
 from florence_mm.registry import MODELS, TASK_UTILS
@@ -118,3 +119,42 @@ def test_bad_arguments():
         tower()(torch.ones(2, 21, dtype=torch.long))
     with pytest.raises(ValueError, match='at least one text'):
         tower()(torch.ones(0, 20, dtype=torch.long))
+
+
+def branching(count=40):
+    """Random ids whose texts share beginnings, of 2 to 20 tokens; some are equal."""
+    g = torch.Generator().manual_seed(3)
+    ids = torch.zeros(count, 20, dtype=torch.long)
+    for row in ids:
+        length = int(torch.randint(2, 21, (), generator=g))
+        row[: length - 1] = torch.randint(1, 3, (length - 1,), generator=g)
+        row[0], row[length - 1] = 7, END
+    return ids
+
+
+@pytest.mark.parametrize('ids', [branching(), branching()[:1], texts(20, 20), texts(2, 2, 2).fill_(END)])
+def test_beginnings_that_are_computed_once_change_nothing(ids):
+    ours = tower().double()
+    whole = ours(ids)  # with gradients each token is computed
+    with torch.no_grad():
+        once = ours(ids)
+    torch.testing.assert_close(once, whole.detach(), rtol=1e-10, atol=1e-10)
+    with torch.inference_mode():
+        reverse = ours(ids.flip(0)).flip(0)
+    torch.testing.assert_close(reverse, once, rtol=1e-10, atol=1e-10)
+
+
+def test_beginnings_are_computed_once():
+    ids = torch.tensor([[1, 2, 9, 0], [1, 3, 4, 9], [1, 2, 9, 0], [1, 3, 9, 0]])
+    real = torch.arange(4) <= ids.argmax(1)[:, None]
+    layout = TokenLayout.of_prefixes(ids, real)
+    rows, beginnings = layout.rows.view(4, 4), {}
+    for text, place in real.nonzero().tolist():
+        beginnings.setdefault(int(rows[text, place]), set()).add(tuple(ids[text, : place + 1].tolist()))
+    # each row is of one beginning, and the other way round
+    assert sorted(*zip(*beginnings.values(), strict=True)) == [
+        *((1,), (1, 2), (1, 2, 9)),
+        *((1, 3), (1, 3, 4), (1, 3, 4, 9), (1, 3, 9)),
+    ]
+    x = torch.arange(float(len(layout.index)))[:, None]
+    assert layout.pack(layout.pad(x)).equal(x)

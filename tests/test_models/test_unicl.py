@@ -129,15 +129,26 @@ def test_prediction_without_classes_and_with_captions():
     torch.testing.assert_close(made[4].image_feat, samples[4].image_feat)
 
 
-def test_class_features_do_not_depend_on_how_many_are_encoded_together():
+def test_class_features_do_not_depend_on_how_many_are_encoded_together(monkeypatch):
     model = build().eval()
     model.set_classes('digits', 'imagenet')
     assert len(model.class_features.templates) == 81
     whole = model.extract_class_feat()
     assert whole.shape == (10, 8)
-    model.class_features.texts_at_once = 200  # two classes at a time
+    for texts_at_once in (200, 7):
+        model.class_features.texts_at_once = texts_at_once
+        model.class_features.drop()
+        torch.testing.assert_close(model.extract_class_feat(), whole)
+    monkeypatch.setattr(class_features_module, '_TEXTS', 300)  # three classes at a time
     model.class_features.drop()
     torch.testing.assert_close(model.extract_class_feat(), whole)
+    # by hand, and names that occur twice
+    model.set_classes(['seven', 'two', 'seven'], ['a {}.', '{} a', 'the {}'])
+    texts = ['a seven.', 'seven a', 'the seven', 'a two.', 'two a', 'the two']
+    with torch.no_grad():
+        mean = torch.stack([model.extract_text_feat([text])[0] for text in texts]).view(2, 3, -1).mean(1)
+    expected = mean / mean.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(model.extract_class_feat(), expected[[0, 1, 0]])
 
 
 def test_classes_of_one_name_are_reported(monkeypatch):

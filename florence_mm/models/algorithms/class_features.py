@@ -15,6 +15,10 @@ from florence_mm.language.prompts import fill_template, get_class_names, get_tem
 from florence_mm.ops.inference import WeightsSnapshot
 from florence_mm.utils.progress import ProgressLog
 
+_TEXTS = 20_000  # whose features are held at a time: 40 MB of 512 channels
+_AT_ONCE = {'cpu': 256}  # texts encoded together, whose keys and values stay in the caches of a CPU
+_AT_ONCE_ELSEWHERE = 2048
+
 
 class ClassFeatures:
     """Text features of classes with prompt ensembling, and their cache.
@@ -25,14 +29,14 @@ class ClassFeatures:
     Args:
         names: class names, or the name of a data set of :mod:`florence_mm.language.prompts`.
         templates: strings with one ``{}``, or ``'imagenet'``, ``'simple'``, ``'none'``.
-        texts_at_once: most texts encoded together; the prompts of one class are never split.
+        texts_at_once: most texts encoded together; None: as many as suit the device.
 
     Raises:
         ValueError: no names, or unusable templates.
     """
 
     def __init__(
-        self, names: str | Sequence[str], templates: str | Sequence[str] = 'imagenet', texts_at_once: int = 512
+        self, names: str | Sequence[str], templates: str | Sequence[str] = 'imagenet', texts_at_once: int | None = None
     ) -> None:
         self.names = get_class_names(names) if isinstance(names, str) else list(names)
         self.templates = get_templates(templates)
@@ -66,16 +70,27 @@ class ClassFeatures:
         """
         parameters = list(parameters)
         if self._features is None or not self._snapshot.matches(parameters):
-            step = max(1, self.texts_at_once // len(self.templates))
+            at_once = self.texts_at_once or _AT_ONCE.get(parameters[0].device.type, _AT_ONCE_ELSEWHERE)
+            step = max(1, _TEXTS // len(self.templates))
             progress = ProgressLog('encoding class names', len(self.names))
             parts = []
             for i in range(0, len(self.names), step):
-                parts.append(self._encode(encode, self.names[i : i + step]))
-                progress.update(i + step)
+                names = self.names[i : i + step]
+                parts.append(self._encode(encode, names, at_once, lambda part, i=i: progress.update(i + part * step)))
             self._features, self._snapshot = torch.cat(parts), WeightsSnapshot(parameters)
         return self._features
 
-    def _encode(self, encode: Callable[[list[str]], Tensor], names: list[str]) -> Tensor:
+    def _encode(
+        self, encode: Callable[[list[str]], Tensor], names: list[str], at_once: int, done: Callable[[float], None]
+    ) -> Tensor:
         texts = [fill_template(template, name) for name in names for template in self.templates]
-        features = encode(texts).unflatten(0, (len(names), -1))  # (K, P, D)
+        # sorted, texts with equal beginnings are encoded together, and a text tower computes those once
+        different = sorted(set(texts))
+        parts = []
+        for i in range(0, len(different), at_once):
+            parts.append(encode(different[i : i + at_once]))
+            done(min(1.0, (i + at_once) / len(different)))
+        number = {text: i for i, text in enumerate(different)}
+        order = torch.tensor([number[text] for text in texts], device=parts[0].device)
+        features = torch.cat(parts).index_select(0, order).unflatten(0, (len(names), -1))  # (K, P, D)
         return F.normalize(features.mean(1), dim=-1)

@@ -19,7 +19,7 @@ from florence_mm.ops.attention import attention
 from florence_mm.ops.inference import add_mlp, quick_gelu
 from florence_mm.ops.windows import is_traced
 
-from .transformer import FEW_ROWS, TokenLayout, self_attention
+from .transformer import FEW_ROWS, LastTokens, TokenLayout, self_attention
 
 
 class QuickGELU(nn.Module):
@@ -60,14 +60,21 @@ class MultiheadSelfAttention(nn.Module):
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (N, 3 C)
         return self.out_proj(self_attention(qkv, layout, self.num_heads, cache))
 
-    def first(self, x: Tensor) -> Tensor:
-        """Attend from the first token of each sequence alone, ``(B, L, C)``, all of it real, to ``(B, C)``."""
-        dims = x.shape[2]
-        query = F.linear(x[:, 0], self.in_proj_weight[:dims], self.in_proj_bias[:dims])  # (B, C)
+    def from_one(self, one: Tensor, x: Tensor, layout: TokenLayout, mask: Tensor | None = None) -> Tensor:
+        """Attend from one token of each sequence alone, ``(B, C)`` to ``(B, C)``.
+
+        Args:
+            one: ``(B, C)``, those tokens.
+            x: ``(N, C)``, packed tokens of the sequences.
+            layout: layout of ``x``.
+            mask: ``(B, 1, 1, L)`` bool, True where a token may be seen; None: all.
+        """
+        dims = x.shape[1]
+        query = F.linear(one, self.in_proj_weight[:dims], self.in_proj_bias[:dims])  # (B, C)
         query = query.unflatten(1, (self.num_heads, 1, -1))  # (B, H, 1, D)
-        key_value = F.linear(x, self.in_proj_weight[dims:], self.in_proj_bias[dims:])  # (B, L, 2 C)
+        key_value = layout.pad(F.linear(x, self.in_proj_weight[dims:], self.in_proj_bias[dims:]))  # (B, L, 2 C)
         key, value = key_value.unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, L, D) each
-        return self.out_proj(attention(query, key, value).flatten(1))
+        return self.out_proj(attention(query, key, value, mask).flatten(1))
 
 
 class LayerScale(nn.Module):
@@ -121,16 +128,26 @@ class PreNormBlock(nn.Module):
             self.ls_1, self.ls_2 = (LayerScale(embed_dims, layer_scale_init_value) for _ in range(2))
 
     def forward(
-        self, x: Tensor, layout: TokenLayout, cache: KeyValueCache | None = None, first_only: bool = False
+        self,
+        x: Tensor,
+        layout: TokenLayout,
+        cache: KeyValueCache | None = None,
+        first_only: bool = False,
+        last: LastTokens | None = None,
     ) -> Tensor:
         """Apply the block to packed tokens, ``(N, C)`` to ``(N, C)``.
 
         With ``first_only``, for sequences without padding, the output of the first token of each is computed alone,
-        ``(B, C)``.
+        ``(B, C)``, and with ``last`` that of the last token of each.
         """
         if first_only:
-            attended = self.attn.first(layout.pad(self.ln_1(x)))  # (B, C)
+            normed = self.ln_1(x)
+            attended = self.attn.from_one(layout.pad(normed)[:, 0], normed, layout)  # (B, C)
             x = layout.pad(x)[:, 0]
+        elif last is not None:
+            normed = self.ln_1(x)
+            attended = self.attn.from_one(normed.index_select(0, last.rows), normed, layout, last.mask)  # (B, C)
+            x = x.index_select(0, last.rows)
         else:
             attended = self.attn(self.ln_1(x), layout, cache)
         x = x + (attended if self.ls_1 is None else self.ls_1(attended))

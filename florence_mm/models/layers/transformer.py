@@ -12,6 +12,7 @@ Shape legend: ``B`` sequences, ``L`` tokens per sequence (``S`` of the other seq
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -117,6 +118,18 @@ class TokenLayout:
         """Pack ``(B, L, C)`` to the real tokens ``(N, C)``."""
         x = x.flatten(0, 1)
         return x if self.index is None else x.index_select(0, self.index)
+
+
+class LastTokens(NamedTuple):
+    """The last token of each sequence, whose output is wanted alone.
+
+    Attributes:
+        rows: ``(B,)`` their numbers among the N.
+        mask: ``(B, 1, 1, L)`` bool, True where a token is real; None: all are.
+    """
+
+    rows: Tensor
+    mask: Tensor | None
 
 
 def layout_of(x: Tensor, mask: Tensor | None, causal: bool = False) -> TokenLayout:

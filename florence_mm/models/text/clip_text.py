@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from florence_mm.models.base import build_part
 from florence_mm.models.generation.cache import CacheStack
 from florence_mm.models.layers.clip_block import PreNormBlock, find_act, init_blocks
-from florence_mm.models.layers.transformer import TokenLayout
+from florence_mm.models.layers.transformer import LastTokens, TokenLayout
 from florence_mm.ops.windows import is_traced
 from florence_mm.registry import MODELS
 
@@ -130,16 +130,20 @@ class CLIPTextTower(BaseModule):
         length = int(ends.max()) + 1
         real = torch.arange(length, device=input_ids.device) <= ends[:, None]  # (B, L)
         device = self.positional_embedding.device
-        if self.causal and not torch.is_grad_enabled() and input_ids.device.type == 'cpu':
+        inferring = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        if self.causal and inferring and input_ids.device.type == 'cpu':
             # prompts of classes begin alike; without gradients, as captions in training do not
             layout = TokenLayout.of_prefixes(input_ids[:, :length], real, device)
-            last = layout.rows.view(-1, length).gather(1, ends.to(device)[:, None]).squeeze(1)  # (B,)
+            rows = layout.rows.view(-1, length).gather(1, ends.to(device)[:, None]).squeeze(1)  # (B,)
         else:
             layout = TokenLayout.of(real, self.causal, device)
-            last = ((ends + 1).cumsum(0) - 1).to(device, non_blocking=True)
+            rows = ((ends + 1).cumsum(0) - 1).to(device, non_blocking=True)  # (B,) positions of the ends among the N
         x = self.token_embedding(input_ids[:, :length].to(device, non_blocking=True))  # (B, L, C)
-        x = self.encode(x, layout)  # (N, C); `last` are the positions of the ends among the N
-        return self.ln_final(x.index_select(0, last))  # (B, C); the norm is per token, so only end tokens need it
+        if inferring:
+            mask = None if bool(real.all()) else real[:, None, None].to(device, non_blocking=True)  # (B, 1, 1, L)
+            return self.ln_final(self.encode(x, layout, last=LastTokens(rows, mask)))
+        x = self.encode(x, layout)  # (N, C)
+        return self.ln_final(x.index_select(0, rows))  # (B, C); the norm is per token, so only end tokens need it
 
     def _padded(self, input_ids: Tensor, ends: Tensor) -> Tensor:
         """Encode texts with their padding, as no size of an exported model may depend on values."""
@@ -152,16 +156,23 @@ class CLIPTextTower(BaseModule):
         last = ends[:, None, None].expand(-1, 1, self.embed_dims)
         return self.ln_final(x.gather(1, last).squeeze(1))
 
-    def encode(self, embeddings: Tensor, layout: TokenLayout, cache: CacheStack | None = None) -> Tensor:
+    def encode(
+        self,
+        embeddings: Tensor,
+        layout: TokenLayout,
+        cache: CacheStack | None = None,
+        last: LastTokens | None = None,
+    ) -> Tensor:
         """Add position embeddings and apply the blocks.
 
         Args:
             embeddings: ``(B, L, C)``, token embeddings.
             layout: positions of the real tokens, and the attention mask.
             cache: keys and values of earlier tokens; those of these tokens are appended.
+            last: the tokens whose features are wanted, if no others are; not together with ``cache``.
 
         Returns:
-            ``(N, C)``, features of the real tokens before the final norm.
+            ``(N, C)``, features of the real tokens before the final norm; with ``last`` ``(B, C)``.
         """
         start = 0 if cache is None else cache.length
         x = layout.pack(embeddings + self.positional_embedding[start : start + layout.length])  # (N, C)
@@ -171,7 +182,7 @@ class CLIPTextTower(BaseModule):
             elif self.with_cp and torch.is_grad_enabled():
                 x = checkpoint(block, x, layout, use_reentrant=False)
             else:
-                x = block(x, layout)
+                x = block(x, layout, last=last if number == len(self.resblocks) - 1 else None)
         return x
 
 
