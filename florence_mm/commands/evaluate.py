@@ -37,7 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--suite', default='florence', metavar='NAME', help='florence (default) or embedded')
     parser.add_argument('--checkpoint', metavar='FILE', help='.pth or .safetensors file of the two towers')
     parser.add_argument(
-        '--config', '--model', metavar='CONFIG', help="config file or name of the two towers (default: the suite's)"
+        '--config',
+        '--model',
+        metavar='CONFIG',
+        help="name of a model, or config file of the two towers (default: the suite's)",
     )
     parser.add_argument('--data-root', default='data', metavar='DIR', help='folder of all data sets (data)')
     parser.add_argument(

@@ -90,7 +90,7 @@ def test_zero_shot_equals_open_clip_and_scikit_learn(name, root, tmp_path, cache
     # files name the digits, and flowers have numbers in the order of the digits
     names = DIGITS if name == 'flowers102' else raw.names
     truth = np.array([DIGITS.index(names[label]) for label in raw.labels])
-    # uneven classes, so that both accuracies differ
+    # test_sets has scores for which the three differ
     assert figures['top1'] == pytest.approx(accuracy_score(truth, scores.argmax(1)))
     assert figures['mean_per_class'] == pytest.approx(balanced_accuracy_score(truth, scores.argmax(1)))
     assert figures['top5'] == pytest.approx(top_k_accuracy_score(truth, scores, k=5))
