@@ -2,10 +2,11 @@
 
     python tools/processes.py PROCESSES TOOL [arguments of the tool]
 
-``dist_train.sh`` and ``dist_test.sh`` call it. It gives each process the environment of ``torchrun`` (``RANK``,
-``LOCAL_RANK``, ``WORLD_SIZE``, ``MASTER_ADDR``, ``MASTER_PORT``) and reads NNODES, NODE_RANK, MASTER_ADDR and PORT from
-its own. When a process fails, the others, which wait for it, are ended, and what it said is printed last. SIGINT and
-SIGTERM are passed on. Exit status: that of the process that failed first, 128 + N after signal N.
+``dist_train.sh``, ``dist_test.sh`` and ``dist_evaluate.sh`` call it. It gives each process the environment of
+``torchrun`` (``RANK``, ``LOCAL_RANK``, ``WORLD_SIZE``, ``MASTER_ADDR``, ``MASTER_PORT``) and reads NNODES, NODE_RANK,
+MASTER_ADDR and PORT from its own. When a process fails, the others, which wait for it, are ended, and what it said is
+printed last. SIGINT and SIGTERM are passed on. Exit status: that of the process that failed first, 128 + N after signal
+N.
 """
 
 import contextlib

@@ -37,7 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--suite', default='florence', metavar='NAME', help='florence (default) or embedded')
     parser.add_argument('--checkpoint', metavar='FILE', help='.pth or .safetensors file of the two towers')
     parser.add_argument(
-        '--config', '--model', metavar='CONFIG', help="config file or name of the two towers (default: the suite's)"
+        '--config',
+        '--model',
+        metavar='CONFIG',
+        help="name of a model, or config file of the two towers (default: the suite's)",
     )
     parser.add_argument('--data-root', default='data', metavar='DIR', help='folder of all data sets (data)')
     parser.add_argument(
@@ -213,11 +216,13 @@ def _summarize(rows: Sequence['Row']) -> None:
 
     lines = table_lines(rows)
     width = max(len(line.name) for line in lines)
-    print(f'\n{"":{width}}  {"":10} {"ours":>6} {"paper":>6}')
-    for line in lines:
-        ours = ours_in_words(line, '-')
+    metric = max(len(metric_name(line.metric)) for line in lines)
+    found = [ours_in_words(line, '-') for line in lines]
+    room = max(map(len, (*found, 'ours')))
+    print(f'\n{"":{width}}  {"":{metric}} {"ours":{room}} {"paper":>6}')
+    for line, ours in zip(lines, found, strict=True):
         paper = '' if line.paper is None else f'{line.paper:.1f}'
-        print(f'{line.name:{width}}  {metric_name(line.metric):10} {ours:>6} {paper:>6}')
+        print(f'{line.name:{width}}  {metric_name(line.metric):{metric}} {ours:{room}} {paper:>6}')
     said: dict[str, list[str]] = {}
     for row in rows:
         if row.part:

@@ -60,7 +60,8 @@ MSRVTT = DataSource(
 KINETICS400, KINETICS600 = (
     DataSource(
         f'Kinetics-{classes}',
-        'https://github.com/cvdfoundation/kinetics-dataset',
+        'https://github.com/cvdfoundation/kinetics-dataset and list the validation clips, a line "FILE NUMBER" each, '
+        'classes being numbered from 0 in the order of their names,',
         (f'kinetics{classes}/videos_val', f'kinetics{classes}/kinetics{classes}_val_list_videos.txt'),
     )
     for classes in (400, 600)

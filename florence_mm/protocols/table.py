@@ -68,6 +68,7 @@ class Line:
         source: where the paper has it.
         status: status of the protocol.
         partial: whether ours is of a set that is not complete, which is no figure to compare with the paper's.
+        interval: half the width of the 95 % interval of ours in percent; None if there is none.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Line:
     source: str
     status: str
     partial: bool = False
+    interval: float | None = None
 
 
 def table_lines(rows: Sequence[Row]) -> list[Line]:
@@ -105,8 +107,12 @@ def _lines(row: Row) -> list[Line]:
     for metric in dict.fromkeys((row.metric, *figures)):
         value = row.figures.get(metric)
         ours = None if value is None else 100 * value
+        half = row.figures.get('interval') if metric == row.metric else None
+        interval = None if half is None else 100 * half
         partial = row.part is not None
-        lines.append(Line(row.name, row.group, metric, ours, figures.get(metric), source, row.status, partial))
+        lines.append(
+            Line(row.name, row.group, metric, ours, figures.get(metric), source, row.status, partial, interval)
+        )
     return lines
 
 
@@ -143,7 +149,8 @@ def _json_row(row: Row) -> dict:
 
 def _score(line: Line) -> Score:
     name = line.name.removeprefix(f'{line.group}/')
-    return Score(line.group, name, metric_name(line.metric), line.ours, line.paper, line.status, line.partial)
+    metric = metric_name(line.metric)
+    return Score(line.group, name, metric, line.ours, line.paper, line.status, line.partial, line.interval)
 
 
 def metric_name(metric: str) -> str:
@@ -188,8 +195,16 @@ def _notes(rows: Sequence[Row], *statuses: str) -> dict[str, str]:
 
 
 def ours_in_words(line: Line, absent: str) -> str:
-    """Write our figure of a line, with a star if it is of a part of the set; ``absent`` if there is none."""
-    return absent if line.ours is None else f'{line.ours:.1f}{"*" * line.partial}'
+    """Write our figure of a line with its interval, and a star if it is of a part of the set.
+
+    Args:
+        line: the line.
+        absent: what to write if there is none.
+    """
+    if line.ours is None:
+        return absent
+    interval = '' if line.interval is None else f' ± {line.interval:.1f}'
+    return f'{line.ours:.1f}{interval}{"*" * line.partial}'
 
 
 def _markdown_line(line: Line) -> str:

@@ -27,6 +27,7 @@ class Score:
         published: percent; None if there is none.
         status: why there is none.
         partial: whether it is of a part of its data, which the picture marks.
+        interval: half the width of its interval in percent; None if there is none.
     """
 
     group: str
@@ -36,6 +37,7 @@ class Score:
     published: float | None
     status: str
     partial: bool = False
+    interval: float | None = None
 
 
 def draw_scores(scores: Sequence[Score], path: str | Path, title: str) -> Path:
@@ -51,6 +53,7 @@ def draw_scores(scores: Sequence[Score], path: str | Path, title: str) -> Path:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     places: list[tuple[float, Score]] = []
     headings: list[tuple[float, str]] = []
@@ -80,12 +83,13 @@ def draw_scores(scores: Sequence[Score], path: str | Path, title: str) -> Path:
     for y, score in places:
         _draw_score(axes, y, score)
     axes.plot([], [], color=_OURS, linewidth=6, label='this checkpoint')
-    if any(score.partial for score in scores):
-        axes.bar(0, 0, label='* a part of the set', **_PARTIAL)
     if any(score.published is not None for score in scores):
         axes.plot([], [], color=_PUBLISHED, marker='|', markersize=10, markeredgewidth=2.5, linestyle='', label='paper')
+    handles = axes.get_legend_handles_labels()[0]
+    if any(score.partial for score in scores):
+        handles.append(Patch(label='* a part of the set', **_PARTIAL))
     figure.legend(
-        *axes.get_legend_handles_labels(),
+        handles=handles,
         loc='lower left',
         bbox_to_anchor=(0.37, 0),
         ncols=3,
@@ -106,7 +110,7 @@ def _draw_score(axes: object, y: float, score: Score) -> None:
     axes.text(-0.62, y, label, transform=axes.get_yaxis_transform(), color='black' if there else _INK, **style)
     if there:
         look = _PARTIAL if score.partial else {'color': _OURS}
-        axes.barh(y, score.ours, height=0.62, **look)
+        axes.barh(y, score.ours, height=0.62, xerr=score.interval, error_kw={'ecolor': _INK, 'capsize': 2}, **look)
         axes.text(101, y, f'{score.ours:.1f}{"*" * score.partial}', color=_OURS, weight='bold', **style)
     else:
         axes.barh(y, 0.4, height=0.62, color=_ABSENT)

@@ -1,6 +1,7 @@
 """Zero-shot classification, linear probes, few-shot episodes and fine-tuned models on digits in published layouts."""
 
 import copy
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -89,7 +90,7 @@ def test_zero_shot_equals_open_clip_and_scikit_learn(name, root, tmp_path, cache
     # files name the digits, and flowers have numbers in the order of the digits
     names = DIGITS if name == 'flowers102' else raw.names
     truth = np.array([DIGITS.index(names[label]) for label in raw.labels])
-    # uneven classes, so that both accuracies differ
+    # test_sets has scores for which the three differ
     assert figures['top1'] == pytest.approx(accuracy_score(truth, scores.argmax(1)))
     assert figures['mean_per_class'] == pytest.approx(balanced_accuracy_score(truth, scores.argmax(1)))
     assert figures['top5'] == pytest.approx(top_k_accuracy_score(truth, scores, k=5))
@@ -142,6 +143,34 @@ def test_a_probe_equals_scikit_learn_on_the_same_features(name, root, tmp_path, 
     model = LogisticRegression(C=figures['C'], max_iter=1000, random_state=0).fit(x, y)
     assert figures['top1'] == pytest.approx(model.score(x_test, y_test), abs=0.011)  # one image
     assert figures['mean_per_class'] == pytest.approx(balanced_accuracy_score(y_test, model.predict(x_test)), abs=0.011)
+
+
+@pytest.mark.parametrize('name', ['dtd', 'cifar10'])
+def test_the_sweep_validates_on_images_that_neither_train_nor_test(name, root, tmp_path, cache):
+    validation = 'val' if name == 'dtd' else None
+    protocol = ready(LinearProbe(SETS[name], validation), root)
+    figures = protocol.run(trained(0), root, tmp_path, cache_dir=cache)
+    x, y = {}, {}
+    for split in ('train', 'test', *([validation] if validation else [])):
+        data = protocol.data.load(root, split)
+        x[split], y[split] = pooled(trained(0), data.images).numpy(), data.labels
+    if validation is None:
+        train, val = linear_probe.split_for_validation(y['train'])
+        x['val'], y['val'] = x['train'][val], y['train'][val]
+        x['train'], y['train'] = x['train'][train], y['train'][train]
+    kept = {int(place): score for place, score in json.loads((tmp_path / 'sweep.json').read_text())['scores'].items()}
+    expected = {split: [] for split in x}
+    for place in sorted(kept):
+        model = LogisticRegression(C=10 ** (place / 8 - 6), max_iter=1000, random_state=0).fit(x['train'], y['train'])
+        for split, scores in expected.items():
+            scores.append(model.score(x[split], y[split]))
+    found = np.array([kept[place] for place in sorted(kept)])
+    image = 1.1 / len(y['val'])
+    assert np.abs(found - expected['val']).max() < image
+    # the other splits have other scores
+    assert all(np.abs(found - expected[split]).max() > image for split in ('train', 'test'))
+    best = int(round(8 * (np.log10(figures['C']) + 6)))
+    assert kept[best] == max(kept.values()) == figures['validation']
 
 
 def test_a_fit_is_scikit_learns_and_of_several_labels_one_a_class():

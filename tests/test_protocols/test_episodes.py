@@ -6,6 +6,8 @@ import torch
 
 from florence_mm.errors import DataError
 from florence_mm.protocols.episodes import HeadTraining, draw_episode, mean_and_interval, train_heads
+from florence_mm.protocols.few_shot import FewShotClassification
+from florence_mm.protocols.sets import CD_FSL
 
 
 def test_an_episode_has_different_images_of_different_classes():
@@ -52,6 +54,25 @@ def test_heads_trained_together_are_heads_trained_alone(batch_size):
     for e, head in enumerate(heads):
         torch.testing.assert_close(weight[e], head.weight.data, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(bias[e], head.bias.data, atol=1e-5, rtol=1e-4)
+
+
+def accuracies(features, labels, **values):
+    protocol = FewShotClassification(CD_FSL[1], shots=5, queries=3, episodes=6, **values)
+    return protocol._frozen_episodes(features, labels, first=0)
+
+
+def test_queries_are_judged_by_the_mean_of_both_views():
+    labels = np.repeat([0, 1], 10)
+    strong = torch.eye(2)[torch.from_numpy(labels)]  # (N, C), and a weaker view that says the other class
+    training = HeadTraining(momentum=0.9, dropout=0.0)
+    for views in ((strong, -0.5 * strong), (-0.5 * strong, strong)):
+        assert accuracies(torch.stack(views), labels, ways=2, training=training) == [1.0] * 6
+
+
+def test_what_trains_is_not_asked():
+    # each image has a channel of its own, so that a head knows nothing of images that it was not trained on
+    labels = np.repeat(np.arange(5), 9)
+    assert np.mean(accuracies(torch.eye(45)[None], labels, ways=5)) < 0.5
 
 
 def test_dropout_drops_half_and_keeps_the_mean():

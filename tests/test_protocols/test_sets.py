@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accuracy_score
 
 from florence_mm.corpora.published_digits import write_published_digits
 from florence_mm.errors import DataError
@@ -150,3 +151,19 @@ def test_figures_of_four_images():
     assert figures == {'top1': 0.75, 'mean_per_class': 0.75}
     figures = data.figures(scores, torch.tensor([0, 0, 0, 1]))
     assert figures == {'top1': 0.5, 'mean_per_class': pytest.approx((2 / 3 + 0) / 2)}
+
+
+def test_figures_of_random_scores_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    # classes of 90 to 10 images, of which the rare ones are known better
+    labels = np.repeat(np.arange(9), np.arange(90, 0, -10))
+    scores = rng.normal(size=(len(labels), 9))
+    scores[np.arange(len(labels)), labels] += labels / 4
+    figures = replace(BY_NAME['oxford_pets'], classes=()).figures(torch.tensor(scores), torch.tensor(labels))
+    expected = {
+        'top1': accuracy_score(labels, scores.argmax(1)),
+        'top5': top_k_accuracy_score(labels, scores, k=5),
+        'mean_per_class': balanced_accuracy_score(labels, scores.argmax(1)),
+    }
+    assert figures == pytest.approx(expected)
+    assert max(expected.values()) < 0.9 and abs(expected['top1'] - expected['mean_per_class']) > 0.05

@@ -28,6 +28,13 @@ def test_lines_have_the_paper_beside_ours():
     assert '| video/msrvtt-zero-shot | t2v R@1 | 40.0 | 37.6 | +2.4 | table 9 |' in markdown([row], {})
 
 
+def test_the_interval_of_episodes_stands_beside_their_mean():
+    figures = {'accuracy': 0.5704, 'interval': 0.0061}
+    row = Row('few-shot/isic-5shot', 'few-shot', 'accuracy', 'done', figures=figures)
+    assert '| few-shot/isic-5shot | accuracy | 57.0 ± 0.6 | 57.1 | -0.1 | table 4 |' in markdown([row], {})
+    assert table_lines([row])[0].interval == pytest.approx(0.61)
+
+
 def test_a_mean_is_over_all_sets_or_none():
     values = [0.1 * place for place in range(11)]
     mean = table_lines([zero_shot_row(*pair) for pair in zip(CROSS_DOMAIN, values, strict=True)])[-1]
