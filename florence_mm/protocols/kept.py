@@ -117,8 +117,10 @@ def read_result(folder: str | Path, key: str) -> dict | None:
         result = json.loads(_file(folder, key).read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    whole = isinstance(result, dict) and isinstance(result.get('figures'), dict) and result.get('key') == key
-    return result if whole else None
+    if not isinstance(result, dict) or result.get('key') != key or not isinstance(result.get('figures'), dict):
+        return None
+    values = (*result['figures'].values(), result.get('seconds'))
+    return result if all(type(value) in (int, float) for value in values) else None
 
 
 def write_result(folder: str | Path, key: str, figures: Mapping[str, float], seconds: float) -> dict:

@@ -103,6 +103,7 @@ class ClassificationSet:
         """Leave out the files that are not there, if a partial set is allowed."""
         if isinstance(data.images, np.ndarray):
             return data
+        _require_once(data)
         there = np.array([path.is_file() for path in data.images], dtype=bool)
         if there.all():
             return data

@@ -7,6 +7,8 @@ from florence_mm.errors import DataError
 
 from .files import FILE, kind_of_file
 
+_LARGEST = 2**29
+
 
 def read_text(path: str | Path, what: str) -> str:
     """Read a UTF-8 text file, with or without byte-order mark.
@@ -16,13 +18,15 @@ def read_text(path: str | Path, what: str) -> str:
         what: its content, for messages, as in ``'an answer a line'``.
 
     Raises:
-        DataError: it does not exist, is a folder, pipe or device, or is not UTF-8 text.
+        DataError: it does not exist, is a folder, pipe or device, is larger than 512 MiB, or is not UTF-8 text.
     """
     path = Path(path)
     try:
-        kind = kind_of_file(path.stat())
+        kind, size = kind_of_file(path.stat()), path.stat().st_size
         if kind != FILE:
             raise DataError(f'{path} is {kind}; give a text file with {what}')
+        if size > _LARGEST:
+            raise DataError(f'{path} has {size} bytes, too many for a list; give a text file with {what}')
         text = path.read_bytes().decode('utf-8-sig')
     except FileNotFoundError:
         raise DataError(f'{path} does not exist; give a text file with {what}') from None

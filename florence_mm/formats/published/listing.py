@@ -1,5 +1,7 @@
 """Images of a published data set with their labels, and what its readers share."""
 
+import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +11,13 @@ import scipy.io
 
 from florence_mm.errors import DataError, shown
 from florence_mm.formats.delimited import read_csv
-from florence_mm.utils.files import FILE, kind_of_file
+from florence_mm.utils.reading import read_bytes
 from florence_mm.utils.text_files import read_lines
 
+from .mat5 import check_mat5
+
+_LARGEST = 2**29  # bytes of a MATLAB file
+_WHOLE = re.compile('[+-]?[0-9]{1,12}')
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
 
 
@@ -139,7 +145,7 @@ def whole_number(cell: str, where: str, low: int, high: int) -> int:
         DataError: it is none, or outside ``low`` to ``high``.
     """
     text = cell.strip()
-    if not text.lstrip('+-').isascii() or not text.lstrip('+-').isdigit() or not low <= int(text[:12]) <= high:
+    if not _WHOLE.fullmatch(text) or not low <= int(text) <= high:
         raise DataError(f'{where}: {shown(cell)} must be a whole number from {low} to {high}')
     return int(text)
 
@@ -161,15 +167,15 @@ def read_matlab(path: Path, *keys: str) -> dict[str, np.ndarray]:
     Raises:
         DataError: the file is missing, damaged, of another kind, or lacks a key.
     """
+    if not path.exists():
+        raise DataError(f'there is no file {path}; unpack the archive of the set there')
+    data = read_bytes(path, what='MATLAB file', limit=_LARGEST)
     try:
-        kind = kind_of_file(path.stat())
-        if kind != FILE:
-            raise DataError(f'{path} is {kind}; expected a MATLAB file')
-        content = scipy.io.loadmat(path, squeeze_me=True, variable_names=keys)
-    except FileNotFoundError:
-        raise DataError(f'there is no file {path}; unpack the archive of the set there') from None
-    except DataError:
-        raise
+        check_mat5(data)
+    except ValueError as error:
+        raise DataError(f'{path} {error}; download it again') from None
+    try:
+        content = scipy.io.loadmat(io.BytesIO(data), squeeze_me=True, variable_names=keys)
     except Exception as error:  # scipy has no class of its own for damaged files
         raise DataError(f'{path} cannot be read as a MATLAB file ({type(error).__name__}); download it again') from None
     for key in keys:

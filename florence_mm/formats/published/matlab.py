@@ -125,5 +125,8 @@ def _by_devkit(devkit: Path, root: Path, files: list[Path]) -> LabelledImages:
     places = [int(file.stem.rpartition('_')[2]) if file.stem.rpartition('_')[2].isdigit() else 0 for file in files]
     if not all(1 <= place <= len(numbers) for place in places):
         raise DataError(f'{root} has images that {file} does not number; restore their names as published')
+    # where images 1 to N are there, a line more would give every label to a neighbour
+    if len(set(places)) == max(places) != len(numbers):
+        raise DataError(f'{file} has {len(numbers)} lines, and {root} has {len(files)} images; restore both')
     labels = [index_of(by_id.get(numbers[place - 1], ''), indices, f'{file}, line {place}') for place in places]
     return LabelledImages(files, np.array(labels, dtype=np.int64), tuple(names), file)

@@ -399,7 +399,12 @@ def matlab(folder, file, **values):
             "image 000001: '2' must be a whole number from -1 to 1",
         ),
         ('flowers102', 'flowers-102', lambda f: (f / 'setid.mat').unlink(), 'there is no file .*setid.mat'),
-        ('flowers102', 'flowers-102', lambda f: (f / 'setid.mat').write_bytes(b'MATLAB 5'), 'cannot be read as a MAT'),
+        (
+            'flowers102',
+            'flowers-102',
+            lambda f: (f / 'setid.mat').write_bytes(b'MATLAB 5'),
+            'is no MATLAB file of version 5',
+        ),
         ('flowers102', 'flowers-102', lambda f: matlab(f, 'setid.mat', trnid=[1]), "setid.mat has no 'tstid'"),
         (
             'flowers102',
