@@ -140,6 +140,7 @@ class FeatureCache:
             flip: also of the images mirrored left to right, as second view.
 
         Raises:
+            UsageError: a feature is no finite number.
             DataError: an image cannot be read.
         """
         key = hashlib.blake2b(f'{self.key} {images_digest(data.images)} {flip}'.encode(), digest_size=8).hexdigest()
@@ -156,7 +157,13 @@ class FeatureCache:
                     with replacing(file) as temporary:
                         save_file({'features': part}, temporary)
             parts.append(part)
-        return torch.cat(parts, 1)
+        features = torch.cat(parts, 1)
+        if wrong := int((~features.isfinite().all(2)).any(0).sum()):
+            raise UsageError(
+                f'the model gives features of {name} that are not finite numbers for {wrong} of {len(data)} images; '
+                'take an earlier checkpoint of its training'
+            )
+        return features
 
     @torch.no_grad()
     def _compute(self, images: Any, task: str, flip: bool) -> Tensor:

@@ -95,7 +95,7 @@ class FewShotClassification(OnSet):
             and ``num_episodes``.
 
         Raises:
-            UsageError: the model has no pooled image features.
+            UsageError: the model has no pooled image features, they are not finite, or training diverges.
             DataError: the set is missing, not complete, too small, or an image cannot be read.
         """
         data = self.data.load(data_root, 'all')
@@ -140,6 +140,7 @@ class FewShotClassification(OnSet):
             torch.set_num_threads(threads)
         # the mean over the views of the scores is the score of the mean
         scores = torch.baddbmm(bias[:, None], features[:, query].mean(0), weight.transpose(1, 2))  # (E, Q, W)
+        _require_finite(scores, self.name)
         right = scores.argmax(2) == torch.arange(self.ways).repeat_interleave(self.queries)
         return right.double().mean(1).tolist()
 
@@ -169,6 +170,7 @@ class FewShotClassification(OnSet):
             sides = [
                 torch.cat([head(encoder.pool_images(x)) for x in side.split(64)]) for side in (asked, asked.flip(-1))
             ]
+        _require_finite(sides[0] + sides[1], self.name)
         right = (sides[0] + sides[1]).argmax(1).cpu() == torch.arange(self.ways).repeat_interleave(self.queries)
         return [right.double().mean().item()]
 
@@ -178,6 +180,12 @@ def _inputs(model: LoadedLike, encoder: nn.Module, images: list) -> Tensor:
         raise UsageError(f'{type(encoder).__name__} has no pooled image features; give a two-tower model such as UniCL')
     batches = prepared_batches(model, images, 'reading the images of an episode')
     return torch.cat([encoder.data_preprocessor(batch, False)['inputs'] for batch in batches])
+
+
+def _require_finite(scores: Tensor, name: str) -> None:
+    """Check that training has not diverged: of NaN the first class would be taken."""
+    if not scores.isfinite().all():
+        raise UsageError(f'training diverges in episodes of {name}; check the model, or scale its features down')
 
 
 def _optimizer(encoder: PoolsImages, inputs: Tensor, head: nn.Linear, training: HeadTraining) -> torch.optim.Optimizer:

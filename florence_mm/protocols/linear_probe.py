@@ -176,7 +176,7 @@ class LinearProbe(OnSet):
             found; ``validation``, the metric there; and ``num_images``.
 
         Raises:
-            UsageError: the model has no pooled image features.
+            UsageError: the model has no pooled image features, or they are not finite.
             DataError: the set is missing, not complete, or an image cannot be read.
         """
         cache = FeatureCache(model, cache_dir or Path(out_dir) / 'features', batch_size, num_workers)

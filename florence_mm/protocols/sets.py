@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from florence_mm.errors import DataError, shown
+from florence_mm.errors import DataError, UsageError, shown
 from florence_mm.evaluation.functional import (
     mean_average_precision,
     per_class_accuracy,
@@ -143,7 +143,16 @@ class ClassificationSet:
         return replace(data, labels=labels, names=self.classes)
 
     def figures(self, scores: Tensor, labels: Tensor) -> dict[str, float]:
-        """Compute the figures of scores ``(N, K)`` for labels ``(N,)`` or, for mAP, ``(N, K)``, from 0 to 1."""
+        """Compute the figures of scores ``(N, K)`` for labels ``(N,)`` or, for mAP, ``(N, K)``, from 0 to 1.
+
+        Raises:
+            UsageError: a score is NaN.
+        """
+        if wrong := int(scores.isnan().any(1).sum()):
+            raise UsageError(
+                f'the model gives scores on {self.name} that are no numbers for {wrong} of {len(scores)} images; take '
+                'an earlier checkpoint of its training'
+            )
         if self.metric == MEAN_AP:
             return {MEAN_AP: mean_average_precision(scores, labels)}
         ranks = target_ranks(scores, labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from typing import Any
 from mmengine.config import Config
 
 from florence_mm.config.load import load_config
-from florence_mm.errors import raise_if_asked, user_sentence
+from florence_mm.errors import UsageError, raise_if_asked, user_sentence
 from florence_mm.utils.files import write_atomic
 
 from .base import Entry, LoadedLike, Preparable
@@ -171,7 +172,9 @@ def _evaluate(entry: Entry, plan: SuitePlan, models: _Models, progress: SuitePro
 
         def work() -> dict[str, float]:
             folder.mkdir(parents=True, exist_ok=True)
-            return entry.protocol.run(models.get(cfg, checkpoint), plan.data_root, folder, **options)
+            figures = entry.protocol.run(models.get(cfg, checkpoint), plan.data_root, folder, **options)
+            _require_finite(figures.get(entry.protocol.metric), entry)
+            return figures
 
         figures = together(work)
     except Exception as error:
@@ -179,6 +182,14 @@ def _evaluate(entry: Entry, plan: SuitePlan, models: _Models, progress: SuitePro
         return _failed(entry, plan, error)
     seconds = progress.end()
     return _done(entry, from_first(lambda: write_result(folder, key, figures, seconds)), checkpoint)
+
+
+def _require_finite(figure: float | None, entry: Entry) -> None:
+    if figure is not None and not math.isfinite(figure):
+        raise UsageError(
+            f'{entry.protocol.metric} of {entry.protocol.name} is {figure}, as where nothing is to be found in the '
+            'data, or the model gives no numbers; look at both'
+        )
 
 
 class _Models:

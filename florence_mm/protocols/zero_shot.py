@@ -54,7 +54,7 @@ class ZeroShotClassification(OnSet):
             ``top1``, ``top5`` and ``mean_per_class``, or ``mAP``, from 0 to 1, and ``num_images``.
 
         Raises:
-            UsageError: the model has no text tower.
+            UsageError: the model has no text tower, or gives features that are not finite.
             DataError: the set is missing, not complete, or an image cannot be read.
         """
         towers = unwrap_model(model.model)

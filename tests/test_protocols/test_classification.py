@@ -16,6 +16,7 @@ from florence_mm.errors import UsageError
 from florence_mm.formats.published import READERS
 from florence_mm.protocols import linear_probe
 from florence_mm.protocols.classification import EMBEDDED, FLORENCE, with_digits
+from florence_mm.protocols.episodes import HeadTraining
 from florence_mm.protocols.features import FeatureCache
 from florence_mm.protocols.few_shot import FewShotClassification
 from florence_mm.protocols.fine_tuned import FineTunedClassification
@@ -274,6 +275,32 @@ def test_features_are_kept_until_weights_or_images_change(root, tmp_path, monkey
         next(loaded.model.image_encoder.parameters()).add_(0.1)
     assert not torch.equal(FeatureCache(loaded, tmp_path).get(images, 'some', flip=True), first)
     assert len(computed) == 3
+
+
+def test_a_model_that_diverged_is_refused(root, tmp_path):
+    """Of NaN an argmax is the first class, a rank the last place and an average precision that of the list's order."""
+    loaded = copy.copy(trained(0))
+    loaded.model = copy.deepcopy(loaded.model)
+    with torch.no_grad():
+        next(loaded.model.image_encoder.parameters()).fill_(torch.nan)
+    said = r'features of \w+-digits-\w+ that are not finite numbers for \d+ of \d+ images'
+    episodes = FewShotClassification(with_digits(CD_FSL[0], 22), episodes=2)
+    for protocol in (ZeroShotClassification(SETS['voc2007']), LinearProbe(SETS['food101']), episodes):
+        with pytest.raises(UsageError, match=said):
+            ready(protocol, root).run(loaded, root, tmp_path)
+    loaded.model = copy.deepcopy(trained(0).model)
+    with torch.no_grad():
+        loaded.model.text_projection.fill_(torch.nan)
+    with pytest.raises(UsageError, match=r'scores on food101-digits that are no numbers for 100 of 100 images'):
+        ready(ZeroShotClassification(SETS['food101']), root).run(loaded, root, tmp_path)
+
+
+def test_episodes_that_diverge_are_refused(root, tmp_path):
+    training = HeadTraining(epochs=2, lr=1e38)
+    for tuned in (False, True):
+        protocol = FewShotClassification(with_digits(CD_FSL[0], 22), episodes=1, training=training, tuned=tuned)
+        with pytest.raises(UsageError, match='training diverges in episodes of few-shot/isic-digits-5shot'):
+            ready(protocol, root).run(trained(0), root, tmp_path)
 
 
 def test_other_models_are_refused(root, tmp_path):

@@ -172,6 +172,13 @@ def test_what_a_model_cannot_do_is_no_failure_and_asks_for_no_data(tmp_path):
     assert status('public', clips, task_configs={'video/a': files['video']}) == ['done']
     assert status('public', trained, task_checkpoints={'vqa/a': plan.checkpoint}) == ['done']
     assert status('public', trained, published=lambda config: plan.checkpoint) == ['done']
+def test_a_figure_that_is_no_number_fails_and_is_not_kept(tmp_path):
+    plan = make_plan(tmp_path)
+    for _ in range(2):
+        (row,) = run_suite(entries(Fake('retrieval/a', score=float('nan'))), plan, ABOUT)
+        assert row.status == 'failed' and row.note.startswith('score of retrieval/a is nan, as where nothing is')
+    assert ran(plan) == ['retrieval/a'] * 2
+    assert 'NaN' not in (plan.out_dir / 'results.json').read_text()
 
 
 def test_a_model_that_cannot_be_loaded_is_tried_once(tmp_path):
