@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from torch import nn
 
 from florence_mm.apis.model_weights import load_whole_model
@@ -187,3 +188,16 @@ def test_two_of_many_tensors_are_no_load(tmp_path):
     state = {key: value for key, value in model.state_dict().items() if key.startswith('norm.')}
     with pytest.raises(ValueError, match='lacks .* tensors of CoSwin .*, more than half'):
         load_checkpoint(model, save(tmp_path, state))
+
+
+def test_weights_beside_those_that_are_read_are_told(tmp_path, capsys):
+    MMLogger._instance_dict.clear()  # loggers of earlier tests write to streams that are closed
+    first, second = ({'a.weight': torch.full((2,), value)} for value in (1.0, 2.0))
+    optimizer = {'state': {0: {'exp_avg': torch.ones(2)}}, 'param_groups': []}
+    torch.save({'state_dict': first, 'state_dict_ema': second, 'optimizer': optimizer}, tmp_path / 'w.pth')
+    assert torch.equal(read_checkpoint(tmp_path / 'w.pth')[0]['a.weight'], first['a.weight'])
+    said = 'w.pth: the weights under state_dict are read, and those under state_dict_ema are not'
+    assert said in capsys.readouterr().out
+    torch.save({'state_dict': first, 'optimizer': optimizer}, tmp_path / 'w.pth')
+    read_checkpoint(tmp_path / 'w.pth')
+    assert 'are not' not in capsys.readouterr().out

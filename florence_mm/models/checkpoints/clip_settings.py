@@ -4,7 +4,6 @@ Sources: CLIP ``clip/model.py``; open_clip's model configs (``open_clip_config.j
 and ``CLIPVisionConfig`` (``config.json``).
 """
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from .renaming import Source
-from .settings import Setting
+from .settings import Setting, read_config
 
 _ACTS = ('quick_gelu', 'gelu')
 _WHOSE_ACT = "'quick_gelu' belongs to OpenAI's weights, 'gelu' to most of open_clip's (LAION, DataComp)"
@@ -77,20 +76,20 @@ def _stated(source: Source) -> tuple[dict[str, tuple], dict[str, tuple]]:
     """What a CLIP's keys or a config file beside it tell of its text and its image tower.
 
     Raises:
-        ValueError: a tower is one that ours is not.
+        ValueError: a tower is one that ours is not, or the config file is damaged.
     """
     if {'input_resolution', 'context_length', 'vocab_size'} <= source.keys:
         return _OPENAI, _OPENAI  # OpenAI's own files
     folder = Path(source.path).expanduser().parent
     if '://' in str(source.path):
         return {}, {}
-    if config := as_dict(_json(folder / 'open_clip_config.json').get('model_cfg')):
+    if config := as_dict(read_config(folder / 'open_clip_config.json').get('model_cfg')):
         act = ('quick_gelu',) if config.get('quick_gelu') else ('gelu',)
         return (
             {'act': act, **_open_clip_text(as_dict(config.get('text_cfg')), source)},
             {'act': act, **_open_clip_image(as_dict(config.get('vision_cfg')), source)},
         )
-    config = _json(folder / 'config.json')
+    config = read_config(folder / 'config.json')
     return tuple(_hugging_face(config, part, source) for part in ('text', 'vision'))
 
 
@@ -147,15 +146,6 @@ def _other_tower(source: Source, what: str, kind: str) -> ValueError:
         f'the config beside {source.path} says {what} of its {part} tower, which {kind} does not have; use '
         'another checkpoint'
     )
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """A JSON object; empty if the file is missing or none of transformers or open_clip."""
-    try:
-        content = json.loads(file.read_text(encoding='utf-8'))
-    except (OSError, ValueError):
-        return {}
-    return as_dict(content)
 
 
 def as_dict(value: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Checks of what a checkpoint holds: tensors by name, dense, finite, and of the model's types."""
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from florence_mm.utils.text_files import is_encodable
@@ -36,6 +38,7 @@ def state_of(content: Mapping[str, Any], path: str | Path) -> StateDict:
             values.
     """
     outer = content
+    _say_others(content, path)
     for _ in range(2):
         inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), None)
         content = content if inner is None else inner
@@ -60,6 +63,23 @@ def state_of(content: Mapping[str, Any], path: str | Path) -> StateDict:
         if value.is_meta:
             raise ValueError(f'{key} in {path} has a shape and no values (device meta); save the model from a device')
     return tensors
+
+
+def _say_others(content: Mapping[str, Any], path: str | Path) -> None:
+    """Log which other weights a file holds beside those that are read, such as averages over its training."""
+    taken = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), None)
+    others = [
+        key
+        for key, value in content.items()
+        if taken is not None and key != taken and isinstance(value, dict) and _has_weights(value)
+    ]
+    if others:
+        text = f'{path}: the weights under {taken} are read, and those under {some(map(str, others))} are not'
+        print_log(text, 'current', logging.WARNING)
+
+
+def _has_weights(content: Mapping[Any, Any]) -> bool:
+    return any(isinstance(key, str) and '.' in key and isinstance(value, Tensor) for key, value in content.items())
 
 
 def _instead(outer: Mapping[str, Any], content: Mapping[str, Any]) -> str:

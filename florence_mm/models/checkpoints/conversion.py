@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from .exporting import CONFIG, EXPORTS, Export, export_state_dict, exports_that_
 from .formats import OURS, RUN, convert_state_dict, first_parts
 from .reading import plain_meta, read_checkpoint
 from .renaming import Source, StateDict
+from .settings import read_config
 from .sharded import weights_in
 from .writing import write_pickled, write_safetensors
 
@@ -84,8 +84,11 @@ def convert_file(
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file is unreadable or in an unknown format, or the target's format cannot hold it.
-        UsageError: ``out`` is the source, or has the wrong suffix; nothing is under ``prefix``; or ``to`` is needed.
+        UsageError: ``out`` is the source, has the wrong suffix, or has the config of another model; nothing is under
+            ``prefix``; ``to`` is needed; or there is no such ``dtype``.
     """
+    if dtype is not None and dtype not in DTYPES:
+        raise UsageError(f'dtype is {dtype!r}; give one of {", ".join(DTYPES)}')
     export = None if to is None or to.lower() == OURS else find_export(to)
     target = _file_to_write(Path(out), export)
     refuse_overwriting(target, [source, _local(source)], 'the target')
@@ -106,7 +109,9 @@ def convert_file(
         exported = export_state_dict(state, export.name, source, known)
         state, config = exported.tensors, exported.config
         report.left_out, report.absent, report.notes = left_out | exported.left_out, exported.absent, exported.notes
-        if config is not None and target.parent != Path(out):
+        if config is not None and target.parent == Path(out):
+            _keep_config(target.with_name(CONFIG), export)
+        elif config is not None:
             report.notes.append(f'{export.name} needs a config.json beside the file; give a folder to have it written')
     state = _cast(state, dtype, source)
     check_values(state, source)
@@ -132,6 +137,12 @@ def _file_to_write(out: Path, export: Export | None) -> Path:
     raise UsageError(f'{out} must end in {_SAFE} or {", ".join(_PICKLED)}{folder}, to be written as {export.name!r}')
 
 
+def _keep_config(file: Path, export: Export) -> None:
+    """Check that no config of another model would be written over."""
+    if file.exists() and read_config(file).get('model_type') not in export.model_types:
+        raise UsageError(f'{file} is the config of something else, which would be lost; give another folder')
+
+
 def _local(source: str | Path) -> Path | str:
     """The file of the weights, also in a folder."""
     return source if '://' in str(source) else weights_in(source)
@@ -149,11 +160,8 @@ def _config_beside(source: Source, found: str) -> dict[str, Any]:
     """The ``config.json`` beside a file of a format that has one."""
     if '://' in str(source.path) or found not in EXPORTS or not EXPORTS[found].model_types:
         return {}
-    with suppress(OSError, ValueError):
-        config = json.loads(Path(source.path).with_name(CONFIG).read_text(encoding='utf-8'))
-        if isinstance(config, dict) and config.get('model_type') in EXPORTS[found].model_types:
-            return {CONFIG: config}
-    return {}
+    config = read_config(Path(source.path).with_name(CONFIG))
+    return {CONFIG: config} if config.get('model_type') in EXPORTS[found].model_types else {}
 
 
 def _cast(state: StateDict, dtype: str | None, source: str | Path) -> StateDict:

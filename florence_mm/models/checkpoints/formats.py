@@ -97,11 +97,19 @@ def converted(found: Format, state: StateDict, skipped: Skipped, path: str | Pat
 
 
 def without_computed(state: StateDict) -> tuple[StateDict, Skipped]:
-    """Remove what models compute themselves, and ``module.`` before all keys; returns the rest and what was removed."""
+    """Remove what models compute themselves, and ``module.`` or ``_orig_mod.`` before all keys.
+
+    Args:
+        state: tensors by key.
+
+    Returns:
+        the rest, and what was removed.
+    """
     skipped = {key: 'computed by the model' for key in state if key.endswith(COMPUTED)}
     state = {key: value for key, value in state.items() if key not in skipped}
-    if state and all(key.startswith('module.') for key in state):
-        state = {key.removeprefix('module.'): value for key, value in state.items()}
+    for prefix in ('module.', '_orig_mod.'):  # of data parallel and of compiled modules
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state, skipped
 
 

@@ -5,6 +5,7 @@ format states them with :func:`~florence_mm.models.checkpoints.renaming.register
 the model's own are compared with them.
 """
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -92,3 +93,18 @@ def check_settings(
             f'give other features; set it in the config{advice}'
         )
     return notes
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Read a config file beside weights, an object of JSON; empty if it is missing or holds something else.
+
+    Raises:
+        ValueError: it is damaged, so that settings which no tensor tells are lost.
+    """
+    try:
+        content = json.loads(file.read_text(encoding='utf-8'))
+    except OSError:
+        return {}
+    except (ValueError, RecursionError):
+        raise ValueError(f'{file} is not JSON; download it again, or give the weights from another folder') from None
+    return content if isinstance(content, dict) else {}
