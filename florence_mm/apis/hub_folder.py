@@ -11,6 +11,7 @@ from torch import nn
 
 from florence_mm.config.metafiles import model_entries
 from florence_mm.config.pick import walk_steps
+from florence_mm.config.registered import require_registered
 from florence_mm.errors import DataError, UsageError
 from florence_mm.language.answers import read_answers
 from florence_mm.models.checkpoints.hub import hub_file
@@ -97,13 +98,16 @@ def read_folder(folder: str | Path, revision: str | None = None) -> tuple[Config
         the config with model and test data, the file of the weights, and the name of the model.
 
     Raises:
-        UsageError: it is neither, or the repository cannot be had.
+        UsageError: it is neither, the repository cannot be had, or a file names what is no registered class.
         DataError: a file is missing or damaged.
     """
     files = _files(folder, revision)
     config, data = _from_json(files[CONFIG]), _from_json(files[PREPROCESSING])
     if not isinstance(config.get('model'), dict):
         raise DataError(f'{files[CONFIG]} has no model; give a folder that save_pretrained wrote')
+    for file, part in ((CONFIG, config['model']), (PREPROCESSING, data)):
+        require_registered(part, str(files[file]))
+    _check_steps(data, files[PREPROCESSING])
     cfg = {'default_scope': config.get('default_scope', 'florence_mm'), 'model': config['model']}
     if data:
         cfg['test_dataloader'] = {'dataset': data}
@@ -156,7 +160,8 @@ def _to_json(value: Any, where: str) -> Any:
 
 def _from_json(file: Path) -> dict[str, Any]:
     def restored(value: dict) -> Any:
-        return tuple(value[_TUPLE]) if value.keys() == {_TUPLE} else value
+        is_tuple = value.keys() == {_TUPLE} and isinstance(value[_TUPLE], list)
+        return tuple(value[_TUPLE]) if is_tuple else value
 
     try:
         found = json.loads(file.read_text(encoding='utf-8'), object_hook=restored)
@@ -167,7 +172,16 @@ def _from_json(file: Path) -> dict[str, Any]:
     return found
 
 
+def _check_steps(data: Mapping[str, Any], file: Path) -> None:
+    """Check that the pipeline is a list of transforms."""
+    steps = data.get('pipeline', [])
+    if not isinstance(steps, list) or not all(isinstance(step, dict) and 'type' in step for step in steps):
+        raise DataError(f'{file} has a pipeline that is no list of transforms; write the folder again')
+
+
 def _files(folder: str | Path, revision: str | None) -> dict[str, Path]:
+    if not isinstance(folder, (str, Path)) or not str(folder):
+        raise UsageError(f'{folder!r} is given as a folder; give its path, or OWNER/REPO on the hub')
     names = (CONFIG, PREPROCESSING, WEIGHTS)
     if Path(folder).is_dir():
         files = {name: Path(folder) / name for name in names}
