@@ -173,6 +173,15 @@ def _share(data: LabelledImages) -> tuple[int, int]:
     return data.part or (len(data), len(data))
 
 
+def _require_once(data: LabelledImages) -> None:
+    """Check that no image is listed twice, as it would count twice."""
+    seen: set[Path] = set()
+    for path in data.images:
+        if path in seen:
+            raise DataError(f'{data.source} lists {path} twice; restore it as published')
+        seen.add(path)
+
+
 def _plain(name: str) -> str:
     return re.sub(r'[\W_]+', '', name.casefold())
 

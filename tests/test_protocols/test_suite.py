@@ -172,6 +172,8 @@ def test_what_a_model_cannot_do_is_no_failure_and_asks_for_no_data(tmp_path):
     assert status('public', clips, task_configs={'video/a': files['video']}) == ['done']
     assert status('public', trained, task_checkpoints={'vqa/a': plan.checkpoint}) == ['done']
     assert status('public', trained, published=lambda config: plan.checkpoint) == ['done']
+
+
 def test_a_figure_that_is_no_number_fails_and_is_not_kept(tmp_path):
     plan = make_plan(tmp_path)
     for _ in range(2):
