@@ -263,7 +263,7 @@ def test_features_are_kept_until_weights_or_images_change(root, tmp_path, monkey
     torch.testing.assert_close(first[1], pooled(loaded, mirrored), atol=1e-5, rtol=1e-4)
     computed = []
     real = FeatureCache._compute
-    monkeypatch.setattr(FeatureCache, '_compute', lambda *args: computed.append(1) or real(*args))
+    monkeypatch.setattr(FeatureCache, '_compute', lambda *args, **kwargs: computed.append(1) or real(*args, **kwargs))
     assert torch.equal(FeatureCache(loaded, tmp_path).get(images, 'some', flip=True), first) and not computed
     (file,) = tmp_path.glob('*.safetensors')
     file.write_bytes(file.read_bytes()[:-9])  # cut off
