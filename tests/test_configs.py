@@ -76,7 +76,7 @@ def test_config_builds_under_a_foreign_scope_with_the_stated_size(path, scope):
 def nothing_for_people(monkeypatch):
     """The layout of the logged config and the drawn curves, which other tests look at, are left out."""
     monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **options: (text, True))
-    monkeypatch.setattr('florence_mm.engine.hooks.run_summary.draw_curves', lambda *args: None)
+    monkeypatch.setattr('florence_mm.engine.hooks.run_summary.draw_curves', lambda *args, **titles: None)
 
 
 @pytest.mark.parametrize('path', CONFIGS)
