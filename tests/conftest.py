@@ -1,5 +1,6 @@
 """Settings of all tests."""
 
+import gc
 import logging
 import os
 import random
@@ -21,6 +22,12 @@ os.environ.setdefault('OMP_NUM_THREADS', THREADS)  # of the processes that tests
 _TRACE = logging.getLogger('torch.__trace')
 _TRACE.propagate = True
 _TRACE.handlers.clear()
+
+
+def pytest_collection_finish():
+    """Leave what the tests have imported out of garbage collections, which data sets of mmengine ask for one by one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

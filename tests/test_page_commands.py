@@ -100,7 +100,7 @@ def launched(script, arguments):
     if script.startswith('slurm'):
         partition, job, config, second, *rest = arguments
         return tool, [config, *(['--work-dir', second] if tool.stem == 'train' else [second]), *rest]
-    at = 1 if tool.stem == 'train' else 2
+    at = {'evaluate': 0, 'train': 1, 'test': 2}[tool.stem]
     assert int(arguments[at]) > 0
     return tool, [*arguments[:at], *arguments[at + 1 :]]
 

@@ -92,7 +92,7 @@ def test_motions(quickstart, tmp_path):
     options.append(f'model.backbone.init_cfg.checkpoint={quickstart / "epoch_36.pth"}')
     run('bash', 'tools/dist_train.sh', MOTIONS, 2, '--seed', 0, '--work-dir', work_dir, '--cfg-options', *options)
     scores = json.loads((work_dir / 'metrics.json').read_text())['metrics']
-    # the same code gives 0.947 with AVX2 and 0.889 with AVX-512, see docs/video.md
+    # the same code gives 0.947 with AVX2 and 0.889 with AVX-512, see docs/reports/clips.md
     assert scores['acc/top1'] >= (0.85 if torch.backends.cpu.get_cpu_capability() == 'AVX512' else 0.9)
 
 

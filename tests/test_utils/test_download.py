@@ -272,6 +272,6 @@ def test_two_processes_download_once(server, tmp_path):
     # new processes: a copy of this one could wait for a lock that one of its threads holds
     code = 'import sys; from florence_mm.utils.download import download; download(*sys.argv[1:])'
     command = [sys.executable, '-c', code, server.url('/w.pth'), str(tmp_path / 'w.pth'), SHA256]
-    processes = [subprocess.Popen(command) for _ in range(3)]
-    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    processes = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait(60) for process in processes] == [0, 0]
     assert len(server.requests) == 1 and (tmp_path / 'w.pth').read_bytes() == DATA

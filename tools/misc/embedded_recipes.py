@@ -116,7 +116,7 @@ RECIPES: tuple[Recipe, ...] = (
         data=('clips',),
         begins_with=(QUICKSTART,),
         score='acc/top1',
-        least=0.85,  # 0.947 with AVX2, 0.889 with AVX-512: docs/video.md
+        least=0.85,  # 0.947 with AVX2, 0.889 with AVX-512: docs/reports/clips.md
     ),
     _recipe(
         'unicl_video-coswin-micro_2xb20-4e_clips',
