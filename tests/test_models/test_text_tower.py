@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from florence_mm.models.layers.transformer import TokenLayout
 from florence_mm.models.text import CLIPTextTower
 from florence_mm.models.tokenizers import CLIPTokenizer
 from florence_mm.registry import MODELS, TASK_UTILS
@@ -118,3 +119,28 @@ def test_bad_arguments():
         tower()(torch.ones(2, 21, dtype=torch.long))
     with pytest.raises(ValueError, match='at least one text'):
         tower()(torch.ones(0, 20, dtype=torch.long))
+
+
+def test_texts_that_begin_alike_share_their_tokens():
+    """Tokens of 'a b c END', 'a b END', 'a d c END', 'a b c END': beginnings in the order of their place."""
+    ids = torch.tensor([[1, 2, 3, 9], [1, 2, 9, 0], [1, 4, 3, 9], [1, 2, 3, 9]])
+    real = ids != 0
+    layout = TokenLayout.of_prefixes(ids, real)
+    rows = layout.rows.view(4, 4)
+    # one first token; 2, 4; (2) 3, (2) 9, (4) 3; (2 3) 9, (4 3) 9 and the padding
+    assert len(layout.index) == 1 + 2 + 3 + 3
+    assert torch.equal(rows[0], rows[3]) and rows[0, 2] != rows[2, 2] and len(rows[:, 0].unique()) == 1
+    assert torch.equal(ids.flatten()[layout.index][layout.rows].view(4, 4)[real], ids[real])
+    x = torch.arange(9.0)[:, None]
+    assert torch.equal(layout.pack(layout.pad(x)), x)
+
+
+@pytest.mark.parametrize('causal', [True, False])
+def test_features_without_gradients_are_those_with_them(causal):
+    ours = tower(causal=causal).double().eval()
+    ids = texts(20, 3, 7, 7, 4, 9)
+    ids[1:, 0], ids[3, :5] = ids[0, 0], ids[2, :5]  # texts that begin alike
+    wanted = ours(ids).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids), wanted, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(ours(ids[3:4]), wanted[3:4], rtol=1e-12, atol=1e-12)
