@@ -172,7 +172,8 @@ def test_names_of_openmmlab_wait_and_are_the_true_ones():
         assert OPTIMIZERS.get('AdamW').__name__ == 'AdamW' and 'transformers' not in sys.modules
 
         got = []
-        threads = [threading.Thread(target=lambda: got.append(OPTIMIZERS.get('ZeroRedundancyOptimizer'))) for _ in range(4)]
+        ask = lambda: got.append(OPTIMIZERS.get('ZeroRedundancyOptimizer'))
+        threads = [threading.Thread(target=ask) for _ in range(4)]
         [thread.start() for thread in threads], [thread.join() for thread in threads]
         from torch.distributed.optim import ZeroRedundancyOptimizer as base
         from mmengine.optim import ZeroRedundancyOptimizer
