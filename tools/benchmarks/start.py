@@ -28,9 +28,13 @@ BARS = {'classify': 6.0, 'detect': 5.0, 'train --help': 0.4}
 _MAKE = """
 import sys, numpy as np, torch, cv2
 from safetensors.torch import save_file
-from florence_mm.apis.zoo import init_model
+from mmengine.registry import DefaultScope
+from florence_mm.config.load import load_config
+from florence_mm.registry import MODELS
 torch.manual_seed(0)
-state = init_model(sys.argv[1], device='cpu').model.state_dict()
+config = load_config(sys.argv[1])
+with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'florence_mm'):
+    state = MODELS.build(config.model).state_dict()
 save_file({key: value.contiguous().clone() for key, value in state.items()}, sys.argv[2])
 cv2.imwrite(sys.argv[3], np.random.default_rng(0).integers(256, size=(480, 640, 3), dtype=np.uint8))
 """
