@@ -87,7 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         rounds = [{name: measure(command) for name, command in cases.items()} for _ in range(args.rounds + 1)][1:]
     print(f'{"case":<16}{"bar":>6}{"first line s":>14}{"end s":>8}{"CPU s":>8}')
     for name in cases:
-        first, end, used = (round(statistics.median(values), 2) for values in zip(*(r[name] for r in rounds)))
+        first, end, used = (
+            round(statistics.median(values), 2) for values in zip(*(r[name] for r in rounds), strict=True)
+        )
         bar = BARS.get(name)
         results.append({'name': name, 'bar': bar, 'first_s': first, 'end_s': end, 'cpu_s': used})
         told = '' if bar is None else 'ok' if first <= bar else 'ABOVE THE BAR'
