@@ -187,6 +187,8 @@ def _take_on(package: ModuleType) -> None:
             return space[name]
         if f'{package.__name__}.{name}' in _MODULES:
             return importlib.import_module(f'{package.__name__}.{name}')
+        if name == '__all__':  # of `from package import *`
+            return [name for name in {**space, **waiting} if name[:1] != '_']
         if others is not None:
             return others(name)
         raise AttributeError(f'module {package.__name__!r} has no attribute {name!r}')

@@ -2,7 +2,7 @@
 
 ``mmengine.optim`` imports transformers for one optimizer and ``torch.distributed.optim`` for another,
 ``mmengine.model`` FSDP for a wrapper; torchvision imports the compiler and the ONNX exporter with its models and
-operators. Together this takes longer than torch itself.
+operators; mmdet imports transformers and scikit-learn for five classes. Each of these takes as long as torch itself.
 """
 
 import importlib.abc
@@ -19,6 +19,22 @@ SHARDED = (
     'mmengine.model.wrappers.fully_sharded_distributed',
     'mmengine._strategy.fsdp',
 )
+#: modules of mmdet that import transformers, scikit-learn or matplotlib's windows, and those that import one of them
+RARE = (
+    'mmdet.datasets.transforms.text_transformers',
+    'mmdet.models.dense_heads.atss_vlfusion_head',
+    'mmdet.models.dense_heads.grounding_dino_head',
+    'mmdet.models.dense_heads.lad_head',
+    'mmdet.models.dense_heads.paa_head',
+    'mmdet.models.detectors.grounding_dino',
+    'mmdet.models.language_models.bert',
+    'mmdet.models.layers.transformer.grounding_dino_layers',
+    'mmdet.models.task_modules.tracking.interpolation',
+    'mmdet.models.utils.vlfuse_helper',
+    'mmdet.utils.mot_error_visualize',
+)
+#: modules of mmpretrain that import torchvision's operators
+WITH_OPERATORS = ('mmpretrain.evaluation.metrics.visual_grounding_eval', 'mmpretrain.models.heads.grounding_head')
 #: modules of torchvision that only its users import; all but these are what pictures go through
 UNUSED = ('datasets', 'models', 'ops')
 
@@ -71,6 +87,20 @@ GAPS = [
         why='its models import optimizers, and these transformers and torch.distributed.optim, which takes two seconds',
         needed=lambda: 'mmengine.optim' not in sys.modules,
         patch=_wait_in_mmengine,
+    ),
+    Gap(
+        name='mmdet start',
+        package='mmdet',
+        why='its models import transformers and scikit-learn for five classes, which takes three seconds',
+        needed=lambda: 'mmdet' not in sys.modules,
+        patch=lambda: late_modules(*RARE),
+    ),
+    Gap(
+        name='mmpretrain start',
+        package='mmpretrain',
+        why='a metric and a head import operators of torchvision, and with them the compiler, which takes a second',
+        needed=lambda: 'mmpretrain' not in sys.modules,
+        patch=lambda: late_modules(*WITH_OPERATORS),
     ),
     Gap(
         name='torchvision start',

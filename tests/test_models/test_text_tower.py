@@ -158,3 +158,14 @@ def test_beginnings_are_computed_once():
     ]
     x = torch.arange(float(len(layout.index)))[:, None]
     assert layout.pack(layout.pad(x)).equal(x)
+
+
+@pytest.mark.parametrize('causal', [True, False])
+def test_features_without_gradients_are_those_with_them(causal):
+    ours = tower(causal=causal).double().eval()
+    ids = texts(20, 3, 7, 7, 4, 9)
+    ids[1:, 0], ids[3, :5] = ids[0, 0], ids[2, :5]  # texts that begin alike
+    wanted = ours(ids).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids), wanted, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(ours(ids[3:4]), wanted[3:4], rtol=1e-12, atol=1e-12)
