@@ -160,7 +160,7 @@ def test_dict_imports_what_is_looked_up_and_all_that_is_listed():
 
 
 def test_names_of_openmmlab_wait_and_are_the_true_ones():
-    """In one process of its own, in the order of a user's session."""
+    """In one process, in the order in which a user would ask."""
     code = """
         import pickle, sys, threading
         import florence_mm
