@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
-from .windows import is_traced
+from .tracing import is_traced
 
 _STEPS = 1 << 16
 

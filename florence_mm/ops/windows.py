@@ -20,15 +20,11 @@ import torch
 from torch import Tensor
 
 from .traced_windows import MASKED, traced_partition
+from .tracing import is_traced
 
 _CACHE_SIZE = 64
 _cache: OrderedDict[tuple, 'WindowPlan'] = OrderedDict()
 _lock = threading.Lock()
-
-
-def is_traced() -> bool:
-    """Whether a model is being exported or traced, where only plain operators may be used."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
 @dataclass(frozen=True, eq=False)

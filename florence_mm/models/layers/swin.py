@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from florence_mm.ops.attention import window_attention
 from florence_mm.ops.inference import WeightsSnapshot, add_mlp, fast_path_allowed
+from florence_mm.ops.tracing import is_traced
 from florence_mm.ops.windows import (
     WindowPlan,
     fit_window,
     from_windows,
-    is_traced,
     relative_position_bias,
     to_windows,
     window_plan,
