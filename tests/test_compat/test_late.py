@@ -119,7 +119,7 @@ def test_module_that_is_imported_first_does_not_wait(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     package = importlib.import_module('toy_first')
     late_submodules('toy_first', ['part'])
-    assert vars(package)['part'] is sys.modules['toy_first.part']
+    assert vars(package)['part'] is sys.modules['toy_first.part'] and '__getattr__' not in vars(package)
 
 
 def test_submodule_that_a_package_imports_from_itself_waits(tmp_path, monkeypatch):
