@@ -76,6 +76,11 @@ class RetrievalInferencer(Inferencer):
         self._fingerprint: str | None = None
 
     @property
+    def source(self) -> tuple[str | None, str | None]:
+        """Config and checkpoint, as an index that it makes names them."""
+        return self._source['config'], self._source['checkpoint']
+
+    @property
     def of_videos(self) -> bool:
         """Whether the items are videos."""
         return isinstance(self.pipeline, VideoPipeline)
