@@ -30,11 +30,15 @@ import sys, numpy as np, torch, cv2
 from safetensors.torch import save_file
 from mmengine.registry import DefaultScope
 from florence_mm.config.load import load_config
+from florence_mm.config.pretrained import drop_pretrained
 from florence_mm.registry import MODELS
 torch.manual_seed(0)
 config = load_config(sys.argv[1])
+drop_pretrained(config.model, 'model')
 with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'florence_mm'):
-    state = MODELS.build(config.model).state_dict()
+    model = MODELS.build(config.model)
+    model.init_weights()  # what is left as the memory had it may take long to compute with
+state = model.state_dict()
 save_file({key: value.contiguous().clone() for key, value in state.items()}, sys.argv[2])
 cv2.imwrite(sys.argv[3], np.random.default_rng(0).integers(256, size=(480, 640, 3), dtype=np.uint8))
 """
