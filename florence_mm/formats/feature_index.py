@@ -89,10 +89,15 @@ class FeatureIndex:
             UsageError: there is none, or it is of another version.
             DataError: a file is damaged or missing.
         """
-        folder, head = Path(folder), None
-        while head is None or head != _read_head(folder):  # which another process may compact meanwhile
-            head = _read_head(folder)
-            items, dead, written = read_items(folder, head)
+        folder, head, new = Path(folder), None, _read_head(Path(folder))
+        while head != new:  # which another process may compact meanwhile
+            head = new
+            try:
+                items, dead, written = read_items(folder, head)
+            except (DataError, FileNotFoundError):
+                if head == _read_head(folder):
+                    raise
+            new = _read_head(folder)
         index = cls(folder, head, items, dead)
         index._written = written
         return index
@@ -210,9 +215,17 @@ class FeatureIndex:
 
         Returns:
             numbers of the rows, by falling product and of equal ones by number, and the products in float64.
+
+        Raises:
+            DataError: the index has features of another width, or with values that are no numbers.
         """
         if not len(self):
             return np.empty(0, int), np.empty(0)
+        if query.shape != (self.head['dims'],):
+            raise DataError(
+                f'the index {self.folder} has features {self.head["dims"]} wide, and the query has shape '
+                f'{query.shape}; make the index again with the model that is searched with'
+            )
         if exact is None:
             exact = len(self.items) <= EXACT_UP_TO
         graph = None if exact else self._near_rows()
@@ -225,6 +238,12 @@ class FeatureIndex:
                     return self._ranked(rows, query, top)
                 wanted *= 2
         scores = self._products(query)
+        if not np.isfinite(scores).all():
+            row = int(np.flatnonzero(~np.isfinite(scores))[0])
+            raise DataError(
+                f'row {row} of {rows_path(self.folder, self.head)} has no finite product with the query, as after '
+                'damage; make the index again'
+            )
         scores[~self.alive] = -np.inf
         top = min(top, len(self))
         least = np.partition(scores, len(scores) - top)[len(scores) - top]
@@ -259,7 +278,7 @@ def _read_head(folder: Path) -> dict[str, Any]:
     if head.get('version') != VERSION:
         raise UsageError(f'{folder} has an index of version {head.get("version")!r}, expected {VERSION}; make it again')
     generation = head.get('generation', 0)
-    right = is_whole(head.get('dims')) and head['dims'] > 0 and is_whole(generation) and generation >= 0
+    right = is_whole(head.get('dims')) and head['dims'] > 0 and is_whole(generation) and 0 <= generation < 1 << 63
     if head.get('dtype') not in DTYPES or not right:
         raise DataError(f'{folder / HEAD} has no usable dims and dtype; make the index again')
     return head

@@ -64,9 +64,12 @@ def read_items(folder: Path, head: Mapping[str, Any]) -> tuple[list[dict[str, An
         the items, the numbers of rows that no longer count, and the number of bytes that were read.
 
     Raises:
-        DataError: a line is damaged, or there are fewer rows than items.
+        DataError: a line is damaged, there are fewer rows than items, or rows and no file of lines.
     """
     path, rows_file = items_path(folder, head), rows_path(folder, head)
+    rows = rows_file.stat().st_size // row_bytes(head) if rows_file.is_file() else 0
+    if rows and not path.is_file():  # both are made before a row is written
+        raise DataError(f'{path} is missing, and {rows_file.name} beside it has {rows} rows; make the index again')
     data = path.read_bytes() if path.is_file() else b''
     data = data[: data.rfind(b'\n') + 1]
     items: list[dict[str, Any]] = []
@@ -76,7 +79,7 @@ def read_items(folder: Path, head: Mapping[str, Any]) -> tuple[list[dict[str, An
             item = json.loads(line)
             if not isinstance(item, dict) or not (is_whole(item.get('drop')) or isinstance(item.get('file'), str)):
                 raise ValueError('it is no item')
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f'{path}, line {number}, cannot be read ({error}); make the index again') from None
         if 'drop' not in item:
             items.append(item)
@@ -86,7 +89,7 @@ def read_items(folder: Path, head: Mapping[str, Any]) -> tuple[list[dict[str, An
             )
         else:
             dead.append(item['drop'])
-    rows = rows_file.stat().st_size // row_bytes(head) if rows_file.is_file() else 0
+    rows = rows_file.stat().st_size // row_bytes(head) if rows_file.is_file() else 0  # with those of the last lines
     if len(items) > rows:
         raise DataError(
             f'{path} has {len(items)} items, and {rows_file.name} beside it only {rows} rows; make the index again'
@@ -110,14 +113,20 @@ class IndexWriter:
     def __init__(self, folder: Path, head: Mapping[str, Any], count: int, written: int) -> None:
         self.folder, self.count, self.written = folder, count, written
         self._row_bytes = row_bytes(head)
-        if read_json(folder / HEAD).get('generation') != head.get('generation'):
+        if not self._is_generation(head):  # whose files are gone, and would be made again
             raise _taken(folder)
         self._rows, self._lines = (_open(path(folder, head)) for path in (rows_path, items_path))
-        data = items_path(folder, head).read_bytes()
-        if not try_lock(self._lines.fileno()) or data.rfind(b'\n') + 1 != written:
+        if not try_lock(self._lines.fileno()) or not self._is_as_read(head):
             self.close()
             raise _taken(folder)
         self._cut()
+
+    def _is_as_read(self, head: Mapping[str, Any]) -> bool:
+        """Whether nobody has written since the index was read; asked once it is locked."""
+        return self._is_generation(head) and self._lines.read().rfind(b'\n') + 1 == self.written
+
+    def _is_generation(self, head: Mapping[str, Any]) -> bool:
+        return read_json(self.folder / HEAD).get('generation') == head.get('generation')
 
     def append(self, rows: bytes, lines: bytes, count: int) -> None:
         """Append rows and then their lines, on disk before this returns; after an error neither is there.

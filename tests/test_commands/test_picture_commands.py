@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from florence_mm.commands import index_models
 from florence_mm.commands import main as command_line
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +106,29 @@ def test_an_index_from_elsewhere_brings_no_config(called, monkeypatch):
     head = json.loads(Path('i/index.json').read_text())
     Path('i/index.json').write_text(json.dumps({**head, 'config': str(Path('other.py').absolute())}))
     assert called('search', 'red', '--index', 'i')[0] == 2
+
+
+def test_memory_of_models_costs_no_index(called, monkeypatch, tmp_path):
+    indexed = 'search', 'index', 'photos', '--index'
+    monkeypatch.setenv('FLORENCE_MM_HOME', str(tmp_path / 'kept'))
+    for name in 'ab':
+        assert called(*indexed, name, model='towers')[0] == 0
+    kept = sorted((tmp_path / 'kept/indexes').iterdir())
+    assert len(kept) == 2  # of two indexes that are made at once neither forgets the other's
+    for content in ('', '[]', '{"config": 1}'):
+        kept[0].write_text(content)
+        kept[1].write_text(content)
+        status, _, err = called('search', 'red', '--index', 'a')
+        assert status == 2 and 'a was made elsewhere' in err
+        assert called('search', 'red', '--index', 'b', model='towers')[0] == 0
+    assert called(*indexed, 'a', model='towers')[0] == 0 and called('search', 'red', '--index', 'a')[0] == 0
+    (tmp_path / 'file').write_text('')
+    told = []
+    monkeypatch.setattr(index_models, 'print_log', lambda text, *_: told.append(text))
+    for home in ('file', 'file/below'):  # neither of which can hold anything
+        monkeypatch.setenv('FLORENCE_MM_HOME', str(tmp_path / home))
+        assert called(*indexed, f'c{len(home)}', model='towers')[:2] == (0, f'c{len(home)}: 3 added, 0 unchanged\n')
+        assert 'is not kept on this machine' in told.pop() and not told
 
 
 def test_search_refuses_what_it_cannot_do(called):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from florence_mm.errors import DataError, UsageError
+from florence_mm.formats import index_files
 from florence_mm.formats.feature_index import FeatureIndex
 
 
@@ -103,14 +104,51 @@ def test_damaged_and_foreign_folders(tmp_path):
         (b'nonsense\n', 'line 6, cannot be read'),
         (b'{"drop": 7}\n', 'drops row 7'),
         (b'3\n', 'line 6'),
+        (b'[' * 100_000 + b'\n', 'line 6, cannot be read'),
     ):
         (folder / 'items.jsonl').write_bytes(good + bad)
         with pytest.raises(DataError, match=words):
             FeatureIndex.open(folder)
+    (folder / 'items.jsonl').unlink()  # without which the rows would be taken for half written, and cut off
+    with pytest.raises(DataError, match='items.jsonl is missing, and features.bin beside it has 5 rows'):
+        FeatureIndex.open(folder)
     (folder / 'items.jsonl').write_bytes(good)
     os.truncate(folder / 'features.bin', 50)
     with pytest.raises(DataError, match='5 items'):
         FeatureIndex.open(folder)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_search_refuses_rows_that_are_no_numbers(tmp_path, value):
+    features = rows(5)
+    index = filled(tmp_path / 'i', features)
+    with pytest.raises(DataError, match=r'features 24 wide, and the query has shape \(12,\)'):
+        index.search(features[0, :12], 2)
+    features[3, 1] = value
+    (tmp_path / 'i' / 'features.bin').write_bytes(features.tobytes())
+    with pytest.raises(DataError, match='row 3 of .*features.bin has no finite product'):
+        FeatureIndex.open(tmp_path / 'i').search(features[0], 2)
+
+
+def test_an_index_that_is_compacted_while_it_is_opened(tmp_path, monkeypatch):
+    folder = tmp_path / 'i'
+    filled(folder, rows(8))
+    read, met = index_files.items_path, []
+
+    def compacted_first(*where):
+        if not met:
+            met.append('the reader')
+            other = FeatureIndex.open(folder)
+            other.append(rows(0), [], [0, 1, 2])
+            path = read(*where)
+            other.compact()
+            return path
+        return read(*where)
+
+    monkeypatch.setattr(index_files, 'items_path', compacted_first)
+    opened = FeatureIndex.open(folder)
+    assert met and [item['file'] for item in opened.items] == [f'{i}.jpg' for i in range(3, 8)]
+    np.testing.assert_array_equal(opened.features, rows(8)[3:])
 
 
 def near_rows(count=600, seed=0):
