@@ -57,6 +57,10 @@ class LateDict(dict):
         self.late.pop(name, None)
         super().__setitem__(name, value)
 
+    def __reduce__(self) -> tuple[type[dict], tuple[dict]]:
+        # a copy or a pickle of a registry has all classes, as functions that import them cannot be pickled
+        return dict, (dict(self),)
+
 
 def _one(method: str) -> Callable:
     def look_up(self: LateDict, name: Any, *args: Any) -> Any:

@@ -66,8 +66,10 @@ def _register_adafactor(builder: ModuleType) -> None:
         return
 
     def load() -> Any:
-        import transformers
-
+        try:
+            import transformers
+        except ImportError:  # it is damaged, and without it mmengine has no such optimizer
+            return None
         builder.TRANSFORMERS_OPTIMIZERS[:] = ['Adafactor'] if hasattr(transformers, 'Adafactor') else []
         return getattr(transformers, 'Adafactor', None)
 

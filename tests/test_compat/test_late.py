@@ -3,6 +3,7 @@
 import copy
 import importlib
 import itertools
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -157,6 +158,8 @@ def test_dict_imports_what_is_looked_up_and_all_that_is_listed():
     assert kinds['b'] == 5 and not asked
     with pytest.raises(KeyError):
         kinds['c']
+    for copied in (copy.deepcopy(fill()), pickle.loads(pickle.dumps(fill()))):
+        assert copied == {'a': 1, 'b': 2}
 
 
 def test_names_of_openmmlab_wait_and_are_the_true_ones():
@@ -187,8 +190,11 @@ def test_names_of_openmmlab_wait_and_are_the_true_ones():
         from torch.distributed.fsdp import FullyShardedDataParallel
         assert issubclass(mmengine.model.MMFullyShardedDataParallel, FullyShardedDataParallel)
 
-        import transformers
         from mmengine.optim.optimizer import builder
+        sys.modules['transformers'] = None  # as if it were damaged
+        assert OPTIMIZERS.get('Adafactor') is None and 'AdamW' in {*OPTIMIZERS.module_dict}
+        del sys.modules['transformers']
+        import transformers
         assert builder.TRANSFORMERS_OPTIMIZERS == [] and OPTIMIZERS.get('Adafactor') is transformers.Adafactor
         assert builder.TRANSFORMERS_OPTIMIZERS == ['Adafactor'] and OPTIMIZERS.get('TorchAdafactor') is not None
 
