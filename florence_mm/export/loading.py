@@ -1,6 +1,6 @@
 """Exported files for pictures, videos and texts: the same preparation and the same answers as the inferencers'."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,18 @@ def load_exported(path: str | Path, threads: int | None = None, precision: str |
 
     Raises:
         DataError: the file is missing, damaged, or was not written by florence_mm.
-        UsageError: another suffix, or the runtime is not installed.
+        UsageError: another suffix, the runtime is not installed, or it has no such threads or precision.
     """
     return ExportedModel(path, threads, precision)
+
+
+def _listed(name: str, value: Any, what: str) -> list[Any]:
+    """List what was given, one or several."""
+    if isinstance(value, (str, Path, np.ndarray)):
+        return [value]
+    if isinstance(value, (bytes, Mapping)) or not isinstance(value, Iterable):
+        raise UsageError(f'{name} is of type {type(value).__name__}; give {what}, or a list of those')
+    return list(value)
 
 
 class ExportedModel:
@@ -87,7 +96,7 @@ class ExportedModel:
             DataError: an input cannot be read, or has a size that the file does not take.
             UsageError: nothing was given, or a number is out of its range.
         """
-        inputs = [inputs] if isinstance(inputs, (str, Path, np.ndarray)) else list(inputs)
+        inputs = _listed('inputs', inputs, 'a file, an array (H, W, 3) or a text')
         if not inputs:
             raise UsageError('nothing was given; give a picture, a video or a text')
         for name, value in (('top', top), ('batch_size', batch_size)):
@@ -95,7 +104,7 @@ class ExportedModel:
                 raise UsageError(f'{name} is {value!r}; give at least 1, a whole number')
         if not is_finite(score_thr) or not 0 <= score_thr <= 1:
             raise UsageError(f'score_thr is {score_thr!r}; give a number from 0 to 1')
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = _listed('texts', texts, 'a text')
         if bool(texts) != (self.kind in PAIRS):
             raise UsageError(
                 f'{self.path} takes no texts beside its inputs; leave them out'

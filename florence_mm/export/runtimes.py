@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from florence_mm.errors import DataError
+from florence_mm.errors import DataError, UsageError
 from florence_mm.utils.files import FILE, kind_of_file
+from florence_mm.utils.numbers import is_whole
 
 from .onnx_files import KEY
 from .placing import format_of, require_packages
@@ -39,10 +40,14 @@ def open_runtime(path: str | Path, threads: int | None = None, precision: str | 
 
     Raises:
         DataError: the file is missing, damaged, or was not written by florence_mm.
-        UsageError: another suffix, or the runtime is not installed.
+        UsageError: another suffix, the runtime is not installed, or it has no such threads or precision.
     """
+    if threads is not None and (not is_whole(threads) or threads < 1):
+        raise UsageError(f'threads is {threads!r}; give at least 1, a whole number, or None')
     path = Path(path)
     file_format = format_of(path)
+    if precision not in (None, 'fp32', 'bf16') or precision == 'bf16' and file_format != 'openvino':
+        raise UsageError(f'precision is {precision!r}; of an OpenVINO file it may be fp32 or bf16, of others None')
     require_packages(file_format)
     try:
         status = path.stat()

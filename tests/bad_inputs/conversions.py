@@ -121,6 +121,7 @@ def cases() -> list[BadInput]:
         BadInput('weights of DataParallel', _convert(_before('module.')), gives=whole),
         BadInput('weights of a compiled module', _convert(_before('_orig_mod.')), gives=whole),
         BadInput('weights of both', _convert(_before('module._orig_mod.')), gives=whole),
+        BadInput('weights of data parallel, compiled', _convert(_before('_orig_mod.module.')), gives=whole),
         BadInput('averages beside the weights', _convert(_with(state_dict_ema=averages)), gives=whole),
         BadInput('weights under two names', _convert(_with(model=averages)), gives=whole),
         BadInput('an optimizer beside them', _convert(_with(optimizer={'state': {0: {}}}, epoch=3)), gives=whole),

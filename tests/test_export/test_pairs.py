@@ -83,6 +83,11 @@ def test_questions_are_needed_where_they_are_asked(meter):
         file(noise(40, 40))
     with pytest.raises(UsageError, match="a text is ' ', which says nothing; write one"):
         file(noise(40, 40), texts=[' '])
+    for wrong, kind in ((5, 'int'), (None, 'NoneType'), (b'one', 'bytes'), ({'a': 1}, 'dict')):
+        with pytest.raises(UsageError, match=f'texts is of type {kind}; give a text, or a list'):
+            file(noise(40, 40), texts=wrong)
+        with pytest.raises(UsageError, match=f'inputs is of type {kind}; give a file, an array'):
+            file(wrong, texts=['one'])
     with pytest.raises(UsageError, match='takes texts and got 3; give strings'):
         file(noise(40, 40), texts=[3])
 

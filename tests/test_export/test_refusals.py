@@ -185,6 +185,18 @@ def test_failed_export_keeps_the_older_file(tmp_path):
     assert [file.read_text() for file in tmp_path.iterdir()] == ['older']
 
 
+@pytest.mark.parametrize('threads', [0, -1, '2', 1.5, True])
+def test_threads_that_cannot_be(tmp_path, threads):
+    with pytest.raises(UsageError, match='threads is .*; give at least 1, a whole number'):
+        load_exported(tmp_path / 'a.onnx', threads)
+
+
+@pytest.mark.parametrize(('suffix', 'precision'), [('.onnx', 'bf16'), ('.pt2', 'bf16'), ('.xml', 'int8'), ('.xml', 1)])
+def test_precision_that_a_runtime_would_ignore(tmp_path, suffix, precision):
+    with pytest.raises(UsageError, match=f'precision is {precision!r}; of an OpenVINO file'):
+        load_exported(tmp_path / f'a{suffix}', precision=precision)
+
+
 @pytest.mark.parametrize('suffix', ['.onnx', '.xml', '.pt2'])
 def test_damaged_files(tmp_path, suffix):
     file = tmp_path / f'a{suffix}'

@@ -107,7 +107,8 @@ def without_computed(state: StateDict) -> tuple[StateDict, Skipped]:
     """
     skipped = {key: 'computed by the model' for key in state if key.endswith(COMPUTED)}
     state = {key: value for key, value in state.items() if key not in skipped}
-    for prefix in ('module.', '_orig_mod.'):  # of data parallel and of compiled modules
+    # of data parallel, of compiled modules, and of one inside the other
+    for prefix in ('module.', '_orig_mod.', 'module.'):
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state, skipped
