@@ -94,9 +94,19 @@ def run(name: str, argv: Sequence[str], prog: str) -> int:
         prog: how it was called, for its help.
     """
     module = load(name)
-    args = make_parser(module, prog).parse_args(argv)
+    parser = make_parser(module, prog)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(_unrecognized(unknown, parser))
     with one_sentence_errors():
         return module.run(args)
+
+
+def _unrecognized(unknown: Sequence[str], parser: argparse.ArgumentParser) -> str:
+    """argparse's message for arguments that it does not know, with an option that one of them may mean."""
+    options = [word.partition('=')[0] for word in unknown if word.startswith('--')]
+    hints = (did_you_mean(option, parser._option_string_actions) for option in options)
+    return f'unrecognized arguments: {" ".join(unknown)}{next(filter(None, hints), "")}'
 
 
 def load(name: str) -> ModuleType:

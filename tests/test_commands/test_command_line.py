@@ -107,6 +107,20 @@ def test_calls_without_a_command(called):
     assert called('--device', 'cpu') == (2, '', told)
 
 
+@pytest.mark.parametrize(
+    ('words', 'end'),
+    [
+        (('--clases', 'a'), "--clases a; did you mean '--classes'?"),
+        (('--zzz', '--out-dirs=3'), "--zzz --out-dirs=3; did you mean '--out-dir'?"),
+        (('--zzz', '-q'), '--zzz -q'),
+    ],
+)
+def test_an_unknown_option_names_a_near_one(called, words, end):
+    status, _, err = called('classify', 'x.png', *words)
+    assert status == 2
+    assert err.splitlines()[-1] == f'florence-mm classify: error: unrecognized arguments: {end}'
+
+
 def test_a_module_with_both_functions_is_a_command(tmp_path):
     both = '"""Count ``things``.\n\nMore."""\ndef add_arguments(parser): 1\ndef run(args): 1\n'
     sources = {'count': both, 'shared': 'def run(args): 1\n', 'other': 'from .count import add_arguments, run\n'}
