@@ -165,7 +165,7 @@ def test_bad_pictures_have_their_sentence(tmp_path):
     assert 'missing.png cannot be read (No such file or directory)' in results[2]['error']
     assert results[0]['boxes'] == results[3]['boxes'] and results[1]['file'] == str(cut)
     assert json.loads((tmp_path / 'out/detections.json').read_text())['images'] == results
-    with pytest.raises(DataError, match=r'shape \(4, 4\) and type float64; expected \(H, W, 3\) uint8 RGB'):
+    with pytest.raises(DataError, match=r'shape \(4, 4\) and type float64; convert it to \(H, W, 3\) uint8 RGB'):
         detect(np.zeros((4, 4)), 'red', skip_bad=False)
     (tmp_path / 'empty').mkdir()
     with pytest.raises(UsageError, match='empty has no images'):

@@ -33,7 +33,8 @@ def test_the_files_of_a_folder(folder):
     assert names == {'config.json', 'model.safetensors', 'preprocessor_config.json', 'README.md'}
     assert json.loads((folder / 'config.json').read_text())['model']['type'] == 'florence_mm.UniCL'
     steps = json.loads((folder / 'preprocessor_config.json').read_text())['pipeline']
-    assert [step['type'] for step in steps] == ['florence_mm.LoadImage', 'florence_mm.PackImageText']
+    resizing = ['mmpretrain.ResizeEdge', 'mmpretrain.CenterCrop']
+    assert [step['type'] for step in steps] == ['florence_mm.LoadImage', *resizing, 'florence_mm.PackImageText']
     card = (folder / 'README.md').read_text()
     assert card.startswith('---\nlibrary_name: florence_mm\n') and 'zero-shot-image-classification' in card
     assert f'# {DIGITS}' in card and 'Top 1 Accuracy 99.3' in card

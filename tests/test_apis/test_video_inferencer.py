@@ -296,7 +296,7 @@ def test_the_command(tmp_path, checkpoint, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [*start, *end, '--activation-map', str(strip)])
     assert tool.main() == 0
     shown = capsys.readouterr().out
-    assert 'one.mp4: green 0.96' in shown and shown.endswith('out: 1 videos and videos.json\n')
+    assert 'one.mp4: green 0.96' in shown and shown.endswith('out: 1 video and videos.json\n')
     assert (tmp_path / 'out/one.mp4').exists() and strip.read_bytes()[1:4] == b'PNG'
     (tmp_path / 'in/two.mp4').write_bytes(b'no video')
     monkeypatch.setattr(sys, 'argv', [*start, *end])
