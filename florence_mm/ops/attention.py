@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .learning_bias import LearningBiasAttention, compiled_learning_bias
-from .windows import is_compiled, is_traced
+from .recording import is_compiling, is_traced
 
 _STEPS = 1 << 16
 
@@ -116,11 +116,11 @@ def window_attention(
         if dropout_p:
             keep = torch.rand(num_heads, batch, windows, tokens, tokens, dtype=qkv.dtype, device=qkv.device)
             keep = keep.ge_(dropout_p).div_(1 - dropout_p)
-        attend = compiled_learning_bias if is_compiled() else LearningBiasAttention.apply
+        attend = compiled_learning_bias if is_compiling() else LearningBiasAttention.apply
         return attend(qkv, bias, mask, keep, num_heads).view(batch, slots, -1)
     if mask is not None:
         bias = bias + mask.unsqueeze(1)  # (h, N, N) or (W, h, N, N), + (W, 1, N, N)
-    if on_cpu and is_compiled() and not torch.is_grad_enabled():
+    if on_cpu and is_compiling() and not torch.is_grad_enabled():
         return compiled_window_attention(qkv, bias, num_heads)
     return _fused(qkv, bias, num_heads, dropout_p)
 
@@ -131,7 +131,7 @@ def _fused(qkv: Tensor, bias: Tensor, num_heads: int, dropout_p: float) -> Tenso
     # (B, W, N, 3, h, d) -> three of (B, W, h, N, d)
     q, k, v = qkv.view(batch, slots // tokens, tokens, 3, num_heads, -1).permute(3, 0, 1, 4, 2, 5)
     # by window there is a loop over the images, whose number may be free
-    by_window = qkv.device.type == 'cpu' and not is_traced() and not is_compiled()
+    by_window = qkv.device.type == 'cpu' and not is_traced() and not is_compiling()
     out = (_fused_by_window if by_window else _fused_by_head)(q, k, v, bias, dropout_p)
     return out.reshape(batch, slots, -1)
 

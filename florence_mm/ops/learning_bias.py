@@ -132,9 +132,7 @@ def _attend_shapes(
 
 
 @torch.library.custom_op('florence_mm::learning_bias_attention_backward', mutates_args=())
-def _backward(
-    grad: Tensor, qkv: Tensor, weights: Tensor, keep: Tensor | None, num_heads: int
-) -> tuple[Tensor, Tensor]:
+def _backward(grad: Tensor, qkv: Tensor, weights: Tensor, keep: Tensor | None, num_heads: int) -> tuple[Tensor, Tensor]:
     return head_by_head_backward(grad, qkv, weights, keep, num_heads)
 
 

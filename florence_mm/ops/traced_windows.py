@@ -75,9 +75,7 @@ def traced_mask(
     return (regions[:, :, None] != regions[:, None, :]) * MASKED
 
 
-def cut_windows(
-    x: Tensor, size: tuple[int, ...], window_size: tuple[int, ...], shift_size: tuple[int, ...]
-) -> Tensor:
+def cut_windows(x: Tensor, size: tuple[int, ...], window_size: tuple[int, ...], shift_size: tuple[int, ...]) -> Tensor:
     """Partition tokens ``(B, L, C)`` of a map into shifted windows, ``(B, W * N, C)``; padded slots are zero."""
     axes = list(range(1, len(size) + 1))
     missing = [-s % w for s, w in zip(size, window_size, strict=True)]
@@ -92,9 +90,7 @@ def cut_windows(
     return x.permute(0, *range(1, last, 2), *range(2, last, 2), last).flatten(1, -2)
 
 
-def join_windows(
-    x: Tensor, size: tuple[int, ...], window_size: tuple[int, ...], shift_size: tuple[int, ...]
-) -> Tensor:
+def join_windows(x: Tensor, size: tuple[int, ...], window_size: tuple[int, ...], shift_size: tuple[int, ...]) -> Tensor:
     """Reverse :func:`cut_windows`, ``(B, W * N, C)`` to ``(B, L, C)``; padded slots are dropped."""
     axes = len(size)
     counts = [-(-s // w) for s, w in zip(size, window_size, strict=True)]

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .recording import is_compiling, is_traced
 from .traced_windows import MASKED, cut_windows, join_windows, traced_mask, traced_partition
 
 _CACHE_SIZE = 64
@@ -26,22 +27,12 @@ _cache: OrderedDict[tuple, 'WindowPlan'] = OrderedDict()
 _lock = threading.Lock()
 
 
-def is_traced() -> bool:
-    """Whether a model is being exported or traced, where only plain operators may be used."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
-
-
-def is_compiled() -> bool:
-    """Whether a model is being compiled (``torch.compile``), and not exported."""
-    return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
-
-
 def fix_sizes(sizes: tuple[int, ...]) -> None:
     """Compile for these sizes: a compiler would otherwise take them for free at the second size it meets.
 
     Windows of a free size are divisions and remainders of symbols, which take minutes to simplify.
     """
-    if is_compiled():
+    if is_compiling():
         for size in sizes:
             len(range(size))  # the one use of a size that fixes it
 
@@ -107,7 +98,7 @@ def window_plan(
     >>> window_plan((2, 4), (2, 2), (0, 1)).order
     tensor([1, 2, 5, 6, 3, 0, 7, 4])
     """
-    if is_compiled():  # the map itself is cut
+    if is_compiling():  # the map itself is cut
         windows = math.prod([-(-s // w) for s, w in zip(size, window_size, strict=True)])
         mask = traced_mask(size, window_size, shift_size, device)
         return WindowPlan(size, window_size, shift_size, windows, None, None, None, mask)
@@ -206,7 +197,7 @@ class _Permute(torch.autograd.Function):
 
 def to_windows(x: Tensor, plan: WindowPlan) -> Tensor:
     """Partition into windows: map order ``(B, L, C)`` to window order ``(B, W * N, C)``; padded slots are zero."""
-    if is_compiled():
+    if is_compiling():
         return cut_windows(x, plan.size, plan.window_size, plan.shift_size)
     if plan.order is None:
         return x
@@ -220,7 +211,7 @@ def to_windows(x: Tensor, plan: WindowPlan) -> Tensor:
 
 def from_windows(x: Tensor, plan: WindowPlan) -> Tensor:
     """Reverse the partition: window order ``(B, W * N, C)`` to map order ``(B, L, C)``; padded slots are dropped."""
-    if is_compiled():
+    if is_compiling():
         return join_windows(x, plan.size, plan.window_size, plan.shift_size)
     if plan.order is None:
         return x
@@ -279,9 +270,9 @@ def relative_position_bias(
 
 def _index_on(device: torch.device, window: tuple[int, ...], table_window: tuple[int, ...], by_slot: bool) -> Tensor:
     """The index ``(N, N)`` int64 on a device, cached, as copying takes longer than the lookup."""
-    if is_compiled():
+    if is_compiling():
         return _traced_index(window, table_window, by_slot, device)
-    if torch.compiler.is_compiling() or is_traced():
+    if is_traced():
         return _make_index(window, table_window, by_slot).to(device)
     key = (device, window, table_window, by_slot)
     index = _indices.get(key)
