@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # safetensors 0.8.0 (written with numpy 2.4.6, Python 3.11): safetensors.numpy.save and save_file write the memory of a
 # Fortran-ordered array, as scikit-learn's PCA and a transpose give it, and the shape in C order: the file holds other
-# values, and nothing says so. 0.7.0 wrote the right ones; safetensors.torch refuses such tensors. Reported to its makers.
+# values, and nothing says so. 0.7.0 wrote the right ones; safetensors.torch refuses such tensors. Reported:
+# https://github.com/safetensors/safetensors/issues/825
 # Expected: [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]] from both. Seen:
 #   0.7.0 [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
 #   0.8.0 [[0.0, 3.0, 1.0], [4.0, 2.0, 5.0]]

@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import random
+import sys
 
 import forks
 import fresh
@@ -32,11 +33,16 @@ def pytest_collection_finish():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
-    """A test finds the same random numbers and no default scope, whatever ran before it."""
+    """A test finds the same random numbers, no default scope and an open log, whatever ran before it."""
+    from mmengine.logging import MMLogger
     from mmengine.registry import DefaultScope
 
     random.seed(0), np.random.seed(0), torch.manual_seed(0)
     DefaultScope._instance_dict.clear()
+    for handler in (handler for logger in MMLogger._instance_dict.values() for handler in logger.handlers):
+        # made by a test whose output was captured, which ended with it
+        if isinstance(handler, logging.StreamHandler) and handler.stream is not None and handler.stream.closed:
+            handler.stream = sys.stderr  # setStream would flush the closed one
 
 
 @pytest.fixture

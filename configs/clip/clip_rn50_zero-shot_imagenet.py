@@ -11,7 +11,7 @@ model = dict(
     image_projection=False,
     embed_dims=1024,
 )
-# its base makes a ViT small; what is deleted first is that, then the arch
+# under --smoke all is small: the first _delete_ drops what the base says of its ViT, the second the name of the arch
 smoke = dict(
     model=dict(
         image_encoder=dict(

@@ -7,7 +7,7 @@ _base_ = [
 ]
 from florence_mm.config.pick import insert_after
 
-# the middle, of the size that the towers know: chosen by the training clips (docs/video.md)
+# the middle, of the size that the towers know: chosen by the training clips (docs/reports/clips.md)
 test_pipeline = insert_after(_base_.test_pipeline, 'VideoDecode', dict(type='mmaction.CenterCrop', crop_size=32))
 # the query is the digit's name, and each clip that shows the digit is right
 test_dataloader = dict(dataset=dict(columns=dict(text='digit'), pipeline=test_pipeline))

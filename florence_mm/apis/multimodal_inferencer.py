@@ -12,7 +12,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from florence_mm.errors import UsageError, shown
-from florence_mm.models.multimodal.protocol import Attending, Reranker, VisionLanguage
+from florence_mm.models.multimodal.protocol import Attending, VisionLanguage, unwrap_reranker
 from florence_mm.models.tokenizers.words import find_word
 from florence_mm.utils.files import refuse_overwriting
 from florence_mm.utils.numbers import is_whole
@@ -61,8 +61,7 @@ class MultimodalInferencer(Inferencer):
         batch_size: int = 1,
     ) -> None:
         super().__init__(config, checkpoint, device, batch_size)
-        if isinstance(self.model, Reranker):
-            self.model = self.model.matcher
+        self.model = unwrap_reranker(self.model)
         if not isinstance(self.model, VisionLanguage):
             raise wrong_kind(self.cfg, self.model, 'a vision-language model, such as METER')
         try:

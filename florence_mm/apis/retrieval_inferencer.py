@@ -16,6 +16,7 @@ from PIL import Image
 
 from florence_mm.errors import DataError, UsageError
 from florence_mm.formats.feature_index import DTYPES, FeatureIndex
+from florence_mm.formats.index_files import HEAD
 from florence_mm.models.protocol import TwoTowerModel
 from florence_mm.utils.files import refuse_overwriting, write_atomic
 from florence_mm.visualization.retrieval import draw_retrieval_grid
@@ -75,6 +76,11 @@ class RetrievalInferencer(Inferencer):
         self._fingerprint: str | None = None
 
     @property
+    def source(self) -> tuple[str | None, str | None]:
+        """Config and checkpoint, as an index that it makes names them."""
+        return self._source['config'], self._source['checkpoint']
+
+    @property
     def of_videos(self) -> bool:
         """Whether the items are videos."""
         return isinstance(self.pipeline, VideoPipeline)
@@ -123,7 +129,7 @@ class RetrievalInferencer(Inferencer):
             DataError: an item cannot be read, and ``skip_bad`` is off; or the index is damaged.
         """
         listed: Iterable = list_inputs(items, self._kind)
-        is_new = not (Path(path) / 'index.json').exists()
+        is_new = not (Path(path) / HEAD).exists()
         if is_new:
             self._index = FeatureIndex.create(path, self._described(), self._width(), dtype or DTYPES[0])
         else:
@@ -220,7 +226,7 @@ class RetrievalInferencer(Inferencer):
         """
         if self._index is None:
             raise UsageError('no index is open; call index(items, path) to make one or open(path)')
-        if out_dir is not None and (Path(out_dir) / 'index.json').is_file():
+        if out_dir is not None and (Path(out_dir) / HEAD).is_file():
             raise UsageError(f'out_dir {out_dir} is the folder of an index; name another one')
         if not len(self._index):
             raise UsageError(f'the index {self._index.folder} has no {self._kind.plural}; index some first')

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from florence_mm.export.parts import parts_of
     from florence_mm.export.placing import check_target, format_of, require_packages
     from florence_mm.language.class_names import KNOWN_CLASSES
-    from florence_mm.models.multimodal.protocol import Reranker, VisionLanguage
+    from florence_mm.models.multimodal.protocol import VisionLanguage, unwrap_reranker
     from florence_mm.models.protocol import TwoTowerModel, ZeroShotModel
 
     require_packages(format_of(args.out))
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     check_target(args.out, sources, args.overwrite)
     loaded = init_model(_config(args), args.checkpoint, 'cpu')
     model = loaded.model.requires_grad_(False)
-    asked = model.matcher if isinstance(model, Reranker) else model
+    asked = unwrap_reranker(model)
     if isinstance(asked, VisionLanguage):
         asked.use_dataset_meta(loaded.meta.get('dataset_meta') or {})
     if args.classes is not None:
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         check_target(target, sources, args.overwrite)
     if args.evaluate:
         _check_test(loaded, parts)
-    if free_pictures and not any(part.free_size for part in parts if part.kind != 'text'):
+    if free_pictures and any(not part.free_size for part in parts if part.kind != 'text'):
         print(
             f'the test pipeline does not resize, and files take {"x".join(map(str, size))} alone; resize in it, or '
             'give --size or --free-size',
@@ -203,10 +203,11 @@ def _tested(loaded: 'LoadedModel', part: 'Part', target: Path, known: dict[str, 
 def _check_test(loaded: 'LoadedModel', parts: list['Part']) -> None:
     """Check that the config's test can be run with a file in the place of each part."""
     from florence_mm.errors import UsageError
+    from florence_mm.models.multimodal.protocol import unwrap_reranker
 
     if loaded.cfg.get('test_evaluator') is None or loaded.pipeline is None:
         raise UsageError(f'{loaded.name} has no test_dataloader and test_evaluator; leave --evaluate out')
-    if any(part.kind == 'matcher' for part in parts):
+    if unwrap_reranker(loaded.model) is not loaded.model or any(part.kind == 'matcher' for part in parts):
         raise UsageError('a matcher is tested by re-ranking, which runs the model itself; leave --evaluate out')
 
 
@@ -288,7 +289,7 @@ def _facts(loaded: 'LoadedModel', part: 'Part', args: argparse.Namespace) -> dic
 
     from florence_mm.export.parts import PAIRS
     from florence_mm.export.preparing import describe_preprocessing
-    from florence_mm.models.multimodal.protocol import Reranker
+    from florence_mm.models.multimodal.protocol import unwrap_reranker
     from florence_mm.models.protocol import ZeroShotModel
     from florence_mm.version import __version__
 
@@ -304,8 +305,8 @@ def _facts(loaded: 'LoadedModel', part: 'Part', args: argparse.Namespace) -> dic
         preprocessor = loaded.model.data_preprocessor
         facts['preprocessing'] = describe_preprocessing(loaded.pipeline.pipeline, preprocessor, _scope(loaded))
     if part.kind in PAIRS:
-        inner = loaded.model.matcher if isinstance(loaded.model, Reranker) else loaded.model
-        config = loaded.cfg.model.matcher if inner is not loaded.model else loaded.cfg.model
+        inner = unwrap_reranker(loaded.model)
+        config = loaded.cfg.model if inner is loaded.model else loaded.cfg.model.matcher
         facts |= {'tokenizer': _plain(config.get('tokenizer')), 'max_text_len': inner.max_text_len}
         facts['class_names'] = list(inner.answer_names()) if part.kind == 'answerer' else []
     elif part.kind != 'image':

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError('there is nothing to search for; give a text or --image FILE')
     if not indexing:
         require_index(args.index)
-    _remember_model(args)
+    _choose_as_before(args)
     config, checkpoint = choose_model(args)
     from florence_mm.apis.results import print_any_name
     from florence_mm.apis.retrieval_inferencer import RetrievalInferencer
@@ -77,21 +77,26 @@ def run(args: argparse.Namespace) -> int:
     return _index(args, inferencer) if indexing else _search(args, inferencer)
 
 
-def _remember_model(args: argparse.Namespace) -> None:
+def _choose_as_before(args: argparse.Namespace) -> None:
     """Take the model that the index was made with, unless one is given."""
     file = Path(args.index) / 'index.json'
     if args.model is not None or args.checkpoint is not None or not file.is_file():
         return
     from florence_mm.utils.json_files import read_json
 
-    head = read_json(file)
-    args.model, args.checkpoint = head.get('config'), head.get('checkpoint')
+    from .index_models import recall_model
+
+    args.model, args.checkpoint = recall_model(args.index, read_json(file))
 
 
 def _index(args: argparse.Namespace, inferencer: object) -> int:
     from florence_mm.apis.results import report_failures
 
+    from .index_models import remember_model
+
     report = inferencer.index(args.words[1:], args.index, args.dtype)
+    if Path(args.index).exists():
+        remember_model(args.index, *inferencer.source)
     if not Path(args.index).exists():
         return report_failures(report.failed, 'file')
     parts = [f'{report.added} added', f'{report.unchanged} unchanged']

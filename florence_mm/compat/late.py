@@ -1,9 +1,10 @@
 """Imports of other packages that wait until one of their names is asked for.
 
 A package such as ``mmengine.optim`` imports all its modules at once, and with them packages that one run in a hundred
-uses. Here its statements of import for some modules leave names out, and its ``__getattr__`` (PEP 562) imports the
-module when a name is asked for: everybody gets the true class, and nothing that was imported before is changed. The
-registries that would know the classes by then look them up in a :class:`LateDict`.
+uses. Here the import statements in its ``__init__.py`` skip the names of some modules, and a ``__getattr__`` (PEP 562)
+imports such a module when one of its names is asked for: everybody gets the true class, and what was imported before
+stays as it is. The registries in which those modules would have registered classes find them through a
+:class:`LateDict`.
 """
 
 import builtins
@@ -115,12 +116,15 @@ def late_submodules(package: str, names: Sequence[str]) -> None:
 
 
 def late_class(registry: dict[str, Any], name: str, load: Callable[[], Any]) -> LateDict:
-    """Enter a class in a registry's dict that is imported when it is looked up.
+    """Enter a class in a registry's dict, to be imported when it is looked up.
 
     Args:
-        registry: the dict; if it is no :class:`LateDict`, a copy that is one takes its place.
+        registry: the dict.
         name: name of the class.
-        load: function that imports it, or returns None.
+        load: function that imports it and returns it, or None if it cannot.
+
+    Returns:
+        the dict to use from now on: ``registry`` itself if it is a :class:`LateDict`, else a copy that is one.
     """
     late = registry if isinstance(registry, LateDict) else LateDict(registry)
     late.late[name] = load

@@ -290,6 +290,8 @@ class _Checker:
                 self.problems.append(f'{path}.type: the name of a class is expected here, not {type_!r}')
                 return None, None
             return type_, registry
+        if type_ in NMS_TYPES and path.rpartition('.')[2] == 'nms':
+            return None, None  # no class; looking for it in all registries would import all of us
         cls = lookup(registry, type_, scope) if registry else None
         if cls is not None:
             return cls, registry

@@ -1,4 +1,5 @@
-"""Export of models: torch.export, ONNX and OpenVINO files of towers, detectors and recognizers, and their check.
+"""Export of models: torch.export, ONNX and OpenVINO files of towers, classifiers, detectors, recognizers and
+vision-language models, and their check.
 
 Not here: fast paths of models (``ops``), checkpoint formats (``models/checkpoints``).
 """

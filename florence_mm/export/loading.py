@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from florence_mm.config.registered import require_registered
 from florence_mm.errors import DataError, UsageError
 from florence_mm.registry import TASK_UTILS
 from florence_mm.utils.numbers import is_finite, is_whole
@@ -117,12 +118,13 @@ class ExportedModel:
         """Prepare a picture or video as the model's test pipeline does.
 
         Raises:
-            UsageError: the file has no preparation.
+            UsageError: the file has no preparation, or one with a step that is no registered class.
             DataError: the picture cannot be read.
         """
         if self._preparation is None:
             if not self.metadata.get('preprocessing'):
                 raise UsageError(f'{self.path} does not tell how to prepare its inputs; call run with arrays')
+            require_registered(self.metadata['preprocessing'], str(self.path))
             self._preparation = Preparation(self.metadata['preprocessing'])
         return self._preparation(source)
 
@@ -136,6 +138,7 @@ class ExportedModel:
         if self._tokenizer is None:
             if not self.metadata.get('tokenizer'):
                 raise UsageError(f'{self.path} does not tell its tokenizer; call run with input_ids')
+            require_registered(self.metadata['tokenizer'], str(self.path))
             self._tokenizer = TASK_UTILS.build(dict(self.metadata['tokenizer']))
         return self._tokenizer(list(texts), *max_length)
 

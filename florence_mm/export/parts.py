@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from florence_mm.errors import UsageError
-from florence_mm.models.multimodal.protocol import Reranker, ScoresPairs, VisionLanguage
+from florence_mm.models.multimodal.protocol import ScoresPairs, VisionLanguage, unwrap_reranker
 from florence_mm.models.protocol import (
     TwoTowerModel,
     ZeroShotModel,
@@ -148,8 +148,7 @@ def parts_of(
     Raises:
         UsageError: the model has no part that can become a file, or not this one.
     """
-    if isinstance(model, Reranker):
-        model = model.matcher  # its two-tower model has a config of its own
+    model = unwrap_reranker(model)  # the two-tower model in it has a config of its own
     found = _kinds(model)
     if only is not None and only not in found:
         hint = nearest(only, found)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .learning_bias import LearningBiasAttention, compiled_learning_bias
-from .recording import is_compiling, is_traced
+from .tracing import is_compiling, is_traced
 
 _STEPS = 1 << 16
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .recording import is_recorded
+from .tracing import is_recorded
 
 #: Factor of QuickGELU: ``x * sigmoid(1.702 x)`` is ``silu(1.702 x) / 1.702``.
 QUICK_GELU_FACTOR = 1.702

@@ -81,14 +81,13 @@ def run_suite(entries: Sequence[Entry], plan: SuitePlan, about: Mapping[str, str
     """Evaluate the protocols of a suite and write its table, also after each of them.
 
     A result is kept in the protocol's folder and not computed again while checkpoint, settings and data are the same,
-    so that a suite that was stopped goes on with the next protocol.
+    so that a suite that was stopped goes on with the next protocol. In several processes (:mod:`.ranks`) all evaluate
+    each protocol, and the first writes and tells.
 
     Args:
         entries: the protocols.
         plan: models, data and folders.
         about: what is evaluated, for the head of the table.
-
-    In several processes (:mod:`.ranks`) all evaluate each protocol, and the first writes and tells.
 
     Returns:
         the outcomes, in the order of ``entries``.

@@ -22,11 +22,12 @@ def read_text(path: str | Path, what: str) -> str:
     """
     path = Path(path)
     try:
-        kind, size = kind_of_file(path.stat()), path.stat().st_size
+        found = path.stat()
+        kind = kind_of_file(found)
         if kind != FILE:
             raise DataError(f'{path} is {kind}; give a text file with {what}')
-        if size > _LARGEST:
-            raise DataError(f'{path} has {size} bytes, too many for a list; give a text file with {what}')
+        if found.st_size > _LARGEST:
+            raise DataError(f'{path} has {found.st_size} bytes, too many for a list; give a text file with {what}')
         text = path.read_bytes().decode('utf-8-sig')
     except FileNotFoundError:
         raise DataError(f'{path} does not exist; give a text file with {what}') from None

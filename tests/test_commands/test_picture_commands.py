@@ -36,6 +36,7 @@ def called(tmp_path, monkeypatch, capsys):
     torch.save({'state_dict': meter, 'meta': {'dataset_meta': {'answers': asking['ANSWERS']}}}, tmp_path / 'meter.pth')
     monkeypatch.setattr('florence_mm.config.load.load_config', load)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('FLORENCE_MM_HOME', str(tmp_path / 'home'))
 
     def run(*arguments, model=None):
         chosen = ['--model', f'{model}.py', '--checkpoint', f'{model}.pth'] if model else []
@@ -91,6 +92,19 @@ def test_search_remembers_its_model(called):
         'i: 1 added, 2 unchanged, 1 gone, 1 of earlier searches left out\n'
     )
     assert inside('i') == ['features.bin', 'index.json', 'items.jsonl']
+
+
+def test_an_index_from_elsewhere_brings_no_config(called, monkeypatch):
+    assert called('search', 'index', 'photos', '--index', 'i', model='towers')[0] == 0
+    Path('i').rename('theirs')
+    status, _, err = called('search', 'red', '--index', 'theirs')
+    assert status == 2 and 'theirs was made elsewhere, with the config' in err and 'towers.py' in err
+    assert called('search', 'red', '--index', 'theirs', model='towers')[0] == 0
+    # nor does one that replaces an index of this machine
+    Path('theirs').rename('i')
+    head = json.loads(Path('i/index.json').read_text())
+    Path('i/index.json').write_text(json.dumps({**head, 'config': str(Path('other.py').absolute())}))
+    assert called('search', 'red', '--index', 'i')[0] == 2
 
 
 def test_search_refuses_what_it_cannot_do(called):

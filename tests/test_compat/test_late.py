@@ -119,7 +119,7 @@ def test_module_that_is_imported_first_does_not_wait(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     package = importlib.import_module('toy_first')
     late_submodules('toy_first', ['part'])
-    assert vars(package)['part'] is sys.modules['toy_first.part']
+    assert vars(package)['part'] is sys.modules['toy_first.part'] and '__getattr__' not in vars(package)
 
 
 def test_submodule_that_a_package_imports_from_itself_waits(tmp_path, monkeypatch):
@@ -160,7 +160,7 @@ def test_dict_imports_what_is_looked_up_and_all_that_is_listed():
 
 
 def test_names_of_openmmlab_wait_and_are_the_true_ones():
-    """In one process of its own, in the order of a user's session."""
+    """In one process, in the order in which a user would ask."""
     code = """
         import pickle, sys, threading
         import florence_mm

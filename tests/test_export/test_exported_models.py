@@ -53,6 +53,17 @@ def test_image_tower_gives_features_of_the_model(towers):
     assert np.abs(features[0] - features[1]).max() > 1e-3  # they tell pictures apart
 
 
+def test_file_from_elsewhere_builds_registered_classes_alone(towers, tmp_path):
+    command = {'type': 'os.system', 'command': f'touch {tmp_path}/run'}
+    image, text = (load_exported(towers[1] / f'pair-{kind}.onnx') for kind in ('image', 'text'))
+    image.metadata['preprocessing']['transforms'].insert(0, command)
+    text.metadata['tokenizer'] = command
+    for file, asked in ((image, noise(40, 40)), (text, 'a cat')):
+        with pytest.raises(UsageError, match=r"\.onnx has type='os\.system', which is no registered class"):
+            file(asked)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_text_tower_gives_features_of_the_model_for_every_length(towers):
     loaded, folder = towers
     texts = ['cat', 'a photo of a dog that runs', 'a very long text of more tokens than the tower can take at once']

@@ -21,7 +21,7 @@ CLIPS = {
     'image_encoder': {**CLIP, 'out_type': 'raw'},
     'fusion': {**METER['fusion'], 'image_pool': 'first'},
 }
-PROTOCOLS = ('Reader', 'Fuser', 'Writer', 'Attending', 'VisionLanguage', 'WholeBatchLoss')
+PROTOCOLS = ('Reader', 'Fuser', 'Writer', 'Attending', 'ScoresPairs', 'VisionLanguage', 'WholeBatchLoss')
 
 UNPOOLED = {
     'cross_modal.text_pooler': 'the head reads tokens',

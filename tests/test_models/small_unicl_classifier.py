@@ -44,7 +44,7 @@ SMALL = {
     'UniCLClassifier': Small(
         {'type': 'UniCLClassifier', 'towers': UNICL, 'classes': CLASSES, 'templates': 'none'},
         Classifier(),
-        ('WholeBatchLoss', 'PoolsImages'),
+        ('WholeBatchLoss', 'PoolsImages', 'ScoresLabels'),
         {'towers.text_encoder': 'frozen once the head has its features', 'towers.text_projection': 'the same'},
     ),
     'TextInitializedHead': Small({'type': 'TextInitializedHead', 'num_classes': 4, 'embed_dims': 6}, ClassHead()),

@@ -1,5 +1,7 @@
 """The page of the zoo is written from the metafiles, and the recipes of embedded models are those of the zoo."""
 
+import json
+import math
 import runpy
 import sys
 from pathlib import Path
@@ -77,3 +79,14 @@ def test_a_low_score_is_not_published_and_others_go_on(tool, tmp_path, monkeypat
         name for name in names if name not in (names[4], 'zero-shot_coswin-micro_fpn_dyhead_2xb4-3e_scenes')
     ]
     assert f'begins with {names[4]}' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('reranked, expected', [(0.35, 0.35), (0.34, -math.inf)])
+def test_a_reranker_must_exceed_what_it_reranks(tool, tmp_path, reranked, expected):
+    (recipe,) = (recipe for recipe in tool['RECIPES'] if recipe.above)
+    checkpoint = tmp_path / recipe.checkpoint
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    metrics = {recipe.score: reranked, recipe.above: 0.34}
+    (checkpoint.parent / 'test_metrics.json').write_text(json.dumps({'metrics': metrics}))
+    assert tool['train'](recipe, tmp_path) == expected

@@ -10,6 +10,7 @@ reach its score, and is then not published; 2 with one sentence if a command fai
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -94,7 +95,7 @@ def provide(name: str, folder: Path) -> None:
 
 
 def train(recipe: Recipe, folder: Path) -> float | None:
-    """Train a model and return its test score."""
+    """Train a model and return its test score; minus infinity if it is not above the score that it must exceed."""
     checkpoint = folder / recipe.checkpoint
     runs, out = checkpoint.parent, str(checkpoint.parent.relative_to(folder))
     if recipe.name == QUICKSTART:
@@ -116,7 +117,14 @@ def train(recipe: Recipe, folder: Path) -> float | None:
         test = ['bash', str(ROOT / 'tools/dist_test.sh'), config, recipe.checkpoint, str(recipe.processes)]
         run([*test, '--work-dir', out], folder)
         file = runs / 'test_metrics.json'
-    return float(json.loads(file.read_text())['metrics'][recipe.score])
+    metrics = json.loads(file.read_text())['metrics']
+    score = float(metrics[recipe.score])
+    if recipe.above is not None and score <= metrics[recipe.above]:
+        print(
+            f'{recipe.name}: {recipe.score} is not above {recipe.above}, {metrics[recipe.above]:.4f}', file=sys.stderr
+        )
+        return -math.inf
+    return score
 
 
 def publish_one(recipe: Recipe, work_dir: Path) -> bool:

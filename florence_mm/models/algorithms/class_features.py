@@ -5,6 +5,7 @@ Shape legend: ``K`` classes, ``P`` templates, ``D`` channels.
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from mmengine.logging import print_log
@@ -76,7 +77,8 @@ class ClassFeatures:
             parts = []
             for i in range(0, len(self.names), step):
                 names = self.names[i : i + step]
-                parts.append(self._encode(encode, names, at_once, lambda part, i=i: progress.update(i + part * step)))
+                told = partial(_tell, progress, i, len(names))
+                parts.append(self._encode(encode, names, at_once, told))
             self._features, self._snapshot = torch.cat(parts), WeightsSnapshot(parameters)
         return self._features
 
@@ -94,3 +96,7 @@ class ClassFeatures:
         order = torch.tensor([number[text] for text in texts], device=parts[0].device)
         features = torch.cat(parts).index_select(0, order).unflatten(0, (len(names), -1))  # (K, P, D)
         return F.normalize(features.mean(1), dim=-1)
+
+
+def _tell(progress: ProgressLog, before: int, count: int, fraction: float) -> None:
+    progress.update(before + fraction * count)

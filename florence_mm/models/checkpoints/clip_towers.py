@@ -13,7 +13,7 @@ _TOWER = r'^image_encoder\.'
 
 
 def image_tower(keys: Collection[str]) -> str | None:
-    """Tell which class has an image tower of these keys of ours, alone or under ``image_encoder.``; None: neither."""
+    """Tell the class of the image tower of CLIP with these keys, alone or under ``image_encoder.``; None: neither."""
     return next((name for name, (mark, _) in _TOWERS.items() if any_key(keys, mark)), None)
 
 

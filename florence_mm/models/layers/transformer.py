@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from florence_mm.models.generation.cache import KeyValueCache, causal_mask
 from florence_mm.ops.attention import attention, dropout
 from florence_mm.ops.inference import add_mlp, fast_path_allowed
-from florence_mm.ops.recording import is_recorded, is_traced
+from florence_mm.ops.tracing import is_recorded, is_traced
 
 #: Most rows of an MLP's input for which working in place is not faster: a token of a few texts.
 FEW_ROWS = 32
@@ -37,8 +37,8 @@ class TokenLayout:
         index: ``(N,)`` positions of the real tokens among the ``B * L``; None if all are real.
         mask: ``(B, 1, 1, L)`` bool, True where attention may look; None if no mask is needed.
         causal: each token sees itself and those before it; this hides the padding too, which is at the end.
-        rows: ``(B * L,)`` for each token its number among the N, if texts that begin alike share tokens; None: they
-            do not.
+        rows: ``(B * L,)``, number of each token among the N, where texts that begin alike share tokens; None: none are
+            shared.
     """
 
     batch: int
@@ -86,10 +86,11 @@ class TokenLayout:
     def of_prefixes(cls, ids: Tensor, real: Tensor, device: torch.device | str | None = None) -> 'TokenLayout':
         """Make the layout of a causal encoder that computes what texts have in common at their beginning once.
 
-        A token's feature depends on the tokens up to it alone, so N is the number of different beginnings.
+        A token's feature depends on the tokens up to it alone, so N is the number of different beginnings, and of the
+        places at which a text has padding.
 
         Args:
-            ids: ``(B, L)`` int64, token ids, on the CPU.
+            ids: ``(B, L)`` int64, token ids from 0 to ``2**32 - 1``, on the CPU.
             real: ``(B, L)`` bool, True where a token is real; padding is at the end.
             device: device of the layout; by default that of ``ids``.
         """

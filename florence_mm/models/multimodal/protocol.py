@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from florence_mm.models.generation.state import WriterState
 from florence_mm.models.tokenizers.protocol import TokenBatch
@@ -212,6 +212,11 @@ class Reranker(Protocol):
 
     def similarity_scale(self) -> float:
         """Factor from cosines of the features to logits."""
+
+
+def unwrap_reranker(model: nn.Module) -> nn.Module:
+    """Return the model inside a :class:`Reranker` that gives the scores; any other model as it is."""
+    return model.matcher if isinstance(model, Reranker) else model
 
 
 @runtime_checkable
