@@ -45,19 +45,24 @@ def test_an_encoder_is_one_graph(name):
     with torch.inference_mode():
         outputs = kind.outputs(compiled, items)
         assert_same(outputs, kind.outputs(plain, items))
-    assert graphs() == (2 if isinstance(kind, TokenEncoder) and not kind.always_causal else 1)
+    # with all tokens in view, and with those before alone
+    assert graphs() == (2 if isinstance(kind, TokenEncoder) else 1)
 
 
 @pytest.mark.parametrize('name', [name for name in ENCODERS if isinstance(SMALLS[name].kind, Backbone)])
-@pytest.mark.parametrize('with_cp', [False, True])
-def test_a_backbone_trains_in_one_graph(name, with_cp):
+@pytest.mark.parametrize(
+    ('with_cp', 'backend'),
+    # torch's backend 'eager' draws other random numbers when it computes a checkpointed block again
+    [(False, 'eager'), (True, 'aot_eager')],
+)
+def test_a_backbone_trains_in_one_graph(name, with_cp, backend):
     shape = SMALLS[name].kind.shape
     if with_cp and not hasattr(build(name), 'with_cp'):
         pytest.skip('it has no checkpointing; runs for backbones with with_cp')
     plain, compiled = build(name).train(), build(name).train()
     for module in (plain, compiled):
         module.with_cp = with_cp
-    compiled.compile(backend='eager', fullgraph=True)
+    compiled.compile(backend=backend, fullgraph=True)
     inputs = (numbers(2, *shape).to(next(plain.parameters()).dtype),)
     wanted, found = gradients(plain, inputs), gradients(compiled, inputs)
     assert wanted.keys() == found.keys() and graphs() == 1
