@@ -14,10 +14,10 @@ Shape legend: ``B`` batch, ``H`` heads, ``L`` queries, ``S`` keys, ``D`` channel
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
-from .tracing import is_traced
+from .learning_bias import LearningBiasAttention, compiled_learning_bias
+from .tracing import is_compiling, is_traced
 
 _STEPS = 1 << 16
 
@@ -112,14 +112,48 @@ def window_attention(
     on_cpu = qkv.device.type == 'cpu'
     if on_cpu and bias.ndim == 3 and bias.requires_grad and torch.is_grad_enabled():
         qkv = qkv.view(batch, windows, tokens, channels)
-        return LearningBiasAttention.apply(qkv, bias, mask, num_heads, dropout_p).view(batch, slots, -1)
+        keep = None
+        if dropout_p:
+            keep = torch.rand(num_heads, batch, windows, tokens, tokens, dtype=qkv.dtype, device=qkv.device)
+            keep = keep.ge_(dropout_p).div_(1 - dropout_p)
+        attend = compiled_learning_bias if is_compiling() else LearningBiasAttention.apply
+        return attend(qkv, bias, mask, keep, num_heads).view(batch, slots, -1)
     if mask is not None:
         bias = bias + mask.unsqueeze(1)  # (h, N, N) or (W, h, N, N), + (W, 1, N, N)
+    if on_cpu and is_compiling() and not torch.is_grad_enabled():
+        return compiled_window_attention(qkv, bias, num_heads)
+    return _fused(qkv, bias, num_heads, dropout_p)
+
+
+def _fused(qkv: Tensor, bias: Tensor, num_heads: int, dropout_p: float) -> Tensor:
+    batch, slots, _ = qkv.shape
+    tokens = bias.shape[-1]
     # (B, W, N, 3, h, d) -> three of (B, W, h, N, d)
-    q, k, v = qkv.view(batch, windows, tokens, 3, num_heads, -1).permute(3, 0, 1, 4, 2, 5)
+    q, k, v = qkv.view(batch, slots // tokens, tokens, 3, num_heads, -1).permute(3, 0, 1, 4, 2, 5)
     # by window there is a loop over the images, whose number may be free
-    out = (_fused_by_window if on_cpu and not is_traced() else _fused_by_head)(q, k, v, bias, dropout_p)
+    by_window = qkv.device.type == 'cpu' and not is_traced() and not is_compiling()
+    out = (_fused_by_window if by_window else _fused_by_head)(q, k, v, bias, dropout_p)
     return out.reshape(batch, slots, -1)
+
+
+@torch.library.custom_op('florence_mm::window_attention', mutates_args=())
+def compiled_window_attention(qkv: Tensor, bias: Tensor, num_heads: int) -> Tensor:
+    """Attend within windows on a CPU, without gradients: a compiler calls the fused kernel, as it has no better one.
+
+    Args:
+        qkv: ``(B, W * N, 3 C)``.
+        bias: ``(h, N, N)``, or ``(W, h, N, N)`` with the mask of shifted windows.
+        num_heads: ``h``.
+
+    Returns:
+        ``(B, W * N, C)``.
+    """
+    return _fused(qkv, bias, num_heads, 0.0).contiguous()
+
+
+@compiled_window_attention.register_fake
+def _window_attention_shape(qkv: Tensor, bias: Tensor, num_heads: int) -> Tensor:
+    return qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
 
 
 def _fused_by_head(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout_p: float) -> Tensor:
@@ -148,64 +182,3 @@ def _fused_by_window(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout_p: f
         for image in zip(q, k, v, strict=True)
     ]
     return images[0] if len(images) == 1 else torch.stack(images)  # (B, W, N, h, d)
-
-
-class LearningBiasAttention(torch.autograd.Function):
-    """Window attention by explicit matrix products, with a gradient for the bias.
-
-    Works head by head on views of the projection, so that q, k and v are not copied; all heads of the backward pass
-    share one score tensor. Products go to a buffer and are copied from there: PyTorch would multiply into the strided
-    output one window after the other.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: FunctionCtx, qkv: Tensor, bias: Tensor, mask: Tensor | None, num_heads: int, dropout_p: float
-    ) -> Tensor:
-        """Attend: ``qkv (B, W, N, 3 C)``, ``bias (h, N, N)`` and ``mask (W, N, N)`` to ``(B, W, N, C)``."""
-        batch, windows, tokens, channels = qkv.shape
-        out = qkv.new_empty(batch * windows, tokens, channels // 3)
-        weights = qkv.new_empty(num_heads, batch, windows, tokens, tokens)
-        keep = torch.rand_like(weights).ge_(dropout_p).div_(1 - dropout_p) if dropout_p else None
-        product = out.new_empty(*out.shape[:2], out.shape[2] // num_heads)  # (B * W, N, d)
-        for head, ((q, k, v), o) in enumerate(zip(_heads(qkv, 3, num_heads), _heads(out, 1, num_heads), strict=True)):
-            score = weights[head].flatten(0, 1)  # (B * W, N, N)
-            # beta=0 ignores the first argument; the scale costs nothing inside the product
-            torch.baddbmm(score, q, k.transpose(1, 2), beta=0, alpha=q.shape[-1] ** -0.5, out=score)
-            weights[head].add_(bias[head] if mask is None else bias[head] + mask)
-            torch.softmax(score, -1, out=score)
-            o[0].copy_(torch.bmm(score if keep is None else score * keep[head].flatten(0, 1), v, out=product))
-        ctx.save_for_backward(qkv, weights, keep)
-        ctx.num_heads = num_heads
-        return out.view(batch, windows, tokens, -1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Compute the gradients of ``qkv`` and ``bias``."""
-        qkv, weights, keep = ctx.saved_tensors
-        grad = grad.contiguous()
-        grad_qkv = torch.empty_like(qkv)
-        grad_bias = weights.new_empty(weights.shape[0], *weights.shape[3:])
-        score = torch.empty_like(weights[0].flatten(0, 1))  # (B * W, N, N)
-        product = grad.new_empty(*score.shape[:2], grad.shape[-1] // ctx.num_heads)  # (B * W, N, d)
-        views = (_heads(t, n, ctx.num_heads) for t, n in ((qkv, 3), (grad_qkv, 3), (grad, 1)))
-        for head, ((q, k, v), (grad_q, grad_k, grad_v), (grad_o,)) in enumerate(zip(*views, strict=True)):
-            weight = weights[head].flatten(0, 1)
-            scale = q.shape[-1] ** -0.5
-            used = weight if keep is None else weight * keep[head].flatten(0, 1)
-            grad_v.copy_(torch.bmm(used.transpose(1, 2), grad_o, out=product))
-            torch.bmm(grad_o, v.transpose(1, 2), out=score)
-            if keep is not None:
-                score.mul_(keep[head].flatten(0, 1))
-            torch.ops.aten._softmax_backward_data.out(score, weight, -1, weight.dtype, grad_input=score)
-            torch.sum(score, 0, out=grad_bias[head])
-            grad_q.copy_(torch.baddbmm(product, score, k, beta=0, alpha=scale, out=product))
-            grad_k.copy_(torch.baddbmm(product, score.transpose(1, 2), q, beta=0, alpha=scale, out=product))
-        return grad_qkv, grad_bias, None, None, None
-
-
-def _heads(x: Tensor, parts: int, num_heads: int) -> list[tuple[Tensor, ...]]:
-    """Views ``(B * W, N, d)`` of ``x (..., N, parts * C)``: for each head one per part (q, k, v)."""
-    x = x.flatten(0, -3).unflatten(-1, (parts, num_heads, -1))  # (B * W, N, parts, h, d)
-    return [tuple(x[:, :, part, head] for part in range(parts)) for head in range(num_heads)]

@@ -92,9 +92,7 @@ class _UnifiedContrastive(torch.autograd.Function):
     @staticmethod
     def forward(ctx, image, text, labels, scale, chunk_size, peers, keep_bytes):
         texts = peers.gather_rows(text)  # (B, D)
-        # ids[j]: index of the class of pair j; counts[j]: how many pairs are in it
-        _, ids, counts = torch.unique(peers.gather_rows(labels), return_inverse=True, return_counts=True)
-        counts = counts[ids]
+        ids, counts = _classes(peers.gather_rows(labels))
         dtype = torch.promote_types(torch.promote_types(image.dtype, text.dtype), torch.float32)
         with torch.autocast(image.device.type, enabled=False):
             a, t = image.to(dtype), texts.to(dtype)
@@ -148,6 +146,16 @@ class _UnifiedContrastive(torch.autograd.Function):
                 grad_t = (peers.scatter_sum(grad_t) * (tau * peers.size / B)).to(ctx.text_dtype)
             grad_a *= tau
         return grad_a.to(image.dtype), grad_t, None, grad_tau.to(scale.dtype), None, None, None
+
+
+def _classes(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """For each pair a number of its class, below ``B``, and how many pairs are in it; no size depends on values.
+
+    The number is the place of the class's first pair in sorted order. ``torch.unique`` would wait for the device.
+    """
+    ordered = labels.sort().values
+    ids = torch.searchsorted(ordered, labels)
+    return ids, torch.searchsorted(ordered, labels, right=True) - ids
 
 
 def _class_means(x: Tensor, ids: Tensor, counts: Tensor, pair_ids: Tensor | None = None) -> Tensor:

@@ -17,6 +17,7 @@ from florence_mm.compat import mmcv_ext
 
 from .deform_sampling import Geometry, convolve, convolve_traced, convolve_unsampled
 from .exported import deform_conv2d, is_kept_whole
+from .tracing import is_recorded
 
 
 def modulated_deform_conv2d(
@@ -65,8 +66,7 @@ def modulated_deform_conv2d(
     if input.device.type == 'meta':
         output = convolve_unsampled(input, weight, geometry)
     else:
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        output = (convolve_traced if traced else convolve)(input, offset, mask, weight, geometry)
+        output = (convolve_traced if is_recorded() else convolve)(input, offset, mask, weight, geometry)
     return output if bias is None else output + bias.to(dtype).reshape(-1, 1, 1)
 
 

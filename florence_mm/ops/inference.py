@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .tracing import is_recorded
+
 #: Factor of QuickGELU: ``x * sigmoid(1.702 x)`` is ``silu(1.702 x) / 1.702``.
 QUICK_GELU_FACTOR = 1.702
 _HIDDEN_ELEMENTS = 1_200_000  # of an MLP's hidden layer at a time: 4.8 MB in float32
@@ -34,8 +36,7 @@ def fast_path_allowed(*tensors: Tensor) -> bool:
         not torch.is_grad_enabled()
         and all(t.device.type == 'cpu' and t.dtype == tensors[0].dtype for t in tensors)
         and not torch.is_autocast_enabled('cpu')
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # operators are being counted or exported
+        and not is_recorded()
     )
 
 

@@ -19,12 +19,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .traced_windows import MASKED, traced_partition
-from .tracing import is_traced
+from .traced_windows import MASKED, cut_windows, join_windows, traced_mask, traced_partition
+from .tracing import is_compiling, is_traced
 
 _CACHE_SIZE = 64
 _cache: OrderedDict[tuple, 'WindowPlan'] = OrderedDict()
 _lock = threading.Lock()
+
+
+def fix_sizes(sizes: tuple[int, ...]) -> None:
+    """Compile for these sizes: a compiler would otherwise take them for free at the second size it meets.
+
+    Windows of a free size are divisions and remainders of symbols, which take minutes to simplify.
+    """
+    if is_compiling():
+        for size in sizes:
+            len(range(size))  # the one use of a size that fixes it
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +98,10 @@ def window_plan(
     >>> window_plan((2, 4), (2, 2), (0, 1)).order
     tensor([1, 2, 5, 6, 3, 0, 7, 4])
     """
+    if is_compiling():  # the map itself is cut
+        windows = math.prod([-(-s // w) for s, w in zip(size, window_size, strict=True)])
+        mask = traced_mask(size, window_size, shift_size, device)
+        return WindowPlan(size, window_size, shift_size, windows, None, None, None, mask)
     if any(isinstance(s, torch.SymInt) for s in size):
         partition = traced_partition(size, window_size, shift_size, device)
         windows = partition.order.shape[0] // math.prod(window_size)  # len() would fix it
@@ -183,6 +197,8 @@ class _Permute(torch.autograd.Function):
 
 def to_windows(x: Tensor, plan: WindowPlan) -> Tensor:
     """Partition into windows: map order ``(B, L, C)`` to window order ``(B, W * N, C)``; padded slots are zero."""
+    if is_compiling():
+        return cut_windows(x, plan.size, plan.window_size, plan.shift_size)
     if plan.order is None:
         return x
     if not is_traced():
@@ -195,6 +211,8 @@ def to_windows(x: Tensor, plan: WindowPlan) -> Tensor:
 
 def from_windows(x: Tensor, plan: WindowPlan) -> Tensor:
     """Reverse the partition: window order ``(B, W * N, C)`` to map order ``(B, L, C)``; padded slots are dropped."""
+    if is_compiling():
+        return join_windows(x, plan.size, plan.window_size, plan.shift_size)
     if plan.order is None:
         return x
     return x.index_select(1, plan.inverse) if is_traced() else _Permute.apply(x, plan, False)
@@ -252,7 +270,9 @@ def relative_position_bias(
 
 def _index_on(device: torch.device, window: tuple[int, ...], table_window: tuple[int, ...], by_slot: bool) -> Tensor:
     """The index ``(N, N)`` int64 on a device, cached, as copying takes longer than the lookup."""
-    if torch.compiler.is_compiling() or is_traced():
+    if is_compiling():
+        return _traced_index(window, table_window, by_slot, device)
+    if is_traced():
         return _make_index(window, table_window, by_slot).to(device)
     key = (device, window, table_window, by_slot)
     index = _indices.get(key)
@@ -271,3 +291,16 @@ def _make_index(window: tuple[int, ...], table_window: tuple[int, ...], by_slot:
         return relative_position_index(window, table_window)
     tokens = math.prod(window)
     return relative_position_index(table_window)[:tokens, :tokens]
+
+
+def _traced_index(
+    window: tuple[int, ...], table_window: tuple[int, ...], by_slot: bool, device: torch.device
+) -> Tensor:
+    """:func:`_make_index` by operators, which a compiler fuses with the lookup."""
+    place = torch.arange(math.prod(window), device=device)
+    sizes = table_window if by_slot else window
+    index = torch.zeros((), dtype=torch.int64, device=device)
+    for axis, rows in enumerate(table_window):
+        coord = place // math.prod(sizes[axis + 1 :]) % sizes[axis]
+        index = index * (2 * rows - 1) + coord[:, None] - coord + rows - 1
+    return index

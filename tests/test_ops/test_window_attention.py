@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from florence_mm.ops import windows
-from florence_mm.ops.attention import LearningBiasAttention, window_attention
+from florence_mm.ops.attention import window_attention
+from florence_mm.ops.learning_bias import LearningBiasAttention
 from florence_mm.ops.position import resize_position_embedding, resize_relative_position_table
 from florence_mm.ops.windows import (
     fit_window,
@@ -138,7 +139,8 @@ def test_gradients_of_the_learning_bias_by_finite_differences():
 
     def attend(qkv, bias, dropout_p):
         torch.manual_seed(3)  # the same weights are dropped in every evaluation
-        return LearningBiasAttention.apply(qkv, bias, mask, 2, dropout_p)
+        keep = torch.rand(2, 1, 2, 3, 3, dtype=torch.float64).ge(dropout_p) / (1 - dropout_p) if dropout_p else None
+        return LearningBiasAttention.apply(qkv, bias, mask, keep, 2)
 
     for dropout_p in (0.0, 0.4):
         assert torch.autograd.gradcheck(lambda q, b, p=dropout_p: attend(q, b, p), (qkv, bias))

@@ -21,6 +21,7 @@ from florence_mm.models.checkpoints.fitting import fit_on_load
 from florence_mm.models.layers.initialisation import trunc_normal_
 from florence_mm.models.layers.swin import ConvEmbed, PatchEmbed, PatchMerging, WindowBlock, to_map
 from florence_mm.ops.position import resize_position_embedding
+from florence_mm.ops.windows import fix_sizes
 from florence_mm.registry import MODELS
 
 from .arch import resolve_arch
@@ -294,6 +295,7 @@ class CoSwin(WindowPyramid):
                 f'CoSwin got an input of shape {tuple(x.shape)}; it takes (B, {self.in_channels}, H, W) '
                 f'with H and W at least {MIN_SIDE}'
             )
+        fix_sizes(x.shape[2:])
         x, size = self.patch_embed(x)  # (B, L, C)
         if self.absolute_pos_embed is not None:
             x = x + resize_position_embedding(self.absolute_pos_embed, size, self.patches_resolution)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from florence_mm.models.layers.swin import ConvEmbed, PatchEmbed, PatchMerging
+from florence_mm.ops.windows import fix_sizes
 from florence_mm.registry import MODELS
 
 from .arch import resolve_arch
@@ -179,6 +180,7 @@ class VideoCoSwin(WindowPyramid):
                 f'VideoCoSwin got an input of shape {tuple(x.shape)}; it takes (B, {self.in_channels}, T, H, W) '
                 f'with T at least 1, H and W at least {MIN_SIDE}'
             )
+        fix_sizes(x.shape[2:])
         x, size = self.patch_embed(x)  # (B, L, C)
         maps = self.run_stages(self.pos_drop(x), size)
         return maps[0] if len(maps) == 1 else tuple(maps)

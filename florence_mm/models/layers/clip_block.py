@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from florence_mm.models.generation.cache import KeyValueCache
 from florence_mm.ops.attention import attention
 from florence_mm.ops.inference import add_mlp, quick_gelu
-from florence_mm.ops.tracing import is_traced
+from florence_mm.ops.tracing import is_recorded
 
 from .transformer import FEW_ROWS, LastTokens, TokenLayout, self_attention
 
@@ -153,7 +153,7 @@ class PreNormBlock(nn.Module):
         x = x + (attended if self.ls_1 is None else self.ls_1(attended))
         if self.ls_2 is not None:
             return x + self.ls_2(self.mlp(self.ln_2(x)))
-        if is_traced() or len(x) <= FEW_ROWS:  # the number of an exported model's rows is not known
+        if is_recorded() or len(x) <= FEW_ROWS:  # the number of rows may be free
             return x + self.mlp(self.ln_2(x))
         act = 'quick_gelu' if isinstance(self.mlp.act, QuickGELU) else 'gelu'
         return add_mlp(x, self.ln_2(x), self.mlp.c_fc, self.mlp.c_proj, act)

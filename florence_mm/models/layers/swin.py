@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from florence_mm.ops.attention import window_attention
 from florence_mm.ops.inference import WeightsSnapshot, add_mlp, fast_path_allowed
-from florence_mm.ops.tracing import is_traced
+from florence_mm.ops.tracing import is_recorded
 from florence_mm.ops.windows import (
     WindowPlan,
     fit_window,
@@ -111,7 +111,7 @@ class WindowAttention(nn.Module):
         """
         table, device = self.relative_position_bias_table, x.device.type
         size = self.num_heads * math.prod(plan.window_size) ** 2 * (1 if plan.mask is None else plan.num_windows)
-        keeps = not (torch.is_grad_enabled() or self.training or torch.compiler.is_compiling() or is_traced())
+        keeps = not (torch.is_grad_enabled() or self.training or is_recorded())
         if not keeps or table.device.type != 'cpu' or size > _CACHED_ELEMENTS:
             return self._position_bias(plan), plan.mask
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

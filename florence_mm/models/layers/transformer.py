@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from florence_mm.models.generation.cache import KeyValueCache, causal_mask
 from florence_mm.ops.attention import attention, dropout
 from florence_mm.ops.inference import add_mlp, fast_path_allowed
-from florence_mm.ops.tracing import is_traced
+from florence_mm.ops.tracing import is_recorded, is_traced
 
 #: Most rows of an MLP's input for which working in place is not faster: a token of a few texts.
 FEW_ROWS = 32
@@ -52,7 +52,7 @@ class TokenLayout:
     def of(cls, real: Tensor, causal: bool = False, device: torch.device | str | None = None) -> 'TokenLayout':
         """Make the layout of a padding mask.
 
-        While a model is exported or traced, padding is computed like tokens, and is not 0 behind :meth:`pad`.
+        While a model is exported, traced or compiled, padding is computed like tokens, and is not 0 behind :meth:`pad`.
 
         Args:
             real: ``(B, L)`` bool, True where a token is real. Best on the CPU, as its values are read here, which would
@@ -68,13 +68,14 @@ class TokenLayout:
                 f'the padding mask is {real.dtype} of shape {tuple(real.shape)}; give bool of shape (texts, tokens), '
                 'True where a token is real'
             )
-        if is_traced():  # no size of an exported model may depend on values
-            return cls(*real.shape, mask=None if causal else real[:, None, None], causal=causal)
+        device = real.device if device is None else device
+        if is_recorded():  # no size may depend on values
+            mask = None if causal else real[:, None, None].to(device, non_blocking=True)
+            return cls(*real.shape, mask=mask, causal=causal)
         if not bool(real.any(1).all()):
             raise ValueError('a row of the padding mask has no real token; attention over nothing is not defined')
         if causal and bool((real[:, 1:] & ~real[:, :-1]).any()):
             raise ValueError('the padding mask has padding before tokens; causal attention needs it behind them')
-        device = real.device if device is None else device
         index = real.flatten().nonzero().squeeze(1)  # (N,)
         if len(index) == real.numel():
             return cls(*real.shape, causal=causal)

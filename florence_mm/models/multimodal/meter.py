@@ -17,7 +17,7 @@ from florence_mm.models.base import build_part, check_text_sizes, check_width
 from florence_mm.models.generation.cache import CacheStack
 from florence_mm.models.generation.state import WriterState
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
-from florence_mm.ops.tracing import is_traced
+from florence_mm.ops.tracing import is_recorded
 from florence_mm.registry import MODELS
 
 from .base import VisionLanguageModel
@@ -100,7 +100,7 @@ class METER(VisionLanguageModel):
             causal: each token sees only itself and those before it, for captions.
         """
         input_ids, mask, which = tokens.input_ids, tokens.mask, None
-        if not self._drops_in_text() and not is_traced():
+        if not self._drops_in_text() and not is_recorded():
             first, which = find_equal(torch.cat([input_ids, mask], 1))
             input_ids, mask = input_ids[first], mask[first]
         x = self._transform_text(self.text_encoder(input_ids, mask, causal))  # (U, T, C), of U different texts

@@ -20,7 +20,7 @@ from florence_mm.models.base import build_part
 from florence_mm.models.generation.cache import CacheStack
 from florence_mm.models.layers.clip_block import PreNormBlock, find_act, init_blocks
 from florence_mm.models.layers.transformer import LastTokens, TokenLayout
-from florence_mm.ops.tracing import is_traced
+from florence_mm.ops.tracing import is_recorded
 from florence_mm.registry import MODELS
 
 ARCHS = {
@@ -125,12 +125,12 @@ class CLIPTextTower(BaseModule):
                 f'most {self.context_length} tokens'
             )
         ends = input_ids.argmax(1)  # (B,)
-        if is_traced():
+        if is_recorded():
             return self._padded(input_ids, ends)
         length = int(ends.max()) + 1
         real = torch.arange(length, device=input_ids.device) <= ends[:, None]  # (B, L)
         device = self.positional_embedding.device
-        inferring = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        inferring = not torch.is_grad_enabled()
         if self.causal and inferring and input_ids.device.type == 'cpu':
             # prompts of classes begin alike; without gradients, as captions in training do not
             layout = TokenLayout.of_prefixes(input_ids[:, :length], real, device)
@@ -146,7 +146,7 @@ class CLIPTextTower(BaseModule):
         return self.ln_final(x.index_select(0, rows))  # (B, C); the norm is per token, so only end tokens need it
 
     def _padded(self, input_ids: Tensor, ends: Tensor) -> Tensor:
-        """Encode texts with their padding, as no size of an exported model may depend on values."""
+        """Encode texts with their padding, as no size of an exported or compiled model may depend on values."""
         batch, length = input_ids.shape
         mask = None
         if not self.causal:

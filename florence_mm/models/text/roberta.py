@@ -16,7 +16,7 @@ from torch import Tensor
 from florence_mm.models.generation.cache import CacheStack
 from florence_mm.models.tokenizers.transformers_files import folder_or_name, unusable
 from florence_mm.moved import moved_names
-from florence_mm.ops.tracing import is_traced
+from florence_mm.ops.tracing import is_recorded
 from florence_mm.registry import MODELS
 
 __getattr__ = moved_names(__name__, {'RobertaTextTokenizer': 'florence_mm.models.tokenizers'})
@@ -125,7 +125,7 @@ class RobertaTextEncoder(BaseModule):
             attention_mask = torch.zeros(1, 1, *allowed.shape, dtype=dtype, device=device)
             attention_mask = attention_mask.masked_fill(~allowed, torch.finfo(dtype).min)
         else:
-            whole = not is_traced() and bool(mask.all())
+            whole = not is_recorded() and bool(mask.all())
             attention_mask = None if whole else mask.to(device, non_blocking=True)
         if cache is None:
             return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
