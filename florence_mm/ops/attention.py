@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .inference import is_compiling, is_traced
 from .learning_bias import LearningBiasAttention, compiled_learning_bias
-from .tracing import is_compiling, is_traced
 
 _STEPS = 1 << 16
 

@@ -17,7 +17,7 @@ from florence_mm.compat import mmcv_ext
 
 from .deform_sampling import Geometry, convolve, convolve_traced, convolve_unsampled
 from .exported import deform_conv2d, is_kept_whole
-from .tracing import is_recorded
+from .inference import is_recorded
 
 
 def modulated_deform_conv2d(

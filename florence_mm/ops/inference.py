@@ -1,5 +1,7 @@
 """What inference may do and training may not: write results in place, and keep them until weights change.
 
+Not while operators are recorded, to be exported, traced or compiled.
+
 After the matrix products, allocating memory is what costs a CPU most: every new page goes through the operating
 system. The fast path therefore adds the result to the residual in place and computes the hidden layer in chunks that
 stay in the cache.
@@ -13,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .tracing import is_recorded
-
 #: Factor of QuickGELU: ``x * sigmoid(1.702 x)`` is ``silu(1.702 x) / 1.702``.
 QUICK_GELU_FACTOR = 1.702
 _HIDDEN_ELEMENTS = 1_200_000  # of an MLP's hidden layer at a time: 4.8 MB in float32
@@ -23,6 +23,21 @@ _FEW_ROWS, _LARGE = 6, 4_000_000
 _SMALL = 16384  # elements; CPU tensors up to this size are compared element by element
 _WORDS = 255  # words of 8 bytes in one partial sum; odd, so that flipping the highest bit of all of them changes it
 _MIX = 0x1E3779B97F4A7C15  # odd, so that multiplying by it modulo 2**64 loses nothing
+
+
+def is_traced() -> bool:
+    """Whether a model is being exported or traced, where only plain operators may be used."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
+def is_compiling() -> bool:
+    """Whether a model is being compiled (``torch.compile``), and not exported."""
+    return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+
+
+def is_recorded() -> bool:
+    """Whether a model is being exported, traced or compiled: no size may depend on values."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def quick_gelu(x: Tensor) -> Tensor:

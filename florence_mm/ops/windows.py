@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .inference import is_compiling, is_traced
 from .traced_windows import MASKED, cut_windows, join_windows, traced_mask, traced_partition
-from .tracing import is_compiling, is_traced
 
 _CACHE_SIZE = 64
 _cache: OrderedDict[tuple, 'WindowPlan'] = OrderedDict()

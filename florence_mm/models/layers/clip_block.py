@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from florence_mm.models.generation.cache import KeyValueCache
 from florence_mm.ops.attention import attention
-from florence_mm.ops.inference import add_mlp, quick_gelu
-from florence_mm.ops.tracing import is_recorded
+from florence_mm.ops.inference import add_mlp, is_recorded, quick_gelu
 
 from .transformer import FEW_ROWS, LastTokens, TokenLayout, self_attention
 

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from florence_mm.ops.attention import window_attention
-from florence_mm.ops.inference import WeightsSnapshot, add_mlp, fast_path_allowed
-from florence_mm.ops.tracing import is_recorded
+from florence_mm.ops.inference import WeightsSnapshot, add_mlp, fast_path_allowed, is_recorded
 from florence_mm.ops.windows import (
     WindowPlan,
     fit_window,

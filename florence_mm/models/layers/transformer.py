@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from florence_mm.models.generation.cache import KeyValueCache, causal_mask
 from florence_mm.ops.attention import attention, dropout
-from florence_mm.ops.inference import add_mlp, fast_path_allowed
-from florence_mm.ops.tracing import is_recorded, is_traced
+from florence_mm.ops.inference import add_mlp, fast_path_allowed, is_recorded, is_traced
 
 #: Most rows of an MLP's input for which working in place is not faster: a token of a few texts.
 FEW_ROWS = 32

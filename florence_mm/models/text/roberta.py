@@ -16,7 +16,7 @@ from torch import Tensor
 from florence_mm.models.generation.cache import CacheStack
 from florence_mm.models.tokenizers.transformers_files import folder_or_name, unusable
 from florence_mm.moved import moved_names
-from florence_mm.ops.tracing import is_recorded
+from florence_mm.ops.inference import is_recorded
 from florence_mm.registry import MODELS
 
 __getattr__ = moved_names(__name__, {'RobertaTextTokenizer': 'florence_mm.models.tokenizers'})
