@@ -52,12 +52,17 @@ def words(line):
 
 def read_arguments(script, arguments, monkeypatch):
     """The arguments as the script's own parser reads them; those that it does not know end this with a status."""
-    original = argparse.ArgumentParser.parse_args
+    original, reading = argparse.ArgumentParser.parse_known_args, []
 
-    def parse_args(self, args=None, namespace=None):
-        raise Parsed(original(self, arguments))
+    def parse_known_args(self, args=None, namespace=None):
+        if reading:  # a parser of its subcommand
+            return original(self, args, namespace)
+        reading.append(self)
+        known, unknown = original(self, arguments)
+        assert not unknown
+        raise Parsed(known)
 
-    monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', parse_args)
+    monkeypatch.setattr(argparse.ArgumentParser, 'parse_known_args', parse_known_args)
     monkeypatch.setattr(sys, 'argv', [str(script), *arguments])
     monkeypatch.syspath_prepend(str(script.parent))
     with pytest.raises(Parsed):
