@@ -88,7 +88,8 @@ class ClassificationSet:
         data = self._there(READERS[self.reader or self.name](data_root / self.folder, split))
         official, number = dict(self.sizes).get(split), len(data) if data.listed is None else data.listed
         if official is not None and number < official and self.allow_partial:
-            data = replace(data, part=(number, official))
+            missing = 0 if data.listed is None or data.part is None else data.part[1] - data.part[0]
+            data = replace(data, part=(number - missing, official))
         elif official is not None and number != official:
             what = f'has {number} images of the {split} split of {self.name}' if data.listed is None else ''
             raise DataError(

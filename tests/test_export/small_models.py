@@ -63,8 +63,8 @@ DETECTOR = {
         'bgr_to_rgb': True,
         'pad_size_divisor': 16,
     },
-    'backbone': {**_COSWIN, 'arch': {**_TINY, 'depths': [1], 'num_heads': [1]}, 'out_indices': (0,)},
-    'neck': {'type': 'mmdet.ChannelMapper', 'in_channels': [8], 'out_channels': 16, 'kernel_size': 1, 'num_outs': 2},
+    'backbone': {**_COSWIN, 'out_indices': (0, 1)},
+    'neck': {'type': 'mmdet.FPN', 'in_channels': [8, 16], 'out_channels': 16, 'num_outs': 2},
     'bbox_head': {
         'type': 'florence_mm.DynamicHead',
         'num_classes': 3,

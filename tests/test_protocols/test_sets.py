@@ -119,6 +119,10 @@ def test_the_table_of_chest_images_has_the_official_length(tmp_path):
         data.load(tmp_path, 'all')
     part = replace(data, allow_partial=True).load(tmp_path, 'all')
     assert part_of(part) == {'present_images': 20, 'official_images': 112_120}
+    for image in part.images[:3]:
+        image.unlink()
+    left = replace(data, allow_partial=True).load(tmp_path, 'all')
+    assert (len(left), part_of(left)) == (11, {'present_images': 17, 'official_images': 112_120})
 
 
 def test_labels_follow_the_prompts_by_name(tmp_path):
