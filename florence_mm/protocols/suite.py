@@ -172,7 +172,7 @@ def _evaluate(entry: Entry, plan: SuitePlan, models: _Models, progress: SuitePro
         def work() -> dict[str, float]:
             folder.mkdir(parents=True, exist_ok=True)
             figures = entry.protocol.run(models.get(cfg, checkpoint), plan.data_root, folder, **options)
-            _require_finite(figures.get(entry.protocol.metric), entry)
+            _require_figure(figures.get(entry.protocol.metric), entry)
             return figures
 
         figures = together(work)
@@ -183,7 +183,7 @@ def _evaluate(entry: Entry, plan: SuitePlan, models: _Models, progress: SuitePro
     return _done(entry, from_first(lambda: write_result(folder, key, figures, seconds)), checkpoint)
 
 
-def _require_finite(figure: float | None, entry: Entry) -> None:
+def _require_figure(figure: float | None, entry: Entry) -> None:
     if figure is not None and not math.isfinite(figure):
         raise UsageError(
             f'{entry.protocol.metric} of {entry.protocol.name} is {figure}, as where nothing is to be found in the '
