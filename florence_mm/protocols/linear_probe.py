@@ -41,7 +41,7 @@ MAX_ITERATIONS = 1000
 #: Part of the training images that validates, in sets that are published without validation images.
 VALIDATION = 0.2
 _FITS = 15
-#: Products in a step of a fit below which threads cost more than they save: on a busy machine they are tenfold slower.
+#: Products in a step of a fit below which threads cost more than they save: on a busy machine they wait for each other.
 _ONE_THREAD = 10_000_000
 
 
