@@ -19,8 +19,9 @@ from florence_mm.models.protocol import unwrap_model
 from florence_mm.registry import LOOPS
 from florence_mm.utils.progress import ProgressLog
 
+from .functional.ranks import retrieval_ranks
 from .functional.reranking import best_candidates, reranked_ranks
-from .functional.retrieval import DIRECTIONS, group_captions, retrieval_ranks, summarize_ranks
+from .functional.retrieval import DIRECTIONS, group_captions, summarize_ranks
 from .metrics.retrieval import ImageTextRecall
 
 

@@ -1,8 +1,9 @@
 """Scores computed by functions on tensors and lists."""
 
 from .multi_label import eleven_point_ap, mean_average_precision
+from .ranks import retrieval_ranks, two_way_ranks
 from .reranking import best_candidates, reranked_ranks
-from .retrieval import image_text_recall, retrieval_ranks, summarize_ranks
+from .retrieval import image_text_recall, summarize_ranks
 from .topk import check_topk
 from .zero_shot import per_class_accuracy, target_ranks, topk_accuracy
 
@@ -18,4 +19,5 @@ __all__ = [
     'summarize_ranks',
     'target_ranks',
     'topk_accuracy',
+    'two_way_ranks',
 ]

@@ -29,11 +29,11 @@ def best_candidates(queries: Tensor, gallery: Tensor, k: int, max_elements: int 
 def reranked_ranks(ranks: Tensor, candidates: Tensor, scores: Tensor, positives: Sequence[Sequence[int]]) -> Tensor:
     """Rank the best correct item of each query after its candidates are sorted by new scores, before all other items.
 
-    A query without correct item among its candidates keeps its rank. As in :func:`.retrieval.retrieval_ranks`, wrong
+    A query without correct item among its candidates keeps its rank. As in :func:`.ranks.retrieval_ranks`, wrong
     items with an equal score come first, and NaN counts against the query.
 
     Args:
-        ranks (Tensor): ``(Q,)`` ranks before, from :func:`.retrieval.retrieval_ranks`.
+        ranks (Tensor): ``(Q,)`` ranks before, from :func:`.ranks.retrieval_ranks`.
         candidates (Tensor): ``(Q, k)`` gallery items, each at most once in a row.
         scores (Tensor): ``(Q, k)``, higher is better.
         positives (Sequence[Sequence[int]]): Correct gallery items of each query.

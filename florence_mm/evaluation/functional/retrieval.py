@@ -7,80 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from florence_mm.language.labels import normalize_text
-from florence_mm.utils.progress import ProgressLog
 
-from .zero_shot import UNRANKED
+from .ranks import two_way_ranks
 
 #: names of the two directions: from image or video to text, and back
 DIRECTIONS = {'image': ('i2t', 't2i'), 'video': ('v2t', 't2v')}
-
-
-def retrieval_ranks(
-    queries: Tensor, gallery: Tensor, positives: Sequence[Sequence[int]], max_elements: int = 1 << 24
-) -> Tensor:
-    """Rank the best correct gallery item of each query: the number of wrong items before it, 0 for the first place.
-
-    Wrong items with the similarity of the best correct one come before it, so that constant features do not score well.
-    NaN similarities count against the query.
-
-    Args:
-        queries (Tensor): ``(Q, D)``.
-        gallery (Tensor): ``(G, D)``; similarity is the dot product.
-        positives (Sequence[Sequence[int]]): Correct gallery items of each query, at least one.
-        max_elements (int): Most similarities held at once, which bounds memory: 9 bytes each in fp32.
-
-    Returns:
-        Tensor: ``(Q,)`` int64 on the device of ``queries``; :data:`UNRANKED` if all similarities of correct items are
-        NaN.
-
-    Raises:
-        ValueError: shapes do not fit, or a query has no correct item.
-
-    >>> gallery = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
-    >>> retrieval_ranks(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), gallery, positives=[[0], [0, 1]])
-    tensor([0, 1])
-    """
-    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
-        raise ValueError(f'queries {tuple(queries.shape)} and gallery {tuple(gallery.shape)} must be (Q, D) and (G, D)')
-    if len(positives) != len(queries):
-        raise ValueError(f'{len(queries)} queries, but correct items for {len(positives)}')
-    dtype = torch.promote_types(queries.dtype, torch.float32)
-    queries, gallery = queries.to(dtype), gallery.to(dtype)
-    ranks = torch.empty(len(queries), dtype=torch.int64, device=queries.device)
-    step = max(1, max_elements // max(1, len(gallery)))
-    progress = ProgressLog('ranking', len(queries))
-    for start in range(0, len(queries), step):
-        chunk = queries[start : start + step]  # (q, D)
-        rows = positives[start : start + step]
-        if not all(rows):
-            raise ValueError(f'query {start + [bool(row) for row in rows].index(False)} has no correct item')
-        correct = torch.zeros(len(chunk), len(gallery), dtype=torch.bool, device=chunk.device)
-        for i, row in enumerate(rows):
-            correct[i, list(row)] = True
-        similarity = chunk @ gallery.T  # (q, G)
-        best = similarity.masked_fill(~correct, -torch.inf).nan_to_num(-torch.inf, torch.inf, -torch.inf).amax(1)
-        # "not below" instead of "at least", so that NaN counts as before too
-        ranks[start : start + step] = (~(similarity < best[:, None]) & ~correct).sum(1)
-        ranks[start : start + step][best == -torch.inf] = UNRANKED
-        progress.update(start + len(chunk))
-    return ranks
 
 
 def summarize_ranks(ranks: Tensor, gallery_size: int, topk: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
     """Compute recall, median rank and mean rank.
 
     Args:
-        ranks (Tensor): ``(Q,)`` from :func:`retrieval_ranks`, 0 for the first place.
+        ranks (Tensor): ``(Q,)`` from :func:`.ranks.retrieval_ranks`, 0 for the first place.
         gallery_size (int): G.
         topk (Sequence[int]): The k of recall.
 
     Returns:
         dict[str, float]: ``'R@k'``, the fraction of ranks below k; ``'MdR'`` and ``'MnR'``, median and mean of the
-        ranks counted from 1. The median of an even number is the mean of the middle two; :data:`UNRANKED` counts as the
+        ranks counted from 1. The median of an even number is the mean of the middle two; what has no rank counts as the
         last place, G.
 
     >>> summarize_ranks(torch.tensor([0, 0, 2, 7]), gallery_size=10, topk=(1, 5))
@@ -162,7 +109,7 @@ def image_text_recall(
         owners (Sequence[int]): Image of each of the M captions; every image has at least one.
         texts (Sequence[str] | None): The M captions.
         topk (Sequence[int]): The k of recall.
-        max_elements (int): See :func:`retrieval_ranks`.
+        max_elements (int): See :func:`.ranks.retrieval_ranks`.
         modality (str): 'image', or 'video' for the names ``v2t`` and ``t2v``.
 
     Returns:
@@ -181,13 +128,9 @@ def image_text_recall(
         )
     items = group_captions(owners, texts, len(image_feats), modality)
     item_feats = text_feats[items.first]  # (items, D)
-    to_text, from_text = DIRECTIONS[modality]
+    ranks = two_way_ranks(image_feats, item_feats, items.items_of, items.images_of, max_elements)
     scores = {}
-    for direction, queries, gallery, positives in (
-        (to_text, image_feats, item_feats, items.items_of),
-        (from_text, item_feats, image_feats, items.images_of),
-    ):
-        ranks = retrieval_ranks(queries, gallery, positives, max_elements)
-        summary = summarize_ranks(ranks, len(gallery), topk)
+    for direction, found, gallery in zip(DIRECTIONS[modality], ranks, (item_feats, image_feats), strict=True):
+        summary = summarize_ranks(found, len(gallery), topk)
         scores.update({f'{direction}_{name}': value for name, value in summary.items()})
     return scores

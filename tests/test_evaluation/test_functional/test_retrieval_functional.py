@@ -3,8 +3,15 @@ import math
 import pytest
 import torch
 from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from florence_mm.evaluation.functional import image_text_recall, retrieval_ranks, summarize_ranks
+from florence_mm.evaluation.functional import (
+    image_text_recall,
+    ranks,
+    retrieval_ranks,
+    summarize_ranks,
+    two_way_ranks,
+)
 
 
 def test_ranks_by_hand():
@@ -122,21 +129,92 @@ def test_one_query_for_equal_captions():
     assert scores['i2t_R@1'] == 0.0
 
 
+class Sizes(TorchDispatchMode):
+    """Records the number of values of every tensor that is made."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.seen += [one.numel() for one in torch.utils._pytree.tree_leaves(result) if isinstance(one, torch.Tensor)]
+        return result
+
+
 def test_memory_is_bounded():
-    # 9 bytes for each of 1000 similarities at once: far below the 4 MB of the whole matrix
-    features = torch.randn(1000, 4)
-    sizes = []
-    original = torch.Tensor.masked_fill
+    # two values for each of 5000 similarities at once, far below the million of the whole matrix
+    features, alone = torch.randn(1000, 4), [[i] for i in range(1000)]
+    for call in (lambda n: retrieval_ranks(features, features, alone, n), two_ways(features, features, alone)):
+        with Sizes() as sizes:
+            call(5000)
+        assert max(sizes.seen) == 2 * 5000
+        with Sizes() as sizes:
+            call(1 << 24)
+        assert max(sizes.seen) == 2 * 1000 * 1000
 
-    def spy(self, *args):
-        sizes.append(self.numel())
-        return original(self, *args)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.Tensor, 'masked_fill', spy)
-        retrieval_ranks(features, features, [[i] for i in range(1000)], max_elements=5000)
-    assert max(sizes) == 5000
-    assert len(sizes) == math.ceil(1000 / 5)
+def two_ways(images, texts, texts_of):
+    """A call of the number of elements."""
+    images_of = [[i for i, row in enumerate(texts_of) if text in row] for text in range(len(texts))]
+    return lambda *most: two_way_ranks(images, texts, texts_of, images_of, *most)
+
+
+def ranks_by_comparing(similarity, positives):
+    """The definition, one query after the other."""
+    ranks = []
+    for row, right in zip(similarity.tolist(), positives, strict=True):
+        best = max((row[i] for i in right if not math.isnan(row[i])), default=-math.inf)
+        wrong = [value for i, value in enumerate(row) if i not in right]
+        ranks.append(torch.iinfo(torch.int64).max if best == -math.inf else sum(not value < best for value in wrong))
+    return ranks
+
+
+@pytest.mark.parametrize('kind', ['random', 'small whole numbers', 'copies', 'constant', 'huge', 'not finite'])
+def test_two_ways_equal_each_way(kind):
+    generator = torch.Generator().manual_seed(0)
+    images, texts = (torch.randn(n, 16, generator=generator) for n in (40, 70))
+    texts_of = [sorted({i, 2 * i % 70, (7 * i + 3) % 70, *((40 + i,) if i < 30 else ())}) for i in range(40)]
+    images_of = [[i for i, row in enumerate(texts_of) if text in row] for text in range(70)]
+    if kind == 'small whole numbers':  # many equal similarities, which are exact
+        images, texts = (x.sign() * (x.abs() > 1) for x in (images, texts))
+    elif kind == 'copies':  # of texts that belong to other images; eighths make products exact
+        images, texts = ((8 * x).round() / 8 for x in (images, texts))
+        texts, images[20:] = texts[torch.arange(70) % 9], images[:20]
+    elif kind == 'constant':
+        images, texts = torch.ones(40, 16), torch.ones(70, 16)
+    elif kind == 'huge':  # products overflow to infinity
+        images, texts = images.abs() * 1e29, texts.abs() * 3e8
+        assert 0.2 < (images @ texts.T).isinf().float().mean() < 0.8
+    elif kind == 'not finite':
+        images[3, 2], texts[5, 1], texts[50] = math.nan, math.inf, math.nan
+    similarity = images @ texts.T
+    expected = [ranks_by_comparing(similarity, texts_of), ranks_by_comparing(similarity.T, images_of)]
+    for most in (1, 500, 1 << 24):
+        assert [ranks.tolist() for ranks in two_way_ranks(images, texts, texts_of, images_of, most)] == expected
+        assert retrieval_ranks(images, texts, texts_of, most).tolist() == expected[0]
+        assert retrieval_ranks(texts, images, images_of, most).tolist() == expected[1]
+
+
+def test_only_texts_in_doubt_are_ranked_again(monkeypatch):
+    # text 1 belongs to the first image and is as near to the second
+    again = []
+    alone = ranks.retrieval_ranks
+    monkeypatch.setattr(ranks, 'retrieval_ranks', lambda texts, *rest: again.append(texts) or alone(texts, *rest))
+    texts = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.1, 1.0]])
+    found = two_way_ranks(torch.eye(2), texts, [[0, 1], [2]], [[0], [0], [1]])
+    assert [one.tolist() for one in found] == [[0, 0], [0, 1, 0]]
+    assert [one.tolist() for one in again] == [[[0.5, 0.5]]]
+    # a product that is less exact than expected: no prediction holds, and all are ranked again
+    inexact = torch.mm
+    monkeypatch.setattr(torch, 'mm', lambda a, b, out: inexact(a, b, out=out).mul_(1.01))
+    two_way_ranks(torch.eye(2), texts, [[0, 1], [2]], [[0], [0], [1]])
+    assert len(again[1]) == 3
+
+
+def test_a_correct_item_named_twice_counts_once():
+    gallery = torch.tensor([[0.9], [0.5], [0.7], [0.1]])
+    assert retrieval_ranks(torch.ones(1, 1), gallery, [[1, 1]]).item() == 2
 
 
 def test_bad_input():
