@@ -166,9 +166,12 @@ class FlorenceRunner(TellingRunner):
     def build_dataloader(
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        """Build a data loader, whose workers are waited for ``timeout`` seconds, by default 300."""
+        """Build a data loader, whose workers are waited for ``timeout`` seconds, by default 300.
+
+        With a GPU its batches are in pinned memory, from which they are copied while the GPU computes.
+        """
         if isinstance(dataloader, dict) and dataloader.get('num_workers'):
-            dataloader = {'timeout': WAIT_FOR_WORKERS, **dataloader}
+            dataloader = {'timeout': WAIT_FOR_WORKERS, 'pin_memory': get_device() == 'cuda', **dataloader}
         return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
 
     def val(self) -> dict[str, float]:

@@ -22,14 +22,14 @@ class ImageTextDataPreprocessor(BaseDataPreprocessor):
     Args:
         mean: mean of each channel (RGB) in pixel values, 0 to 255.
         std: standard deviation of each channel (RGB) in pixel values.
-        non_blocking: passed to ``Tensor.to``.
+        non_blocking: go on while the batch is copied to a GPU, from pinned memory.
     """
 
     def __init__(
         self,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
-        non_blocking: bool = False,
+        non_blocking: bool = True,
     ) -> None:
         super().__init__(non_blocking)
         self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
@@ -58,7 +58,7 @@ class ImageTextDataPreprocessor(BaseDataPreprocessor):
                     f'images or clips of one batch have the shapes {shapes}; end the pipeline with a transform that '
                     'gives all of them one size'
                 )
-            images = torch.stack(list(images))  # (B, C, H, W), (B, C, T, H, W) or (B, N, C, T, H, W)
+            images = self._stack(list(images))  # (B, C, H, W), (B, C, T, H, W) or (B, N, C, T, H, W)
         channels = len(self.mean)
         if not 4 <= images.ndim <= 6 or images.shape[2 if images.ndim == 6 else 1] != channels:
             raise ValueError(
@@ -70,3 +70,10 @@ class ImageTextDataPreprocessor(BaseDataPreprocessor):
         mean, std = (x if images.ndim == 4 else x.unsqueeze(-1) for x in (self.mean, self.std))
         images = (images.to(mean.dtype) - mean).div_(std)
         return {'inputs': images, 'data_samples': data.get('data_samples')}
+
+    def _stack(self, images: list[Tensor]) -> Tensor:
+        """Stack images or clips, in pinned memory if they are copied to a GPU without waiting."""
+        first, out = images[0], None
+        if self._non_blocking and self.mean.is_cuda and not first.is_cuda:
+            out = torch.empty((len(images), *first.shape), dtype=first.dtype, pin_memory=True)
+        return torch.stack(images, out=out)

@@ -36,11 +36,11 @@ def linear_focal_loss(
             loss in fp32 (or fp64).
         weight: ``(K, C)``.
         bias: ``(K,)``.
-        labels: ``(A,)`` int64, ``K`` for background.
+        labels: ``(A,)`` int64, ``K`` for background; best on the CPU, as their values are read.
         label_weights: ``(A,)`` factor on all terms of an anchor.
         alpha: weight of positive terms, negative ones have ``1 - alpha``.
         gamma: exponent of the modulating factor.
-        annotated: int64 indices of the classes annotated in the image, in any order; ``None``: all.
+        annotated: int64 indices of the classes annotated in the image, in any order, best on the CPU; ``None``: all.
         chunk_elements: most logits held at once (but at least those of one anchor).
 
     Returns:
@@ -60,6 +60,7 @@ def linear_focal_loss(
             f'features {tuple(x.shape)}, classifier {tuple(weight.shape)}, labels {tuple(labels.shape)} and their '
             f'weights {tuple(label_weights.shape)}; expected (A, C), (K, C), (A,) and (A,)'
         )
+    labels = labels.cpu()
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) <= num_classes:
         wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
         raise ValueError(f'label {wrong}, but labels are 0 to {num_classes - 1}, and {num_classes} for background')
@@ -67,6 +68,7 @@ def linear_focal_loss(
     columns = labels[positive]
     negative = None
     if annotated is not None:
+        annotated = annotated.cpu()
         if annotated.numel() and not 0 <= int(annotated.min()) <= int(annotated.max()) < num_classes:
             raise ValueError(
                 f'annotated classes from {int(annotated.min())} to {int(annotated.max())}, but the classifier has '
@@ -75,9 +77,13 @@ def linear_focal_loss(
         counted = torch.cat([annotated, columns]).unique()  # sorted
         negative = torch.isin(counted, annotated)
         columns = torch.searchsorted(counted, columns)
+        counted, negative = (part.to(x.device, non_blocking=True) for part in (counted, negative))
         weight, bias = weight.index_select(0, counted), bias.index_select(0, counted)
     rows = max(1, chunk_elements // max(1, len(weight)))
-    return _LinearFocalLoss.apply(x, weight, bias, label_weights, positive, columns, negative, alpha, gamma, rows)
+    # where the positives of each chunk begin and end
+    bounds = torch.searchsorted(positive, torch.tensor([*range(0, len(x), rows), len(x)])).tolist()
+    at = [part.to(x.device, non_blocking=True) for part in (positive, columns)]
+    return _LinearFocalLoss.apply(x, weight, bias, label_weights, *at, negative, alpha, gamma, rows, bounds)
 
 
 class _LinearFocalLoss(torch.autograd.Function):
@@ -96,6 +102,7 @@ class _LinearFocalLoss(torch.autograd.Function):
         alpha: float,
         gamma: float,
         rows: int,
+        bounds: list[int],
     ) -> Tensor:
         device = x.device.type
         low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
@@ -105,8 +112,6 @@ class _LinearFocalLoss(torch.autograd.Function):
         inputs = (x, weight, bias) if learns else ()
         grads = [torch.zeros_like(t, dtype=x.dtype if t is x else exact) for t in inputs]
         starts = list(range(0, len(x), rows))
-        # where the positives of each chunk begin and end
-        bounds = torch.searchsorted(positive, torch.tensor([*starts, len(x)], device=x.device)).tolist()
         with torch.autocast(device, enabled=False):
             kernel, shift = weight.to(low), bias.to(low)
             for i, start in enumerate(starts):
@@ -132,7 +137,7 @@ class _LinearFocalLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         scaled = [saved * grad.to(saved.dtype) for saved in ctx.saved_tensors]
-        return (*scaled, *[None] * 7)
+        return (*scaled, *[None] * 8)
 
 
 def _focal(

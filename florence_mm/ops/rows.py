@@ -44,7 +44,11 @@ def scatter_rows(values: Tensor, index: Tensor, weight: Tensor, rows: int) -> Te
     """
     flat = index.reshape(-1)
     order = flat.argsort(stable=True)
-    ends = flat.bincount(minlength=rows).cumsum(0)
+    if flat.device.type == 'cpu':
+        counts = flat.bincount(minlength=rows)
+    else:  # a GPU would be waited for, to learn the largest index
+        counts = flat.new_zeros(rows).index_add_(0, flat, torch.ones_like(flat))
+    ends = counts.cumsum(0)
     return F.embedding_bag(
         order // index.shape[1],
         values,

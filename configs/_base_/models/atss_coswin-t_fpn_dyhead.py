@@ -7,6 +7,7 @@ model = dict(
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
         pad_size_divisor=32,
+        non_blocking=True,
     ),
     backbone=dict(type='florence_mm.CoSwin', arch='tiny', out_indices=(1, 2, 3), drop_path_rate=0.2),
     neck=dict(

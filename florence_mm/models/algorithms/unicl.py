@@ -177,7 +177,8 @@ class UniCL(FlorenceModel):
             ValueError: a sample lacks a field.
         """
         texts = _field(data_samples, 'text')
-        labels = torch.tensor([int(key) for key in _field(data_samples, 'label_key')], device=inputs.device)
+        labels = torch.tensor([int(key) for key in _field(data_samples, 'label_key')])
+        labels = labels.to(inputs.device, non_blocking=True)
         self.limit_temperature()
         image_feat = self.training_image_feat(inputs)  # (B, D)
         text_feat = self._with_gradient_cache(self._encode_ids, self.tokenizer(texts))  # (B, D)

@@ -101,7 +101,7 @@ class UniCLClassifier(FlorenceModel):
         Raises:
             ValueError: a sample has no class, or one outside the head's.
         """
-        labels = self._labels(data_samples).to(inputs.device)
+        labels = self._labels(data_samples).to(inputs.device, non_blocking=True)
         self.towers.limit_temperature()
         image_feat = self.towers.training_image_feat(inputs)  # (B, D)
         rows = self.head.class_features()[labels]  # (B, D)

@@ -185,7 +185,8 @@ class DynamicHead(ATSSHead):
 
     def _loss_of_tower(self, feats: list[Tensor], batch_data_samples: SampleList) -> dict[str, Tensor]:
         gt_instances, gt_ignored, metas = unpack_gt_instances(batch_data_samples)
-        gt_instances = [self._check_labels(gt, meta) for gt, meta in zip(gt_instances, metas, strict=True)]
+        if self.num_classes == 1:
+            gt_instances = [InstanceData(bboxes=gt.bboxes, labels=torch.zeros_like(gt.labels)) for gt in gt_instances]
         anchors, valid = self.get_anchors([feat.shape[2:] for feat in feats], metas, feats[0].device)
         anchors, labels, label_weights, targets, _, num_positive = self.get_targets(
             anchors, valid, gt_instances, metas, gt_ignored
@@ -193,21 +194,24 @@ class DynamicHead(ATSSHead):
         anchors, labels, label_weights, targets = (
             torch.cat(levels, 1) for levels in (anchors, labels, label_weights, targets)
         )  # (B, A, 4), (B, A), (B, A), (B, A, 4)
-        num_positive = reduce_mean(feats[0].new_tensor(num_positive, dtype=torch.float)).item()
+        known = self._read_labels(labels, gt_instances, metas)  # (B, A)
+        num_positive = reduce_mean(feats[0].new_full((), num_positive, dtype=torch.float))
 
         cls_feat = _by_anchor(feats)  # (B, A, C)
         deltas = _by_anchor([scale(self.atss_reg(f)).float() for f, scale in zip(feats, self.scales, strict=True)])
         centerness = _by_anchor([self.atss_centerness(feat) for feat in feats])[..., 0]  # (B, A)
 
-        loss_cls = self._classification_loss(cls_feat, labels, label_weights, metas)
+        loss_cls = self._classification_loss(cls_feat, known, label_weights, metas)
         loss_cls = self.loss_cls.loss_weight * loss_cls / (num_positive + torch.finfo(torch.float32).eps)
-        positive = labels < self.num_classes  # (B, A)
-        anchors, targets = anchors[positive], targets[positive]  # (P, 4)
-        if len(anchors):
+        positive = (known.flatten() < self.num_classes).nonzero().squeeze(1)  # (P,) of the B A anchors
+        place = positive.to(deltas.device, non_blocking=True)
+        anchors, targets = (x.flatten(0, 1).index_select(0, place) for x in (anchors, targets))  # (P, 4)
+        if len(positive):
             inner = self.centerness_target(anchors, targets)  # (P,)
-            boxes = self.bbox_coder.decode(anchors, deltas[positive])
+            boxes = self.bbox_coder.decode(anchors, deltas.flatten(0, 1).index_select(0, place))
             loss_bbox = self.loss_bbox(boxes, targets, weight=inner, avg_factor=1.0)
-            loss_centerness = self.loss_centerness(centerness[positive], inner, avg_factor=num_positive)
+            centerness = centerness.flatten().index_select(0, place)  # (P,)
+            loss_centerness = self.loss_centerness(centerness, inner, avg_factor=num_positive)
         else:  # every parameter gets a gradient on every process
             inner, loss_bbox, loss_centerness = targets.sum(), deltas.sum() * 0, centerness.sum() * 0
         loss_bbox = loss_bbox / reduce_mean(inner.sum()).clamp(min=1)
@@ -216,17 +220,17 @@ class DynamicHead(ATSSHead):
     def _classification_loss(self, feat: Tensor, labels: Tensor, label_weights: Tensor, metas: list[dict]) -> Tensor:
         """Summed focal loss; images in which all classes are annotated are computed together."""
         weight, bias = self.atss_cls.weight.flatten(1), self.atss_cls.bias  # (K, C), (K,)
-        annotated = [self._annotated(meta, labels.device) for meta in metas]
+        annotated = [self._annotated(meta) for meta in metas]
         groups: list[tuple[list[int], Tensor | None]] = [([i], a) for i, a in enumerate(annotated) if a is not None]
         if len(groups) < len(metas):
             groups.insert(0, ([i for i, a in enumerate(annotated) if a is None], None))
         return sum(
             linear_focal_loss(
-                feat[images].flatten(0, 1),
+                _of_images(feat, images).flatten(0, 1),
                 weight,
                 bias,
-                labels[images].flatten(),
-                label_weights[images].flatten(),
+                _of_images(labels, images).flatten(),
+                _of_images(label_weights, images).flatten(),
                 self.loss_cls.alpha,
                 self.loss_cls.gamma,
                 annotated_labels,
@@ -234,24 +238,37 @@ class DynamicHead(ATSSHead):
             for images, annotated_labels in groups
         )
 
-    def _annotated(self, meta: dict, device: torch.device) -> Tensor | None:
+    def _annotated(self, meta: dict) -> Tensor | None:
         """Sorted indices of the annotated classes; None if all are."""
         labels = meta.get('annotated_labels')
         if labels is None or self.num_classes == 1:
             return None
-        labels = torch.as_tensor(labels, dtype=torch.int64, device=device).unique()
+        labels = torch.as_tensor(labels, dtype=torch.int64).unique()
         return None if len(labels) == self.num_classes else labels
 
-    def _check_labels(self, gt: InstanceData, meta: dict) -> InstanceData:
-        """Check the labels of ground truth; for a class-agnostic head set them to 0."""
-        if self.num_classes == 1:
-            return InstanceData(bboxes=gt.bboxes, labels=torch.zeros_like(gt.labels))
-        if len(gt.labels) and not 0 <= int(gt.labels.min()) <= int(gt.labels.max()) < self.num_classes:
-            raise ValueError(
-                f'{meta.get("img_path", "an image")} has labels from {int(gt.labels.min())} to '
-                f'{int(gt.labels.max())}, but the head has num_classes={self.num_classes} (0 to {self.num_classes - 1})'
-            )
-        return gt
+    def _read_labels(self, labels: Tensor, gt_instances: InstanceList, metas: list[dict]) -> Tensor:
+        """Copy the labels of anchors ``(B, A)`` to the CPU, with those of ground truth, which are checked.
+
+        Everything that depends on their values is found there, so that a GPU is waited for once.
+
+        Raises:
+            ValueError: a label of ground truth is not one of the head's classes.
+        """
+        given = [gt.labels for gt in gt_instances]
+        read = torch.cat([labels.flatten(), *given]).cpu()
+        anchors, *given = read.split([labels.numel(), *map(len, given)])
+        for own, meta in zip(given, metas, strict=True):
+            if len(own) and not 0 <= int(own.min()) <= int(own.max()) < self.num_classes:
+                raise ValueError(
+                    f'{meta.get("img_path", "an image")} has labels from {int(own.min())} to {int(own.max())}, but the '
+                    f'head has num_classes={self.num_classes} (0 to {self.num_classes - 1})'
+                )
+        return anchors.view(labels.shape)
+
+
+def _of_images(x: Tensor, images: list[int]) -> Tensor:
+    """The rows of some images, in ascending order; ``x`` itself for all."""
+    return x if len(images) == len(x) else torch.stack([x[image] for image in images])
 
 
 def _by_anchor(maps: list[Tensor]) -> Tensor:

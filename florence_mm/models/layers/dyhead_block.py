@@ -162,7 +162,9 @@ class DyHeadBlock(nn.Module):
             offset = offset.flatten(1)[:, : 2 * TAPS * height * width].unflatten(1, (2 * TAPS, height, width))
             mask = mask.flatten(1)[:, : TAPS * height * width].unflatten(1, (TAPS, height, width))
             return offset, mask
-        ratio = offset.new_tensor([size[0] / offset.shape[2], size[1] / offset.shape[3]])  # offsets are (y, x) pairs
+        # offsets are (y, x) pairs
+        ratio = torch.tensor([size[0] / offset.shape[2], size[1] / offset.shape[3]], dtype=offset.dtype)
+        ratio = ratio.to(offset.device, non_blocking=True)
         offset = F.interpolate(offset, size=size, mode='bilinear', align_corners=False)
         mask = F.interpolate(mask, size=size, mode='bilinear', align_corners=False)
         return offset * ratio.repeat(TAPS)[:, None, None], mask

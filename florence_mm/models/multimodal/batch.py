@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from florence_mm.models.tokenizers.protocol import TokenBatch
 
@@ -28,7 +29,10 @@ def find_equal(rows: Tensor) -> tuple[list[int], list[int]]:
         the indices of the U different rows, and for each of the B rows which of the U it equals.
     """
     # equal rows have equal sums, so that only few are compared
-    sums = rows.flatten(1).sum(1, dtype=torch.float64).tolist()
+    sums = rows.flatten(1).sum(1, dtype=torch.float64)
+    if rows.device.type != 'cpu':
+        return _find_neighbours(rows, sums)
+    sums = sums.tolist()
     first: list[int] = []
     which: list[int] = []
     by_sum: dict[float, list[int]] = {}
@@ -43,6 +47,25 @@ def find_equal(rows: Tensor) -> tuple[list[int], list[int]]:
     return first, which
 
 
+def _find_neighbours(rows: Tensor, sums: Tensor) -> tuple[list[int], list[int]]:
+    """:func:`find_equal` that waits for the device once: rows are compared with their neighbours by sum.
+
+    Equal rows between which another one has the same sum, by chance, are taken for different ones, which is no error.
+    """
+    order = sums.argsort(stable=True)
+    ordered = rows.flatten(1).index_select(0, order)
+    same = (ordered[1:] == ordered[:-1]).all(1)  # (B - 1,)
+    places, repeats = torch.stack([order, F.pad(same.long(), (1, 0))]).tolist()
+    leaders: dict[int, int] = {}  # of each row, the first that it equals
+    leader = -1
+    for place, repeated in zip(places, repeats, strict=True):
+        leader = leader if repeated else place
+        leaders[place] = leader
+    first = sorted(set(leaders.values()))
+    number = {place: n for n, place in enumerate(first)}
+    return first, [number[leaders[place]] for place in range(len(rows))]
+
+
 def uniform_groups(image_of: Sequence[int], images: int) -> bool:
     """Whether each image has equally many consecutive rows, which can then attend to its keys in one product."""
     return len(image_of) % images == 0 and list(image_of) == [
@@ -54,7 +77,7 @@ def rows_of(x: Tensor, image_of: Sequence[int]) -> Tensor:
     """Expand features of images ``(U, ...)`` to rows ``(B, ...)``; returns ``x`` itself if each image has one row."""
     if list(image_of) == list(range(len(x))):
         return x
-    return x.index_select(0, torch.tensor(image_of, device=x.device))
+    return x.index_select(0, torch.tensor(image_of).to(x.device, non_blocking=True))
 
 
 class FusionBatch:
@@ -91,7 +114,7 @@ class FusionBatch:
         if image_of is None:
             first, image_of = find_equal(inputs)
             if len(first) < len(inputs):
-                inputs = inputs[first]
+                inputs = inputs.index_select(0, torch.tensor(first).to(inputs.device, non_blocking=True))
         self.images = inputs
         self.image_of = list(image_of)
         if len(self.samples) != len(self.image_of):

@@ -106,7 +106,7 @@ class METER(VisionLanguageModel):
         x = self._transform_text(self.text_encoder(input_ids, mask, causal))  # (U, T, C), of U different texts
         if which is None or len(x) == len(which):
             return x
-        return x.index_select(0, torch.tensor(which, device=x.device))  # (B, T, C)
+        return x.index_select(0, torch.tensor(which).to(x.device, non_blocking=True))  # (B, T, C)
 
     def _transform_text(self, x: Tensor) -> Tensor:
         return self.cross_modal.text_transform(x) + self.token_type_embeddings.weight[0]  # (B, T, C_t) -> (B, T, C)

@@ -87,7 +87,7 @@ class FusionITMHead(BaseModule):
         image_of, matches = self.sample_negatives(batch)
         fused = batch.model.fuse(batch.text_tokens, batch.tokens.mask, batch.image_tokens_of(image_of))
         logits = at_least_float32(self(fused.pooled))  # (B, 2)
-        target = torch.tensor(matches, dtype=torch.int64, device=logits.device)  # (B,)
+        target = torch.tensor(matches, dtype=torch.int64).to(logits.device, non_blocking=True)  # (B,)
         total = F.cross_entropy(logits, target, reduction='sum')
         return {
             'loss_itm': mean_over_processes(total, len(target)),

@@ -93,7 +93,7 @@ class FusionMLMHead(VocabularyHead):
         """Compute the cross-entropy of masked tokens, a mean over all processes' tokens, and ``acc_mlm``."""
         hidden, chosen = mask_tokens(batch.tokens, batch.model.tokenizer, self.probability, self.whole_word)
         logits = self._logits(batch, hidden, chosen)  # (M, V)
-        target = batch.tokens.input_ids[chosen].to(logits.device)  # (M,)
+        target = batch.tokens.input_ids[chosen].to(logits.device, non_blocking=True)  # (M,)
         total = F.cross_entropy(logits, target, reduction='sum')
         right = (logits.argmax(1) == target).float().sum()
         return {'loss_mlm': mean_over_processes(total, len(target)), 'acc_mlm': right / max(len(target), 1)}

@@ -18,5 +18,5 @@ def mean_over_processes(total: Tensor, count: int) -> Tensor:
         divided by the sum of all counts; 0 if all counts are 0.
     """
     peers = Peers()
-    counts = peers.sum(torch.tensor(float(count), device=total.device))
+    counts = peers.sum(total.new_full((), count, dtype=torch.float32))
     return total * peers.size / counts.clamp(min=1)

@@ -88,7 +88,7 @@ class FusionVQAHead(BaseModule):
             ValueError: a sample has no scores, or scores for answers that the head does not have.
         """
         logits = at_least_float32(self(batch.fused.pooled))
-        target = self._targets(batch).to(logits)  # (B, K)
+        target = self._targets(batch).to(logits, non_blocking=True)  # (B, K)
         total = F.binary_cross_entropy_with_logits(logits, target, reduction='sum')
         chosen = target.gather(1, logits.argmax(1, keepdim=True))  # (B, 1)
         return {'loss_vqa': mean_over_processes(total, len(target)), 'acc_vqa': chosen.mean()}
