@@ -267,8 +267,8 @@ class PatchMerging(nn.Module):
         x = x.unflatten(1, size)  # (B, *S, C)
         if height % 2 or width % 2:
             x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
-        # (B, [T,] H / 2, W / 2, 4 C)
-        x = torch.cat([x[..., row::2, col::2, :] for col in (0, 1) for row in (0, 1)], -1)
+        x = x.unflatten(-2, (-1, 2)).unflatten(-4, (-1, 2))  # (B, [T,] H / 2, row, W / 2, column, C)
+        x = x.movedim(-4, -2).flatten(-3)  # (B, [T,] H / 2, W / 2, 4 C)
         return self.reduction(self.norm(x.flatten(1, -2))), tuple(x.shape[1:-1])
 
 
