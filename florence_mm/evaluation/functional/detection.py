@@ -1,12 +1,19 @@
-"""Average precision of boxes, with the evaluator of faster-coco-eval."""
+"""Average precision of boxes by COCO's definition.
+
+Shape legend: ``T`` IoU thresholds, ``R`` recalls, ``K`` classes, ``A`` area ranges.
+"""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from .box_matching import Detections, Objects, best_of_each_group, count_objects, inside, match
+
 AREAS = {'s': (0, 32**2), 'm': (32**2, 96**2), 'l': (96**2, 1e5**2)}
 FREQUENCIES = {'r': 'rare', 'c': 'common', 'f': 'frequent'}
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0.0, 1.0, 101)
+_RANGES = np.array([(0, 1e5**2), *AREAS.values()], np.float64)  # (A, 2)
 
 
 def limit_detections(scores: np.ndarray, limit: int) -> np.ndarray:
@@ -15,69 +22,70 @@ def limit_detections(scores: np.ndarray, limit: int) -> np.ndarray:
 
 
 def precision_table(
-    ground_truth: dict[str, Any], detections: list[dict], max_dets: int = 100, lvis_style: bool = False
+    objects: Objects, detections: Detections, num_classes: int, max_dets: int = 100
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute interpolated precision and recall as COCO defines them.
 
+    They are pycocotools', except that it adds 2e-16 to the denominator of precision.
+
     Args:
-        ground_truth (dict): COCO format.
-        detections (list[dict]): Each with ``image_id``, ``category_id``, ``bbox`` (x, y, width, height) and ``score``.
+        objects (Objects): The annotated boxes.
+        detections (Detections): The detected ones, those of an image in their order.
+        num_classes (int): K.
         max_dets (int): Most detections per class and image.
-        lvis_style (bool): Ignore detections of classes that are not annotated in the image, and unmatched detections
-            of ``not_exhaustive_category_ids``.
 
     Returns:
         tuple: precision ``(T, R, K, A)`` and recall ``(T, K, A)`` for T=10 IoU thresholds 0.50 to 0.95, R=101 recalls,
-        K categories by id, and A=4 area ranges: all, small, medium, large; -1 without objects.
-
-    Raises:
-        ImportError: faster-coco-eval is not installed.
+        and A=4 area ranges: all, small, medium, large; -1 without objects.
     """
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError:
-        raise ImportError(
-            "DetectionMetric needs faster-coco-eval; install it with 'pip install faster-coco-eval'"
-        ) from None
-    ground_truth, detections = renumber(ground_truth, detections)
-    truth = COCO(ground_truth)
-    evaluator = COCOeval_faster(truth, truth.loadRes(detections), iouType='bbox', lvis_style=lvis_style)
-    evaluator.params.maxDets = [max_dets]
-    evaluator.evaluate()
-    evaluator.accumulate()
-    # (T, R, K, A, 1) -> (T, R, K, A) and (T, K, A, 1) -> (T, K, A)
-    return np.asarray(evaluator.eval['precision'])[..., 0], np.asarray(evaluator.eval['recall'])[..., 0]
+    detections = best_of_each_group(detections, num_classes, max_dets)
+    matches = match(objects, detections, num_classes, _RANGES, THRESHOLDS)
+    sizes = len(_RANGES), len(THRESHOLDS)
+    # by class and falling score; equal scores by image
+    order = np.argsort(-detections.scores, kind='stable')
+    order = order[np.argsort(detections.classes[order], kind='stable')]
+    unmatched = ~detections.excused[:, None] & inside(detections.boxes[:, 2] * detections.boxes[:, 3], _RANGES)
+    # detections down to each one, if none matched: right or wrong
+    before = np.cumsum(unmatched[order], axis=0)  # (n, A)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    place = place[matches.detections]
+    rows = np.argsort(place)
+    place = place[rows]
+    right = matches.right[rows].reshape(-1, *sizes)  # (u, A, T)
+    left_out = matches.ignored[rows].reshape(-1, *sizes)
+    # a match makes one that was outside count, or one that was inside not count
+    inner = unmatched[order][place][..., None]  # (u, A, 1)
+    change = (right & ~inner).astype(np.int32) - (left_out & inner)
+    bounds = np.searchsorted(detections.classes[order], np.arange(num_classes + 1))
+    cuts = np.searchsorted(place, bounds)
+    counts = count_objects(objects, num_classes, _RANGES)  # (K, A)
+    precision = np.full((len(THRESHOLDS), len(RECALLS), num_classes, len(_RANGES)), -1.0)
+    recall = np.full((len(THRESHOLDS), num_classes, len(_RANGES)), -1.0)
+    for k in np.flatnonzero(counts.any(1)):
+        part = slice(cuts[k], cuts[k + 1])
+        done = before[bounds[k] - 1] if bounds[k] else 0
+        total = (before[place[part]] - done)[..., None] + np.cumsum(change[part], axis=0)  # right and wrong ones
+        true = np.cumsum(right[part], axis=0)
+        for a in np.flatnonzero(counts[k]):
+            precision[:, :, k, a], recall[:, k, a] = _curves(right[part, a], true[:, a], total[:, a], counts[k, a])
+    return precision, recall
 
 
-def renumber(ground_truth: dict[str, Any], detections: list[dict]) -> tuple[dict[str, Any], list[dict]]:
-    """Number images, categories and annotations from 1, in the order of their ids; the arguments are not changed.
+def _curves(right: np.ndarray, true: np.ndarray, total: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Precision ``(T, R)`` at each recall, the highest at this recall or a higher one, and the last recall ``(T,)``.
 
-    Evaluators have meanings for some numbers: 0 says that a detection matches no annotation, -1 stands for all
-    categories.
+    Args:
+        right: ``(u, T)`` whether a detection is right, by falling score; only right ones raise precision or recall.
+        true: ``(u, T)`` right ones so far.
+        total: ``(u, T)`` right and wrong ones so far.
+        count: number of objects.
     """
-    images, categories = (
-        {id_: number for number, id_ in enumerate(sorted(item['id'] for item in ground_truth[key]), 1)}
-        for key in ('images', 'categories')
-    )
-
-    def image(item: dict) -> dict:
-        lists = {
-            key: [categories[id_] for id_ in item[key] if id_ in categories]
-            for key in ('neg_category_ids', 'not_exhaustive_category_ids')
-            if key in item
-        }
-        return {**item, 'id': images[item['id']], **lists}
-
-    def box(item: dict) -> dict:
-        return {**item, 'image_id': images[item['image_id']], 'category_id': categories[item['category_id']]}
-
-    renumbered = {
-        **ground_truth,
-        'images': [image(item) for item in ground_truth['images']],
-        'categories': [{**item, 'id': categories[item['id']]} for item in ground_truth['categories']],
-        'annotations': [{**box(item), 'id': n} for n, item in enumerate(ground_truth['annotations'], 1)],
-    }
-    return renumbered, [box(item) for item in detections]
+    found = true / count
+    values = np.where(right, true / np.maximum(total, 1), 0)
+    values = np.append(np.maximum.accumulate(values[::-1], axis=0)[::-1], np.zeros((1, right.shape[1])), axis=0)
+    table = [column[np.searchsorted(reached, RECALLS)] for column, reached in zip(values.T, found.T, strict=True)]
+    return np.stack(table), found[-1] if len(found) else np.zeros(right.shape[1])
 
 
 def mean_precision(precision: np.ndarray) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from florence_mm.evaluation.functional.box_matching import Detections, Objects
 from florence_mm.evaluation.functional.detection import (
     FREQUENCIES,
     limit_detections,
@@ -23,7 +24,7 @@ from florence_mm.utils.files import refuse_overwriting, write_atomic
 
 @METRICS.register_module()
 class DetectionMetric(BaseMetric):
-    """Average precision of boxes by the protocol of COCO or LVIS, from 0 to 1, with faster-coco-eval.
+    """Average precision of boxes by the protocol of COCO or LVIS, from 0 to 1.
 
     COCO's protocol is also that of Objects365, Visual Genome (where AP50 is reported) and the cross-domain sets. LVIS's
     ignores detections of classes that are not annotated in the image, takes 300 detections per image, and reports rare,
@@ -116,12 +117,14 @@ class DetectionMetric(BaseMetric):
         # a sampler that pads the last batch repeats images
         results = list({result[0]: result for result in results}.values())
         category_ids = self._category_ids(truth, path, meta)
-        detections = self._detections(results, category_ids)
+        self._check_labels(results, len(category_ids))
         if self.outfile_prefix is not None:
             refuse_overwriting(f'{self.outfile_prefix}.bbox.json', [path], 'the file of outfile_prefix')
-            write_atomic(f'{self.outfile_prefix}.bbox.json', json.dumps(detections))
+            content = json.dumps(coco_results(results, category_ids, self.class_agnostic))
+            write_atomic(f'{self.outfile_prefix}.bbox.json', content)
         truth = self._select(truth, path, results, category_ids)
-        precision, recall = precision_table(truth, detections, self.max_dets, self.style == 'lvis')
+        objects, detections = self._arrays(truth, results, category_ids)
+        precision, recall = precision_table(objects, detections, len(truth['categories']), self.max_dets)
         scores = summarize(precision, recall)
         # axis K of the tables is ordered by category id
         places = {category['name']: i for i, category in enumerate(truth['categories'])}
@@ -159,24 +162,63 @@ class DetectionMetric(BaseMetric):
             )
         return [ids[name] for name in names]
 
-    def _detections(self, results: list, category_ids: list[int]) -> list[dict]:
-        detections = []
-        for image_id, boxes, scores, labels in results:
-            for (x1, y1, x2, y2), score, label in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True):
-                if not self.class_agnostic and not 0 <= label < len(category_ids):
-                    raise ValueError(
-                        f'image {image_id} has a detection of label {label}, but the data set has {len(category_ids)} '
-                        'classes; give the head as many'
-                    )
-                detections.append(
-                    {
-                        'image_id': image_id,
-                        'category_id': category_ids[0 if self.class_agnostic else label],
-                        'bbox': [x1, y1, x2 - x1, y2 - y1],
-                        'score': score,
-                    }
+    def _check_labels(self, results: list, num_classes: int) -> None:
+        for image_id, _, _, labels in results:
+            if not self.class_agnostic and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+                label = next(label for label in labels.tolist() if not 0 <= label < num_classes)
+                raise ValueError(
+                    f'image {image_id} has a detection of label {label}, but the data set has {num_classes} '
+                    'classes; give the head as many'
                 )
-        return detections
+
+    def _arrays(self, truth: dict, results: list, category_ids: list[int]) -> tuple[Objects, Detections]:
+        """Annotated and detected boxes with images and classes in the order of their ids, whatever these are."""
+        images = {image['id']: place for place, image in enumerate(truth['images'])}
+        classes = {category['id']: place for place, category in enumerate(truth['categories'])}
+        items = truth['annotations']
+        objects = Objects(
+            np.array([images[item['image_id']] for item in items], np.int64),
+            np.array([classes[item['category_id']] for item in items], np.int64),
+            np.array([item['bbox'] for item in items], np.float64).reshape(-1, 4),
+            np.array([item['area'] for item in items], np.float64),
+            np.array([item['iscrowd'] for item in items], bool),
+        )
+        results = sorted(results, key=lambda result: images[result[0]])
+        none = np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)
+        corners, scores, labels = map(np.concatenate, zip(none, *(row[1:] for row in results), strict=True))
+        if self.class_agnostic:
+            labels = np.zeros_like(labels)
+        corners[:, 2:] -= corners[:, :2]
+        detections = Detections(
+            np.repeat(np.array([images[row[0]] for row in results], np.int64), [len(row[2]) for row in results]),
+            np.array([classes[id_] for id_ in category_ids], np.int64)[labels],
+            corners,
+            scores,
+            np.zeros(len(scores), bool),
+        )
+        if self.style == 'lvis':
+            detections = self._federated(truth, classes, objects, detections)
+        return objects, detections
+
+    @staticmethod
+    def _federated(truth: dict, classes: dict[int, int], objects: Objects, detections: Detections) -> Detections:
+        """Leave out detections of classes not annotated in the image; excuse those of classes annotated in part."""
+
+        def named(key: str) -> np.ndarray:
+            return np.array(
+                [
+                    place * len(classes) + classes[id_]
+                    for place, image in enumerate(truth['images'])
+                    for id_ in image.get(key, ())
+                    if id_ in classes
+                ],
+                np.int64,
+            )
+
+        annotated = np.append(named('neg_category_ids'), objects.images * len(classes) + objects.classes)
+        places = detections.images * len(classes) + detections.classes
+        detections.excused[:] = np.isin(places, named('not_exhaustive_category_ids'))
+        return detections[np.isin(places, annotated)]
 
     def _select(self, truth: dict, path: str, results: list, category_ids: list[int]) -> dict:
         """Ground truth of the evaluated images and classes, categories ordered by id."""
@@ -232,6 +274,20 @@ class DetectionMetric(BaseMetric):
     @staticmethod
     def _log(message: str, level: int = logging.INFO) -> None:
         print_log(message, logger='current', level=level)
+
+
+def coco_results(results: list, category_ids: Sequence[int], class_agnostic: bool = False) -> list[dict]:
+    """Detections in COCO's result format, from id, corners ``(n, 4)``, scores and labels ``(n,)`` of each image."""
+    return [
+        {
+            'image_id': image_id,
+            'category_id': category_ids[0 if class_agnostic else label],
+            'bbox': [x1, y1, x2 - x1, y2 - y1],
+            'score': score,
+        }
+        for image_id, boxes, scores, labels in results
+        for (x1, y1, x2, y2), score, label in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True)
+    ]
 
 
 def precision_by_class(rows: Sequence[tuple[str, int, float, float]], limit: int) -> str:

@@ -104,6 +104,10 @@ def test_labels_follow_the_data_sets_classes(two_classes):
     assert evaluate(two_classes, [sample(1), sample(2, (0, 0, 40, 40, 0.9, 0)), sample(3)], ('dog',))['AP'] == 1
 
 
+def test_nothing_evaluated_is_no_object(two_classes):
+    assert set(evaluate(two_classes, [], ('cat', 'dog')).values()) == {-1.0}
+
+
 def test_class_agnostic(two_classes):
     found = [sample(1, (0, 0, 20, 20, 0.9, 5)), sample(2, (50, 50, 70, 70, 0.8, 3), (0, 0, 40, 40, 0.7, 0)), sample(3)]
     scores = evaluate(two_classes, found, ('object',), class_agnostic=True)
