@@ -1,9 +1,9 @@
 """A device that needs no hardware and counts what would make the processor wait for it.
 
 Its tensors hold tensors of the CPU, and compute with them, but say that they are on a GPU (within torch on ``meta``,
-as there may be no GPU). Whatever would wait for a GPU is counted by the line that asks for it: numbers read from a tensor, sizes
-that depend on values (``nonzero``, ``unique``, masks as indices), and copies in either direction that are not
-``non_blocking``. Other operations between the two devices are errors, as with a GPU.
+as there may be no GPU). Whatever would wait for a GPU is counted by the line that asks for it: numbers read from a
+tensor, sizes that depend on values (``nonzero``, ``unique``, masks as indices), and copies in either direction that are
+not ``non_blocking``. Other operations between the two devices are errors, as with a GPU.
 """
 
 import sys
@@ -99,9 +99,9 @@ def _run(func, args, kwargs, _count):
         return send(out) if lands else out
     if func is aten.copy_.default:
         target, source, *rest = args
-        if isinstance(target, AwayTensor) != isinstance(source, AwayTensor) and not (rest and rest[0]):
-            if source.ndim or isinstance(source, AwayTensor):
-                _count('copy between the devices')
+        across = isinstance(target, AwayTensor) != isinstance(source, AwayTensor) and not (rest and rest[0])
+        if across and (source.ndim or isinstance(source, AwayTensor)):
+            _count('copy between the devices')
         _held(target).copy_(_held(source))
         return target
     if func in _SIZED_BY_VALUES:
@@ -167,13 +167,13 @@ class _Functions(TorchFunctionMode):
         device = kwargs.get('device')
         if func is torch.Tensor.new_tensor and isinstance(args[0], AwayTensor) and device is None:
             device = AWAY
-        if func in (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor) and device is not None:
-            if torch.device(device).type == AWAY.type:
-                data = args[-1]
-                if isinstance(data, torch.Tensor):
-                    return data.to(NAMED, kwargs.get('dtype'))
-                self.count(func.__name__)
-                return send(torch.tensor(data, dtype=kwargs.get('dtype')))
+        makes = func in (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor)
+        if makes and device is not None and torch.device(device).type == AWAY.type:
+            data = args[-1]
+            if isinstance(data, torch.Tensor):
+                return data.to(NAMED, kwargs.get('dtype'))
+            self.count(func.__name__)
+            return send(torch.tensor(data, dtype=kwargs.get('dtype')))
         with _seen(True):
             return func(*args, **kwargs)
 
