@@ -1,18 +1,19 @@
 """A device that needs no hardware and counts what would make the processor wait for it.
 
 Its tensors hold tensors of the CPU, and compute with them, but say that they are on a GPU (within torch on ``meta``,
-as there may be no GPU). Whatever would wait for a GPU is counted by the line that asks for it: numbers read from a tensor, sizes
-that depend on values (``nonzero``, ``unique``, masks as indices), and copies in either direction that are not
-``non_blocking``. Other operations between the two devices are errors, as with a GPU.
+as there may be no GPU). Whatever would wait for a GPU is counted by the line that asks for it: numbers read from a
+tensor, sizes that depend on values (``nonzero``, ``unique``, masks as indices), and copies in either direction that are
+not ``non_blocking``. Other operations between the two devices are errors, as with a GPU.
 """
 
 import sys
 import warnings
 from collections import Counter, OrderedDict
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
 import torch
+from torch.autograd.graph import _engine_run_backward
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
@@ -42,8 +43,10 @@ _READS = {
 class AwayTensor(torch.Tensor):
     """A tensor of the device; ``held`` is the tensor of the CPU that it stands for."""
 
-    # what code in Python sees
-    device, is_cuda, is_meta = NAMED, True, False
+    # what code in Python sees, except torch's own
+    within_torch = False
+    device = property(lambda self: AWAY if AwayTensor.within_torch else NAMED)
+    is_cuda, is_meta = True, False
 
     @staticmethod
     def __new__(cls, held, requires_grad=False):
@@ -96,9 +99,9 @@ def _run(func, args, kwargs, _count):
         return send(out) if lands else out
     if func is aten.copy_.default:
         target, source, *rest = args
-        if isinstance(target, AwayTensor) != isinstance(source, AwayTensor) and not (rest and rest[0]):
-            if source.ndim or isinstance(source, AwayTensor):
-                _count('copy between the devices')
+        across = isinstance(target, AwayTensor) != isinstance(source, AwayTensor) and not (rest and rest[0])
+        if across and (source.ndim or isinstance(source, AwayTensor)):
+            _count('copy between the devices')
         _held(target).copy_(_held(source))
         return target
     if func in _SIZED_BY_VALUES:
@@ -132,6 +135,15 @@ class _Dispatch(TorchDispatchMode):
         return _run(func, args, kwargs or {}, self.count)
 
 
+@contextmanager
+def _seen(within_torch):
+    before, AwayTensor.within_torch = AwayTensor.within_torch, within_torch
+    try:
+        yield
+    finally:
+        AwayTensor.within_torch = before
+
+
 def _inside(x):
     """The device by the name that torch knows."""
     return AWAY if isinstance(x, torch.device) and x.type == NAMED.type else x
@@ -155,14 +167,15 @@ class _Functions(TorchFunctionMode):
         device = kwargs.get('device')
         if func is torch.Tensor.new_tensor and isinstance(args[0], AwayTensor) and device is None:
             device = AWAY
-        if func in (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor) and device is not None:
-            if torch.device(device).type == AWAY.type:
-                data = args[-1]
-                if isinstance(data, torch.Tensor):
-                    return data.to(NAMED, kwargs.get('dtype'))
-                self.count(func.__name__)
-                return send(torch.tensor(data, dtype=kwargs.get('dtype')))
-        return func(*args, **kwargs)
+        makes = func in (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor)
+        if makes and device is not None and torch.device(device).type == AWAY.type:
+            data = args[-1]
+            if isinstance(data, torch.Tensor):
+                return data.to(NAMED, kwargs.get('dtype'))
+            self.count(func.__name__)
+            return send(torch.tensor(data, dtype=kwargs.get('dtype')))
+        with _seen(True):
+            return func(*args, **kwargs)
 
     def _index(self, index):
         if not isinstance(index, list):
@@ -202,6 +215,7 @@ class AwayDevice:
         warnings.filterwarnings('ignore', "User provided device_type of 'cuda'")
         fused = 'torch.optim.optimizer._get_fused_kernels_supported_devices'
         self._stack.enter_context(patch(fused, lambda: [NAMED.type, 'cpu']))
+        self._stack.enter_context(patch.object(torch.autograd, '_engine_run_backward', self._run_backward))
         # plans of windows are cached, but not those of tensors that stand for others
         for name, own in (('Tensor', AwayTensor), ('_cache', OrderedDict()), ('_indices', OrderedDict())):
             self._stack.enter_context(patch.object(windows, name, own))
@@ -211,6 +225,11 @@ class AwayDevice:
 
     def __exit__(self, *error):
         self._stack.close()
+
+    def _run_backward(self, *args, **kwargs):
+        """Run a backward pass, which calls functions of ours, as from outside torch."""
+        with _seen(False), _Functions(self._count):
+            return _engine_run_backward(*args, **kwargs)
 
     def bring(self, model):
         """Bring the parameters and buffers of a model to the device, in place, as optimizers hold them."""

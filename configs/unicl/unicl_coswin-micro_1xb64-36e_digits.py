@@ -14,7 +14,7 @@ model = dict(
     tokenizer=dict(vocab_size=4096),
     embed_dims=64,
 )
-optim_wrapper = dict(optimizer=dict(lr=3e-3, weight_decay=0.2, fused=True))
+optim_wrapper = dict(optimizer=dict(lr=3e-3, weight_decay=0.2))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=2, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=2, end=36, convert_to_iter_based=True),

@@ -25,9 +25,7 @@ model = dict(
     ),
 )
 max_epochs = 4
-optim_wrapper = dict(
-    optimizer=dict(lr=1e-3, weight_decay=0.05, fused=True), paramwise_cfg=dict(lr_mult={'image_encoder': 0.25})
-)
+optim_wrapper = dict(optimizer=dict(lr=1e-3, weight_decay=0.05), paramwise_cfg=dict(lr_mult={'image_encoder': 0.25}))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=0.5, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0.5, end=max_epochs, convert_to_iter_based=True),

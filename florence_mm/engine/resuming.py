@@ -216,6 +216,20 @@ def check_optimizer(optim_wrapper: OptimWrapper | OptimWrapperDict, loaded: dict
             )
 
 
+def use_implementation(optim_wrapper: OptimWrapper | OptimWrapperDict, loaded: dict) -> None:
+    """Let the state of a checkpoint be loaded for the kernels of the config, such as fused ones; they need other steps.
+
+    Args:
+        optim_wrapper: the built wrapper of the config.
+        loaded: state of the checkpoint's wrapper, changed in place.
+    """
+    for name, wrapper in _by_name(optim_wrapper):
+        theirs = loaded if name is None else loaded.get(name, {})
+        groups = zip(wrapper.optimizer.param_groups, theirs.get('param_groups', []), strict=False)
+        for ours, group in groups:
+            group.update({key: ours[key] for key in _IMPLEMENTATION[1:] if key in ours})
+
+
 def _by_name(optim_wrapper: OptimWrapper | OptimWrapperDict) -> Iterator[tuple[str | None, OptimWrapper]]:
     yield from optim_wrapper.items() if isinstance(optim_wrapper, OptimWrapperDict) else [(None, optim_wrapper)]
 

@@ -41,7 +41,7 @@ from .parallelize import (
     unsharded_layout,
 )
 from .rehearsal import rehearse_validation
-from .resuming import ScheduleOfConfig, check_optimizer, check_seed, use_config
+from .resuming import ScheduleOfConfig, check_optimizer, check_seed, use_config, use_implementation
 from .run_weights import fit_run_weights
 from .seeding import INIT, base_seed, combine_seeds
 from .telling_runner import TellingRunner
@@ -333,6 +333,7 @@ class FlorenceRunner(TellingRunner):
         }
         check_resumable(filename, checkpoint, ours, self.param_schedulers is not None)
         check_optimizer(self.optim_wrapper, checkpoint['optimizer'], filename)
+        use_implementation(self.optim_wrapper, checkpoint['optimizer'])
         check_seed(self, checkpoint['meta'].get('seed'), filename)
         schedules = checkpoint.get('param_schedulers') or []
         lists = schedules.values() if isinstance(schedules, dict) else [schedules]

@@ -204,3 +204,13 @@ def test_changed_keys():
     assert (
         changed_keys(cfg.pretty_text, cfg) == changed_keys('a = open(1)', cfg) == changed_keys(None, Config({})) == []
     )
+
+
+def test_kernels_of_the_optimizer_are_those_of_the_config(half):
+    fused = half(optim_wrapper=wrapper() | {'optimizer': {'type': 'AdamW', 'lr': 0.01, 'fused': True}})
+    assert all(group['fused'] for group in fused.optim_wrapper.optimizer.param_groups)
+    plain = half()
+    assert not any(group['fused'] for group in plain.optim_wrapper.optimizer.param_groups)
+    # the same steps, but for rounding
+    for key, weight in plain.model.state_dict().items():
+        assert torch.allclose(fused.model.state_dict()[key], weight, rtol=1e-4, atol=1e-6), key

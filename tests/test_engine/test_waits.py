@@ -4,11 +4,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from away_device import AwayDevice
+import torch
+from away_device import AwayDevice, send
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from florence_mm.models.algorithms import UniCLClassifier
+from florence_mm.models.multimodal.batch import find_equal
+from florence_mm.ops.rows import scatter_rows
 from florence_mm.smoke.run import _SmokeRunner, smoke_config
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -105,3 +108,26 @@ def by_file(waits):
     for key, count in waits.items():
         counts[key[-2].rpartition('/')[2].partition(':')[0]] += count
     return dict(counts)
+
+
+@pytest.mark.parametrize('repeats', [[0], [0, 1, 2], [0, 0, 0], [0, 1, 0, 2, 1, 0, 3]])
+def test_equal_images_are_those_that_a_cpu_finds(repeats):
+    images = torch.stack([torch.full((3, 4, 4), float(repeat)) for repeat in repeats])
+    with AwayDevice() as device:
+        found = find_equal(send(images))
+    assert found == find_equal(images)
+    assert sum(device.waits.values()) == 1
+
+
+def test_images_of_one_sum_are_told_apart():
+    images = torch.tensor([[1.0, 2.0], [2.0, 1.0], [2.0, 1.0]])
+    with AwayDevice():
+        assert find_equal(send(images)) == find_equal(images) == ([0, 1], [0, 1, 1])
+
+
+def test_rows_are_added_without_a_wait():
+    index = torch.tensor([[0, 3], [3, 3], [1, 0]])
+    values, weight = torch.arange(6.0).view(3, 2), torch.arange(1.0, 7.0).view(3, 2)
+    with AwayDevice() as device:
+        ours = scatter_rows(send(values), send(index), send(weight), 5)
+    assert torch.equal(ours.held, scatter_rows(values, index, weight, 5)) and not device.waits

@@ -4,7 +4,7 @@ max_iters = 1_000_000
 optim_wrapper = dict(
     type='florence_mm.FlorenceAmpOptimWrapper',
     constructor='florence_mm.NoDecayOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.2),
+    optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.2, fused=True),
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [

@@ -4,7 +4,7 @@ max_epochs = 43
 optim_wrapper = dict(
     type='florence_mm.FlorenceAmpOptimWrapper',
     constructor='florence_mm.NoDecayOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=1e-5, betas=(0.9, 0.98), eps=1e-8, weight_decay=0.01),
+    optimizer=dict(type='AdamW', lr=1e-5, betas=(0.9, 0.98), eps=1e-8, weight_decay=0.01, fused=True),
     paramwise_cfg=dict(lr_mult=dict(cross_modal=5, heads=5)),
 )
 param_scheduler = [

@@ -2,7 +2,7 @@
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='florence_mm.NoDecayOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=4e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1),
+    optimizer=dict(type='AdamW', lr=4e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1, fused=True),
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [
