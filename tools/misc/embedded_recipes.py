@@ -75,9 +75,9 @@ QUICKSTART = 'unicl_coswin-micro_1xb64-22e_digits'
 #: What tools/quickstart.py trains, too: with these towers detection and video begin.
 DIGITS = 'unicl_coswin-micro_1xb64-36e_digits'
 _HELD_OUT_CROPS = 'unicl_coswin-micro_1xb64-10e_scene-crops'
-_CROPS = 'unicl_coswin-micro_2xb64-10e_scene-crops'
+_CROPS = 'unicl_coswin-micro_2xb64-4e_scene-crops'
 _MOTIONS = 'video_coswin-micro_2xb5-3e_clips'
-_LARGE_DIGITS = 'unicl_coswin-micro_2xb32-9e_large-digits'
+_LARGE_DIGITS = 'unicl_coswin-micro_2xb32-5e_large-digits'
 _METER = 'meter_coswin-micro_2xb32-2e_large-digits'
 
 
@@ -170,7 +170,7 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     _recipe(
         _CROPS,
-        10,
+        4,
         'zero-shot classification of digits cut out of scenes, for vision and language',
         'unicl',
         120,
@@ -181,7 +181,7 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     _recipe(
         _LARGE_DIGITS,
-        9,
+        5,
         'retrieval of scenes by caption',
         'unicl',
         200,
