@@ -76,7 +76,7 @@ def train_on_crops(towers, tmp_path, *start, held_out=()):
     options = [f'load_from={towers}', f'train_dataloader.dataset.ann_file={crops}/train.jsonl']
     options += [f'{loader}_dataloader.dataset.ann_file={crops}/test.jsonl' for loader in ('val', 'test')]
     run(*start, '--seed', 0, '--work-dir', work_dir, '--cfg-options', *options)
-    return data, work_dir / (work_dir / 'last_checkpoint').read_text().strip().rsplit('/')[-1]
+    return data, Path((work_dir / 'last_checkpoint').read_text().strip())
 
 
 @pytest.mark.slow
