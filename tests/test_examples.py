@@ -66,7 +66,7 @@ def is_code(text):
     return bool(others or calls - known or any(isinstance(node, ast.Import) for node in nodes))
 
 
-DIGITS = 'unicl_coswin-micro_1xb64-36e_digits'
+DIGITS = 'unicl_coswin-micro_1xb64-22e_digits'
 CODE, CONFIGS, FILES = [], [], {}
 for path, start, text in examples():
     if re.match(r'# [\w/]+\.py\n', text):
@@ -104,8 +104,8 @@ def publish_digits(folder, monkeypatch):
     """Publish the quickstart's model with random weights, and write an image."""
     monkeypatch.setenv('FLORENCE_MM_HOME', str(folder))
     loaded = apis.get_model(DIGITS, pretrained=False)
-    torch.save(loaded.model.state_dict(), 'epoch_36.pth')
-    publish('epoch_36.pth', folder / f'models/{DIGITS}.safetensors')
+    torch.save(loaded.model.state_dict(), 'epoch_22.pth')
+    publish('epoch_22.pth', folder / f'models/{DIGITS}.safetensors')
     Image.new('RGB', (32, 32)).save('seven.png')
 
 

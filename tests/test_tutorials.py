@@ -19,7 +19,7 @@ from florence_mm.smoke.detection import write_annotations
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path for path in (ROOT / 'docs/tutorials').glob('*.md') if path.name != 'README.md')
-DIGITS = 'unicl_coswin-micro_1xb64-36e_digits'
+DIGITS = 'unicl_coswin-micro_1xb64-22e_digits'
 READER, WRITER = 'meter_coswin-micro_2xb64-6e_large-digit-vqa', 'meter_coswin-micro_caption_2xb16-4e_large-digits'
 COLOURS = {'red_car': (0, 0, 200), 'blue_car': (200, 0, 0), 'green_bus': (0, 200, 0)}
 
@@ -102,11 +102,11 @@ def quickstart(tmp_path_factory):
     from florence_mm.registry import MODELS
 
     folder = tmp_path_factory.mktemp('quickstart')
-    cfg = load_config(ROOT / 'configs/unicl/unicl_coswin-micro_1xb64-36e_digits.py')
+    cfg = load_config(ROOT / 'configs/unicl/unicl_coswin-micro_1xb64-22e_digits.py')
     with DefaultScope.overwrite_default_scope('florence_mm'):
         model = MODELS.build(cfg.model)
         model.init_weights()
-    torch.save({'state_dict': model.state_dict()}, folder / 'epoch_36.pth')
+    torch.save({'state_dict': model.state_dict()}, folder / 'epoch_22.pth')
     return folder
 
 

@@ -32,7 +32,7 @@ from florence_mm.utils.files import write_atomic
 from florence_mm.utils.home import published_folders
 from florence_mm.visualization import draw_prediction_grid
 
-CONFIG = Path(__file__).parents[1] / 'configs/unicl/unicl_coswin-micro_1xb64-36e_digits.py'
+CONFIG = Path(__file__).parents[1] / 'configs/unicl/unicl_coswin-micro_1xb64-22e_digits.py'
 SHOWN = 20
 
 

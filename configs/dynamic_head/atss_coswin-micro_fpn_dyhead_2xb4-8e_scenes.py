@@ -1,4 +1,4 @@
-# The embedded scenes of digits, from the quickstart's checkpoint, in about eight minutes on two cores:
+# The embedded scenes of digits, from the digits' towers, in about eight minutes on two cores:
 # bash tools/dist_train.sh configs/dynamic_head/atss_coswin-micro_fpn_dyhead_2xb4-8e_scenes.py 2
 _base_ = [
     '../_base_/models/atss_coswin-t_fpn_dyhead.py',
@@ -16,7 +16,7 @@ model = dict(
         drop_path_rate=0.0,
         init_cfg=dict(
             type='florence_mm.Pretrained',
-            checkpoint='work_dirs/quickstart/epoch_36.pth',
+            checkpoint='work_dirs/unicl_coswin-micro_1xb64-36e_digits/epoch_36.pth',
             prefix='image_encoder.',
         ),
     ),

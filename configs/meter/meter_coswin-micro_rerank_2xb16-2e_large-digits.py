@@ -12,7 +12,7 @@ model = dict(
         image_encoder=dict(init_cfg=None),
         init_cfg=dict(
             type='florence_mm.Pretrained',
-            checkpoint='work_dirs/unicl_coswin-micro_2xb32-9e_large-digits/epoch_9.pth',
+            checkpoint='work_dirs/unicl_coswin-micro_2xb32-5e_large-digits/epoch_5.pth',
         ),
     ),
     matcher=dict(

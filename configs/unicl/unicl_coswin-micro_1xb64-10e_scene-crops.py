@@ -1,9 +1,9 @@
-# The quickstart's towers go on with digits cut out of the training scenes, to name what a detector proposes there:
+# The digits' towers go on with digits cut out of the training scenes, to name what a detector proposes there:
 # python tools/dataset_converters/crop_boxes.py data/scenes/annotations/SPLIT.json data/scenes/SPLIT \
 #     --out data/scene_crops/SPLIT --size 32    with SPLIT train, then test
 _base_ = ['./unicl_coswin-micro_1xb64-36e_digits.py']
 
-load_from = 'work_dirs/quickstart/epoch_36.pth'
+load_from = 'work_dirs/unicl_coswin-micro_1xb64-36e_digits/epoch_36.pth'
 train_dataloader = dict(dataset=dict(ann_file='data/scene_crops/train.jsonl'))
 val_dataloader = dict(dataset=dict(ann_file='data/scene_crops/test.jsonl'))
 test_dataloader = val_dataloader

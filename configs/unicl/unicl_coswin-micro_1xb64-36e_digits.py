@@ -1,4 +1,6 @@
-# The quickstart: a two-tower model on 1,347 real handwritten digits in less than two minutes on two cores
+# The quickstart's towers by AdamW alone; the embedded detection and video models begin with them:
+# python tools/quickstart.py --config configs/unicl/unicl_coswin-micro_1xb64-36e_digits.py \
+#     --work-dir work_dirs/unicl_coswin-micro_1xb64-36e_digits
 _base_ = [
     '../_base_/models/unicl_coswin-t.py',
     '../_base_/datasets/digits.py',

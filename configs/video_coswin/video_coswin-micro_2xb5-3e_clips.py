@@ -1,4 +1,4 @@
-# The embedded clips' nine motions, from the quickstart's checkpoint, in minutes on two cores:
+# The embedded clips' nine motions, from the digits' towers, in minutes on two cores:
 # bash tools/dist_train.sh configs/video_coswin/video_coswin-micro_2xb5-3e_clips.py 2
 _base_ = [
     '../_base_/models/video_coswin-t.py',
@@ -14,7 +14,7 @@ model = dict(
         drop_path_rate=0.0,
         init_cfg=dict(
             type='florence_mm.Pretrained',
-            checkpoint='work_dirs/quickstart/epoch_36.pth',
+            checkpoint='work_dirs/unicl_coswin-micro_1xb64-36e_digits/epoch_36.pth',
             prefix='image_encoder.',
         ),
     ),

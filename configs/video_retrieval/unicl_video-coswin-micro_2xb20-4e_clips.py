@@ -20,7 +20,9 @@ model = dict(
     ),
     text_encoder=dict(
         init_cfg=dict(
-            type='florence_mm.Pretrained', checkpoint='work_dirs/quickstart/epoch_36.pth', prefix='text_encoder.'
+            type='florence_mm.Pretrained',
+            checkpoint='work_dirs/unicl_coswin-micro_1xb64-36e_digits/epoch_36.pth',
+            prefix='text_encoder.',
         ),
     ),
 )

@@ -1,5 +1,5 @@
 # Which clip shows a seven? The quickstart's towers, which saw pictures of digits alone:
-# python tools/test.py CONFIG work_dirs/quickstart/epoch_36.pth
+# python tools/test.py CONFIG work_dirs/unicl_coswin-micro_1xb64-36e_digits/epoch_36.pth
 _base_ = [
     '../_base_/models/unicl_video-coswin-micro.py',
     '../_base_/datasets/clips_text.py',

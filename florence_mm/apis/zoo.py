@@ -5,7 +5,7 @@
     from florence_mm import get_model, list_models
 
     list_models(task='zero-shot-classification')
-    loaded = get_model('unicl_coswin-micro_1xb64-36e_digits')
+    loaded = get_model('unicl_coswin-micro_1xb64-22e_digits')
     loaded.model.set_classes('seven, eight'.split(', '))
     (sample,) = loaded.model.test_step(loaded.preprocess('seven.png'))
 

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from florence_mm.protocols.table import Row
 
 EXAMPLES = (
-    'florence-mm evaluate --suite embedded --checkpoint work_dirs/quickstart/epoch_36.pth',
+    'florence-mm evaluate --suite embedded --checkpoint work_dirs/quickstart/epoch_22.pth',
     'florence-mm evaluate --config MY.py --checkpoint MY.pth --only zero-shot "retrieval/*"',
     'florence-mm evaluate --list --data-root /datasets',
 )
 #: Seconds that a process waits for another.
 _PATIENCE = 24 * 3600
-_QUICKSTART = Path('work_dirs/quickstart/epoch_36.pth')
+_QUICKSTART = Path('work_dirs/quickstart/epoch_22.pth')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

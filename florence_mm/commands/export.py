@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from florence_mm.export.parts import Part
 
 EXAMPLES = (
-    'florence-mm export unicl_coswin-micro_1xb64-36e_digits towers.onnx',
+    'florence-mm export unicl_coswin-micro_1xb64-22e_digits towers.onnx',
     'florence-mm export CONFIG CHECKPOINT pets.onnx --classes "cat, dog"',
     'florence-mm export atss_coswin-micro_fpn_dyhead_2xb4-8e_scenes detector.onnx',
     'florence-mm export CONFIG CHECKPOINT image.xml --part image --free-size',

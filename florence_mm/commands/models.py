@@ -15,8 +15,8 @@ EXAMPLES = (
     '',
     "list '*coswin-t*'",
     'list --task zero-shot-classification --pretrained',
-    'show unicl_coswin-micro_1xb64-36e_digits',
-    'path unicl_coswin-micro_1xb64-36e_digits',
+    'show unicl_coswin-micro_1xb64-22e_digits',
+    'path unicl_coswin-micro_1xb64-22e_digits',
 )
 _ACTIONS = ('list', 'show', 'download', 'path')
 

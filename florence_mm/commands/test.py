@@ -12,7 +12,7 @@ from florence_mm.errors import UsageError
 from florence_mm.utils.files import refuse_overwriting
 
 EXAMPLES = (
-    'florence-mm test work_dirs/quickstart/config.py work_dirs/quickstart/epoch_36.pth',
+    'florence-mm test work_dirs/quickstart/config.py work_dirs/quickstart/epoch_22.pth',
     'florence-mm test CONFIG CHECKPOINT --out predictions.json --show-dir drawn',
     'florence-mm test CONFIG CHECKPOINT --tta --cfg-options test_dataloader.batch_size=8',
 )

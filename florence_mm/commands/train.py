@@ -11,7 +11,7 @@ from florence_mm.config.arguments import seed
 from florence_mm.config.options import add_run_arguments, set_local_rank
 
 EXAMPLES = (
-    'florence-mm train configs/unicl/unicl_coswin-micro_1xb64-36e_digits.py --seed 0',
+    'florence-mm train configs/unicl/unicl_coswin-micro_1xb64-22e_digits.py --seed 0',
     'florence-mm train CONFIG --work-dir work_dirs/mine --amp --cfg-options train_cfg.max_epochs=3',
     'florence-mm train CONFIG --work-dir work_dirs/mine --resume',
     'florence-mm train CONFIG --smoke',

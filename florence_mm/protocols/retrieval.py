@@ -64,7 +64,7 @@ EMBEDDED = (
     ),
     Entry(
         ConfigTest('retrieval/fine-tuned/large_digits', 'retrieval', _METRIC, LARGE_DIGITS),
-        config='florence_mm::unicl/unicl_coswin-micro_2xb32-9e_large-digits.py',
+        config='florence_mm::unicl/unicl_coswin-micro_2xb32-5e_large-digits.py',
         trained=True,
     ),
 )

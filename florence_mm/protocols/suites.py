@@ -32,7 +32,7 @@ SUITES = {
 #: Config of the two towers that a suite evaluates unless another is named.
 TOWERS = {
     'florence': 'florence_mm::unicl/unicl_coswin-h_512xb48-80k_fld900m-384.py',
-    'embedded': 'florence_mm::unicl/unicl_coswin-micro_1xb64-36e_digits.py',
+    'embedded': 'florence_mm::unicl/unicl_coswin-micro_1xb64-22e_digits.py',
 }
 
 

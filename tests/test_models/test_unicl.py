@@ -249,6 +249,33 @@ def test_gradient_cache_gives_the_same_gradient(micro_batch):
     assert model.image_encoder.calls == 2 * math.ceil(8 / micro_batch)
 
 
+@pytest.mark.parametrize('micro_batch', [None, 2])
+def test_equal_texts_are_encoded_once(monkeypatch, micro_batch):
+    expected = build().double()
+    # each text alone, as long as its pairs
+    monkeypatch.setattr(
+        expected, 'training_text_feat', lambda texts: torch.cat([expected.extract_text_feat([text]) for text in texts])
+    )
+    expected = gradients(expected, batch())
+    model, encoded = build(micro_batch=micro_batch).double(), []
+    model.text_encoder.register_forward_pre_hook(lambda _, args: encoded.append(len(args[0])))
+    got = gradients(model, batch())
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name], value, rtol=1e-9, atol=1e-12, msg=name)
+    # of eight texts two are equal; letters and blanks that the tokenizer would make equal do not count
+    assert sum(encoded) == (7 if micro_batch is None else 2 * 7)  # and again in the backward pass
+
+
+@pytest.mark.parametrize('layer', [nn.Dropout(0.5), nn.MultiheadAttention(16, 2, dropout=0.1)])
+def test_equal_texts_differ_by_dropout(layer):
+    model, encoded = build(), []
+    model.text_encoder.register_forward_pre_hook(lambda _, args: encoded.append(len(args[0])))
+    model.text_encoder.drop = layer
+    model.training_text_feat(['one', 'one'])
+    model.eval().training_text_feat(['one', 'one'])
+    assert encoded == [2, 1]
+
+
 @pytest.mark.parametrize('bf16', [False, True])
 def test_gradient_cache_replays_dropout(monkeypatch, bf16):
     def run(check):

@@ -26,7 +26,7 @@ from florence_mm.protocols.suites import TOWERS
 
 SCENES = 'florence_mm::dynamic_head/atss_coswin-micro_fpn_dyhead_2xb4-8e_scenes.py'
 ZERO_SHOT = 'florence_mm::dynamic_head/zero-shot_coswin-micro_fpn_dyhead_2xb4-3e_scenes.py'
-CAPTIONS = 'florence_mm::unicl/unicl_coswin-micro_2xb32-9e_large-digits.py'
+CAPTIONS = 'florence_mm::unicl/unicl_coswin-micro_2xb32-5e_large-digits.py'
 QUESTIONS = 'florence_mm::meter/meter_coswin-micro_2xb64-6e_large-digit-vqa.py'
 MOTIONS = 'florence_mm::video_coswin/video_coswin-micro_2xb5-3e_clips.py'
 NAMES = [entry.protocol.name for entry in ENTRIES]

@@ -17,7 +17,7 @@ from florence_mm.protocols.suites import TOWERS
 
 CONFIG = f"""
 _base_ = '{TOWERS['embedded']}'
-load_from = 'work_dirs/quickstart/epoch_36.pth'
+load_from = 'work_dirs/quickstart/epoch_22.pth'
 train_dataloader = dict(batch_size=8)
 param_scheduler = [dict(type='ConstantLR', factor=1.0, by_epoch=True, begin=0, end=1)]
 train_cfg = dict(max_epochs=1)

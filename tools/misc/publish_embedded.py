@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from embedded_recipes import DATA, QUICKSTART, RECIPES, Recipe
+from embedded_recipes import DATA, DIGITS, QUICKSTART, RECIPES, Recipe
 
 import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.errors import UsageError, one_sentence_errors
@@ -98,10 +98,11 @@ def train(recipe: Recipe, folder: Path) -> float | None:
     """Train a model and return its test score; minus infinity if it is not above the score that it must exceed."""
     checkpoint = folder / recipe.checkpoint
     runs, out = checkpoint.parent, str(checkpoint.parent.relative_to(folder))
-    if recipe.name == QUICKSTART:
+    if recipe.name in (QUICKSTART, DIGITS):
         if not (runs / 'metrics.json').exists() or not checkpoint.exists():
             shutil.rmtree(runs, ignore_errors=True)
-            run([sys.executable, str(ROOT / 'tools/quickstart.py'), '--work-dir', out], folder, failing=(1,))
+            tool = [sys.executable, str(ROOT / 'tools/quickstart.py'), '--work-dir', out]
+            run(tool + ['--config', str(recipe.config)] * (recipe.name == DIGITS), folder, failing=(1,))
         return float(json.loads((runs / 'metrics.json').read_text())[recipe.score])
     config = str(recipe.config)
     if not checkpoint.exists():

@@ -1,6 +1,6 @@
 """Publish a trained checkpoint: only the weights, as safetensors, with their origin in the header.
 
-python tools/model_converters/publish_model.py work_dirs/quickstart/epoch_36.pth coswin_micro.safetensors
+python tools/model_converters/publish_model.py work_dirs/quickstart/epoch_22.pth coswin_micro.safetensors
 
 The optimizer state and log history are dropped, the config, class names and version go into the header, and the first
 eight digits of the file's SHA-256 into its name. Exit status: 0, or 2 with one sentence if it cannot be published.

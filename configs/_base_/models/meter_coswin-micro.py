@@ -1,5 +1,5 @@
 # METER on two towers that descend from the quickstart's, for the embedded scenes of large digits (64 pixels)
-towers = 'work_dirs/unicl_coswin-micro_2xb32-9e_large-digits/epoch_9.pth'
+towers = 'work_dirs/unicl_coswin-micro_2xb32-5e_large-digits/epoch_5.pth'
 model = dict(
     type='florence_mm.METER',
     data_preprocessor=dict(type='florence_mm.ImageTextDataPreprocessor'),

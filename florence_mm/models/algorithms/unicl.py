@@ -6,7 +6,7 @@ of the public UniCL release (``UniCL/model/model.py``). With a video encoder, wh
 model's, the same model pairs videos with texts (section 3.8).
 
 Shape legend: ``B`` pairs, ``N`` clips per video, ``T`` frames per clip (tokens of a text), ``C`` width of a tower,
-``D`` embedding width, ``K`` classes.
+``D`` embedding width, ``K`` classes, ``U`` different texts of a batch.
 """
 
 import math
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from florence_mm.models.base import FlorenceModel, build_part, check_text_sizes
+from florence_mm.models.base import FlorenceModel, build_part, check_text_sizes, drops_at_random
 from florence_mm.ops.contrastive import unified_contrastive_loss
+from florence_mm.ops.inference import is_recorded
 from florence_mm.ops.precision import at_least_float32
 from florence_mm.registry import MODELS, TASK_UTILS
 
@@ -181,7 +182,7 @@ class UniCL(FlorenceModel):
         labels = labels.to(inputs.device, non_blocking=True)
         self.limit_temperature()
         image_feat = self.training_image_feat(inputs)  # (B, D)
-        text_feat = self._with_gradient_cache(self._encode_ids, self.tokenizer(texts))  # (B, D)
+        text_feat = self.training_text_feat(texts)  # (B, D)
         temperature = self.temperature()
         loss_i2t, loss_t2i = unified_contrastive_loss(image_feat, text_feat, labels, temperature)
         return {'loss_i2t': loss_i2t, 'loss_t2i': loss_t2i, 'temperature': temperature.detach()}
@@ -189,6 +190,21 @@ class UniCL(FlorenceModel):
     def training_image_feat(self, inputs: Tensor) -> Tensor:
         """Encode images to ``(B, D)`` for a loss; with ``micro_batch`` the backward pass recomputes the encoder."""
         return self._with_gradient_cache(self.extract_image_feat, inputs)
+
+    def training_text_feat(self, texts: Sequence[str]) -> Tensor:
+        """Encode texts to ``(B, D)`` for a loss, equal ones once, except with dropout; ``micro_batch`` as for images.
+
+        Class names fill a batch with equal texts. The gradient of a text is the sum over its pairs.
+        """
+        if drops_at_random(self.text_encoder) or is_recorded():
+            return self._with_gradient_cache(self._encode_ids, self.tokenizer(texts))
+        # compared as strings, which waits for no accelerator
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        features = self._with_gradient_cache(self._encode_ids, self.tokenizer(list(numbers)))  # (U, D)
+        if len(numbers) == len(texts):
+            return features
+        which = torch.tensor([numbers[text] for text in texts])
+        return features.index_select(0, which.to(features.device, non_blocking=True))
 
     def _with_gradient_cache(self, encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Compute ``encode(x)``; with ``micro_batch`` in parts that are recomputed in the backward pass."""

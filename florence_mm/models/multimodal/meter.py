@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from florence_mm.models.base import build_part, check_text_sizes, check_width
+from florence_mm.models.base import build_part, check_text_sizes, check_width, drops_at_random
 from florence_mm.models.generation.cache import CacheStack
 from florence_mm.models.generation.state import WriterState
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
@@ -100,7 +100,7 @@ class METER(VisionLanguageModel):
             causal: each token sees only itself and those before it, for captions.
         """
         input_ids, mask, which = tokens.input_ids, tokens.mask, None
-        if not self._drops_in_text() and not is_recorded():
+        if not drops_at_random(self.text_encoder) and not is_recorded():
             first, which = find_equal(torch.cat([input_ids, mask], 1))
             input_ids, mask = input_ids[first], mask[first]
         x = self._transform_text(self.text_encoder(input_ids, mask, causal))  # (U, T, C), of U different texts
@@ -110,10 +110,6 @@ class METER(VisionLanguageModel):
 
     def _transform_text(self, x: Tensor) -> Tensor:
         return self.cross_modal.text_transform(x) + self.token_type_embeddings.weight[0]  # (B, T, C_t) -> (B, T, C)
-
-    def _drops_in_text(self) -> bool:
-        modules = self.text_encoder.modules()
-        return any(isinstance(module, nn.Dropout) and module.training and module.p > 0 for module in modules)
 
     # --- fusing -------------------------------------------------------------------------------------------------------
 
