@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.nn import functional as F
@@ -264,6 +265,17 @@ def test_equal_texts_are_encoded_once(monkeypatch, micro_batch):
         torch.testing.assert_close(got[name], value, rtol=1e-9, atol=1e-12, msg=name)
     # of eight texts two are equal; letters and blanks that the tokenizer would make equal do not count
     assert sum(encoded) == (7 if micro_batch is None else 2 * 7)  # and again in the backward pass
+
+
+@pytest.mark.parametrize(('micro_batch', 'sizes'), [(None, [1]), (2, [2, 2])])
+def test_all_processes_encode_as_many_parts(monkeypatch, micro_batch, sizes):
+    model, encoded = build(micro_batch=micro_batch), []
+    model.text_encoder.register_forward_pre_hook(lambda _, args: encoded.append(len(args[0])))
+    monkeypatch.setattr(dist, 'is_initialized', lambda: True)
+    monkeypatch.setattr(dist, 'get_world_size', lambda group=None: 2)
+    monkeypatch.setattr(dist, 'get_rank', lambda group=None: 0)
+    model.training_text_feat(['one'] * 4)  # while the other may have four different ones
+    assert encoded == sizes
 
 
 @pytest.mark.parametrize('layer', [nn.Dropout(0.5), nn.MultiheadAttention(16, 2, dropout=0.1)])

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from florence_mm.models.base import FlorenceModel, build_part, check_text_sizes, drops_at_random
+from florence_mm.ops.collectives import Peers
 from florence_mm.ops.contrastive import unified_contrastive_loss
 from florence_mm.ops.inference import is_recorded
 from florence_mm.ops.precision import at_least_float32
@@ -192,11 +193,14 @@ class UniCL(FlorenceModel):
         return self._with_gradient_cache(self.extract_image_feat, inputs)
 
     def training_text_feat(self, texts: Sequence[str]) -> Tensor:
-        """Encode texts to ``(B, D)`` for a loss, equal ones once, except with dropout; ``micro_batch`` as for images.
+        """Encode texts to ``(B, D)`` for a loss, equal ones once; ``micro_batch`` as for images.
 
-        Class names fill a batch with equal texts. The gradient of a text is the sum over its pairs.
+        Class names fill a batch with equal texts. The gradient of a text is the sum over its pairs. With dropout, and
+        with ``micro_batch`` on several processes, all texts are encoded.
         """
-        if drops_at_random(self.text_encoder) or is_recorded():
+        # sharded weights are gathered for each part, so that all processes need as many parts
+        in_parts = self.micro_batch is not None and Peers().size > 1
+        if in_parts or drops_at_random(self.text_encoder) or is_recorded():
             return self._with_gradient_cache(self._encode_ids, self.tokenizer(texts))
         # compared as strings, which waits for no accelerator
         numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
