@@ -27,7 +27,9 @@ def test_a_gpu_is_not_waited_for_and_the_iteration_is_named(device):
     step(hook, 7, loss=NAN, scale=torch.tensor(2.0))
     step(hook, 8, loss=torch.tensor(1.0), scale=torch.tensor([1.0, float('inf')]))
     # of iteration 7 and 8; seen during iteration 9
-    with pytest.raises(UsageError, match='^scale was not finite in 2 iterations in a row, the last of them iteration 8;'):
+    with pytest.raises(
+        UsageError, match='^scale was not finite in 2 iterations in a row, the last of them iteration 8;'
+    ):
         step(hook, 9, loss=torch.tensor(1.0), scale=torch.tensor(1.0))
     assert not device.waits
 
