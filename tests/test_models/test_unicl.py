@@ -152,6 +152,29 @@ def test_class_features_do_not_depend_on_how_many_are_encoded_together(monkeypat
     torch.testing.assert_close(model.extract_class_feat(), expected[[0, 1, 0]])
 
 
+def test_class_features_in_another_type():
+    model = build().eval()
+    exact = model.encode_classes('digits', 'imagenet')
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    half = model.encode_classes('digits', 'imagenet', torch.bfloat16)
+    assert half.dtype == torch.float32 and not torch.equal(half, exact)
+    torch.testing.assert_close(half.norm(dim=1), torch.ones(10))
+    assert (half * exact).sum(1).min() > 0.9995  # of small random weights
+    # the same as with a tower of that type, and the model keeps its own
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    other = deepcopy(model)
+    other.text_encoder.bfloat16()
+    torch.testing.assert_close(other.encode_classes('digits', 'imagenet'), half, rtol=0, atol=1e-6)
+    # for prediction too, and anew when weights change
+    model.set_classes('digits', 'imagenet', dtype=torch.bfloat16)
+    assert torch.equal(model.extract_class_feat(), half) and model.extract_class_feat() is model.extract_class_feat()
+    with torch.no_grad():
+        model.text_encoder.token_embedding.weight.mul_(-1)
+    assert (model.extract_class_feat() * half).sum(1).max() < 0.99
+    with pytest.raises(ValueError, match=r'dtype=torch.int8 of class features has no fractions; give torch.bfloat16'):
+        model.set_classes('digits', dtype=torch.int8)
+
+
 def test_classes_of_one_name_are_reported(monkeypatch):
     said = []
     monkeypatch.setattr(class_features_module, 'print_log', lambda message, *_: said.append(message))

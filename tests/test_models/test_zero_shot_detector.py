@@ -62,7 +62,7 @@ def test_features_are_means_over_the_box():
 def test_crops_of_several_contexts_are_added():
     model = build(context=(1.0, 2.0))
     image = picture((32, 32), green=(0, 0, 32, 32), red=(8, 8, 24, 24)).float()
-    feature = model._crop_features(image, torch.tensor([[8.0, 8.0, 24.0, 24.0]]))
+    feature = model._crop_features([image], [torch.tensor([[8.0, 8.0, 24.0, 24.0]])])
     inner, outer = torch.tensor([1.0, 0, 0]), torch.tensor([1.0, 3.0, 0]) / 10**0.5
     torch.testing.assert_close(feature[0], (inner + outer) / (inner + outer).norm(), atol=0.02, rtol=0)
 
@@ -76,7 +76,7 @@ def test_the_classifier_sees_the_pixels_of_the_picture():
     model.classifier.extract_image_feat = lambda crops: seen.append(crops) or crops.mean((2, 3))
     rgb = torch.randint(0, 256, (3, 16, 16), generator=torch.Generator().manual_seed(1)).byte()
     inputs = model.data_preprocessor({'inputs': [rgb.flip(0)], 'data_samples': samples(rgb)})['inputs']
-    model._crop_features(inputs[0], torch.tensor([[2.0, 3.0, 10.0, 11.0], [-4.0, 0.0, 4.0, 8.0]]))
+    model._crop_features(inputs, [torch.tensor([[2.0, 3.0, 10.0, 11.0], [-4.0, 0.0, 4.0, 8.0]])])
     torch.testing.assert_close(seen[0][0], rgb[:, 3:11, 2:10].float() - 10, atol=1e-3, rtol=0)
     torch.testing.assert_close(seen[0][1, :, :, 4:], rgb[:, :8, :4].float() - 10, atol=1e-3, rtol=0)
     assert (seen[0][1, :, :, :4].abs() < 1e-3).all()  # outside: the classifier's mean
@@ -94,6 +94,25 @@ def test_a_batch_gives_what_single_pictures_give():
         for name in ('bboxes', 'scores', 'labels'):
             torch.testing.assert_close(sample.pred_instances[name], alone.pred_instances[name])
     assert [len(sample.pred_instances) for sample in together] == [3, 1, 0]
+
+
+def test_crops_of_several_pictures_are_encoded_together():
+    model = build(context=(1.0, 1.5))
+    sizes = []
+    encode = model.classifier.extract_image_feat
+    model.classifier.extract_image_feat = lambda crops: sizes.append(len(crops)) or encode(crops)
+    images = [
+        picture((48, 64), **STREET).float(),
+        picture((20, 36)).float(),
+        picture((20, 36), blue=(1, 1, 9, 20)).float(),
+    ]
+    boxes = [torch.tensor([STREET[name] for name in NAMES]).float(), torch.zeros(0, 4), torch.tensor([[1.0, 1, 9, 20]])]
+    alone = [model._crop_features([image], [found]) for image, found in zip(images, boxes, strict=True) if len(found)]
+    for most, expected in ((64, [4, 4]), (2, [2] * 4), (3, [3, 3, 1, 1])):
+        model.regions_at_once, sizes[:] = most, []
+        together = model._crop_features(images, boxes)
+        torch.testing.assert_close(together, torch.cat(alone))
+        assert sizes == expected
 
 
 def test_boxes_are_in_pixels_of_the_original_picture():

@@ -30,22 +30,30 @@ class ClassFeatures:
     Args:
         names: class names, or the name of a data set of :mod:`florence_mm.language.prompts`.
         templates: strings with one ``{}``, or ``'imagenet'``, ``'simple'``, ``'none'``.
+        dtype: type that the weights of the encoder are converted to; None: they are not.
         texts_at_once: most texts encoded together; None: as many as suit the device.
 
     Raises:
-        ValueError: no names, or unusable templates.
+        ValueError: no names, unusable templates, or a ``dtype`` of whole numbers.
     """
 
     def __init__(
-        self, names: str | Sequence[str], templates: str | Sequence[str] = 'imagenet', texts_at_once: int | None = None
+        self,
+        names: str | Sequence[str],
+        templates: str | Sequence[str] = 'imagenet',
+        dtype: torch.dtype | None = None,
+        texts_at_once: int | None = None,
     ) -> None:
         self.names = get_class_names(names) if isinstance(names, str) else list(names)
         self.templates = get_templates(templates)
+        self.dtype = dtype
         self.texts_at_once = texts_at_once
         self._features: Tensor | None = None
         self._snapshot: WeightsSnapshot | None = None
         if not self.names:
             raise ValueError('no class names were given; zero-shot prediction needs at least one')
+        if dtype is not None and not dtype.is_floating_point:
+            raise ValueError(f'dtype={dtype} of class features has no fractions; give torch.bfloat16 or leave it out')
         twice = [name for name in dict.fromkeys(self.names) if self.names.count(name) > 1]
         if twice and not isinstance(names, str):  # ImageNet has two kinds of sunglasses
             print_log(

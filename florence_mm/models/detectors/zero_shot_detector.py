@@ -7,6 +7,7 @@ classifier for a proposal, the combination of both scores, and the suppression o
 Shape legend: ``B`` images, ``N`` proposals per image, ``C`` channels, ``D`` embedding width, ``K`` classes.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,7 +54,7 @@ class ZeroShotDetector(FlorenceModel):
         score_thr: only higher scores are reported; in [0, 1).
         nms_iou: IoU threshold of the non-maximum suppression in each class, 0 to 1.
         max_per_img: most boxes reported per image.
-        regions_at_once: crops that are encoded together.
+        regions_at_once: crops that are encoded together, those of several images of a batch too.
         data_preprocessor: ``mmdet.DetDataPreprocessor`` or its config; None: the detector's.
         init_cfg: see mmengine.
 
@@ -171,17 +172,21 @@ class ZeroShotDetector(FlorenceModel):
         if not self.class_names:
             raise ValueError('the detector has no classes; call set_classes(names) or give classes in its config')
         proposals, maps = self._propose(inputs, data_samples)
-        for i, sample in enumerate(data_samples):
-            boxes, scores = proposals[i].bboxes, proposals[i].scores  # (N, 4), (N,)
-            height, width = sample.img_shape[:2]  # the rest of the input is padding
-            if not len(boxes):
-                probabilities = boxes.new_zeros(0, len(self.class_names))
-            elif self.region == 'feature':
-                cell = inputs.shape[2] / maps.shape[2], inputs.shape[3] / maps.shape[3]
-                probabilities = self.class_probabilities(self._map_features(maps[i], boxes, cell, (height, width)))
-            else:
-                probabilities = self.class_probabilities(self._crop_features(inputs[i, :, :height, :width], boxes))
-            sample.pred_instances = self._select(boxes, scores, probabilities)
+        boxes = [found.bboxes for found in proposals]  # (N, 4) each
+        sizes = [sample.img_shape[:2] for sample in data_samples]  # the rest of the inputs is padding
+        if not sum(map(len, boxes)):
+            probabilities = inputs.new_zeros(0, len(self.class_names))
+        elif self.region == 'feature':
+            cell = inputs.shape[2] / maps.shape[2], inputs.shape[3] / maps.shape[3]
+            parts = zip(maps, boxes, sizes, strict=True)
+            features = [self._map_features(one, found, cell, size) for one, found, size in parts if len(found)]
+            probabilities = self.class_probabilities(torch.cat(features))
+        else:
+            images = [image[:, :height, :width] for image, (height, width) in zip(inputs, sizes, strict=True)]
+            probabilities = self.class_probabilities(self._crop_features(images, boxes))
+        parts = zip(data_samples, proposals, probabilities.split([len(found) for found in boxes]), strict=True)
+        for sample, found, of_classes in parts:
+            sample.pred_instances = self._select(found.bboxes, found.scores, of_classes)
             if rescale:
                 _to_original(sample)
             sample.set_metainfo({'label_names': self.class_names})
@@ -211,21 +216,41 @@ class ZeroShotDetector(FlorenceModel):
         pooled = region_means(maps, torch.minimum(boxes.clamp(min=0), limits), cell)  # (N, C)
         return self.classifier.project_images(pooled)
 
-    def _crop_features(self, image: Tensor, boxes: Tensor) -> Tensor:
-        """Compute features ``(N, D)`` of boxes by encoding crops of a normalised image ``(3, H, W)``."""
-        mean, std = mean_and_std(self.data_preprocessor)
-        # pixels outside the image get the classifier's mean, which becomes 0 after normalisation
-        fill = mean_and_std(self.classifier.data_preprocessor)[0].to(image)
-        image = image * std.to(image) + mean.to(image)
-        features = []
-        for part in boxes.split(self.regions_at_once):
-            total = 0
-            for context in self.context:
-                crops, inside = crop_regions(image, part, self.crop_size, context, self.square_crop)
-                crops = self.classifier.data_preprocessor({'inputs': crops + (1 - inside) * fill})['inputs']
-                total = total + self.classifier.extract_image_feat(crops)
+    def _crop_features(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        """Compute features of the boxes ``(N, 4)`` of each image by encoding crops.
+
+        Crops of several images are encoded together, ``regions_at_once`` at a time, as one with few proposals would
+        leave a device idle.
+
+        Args:
+            images: normalised images ``(3, H, W)``.
+            boxes: ``(N, 4)`` of each.
+
+        Returns:
+            ``(sum of N, D)``, L2-normalised.
+        """
+        owners = [image for image, found in enumerate(boxes) for _ in range(len(found))]
+        every, features = torch.cat(list(boxes)), []
+        for start in range(0, len(owners), self.regions_at_once):
+            counts = Counter(owners[start : start + self.regions_at_once])  # in the order of the images
+            some = every[start : start + self.regions_at_once].split(list(counts.values()))
+            parts = [(self._unnormalized(images[image]), part) for image, part in zip(counts, some, strict=True)]
+            total = sum(self.classifier.extract_image_feat(self._crops(parts, context)) for context in self.context)
             features.append(F.normalize(total, dim=-1))
         return torch.cat(features)
+
+    def _unnormalized(self, image: Tensor) -> Tensor:
+        """Pixels of an image that the detector's preprocessor normalised."""
+        mean, std = mean_and_std(self.data_preprocessor)
+        return image * std.to(image) + mean.to(image)
+
+    def _crops(self, parts: Sequence[tuple[Tensor, Tensor]], context: float) -> Tensor:
+        """Crop boxes out of images, as inputs of the classifier's image encoder."""
+        crops = [crop_regions(image, boxes, self.crop_size, context, self.square_crop) for image, boxes in parts]
+        pixels, inside = map(torch.cat, zip(*crops, strict=True))
+        # pixels outside the image get the classifier's mean, which becomes 0 after normalisation
+        fill = mean_and_std(self.classifier.data_preprocessor)[0].to(pixels)
+        return self.classifier.data_preprocessor({'inputs': pixels + (1 - inside) * fill})['inputs']
 
     def _select(self, boxes: Tensor, proposal_scores: Tensor, probabilities: Tensor) -> InstanceData:
         """Combine scores, keep the best classes of each box, drop low scores and duplicates."""
