@@ -64,7 +64,7 @@ def modulated_deform_conv2d(
     geometry = Geometry(size, tuple(weight.shape[2:]), stride, padding, dilation, groups, deform_groups)
     input, weight = input.to(dtype), weight.to(dtype)
     if input.device.type == 'meta':
-        output = convolve_unsampled(input, weight, geometry)
+        output = convolve_unsampled(input, offset, mask, weight, geometry)
     else:
         output = (convolve_traced if is_recorded() else convolve)(input, offset, mask, weight, geometry)
     return output if bias is None else output + bias.to(dtype).reshape(-1, 1, 1)

@@ -45,10 +45,30 @@ def convolve_traced(input: Tensor, offset: Tensor, mask: Tensor, weight: Tensor,
     return _to_map(_multiply(columns.to(weight.dtype), _kernel(weight, geometry), geometry), geometry)
 
 
-def convolve_unsampled(input: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    """:func:`convolve` of shapes on the meta device, on which multiply-adds are counted: the product of any columns."""
-    columns = input.new_empty(len(input) * math.prod(geometry.size), math.prod(geometry.kernel) * input.shape[1])
-    return _to_map(_multiply(columns, _kernel(weight, geometry), geometry), geometry)
+def convolve_unsampled(input: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    """:func:`convolve` of shapes on the meta device, on which multiply-adds and memory are counted."""
+    return _Unsampled.apply(input, offset, mask, weight, geometry)
+
+
+class _Unsampled(torch.autograd.Function):
+    """The product of any columns, which keeps for a backward pass what :class:`_Convolve` does."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        input: Tensor,
+        offset: Tensor,
+        mask: Tensor,
+        weight: Tensor,
+        geometry: Geometry,
+    ) -> Tensor:
+        ctx.save_for_backward(input, offset, mask, weight)
+        columns = input.new_empty(len(input) * math.prod(geometry.size), math.prod(geometry.kernel) * input.shape[1])
+        return _to_map(_multiply(columns, _kernel(weight, geometry), geometry), geometry)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return (*(torch.empty_like(x) for x in ctx.saved_tensors), None)
 
 
 class _Convolve(torch.autograd.Function):

@@ -3,9 +3,8 @@ _base_ = ['./atss_coswin-h_fpn_dyhead.py']
 
 detector = _base_.model
 detector.bbox_head.num_classes = 1
-# what is not trained drops nothing and keeps nothing for a backward pass
+# what is not trained drops nothing
 detector.backbone.drop_path_rate = 0.0
-detector.backbone.with_cp = False
 model = dict(
     _delete_=True,
     type='florence_mm.ZeroShotDetector',

@@ -1,0 +1,131 @@
+"""Estimate the memory of a config's training step on a GPU, with and without recomputed blocks; needs no GPU.
+
+    python tools/analysis_tools/get_memory.py CONFIG [--batch-size 48] [--shape 224 224] [--gpu 80]
+
+The encoders run in training mode on the meta device, with texts of full length, and every tensor that they keep for the
+backward pass is counted; see `florence_mm.engine.memory` for what is assumed. Of detectors the backbone, the neck and
+the predictions of the head are counted, without the assignment of boxes.
+"""
+
+import argparse
+from collections.abc import Iterator
+
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS, init_default_scope
+from torch import Tensor, nn
+
+import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
+from florence_mm.config.arguments import positive_int
+from florence_mm.config.check import check_parts
+from florence_mm.config.load import load_config
+from florence_mm.config.options import add_config_options
+from florence_mm.config.pretrained import drop_pretrained
+from florence_mm.engine.example_calls import clip_size
+from florence_mm.engine.memory import BLOCKS, StepMemory, count_step
+from florence_mm.errors import UsageError, one_sentence_errors
+from florence_mm.models.multimodal.protocol import Fuser
+from florence_mm.models.protocol import TwoTowerModel
+
+#: CUDA, NCCL, cuBLAS, the loss, and the allocator's loss to fragments: our guess, in GiB.
+REST = 4.0
+GIB = 2**30
+
+
+def parse_args() -> argparse.Namespace:
+    """Command-line arguments."""
+    parser = argparse.ArgumentParser(description="Memory of a config's training step on a GPU, estimated without one.")
+    parser.add_argument('config', help='config file, or PACKAGE::FILE')
+    parser.add_argument('--batch-size', type=positive_int, help="samples on the GPU (default: the config's)")
+    parser.add_argument('--shape', type=positive_int, nargs='+', help="height and width (default: the config's)")
+    parser.add_argument('--gpu', type=positive_int, default=80, help='memory of the GPU in GiB (default: 80)')
+    add_config_options(parser)
+    return parser.parse_args()
+
+
+def forward(model: nn.Module, images: Tensor) -> object:
+    """Run the encoders, and the fusion or the dense head, on a batch of images or clips."""
+    from mmpretrain.structures import DataSample
+
+    model = getattr(model, 'matcher', model)  # of a reranker, whose towers are frozen
+    if isinstance(model, TwoTowerModel):
+        text = 'a ' * (model.tokenizer.context_length - 2)
+        return model.extract_image_feat(images), model.extract_text_feat([text] * len(images))
+    if isinstance(model, Fuser):
+        text = 'a ' * (model.max_text_len - 2)
+        samples = [DataSample(text=text, gt_score=torch.zeros(head_size(model))) for _ in range(len(images))]
+        batch = model.make_batch(images, samples, image_of=range(len(images)))
+        # image-text matching fuses other pairs than the other heads
+        return [head.loss(batch) for head in model.heads.values() if not hasattr(head, 'sample_negatives')], batch.fused
+    if hasattr(model, 'towers'):
+        return model.extract_image_feat(images)
+    if hasattr(model, 'cls_head'):
+        return model.cls_head(model.backbone(images))
+    if hasattr(model, 'bbox_head'):
+        return model.bbox_head(model.neck(model.backbone(images)))
+    return model(images, mode='tensor')
+
+
+def head_size(model: nn.Module) -> int:
+    """Number of answers of a model for questions, or 0."""
+    return max((getattr(head, 'num_answers', 0) for head in model.heads.values()), default=0)
+
+
+def _values(part: object, key: str) -> Iterator:
+    """All values of a key within a config, outer ones first."""
+    if isinstance(part, dict):
+        if key in part:
+            yield part[key]
+        part = list(part.values())
+    if isinstance(part, list | tuple):
+        for item in part:
+            yield from _values(item, key)
+
+
+def measure(
+    cfg: ConfigDict, batch_size: int | None, shape: list[int] | None
+) -> tuple[StepMemory, int, tuple[int, int]]:
+    """Build the model of a config on the meta device and count one step; also return the batch size and the shape."""
+    drop_pretrained(cfg.model, 'model')
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    model.train()
+    for module in model.modules():
+        if hasattr(module, 'with_cp'):
+            module.with_cp = False
+    if shape is None:
+        size = cfg.get('image_size') or next(_values(cfg.model, 'img_size'), 224)
+        shape = [size] if isinstance(size, int) else list(size)[-2:]
+    batch_size = batch_size or (cfg.get('train_dataloader') or {}).get('batch_size') or 1
+    clip = clip_size(cfg)
+    frames = () if clip is None else (clip[0],)
+    images = torch.empty(batch_size, 3, *frames, shape[0], shape[-1], device='meta')
+    return count_step(model, lambda: forward(model, images)), batch_size, (shape[0], shape[-1])
+
+
+def main() -> None:
+    """Count and print."""
+    args = parse_args()
+    with one_sentence_errors():
+        if args.shape and len(args.shape) not in (1, 2):
+            raise UsageError(f'--shape {args.shape} must be height and width, or one number for both')
+        cfg = load_config(args.config, args.cfg_options)
+        if cfg.get('model') is None:
+            raise UsageError(f'config {args.config} has no model to count; give one that has')
+        check_parts(cfg, 'model', 'data_preprocessor', default_scope='florence_mm')
+        init_default_scope(cfg.get('default_scope', 'florence_mm'))
+        step, batch_size, shape = measure(cfg, args.batch_size, args.shape)
+        kinds = [kind for kind in BLOCKS if any(kind == block[0] for block in step.blocks)]
+        print(f'{step.parameters / 1e6:.0f} M trained parameters, batch {batch_size}, {shape[0]} x {shape[1]} pixels')
+        print(f'{"recomputed":<28}{"states":>8}{"kept":>8}{"total":>8}  of {args.gpu} GiB')
+        for recomputed in ((), *((kind,) for kind in kinds), kinds)[: 2 + len(kinds) - (len(kinds) < 2)]:
+            states, kept = step.states / GIB, step.activations(recomputed) / GIB
+            total = states + kept + REST
+            name = ' and '.join(recomputed) or 'nothing'
+            print(
+                f'{name:<28}{states:>8.1f}{kept:>8.1f}{total:>8.1f}  {"fits" if total <= args.gpu else "does not fit"}'
+            )
+
+
+if __name__ == '__main__':
+    main()
