@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from florence_mm.registry import MODELS
 
-_DROPOUT_RATES = ('p', 'dropout', 'attention_dropout', 'drop_prob', 'drop_rate', 'attn_drop_rate')
-
 
 def build_part(part: Any, registry: Registry = MODELS, **defaults: Any) -> Any:
     """Build a part of a model from its config; a part that is already built is returned unchanged.
@@ -23,15 +21,6 @@ def build_part(part: Any, registry: Registry = MODELS, **defaults: Any) -> Any:
         defaults: values of keys that the config lacks, such as ``type``.
     """
     return registry.build({**defaults, **part}) if isinstance(part, dict) else part
-
-
-def drops_at_random(part: nn.Module) -> bool:
-    """Whether a part drops values at random as it is now, so that equal inputs have different outputs.
-
-    Any positive rate by a name that ours, torch and transformers use counts, as a layer may drop by a function.
-    """
-    rates = (getattr(module, name, None) for module in part.modules() if module.training for name in _DROPOUT_RATES)
-    return any(isinstance(rate, int | float) and rate > 0 for rate in rates)
 
 
 class FlorenceModel(BaseModel):

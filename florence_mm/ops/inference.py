@@ -20,6 +20,7 @@ QUICK_GELU_FACTOR = 1.702
 _HIDDEN_ELEMENTS = 1_200_000  # of an MLP's hidden layer at a time: 4.8 MB in float32
 # the product of at most so many rows and a weight of at least so many numbers is computed transposed
 _FEW_ROWS, _LARGE = 6, 4_000_000
+_DROPOUT_RATES = ('p', 'dropout', 'attention_dropout', 'drop_prob', 'drop_rate', 'attn_drop_rate')
 _SMALL = 16384  # elements; CPU tensors up to this size are compared element by element
 _WORDS = 255  # words of 8 bytes in one partial sum; odd, so that flipping the highest bit of all of them changes it
 _MIX = 0x1E3779B97F4A7C15  # odd, so that multiplying by it modulo 2**64 loses nothing
@@ -38,6 +39,15 @@ def is_compiling() -> bool:
 def is_recorded() -> bool:
     """Whether a model is being exported, traced or compiled: no size may depend on values."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def drops_at_random(part: nn.Module) -> bool:
+    """Whether a part drops values at random as it is now, so that equal inputs have different outputs.
+
+    Any positive rate by a name that ours, torch and transformers use counts, as a layer may drop by a function.
+    """
+    rates = (getattr(module, name, None) for module in part.modules() if module.training for name in _DROPOUT_RATES)
+    return any(isinstance(rate, int | float) and rate > 0 for rate in rates)
 
 
 def quick_gelu(x: Tensor) -> Tensor:

@@ -20,10 +20,10 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from florence_mm.models.base import FlorenceModel, build_part, check_text_sizes, drops_at_random
+from florence_mm.models.base import FlorenceModel, build_part, check_text_sizes
 from florence_mm.ops.collectives import Peers
 from florence_mm.ops.contrastive import unified_contrastive_loss
-from florence_mm.ops.inference import is_recorded
+from florence_mm.ops.inference import drops_at_random, is_recorded
 from florence_mm.ops.precision import at_least_float32
 from florence_mm.registry import MODELS, TASK_UTILS
 

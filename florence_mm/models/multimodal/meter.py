@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from florence_mm.models.base import build_part, check_text_sizes, check_width, drops_at_random
+from florence_mm.models.base import build_part, check_text_sizes, check_width
 from florence_mm.models.generation.cache import CacheStack
 from florence_mm.models.generation.state import WriterState
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
-from florence_mm.ops.inference import is_recorded
+from florence_mm.ops.inference import drops_at_random, is_recorded
 from florence_mm.registry import MODELS
 
 from .base import VisionLanguageModel
