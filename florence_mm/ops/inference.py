@@ -15,6 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .mkldnn_products import gelu_linear, has_bfloat16_products, linear_add
+from .plain_layers import is_plain
+
 #: Factor of QuickGELU: ``x * sigmoid(1.702 x)`` is ``silu(1.702 x) / 1.702``.
 QUICK_GELU_FACTOR = 1.702
 _HIDDEN_ELEMENTS = 1_200_000  # of an MLP's hidden layer at a time: 4.8 MB in float32
@@ -75,11 +78,17 @@ def add_mlp(residual: Tensor, x: Tensor, fc1: nn.Linear, fc2: nn.Linear, act: st
         fc2: its second layer.
         act: ``'gelu'`` or ``'quick_gelu'``.
     """
-    if not fast_path_allowed(residual, x, fc1.weight) or not residual.is_contiguous():
+    fast = residual.is_contiguous() and fast_path_allowed(residual, x) and is_plain(fc1, fc2)
+    if not fast or fc1.bias is None or fc2.bias is None or not fast_path_allowed(x, fc1.weight, fc2.weight):
         return residual + fc2((F.gelu if act == 'gelu' else quick_gelu)(fc1(x)))
     rows, out = x.reshape(-1, x.shape[-1]), residual.view(-1, residual.shape[-1])
-    out.add_(fc2.bias)
     step = max(1, _HIDDEN_ELEMENTS // fc1.out_features)
+    if act == 'gelu' and x.dtype == torch.bfloat16 and has_bfloat16_products():
+        step = -(-len(rows) // max(1, round(len(rows) / step)))  # equal parts, as short products are slow
+        for part, target in zip(rows.split(step), out.split(step), strict=True):
+            target.copy_(linear_add(gelu_linear(part, fc1), fc2, target))
+        return residual
+    out.add_(fc2.bias)
     hidden = x.new_empty(min(step, len(rows)), fc1.out_features)
     # the factor of QuickGELU before and after it costs nothing inside the products
     activate, factor = (torch.ops.aten.gelu_, 1.0) if act == 'gelu' else (torch.ops.aten.silu_, QUICK_GELU_FACTOR)
@@ -91,20 +100,20 @@ def add_mlp(residual: Tensor, x: Tensor, fc1: nn.Linear, fc2: nn.Linear, act: st
     return residual
 
 
-def few_rows_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """Multiply few rows by a large weight, ``x @ weight.T``, such as for the next token's logits.
+def few_rows_linear(x: Tensor, layer: nn.Linear) -> Tensor:
+    """Apply a large linear layer without bias to few rows, such as for the next token's logits.
 
     Args:
         x: ``(N, C)``.
-        weight: ``(V, C)``.
+        layer: its weight is ``(V, C)``.
 
     Returns:
         ``(N, V)``. On the fast path the transposed product is computed, which takes less than half the time.
     """
-    few = x.ndim == 2 and len(x) <= _FEW_ROWS and weight.numel() >= _LARGE
-    if not few or not fast_path_allowed(x, weight):
-        return F.linear(x, weight)
-    return torch.mm(weight, x.t()).t().contiguous()
+    few = x.ndim == 2 and fast_path_allowed(x) and len(x) <= _FEW_ROWS and is_plain(layer) and layer.bias is None
+    if not few or layer.weight.numel() < _LARGE or not fast_path_allowed(x, layer.weight):
+        return layer(x)
+    return torch.mm(layer.weight, x.t()).t().contiguous()
 
 
 # --- results that are kept --------------------------------------------------------------------------------------------

@@ -201,12 +201,12 @@ def to_windows(x: Tensor, plan: WindowPlan) -> Tensor:
         return cut_windows(x, plan.size, plan.window_size, plan.shift_size)
     if plan.order is None:
         return x
-    if not is_traced():
+    if not is_traced() and torch.is_grad_enabled():
         return _Permute.apply(x, plan, True)
     x = x.index_select(1, plan.order)
     if plan.padding is None:
         return x
-    return x.masked_fill(plan.padding[:, None], 0)
+    return x.masked_fill(plan.padding[:, None], 0) if is_traced() else x.index_fill_(1, plan.padding, 0)
 
 
 def from_windows(x: Tensor, plan: WindowPlan) -> Tensor:
@@ -215,7 +215,9 @@ def from_windows(x: Tensor, plan: WindowPlan) -> Tensor:
         return join_windows(x, plan.size, plan.window_size, plan.shift_size)
     if plan.order is None:
         return x
-    return x.index_select(1, plan.inverse) if is_traced() else _Permute.apply(x, plan, False)
+    if is_traced() or not torch.is_grad_enabled():
+        return x.index_select(1, plan.inverse)
+    return _Permute.apply(x, plan, False)
 
 
 # --- relative positions within a window ------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from florence_mm.models.generation.cache import KeyValueCache
 from florence_mm.ops.attention import attention
-from florence_mm.ops.inference import add_mlp, is_recorded, quick_gelu
+from florence_mm.ops.inference import add_mlp, fast_path_allowed, is_recorded, quick_gelu
+from florence_mm.ops.plain_layers import is_gelu, is_plain, is_untouched
 
 from .transformer import FEW_ROWS, LastTokens, TokenLayout, self_attention
 
@@ -152,10 +153,16 @@ class PreNormBlock(nn.Module):
         x = x + (attended if self.ls_1 is None else self.ls_1(attended))
         if self.ls_2 is not None:
             return x + self.ls_2(self.mlp(self.ln_2(x)))
-        if is_recorded() or len(x) <= FEW_ROWS:  # the number of rows may be free
+        # while recorded, the number of rows may be free
+        if is_recorded() or len(x) <= FEW_ROWS or not fast_path_allowed(x) or not self._has_plain_mlp():
             return x + self.mlp(self.ln_2(x))
-        act = 'quick_gelu' if isinstance(self.mlp.act, QuickGELU) else 'gelu'
+        act = 'gelu' if type(self.mlp.act) is nn.GELU else 'quick_gelu'
         return add_mlp(x, self.ln_2(x), self.mlp.c_fc, self.mlp.c_proj, act)
+
+    def _has_plain_mlp(self) -> bool:
+        mlp, act = self.mlp, self.mlp.act
+        known = is_gelu(act) or (type(act) is QuickGELU and is_untouched(act))
+        return known and is_untouched(mlp, self.ln_2) and is_plain(mlp.c_fc, mlp.c_proj)
 
 
 def init_blocks(blocks: Iterable[PreNormBlock], embed_dims: int) -> None:

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from florence_mm.ops.attention import window_attention
 from florence_mm.ops.inference import WeightsSnapshot, add_mlp, fast_path_allowed, is_recorded
+from florence_mm.ops.kept_convolution import convolve
+from florence_mm.ops.plain_layers import is_plain, is_untouched
 from florence_mm.ops.windows import (
     WindowPlan,
     fit_window,
@@ -71,7 +73,8 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """Attend within the windows of ``plan``, ``(B, L, C)`` to ``(B, L, C)``."""
         # sizes come last, as comparing free ones would fix them
-        in_chunks = not self.training and fast_path_allowed(x, self.qkv.weight) and 3 * x.numel() > _QKV_ELEMENTS
+        large = not self.training and fast_path_allowed(x) and 3 * x.numel() > _QKV_ELEMENTS
+        in_chunks = large and is_plain(self.qkv, self.proj) and fast_path_allowed(x, self.qkv.weight)
         if in_chunks and len(x) > 1:
             step = max(1, len(x) * _QKV_ELEMENTS // (3 * x.numel()))
             out = x.new_empty(x.shape)
@@ -191,11 +194,19 @@ class WindowBlock(nn.Module):
             window, shift = fit_window(size, window, shift)
         plan = window_plan(size, window, shift, x.device)
         branch = self.attn(self.norm1(x), plan)
-        if self.gamma is None and not self.training:
+        if self._works_in_place():
             x = branch.add_(x)
             return add_mlp(x, self.norm2(x), self.mlp.fc1, self.mlp.fc2)
         x = x + self._scaled(branch)
         return x + self._scaled(self.mlp(self.norm2(x)))
+
+    def _works_in_place(self) -> bool:
+        """Whether the attention's output may be written to, which hooks and others' layers could still hold."""
+        if self.gamma is not None or self.training or is_recorded():
+            return False
+        attn, mlp = self.attn, self.mlp
+        ours = type(attn) is WindowAttention and type(mlp) is Mlp and type(self.norm2) is nn.LayerNorm
+        return ours and is_untouched(attn, mlp, self.norm2, self.drop_path) and is_plain(attn.proj, mlp.fc1, mlp.fc2)
 
     def _scaled(self, branch: Tensor) -> Tensor:
         return self.drop_path(branch if self.gamma is None else self.gamma * branch)
@@ -301,7 +312,7 @@ class ConvEmbed(nn.Module):
             x = to_map(x, size)
         if x.ndim == 5:
             x = self._pad_time(x)
-        x = self.proj(x)  # (B, C, *(S / stride))
+        x = convolve(self.proj, x)  # (B, C, *(S / stride))
         return self.norm(to_tokens(x)), tuple(x.shape[2:])
 
     def _pad_time(self, x: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from florence_mm.models.generation.cache import KeyValueCache, causal_mask
 from florence_mm.ops.attention import attention, dropout
 from florence_mm.ops.inference import add_mlp, fast_path_allowed, is_recorded, is_traced
+from florence_mm.ops.plain_layers import is_gelu, is_plain, is_untouched
 
 #: Most rows of an MLP's input for which working in place is not faster: a token of a few texts.
 FEW_ROWS = 32
@@ -340,7 +341,12 @@ class CoAttentionLayer(nn.Module):
         return self._mlp(x)
 
     def _mlp(self, x: Tensor) -> Tensor:
-        if fast_path_allowed(x, self.output.dense.weight) and not self.training and len(x) > FEW_ROWS:
+        if not self.training and fast_path_allowed(x) and len(x) > FEW_ROWS and self._has_plain_mlp():
             x = add_mlp(x.clone(), x, self.intermediate.dense, self.output.dense)
             return self.output.LayerNorm(x)
         return self.output(self.intermediate(x), x)
+
+    def _has_plain_mlp(self) -> bool:
+        inner, output = self.intermediate, self.output
+        whole = type(output) is PostNorm and is_gelu(inner.act) and is_untouched(inner, output)
+        return whole and is_plain(inner.dense, output.dense)

@@ -39,4 +39,4 @@ class VocabularyHead(BaseModule):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Compute logits ``(N, V)`` from hidden states ``(N, C)``."""
-        return few_rows_linear(self.transform(tokens), self.decoder.weight) + self.bias
+        return few_rows_linear(self.transform(tokens), self.decoder) + self.bias
