@@ -1,9 +1,9 @@
 """Memory of a training step on a GPU, from shapes alone: what autograd keeps, and what weights and optimizer take.
 
 A model on the meta device computes shapes and no numbers. Whatever a forward pass keeps for the backward pass goes
-through one hook, which counts each storage once. Mixed precision and attention are those of a GPU, which the meta device
-has not: matrix products in bfloat16, norms and losses in float32, and the memory-efficient attention kernel, which keeps
-its inputs, its output and one number a row instead of the probabilities.
+through one hook, which counts each storage once. Mixed precision and attention are those of a GPU, which the meta
+device has not: matrix products in bfloat16, norms and losses in float32, and the memory-efficient attention kernel,
+which keeps its inputs, its output and one number a row instead of the probabilities.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 #: Bytes of a trained parameter: itself, its gradient, two moments of AdamW, and the bucket of data-parallel training.
 BYTES_OF_STATE = 4 + 4 + 8 + 4
 #: Blocks that ``with_cp`` recomputes.
-BLOCKS = ('WindowBlock', 'TextBlock', 'DyHeadBlock', 'ResidualAttentionBlock')
+BLOCKS = ('WindowBlock', 'TextBlock', 'DyHeadBlock')
 
 _PRODUCTS = {
     F.linear,

@@ -3,8 +3,8 @@
     python tools/benchmarks/gpu.py [--seconds 540] [--only pretraining]
     python tools/benchmarks/gpu.py --tiny          # the same calls on small models, also without a GPU, to try them
 
-Data are drawn, so that loading them costs nothing. Each part prints its figures as it has them; a part that fails, or for
-which no time is left, says so in a sentence, and the next one begins. Predictions are in `docs/scaling.md`.
+Data are drawn, so that loading them costs nothing. Each part prints its figures as it has them; a part that fails, or
+for which no time is left, says so in a sentence, and the next one begins. Predictions are in `docs/scaling.md`.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from florence_mm.engine.parallelize import parallelize
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 PRETRAINING = CONFIGS / 'unicl/unicl_coswin-h_512xb48-1m_fld900m.py'
 DETECTION = CONFIGS / 'dynamic_head/atss_coswin-t_fpn_dyhead_8xb4-1x_coco.py'
-#: Operations of a pair forward and backward (CoSwin-H at 224 pixels and the text tower), as docs/scaling.md derives them.
+#: Operations of a pair, forward and backward, of CoSwin-H at 224 pixels and the text tower (docs/scaling.md).
 PAIR_GFLOP = 540
 #: Kinds of kernels by words in their names, the first that fits.
 KINDS = {
@@ -108,6 +108,7 @@ class Trainer:
         self.hub = MessageHub.get_current_instance()
 
     def __call__(self) -> None:
+        """Run one step."""
         outputs = self.model.train_step(self.batch, self.wrapper)
         for name, value in outputs.items():
             self.hub.update_scalar(f'train/{name}', value)
