@@ -23,7 +23,7 @@ from .arguments import (
     classes_given_once,
     image_prefix,
 )
-from .reading import readable_rows, run_pipeline
+from .reading import check_scaled, readable_rows, run_pipeline
 from .skipping import SkipCounter
 
 __getattr__ = moved_names(__name__, {'KNOWN_CLASSES': 'florence_mm.language.class_names'})
@@ -82,6 +82,8 @@ class ImageTextDataset(BaseDataset):
         classes, metainfo = classes_given_once(classes, metainfo)
         check_skip_bad(skip_bad, 'rows')
         check_shared_arguments(ann_file, data_root, pipeline, test_mode, indices, lazy_init)
+        transforms = build_transforms(pipeline)
+        check_scaled(transforms, 'a test is done on whole images' if test_mode else None)
         self.class_names = ClassNames(load_class_names(classes))
         self.skip_bad = None if skip_bad is None else dict(skip_bad)
         self._skips: SkipCounter | None = None
@@ -91,7 +93,7 @@ class ImageTextDataset(BaseDataset):
             data_root=os.fspath(data_root),
             data_prefix=image_prefix(data_prefix, 'img_path'),
             indices=indices,
-            pipeline=build_transforms(pipeline),
+            pipeline=transforms,
             test_mode=test_mode,
             lazy_init=lazy_init,
         )

@@ -30,7 +30,7 @@ from .arguments import (
     require_flags,
 )
 from .federated import LabelSources
-from .reading import load_checked, run_pipeline
+from .reading import check_scaled, load_checked, run_pipeline
 from .skipping import SkipCounter
 
 OBJECT = 'object'  # the one class of a class-agnostic data set
@@ -120,6 +120,8 @@ class DetectionDataset(BaseDataset):
         if held_out and test_mode:
             raise ValueError('held_out is for training; a test is done on all images, so leave it out in test mode')
         check_limit(max_bad_boxes, 'max_bad_boxes', 'boxes')
+        transforms = build_transforms(pipeline)
+        check_scaled(transforms, 'boxes are in pixels of the whole image')
         self.wanted_classes = None if classes is None else list(classes)
         self.held_out = list(held_out)
         self.class_agnostic = class_agnostic
@@ -134,7 +136,7 @@ class DetectionDataset(BaseDataset):
             data_root=os.fspath(data_root),
             data_prefix=image_prefix(data_prefix, 'img'),
             indices=indices,
-            pipeline=build_transforms(pipeline),
+            pipeline=transforms,
             test_mode=test_mode,
             lazy_init=lazy_init,
         )

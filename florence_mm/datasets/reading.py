@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from florence_mm.errors import DataError
+from florence_mm.errors import DataError, UsageError
 from florence_mm.formats.image import decode_file, is_cut_off, read_file
 from florence_mm.formats.video import open_video
 from florence_mm.utils.progress import ProgressLog
@@ -13,6 +13,7 @@ from florence_mm.utils.reading import read_bytes
 
 from .skipping import SkipCounter
 from .transforms.loading import LoadImage
+from .transforms.resizing import RandomResizedCrop
 from .transforms.video import VideoDecode, VideoInit
 
 Row = TypeVar('Row')
@@ -40,7 +41,7 @@ def load_checked(
         DataError: the file is missing, empty, cut off or no image or video, or the image has another size.
     """
     for number, transform in enumerate(transforms, 1):
-        if isinstance(transform, (LoadImage, VideoInit, VideoDecode)):
+        if isinstance(transform, (LoadImage, VideoInit, VideoDecode)) or 'undecoded' in sample:
             sample = transform({**sample, 'source': where})
         else:
             sample = _foreign(transform, sample, where)
@@ -72,6 +73,27 @@ def run_pipeline(
 def is_loaded(sample: Any) -> bool:
     """Whether a sample has its image or frames."""
     return isinstance(sample, dict) and ('img' in sample or 'imgs' in sample)
+
+
+def check_scaled(transforms: Sequence[Callable], wrong: str | None = None) -> None:
+    """Check that ``LoadImage(scaled=True)`` of a pipeline gives right values: directly before a random crop.
+
+    Args:
+        transforms: the pipeline.
+        wrong: why the data set cannot have it at all, as in "in test mode ..."; None: it can.
+
+    Raises:
+        UsageError: it is elsewhere, or the data set cannot have it.
+    """
+    for number, transform in enumerate(transforms):
+        if not isinstance(transform, LoadImage) or not transform.scaled:
+            continue
+        following = transforms[number + 1] if number + 1 < len(transforms) else None
+        if wrong is None and not isinstance(following, RandomResizedCrop):
+            name = 'none' if following is None else type(following).__name__
+            wrong = f'the next step must be florence_mm.RandomResizedCrop, which decodes the image, and is {name}'
+        if wrong is not None:
+            raise UsageError(f'LoadImage(scaled=True) cannot be used here: {wrong}; take scaled=False')
 
 
 def readable_rows(

@@ -12,7 +12,7 @@ from florence_mm.utils.files import FILE, kind_of_file
 from florence_mm.utils.reading import read_bytes
 
 from .image_kinds import TIFF_STARTS, correct_tiff, largest_value, unread_kind, with_clear_grey
-from .jpeg import JPEG_START, ends_early, lacks_end_mark
+from .jpeg import JPEG_START, ends_early, exif_segment, lacks_end_mark, stored_size
 
 #: largest image file, so that a damaged size or a disk image does not fill the memory
 MAX_BYTES = 2**30
@@ -21,6 +21,8 @@ WHITE = np.array((255, 255, 255), dtype=np.float32)
 _EXIF_ORIENTATION = 0x0112
 _NO_HEADER = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _EXIF_MARKS = (b'eXIf', b'EXIF', b'Raw profile type')
+# IMREAD_COLOR turns a JPEG upright and converts CMYK; for the other formats it would lose alpha and depth
+_JPEG_FLAGS = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
 
 
 def read_image(
@@ -45,10 +47,12 @@ def read_file(path: str, backend_args: dict | None = None, source: str = '') -> 
     return read_bytes(path, backend_args, source, 'image', MAX_BYTES)
 
 
-def decode_file(data: bytes, path: str, background: np.ndarray | None = None, source: str = '') -> np.ndarray:
-    """Decode the bytes of an image file as :func:`read_image` does; errors name the file."""
+def decode_file(
+    data: bytes, path: str, background: np.ndarray | None = None, source: str = '', reduction: int = 1
+) -> np.ndarray:
+    """Decode the bytes of an image file as :func:`decode_image` does; errors name the file as :func:`read_image`'s."""
     try:
-        return decode_image(data, background)
+        return decode_image(data, background, reduction)
     except ValueError as error:
         raise DataError(f'{source}the image {path} {error}; replace it or remove it') from None
 
@@ -78,12 +82,32 @@ def read_size(path: str | Path, source: str = '') -> tuple[int, int]:
         raise DataError(f'{source}{path} is not an image ({error}); replace it or remove it') from None
 
 
-def decode_image(data: bytes, background: np.ndarray | None = None) -> np.ndarray:
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Read height and width of a JPEG file from its header, upright as :func:`decode_image` gives it.
+
+    None: another format, or a header without a size.
+    """
+    stored = stored_size(data) if data.startswith(JPEG_START) else None
+    segment = None if stored is None else exif_segment(data)
+    if segment is None:
+        return stored
+    exif = Image.Exif()
+    try:
+        exif.load(segment)
+        turned = exif.get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
+    except _NO_HEADER:  # broken EXIF
+        turned = False
+    return stored[::-1] if turned else stored
+
+
+def decode_image(data: bytes, background: np.ndarray | None = None, reduction: int = 1) -> np.ndarray:
     """Decode an image to ``(H, W, 3)`` uint8 RGB (see :class:`florence_mm.datasets.transforms.loading.LoadImage`).
 
     Args:
         data (bytes): The file's content.
         background (np.ndarray | None): ``(3,)`` RGB behind transparent pixels; None drops transparency.
+        reduction (int): 2 or 4 decodes a JPEG file at a half or a quarter of its height and width, rounded up. Other
+            formats are decoded whole.
 
     Raises:
         ValueError: the data are not a complete image; the message is a predicate, such as 'is an empty file'.
@@ -93,8 +117,7 @@ def decode_image(data: bytes, background: np.ndarray | None = None) -> np.ndarra
     jpeg = data.startswith(JPEG_START)
     if is_cut_off(data):
         raise ValueError('is cut off before its end')
-    # IMREAD_COLOR turns a JPEG upright and converts CMYK; for the other formats it would lose alpha and depth
-    flag = cv2.IMREAD_COLOR if jpeg else cv2.IMREAD_UNCHANGED
+    flag = _JPEG_FLAGS[reduction] if jpeg else cv2.IMREAD_UNCHANGED
     try:
         img = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flag)
     except cv2.error as error:
@@ -103,7 +126,7 @@ def decode_image(data: bytes, background: np.ndarray | None = None) -> np.ndarra
         kind = unread_kind(data)
         raise ValueError(f'is of the format {kind}, which is not read' if kind else 'is not an image, or is damaged')
     if jpeg:
-        if ends_early(data, img):
+        if ends_early(data, img, reduction):
             raise ValueError('is cut off before its end')
         return _to_rgb(img, background)
     if data.startswith(TIFF_STARTS):

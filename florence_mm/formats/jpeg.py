@@ -11,6 +11,7 @@ import numpy as np
 _PROGRESSIVE = (0xC2, 0xC6)
 _START_OF_FRAME = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 _START_OF_SCAN = 0xDA
+_EXIF, _EXIF_START = 0xE1, b'Exif\0\0'
 #: how the data of a file begin
 JPEG_START = b'\xff\xd8'
 # in the data of a scan, 0xFF is followed by 0 or is a restart marker
@@ -23,7 +24,7 @@ def lacks_end_mark(data: bytes) -> bool:
     return scan is None or data.rfind(b'\xff\xd9') < scan  # from the end, where it is
 
 
-def ends_early(data: bytes, img: np.ndarray) -> bool:
+def ends_early(data: bytes, img: np.ndarray, reduction: int = 1) -> bool:
     """Whether the scans of a JPEG file end before its last block, although an end marker follows.
 
     A progressive file must have all scans. FFmpeg then reads the scans at an eighth of the size, which takes a quarter
@@ -34,12 +35,13 @@ def ends_early(data: bytes, img: np.ndarray) -> bool:
     Args:
         data (bytes): The file's content.
         img (np.ndarray): ``(H, W, C)``, the decoded image, turned or not.
+        reduction (int): 1, 2 or 4: the size of the whole image divided by that of ``img``.
     """
     frame = next((marker for marker, _ in _segments(data) if marker in _START_OF_FRAME), None)
     if frame in _PROGRESSIVE:
         if _lacks_scans(data):
             return True
-    elif not _has_flat_corner(img):
+    elif not _has_flat_corner(img, 8 // reduction):
         return False
     import av  # only here: it takes a third of a second
 
@@ -53,6 +55,27 @@ def ends_early(data: bytes, img: np.ndarray) -> bool:
     except av.error.FFmpegError:  # a kind that FFmpeg does not know, such as arithmetic coding
         return False
     return False
+
+
+def stored_size(data: bytes) -> tuple[int, int] | None:
+    """Read height and width from the frame header of a JPEG file; None if it has none, or leaves the height open."""
+    for marker, at in _segments(data):
+        if marker in _START_OF_FRAME:
+            height, width = (int.from_bytes(data[at + start : at + start + 2], 'big') for start in (5, 7))
+            return (height, width) if height and width else None
+        if marker == _START_OF_SCAN:
+            return None
+    return None
+
+
+def exif_segment(data: bytes) -> bytes | None:
+    """Return the content of a JPEG file's EXIF segment, which comes before its scans, or None."""
+    for marker, at in _segments(data):
+        if marker == _EXIF and data.startswith(_EXIF_START, at + 4):
+            return data[at + 4 : at + 2 + int.from_bytes(data[at + 2 : at + 4], 'big')]
+        if marker == _START_OF_SCAN:
+            return None
+    return None
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
@@ -90,9 +113,9 @@ def _lacks_scans(data: bytes) -> bool:
     return any(any(left.values()) for left in bits.values()) or len(bits.get(first, ())) < 64
 
 
-def _has_flat_corner(img: np.ndarray) -> bool:
-    """Whether one of the corners that the last block of 8 x 8 pixels can be in, turned or not, has one colour."""
-    height, width = (min(4, (size - 1) % 8 + 1) for size in img.shape[:2])
+def _has_flat_corner(img: np.ndarray, block: int) -> bool:
+    """Whether one of the corners that the last block of pixels can be in, turned or not, has one colour."""
+    height, width = (min(4, (size - 1) % block + 1) for size in img.shape[:2])
     for y in (0, img.shape[0] - height):
         for x in (0, img.shape[1] - width):
             # most corners have two pixels that differ, and comparing all of them takes long for small images

@@ -2,18 +2,12 @@
 image_size = 224
 train_pipeline = [
     dict(type='florence_mm.LoadImage'),
-    dict(
-        type='mmpretrain.RandomResizedCrop',
-        scale=image_size,
-        crop_ratio_range=(0.5, 1.0),
-        backend='pillow',
-        interpolation='bicubic',
-    ),
+    dict(type='florence_mm.RandomResizedCrop', scale=image_size, crop_ratio_range=(0.5, 1.0)),
     dict(type='mmcv.RandomFlip', prob=0.5),
     dict(type='florence_mm.RandomPrompt', templates='imagenet'),
     dict(type='florence_mm.PackImageText'),
 ]
-# the public UniCL code's: resize by 256/224, centre crop; Pillow smooths before it shrinks, OpenCV does not
+# the public UniCL code's: resize by 256/224, centre crop, by Pillow, as published weights were evaluated
 test_pipeline = [
     dict(type='florence_mm.LoadImage'),
     dict(

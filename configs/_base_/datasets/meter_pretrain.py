@@ -3,7 +3,7 @@
 image_size = 384
 train_pipeline = [
     dict(type='florence_mm.LoadImage'),
-    dict(type='mmcv.Resize', scale=(image_size, image_size), backend='pillow', interpolation='bicubic'),
+    dict(type='florence_mm.Resize', scale=(image_size, image_size)),
     dict(type='florence_mm.PackImageText'),
 ]
 train_dataloader = dict(

@@ -4,6 +4,7 @@ from .formatting import PackImageText, PackVideoText, PackVQA
 from .geometry import RandomAffineImage
 from .loading import LoadImage
 from .prompt import RandomPrompt
+from .resizing import RandomResizedCrop, Resize, ResizeEdge
 from .video import VideoDecode, VideoInit
 
 __all__ = [
@@ -13,6 +14,9 @@ __all__ = [
     'PackVideoText',
     'RandomAffineImage',
     'RandomPrompt',
+    'RandomResizedCrop',
+    'Resize',
+    'ResizeEdge',
     'VideoDecode',
     'VideoInit',
 ]

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from florence_mm.datasets.arguments import require, require_backend
+from florence_mm.datasets.arguments import require, require_backend, require_flags
 from florence_mm.formats.image import decode_file, read_file
+from florence_mm.formats.scaled_jpeg import undecoded_jpeg
 from florence_mm.moved import moved_names
 from florence_mm.registry import TRANSFORMS
 from florence_mm.utils.numbers import is_finite
@@ -32,6 +33,11 @@ class LoadImage(BaseTransform):
         keep_mb (float): Cache up to this many megabytes of decoded images in memory, for small data sets; cached images
             are not read again in later epochs. Each loading process has its own cache, a worker for its lifetime
             (``persistent_workers=True``). A file that changes meanwhile is not noticed.
+        scaled (bool): Read only the header of a JPEG file and leave its decoding to the
+            :class:`~florence_mm.datasets.transforms.RandomResizedCrop` that must follow, which decodes a half or a
+            quarter of the pixels where its part still has as many as the result. For training: the pixels are
+            others than those of the whole image resized, the random numbers are the same. Other formats are
+            decoded here.
 
     Raises:
         DataError: the file is missing, empty, truncated, no ordinary file, or not an image.
@@ -43,6 +49,7 @@ class LoadImage(BaseTransform):
         background: Sequence[int] | None = (255, 255, 255),
         backend_args: dict | None = None,
         keep_mb: float = 0.0,
+        scaled: bool = False,
     ) -> None:
         colour = isinstance(background, Sequence) and len(background) == 3
         colour = colour and all(is_finite(value) and 0 <= value <= 255 for value in background)
@@ -51,9 +58,14 @@ class LoadImage(BaseTransform):
         )
         require('keep_mb', keep_mb, is_finite(keep_mb) and keep_mb >= 0, 'a number from 0, which keeps no image')
         require_backend(backend_args)
+        require_flags(scaled=scaled)
+        require(
+            'keep_mb', keep_mb, not (scaled and keep_mb), '0 with scaled=True, which decodes no whole image to keep'
+        )
         self.background = None if background is None else np.array(background, dtype=np.float32)
         self.backend_args = backend_args
         self.keep_mb = keep_mb
+        self.scaled = scaled
         self._forget()
 
     def _forget(self) -> None:
@@ -62,11 +74,18 @@ class LoadImage(BaseTransform):
         self._room = self.keep_mb * 2**20
 
     def transform(self, results: dict) -> dict:
-        """Add ``img``, ``img_shape`` and ``ori_shape`` to ``results``."""
+        """Add ``img``, or if it is left undecoded ``undecoded``, ``img_shape`` and ``ori_shape`` to ``results``."""
         path = results['img_path']
+        source = f'{results["source"]}: ' if 'source' in results else ''
         img = self._kept.get(path)
         if img is None:
-            img = self._read(path, f'{results["source"]}: ' if 'source' in results else '')
+            data = read_file(path, self.backend_args, source)
+            undecoded = undecoded_jpeg(data, path, source) if self.scaled else None
+            if undecoded is not None:
+                results['undecoded'] = undecoded
+                results['img_shape'] = results['ori_shape'] = undecoded.shape
+                return results
+            img = self._decode(data, path, source)
             if img.nbytes <= self._room:
                 self._kept[path] = img
                 self._room -= img.nbytes
@@ -74,8 +93,7 @@ class LoadImage(BaseTransform):
         results['img_shape'] = results['ori_shape'] = img.shape[:2]
         return results
 
-    def _read(self, path: str, source: str) -> np.ndarray:
-        data = read_file(path, self.backend_args, source)
+    def _decode(self, data: bytes, path: str, source: str) -> np.ndarray:
         last = self._last
         if last is None or last[0] != data:
             last = self._last = data, decode_file(data, path, self.background, source)
@@ -91,5 +109,6 @@ class LoadImage(BaseTransform):
     def __repr__(self) -> str:
         background = None if self.background is None else self.background.astype(int).tolist()
         return (
-            f'{type(self).__name__}(background={background}, backend_args={self.backend_args}, keep_mb={self.keep_mb})'
+            f'{type(self).__name__}(background={background}, backend_args={self.backend_args}, '
+            f'keep_mb={self.keep_mb}, scaled={self.scaled})'
         )

@@ -5,10 +5,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps, features
 
+from florence_mm.datasets import ImageFolderText
 from florence_mm.datasets.transforms import LoadImage
-from florence_mm.errors import DataError
+from florence_mm.errors import DataError, UsageError
 from florence_mm.formats.image import decode_image, is_cut_off
 
 WHITE = np.array([255, 255, 255], dtype=np.float32)
@@ -211,3 +213,68 @@ def test_damaged_png_is_found(picture):
     data[len(data) // 2] ^= 255
     with pytest.raises(ValueError, match='is not an image, or is damaged'):
         decode_image(bytes(data))
+
+
+SCALED = [
+    {'type': 'florence_mm.LoadImage', 'scaled': True},
+    {'type': 'florence_mm.RandomResizedCrop', 'scale': 32, 'crop_ratio_range': (0.3, 1.0)},
+]
+
+
+@pytest.fixture
+def large(picture, tmp_path):
+    """A folder with one class: a JPEG file of (320, 448), and the same as PNG."""
+    (tmp_path / 'dog').mkdir()
+    image = Image.fromarray(picture).resize((448, 320), Image.Resampling.BICUBIC)
+    image.save(tmp_path / 'dog' / 'a.jpg', quality=95)
+    Image.open(tmp_path / 'dog' / 'a.jpg').save(tmp_path / 'dog' / 'b.png')
+    return tmp_path
+
+
+def test_scaled_crops_are_those_of_the_whole_image(large):
+    pipelines = [SCALED, [{'type': 'florence_mm.LoadImage'}, SCALED[1]]]
+    pack = {'type': 'florence_mm.PackImageText'}
+    scaled, whole = (ImageFolderText(str(large), pipeline=[*steps, pack]) for steps in pipelines)
+    for seed in range(20):
+        outputs = []
+        for data in (scaled, whole):
+            for item in (0, 1):
+                np.random.seed(seed)
+                outputs.append((data[item], np.random.random()))
+        (jpeg, png), exact = outputs[:2], outputs[2:]
+        assert len({drawn for _, drawn in outputs}) == 1
+        assert torch.equal(png[0]['inputs'], exact[1][0]['inputs'])  # decoded whole
+        difference = jpeg[0]['inputs'].float() - exact[0][0]['inputs']
+        assert 0 < difference.square().mean() < 255**2 / 10**3  # another size, 30 dB
+        assert jpeg[0]['data_samples'].ori_shape == (320, 448) and jpeg[0]['data_samples'].img_shape == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ('steps', 'test_mode', 'message'),
+    [
+        (SCALED[:1], False, 'the next step must be florence_mm.RandomResizedCrop, .* and is none; take scaled=False'),
+        ([SCALED[0], {'type': 'mmpretrain.RandomResizedCrop', 'scale': 32}], False, 'florence_mm.RandomResizedCrop'),
+        ([SCALED[0], {'type': 'mmcv.RandomFlip', 'prob': 0.5}, SCALED[1]], False, 'and is RandomFlip'),
+        (SCALED, True, 'cannot be used here: a test is done on whole images'),
+    ],
+)
+def test_scaled_loading_is_refused_where_it_gives_wrong_values(large, steps, test_mode, message):
+    with pytest.raises(UsageError, match=message):
+        ImageFolderText(str(large), pipeline=steps, test_mode=test_mode)
+
+
+def test_scaled_loading_takes_no_cache():
+    with pytest.raises(ValueError, match='keep_mb=5 must be 0 with scaled=True'):
+        LoadImage(keep_mb=5, scaled=True)
+    with pytest.raises(ValueError, match="scaled='yes' must be True or False"):
+        LoadImage(scaled='yes')
+
+
+def test_scaled_files_that_end_early_are_named_and_replaced(large):
+    file = large / 'dog' / 'a.jpg'
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2] + b'\xff\xd9')
+    with pytest.raises(DataError, match=r'a\.jpg is cut off before its end'):
+        ImageFolderText(str(large), pipeline=SCALED)[0]
+    skipping = ImageFolderText(str(large), pipeline=SCALED, skip_bad={'max': 1})
+    assert skipping[0]['img_path'].endswith('b.png') and skipping.num_skipped == 1

@@ -1,0 +1,218 @@
+"""Resizing and cropping of images, antialiased by torch, several times as fast as by Pillow."""
+
+import math
+from collections.abc import Sequence
+
+import mmcv
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmcv.transforms import Resize as PlainResize
+
+from florence_mm.datasets.arguments import require
+from florence_mm.errors import UsageError
+from florence_mm.ops.resizing import INTERPOLATIONS, resize_image
+from florence_mm.registry import TRANSFORMS
+from florence_mm.utils.numbers import is_finite, is_whole
+
+BACKENDS = ('torch', 'cv2', 'pillow')
+_OF_OTHERS = {
+    'cv2': ('nearest', 'bilinear', 'bicubic', 'area', 'lanczos'),
+    'pillow': ('nearest', 'bilinear', 'bicubic', 'box', 'lanczos', 'hamming'),
+}
+
+
+def _require_backend(backend: str, interpolation: str) -> None:
+    require('backend', backend, backend in BACKENDS, f'one of {", ".join(BACKENDS)}')
+    known = INTERPOLATIONS if backend == 'torch' else _OF_OTHERS[backend]
+    require('interpolation', interpolation, interpolation in known, f'one of {", ".join(known)} with backend={backend}')
+
+
+def _resized(image: np.ndarray, size: tuple[int, int], interpolation: str, backend: str) -> np.ndarray:
+    """The image at ``size``, height and width."""
+    if backend != 'torch':
+        return mmcv.imresize(image, size[::-1], interpolation=interpolation, backend=backend)
+    if image.dtype != np.uint8:
+        raise UsageError(f"backend='torch' resizes uint8 images, not {image.dtype}; take backend='cv2' for these")
+    return resize_image(image, size, interpolation)
+
+
+def _is_side(value: object) -> bool:
+    return is_whole(value) and value > 0
+
+
+def _is_range(value: object) -> bool:
+    two = isinstance(value, Sequence) and len(value) == 2 and all(map(is_finite, value))
+    return two and 0 < value[0] <= value[1]
+
+
+@TRANSFORMS.register_module()
+class Resize(PlainResize):
+    """Resize an image, and boxes and key points with it, as :class:`mmcv.transforms.Resize` does.
+
+    Args:
+        scale, scale_factor, keep_ratio, clip_object_border: see :class:`mmcv.transforms.Resize`.
+        interpolation (str): Filter: with 'torch' 'bilinear' or 'bicubic'.
+        backend (str): 'torch' and 'pillow' antialias and agree to a level, or two where bicubic enlarges; 'cv2' does
+            not antialias.
+
+    Raises:
+        ValueError: the backend is not known, or lacks the interpolation.
+    """
+
+    def __init__(
+        self,
+        scale: int | tuple[int, int] | None = None,
+        scale_factor: float | tuple[float, float] | None = None,
+        keep_ratio: bool = False,
+        clip_object_border: bool = True,
+        interpolation: str = 'bicubic',
+        backend: str = 'torch',
+    ) -> None:
+        _require_backend(backend, interpolation)
+        # the backend of mmcv's class is left for label maps, whose values are not mixed
+        labels = 'cv2' if backend == 'torch' else backend
+        super().__init__(scale, scale_factor, keep_ratio, clip_object_border, labels, interpolation)
+        self.image_backend = backend
+
+    def _resize_img(self, results: dict) -> None:
+        image = results.get('img')
+        if image is None:
+            return
+        height, width = image.shape[:2]
+        new = mmcv.rescale_size((width, height), results['scale']) if self.keep_ratio else tuple(results['scale'])
+        results['img'] = _resized(image, new[::-1], self.interpolation, self.image_backend)
+        results['img_shape'] = new[::-1]
+        results['scale_factor'] = (new[0] / width, new[1] / height)
+        results['keep_ratio'] = self.keep_ratio
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(scale={self.scale}, scale_factor={self.scale_factor}, '
+            f'keep_ratio={self.keep_ratio}, clip_object_border={self.clip_object_border}, '
+            f'interpolation={self.interpolation!r}, backend={self.image_backend!r})'
+        )
+
+
+@TRANSFORMS.register_module()
+class ResizeEdge(BaseTransform):
+    """Resize an image so that one edge has a given length, keeping its proportions.
+
+    Adds ``scale`` ``(W, H)`` and ``scale_factor``, as ``mmpretrain.ResizeEdge`` does.
+
+    Args:
+        scale (int): Length of the edge in pixels.
+        edge (str): 'short', 'long', 'width' or 'height'.
+        interpolation, backend: see :class:`Resize`.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(self, scale: int, edge: str = 'short', interpolation: str = 'bicubic', backend: str = 'torch') -> None:
+        require('scale', scale, _is_side(scale), 'a number of pixels, at least 1')
+        require('edge', edge, edge in ('short', 'long', 'width', 'height'), 'short, long, width or height')
+        _require_backend(backend, interpolation)
+        self.scale = scale
+        self.edge = edge
+        self.interpolation = interpolation
+        self.backend = backend
+
+    def transform(self, results: dict) -> dict:
+        """Resize ``img``."""
+        height, width = results['img'].shape[:2]
+        by_width = {'width': True, 'height': False, 'short': width < height, 'long': width > height}[self.edge]
+        # rounded down, as in torchvision
+        size = (
+            (int(self.scale * height / width), self.scale)
+            if by_width
+            else (self.scale, int(self.scale * width / height))
+        )
+        size = (max(1, size[0]), max(1, size[1]))
+        results['img'] = _resized(results['img'], size, self.interpolation, self.backend)
+        results['img_shape'] = size
+        results['scale'] = size[::-1]
+        results['scale_factor'] = (size[1] / width, size[0] / height)
+        return results
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(scale={self.scale}, edge={self.edge!r}, interpolation={self.interpolation!r}, '
+            f'backend={self.backend!r})'
+        )
+
+
+@TRANSFORMS.register_module()
+class RandomResizedCrop(BaseTransform):
+    """Cut out a random part of an image, of random area and aspect ratio, and resize it.
+
+    Follows torchvision's transform; the numbers drawn, from numpy's global generator, are those of
+    ``mmpretrain.RandomResizedCrop``.
+
+    Args:
+        scale (int | Sequence[int]): Side, or height and width, of the result.
+        crop_ratio_range (Sequence[float]): Smallest and largest area, as a fraction of the image's.
+        aspect_ratio_range (Sequence[float]): Smallest and largest width / height.
+        max_attempts (int): If so many random parts in turn do not fit into the image, the largest part in its
+            middle whose aspect ratio is allowed is taken.
+        interpolation, backend: see :class:`Resize`.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        scale: int | Sequence[int],
+        crop_ratio_range: Sequence[float] = (0.08, 1.0),
+        aspect_ratio_range: Sequence[float] = (3 / 4, 4 / 3),
+        max_attempts: int = 10,
+        interpolation: str = 'bicubic',
+        backend: str = 'torch',
+    ) -> None:
+        size = scale if isinstance(scale, Sequence) else (scale, scale)
+        require('scale', scale, len(size) == 2 and all(map(_is_side, size)), 'a number of pixels, or height and width')
+        for name, value in (('crop_ratio_range', crop_ratio_range), ('aspect_ratio_range', aspect_ratio_range)):
+            require(name, value, _is_range(value), 'two positive numbers, the smaller first')
+        require('max_attempts', max_attempts, is_whole(max_attempts) and max_attempts >= 0, 'a whole number from 0')
+        _require_backend(backend, interpolation)
+        self.scale = tuple(size)
+        self.crop_ratio_range = tuple(crop_ratio_range)
+        self.aspect_ratio_range = tuple(aspect_ratio_range)
+        self.max_attempts = max_attempts
+        self.interpolation = interpolation
+        self.backend = backend
+
+    def draw(self, shape: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Draw a part of an image of ``shape`` (height and width): its top, left, height and width."""
+        height, width = shape
+        logs = tuple(map(math.log, self.aspect_ratio_range))
+        for _ in range(self.max_attempts):
+            area = np.random.uniform(*self.crop_ratio_range) * (height * width)
+            ratio = math.exp(np.random.uniform(*logs))
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                top = np.random.randint(0, height - h + 1)
+                return top, np.random.randint(0, width - w + 1), h, w
+        low, high = self.aspect_ratio_range
+        h, w = min(height, round(width / low)), min(width, round(height * high))
+        return (height - h) // 2, (width - w) // 2, h, w
+
+    def transform(self, results: dict) -> dict:
+        """Replace ``img``, or ``undecoded`` of ``LoadImage(scaled=True)``, by a part of it as ``img``."""
+        undecoded = results.pop('undecoded', None)
+        if undecoded is None:
+            image = results['img']
+            top, left, height, width = self.draw(image.shape[:2])
+            part = image[top : top + height, left : left + width]
+        else:
+            part = undecoded.decode_part(self.draw(undecoded.shape), self.scale)
+        results['img'] = _resized(part, self.scale, self.interpolation, self.backend)
+        results['img_shape'] = self.scale
+        return results
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(scale={self.scale}, crop_ratio_range={self.crop_ratio_range}, '
+            f'aspect_ratio_range={self.aspect_ratio_range}, max_attempts={self.max_attempts}, '
+            f'interpolation={self.interpolation!r}, backend={self.backend!r})'
+        )
