@@ -59,8 +59,8 @@ def test_recomputed_blocks_keep_their_input_and_one_of_them_the_rest():
     model[1].requires_grad_(False)
     x = on_meta(4, 8)
     step = count_step(model, lambda: model(x))
-    # in bfloat16 the layer's input, its weight and its output, which GELU keeps; the second needs no input, as its weight
-    # has no gradient
+    # in bfloat16 the layer's input, its weight and its output, which GELU keeps; the second needs no input, as its
+    # weight has no gradient
     first, second, last = 2 * (32 + 64 + 32), 2 * (64 + 32), 2 * (32 + 64)
     assert [block[1] for block in step.blocks] == [first, second]
     assert step.activations() == step.kept == first + second + last

@@ -24,6 +24,9 @@ from florence_mm.config.pretrained import drop_pretrained
 from florence_mm.engine.example_calls import clip_size
 from florence_mm.engine.memory import BLOCKS, StepMemory, count_step
 from florence_mm.errors import UsageError, one_sentence_errors
+from florence_mm.models.algorithms import UniCLClassifier
+from florence_mm.models.heads.multimodal import FusionITMHead, FusionVQAHead
+from florence_mm.models.multimodal import RetrievalReranker
 from florence_mm.models.multimodal.protocol import Fuser
 from florence_mm.models.protocol import TwoTowerModel
 
@@ -45,30 +48,29 @@ def parse_args() -> argparse.Namespace:
 
 def forward(model: nn.Module, images: Tensor) -> object:
     """Run the encoders, and the fusion or the dense head, on a batch of images or clips."""
+    from mmaction.models.recognizers import Recognizer3D
+    from mmdet.models.detectors import SingleStageDetector
     from mmpretrain.structures import DataSample
 
-    model = getattr(model, 'matcher', model)  # of a reranker, whose towers are frozen
+    if isinstance(model, RetrievalReranker):
+        model = model.matcher  # the towers are frozen
     if isinstance(model, TwoTowerModel):
         text = 'a ' * (model.tokenizer.context_length - 2)
         return model.extract_image_feat(images), model.extract_text_feat([text] * len(images))
     if isinstance(model, Fuser):
-        text = 'a ' * (model.max_text_len - 2)
-        samples = [DataSample(text=text, gt_score=torch.zeros(head_size(model))) for _ in range(len(images))]
-        batch = model.make_batch(images, samples, image_of=range(len(images)))
-        # image-text matching fuses other pairs than the other heads
-        return [head.loss(batch) for head in model.heads.values() if not hasattr(head, 'sample_negatives')], batch.fused
-    if hasattr(model, 'towers'):
+        heads = model.heads.values()
+        answers = [head.num_answers for head in heads if isinstance(head, FusionVQAHead)]
+        sample = DataSample(text='a ' * (model.max_text_len - 2), gt_score=torch.zeros(*answers or [0]))
+        batch = model.make_batch(images, [sample] * len(images), image_of=range(len(images)))
+        # image-text matching fuses other pairs than the other heads, and needs different texts
+        return [head.loss(batch) for head in heads if not isinstance(head, FusionITMHead)], batch.fused
+    if isinstance(model, UniCLClassifier):
         return model.extract_image_feat(images)
-    if hasattr(model, 'cls_head'):
+    if isinstance(model, Recognizer3D):
         return model.cls_head(model.backbone(images))
-    if hasattr(model, 'bbox_head'):
-        return model.bbox_head(model.neck(model.backbone(images)))
+    if isinstance(model, SingleStageDetector):
+        return model.bbox_head(model.extract_feat(images))
     return model(images, mode='tensor')
-
-
-def head_size(model: nn.Module) -> int:
-    """Number of answers of a model for questions, or 0."""
-    return max((getattr(head, 'num_answers', 0) for head in model.heads.values()), default=0)
 
 
 def _values(part: object, key: str) -> Iterator:
@@ -91,7 +93,7 @@ def measure(
         model = MODELS.build(cfg.model)
     model.train()
     for module in model.modules():
-        if hasattr(module, 'with_cp'):
+        if 'with_cp' in vars(module):
             module.with_cp = False
     if shape is None:
         size = cfg.get('image_size') or next(_values(cfg.model, 'img_size'), 224)

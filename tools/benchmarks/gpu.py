@@ -94,7 +94,7 @@ class Trainer:
         self.model.init_weights()
         self.model.to(setting.device).train()
         for module in self.model.modules():
-            if hasattr(module, 'with_cp'):
+            if 'with_cp' in vars(module):
                 module.with_cp = recompute
         if compiled:
             kinds = {type(module).__name__ for module in self.model.modules()}
@@ -103,9 +103,9 @@ class Trainer:
                 sorted(kinds & {'WindowBlock', 'TextBlock', 'DyHeadBlock'}),
                 compile={'backend': 'eager'} if setting.tiny else True,
             )
+        self.hub = MessageHub.get_instance('florence_mm_gpu')
         self.wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
         self.batch, self.check, self.done = batch, InvalidLossHook(), 0
-        self.hub = MessageHub.get_current_instance()
 
     def __call__(self) -> None:
         """Run one step."""

@@ -60,6 +60,9 @@ def count_waits(path, folder, **model):
     finally:
         device.__exit__()
     assert len(bring.steps) == 4
+    with device:
+        # all are there, and none of them is left for other tests to read
+        assert len(runner.message_hub.log_scalars['train/loss'].data[0]) == 4
     device.waits = bring.steps[2]
     return device
 
