@@ -87,3 +87,12 @@ def test_memory_of_a_config(monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['get_memory.py', str(DIGITS), '--gpu', '4'])
     tool.main()
     assert capsys.readouterr().out.splitlines()[2].endswith('does not fit')
+
+
+def test_three_sides_are_refused(monkeypatch, capsys):
+    tool = load(TOOLS / 'analysis_tools/get_memory.py')
+    monkeypatch.setattr(sys, 'argv', ['get_memory.py', str(DIGITS), '--shape', '8', '8', '8'])
+    with pytest.raises(SystemExit) as ended:
+        tool.main()
+    assert ended.value.code == 2
+    assert '--shape [8, 8, 8] must be height and width, or one number for both' in capsys.readouterr().err

@@ -16,9 +16,9 @@ from florence_mm.registry import HOOKS
 class InvalidLossHook(Hook):
     """Stop the run after several consecutive iterations with a loss that is NaN or infinite.
 
-    On an accelerator the values of an iteration are copied while the next one is computed, and looked at then, so that
-    the device never waits for work. Before a validation, at the end of an epoch and before a checkpoint is
-    written, none is left unseen.
+    On a GPU the values of an iteration are copied while the next one is computed, and looked at then, so that the
+    device never waits for work. Before a validation, at the end of an epoch and before a checkpoint is written, none is
+    left unseen.
 
     Args:
         patience (int): Number of consecutive iterations; float16 loss scaling may give single ones. Defaults to 3.
@@ -41,7 +41,7 @@ class InvalidLossHook(Hook):
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Check all logged values of the iteration; on an accelerator those of the one before."""
+        """Check all logged values of the iteration; on a GPU those of the one before."""
         values = _Values.of(runner.iter + 1, outputs or {})
         self._check_waiting()
         self._waiting = values
@@ -79,12 +79,12 @@ class InvalidLossHook(Hook):
 
 @dataclass
 class _Values:
-    """Logged values of one iteration, of which those of an accelerator are being copied.
+    """Logged values of one iteration, of which those of a GPU are being copied.
 
     Attributes:
         iteration: number of the iteration, from 1.
         numbers: values by name; None where the number is among ``means``.
-        means: ``(V,)`` on the host, means of the tensors of an accelerator; not written before ``copied``.
+        means: ``(V,)`` on the host, means of the tensors of a GPU; not written before ``copied``.
         copied: event after the copy; None: there is none.
     """
 
@@ -101,11 +101,11 @@ class _Values:
             if isinstance(value, Tensor):
                 # a logged value may require a gradient
                 mean = value.detach().float().mean()
-                if mean.device.type == 'cpu':
-                    numbers[name] = mean.item()
-                else:
+                if mean.device.type == 'cuda':
                     numbers[name] = None
                     away.append(mean)
+                else:
+                    numbers[name] = mean.item()
             else:
                 numbers[name] = value
         if not away:
