@@ -10,4 +10,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=22, convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=22)
+train_cfg = dict(max_epochs=22, val_interval=11)
+default_hooks = dict(checkpoint=dict(interval=11))

@@ -4,7 +4,6 @@ import os
 import pickle
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import PurePath
 from typing import Any
 from urllib.request import url2pathname
 
@@ -174,7 +173,8 @@ class ImageTextDataset(BaseDataset):
 
     def image_path(self, image: str) -> str:
         """Resolve the path of an image: absolute paths and URLs are kept, others are relative to the image folder."""
-        if image.startswith('/') or '://' in image or PurePath(image).is_absolute():
+        # pathlib would take a fifth of the time of a small image's sample
+        if image.startswith('/') or '://' in image or os.path.isabs(image):  # noqa: PTH117
             return image
         folder = self.data_prefix['img_path'] or self.data_root
         if not folder and self.ann_file:
