@@ -33,7 +33,7 @@ from florence_mm.models.preprocessor import IMAGENET_MEAN, IMAGENET_STD, ImageTe
 
 SIZES = {'640x480': (640, 480), '1920x1080': (1920, 1080)}
 #: pictures a batch
-COUNTS = {'640x480': 16, '1920x1080': 8}
+COUNTS = {'640x480': 16, '1920x1080': 4}
 #: area of a crop, of the picture's, as in our pre-training
 AREA = (0.5, 1.0)
 # one level, relative to the largest normalised value as the comparison counts
