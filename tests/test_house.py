@@ -24,6 +24,7 @@ NEVER = {
 }
 #: All that code outside ``models`` may name of it: protocols, what works with any of their kind, reading of weights.
 OPEN = (
+    'models.precision',
     'models.protocol',
     'models.multimodal.protocol',
     'models.tokenizers.protocol',

@@ -40,6 +40,7 @@ class DetectionInferencer(Inferencer):
         templates (str | Sequence[str] | None): Prompt templates of the classes, ``'imagenet'``, ``'simple'``,
             ``'none'`` or strings with one ``{}`` each; None: the model's.
         batch_size (int): Images per batch.
+        precision (str): Precision, see :class:`Inferencer`.
 
     Raises:
         UsageError: config or checkpoint is missing, or the config has no detector or no test pipeline.
@@ -55,8 +56,9 @@ class DetectionInferencer(Inferencer):
         device: str | None = None,
         templates: str | Sequence[str] | None = None,
         batch_size: int = 1,
+        precision: str = 'fp32',
     ) -> None:
-        super().__init__(config, checkpoint, device, batch_size)
+        super().__init__(config, checkpoint, device, batch_size, precision)
         self.templates = templates
         if model_kind(self.model) not in (None, 'detector'):
             raise wrong_kind(self.cfg, self.model, 'a detector')

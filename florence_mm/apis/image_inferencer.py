@@ -41,6 +41,7 @@ class ImageInferencer(Inferencer):
         checkpoint (str | Path | None): File or URL with all weights of the model; None: weights from ``init_cfg``.
         device (str | None): The device; None: the GPU if there is one.
         batch_size (int): Images per batch.
+        precision (str): Precision, see :class:`Inferencer`.
 
     Raises:
         UsageError: config or checkpoint is missing, or the config has no classifier or no test pipeline for images.
@@ -55,8 +56,9 @@ class ImageInferencer(Inferencer):
         checkpoint: str | Path | None = None,
         device: str | None = None,
         batch_size: int = 1,
+        precision: str = 'fp32',
     ) -> None:
-        super().__init__(config, checkpoint, device, batch_size)
+        super().__init__(config, checkpoint, device, batch_size, precision)
         if model_kind(self.model) in _OTHERS:
             raise wrong_kind(self.cfg, self.model, 'an image classifier or a two-tower model')
         self.known_classes = self.pipeline.class_names(self.meta)

@@ -46,6 +46,7 @@ class MultimodalInferencer(Inferencer):
         checkpoint (str | Path | None): File or URL with all weights of the model; None: weights from ``init_cfg``.
         device (str | None): The device; None: the GPU if there is one.
         batch_size (int): Images per batch.
+        precision (str): Precision, see :class:`Inferencer`.
 
     Raises:
         UsageError: config or checkpoint is missing, the config has no vision-language model or no test pipeline, or
@@ -59,8 +60,9 @@ class MultimodalInferencer(Inferencer):
         checkpoint: str | Path | None = None,
         device: str | None = None,
         batch_size: int = 1,
+        precision: str = 'fp32',
     ) -> None:
-        super().__init__(config, checkpoint, device, batch_size)
+        super().__init__(config, checkpoint, device, batch_size, precision)
         self.model = unwrap_reranker(self.model)
         if not isinstance(self.model, VisionLanguage):
             raise wrong_kind(self.cfg, self.model, 'a vision-language model, such as METER')

@@ -51,6 +51,7 @@ class RetrievalInferencer(Inferencer):
         checkpoint (str | Path | None): File or URL with all weights of the model; None: weights from ``init_cfg``.
         device (str | None): The device; None: the GPU if there is one.
         batch_size (int): Pictures per batch.
+        precision (str): Precision, see :class:`Inferencer`.
 
     Raises:
         UsageError: config or checkpoint is missing, or the config has no two-tower model or no test pipeline.
@@ -65,8 +66,9 @@ class RetrievalInferencer(Inferencer):
         checkpoint: str | Path | None = None,
         device: str | None = None,
         batch_size: int = 1,
+        precision: str = 'fp32',
     ) -> None:
-        super().__init__(config, checkpoint, device, batch_size)
+        super().__init__(config, checkpoint, device, batch_size, precision)
         if not isinstance(self.model, TwoTowerModel):
             raise wrong_kind(self.cfg, self.model, 'a two-tower model, such as UniCL')
         self._kind = VIDEOS if self.of_videos else PICTURES
@@ -102,8 +104,9 @@ class RetrievalInferencer(Inferencer):
         index = FeatureIndex.open(path)
         if index.head.get('fingerprint') != self._own_fingerprint():
             raise UsageError(
-                f'the index {path} was made with other weights or another model ({index.head.get("config")}, '
-                f'{index.head.get("checkpoint")}); use those, or make a new index in another folder'
+                f'the index {path} was made with other weights or another model or precision '
+                f'({index.head.get("config")}, {index.head.get("checkpoint")}); use those, or make a new index in '
+                'another folder'
             )
         self._index = index
         return index

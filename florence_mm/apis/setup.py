@@ -19,6 +19,7 @@ from florence_mm.errors import UsageError, shown
 from florence_mm.language.class_names import KNOWN_CLASSES, load_class_names
 from florence_mm.models.checkpoints.reading import read_checkpoint
 from florence_mm.models.multimodal.protocol import VisionLanguage
+from florence_mm.models.precision import check_precision, set_precision
 from florence_mm.models.protocol import TwoTowerModel, class_head
 from florence_mm.registry import DATASETS, MODELS
 from florence_mm.utils.files import require_checkpoint
@@ -69,7 +70,7 @@ def ready_model(
         UsageError: there is no such device.
         ValueError: the checkpoint lacks weights of the model.
     """
-    place = _usable_device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    place = usable_device(device)
     if checkpoint is None:
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
         _init_weights(model)
@@ -110,7 +111,13 @@ def _init_weights(model: nn.Module) -> None:
     print_log(f'no checkpoint: the weights of {type(model).__name__} are those that its config makes', 'current')
 
 
-def _usable_device(name: str) -> torch.device:
+def usable_device(name: str | None) -> torch.device:
+    """The device of a name, by default the GPU if there is one.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
     try:
         place = torch.device(name)
         torch.empty(0, device=place)
@@ -172,6 +179,7 @@ def set_up_inference(
     make_pipeline: Callable[[Mapping[str, Any]], 'TestData'],
     kind: str,
     default_scope: str,
+    precision: str = 'fp32',
 ) -> InferenceSetup:
     """Read a config and build its test pipeline and its model with all weights.
 
@@ -184,17 +192,22 @@ def set_up_inference(
         make_pipeline: function from the config of the test data set to its pipeline.
         kind: kind of the inputs for messages, as in "image".
         default_scope: package in which unscoped types are looked up if the config has no ``default_scope``.
+        precision: as of :func:`~florence_mm.models.precision.set_precision`.
 
     Raises:
-        UsageError: the config lacks a part, the checkpoint does not exist, or ``batch_size`` is below 1.
+        UsageError: the config lacks a part, the checkpoint does not exist, ``batch_size`` is below 1, or the device has
+            no such precision.
         ValueError: the checkpoint lacks weights of the model.
     """
     check_count('batch_size', batch_size)
+    check_precision(precision, usable_device(device))  # before the model is looked for
     config, checkpoint = resolve_model(config, checkpoint)
     cfg = open_config(config, checkpoint, kind, default_scope)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or default_scope):
         pipeline = make_pipeline(cfg.test_dataloader.dataset)
-        return InferenceSetup(pipeline, *ready_model(cfg, checkpoint, device), cfg)
+        model, meta, place = ready_model(cfg, checkpoint, device)
+        set_precision(model, precision, place)
+        return InferenceSetup(pipeline, model, meta, place, cfg)
 
 
 class TestData:

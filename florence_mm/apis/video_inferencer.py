@@ -49,6 +49,7 @@ class VideoInferencer(Inferencer):
             ``'simple'``, ``'none'`` or strings with one ``{}`` each; None: the model's.
         batch_size (int): Windows of a video per batch.
         backend (str): Decoder, 'pyav'.
+        precision (str): Precision, see :class:`Inferencer`.
 
     Raises:
         UsageError: config or checkpoint is missing, or the config has no model or no test pipeline for videos.
@@ -68,9 +69,10 @@ class VideoInferencer(Inferencer):
         templates: str | Sequence[str] | None = None,
         batch_size: int = 1,
         backend: str = 'pyav',
+        precision: str = 'fp32',
     ) -> None:
         self.backend = usable_backend(backend, 'VideoInferencer')
-        super().__init__(config, checkpoint, device, batch_size)
+        super().__init__(config, checkpoint, device, batch_size, precision)
         self.templates = templates
         if class_names is not None and isinstance(self.model, ZeroShotModel):
             raise UsageError(

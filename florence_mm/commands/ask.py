@@ -76,7 +76,7 @@ def ask(args: argparse.Namespace, config: object, checkpoint: str | Path | None)
     from florence_mm.utils.words import counted
 
     print_any_name()
-    inferencer = MultimodalInferencer(config, checkpoint, args.device, args.batch_size)
+    inferencer = MultimodalInferencer(config, checkpoint, args.device, args.batch_size, args.precision)
     results = inferencer(
         args.images, args.question, args.match, args.caption, args.top, args.out, out_dir=args.out_dir or None
     )

@@ -37,7 +37,7 @@ def classify(args: argparse.Namespace, config: object, checkpoint: str | Path | 
     from florence_mm.utils.words import counted
 
     print_any_name()
-    inferencer = ImageInferencer(config, checkpoint, args.device, args.batch_size)
+    inferencer = ImageInferencer(config, checkpoint, args.device, args.batch_size, args.precision)
     kept = []
     asked = args.classes, args.templates, args.top, args.out_dir or None, args.features or False
     for result in inferencer.stream(args.images, *asked, out=args.out or None):

@@ -36,7 +36,7 @@ def detect(args: argparse.Namespace, config: object, checkpoint: str | Path | No
     from florence_mm.visualization.detections import MOST
 
     print_any_name()
-    inferencer = DetectionInferencer(config, checkpoint, args.device, args.templates, args.batch_size)
+    inferencer = DetectionInferencer(config, checkpoint, args.device, args.templates, args.batch_size, args.precision)
     results = inferencer(args.images, args.classes, args.score_thr, args.out_dir)
     boxes = [result['boxes'] for result in results if 'error' not in result]
     objects = counted(sum(map(len, boxes)), 'object')

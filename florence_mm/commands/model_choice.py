@@ -7,6 +7,7 @@ from typing import Any
 
 from florence_mm.config.arguments import device, positive_int
 from florence_mm.config.options import add_config_options
+from florence_mm.config.precision import add_precision
 from florence_mm.errors import UsageError
 
 VARIABLE = 'FLORENCE_MM_MODEL'
@@ -32,6 +33,7 @@ def add_run_options(parser: argparse._ActionsContainer, inputs: str) -> None:
     """Add the options of how a model runs, which the scripts in ``tools/`` have too."""
     parser.add_argument('--batch-size', type=positive_int, default=1, help=f'{inputs} per batch (default: 1)')
     parser.add_argument('--device', type=device, help='cpu, cuda or cuda:NUMBER; default: the GPU if there is one')
+    add_precision(parser)
     add_config_options(parser)
 
 

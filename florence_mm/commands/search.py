@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from florence_mm.apis.retrieval_inferencer import RetrievalInferencer
 
     print_any_name()
-    inferencer = RetrievalInferencer(config, checkpoint, args.device, args.batch_size)
+    inferencer = RetrievalInferencer(config, checkpoint, args.device, args.batch_size, args.precision)
     return _index(args, inferencer) if indexing else _search(args, inferencer)
 
 

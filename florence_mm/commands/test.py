@@ -8,6 +8,7 @@ import argparse
 
 from florence_mm.config.arguments import positive_int, probability
 from florence_mm.config.options import add_run_arguments, set_local_rank
+from florence_mm.config.precision import add_precision
 from florence_mm.errors import UsageError
 from florence_mm.utils.files import refuse_overwriting
 
@@ -28,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', metavar='FILE', help='write all predictions to a .pt or .json file')
     parser.add_argument('--show-dir', metavar='DIR', help='draw samples and predictions here: classes, boxes, answers')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation with the config's tta_pipeline")
+    add_precision(parser)
+    parser.add_argument('--compare', action='store_true', help='test in fp32 too, before, and print how metrics change')
     parser.add_argument('--show-interval', type=positive_int, metavar='N', help='draw every N-th sample (1)')
     parser.add_argument('--show-score-thr', type=probability, metavar='SCORE', help='lowest score of drawn boxes (0.3)')
 
@@ -37,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     set_local_rank(args)
     from florence_mm.apis.named import checkpoint_and_inputs
     from florence_mm.config.load import load_config
+    from florence_mm.engine.hooks.precision import PrecisionHook
     from florence_mm.engine.launch import build_runner, require_checkpoint, set_work_dir
     from florence_mm.engine.predictions import SavePredictions, ShowPredictionsHook, files_named_in
     from florence_mm.engine.tta import with_test_time_augmentation
@@ -47,6 +51,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f'{args.config} has no test_dataloader and test_evaluator; add them')
     if args.show_dir is None and (args.show_interval, args.show_score_thr) != (None, None):
         raise UsageError('--show-interval and --show-score-thr are about drawings; name a folder with --show-dir')
+    if args.compare and args.precision == 'fp32':
+        raise UsageError('--compare compares another precision with fp32; name it, as in --precision bf16')
+    lower = None if args.precision == 'fp32' else PrecisionHook(args.precision)
     require_checkpoint(args.checkpoint)
     if args.out:
         refuse_overwriting(args.out, [args.config, args.checkpoint, *files_named_in(cfg.test_dataloader)], '--out')
@@ -64,5 +71,11 @@ def run(args: argparse.Namespace) -> int:
     if args.show_dir:
         score_thr = 0.3 if args.show_score_thr is None else args.show_score_thr
         runner.register_hook(ShowPredictionsHook(args.show_dir, args.show_interval or 1, score_thr))
-    runner.test()
+    exact = runner.test() if args.compare else {}
+    if lower is not None:
+        runner.register_hook(lower)
+    found = runner.test()
+    for name, score in exact.items():
+        if name in found:
+            print(f'{name}: {score:.4f} in fp32, {found[name]:.4f} in {args.precision} ({found[name] - score:+.4f})')
     return 0

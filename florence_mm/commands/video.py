@@ -71,7 +71,8 @@ def recognize(args: argparse.Namespace, config: object, checkpoint: str | Path |
 
     print_any_name()
     names = load_class_names(args.class_names)
-    inferencer = VideoInferencer(config, checkpoint, args.device, names, args.templates, args.batch_size, args.backend)
+    options = names, args.templates, args.batch_size, args.backend, args.precision
+    inferencer = VideoInferencer(config, checkpoint, args.device, *options)
     results = inferencer(args.videos, args.classes, args.top, args.window, args.stride, args.out_dir)
     if args.activation_map and 'error' not in results[0]:
         inferencer.draw_activation(

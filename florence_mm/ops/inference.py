@@ -10,13 +10,15 @@ Shapes: ``x`` and ``residual`` are ``(..., C)``.
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules import module as all_modules
 
-from .mkldnn_products import gelu_linear, has_bfloat16_products, linear_add
-from .plain_layers import is_plain
+from .mkldnn_products import gelu_linear, has_bfloat16_products, has_mkldnn, linear_add
 
 #: Factor of QuickGELU: ``x * sigmoid(1.702 x)`` is ``silu(1.702 x) / 1.702``.
 QUICK_GELU_FACTOR = 1.702
@@ -27,6 +29,15 @@ _DROPOUT_RATES = ('p', 'dropout', 'attention_dropout', 'drop_prob', 'drop_rate',
 _SMALL = 16384  # elements; CPU tensors up to this size are compared element by element
 _WORDS = 255  # words of 8 bytes in one partial sum; odd, so that flipping the highest bit of all of them changes it
 _MIX = 0x1E3779B97F4A7C15  # odd, so that multiplying by it modulo 2**64 loses nothing
+_KEPT = 100_000  # numbers in the weight of a convolution, from which on keeping it is worth its check
+_LAYERS = (nn.Linear, nn.Conv2d, nn.Conv3d)
+_HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
+_GLOBAL_HOOKS = (
+    '_global_forward_hooks',
+    '_global_forward_pre_hooks',
+    '_global_backward_hooks',
+    '_global_backward_pre_hooks',
+)
 
 
 def is_traced() -> bool:
@@ -66,6 +77,43 @@ def fast_path_allowed(*tensors: Tensor) -> bool:
         and not torch.is_autocast_enabled('cpu')
         and not is_recorded()
     )
+
+
+# --- layers that nobody has touched -----------------------------------------------------------------------------------
+# Others replace what is inside a model: torch.ao.quantization and LoRA put other classes in the place of nn.Linear,
+# torchao other tensors in the place of weights, and hooks look at, or change, what goes through a layer. A fast path
+# that reads weights is for layers that nobody has touched.
+
+
+def is_untouched(*modules: nn.Module) -> bool:
+    """Whether calling modules runs their ``forward`` alone: no hooks, and no function in its place."""
+    return not any(getattr(all_modules, name) for name in _GLOBAL_HOOKS) and all(
+        'forward' not in vars(module) and not any(getattr(module, name) for name in _HOOKS) for module in modules
+    )
+
+
+def is_plain(*layers: nn.Module) -> bool:
+    """Whether layers are linear layers or convolutions of PyTorch itself with common tensors, and untouched.
+
+    >>> is_plain(nn.Linear(2, 3)), is_plain(nn.utils.parametrizations.weight_norm(nn.Linear(2, 3)))
+    (True, False)
+    """
+    return all(type(layer) in _LAYERS and _has_tensors(layer) for layer in layers) and is_untouched(*layers)
+
+
+def _has_tensors(layer: nn.Module) -> bool:
+    # read past the attributes, which wrappers for distributed training may have replaced
+    return all(value is None or type(value) in (Tensor, nn.Parameter) for value in layer._parameters.values()) and (
+        'weight' in layer._parameters
+    )
+
+
+def is_gelu(module: nn.Module) -> bool:
+    """Whether a module is the exact GELU of PyTorch, and untouched."""
+    return type(module) is nn.GELU and module.approximate == 'none' and is_untouched(module)
+
+
+# --- fast paths -------------------------------------------------------------------------------------------------------
 
 
 def add_mlp(residual: Tensor, x: Tensor, fc1: nn.Linear, fc2: nn.Linear, act: str = 'gelu') -> Tensor:
@@ -190,3 +238,59 @@ def _partial_sums(weight: Tensor) -> Tensor:
     whole = len(words) // _WORDS * _WORDS
     rest = torch.stack([words[whole:].sum(), data[len(words) * 8 :].sum()])
     return torch.cat([words[:whole].view(-1, _WORDS).sum(1), rest])
+
+
+# --- convolutions whose weights are kept in oneDNN's layout -----------------------------------------------------------
+# PyTorch brings the weight of a convolution into that layout in every call, which for the last merge of CoSwin-T takes
+# longer than its products.
+
+
+class _Packed(NamedTuple):
+    """A weight in oneDNN's layout.
+
+    Attributes:
+        shape: shape of the input that it was laid out for.
+        snapshot: of the weight.
+        weight: the weight in that layout.
+    """
+
+    shape: torch.Size
+    snapshot: WeightsSnapshot
+    weight: Tensor
+
+
+_packed: WeakKeyDictionary[nn.Module, _Packed] = WeakKeyDictionary()
+
+
+def convolve(layer: nn.Module, x: Tensor) -> Tensor:
+    """Apply a convolution; in inference on a CPU its weight is kept in oneDNN's layout, and the result is the same.
+
+    Args:
+        layer: the convolution.
+        x: ``(B, C, H, W)``, fastest in channels-last memory.
+
+    Returns:
+        ``(B, N, H', W')``.
+    """
+    if type(layer) is not nn.Conv2d or not fast_path_allowed(x) or not is_plain(layer) or not _is_kept(layer, x):
+        return layer(x)
+    weight, padding, stride = layer.weight, list(layer.padding), list(layer.stride)
+    settings = padding, stride, list(layer.dilation), layer.groups
+    kept = _packed.get(layer)
+    if kept is None or kept.shape != x.shape or not kept.snapshot.matches([weight]):
+        laid_out = torch.ops.mkldnn._reorder_convolution_weight(weight.detach(), *settings, list(x.shape))
+        kept = _packed[layer] = _Packed(x.shape, WeightsSnapshot([weight]), laid_out)
+    return torch.ops.mkldnn._convolution_pointwise(x, kept.weight, layer.bias, *settings, 'none', [], '')
+
+
+def _is_kept(layer: nn.Conv2d, x: Tensor) -> bool:
+    weight = layer.weight
+    return (
+        weight.numel() >= _KEPT
+        and layer.padding_mode == 'zeros'
+        and not isinstance(layer.padding, str)
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and weight.dtype == x.dtype
+        and weight.device == x.device
+        and ((x.dtype == torch.float32 and has_mkldnn()) or (x.dtype == torch.bfloat16 and has_bfloat16_products()))
+    )

@@ -227,6 +227,10 @@ def _arguments() -> list[BadInput]:
                 f'detection: score_thr={value!r}', lambda f, v=value: _detector()(_picture(), score_thr=v), 'score_thr'
             )
         )
+    for value, named in (('fp16', 'give one of auto, fp32, bf16, int8'), ('int8', 'florence-mm export MODEL')):
+        rows.append(
+            BadInput(f'detection: precision={value!r}', lambda f, v=value: _detector(precision=v), ('precision', named))
+        )
     for value in _NOT_COUNTS:
         rows += [
             BadInput(

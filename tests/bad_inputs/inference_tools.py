@@ -31,6 +31,11 @@ def _flops_of(folder: Path, config: str) -> Any:
     return command('tools/analysis_tools/get_flops.py', 'c.py')
 
 
+def _weights(folder: Path) -> Path:
+    (folder / 'w.pth').write_bytes(b'weights')
+    return folder / 'w.pth'
+
+
 def _over(option: str) -> Callable[[Path], Any]:
     """A tool that would write over its checkpoint, config or image."""
 
@@ -155,6 +160,16 @@ def _tools() -> list[BadInput]:
         *_misspelt(),
         BadInput('vqa.py --out over the checkpoint', _over('w.pt'), ('--out', 'w.pt')),
         BadInput('vqa.py --out over the config', _over('c.json'), ('--out', 'c.json')),
+        BadInput(
+            'test.py --compare in fp32 alone',
+            lambda f: command('tools/test.py', DIGITS, _weights(f), '--compare'),
+            '--precision bf16',
+        ),
+        BadInput(
+            'test.py --precision int8',
+            lambda f: command('tools/test.py', DIGITS, _weights(f), '--precision', 'int8'),
+            ("'int8'", 'florence-mm export MODEL'),
+        ),
         BadInput('test.py --out over the checkpoint', _test_over('w.pt'), ('--out', 'w.pt')),
         BadInput('test.py --out over the annotations', _test_over('data/a.json'), ('--out', 'a.json')),
     ]

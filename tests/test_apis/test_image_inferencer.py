@@ -203,3 +203,21 @@ def test_a_circle_of_links_gives_each_picture_once(tmp_path):
     (tmp_path / 'in/again').symlink_to(tmp_path / 'in')
     (tmp_path / 'in/same.png').symlink_to(file)  # a file by two names is meant
     assert files_of(tmp_path / 'in/**/*.png', ('.png',)) == [file, tmp_path / 'in/same.png']
+
+
+def test_precision_is_that_of_the_encoder(checkpoint, monkeypatch):
+    monkeypatch.setattr('florence_mm.models.precision.bfloat16_units', lambda device: 'AMX')
+    exact = ImageInferencer(config(), checkpoint, 'cpu')
+    seen = []
+    for precision in ('bf16', 'auto'):
+        inferencer = ImageInferencer(config(), checkpoint, 'cpu', 1, precision)
+        inferencer.model.image_encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
+        (result,) = inferencer(picture((201, 3, 90)), 'blue, red', features=True)
+        (other,) = exact(picture((201, 3, 90)), 'blue, red', features=True)
+        assert set(seen) == {torch.bfloat16} and result['features'].dtype == np.float32
+        assert np.abs(result['features'] - other['features']).max() < 0.01
+        assert result['labels'] == other['labels']
+        assert result['scores'] == pytest.approx(other['scores'], abs=0.01)
+    monkeypatch.setattr('florence_mm.models.precision.bfloat16_units', lambda device: None)
+    with pytest.raises(UsageError, match="precision 'bf16' would be slower"):
+        ImageInferencer(config(), checkpoint, 'cpu', precision='bf16')

@@ -5,10 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from florence_mm.ops import kept_convolution
-from florence_mm.ops.inference import add_mlp
-from florence_mm.ops.kept_convolution import convolve
-from florence_mm.ops.plain_layers import is_gelu, is_plain, is_untouched
+from florence_mm.ops import inference
+from florence_mm.ops.inference import add_mlp, convolve, is_gelu, is_plain, is_untouched
 
 BF16 = torch.bfloat16
 
@@ -25,7 +23,7 @@ def picture(height, width, seed=0):
 
 @pytest.fixture
 def all_are_kept(monkeypatch):
-    monkeypatch.setattr(kept_convolution, '_LARGE', 0)
+    monkeypatch.setattr(inference, '_KEPT', 0)
 
 
 @pytest.mark.usefixtures('all_are_kept')
@@ -35,7 +33,7 @@ class TestConvolution:
         layer = convolution()
         for size in ((14, 14), (7, 9), (14, 14), (33, 2)):
             torch.testing.assert_close(convolve(layer, picture(*size)), layer(picture(*size)))
-        assert layer in kept_convolution._packed
+        assert layer in inference._packed
         x = picture(7, 9).to(BF16)
         torch.testing.assert_close(convolve(layer.to(BF16), x), layer(x))
 
@@ -54,11 +52,11 @@ class TestConvolution:
     def test_gives_gradients_and_leaves_other_layers_alone(self):
         layer = convolution().requires_grad_()
         convolve(layer, picture(8, 8)).sum().backward()
-        assert layer.weight.grad is not None and layer not in kept_convolution._packed
+        assert layer.weight.grad is not None and layer not in inference._packed
         with torch.no_grad():
             for other in (nn.Conv2d(8, 4, 3, padding='same'), nn.Conv2d(8, 4, 3, padding_mode='reflect', padding=1)):
                 assert torch.equal(convolve(other, picture(8, 8)), other(picture(8, 8)))
-                assert other not in kept_convolution._packed
+                assert other not in inference._packed
 
 
 def mlp(dims=16):

@@ -16,8 +16,15 @@ from torch import Tensor, nn
 
 from florence_mm.models.generation.cache import KeyValueCache
 from florence_mm.ops.attention import attention
-from florence_mm.ops.inference import add_mlp, fast_path_allowed, is_recorded, quick_gelu
-from florence_mm.ops.plain_layers import is_gelu, is_plain, is_untouched
+from florence_mm.ops.inference import (
+    add_mlp,
+    fast_path_allowed,
+    is_gelu,
+    is_plain,
+    is_recorded,
+    is_untouched,
+    quick_gelu,
+)
 
 from .transformer import FEW_ROWS, LastTokens, TokenLayout, self_attention
 

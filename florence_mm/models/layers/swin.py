@@ -16,9 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from florence_mm.ops.attention import window_attention
-from florence_mm.ops.inference import WeightsSnapshot, add_mlp, fast_path_allowed, is_recorded
-from florence_mm.ops.kept_convolution import convolve
-from florence_mm.ops.plain_layers import is_plain, is_untouched
+from florence_mm.ops.inference import (
+    WeightsSnapshot,
+    add_mlp,
+    convolve,
+    fast_path_allowed,
+    is_plain,
+    is_recorded,
+    is_untouched,
+)
 from florence_mm.ops.windows import (
     WindowPlan,
     fit_window,

@@ -20,8 +20,15 @@ from torch import Tensor, nn
 
 from florence_mm.models.generation.cache import KeyValueCache, causal_mask
 from florence_mm.ops.attention import attention, dropout
-from florence_mm.ops.inference import add_mlp, fast_path_allowed, is_recorded, is_traced
-from florence_mm.ops.plain_layers import is_gelu, is_plain, is_untouched
+from florence_mm.ops.inference import (
+    add_mlp,
+    fast_path_allowed,
+    is_gelu,
+    is_plain,
+    is_recorded,
+    is_traced,
+    is_untouched,
+)
 
 #: Most rows of an MLP's input for which working in place is not faster: a token of a few texts.
 FEW_ROWS = 32
