@@ -27,8 +27,8 @@ def lacks_end_mark(data: bytes) -> bool:
 def ends_early(data: bytes, img: np.ndarray, reduction: int = 1) -> bool:
     """Whether the scans of a JPEG file end before its last block, although an end marker follows.
 
-    A progressive file must have all scans. FFmpeg then reads the scans at an eighth of the size, which takes a quarter
-    to two fifths of the time of decoding: those of every progressive file, and of a baseline file if a corner of the
+    A progressive file must have all scans. FFmpeg then reads the scans at an eighth of the size, which takes half to
+    three quarters of the time of decoding: those of every progressive file, and of a baseline file if a corner of the
     image is flat, as libjpeg fills missing blocks with the colour of the last one. A cut in the last thirty bytes is
     not noticed.
 
