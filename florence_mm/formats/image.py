@@ -21,8 +21,11 @@ WHITE = np.array((255, 255, 255), dtype=np.float32)
 _EXIF_ORIENTATION = 0x0112
 _NO_HEADER = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _EXIF_MARKS = (b'eXIf', b'EXIF', b'Raw profile type')
-# IMREAD_COLOR turns a JPEG upright and converts CMYK; for the other formats it would lose alpha and depth
-_JPEG_FLAGS = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
+# since OpenCV 4.11 the decoder gives RGB itself, which saves a pass over the image
+_DECODES_RGB = hasattr(cv2, 'IMREAD_COLOR_RGB')
+_COLOR = cv2.IMREAD_COLOR_RGB if _DECODES_RGB else cv2.IMREAD_COLOR
+# these turn a JPEG upright and convert CMYK; for the other formats they would lose alpha and depth
+_JPEG_FLAGS = {1: _COLOR, 2: _COLOR | cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: _COLOR | cv2.IMREAD_REDUCED_GRAYSCALE_4}
 
 
 def read_image(
@@ -128,7 +131,7 @@ def decode_image(data: bytes, background: np.ndarray | None = None, reduction: i
     if jpeg:
         if ends_early(data, img, reduction):
             raise ValueError('is cut off before its end')
-        return _to_rgb(img, background)
+        return img if _DECODES_RGB else _to_rgb(img, background)
     if data.startswith(TIFF_STARTS):
         return _to_rgb(_to_8_bit(correct_tiff(img, data), data), background)
     if img.ndim == 2:
