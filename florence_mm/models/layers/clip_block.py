@@ -25,6 +25,7 @@ from florence_mm.ops.inference import (
     is_untouched,
     quick_gelu,
 )
+from florence_mm.ops.recomputed import norm_linear, norm_mlp, recomputing_allowed, trained_linear
 
 from .transformer import FEW_ROWS, LastTokens, TokenLayout, self_attention
 
@@ -66,6 +67,11 @@ class MultiheadSelfAttention(nn.Module):
         """Attend, packed tokens ``(N, C)`` to ``(N, C)``; with a cache they follow its tokens and are appended."""
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (N, 3 C)
         return self.out_proj(self_attention(qkv, layout, self.num_heads, cache))
+
+    def of_norm(self, x: Tensor, norm: nn.LayerNorm, layout: TokenLayout) -> Tensor:
+        """Attend among the norm of packed tokens ``(N, C)`` in training, to ``(N, C)``."""
+        qkv = norm_linear(x, norm, self.in_proj_weight, self.in_proj_bias)  # (N, 3 C)
+        return trained_linear(self_attention(qkv, layout, self.num_heads), self.out_proj)
 
     def from_one(self, one: Tensor, x: Tensor, layout: TokenLayout, mask: Tensor | None = None) -> Tensor:
         """Attend from one token of each sequence alone, ``(B, C)`` to ``(B, C)``.
@@ -147,6 +153,8 @@ class PreNormBlock(nn.Module):
         With ``first_only``, for sequences without padding, the output of the first token of each is computed alone,
         ``(B, C)``, and with ``last`` that of the last token of each.
         """
+        recomputing = self._recomputes(x)
+        act = 'gelu' if type(self.mlp.act) is nn.GELU else 'quick_gelu'
         if first_only:
             normed = self.ln_1(x)
             attended = self.attn.from_one(layout.pad(normed)[:, 0], normed, layout)  # (B, C)
@@ -155,16 +163,26 @@ class PreNormBlock(nn.Module):
             normed = self.ln_1(x)
             attended = self.attn.from_one(normed.index_select(0, last.rows), normed, layout, last.mask)  # (B, C)
             x = x.index_select(0, last.rows)
+        elif recomputing and cache is None:
+            attended = self.attn.of_norm(x, self.ln_1, layout)
         else:
             attended = self.attn(self.ln_1(x), layout, cache)
         x = x + (attended if self.ls_1 is None else self.ls_1(attended))
+        if recomputing:
+            branch = norm_mlp(x, self.ln_2, self.mlp.c_fc, self.mlp.c_proj, act)
+            return x + (branch if self.ls_2 is None else self.ls_2(branch))
         if self.ls_2 is not None:
             return x + self.ls_2(self.mlp(self.ln_2(x)))
         # while recorded, the number of rows may be free
         if is_recorded() or len(x) <= FEW_ROWS or not fast_path_allowed(x) or not self._has_plain_mlp():
             return x + self.mlp(self.ln_2(x))
-        act = 'gelu' if type(self.mlp.act) is nn.GELU else 'quick_gelu'
         return add_mlp(x, self.ln_2(x), self.mlp.c_fc, self.mlp.c_proj, act)
+
+    def _recomputes(self, x: Tensor) -> bool:
+        """Whether the block trains by :mod:`florence_mm.ops.recomputed`, which reads the weights of its layers."""
+        if not self.training or type(self.attn) is not MultiheadSelfAttention or not self._has_plain_mlp():
+            return False
+        return recomputing_allowed(x, self, self.ln_1, self.ln_2, self.attn.out_proj)
 
     def _has_plain_mlp(self) -> bool:
         mlp, act = self.mlp, self.mlp.act

@@ -25,6 +25,7 @@ from florence_mm.ops.inference import (
     is_recorded,
     is_untouched,
 )
+from florence_mm.ops.recomputed import norm_linear, norm_mlp, recomputing_allowed, trained_linear
 from florence_mm.ops.windows import (
     WindowPlan,
     fit_window,
@@ -88,12 +89,15 @@ class WindowAttention(nn.Module):
                 target.copy_(self(part, plan))
             return out
         x = to_windows(x, plan)  # (B, W * N, C)
-        bias, mask = self._bias(plan, x)
-        if in_chunks:
-            x = self._attend_in_chunks(x[0], bias, mask).unsqueeze(0)
-        else:
-            dropout_p = self.attn_drop_rate if self.training else 0.0
-            x = self.proj(window_attention(self.qkv(x), bias, self.num_heads, mask, dropout_p))
+        if not in_chunks:
+            return self.attend(self.qkv(x), plan)
+        return from_windows(self._attend_in_chunks(x[0], *self._bias(plan, x)).unsqueeze(0), plan)
+
+    def attend(self, qkv: Tensor, plan: WindowPlan) -> Tensor:
+        """Attend with queries, keys and values in window order ``(B, W * N, 3 C)``; returns ``(B, L, C)``."""
+        bias, mask = self._bias(plan, qkv)
+        x = window_attention(qkv, bias, self.num_heads, mask, self.attn_drop_rate if self.training else 0.0)
+        x = trained_linear(x, self.proj) if recomputing_allowed(x, self, self.proj) else self.proj(x)
         return from_windows(x, plan)
 
     def _attend_in_chunks(self, x: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
@@ -199,11 +203,17 @@ class WindowBlock(nn.Module):
         if not self.pad_small_map:
             window, shift = fit_window(size, window, shift)
         plan = window_plan(size, window, shift, x.device)
-        branch = self.attn(self.norm1(x), plan)
+        recomputing = self._recomputes(x)
+        if recomputing:
+            branch = self.attn.attend(norm_linear(x, self.norm1, self.attn.qkv.weight, self.attn.qkv.bias, plan), plan)
+        else:
+            branch = self.attn(self.norm1(x), plan)
         if self._works_in_place():
             x = branch.add_(x)
             return add_mlp(x, self.norm2(x), self.mlp.fc1, self.mlp.fc2)
         x = x + self._scaled(branch)
+        if recomputing:
+            return x + self._scaled(norm_mlp(x, self.norm2, self.mlp.fc1, self.mlp.fc2))
         return x + self._scaled(self.mlp(self.norm2(x)))
 
     def _works_in_place(self) -> bool:
@@ -213,6 +223,13 @@ class WindowBlock(nn.Module):
         attn, mlp = self.attn, self.mlp
         ours = type(attn) is WindowAttention and type(mlp) is Mlp and type(self.norm2) is nn.LayerNorm
         return ours and is_untouched(attn, mlp, self.norm2, self.drop_path) and is_plain(attn.proj, mlp.fc1, mlp.fc2)
+
+    def _recomputes(self, x: Tensor) -> bool:
+        """Whether the block trains by :mod:`florence_mm.ops.recomputed`, which reads the weights of its layers."""
+        attn, mlp = self.attn, self.mlp
+        if not self.training or type(attn) is not WindowAttention or type(mlp) is not Mlp:
+            return False
+        return recomputing_allowed(x, self, self.norm1, self.norm2, attn.qkv, attn.proj, mlp.fc1, mlp.fc2)
 
     def _scaled(self, branch: Tensor) -> Tensor:
         return self.drop_path(branch if self.gamma is None else self.gamma * branch)
@@ -286,7 +303,10 @@ class PatchMerging(nn.Module):
             x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
         x = x.unflatten(-2, (-1, 2)).unflatten(-4, (-1, 2))  # (B, [T,] H / 2, row, W / 2, column, C)
         x = x.movedim(-4, -2).flatten(-3)  # (B, [T,] H / 2, W / 2, 4 C)
-        return self.reduction(self.norm(x.flatten(1, -2))), tuple(x.shape[1:-1])
+        tokens, size = x.flatten(1, -2), tuple(x.shape[1:-1])
+        if recomputing_allowed(x, self, self.norm, self.reduction):
+            return norm_linear(tokens, self.norm, self.reduction.weight, None), size
+        return self.reduction(self.norm(tokens)), size
 
 
 class ConvEmbed(nn.Module):
