@@ -51,8 +51,8 @@ def attention(
         query: ``(B, H, L, D)``.
         key: ``(B, H, S, D)``.
         value: ``(B, H, S, D)``.
-        mask: bool, True for keys that may be attended to, ``(B, 1, 1, S)`` or ``(1, 1, L, S)``; None: all. It is not
-            expanded.
+        mask: bool, True for keys that may be attended to, ``(B, 1, 1, S)``, ``(1, 1, L, S)`` or ``(B, 1, L, S)``; None:
+            all. It is not expanded.
         causal: query i attends to keys 0 to i; not together with ``mask``.
         dropout_p: dropout probability of the attention weights.
 
@@ -61,6 +61,13 @@ def attention(
     """
     if dropout_p == 0 or query.device.type != 'cpu' or torch.compiler.is_compiling():
         return F.scaled_dot_product_attention(query, key, value, mask, dropout_p, is_causal=causal)
+    return written_out_attention(query, key, value, mask, causal, dropout_p)
+
+
+def written_out_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False, dropout_p: float = 0.0
+) -> Tensor:
+    """Compute scaled dot-product attention by two matrix products and a softmax; arguments as of :func:`attention`."""
     scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-2, -1))  # (B, H, L, S)
     if causal:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()  # (L, S)

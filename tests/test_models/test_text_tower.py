@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from florence_mm.models.layers.transformer import TokenLayout
+from florence_mm.models.layers.transformer import TokenLayout, self_attention
 from florence_mm.models.text import CLIPTextTower
 from florence_mm.models.tokenizers import CLIPTokenizer
 from florence_mm.registry import MODELS, TASK_UTILS
@@ -158,6 +158,25 @@ def test_beginnings_are_computed_once():
     ]
     x = torch.arange(float(len(layout.index)))[:, None]
     assert layout.pack(layout.pad(x)).equal(x)
+
+
+def test_shared_tokens_attend_to_their_beginning_once():
+    ids = branching(12)
+    real = torch.arange(20) <= ids.argmax(1)[:, None]
+    layout = TokenLayout.of_prefixes(ids, real)
+    shared, length = layout.shared, layout.length
+    tokens = torch.arange(len(layout.index))
+    # every token is a query in its place, and sees the beginning of its text up to itself
+    assert torch.equal(shared.queries[shared.places], tokens)
+    seen = shared.keys.view(-1, 1, length).expand(-1, shared.mask.shape[2], -1).flatten(0, 1)[shared.places]
+    visible = shared.mask.flatten(0, 2)[shared.places]
+    for token, position in zip(tokens.tolist(), layout.index.tolist(), strict=True):
+        text, place = divmod(position, length)
+        assert seen[token][visible[token]].tolist() == layout.rows.view(-1, length)[text, : place + 1].tolist()
+    # in bfloat16 too, where it is written out
+    qkv = torch.randn(len(tokens), 96, generator=torch.Generator().manual_seed(0))
+    exact, half = (self_attention(x, layout, 4).float() for x in (qkv, qkv.bfloat16()))
+    torch.testing.assert_close(half, exact, rtol=0, atol=0.03)
 
 
 @pytest.mark.parametrize('causal', [True, False])

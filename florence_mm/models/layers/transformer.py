@@ -14,7 +14,6 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +28,8 @@ from florence_mm.ops.inference import (
     is_traced,
     is_untouched,
 )
+
+from .shared_tokens import SharedTokens, attend_once, find_beginnings
 
 #: Most rows of an MLP's input for which working in place is not faster: a token of a few texts.
 FEW_ROWS = 32
@@ -46,6 +47,7 @@ class TokenLayout:
         causal: each token sees itself and those before it; this hides the padding too, which is at the end.
         rows: ``(B * L,)``, number of each token among the N, where texts that begin alike share tokens; None: none are
             shared.
+        shared: these tokens as queries.
     """
 
     batch: int
@@ -54,6 +56,7 @@ class TokenLayout:
     mask: Tensor | None = None
     causal: bool = False
     rows: Tensor | None = None
+    shared: SharedTokens | None = None
 
     @classmethod
     def of(cls, real: Tensor, causal: bool = False, device: torch.device | str | None = None) -> 'TokenLayout':
@@ -101,19 +104,10 @@ class TokenLayout:
             real: ``(B, L)`` bool, True where a token is real; padding is at the end.
             device: device of the layout; by default that of ``ids``.
         """
-        rows = torch.empty_like(ids)
-        previous, count, index = torch.zeros_like(ids[:, 0]), 0, []
-        for place in range(ids.shape[1]):
-            # the same beginning up to here and the same token; -1 for padding, which nothing looks at
-            keys = torch.where(real[:, place], previous * (1 << 32) + ids[:, place], -1)
-            _, first, inverse = np.unique(keys.numpy(), return_index=True, return_inverse=True)
-            previous = torch.from_numpy(inverse)
-            rows[:, place] = count + previous
-            index.append(torch.from_numpy(first) * ids.shape[1] + place)
-            count += len(first)
         device = ids.device if device is None else device
-        index, rows = torch.cat(index), rows.flatten()
-        return cls(*ids.shape, index=index.to(device), causal=True, rows=rows.to(device))
+        index, rows = find_beginnings(ids, real)
+        shared = SharedTokens(*(x.to(device) for x in SharedTokens.of(index, rows, ids.shape[1])))
+        return cls(*ids.shape, index=index.to(device), causal=True, rows=rows.to(device), shared=shared)
 
     def pad(self, x: Tensor) -> Tensor:
         """Unpack ``(N, C)`` to ``(B, L, C)``, with zeros at padding, or any values if texts share tokens."""
@@ -182,6 +176,8 @@ def self_attention(
     Returns:
         ``(N, C)``.
     """
+    if layout.shared is not None:
+        return attend_once(qkv, layout.shared, num_heads)
     qkv = _split_heads(qkv, layout, 3, num_heads)  # (3, B, H, L, D)
     mask, causal = layout.mask, layout.causal
     if cache is not None and cache.length:
