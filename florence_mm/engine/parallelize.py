@@ -1,8 +1,9 @@
-"""Sharding (FSDP2) and compiling (torch.compile) of any model, block by block.
+"""Sharding (FSDP2) and compiling (torch.compile) of any model, block by block; compiling also part by part.
 
 In a config::
 
     parallelize = dict(blocks=['WindowBlock', 'TextBlock'], shard=True, compile=False, param_dtype='bfloat16')
+    parallelize = dict(compile=True)
 
 Checkpoints have whole tensors in the layout of an unsharded run, so that sharded and unsharded runs can resume each
 other.
@@ -22,6 +23,8 @@ from torch.nn.utils import parametrize
 
 from florence_mm.errors import UsageError
 
+from .compiling import compile_arguments, compile_parts
+
 _OPTIONS = ('blocks', 'shard', 'compile', 'reshard_after_forward', 'param_dtype', 'reduce_dtype')
 _PARAMETRIZED = re.compile(r'(^|\.)parametrizations\.(\w+)\.original$')
 _DTYPES = ('bfloat16', 'float16', 'float32')
@@ -29,7 +32,7 @@ _DTYPES = ('bfloat16', 'float16', 'float32')
 
 def parallelize(
     model: nn.Module,
-    blocks: Sequence[str],
+    blocks: Sequence[str] = (),
     shard: bool = False,
     compile: bool | Mapping[str, Any] = False,
     reshard_after_forward: bool = True,
@@ -40,18 +43,23 @@ def parallelize(
 
     Args:
         model (nn.Module): The model, initialised and on its device.
-        blocks (Sequence[str]): Class names of the repeated blocks, which are gathered and compiled one at a time.
+        blocks (Sequence[str]): Class names of the repeated blocks, which are gathered and compiled one at a time. May
+            be left out if the model is only compiled: then its parts are (:func:`.compiling.compile_parts`), which
+            takes longer and is faster, as nothing is left between blocks.
         shard (bool): Split parameters, gradients and optimizer state over all processes (FSDP2). Defaults to False.
         compile (bool or dict): Compile each block; a dict has arguments of :func:`torch.compile`. Blocks of the same
-            class share compiled code, so that this takes seconds instead of minutes for the whole model.
+            class, map size and shift share compiled code.
         reshard_after_forward (bool): Free gathered parameters until the backward pass needs them again.
         param_dtype (str, optional): Dtype of parameters in computations; None: that of the parameters.
         reduce_dtype (str, optional): Dtype of the reduction of gradients; None: that of the gradients. Defaults to
             'float32'.
 
     Raises:
-        UsageError: the model has no module of one of the classes, or a dtype is unknown.
+        UsageError: the model has no module of one of the classes, or a dtype or an argument of
+            :func:`torch.compile` is unknown.
     """
+    if compile and not (blocks or shard):
+        return compile_parts(model, compile)
     found = [module for module in model.modules() if type(module).__name__ in blocks]
     absent = set(blocks) - {type(module).__name__ for module in found}
     if absent or not blocks:
@@ -62,7 +70,7 @@ def parallelize(
         )
     if compile:
         for block in found:
-            block.compile(**(compile if isinstance(compile, Mapping) else {}))
+            block.compile(**compile_arguments(compile))
     if shard:
         _give_scalars_a_dimension(model)
         policy = MixedPrecisionPolicy(
@@ -81,10 +89,12 @@ def _dtype(key: str, name: str | None) -> torch.dtype | None:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raise a :class:`UsageError` for unknown keys of ``parallelize``, or without ``blocks``."""
+    """Raise a :class:`UsageError` for unknown keys of ``parallelize``, or without ``blocks`` or ``compile``."""
     unknown = sorted(set(options) - set(_OPTIONS))
-    if unknown or 'blocks' not in options:
-        raise UsageError(f'parallelize must have blocks and may have {", ".join(_OPTIONS[1:])}; got {sorted(options)}')
+    if unknown or not {'blocks', 'compile'} & set(options):
+        raise UsageError(
+            f'parallelize must have blocks or compile and may have {", ".join(_OPTIONS)}; got {sorted(options)}'
+        )
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -3,8 +3,12 @@
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner
+from mmpretrain.structures import DataSample
 from torch import nn
+from torch._dynamo.utils import counters
+from torch.utils.data import Dataset
 from toy_project import ToyModel, toy_config
 
 from florence_mm.engine.parallelize import check_options, parallelize
@@ -127,9 +131,75 @@ def test_blocks_are_compiled():
     assert list(model.state_dict()) == keys
 
 
+@DATASETS.register_module()
+class ToyPairs(Dataset):
+    """Images with texts and labels."""
+
+    metainfo = {}
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        image = torch.randint(256, (3, 32, 40), generator=generator, dtype=torch.uint8)
+        return {'inputs': image, 'data_samples': DataSample(text=f'text {index % 3}', label_key=index % 3)}
+
+
+def test_unicl_trains_compiled_by_part_and_by_block_as_it_does_plain(train, tmp_path):
+    image = {'embed_dims': 8, 'depths': [4], 'num_heads': [1], 'patch_size': 2, 'window_size': 5}
+    text = {'embed_dims': 8, 'num_layers': 2, 'num_heads': 2}
+    config = {
+        'model': {
+            'type': 'UniCL',
+            'image_encoder': {'type': 'CoSwin', 'arch': image, 'img_size': 32, 'drop_path_rate': 0.0, 'with_cp': True},
+            'text_encoder': {'type': 'CLIPTextTower', 'arch': text, 'vocab_size': 600, 'context_length': 24},
+            'tokenizer': {'type': 'CLIPTokenizer', 'vocab_size': 600, 'context_length': 24},
+            'embed_dims': 8,
+        },
+        'train_dataloader': {
+            'batch_size': 4,
+            'num_workers': 0,
+            'dataset': {'type': 'ToyPairs'},
+            'sampler': {'type': 'DefaultSampler', 'shuffle': False},
+            'collate_fn': {'type': 'pseudo_collate'},
+        },
+        'train_cfg': {'type': 'IterBasedTrainLoop', 'max_iters': 2},
+        # not Adam, which makes steps of the rounding of gradients that are zero, such as those of keys' biases
+        'optim_wrapper': {'optimizer': {'type': 'SGD', 'lr': 1.0}},
+        'custom_hooks': [],
+        **dict.fromkeys(('val_cfg', 'val_dataloader', 'val_evaluator')),
+        **dict.fromkeys(('test_cfg', 'test_dataloader', 'test_evaluator')),
+    }
+    graph = {'backend': 'aot_eager', 'fullgraph': True}
+
+    def weights(name, **options):
+        torch._dynamo.reset()
+        counters.clear()
+        train(name, **config, **options)
+        state = torch.load(tmp_path / name / 'iter_2.pth', weights_only=True)['state_dict']
+        return state, counters['stats']['unique_graphs']
+
+    plain, none = weights('plain')
+    by_part, parts = weights('parts', parallelize={'compile': graph})
+    by_block, blocks = weights('blocks', parallelize={'blocks': ['WindowBlock', 'TextBlock'], 'compile': graph})
+    # one a tower; one for all blocks of CoSwin's stage with shift, one for those without, one for the text tower's
+    assert (none, parts, blocks) == (0, 2, 3)
+    for compiled in (by_part, by_block):
+        assert compiled.keys() == plain.keys()
+        for key, value in plain.items():
+            torch.testing.assert_close(compiled[key], value, rtol=1e-4, atol=1e-4, msg=lambda t, key=key: f'{key}: {t}')
+
+
 def test_bad_options(train):
-    with pytest.raises(UsageError, match='parallelize must have blocks and may have shard, compile, .*got .*shrd'):
+    with pytest.raises(UsageError, match='parallelize must have blocks or compile and may have blocks, .*got .*shrd'):
         check_options({'blocks': ['X'], 'shrd': True})
+    with pytest.raises(UsageError, match='must have blocks or compile'):
+        check_options({'shard': True})
+    with pytest.raises(UsageError, match="torch.compile has no argument 'mod'; did you mean 'mode'"):
+        train(**PLAIN, parallelize={'compile': {'mod': 'default'}})
+    with pytest.raises(UsageError, match='ToyModel has no blocks named'):
+        parallelize(ToyModel(), shard=True, compile=True)
     with pytest.raises(
         UsageError, match='parallelize.blocks: ToyModel has no CoSwinBlock; it has Sequential, ToyModel'
     ):
