@@ -56,7 +56,11 @@ def _pair(make: Callable[[], Part], suffix: str, batch: int, precision: str = 'f
     part = make()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f'file{suffix}'
-        made = export_part(part, file, {}, precision=precision)
+        examples = None
+        if precision == 'int8':
+            pictures = (part.example(2, part.size, seed) for seed in range(4))
+            examples = [{name: value.numpy() for name, value in one.items()} for one in pictures]
+        made = export_part(part, file, {}, precision=precision, examples=examples)
         print(f'  {made.nodes} nodes, exported in {made.seconds:.0f} s', flush=True)
         opened = open_runtime(file, threads=1)
     size = (8,) if part.kind == 'text' else part.size  # a caption has eight tokens
@@ -95,6 +99,7 @@ def cases() -> list[Case]:
         Case('onnxruntime_caption_1', 1.5, lambda: _pair(text, '.onnx', 1), rounds=25),
         Case('openvino_coswin_t_1', 1.35, lambda: _pair(image, '.xml', 1), rounds=15),
         Case('openvino_coswin_t_bf16_1', 2.3, lambda: _pair(image, '.xml', 1, 'bf16'), rounds=15),
+        Case('onnxruntime_coswin_t_int8_1', 2.5, lambda: _pair(image, '.onnx', 1, 'int8'), rounds=15),
         Case('onnxruntime_detector_t_1', 1.0, lambda: _pair(tiny, '.onnx', 1), rounds=7),
         Case('openvino_detector_micro_1', 1.0, lambda: _pair(micro, '.xml', 1), rounds=25),
     ]
