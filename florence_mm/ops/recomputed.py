@@ -102,7 +102,8 @@ class _NormLinear(torch.autograd.Function):
                     rows = _in_windows(normed.to(ctx.dtype), ctx.plan)
                 grad_weight = _weight_gradient(grad, rows)
             grad_bias = grad.flatten(0, -2).sum(0) if ctx.needs_input_grad[4] else None
-            grads = _norm_backward(ctx, _from_windows(product(grad, weight.t()), ctx.plan), x, mean, rstd)
+            grad_normed = _from_windows(product(grad, weight.t()), ctx.plan)
+            grads = _norm_backward(grad_normed, x, scale, shift, mean, rstd, ctx.needs_input_grad)
         return *grads, grad_weight, grad_bias, None, None, None
 
 
@@ -123,11 +124,12 @@ def _from_windows(x: Tensor, plan: WindowPlan | None) -> Tensor:
     return x if plan is None else from_windows(x, plan)
 
 
-def _norm_backward(ctx: FunctionCtx, grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor | None, ...]:
-    """Gradients of the first three inputs: those of LayerNorm."""
-    scale, shift = ctx.saved_tensors[1:3]
+def _norm_backward(
+    grad: Tensor, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, rstd: Tensor, needed: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    """Gradients of ``x``, ``scale`` and ``shift``, as far as needed."""
     return torch.ops.aten.native_layer_norm_backward(
-        grad.to(x.dtype), x, scale.shape, mean, rstd, scale, shift, ctx.needs_input_grad[:3]
+        grad.to(x.dtype), x, scale.shape, mean, rstd, scale, shift, needed[:3]
     )
 
 
@@ -193,7 +195,8 @@ class _NormMlp(torch.autograd.Function):
                     normed = torch.native_layer_norm(x, scale.shape, scale, shift, ctx.eps)[0].to(ctx.dtype)
                 grad_weight1 = _weight_gradient(grad_hidden, normed)
             grad_bias1 = grad_hidden.flatten(0, -2).sum(0) if needed[4] else None
-            grads = _norm_backward(ctx, product(grad_hidden, weight1.t()), x, mean, rstd)
+            grad_normed = product(grad_hidden, weight1.t())
+            grads = _norm_backward(grad_normed, x, scale, shift, mean, rstd, needed)
         return *grads, grad_weight1, grad_bias1, grad_weight2, grad_bias2, None, None, None
 
 

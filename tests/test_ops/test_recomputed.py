@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from florence_mm.models.layers.swin import PatchMerging, WindowBlock
 from florence_mm.ops import linear, recomputed
@@ -77,6 +78,15 @@ def test_frozen_weights_get_no_gradient_and_the_input_does(name):
     x = torch.randn(2, 12, 4, dtype=torch.float64, requires_grad=True)
     grads = [torch.autograd.grad(call(x).square().sum(), x)[0] for call in (found, plain)]
     torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize('name', PAIRS)
+def test_checkpointing_changes_no_gradient(name):
+    found, _, weights = PAIRS[name]()
+    x = torch.randn(2, 12, 4, dtype=torch.float64, requires_grad=True)
+    outs = found(x), checkpoint(found, x, use_reentrant=False)
+    grads = (torch.autograd.grad(out.square().sum(), (x, *weights)) for out in outs)
+    assert all(torch.equal(*pair) for pair in zip(*grads, strict=True))
 
 
 @pytest.mark.parametrize('name', PAIRS)
