@@ -9,6 +9,7 @@ from torch._dynamo.utils import counters
 from florence_mm.models.layers.dyhead_block import DyHeadBlock
 from florence_mm.models.multimodal.co_attention import CoAttentionFusion
 from florence_mm.ops import windows
+from florence_mm.ops.attention import window_attention
 from florence_mm.ops.contrastive import unified_contrastive_loss
 
 SMALLS = find_smalls()
@@ -115,3 +116,16 @@ def test_what_inductor_is_given_trains_alike():
     found = gradients(module, inputs)
     for key, value in wanted.items():
         torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('shifted', [False, True])
+def test_compiled_attention_in_bfloat16_is_that_of_float32(shifted):
+    qkv, bias = numbers(2, 4 * 9, 3 * 8), numbers(2, 9, 9, seed=1)
+    mask = (numbers(4, 9, 9, seed=2) > 0.5) * -100.0 if shifted else None
+    compiled = torch.compile(window_attention, backend='eager', fullgraph=True)
+    with torch.inference_mode():
+        # numbers that bfloat16 holds, so that only what is computed in it is rounded
+        rounded, bias = qkv.bfloat16(), bias.bfloat16()
+        wanted = window_attention(rounded.float(), bias.float(), 2, mask)
+        found = compiled(rounded, bias, 2, mask)
+    assert found.dtype == torch.bfloat16 and (found.float() - wanted).abs().max() < 0.03 < wanted.std()
