@@ -182,7 +182,7 @@ class PreNormBlock(nn.Module):
         """Whether the block trains by :mod:`florence_mm.ops.recomputed`, which reads the weights of its layers."""
         if not self.training or type(self.attn) is not MultiheadSelfAttention or not self._has_plain_mlp():
             return False
-        return recomputing_allowed(x, self, self.ln_1, self.ln_2, self.attn.out_proj)
+        return self.training and recomputing_allowed(x, self, self.ln_1, self.ln_2, self.attn.out_proj)
 
     def _has_plain_mlp(self) -> bool:
         mlp, act = self.mlp, self.mlp.act

@@ -97,7 +97,7 @@ class WindowAttention(nn.Module):
         """Attend with queries, keys and values in window order ``(B, W * N, 3 C)``; returns ``(B, L, C)``."""
         bias, mask = self._bias(plan, qkv)
         x = window_attention(qkv, bias, self.num_heads, mask, self.attn_drop_rate if self.training else 0.0)
-        x = trained_linear(x, self.proj) if recomputing_allowed(x, self, self.proj) else self.proj(x)
+        x = trained_linear(x, self.proj) if self.training and recomputing_allowed(x, self, self.proj) else self.proj(x)
         return from_windows(x, plan)
 
     def _attend_in_chunks(self, x: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
@@ -304,7 +304,7 @@ class PatchMerging(nn.Module):
         x = x.unflatten(-2, (-1, 2)).unflatten(-4, (-1, 2))  # (B, [T,] H / 2, row, W / 2, column, C)
         x = x.movedim(-4, -2).flatten(-3)  # (B, [T,] H / 2, W / 2, 4 C)
         tokens, size = x.flatten(1, -2), tuple(x.shape[1:-1])
-        if recomputing_allowed(x, self, self.norm, self.reduction):
+        if self.training and recomputing_allowed(x, self, self.norm, self.reduction):
             return norm_linear(tokens, self.norm, self.reduction.weight, None), size
         return self.reduction(self.norm(tokens)), size
 
