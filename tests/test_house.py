@@ -40,7 +40,7 @@ BY_OTHER_WAYS = {
     'test_datasets/test_transforms/test_video_transforms.py': 'the registry of transforms',
     'test_engine/test_resume.py': 'tools/train.py in another process',
     'test_evaluation/test_metrics/test_recognition_metric.py': 'the registry of metrics',
-    'test_models/test_compiled_wholes.py': 'the small models beside it',
+    'test_models/test_compiled_wholes.py': 'engine/compiling.py, on the models of instances.py beside it',
     'test_models/test_coswin_in_openmmlab.py': 'the registry of models',
     'test_models/test_mmdet_models.py': 'configs of mmdet',
     'test_models/test_zero_shot_detector.py': 'coloured_boxes.py beside it',
