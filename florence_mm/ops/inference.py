@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as all_modules
 
-from .mkldnn_products import gelu_linear, has_bfloat16_products, has_mkldnn, linear_add
+from .mkldnn_products import gelu_linear, has_bfloat16_products, has_mkldnn, linear_add, prefers_onednn
 
 #: Factor of QuickGELU: ``x * sigmoid(1.702 x)`` is ``silu(1.702 x) / 1.702``.
 QUICK_GELU_FACTOR = 1.702
 _HIDDEN_ELEMENTS = 1_200_000  # of an MLP's hidden layer at a time: 4.8 MB in float32
+_ONEDNN_ELEMENTS = 100_000  # of a hidden layer in float32, from which on oneDNN's calls are worth their time
 # the product of at most so many rows and a weight of at least so many numbers is computed transposed
 _FEW_ROWS, _LARGE = 6, 4_000_000
 _DROPOUT_RATES = ('p', 'dropout', 'attention_dropout', 'drop_prob', 'drop_rate', 'attn_drop_rate')
@@ -131,7 +132,7 @@ def add_mlp(residual: Tensor, x: Tensor, fc1: nn.Linear, fc2: nn.Linear, act: st
         return residual + fc2((F.gelu if act == 'gelu' else quick_gelu)(fc1(x)))
     rows, out = x.reshape(-1, x.shape[-1]), residual.view(-1, residual.shape[-1])
     step = max(1, _HIDDEN_ELEMENTS // fc1.out_features)
-    if act == 'gelu' and x.dtype == torch.bfloat16 and has_bfloat16_products():
+    if act == 'gelu' and _by_onednn(x, len(rows) * fc1.out_features):
         step = -(-len(rows) // max(1, round(len(rows) / step)))  # equal parts, as short products are slow
         for part, target in zip(rows.split(step), out.split(step), strict=True):
             target.copy_(linear_add(gelu_linear(part, fc1), fc2, target))
@@ -146,6 +147,13 @@ def add_mlp(residual: Tensor, x: Tensor, fc1: nn.Linear, fc2: nn.Linear, act: st
         activate(chunk)
         target.addmm_(chunk, fc2.weight.t(), alpha=1 / factor)
     return residual
+
+
+def _by_onednn(x: Tensor, hidden: int) -> bool:
+    """Whether oneDNN computes an MLP of so many hidden numbers faster, or in bfloat16 more exactly."""
+    if x.dtype == torch.bfloat16:
+        return has_bfloat16_products()
+    return x.dtype == torch.float32 and hidden >= _ONEDNN_ELEMENTS and prefers_onednn()
 
 
 def few_rows_linear(x: Tensor, layer: nn.Linear) -> Tensor:

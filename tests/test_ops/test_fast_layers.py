@@ -7,6 +7,7 @@ from torch import nn
 
 from florence_mm.ops import inference
 from florence_mm.ops.inference import add_mlp, convolve, is_gelu, is_plain, is_untouched
+from florence_mm.ops.mkldnn_products import linear_add
 
 BF16 = torch.bfloat16
 
@@ -100,6 +101,23 @@ def test_large_inputs_are_computed_in_parts(monkeypatch):
     expected = residual.double() + fc2.double()(F.gelu(fc1.double()(x.double())))
     found = add_mlp(residual.clone(), x, fc1.to(BF16), fc2.to(BF16))
     assert (found - expected).norm() / expected.norm() < 2**-8
+
+
+@torch.no_grad()
+@pytest.mark.skipif(not inference.has_mkldnn(), reason='runs where PyTorch has oneDNN')
+@pytest.mark.parametrize('rows', [1, 50])
+def test_float32_by_onednn_is_the_layers(monkeypatch, rows):
+    monkeypatch.setattr(inference, '_HIDDEN_ELEMENTS', 96 * 7)
+    monkeypatch.setattr(inference, '_ONEDNN_ELEMENTS', 96 * 50)
+    monkeypatch.setattr(inference, 'prefers_onednn', lambda: True)
+    used = []
+    monkeypatch.setattr(inference, 'linear_add', lambda *args: used.append(1) or linear_add(*args))
+    torch.manual_seed(0)
+    fc1, fc2 = nn.Linear(24, 96), nn.Linear(96, 24)
+    x, residual = torch.randn(rows, 24), torch.randn(rows, 24)
+    expected = residual + fc2(F.gelu(fc1(x)))
+    torch.testing.assert_close(add_mlp(residual.clone(), x, fc1, fc2), expected, rtol=1e-5, atol=1e-6)
+    assert len(used) == (0 if rows == 1 else 7)  # short ones by PyTorch's own products
 
 
 class Double(nn.Linear):
