@@ -30,6 +30,7 @@ def summarize_ranks(ranks: Tensor, gallery_size: int, topk: Sequence[int] = (1, 
         ranks counted from 1. The median of an even number is the mean of the middle two; what has no rank counts as the
         last place, G.
 
+    >>> import torch
     >>> summarize_ranks(torch.tensor([0, 0, 2, 7]), gallery_size=10, topk=(1, 5))
     {'R@1': 0.5, 'R@5': 0.75, 'MdR': 2.0, 'MnR': 3.25}
     """
