@@ -5,19 +5,20 @@ A new model needs no entry in a list: :func:`register_models` imports every file
 In mmengine the *default scope* wins over the registry an object is built from, so
 ``MODELS.build(dict(type='SwinTransformer'))`` returns another package's class whenever that package is the
 default scope. Our registries look up a name without scope among our own classes first, and only then as mmengine
-does (default scope, then the root).
+does (default scope, then the root). A few names mean other classes in other packages, such as ``Resize``: these are
+ours only if the default scope is ours, or none is set.
 """
 
 import pkgutil
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mmengine import registry as roots
-from mmengine.registry import Registry
+from mmengine.registry import DefaultScope, Registry
 
 SCOPE = 'florence_mm'
 
@@ -49,16 +50,22 @@ class _LateModules(dict):
 class OwnFirstRegistry(Registry):
     """A registry that prefers its own classes for names without scope, whatever the default scope is.
 
+    Names in ``shared`` are the exception.
+
     Args:
         *args, **kwargs: passed to :class:`mmengine.registry.Registry`.
         deferred: class name to module; the module is imported when the class is first looked up. For classes built on
             packages that take seconds to import. Until then the class is missing from the registry's listing.
+        shared: names that other packages have classes of, which configs in their default scope mean.
     """
 
-    def __init__(self, *args: Any, deferred: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, deferred: Mapping[str, str] | None = None, shared: Collection[str] = (), **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         # child registries of other packages look into it themselves
         self._module_dict = _LateModules(deferred or {})
+        self.shared = frozenset(shared)
 
     @property
     def names(self) -> set[str]:
@@ -79,19 +86,24 @@ class OwnFirstRegistry(Registry):
         if isinstance(type_, str) and '_scope_' not in cfg:
             self.import_from_location()
             own = self._module_dict.get(type_)
-            if own is not None:
+            if own is not None and not self._is_of_others(type_):
                 # a class in `type` is built without consulting the default scope
                 cfg = {**cfg, 'type': own}
         return super().build(cfg, *args, **kwargs)
 
+    def _is_of_others(self, name: str) -> bool:
+        scope = DefaultScope.get_current_instance()
+        return name in self.shared and scope is not None and scope.scope_name != SCOPE
 
-def _child(name: str, *locations: str) -> OwnFirstRegistry:
+
+def _child(name: str, *locations: str, shared: Collection[str] = ()) -> OwnFirstRegistry:
     root = getattr(roots, name)
     return OwnFirstRegistry(
         root.name,
         parent=root,
         scope=SCOPE,
         locations=[f'{SCOPE}.{location}' for location in locations],
+        shared=shared,
     )
 
 
@@ -99,7 +111,7 @@ MODELS = _child('MODELS', 'models')
 MODEL_WRAPPERS = _child('MODEL_WRAPPERS', 'engine')
 WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS', 'models')
 DATASETS = _child('DATASETS', 'datasets')
-TRANSFORMS = _child('TRANSFORMS', 'datasets')
+TRANSFORMS = _child('TRANSFORMS', 'datasets', shared=('Resize', 'ResizeEdge', 'RandomResizedCrop'))
 DATA_SAMPLERS = _child('DATA_SAMPLERS', 'engine')
 METRICS = _child('METRICS', 'evaluation')
 EVALUATOR = _child('EVALUATOR', 'evaluation')

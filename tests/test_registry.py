@@ -6,8 +6,9 @@ import types
 import pytest
 from mmengine.registry import DefaultScope, Registry
 
+from florence_mm.datasets.transforms import Resize
 from florence_mm.models import heads
-from florence_mm.registry import MODELS, OwnFirstRegistry, register_models
+from florence_mm.registry import MODELS, TRANSFORMS, OwnFirstRegistry, register_models
 
 
 @pytest.fixture
@@ -42,6 +43,30 @@ def test_foreign_names_follow_the_default_scope():
         assert type(MODELS.build(cfg)).__module__.startswith('mmdet.')
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         assert type(MODELS.build(cfg)).__module__.startswith('mmpretrain.')
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmaction', 'mmpretrain', 'mmengine', 'florence_mm'])
+def test_a_name_that_packages_share_is_that_of_the_default_scope(scope):
+    import mmaction.datasets.transforms
+    import mmcv.transforms
+    import mmdet.datasets.transforms
+
+    classes = {'mmdet': mmdet.datasets.transforms.Resize, 'mmaction': mmaction.datasets.transforms.Resize}
+    expected = {**classes, 'florence_mm': Resize}.get(scope, mmcv.transforms.Resize)
+    with DefaultScope.overwrite_default_scope(scope):
+        assert type(TRANSFORMS.build({'type': 'Resize', 'scale': (8, 8)})) is expected
+        assert type(TRANSFORMS.build({'type': 'florence_mm.Resize', 'scale': (8, 8)})) is Resize
+
+
+def test_transforms_of_names_that_packages_share_are_listed():
+    from mmaction.registry import TRANSFORMS as MMACTION_TRANSFORMS
+    from mmdet.registry import TRANSFORMS as MMDET_TRANSFORMS
+    from mmpretrain.registry import TRANSFORMS as MMPRETRAIN_TRANSFORMS
+
+    others = MMACTION_TRANSFORMS, MMDET_TRANSFORMS, MMPRETRAIN_TRANSFORMS, TRANSFORMS.root
+    for registry in (TRANSFORMS, *others):
+        registry.import_from_location()
+    assert TRANSFORMS.names & {name for registry in others for name in registry.module_dict} == TRANSFORMS.shared
 
 
 def test_class_names_are_in_no_other_package():

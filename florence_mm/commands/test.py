@@ -76,6 +76,6 @@ def run(args: argparse.Namespace) -> int:
         runner.register_hook(lower)
     found = runner.test()
     for name, score in exact.items():
-        if name in found:
+        if name in found and runner.rank == 0:
             print(f'{name}: {score:.4f} in fp32, {found[name]:.4f} in {args.precision} ({found[name] - score:+.4f})')
     return 0

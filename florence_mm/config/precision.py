@@ -1,4 +1,4 @@
-"""The option ``--precision`` of all commands that run a model."""
+"""The option ``--precision`` of the commands that predict, and of ``test``."""
 
 import argparse
 

@@ -71,7 +71,7 @@ class StepMemory:
     """Bytes of a training step.
 
     Attributes:
-        parameters: number of trained parameters; ``frozen`` that of the others.
+        parameters: number of trained parameters.
         frozen: number of parameters without gradients.
         kept: what the forward pass keeps, all blocks included.
         blocks: for each block the bytes that it keeps, and those of its input.

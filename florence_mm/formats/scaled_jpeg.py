@@ -1,7 +1,7 @@
 """A JPEG file that is decoded once it is known which part is needed, and how many pixels of it.
 
-A decoder makes a half or a quarter of the pixels by a smaller inverse cosine transform. What remains is to read the
-entropy-coded data, more than half of the time of a whole image. An eighth would save a tenth more, but one pixel a
+A decoder makes a half or a quarter of height and width by a smaller inverse cosine transform. What remains is to read
+the entropy-coded data, more than half of the time of a whole image. An eighth would save a tenth more, but one pixel a
 block does not show where a file ends early (:func:`florence_mm.formats.jpeg.ends_early`).
 """
 

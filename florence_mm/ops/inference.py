@@ -26,7 +26,7 @@ _HIDDEN_ELEMENTS = 1_200_000  # of an MLP's hidden layer at a time: 4.8 MB in fl
 _ONEDNN_ELEMENTS = 100_000  # of a hidden layer in float32, from which on oneDNN's calls are worth their time
 # the product of at most so many rows and a weight of at least so many numbers is computed transposed
 _FEW_ROWS, _LARGE = 6, 4_000_000
-_DROPOUT_RATES = ('p', 'dropout', 'attention_dropout', 'drop_prob', 'drop_rate', 'attn_drop_rate')
+_DROPOUT_RATES = ('p', 'rate', 'dropout', 'attention_dropout', 'drop_prob', 'drop_rate', 'attn_drop_rate')
 _SMALL = 16384  # elements; CPU tensors up to this size are compared element by element
 _WORDS = 255  # words of 8 bytes in one partial sum; odd, so that flipping the highest bit of all of them changes it
 _MIX = 0x1E3779B97F4A7C15  # odd, so that multiplying by it modulo 2**64 loses nothing

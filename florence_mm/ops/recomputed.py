@@ -41,7 +41,9 @@ def _is_norm(layer: nn.Module) -> bool:
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:
-    return torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else x.dtype
+    # autocast leaves float64 as it is
+    lowered = torch.is_autocast_enabled('cpu') and x.dtype != torch.float64
+    return torch.get_autocast_dtype('cpu') if lowered else x.dtype
 
 
 def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -14,6 +14,7 @@ import florence_mm.models.algorithms.class_features as class_features_module
 import florence_mm.models.algorithms.unicl as unicl_module
 from florence_mm.engine.optim import FlorenceAmpOptimWrapper
 from florence_mm.models.algorithms import UniCL
+from florence_mm.models.layers.mlp import DropPath
 from florence_mm.models.preprocessor import ImageTextDataPreprocessor
 from florence_mm.models.text import CLIPTextTower
 from florence_mm.models.tokenizers import CLIPTokenizer
@@ -301,7 +302,7 @@ def test_all_processes_encode_as_many_parts(monkeypatch, micro_batch, sizes):
     assert encoded == sizes
 
 
-@pytest.mark.parametrize('layer', [nn.Dropout(0.5), nn.MultiheadAttention(16, 2, dropout=0.1)])
+@pytest.mark.parametrize('layer', [nn.Dropout(0.5), nn.MultiheadAttention(16, 2, dropout=0.1), DropPath(0.1)])
 def test_equal_texts_differ_by_dropout(layer):
     model, encoded = build(), []
     model.text_encoder.register_forward_pre_hook(lambda _, args: encoded.append(len(args[0])))

@@ -71,6 +71,26 @@ def test_finite_differences_and_the_plain_layers(name):
 
 
 @pytest.mark.parametrize('name', PAIRS)
+def test_autocast_leaves_float64(name):
+    found, plain, _ = PAIRS[name]()
+    x = torch.randn(2, 12, 4, dtype=torch.float64)
+    with torch.autocast('cpu', torch.bfloat16):
+        torch.testing.assert_close(found(x), plain(x))
+
+
+@pytest.mark.parametrize('kind', ['input', 'weight'])
+@pytest.mark.parametrize('name', PAIRS)
+def test_what_is_changed_before_the_backward_pass_is_noticed(name, kind):
+    found, _, weights = PAIRS[name]()
+    x = torch.randn(2, 12, 4, dtype=torch.float64, requires_grad=True) * 1
+    out = found(x).sum()
+    with torch.no_grad():
+        (x if kind == 'input' else weights[-2 if len(weights) > 1 and weights[-1].ndim == 1 else -1]).add_(1)
+    with pytest.raises(RuntimeError, match='modified by an inplace operation'):
+        out.backward()
+
+
+@pytest.mark.parametrize('name', PAIRS)
 def test_frozen_weights_get_no_gradient_and_the_input_does(name):
     found, plain, weights = PAIRS[name]()
     for weight in weights:

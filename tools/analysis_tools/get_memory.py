@@ -120,7 +120,8 @@ def main() -> None:
         kinds = [kind for kind in BLOCKS if any(kind == block[0] for block in step.blocks)]
         print(f'{step.parameters / 1e6:.0f} M trained parameters, batch {batch_size}, {shape[0]} x {shape[1]} pixels')
         print(f'{"recomputed":<28}{"states":>8}{"kept":>8}{"total":>8}  of {args.gpu} GiB')
-        for recomputed in ((), *((kind,) for kind in kinds), kinds)[: 2 + len(kinds) - (len(kinds) < 2)]:
+        choices = [[], *([kind] for kind in kinds), *([kinds] if len(kinds) > 1 else [])]
+        for recomputed in choices:
             states, kept = step.states / GIB, step.activations(recomputed) / GIB
             total = states + kept + REST
             name = ' and '.join(recomputed) or 'nothing'

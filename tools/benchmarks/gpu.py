@@ -29,6 +29,7 @@ import florence_mm  # noqa: F401  patches the installed packages, so it comes be
 from florence_mm.config.load import load_config
 from florence_mm.config.pretrained import drop_pretrained
 from florence_mm.engine.hooks import InvalidLossHook
+from florence_mm.engine.memory import BLOCKS
 from florence_mm.engine.parallelize import parallelize
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -100,7 +101,7 @@ class Trainer:
             kinds = {type(module).__name__ for module in self.model.modules()}
             parallelize(
                 self.model,
-                sorted(kinds & {'WindowBlock', 'TextBlock', 'DyHeadBlock'}),
+                sorted(kinds & set(BLOCKS)),
                 compile={'backend': 'eager'} if setting.tiny else True,
             )
         self.hub = MessageHub.get_instance('florence_mm_gpu')

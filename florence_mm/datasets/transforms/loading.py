@@ -34,9 +34,9 @@ class LoadImage(BaseTransform):
             are not read again in later epochs. Each loading process has its own cache, a worker for its lifetime
             (``persistent_workers=True``). A file that changes meanwhile is not noticed.
         scaled (bool): Read only the header of a JPEG file and leave its decoding to the
-            :class:`~florence_mm.datasets.transforms.RandomResizedCrop` that must follow, which decodes a half or a
-            quarter of the pixels where its part still has as many as the result. For training: the pixels are
-            others than those of the whole image resized, the random numbers are the same. Other formats are
+            :class:`~florence_mm.datasets.transforms.RandomResizedCrop` that must follow, which decodes at a half or
+            a quarter of height and width where its part still has the pixels of the result. For training: the pixels
+            are others than those of the whole image resized, the random numbers are the same. Other formats are
             decoded here.
 
     Raises:

@@ -47,7 +47,9 @@ def _is_range(value: object) -> bool:
 
 @TRANSFORMS.register_module()
 class Resize(PlainResize):
-    """Resize an image, and boxes and key points with it, as :class:`mmcv.transforms.Resize` does.
+    """Resize an image, and boxes, key points and label maps with it, as :class:`mmcv.transforms.Resize` does.
+
+    Boxes are arrays ``(n, 4)``; for the boxes and instance masks of mmdet's samples there is ``mmdet.Resize``.
 
     Args:
         scale, scale_factor, keep_ratio, clip_object_border: see :class:`mmcv.transforms.Resize`.
@@ -80,6 +82,7 @@ class Resize(PlainResize):
             return
         height, width = image.shape[:2]
         new = mmcv.rescale_size((width, height), results['scale']) if self.keep_ratio else tuple(results['scale'])
+        new = max(1, new[0]), max(1, new[1])  # of a very long image the short side would round to 0
         results['img'] = _resized(image, new[::-1], self.interpolation, self.image_backend)
         results['img_shape'] = new[::-1]
         results['scale_factor'] = (new[0] / width, new[1] / height)
@@ -194,7 +197,7 @@ class RandomResizedCrop(BaseTransform):
                 top = np.random.randint(0, height - h + 1)
                 return top, np.random.randint(0, width - w + 1), h, w
         low, high = self.aspect_ratio_range
-        h, w = min(height, round(width / low)), min(width, round(height * high))
+        h, w = min(height, max(1, round(width / low))), min(width, max(1, round(height * high)))
         return (height - h) // 2, (width - w) // 2, h, w
 
     def transform(self, results: dict) -> dict:

@@ -110,7 +110,8 @@ def match(
     order = np.argsort(of_objects, kind='stable')
     objects, of_objects = objects[order], of_objects[order]
     of_detections = detections.images.astype(np.int64) * num_classes + detections.classes
-    found, known, iou = _overlaps(objects, of_objects, detections, of_detections, thresholds.min(), pairs_at_once)
+    limits = np.minimum(thresholds, 1 - 1e-10)
+    found, known, iou = _overlaps(objects, of_objects, detections, of_detections, limits.min(), pairs_at_once)
     if not len(found):
         nothing = np.zeros((0, len(areas) * len(thresholds)), bool)
         return Matches(found, nothing, nothing)
@@ -123,7 +124,7 @@ def match(
     order = order[np.argsort(turns[place[order]] * len(chosen) + place[order], kind='stable')]
     known, iou, place = known[order], iou[order], place[order]
     counted = np.repeat(_counted(objects, areas), len(thresholds), axis=1)  # (m, S)
-    least = np.tile(np.minimum(thresholds, 1 - 1e-10), len(areas))
+    least = np.tile(limits, len(areas))
     right, ignored = np.zeros((2, len(chosen), counted.shape[1]), bool)
     taken = np.zeros_like(counted)
     ends = np.searchsorted(turns[place], np.arange(turns.max() + 2))

@@ -71,13 +71,16 @@ def two_way_ranks(
         tuple[Tensor, Tensor]: ranks of images' texts ``(N,)`` and of texts' images ``(M,)``, int64.
 
     Raises:
-        ValueError: see :func:`retrieval_ranks`.
+        ValueError: see :func:`retrieval_ranks`; also if the two lists have different pairs.
 
     >>> texts = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
     >>> two_way_ranks(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), texts, [[0], [1, 2]], [[0], [1], [1]])
     (tensor([0, 0]), tensor([0, 0, 0]))
     """
     given, (images, texts, pairs) = texts, _prepare(images, texts, texts_of)
+    named = {(image, text) for text, row in enumerate(images_of) for image in row}
+    if len(images_of) != len(texts) or named != set(map(tuple, pairs.T.tolist())):
+        raise ValueError('texts_of and images_of have different pairs; give each pair of an image and a text in both')
     low, high = _intervals(images, texts, pairs)  # (M,)
     ranks = torch.empty(len(images), dtype=torch.int64, device=images.device)
     below_low, below_high = torch.zeros(2, len(texts), dtype=torch.int64, device=images.device)

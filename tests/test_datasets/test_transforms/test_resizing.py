@@ -68,6 +68,18 @@ def test_random_crops_are_mmpretrains_to_a_level(picture):
         assert outputs[0]['img_shape'] == outputs[1]['img_shape'][:2]
 
 
+@pytest.mark.parametrize('shape', [(1, 1000, 3), (1000, 1), (1, 1, 1)])
+def test_no_side_is_rounded_to_nothing(shape):
+    img = np.full(shape, 7, np.uint8)
+    long, short = max(shape[:2]), min(shape[:2])
+    resized = Resize((20, 20), keep_ratio=True)({'img': img})
+    assert sorted(resized['img_shape']) == sorted((20, max(1, 20 * short // long)))
+    assert resized['scale_factor'] == (resized['img'].shape[1] / shape[1], resized['img'].shape[0] / shape[0])
+    cropped = RandomResizedCrop(16, max_attempts=0, aspect_ratio_range=(0.3, 0.4))({'img': img})
+    for result in (resized, cropped):
+        assert result['img'].shape[:2] == result['img_shape'] and (result['img'] == 7).all()
+
+
 def test_a_picture_too_long_for_any_crop_gives_its_middle():
     crop = RandomResizedCrop(8, aspect_ratio_range=(1, 2))
     assert RandomResizedCrop(8, max_attempts=0, aspect_ratio_range=(1, 2)).draw((10, 100)) == (0, 40, 10, 20)

@@ -172,6 +172,14 @@ def test_pieces_change_nothing(pairs_at_once):
         np.testing.assert_array_equal(pieces[key], values)
 
 
+def test_a_box_equal_but_for_rounding_matches_at_an_iou_of_one():
+    # as pycocotools takes 1 - 1e-10 for 1
+    objects = Objects(*(np.zeros(1, int),) * 2, np.array([[0.0, 0, 10, 10]]), np.full(1, 100.0), np.zeros(1, bool))
+    boxes = np.array([[0, 0, 10, 10 + 1e-11]])
+    detections = Detections(*(np.zeros(1, int),) * 2, boxes, np.ones(1), np.zeros(1, bool))
+    assert match(objects, detections, 1, np.array([[0, 1e5]]), np.ones(1)).right.tolist() == [[True]]
+
+
 def test_equal_scores_keep_their_order():
     _, detections = one_image([], [(i, 0, 1, 1) for i in range(5)], scores=[0.5, 0.9, 0.5, 0.9, 0.1])
     assert best_of_each_group(detections, 1, 4).boxes[:, 0].tolist() == [1, 3, 0, 2]

@@ -225,6 +225,9 @@ def test_bad_input():
         retrieval_ranks(two, three, [[0]])
     with pytest.raises(ValueError, match=r'must be \(Q, D\) and \(G, D\)'):
         retrieval_ranks(two, torch.zeros(3, 5), [[0], [0]])
+    for images_of in ([[0], [0], [0]], [[0], [0, 1]], [[0], [0, 1], []]):
+        with pytest.raises(ValueError, match='texts_of and images_of have different pairs'):
+            two_way_ranks(two, three, [[0, 1], [2]], images_of)
     with pytest.raises(ValueError, match='image 1 has no caption'):
         image_text_recall(two, three, [0, 0, 0])
     with pytest.raises(ValueError, match='the numbers must agree'):
