@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from mmcv.transforms import Compose
 
 from florence_mm.errors import DataError, UsageError
 from florence_mm.formats.image import decode_file, is_cut_off, read_file
@@ -86,6 +87,8 @@ def check_scaled(transforms: Sequence[Callable], wrong: str | None = None) -> No
         UsageError: it is elsewhere, or the data set cannot have it.
     """
     for number, transform in enumerate(transforms):
+        for inner in _sequences_in(transform):
+            check_scaled(inner, wrong)
         if not isinstance(transform, LoadImage) or not transform.scaled:
             continue
         following = transforms[number + 1] if number + 1 < len(transforms) else None
@@ -94,6 +97,28 @@ def check_scaled(transforms: Sequence[Callable], wrong: str | None = None) -> No
             wrong = f'the next step must be florence_mm.RandomResizedCrop, which decodes the image, and is {name}'
         if wrong is not None:
             raise UsageError(f'LoadImage(scaled=True) cannot be used here: {wrong}; take scaled=False')
+
+
+def check_pipelines(dataset: Any) -> None:
+    """Apply :func:`check_scaled` to the pipelines of a data set of any package, and of those that it wraps.
+
+    Raises:
+        UsageError: see there.
+    """
+    for inner in getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]:
+        if inner is not None:
+            check_pipelines(inner)
+    check_scaled(getattr(getattr(dataset, 'pipeline', None), 'transforms', ()))
+
+
+def _sequences_in(transform: Callable) -> list[Sequence[Callable]]:
+    """Pipelines inside a wrapper of mmcv, such as those that RandomChoice chooses from."""
+    inner = getattr(transform, 'transforms', None)
+    if isinstance(inner, Compose):
+        return [inner.transforms]
+    if not isinstance(inner, Sequence):
+        return []
+    return [one.transforms for one in inner if isinstance(one, Compose)] or [inner]
 
 
 def readable_rows(

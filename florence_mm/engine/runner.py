@@ -16,6 +16,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.utils.data import DataLoader
 
 from florence_mm.config.check import check_whole_config
+from florence_mm.datasets.reading import check_pipelines
 from florence_mm.errors import UsageError, raise_if_asked
 from florence_mm.models.protocol import unwrap_model
 from florence_mm.registry import RUNNERS
@@ -172,7 +173,9 @@ class FlorenceRunner(TellingRunner):
         """
         if isinstance(dataloader, dict) and dataloader.get('num_workers'):
             dataloader = {'timeout': WAIT_FOR_WORKERS, 'pin_memory': get_device() == 'cuda', **dataloader}
-        return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        check_pipelines(loader.dataset)
+        return loader
 
     def val(self) -> dict[str, float]:
         """Validate a checkpoint that has all weights, and return the metrics; see :meth:`train` for what ends it."""

@@ -9,6 +9,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from florence_mm.engine.compiling import compile_for_inference, compile_parts, find_parts
+from florence_mm.engine.parallelize import parallelize
 from florence_mm.errors import UsageError
 from florence_mm.ops import windows
 
@@ -134,6 +135,23 @@ def test_inference_has_weights_as_constants():
     assert not inductor.freezing
 
 
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda model: model.load_state_dict({k: v + 1 for k, v in model.state_dict().items()}), 'have changed since'),
+        (lambda model: model.float(), 'have changed since'),
+        (lambda model: model.train(), 'was compiled for inference and cannot be trained'),
+    ],
+)
+def test_constant_weights_do_not_go_stale(change, message):
+    model = compile_for_inference(build('CoSwin'), {'backend': 'eager'})
+    inputs = numbers(1, 3, 32, 40).double()
+    torch.testing.assert_close(model(inputs), model(inputs))
+    change(model)
+    with pytest.raises(UsageError, match=f'CoSwin.* {message}'):
+        model(inputs)
+
+
 def test_parts_are_what_is_called():
     class Model(BaseModel):
         def __init__(self):
@@ -154,3 +172,24 @@ def test_parts_are_what_is_called():
 def test_a_misspelt_argument_is_refused():
     with pytest.raises(UsageError, match="torch.compile has no argument 'fulgraph'; did you mean 'fullgraph'"):
         compile_parts(nn.Linear(2, 2), {'fulgraph': True})
+
+
+@pytest.mark.parametrize(
+    ('value', 'message'),
+    [
+        ('yes', "compile is 'yes'; give True, or a dict"),
+        ({1: 2}, 'torch.compile has no argument 1;'),
+        ({'mode': 'fastest'}, "compile cannot be {'mode': 'fastest'} .*max-autotune"),
+        ({'backend': 'foo'}, "Invalid backend: 'foo'"),
+        ({'options': {'nonsense': 1}}, 'Unexpected optimization option nonsense'),
+        ({'options': 3}, 'compile.options is 3; torch.compile takes a dict'),
+        ({'mode': 'default', 'options': {'max_autotune': True}}, 'mode and options, of which torch.compile takes one'),
+        ({'fullgraph': 'x'}, "compile.fullgraph is 'x'; torch.compile takes True or False"),
+        ({'dynamic': 'x'}, 'torch.compile takes True, False or None'),
+        ({'recompile_limit': 0}, 'compile.recompile_limit is 0; torch.compile takes a whole number'),
+    ],
+)
+def test_wrong_values_are_refused(value, message):
+    for function in (compile_parts, compile_for_inference, lambda model, value: parallelize(model, compile=value)):
+        with pytest.raises(UsageError, match=message):
+            function(nn.Linear(2, 2), value)

@@ -172,8 +172,10 @@ def test_class_features_in_another_type():
     with torch.no_grad():
         model.text_encoder.token_embedding.weight.mul_(-1)
     assert (model.extract_class_feat() * half).sum(1).max() < 0.99
-    with pytest.raises(ValueError, match=r'dtype=torch.int8 of class features has no fractions; give torch.bfloat16'):
-        model.set_classes('digits', dtype=torch.int8)
+    for wrong in (torch.int8, torch.float8_e4m3fn, 'bfloat16', True):
+        for function in (model.set_classes, model.encode_classes):
+            with pytest.raises(ValueError, match=f'dtype={wrong!r} of class features is none of torch.bfloat16, '):
+                function('digits', dtype=wrong)
 
 
 def test_classes_of_one_name_are_reported(monkeypatch):

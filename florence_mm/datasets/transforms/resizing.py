@@ -8,13 +8,17 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmcv.transforms import Resize as PlainResize
 
-from florence_mm.datasets.arguments import require
+from florence_mm.datasets.arguments import require, require_flags
 from florence_mm.errors import UsageError
 from florence_mm.ops.resizing import INTERPOLATIONS, resize_image
 from florence_mm.registry import TRANSFORMS
 from florence_mm.utils.numbers import is_finite, is_whole
 
 BACKENDS = ('torch', 'cv2', 'pillow')
+#: image types that OpenCV resizes
+_TYPES = ('uint8', 'uint16', 'int16', 'float32', 'float64')
+#: what has places in the image
+_PLACES = ('gt_bboxes', 'gt_masks', 'gt_keypoints')
 _OF_OTHERS = {
     'cv2': ('nearest', 'bilinear', 'bicubic', 'area', 'lanczos'),
     'pillow': ('nearest', 'bilinear', 'bicubic', 'box', 'lanczos', 'hamming'),
@@ -29,11 +33,24 @@ def _require_backend(backend: str, interpolation: str) -> None:
 
 def _resized(image: np.ndarray, size: tuple[int, int], interpolation: str, backend: str) -> np.ndarray:
     """The image at ``size``, height and width."""
+    known = _TYPES if backend == 'cv2' else ('uint8',)
+    if image.dtype.name not in known:
+        other = '' if backend == 'cv2' or image.dtype.name not in _TYPES else "; take backend='cv2' for these"
+        raise UsageError(f'backend={backend!r} resizes {", ".join(known)} images, not {image.dtype}{other}')
     if backend != 'torch':
         return mmcv.imresize(image, size[::-1], interpolation=interpolation, backend=backend)
-    if image.dtype != np.uint8:
-        raise UsageError(f"backend='torch' resizes uint8 images, not {image.dtype}; take backend='cv2' for these")
     return resize_image(image, size, interpolation)
+
+
+def _refuse_others(results: dict, step: str, keys: Sequence[str]) -> None:
+    """Refuse a sample with something that a step would leave at the place and size of the image as it was."""
+    for key in keys:
+        value = results.get(key)
+        if value is not None and not (step == 'Resize' and key != 'gt_masks' and isinstance(value, np.ndarray)):
+            raise UsageError(
+                f'florence_mm.{step} cannot change {key} ({type(value).__name__}) with the image; take mmdet.Resize or '
+                'another step of mmdet'
+            )
 
 
 def _is_side(value: object) -> bool:
@@ -58,7 +75,8 @@ class Resize(PlainResize):
             not antialias.
 
     Raises:
-        ValueError: the backend is not known, or lacks the interpolation.
+        ValueError: an argument is out of its range, or the backend lacks the interpolation.
+        UsageError: a sample has masks or boxes of mmdet, which mmdet's step resizes, or another type of image.
     """
 
     def __init__(
@@ -71,6 +89,16 @@ class Resize(PlainResize):
         backend: str = 'torch',
     ) -> None:
         _require_backend(backend, interpolation)
+        sides = scale if isinstance(scale, Sequence) else (scale, scale)
+        good = len(sides) == 2 and all(map(_is_side, sides))
+        require('scale', scale, scale is None or good, 'a number of pixels, or width and height')
+        factors = scale_factor if isinstance(scale_factor, Sequence) else (scale_factor, scale_factor)
+        good = len(factors) == 2 and all(is_finite(factor) and factor > 0 for factor in factors)
+        require('scale_factor', scale_factor, scale_factor is None or good, 'a positive number, or two, of x and y')
+        require('scale', scale, (scale, scale_factor) != (None, None), 'given, or else scale_factor')
+        require_flags(keep_ratio=keep_ratio, clip_object_border=clip_object_border)
+        if scale_factor is not None:
+            scale_factor = tuple(map(float, factors))  # of which mmcv's class takes no whole numbers
         # the backend of mmcv's class is left for label maps, whose values are not mixed
         labels = 'cv2' if backend == 'torch' else backend
         super().__init__(scale, scale_factor, keep_ratio, clip_object_border, labels, interpolation)
@@ -80,6 +108,7 @@ class Resize(PlainResize):
         image = results.get('img')
         if image is None:
             return
+        _refuse_others(results, 'Resize', _PLACES)
         height, width = image.shape[:2]
         new = mmcv.rescale_size((width, height), results['scale']) if self.keep_ratio else tuple(results['scale'])
         new = max(1, new[0]), max(1, new[1])  # of a very long image the short side would round to 0
@@ -122,6 +151,7 @@ class ResizeEdge(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Resize ``img``."""
+        _refuse_others(results, 'ResizeEdge', (*_PLACES, 'gt_seg_map'))
         height, width = results['img'].shape[:2]
         by_width = {'width': True, 'height': False, 'short': width < height, 'long': width > height}[self.edge]
         # rounded down, as in torchvision
@@ -202,6 +232,7 @@ class RandomResizedCrop(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Replace ``img``, or ``undecoded`` of ``LoadImage(scaled=True)``, by a part of it as ``img``."""
+        _refuse_others(results, 'RandomResizedCrop', (*_PLACES, 'gt_seg_map'))
         undecoded = results.pop('undecoded', None)
         if undecoded is None:
             image = results['img']

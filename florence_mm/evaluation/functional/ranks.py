@@ -95,7 +95,8 @@ def two_way_ranks(
     below_low.index_add_(0, owners, -(values < low[owners]).long())
     below_high.index_add_(0, owners, -(values < high[owners]).long())
     text_ranks = len(images) - torch.bincount(owners, minlength=len(texts)) - below_high
-    left = ~((below_low == below_high) & (low <= best) & (best < high))
+    sure = (below_low == below_high) & (low <= best) & (best < high)
+    left = ~(sure & low.isfinite() & high.isfinite())
     if left.any():
         chosen = left.nonzero()[:, 0]
         known = [images_of[text] for text in chosen.tolist()]

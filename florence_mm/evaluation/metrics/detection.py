@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
@@ -20,6 +21,8 @@ from florence_mm.evaluation.functional.detection import (
 from florence_mm.formats.coco import is_ignored, read_coco_file
 from florence_mm.registry import METRICS
 from florence_mm.utils.files import refuse_overwriting, write_atomic
+
+_FIELDS = ('bboxes', 'scores', 'labels')
 
 
 @METRICS.register_module()
@@ -90,8 +93,13 @@ class DetectionMetric(BaseMetric):
                         'PackDetInputs and evaluate a detector'
                     )
             found = sample['pred_instances']
-            boxes, scores, labels = (found[key].detach().cpu().numpy() for key in ('bboxes', 'scores', 'labels'))
-            boxes, scores = boxes.astype(np.float64), scores.astype(np.float64)
+            boxes, scores, labels = (torch.as_tensor(found[key]).detach().cpu() for key in _FIELDS)
+            if boxes.shape != (len(labels), 4) or scores.shape != labels.shape or labels.is_floating_point():
+                raise ValueError(
+                    f'image {sample["img_id"]} has bboxes {tuple(boxes.shape)}, scores {tuple(scores.shape)} and '
+                    f'labels {tuple(labels.shape)} of {labels.dtype}; expected (n, 4), (n,) and (n,) whole numbers'
+                )
+            boxes, scores, labels = boxes.double().numpy(), scores.double().numpy(), labels.numpy()
             if not np.isfinite(boxes).all() or not np.isfinite(scores).all():
                 raise ValueError(
                     f'image {sample["img_id"]} has a detection that is not finite; the weights have diverged, or the '
@@ -225,7 +233,9 @@ class DetectionMetric(BaseMetric):
         images = {image['id']: image for image in truth['images']}
         done = {result[0] for result in results}
         if not done <= set(images):
-            raise ValueError(f'{path} has no image {min(done - set(images))}, which was evaluated; give its own file')
+            raise ValueError(
+                f'{path} has no image {min(done - set(images), key=str)}, which was evaluated; give its own file'
+            )
         if len(done) < len(images):
             self._log(f'{path}: {len(done)} of {len(images)} images were evaluated', logging.WARNING)
         kept = set(category_ids)

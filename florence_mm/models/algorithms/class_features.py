@@ -19,6 +19,7 @@ from florence_mm.utils.progress import ProgressLog
 _TEXTS = 20_000  # whose features are held at a time: 40 MB of 512 channels
 _AT_ONCE = {'cpu': 256}  # texts encoded together, whose keys and values stay in the caches of a CPU
 _AT_ONCE_ELSEWHERE = 2048
+_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
 class ClassFeatures:
@@ -34,7 +35,7 @@ class ClassFeatures:
         texts_at_once: most texts encoded together; None: as many as suit the device.
 
     Raises:
-        ValueError: no names, unusable templates, or a ``dtype`` of whole numbers.
+        ValueError: no names, unusable templates, or a ``dtype`` that no tower computes in.
     """
 
     def __init__(
@@ -52,8 +53,11 @@ class ClassFeatures:
         self._snapshot: WeightsSnapshot | None = None
         if not self.names:
             raise ValueError('no class names were given; zero-shot prediction needs at least one')
-        if dtype is not None and not dtype.is_floating_point:
-            raise ValueError(f'dtype={dtype} of class features has no fractions; give torch.bfloat16 or leave it out')
+        if dtype is not None and dtype not in _DTYPES:
+            raise ValueError(
+                f'dtype={dtype!r} of class features is none of {", ".join(map(str, _DTYPES))}; give torch.bfloat16 or '
+                'leave it out'
+            )
         twice = [name for name in dict.fromkeys(self.names) if self.names.count(name) > 1]
         if twice and not isinstance(names, str):  # ImageNet has two kinds of sunglasses
             print_log(

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, features
 
 from florence_mm.datasets import ImageFolderText
 from florence_mm.datasets.transforms import LoadImage
+from florence_mm.engine.runner import FlorenceRunner
 from florence_mm.errors import DataError, UsageError
 from florence_mm.formats.image import decode_image, is_cut_off
 
@@ -255,12 +256,28 @@ def test_scaled_crops_are_those_of_the_whole_image(large):
         (SCALED[:1], False, 'the next step must be florence_mm.RandomResizedCrop, .* and is none; take scaled=False'),
         ([SCALED[0], {'type': 'mmpretrain.RandomResizedCrop', 'scale': 32}], False, 'florence_mm.RandomResizedCrop'),
         ([SCALED[0], {'type': 'mmcv.RandomFlip', 'prob': 0.5}, SCALED[1]], False, 'and is RandomFlip'),
+        ([{'type': 'mmcv.RandomApply', 'transforms': SCALED[:1]}, SCALED[1]], False, 'and is none'),
+        ([{'type': 'mmcv.RandomChoice', 'transforms': [SCALED, SCALED[:1]]}], False, 'and is none'),
+        ([{'type': 'mmcv.Compose', 'transforms': SCALED}], True, 'a test is done on whole images'),
         (SCALED, True, 'cannot be used here: a test is done on whole images'),
     ],
 )
 def test_scaled_loading_is_refused_where_it_gives_wrong_values(large, steps, test_mode, message):
     with pytest.raises(UsageError, match=message):
         ImageFolderText(str(large), pipeline=steps, test_mode=test_mode)
+
+
+def test_scaled_loading_of_other_packages_is_checked_when_they_are_loaded(large):
+    def load(steps):
+        custom = {'type': 'mmpretrain.CustomDataset', 'data_root': str(large), 'pipeline': steps}
+        repeated = {'type': 'RepeatDataset', 'dataset': custom, 'times': 2}
+        sampler = {'type': 'DefaultSampler', 'shuffle': False}
+        return FlorenceRunner.build_dataloader({'dataset': repeated, 'sampler': sampler, 'batch_size': 1})
+
+    pack = {'type': 'mmpretrain.PackInputs'}
+    assert next(iter(load([*SCALED, pack])))['inputs'][0].shape == (3, 32, 32)
+    with pytest.raises(UsageError, match='the next step must be florence_mm.RandomResizedCrop, .* and is PackInputs'):
+        load([SCALED[0], pack])
 
 
 def test_scaled_loading_takes_no_cache():

@@ -1,7 +1,12 @@
+import re
+
 import mmcv.transforms
 import mmpretrain.datasets.transforms as peers
 import numpy as np
 import pytest
+import torch
+from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.mask import BitmapMasks
 from PIL import Image
 
 from florence_mm.datasets.transforms import RandomResizedCrop, Resize, ResizeEdge
@@ -96,13 +101,18 @@ def test_a_picture_too_long_for_any_crop_gives_its_middle():
         (lambda: ResizeEdge(8, interpolation='area'), "interpolation='area' must be one of bilinear, bicubic with"),
         (lambda: ResizeEdge(8, 'shortest'), "edge='shortest' must be short, long, width or height"),
         (lambda: ResizeEdge(0), 'scale=0 must be a number of pixels'),
+        (lambda: Resize(), 'scale=None must be given, or else scale_factor'),
+        (lambda: Resize((0, 8)), 'scale=(0, 8) must be a number of pixels, or width and height'),
+        (lambda: Resize((8, 8, 8)), 'must be a number of pixels, or width and height'),
+        (lambda: Resize(scale_factor=float('nan')), 'scale_factor=nan must be a positive number, or two'),
+        (lambda: Resize(8, keep_ratio='no'), "keep_ratio='no' must be True or False"),
         (lambda: RandomResizedCrop((8, 8, 8)), 'must be a number of pixels, or height and width'),
         (lambda: RandomResizedCrop(8, crop_ratio_range=(1, 0.5)), 'must be two positive numbers, the smaller first'),
         (lambda: RandomResizedCrop(8, max_attempts=-1), 'must be a whole number from 0'),
     ],
 )
 def test_wrong_arguments(build, message):
-    with pytest.raises(ValueError, match=message.replace('(', r'\(')):
+    with pytest.raises(ValueError, match=re.escape(message)):
         build()
 
 
@@ -110,3 +120,33 @@ def test_torch_resizes_8_bits_only(picture):
     with pytest.raises(UsageError, match="resizes uint8 images, not float32; take backend='cv2'"):
         ResizeEdge(32)({'img': picture.astype(np.float32)})
     assert ResizeEdge(32, backend='cv2')({'img': picture.astype(np.float32)})['img'].shape == (32, 53, 3)
+
+
+@pytest.mark.parametrize(('backend', 'dtype'), [('pillow', 'float32'), ('cv2', 'int64')])
+def test_types_that_a_backend_does_not_resize(backend, dtype):
+    with pytest.raises(UsageError, match=f'backend={backend!r} resizes uint8.* images, not {dtype}'):
+        Resize(8, backend=backend)({'img': np.zeros((4, 4, 3), dtype)})
+
+
+@pytest.mark.parametrize('shape', [(1, 1000), (1000, 1)])
+@pytest.mark.parametrize('backend', ['torch', 'cv2', 'pillow'])
+def test_a_line_stays_a_pixel_wide(shape, backend):
+    line = np.full((*shape, 3), 7, np.uint8)
+    long, short = (10, 1) if shape[0] > 1 else (1, 10)
+    resized = Resize((10, 10), keep_ratio=True, backend=backend)({'img': line})
+    assert resized['img'].shape == (long, short, 3) and (resized['img'] == 7).all()
+    for ratios in ((1e-4, 2e-4), (1e4, 2e4)):  # no part of the picture has these
+        part = RandomResizedCrop(8, aspect_ratio_range=ratios, backend=backend)({'img': line})
+        assert (part['img'] == 7).all()
+
+
+def test_what_would_stay_at_its_place_is_refused(picture):
+    boxes, masks = np.zeros((1, 4), np.float32), BitmapMasks(np.zeros((1, 4, 4), np.uint8), 4, 4)
+    for step, key, value in (
+        (Resize(8), 'gt_masks', masks),
+        (Resize(8), 'gt_bboxes', HorizontalBoxes(torch.zeros(1, 4))),
+        (ResizeEdge(8), 'gt_bboxes', boxes),
+        (RandomResizedCrop(8), 'gt_seg_map', picture[..., 0]),
+    ):
+        with pytest.raises(UsageError, match=f'florence_mm.{type(step).__name__} cannot change {key}'):
+            step({'img': picture, key: value})

@@ -12,6 +12,7 @@ from florence_mm.evaluation.functional import (
     summarize_ranks,
     two_way_ranks,
 )
+from florence_mm.evaluation.functional.zero_shot import UNRANKED
 
 
 def test_ranks_by_hand():
@@ -306,3 +307,10 @@ def test_equals_mmactions_metric():
         assert 100 * ours[f't2v_R@{k}'] == pytest.approx(theirs[f'R{k}'])
     assert ours['t2v_MdR'] == theirs['MdR'] > 1
     assert ours['t2v_MnR'] == pytest.approx(theirs['MnR'])
+
+
+def test_a_text_whose_similarities_overflow_has_no_rank():
+    # 2e38 * 2 - 2e38 * 2 is inf - inf
+    huge = torch.tensor([[2e19, 2e19]])
+    _, of_texts = two_way_ranks(huge, torch.tensor([[2e19, -2e19]]), [[0]], [[0]])
+    assert of_texts.tolist() == retrieval_ranks(torch.tensor([[2e19, -2e19]]), huge, [[0]]).tolist() == [UNRANKED]

@@ -328,3 +328,26 @@ def test_several_sets_at_once_are_refused(two_classes):
     metric.process(None, [sample(1)])
     with pytest.raises(ValueError, match='evaluates one data set and file at a time'):
         metric.evaluate(1)
+
+
+def test_fields_that_do_not_fit_each_other(two_classes):
+    for key, value in (('scores', torch.ones(2)), ('labels', torch.tensor([0.5])), ('bboxes', torch.zeros(1, 5))):
+        wrong = sample(1, (0, 0, 5, 5, 0.5, 0))
+        wrong['pred_instances'][key] = value
+        with pytest.raises(ValueError, match=r'image 1 has bboxes .*; expected \(n, 4\), \(n,\) and \(n,\) whole'):
+            evaluate(two_classes, [wrong])
+
+
+def test_types_of_detections_change_nothing(two_classes):
+    plain = sample(1, (10, 10, 30, 30, 0.5, 1))
+    kinds = [lambda x: x, lambda x: x.bfloat16() if x.is_floating_point() else x, lambda x: x.numpy()]
+    found = [
+        evaluate(two_classes, [{**plain, 'pred_instances': {k: kind(x) for k, x in plain['pred_instances'].items()}}])
+        for kind in kinds
+    ]
+    assert found[0] == found[1] == found[2]
+
+
+def test_unknown_images_of_several_types(two_classes):
+    with pytest.raises(ValueError, match='has no image 9, which was evaluated'):
+        evaluate(two_classes, [sample('x'), sample(9)])
