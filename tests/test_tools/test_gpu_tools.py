@@ -96,3 +96,19 @@ def test_three_sides_are_refused(monkeypatch, capsys):
         tool.main()
     assert ended.value.code == 2
     assert '--shape [8, 8, 8] must be height and width, or one number for both' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('config', 'name'),
+    [
+        ('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', 'FasterRCNN'),
+        ('mmpretrain::resnet/resnet18_8xb32_in1k.py', 'ImageClassifier'),
+    ],
+)
+def test_models_that_need_values_are_refused(monkeypatch, capsys, config, name):
+    tool = load(TOOLS / 'analysis_tools/get_memory.py')
+    monkeypatch.setattr(sys, 'argv', ['get_memory.py', config, '--shape', '64'])
+    with pytest.raises(SystemExit) as ended:
+        tool.main()
+    assert ended.value.code == 2
+    assert re.match(f'error: a {name} cannot be run on shapes alone .*; give a config', capsys.readouterr().err)

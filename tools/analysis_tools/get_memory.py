@@ -70,7 +70,17 @@ def forward(model: nn.Module, images: Tensor) -> object:
         return model.cls_head(model.backbone(images))
     if isinstance(model, SingleStageDetector):
         return model.bbox_head(model.extract_feat(images))
-    return model(images, mode='tensor')
+    try:
+        return model(images, mode='tensor')
+    except (RuntimeError, TypeError) as error:  # values are asked for, or boxes
+        raise _needs_values(type(model).__name__, error) from error
+
+
+def _needs_values(name: str, error: Exception) -> UsageError:
+    return UsageError(
+        f'a {name} cannot be run on shapes alone ({str(error).splitlines()[0]}); give a config of a model of '
+        'florence_mm, of a Swin classifier or of a one-stage detector'
+    )
 
 
 def _values(part: object, key: str) -> Iterator:
@@ -89,8 +99,11 @@ def measure(
 ) -> tuple[StepMemory, int, tuple[int, int]]:
     """Build the model of a config on the meta device and count one step; also return the batch size and the shape."""
     drop_pretrained(cfg.model, 'model')
-    with torch.device('meta'):
-        model = MODELS.build(cfg.model)
+    try:
+        with torch.device('meta'):
+            model = MODELS.build(cfg.model)
+    except RuntimeError as error:  # a constructor computes with values
+        raise _needs_values(cfg.model.type, error) from error
     model.train()
     for module in model.modules():
         if 'with_cp' in vars(module):
