@@ -17,7 +17,7 @@ def test_the_list(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ['name', 'task', 'parameters', 'multiply-adds', 'weights']
     assert [line.split()[0] for line in lines[1:]] == list_models()
-    main(['models', 'list', '22e_digits', '--task', 'zero-shot-classification', '--pretrained'])
+    main(['models', 'list', '36e_digits', '--task', 'zero-shot-classification', '--pretrained'])
     _, line = capsys.readouterr().out.splitlines()
     assert line.split()[:6] == [DIGITS, 'zero-shot-classification', '999.53', 'k', '5.82', 'M']
 
