@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from running import CROP, RESIZE, noise, run
 from small_models import METER, VOCAB, config
 
@@ -24,7 +25,7 @@ def meter(tmp_path_factory):
     loaded = run(cfg, folder / 'answerer.onnx', '--part', 'answerer')
     run(cfg, folder / 'matcher.pt2', '--part', 'matcher')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('florence_mm.apis.setup.ready_model', lambda *_: (loaded.model, {}, 'cpu'))
+        patch.setattr('florence_mm.apis.setup.ready_model', lambda *_: (loaded.model, {}, torch.device('cpu')))
         inferencer = MultimodalInferencer(cfg, None, 'cpu')
     return inferencer, folder
 
