@@ -39,8 +39,9 @@ def sidecar_schema(embedding: int | None = None) -> 'pyarrow.Schema':
     ``width``         of the upright picture, in pixels; 0 if it could not be read
     ``phash``         perceptual hash (:mod:`florence_mm.curation.hashing`); 0 if it was not computed
     ``text``          the text as it was given, '' without one
+    ``label_text``    what the label is made of, if it is not ``text``; null otherwise
     ``normalized``    the text after :func:`florence_mm.language.labels.normalize_text`
-    ``label``         :func:`florence_mm.language.labels.text_label`, -1 without text
+    ``label``         :func:`florence_mm.language.labels.text_label` of ``label_text`` or else ``text``, -1 without text
     ``query``         the search that found the picture; null if unknown
     ``words``         number of words of ``normalized``
     ``sampling``      hash of the run's seed and the id: to choose samples at random, take the smallest ones
@@ -65,6 +66,7 @@ def sidecar_schema(embedding: int | None = None) -> 'pyarrow.Schema':
         ('height', pa.int32()),
         ('phash', pa.uint64()),
         ('text', pa.string()),
+        ('label_text', pa.string()),
         ('normalized', pa.string()),
         ('label', pa.int64()),
         ('query', pa.string()),
