@@ -7,7 +7,7 @@ from florence_mm.curation.hashing import LEAST_SIDE, perceptual_hash, sampling_h
 
 def picture(seed, size=(200, 300)):
     """A smooth picture, so that hashes are not decided by noise."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    coarse = np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     return cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
 
 
@@ -41,7 +41,7 @@ def test_scaling_and_brightness_change_few_bits_and_another_picture_many():
     image = picture(1)
     own = perceptual_hash(image)
     assert bits(own, perceptual_hash(cv2.resize(image, (150, 100), interpolation=cv2.INTER_AREA))) <= 3
-    assert bits(own, perceptual_hash(cv2.imdecode(cv2.imencode('.jpg', image, [1, 50])[1], 1)[..., ::-1])) <= 3
+    assert bits(own, perceptual_hash(cv2.imdecode(cv2.imencode('.jpg', image, [1, 50])[1], 1))) <= 3
     assert bits(own, perceptual_hash(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))) == 0
     assert min(bits(own, perceptual_hash(picture(seed))) for seed in range(2, 12)) > 10
 
