@@ -27,6 +27,16 @@ def places(tmp_path):
     return Places(shards, sidecars, tmp_path / 'work', tmp_path / 'out')
 
 
+@pytest.fixture
+def one_process(monkeypatch):
+    """Write shards in this process, as starting others takes a second."""
+
+    def run(function, tasks, workers, engine, make_context):
+        return (function(task, make_context()) for task in tasks)
+
+    monkeypatch.setattr('florence_mm.curation.stage_c.run_tasks', run)
+
+
 def write_kept_file(path, ids, position=None, short=()):
     rows = {'id': ids, 'position': range(len(ids)) if position is None else position}
     rows['short'] = [sample_id in short for sample_id in ids]
@@ -41,6 +51,7 @@ def contents(folder):
 KEPT = [make_id(0, 0), make_id(0, 2), make_id(0, 3), make_id(1, 1), make_id(1, 3)]
 
 
+@pytest.mark.usefixtures('one_process')
 def test_kept_pairs_are_written_with_their_bytes_in_shards_of_even_size(places, tmp_path):
     kept = write_kept_file(tmp_path / 'kept.parquet', KEPT, short=KEPT[1:2])
     found = write_kept(kept, places, StageCOptions(shards=2))
@@ -60,6 +71,7 @@ def test_kept_pairs_are_written_with_their_bytes_in_shards_of_even_size(places, 
     assert samples[4][2] == {'text': text.format(7), 'augmented': False, 'id': KEPT[4]}
 
 
+@pytest.mark.usefixtures('one_process')
 def test_positions_give_the_order_of_writing(places, tmp_path):
     kept = write_kept_file(tmp_path / 'kept.parquet', KEPT, position=[4, 0, 3, 2, 1])
     assert read_kept(kept)[0].tolist() == [KEPT[1], KEPT[4], KEPT[3], KEPT[2], KEPT[0]]
@@ -78,6 +90,7 @@ def test_shards_and_index_do_not_depend_on_workers(places, tmp_path):
     assert contents(other.out) == first and len(first) == 8
 
 
+@pytest.mark.usefixtures('one_process')
 def test_only_what_is_missing_or_damaged_is_written_again(places, tmp_path):
     kept = write_kept_file(tmp_path / 'kept.parquet', KEPT)
     write_kept(kept, places, StageCOptions(shards=3))
@@ -102,6 +115,7 @@ def test_only_what_is_missing_or_damaged_is_written_again(places, tmp_path):
     assert rewritten() == {'00000.tar', '00000.index.npy'}
 
 
+@pytest.mark.usefixtures('one_process')
 def test_fewer_shards_than_before_leave_none_behind(places, tmp_path):
     kept = write_kept_file(tmp_path / 'kept.parquet', KEPT)
     write_kept(kept, places, StageCOptions(shards=4))
@@ -129,6 +143,7 @@ def test_sizes_differ_by_one_at_most(total, options, bounds):
     assert divide(total, StageCOptions(**options)) == bounds
 
 
+@pytest.mark.usefixtures('one_process')
 def test_what_cannot_be_written_is_one_sentence(places, tmp_path):
     with pytest.raises(UsageError, match='no pair was kept'):
         write_kept(write_kept_file(tmp_path / 'none.parquet', []), places, StageCOptions())
