@@ -31,7 +31,7 @@ class Near(NamedTuple):
     """Near pairs of hashes.
 
     Args:
-        pairs: ``(P, 2)`` int64, each pair of rows once, the smaller row first, sorted by the second row, then the first.
+        pairs: ``(P, 2)`` int64, each pair of rows once, smaller row first, sorted by the second row, then the first.
         compared: number of pairs of hashes that were compared.
     """
 
