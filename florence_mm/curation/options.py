@@ -1,5 +1,6 @@
 """Settings of a run of curation, checked before anything is read."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -9,6 +10,9 @@ from florence_mm.utils.nearest import near_or_all
 from florence_mm.utils.numbers import is_finite, is_whole
 
 KINDS = ('tars', 'manifest', 'parquet', 'folder')
+DUPLICATES = ('one', 'texts', 'all')
+PLANS = ('duckdb', 'daft', 'daft-ray')
+_SIZE = re.compile(r'[1-9][0-9]*(\.[0-9]+)? ?[KMGT]i?B')
 #: What a pair's fields are called in JSON, manifests and parquet files; the first name that is there counts.
 FIELDS = {
     'image': ('image', 'path', 'filepath'),
@@ -91,6 +95,58 @@ class StageAOptions:
         _require('stage_a.seed', seed, is_whole(seed) and 0 <= seed < 2**32, 'a whole number from 0 to 4294967295')
         for name in ('embeddings', 'reduced'):
             _require(f'stage_a.{name}', getattr(self, name), isinstance(getattr(self, name), bool), 'True or False')
+
+
+@dataclass(frozen=True)
+class StageBOptions:
+    """Which pairs are kept of those that stage A keeps.
+
+    Attributes:
+        min_score: least cosine of picture and text; None: no such filter. Needs the scores of stage A.
+        duplicates: of pictures that are near to each other keep ``'one'`` pair, or one pair a text (``'texts'``), or
+            ``'all'``.
+        near_bits: bits of the perceptual hash in which near pictures differ, at most.
+        near_cosine: least cosine of the embeddings of near pictures, which finds crops too; None: embeddings are not
+            compared. Needs the embeddings of stage A. Pairs are compared with each other for ``duplicates='one'`` only,
+            with evaluation sets always.
+        max_per_query: pairs kept of one query, at most, chosen at random; None: all. Pairs whose query is unknown
+            are all kept.
+        max_per_text: pairs kept of one text, at most, chosen in the same way; None: all.
+        short_words: texts of at most so many words are marked, so that training puts them into templates.
+        engine: ``'duckdb'``, ``'daft'`` (threads of this machine) or ``'daft-ray'`` (a Ray cluster).
+        memory: that DuckDB takes before it writes to the disk, such as ``'8GB'``; None: most of the machine's.
+        threads: of DuckDB; None: all cores.
+    """
+
+    min_score: float | None = None
+    duplicates: str = 'one'
+    near_bits: int = 3
+    near_cosine: float | None = None
+    max_per_query: int | None = None
+    max_per_text: int | None = None
+    short_words: int = 0
+    engine: str = 'duckdb'
+    memory: str | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ('min_score', 'near_cosine'):
+            value = getattr(self, name)
+            right = value is None or (is_finite(value) and -1 <= value <= 1)
+            _require(f'stage_b.{name}', value, right, 'from -1 to 1, or None')
+        for name, values in (('duplicates', DUPLICATES), ('engine', PLANS)):
+            value = getattr(self, name)
+            _require(f'stage_b.{name}', value, value in values, f'one of {", ".join(values)}')
+        bits = self.near_bits
+        _require('stage_b.near_bits', bits, is_whole(bits) and 0 <= bits <= 6, 'a whole number from 0 to 6')
+        for name in ('max_per_query', 'max_per_text', 'threads'):
+            value = getattr(self, name)
+            right = value is None or (is_whole(value) and value >= 1)
+            _require(f'stage_b.{name}', value, right, 'a whole number from 1, or None')
+        words = self.short_words
+        _require('stage_b.short_words', words, is_whole(words) and words >= 0, 'a whole number from 0')
+        right = self.memory is None or (isinstance(self.memory, str) and _SIZE.fullmatch(self.memory) is not None)
+        _require('stage_b.memory', self.memory, right, "a size such as '8GB', or None")
 
 
 @dataclass(frozen=True)
