@@ -67,7 +67,6 @@ class StageAOptions:
         min_side: pixels that the shorter side of a picture must have.
         max_aspect: longer side of a picture divided by its shorter one, at most.
         max_pixels: pixels of a picture, at most; more are not decoded.
-        min_score: least cosine of picture and text; None: no such filter. Needs a model.
         embeddings: keep the feature of each picture. Needs a model.
         batch_size: pairs that the model takes at once.
         reduced: decode JPEG files at a half or a quarter where that leaves enough pixels.
@@ -77,7 +76,6 @@ class StageAOptions:
     min_side: int = 32
     max_aspect: float = 5.0
     max_pixels: int = 100_000_000
-    min_score: float | None = None
     embeddings: bool = False
     batch_size: int = 64
     reduced: bool = True
@@ -93,17 +91,10 @@ class StageAOptions:
             is_finite(self.max_aspect) and self.max_aspect >= 1,
             'a number from 1',
         )
-        score = self.min_score
-        _require('stage_a.min_score', score, score is None or (is_finite(score) and -1 <= score <= 1), 'from -1 to 1')
         seed = self.seed
         _require('stage_a.seed', seed, is_whole(seed) and 0 <= seed < 2**32, 'a whole number from 0 to 4294967295')
         for name in ('embeddings', 'reduced'):
             _require(f'stage_a.{name}', getattr(self, name), isinstance(getattr(self, name), bool), 'True or False')
-
-    @property
-    def needs_model(self) -> bool:
-        """Whether a model must look at the pairs."""
-        return self.embeddings or self.min_score is not None
 
 
 @dataclass(frozen=True)

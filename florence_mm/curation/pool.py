@@ -77,7 +77,7 @@ class _Worker(NamedTuple):
 def _run_pool(work: bytes, tasks: Iterable[Task], workers: int) -> Iterator[Any]:
     # a fork of this process would inherit locks that its threads hold; the server's is small and has one thread
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload([__name__, 'florence_mm.curation.stage_a', 'florence_mm.curation.stage_c'])
+    context.set_forkserver_preload([__name__, f'{__package__}.stage_a', 'pyarrow.parquet'])
     left = iter(tasks)
     busy: dict[_Worker, Task] = {}
     started: list[_Worker] = []

@@ -18,7 +18,9 @@ BOMB = 'bomb'
 TOO_SMALL = 'too_small'
 #: The picture is longer than it is wide, or wider than long, by more than the limit.
 ASPECT = 'aspect'
+#: The model finds picture and text unlike.
 LOW_SCORE = 'low_score'
+#: The model gives NaN or infinity.
 SCORE_NOT_FINITE = 'score_not_finite'
 NEAR_DUPLICATE = 'near_duplicate'
 #: It nearly duplicates an item of a set that models are evaluated on.
@@ -38,9 +40,8 @@ STAGE_A = (
     BOMB,
     TOO_SMALL,
     ASPECT,
-    LOW_SCORE,
     SCORE_NOT_FINITE,
 )
-STAGE_B = (NEAR_DUPLICATE, EVALUATION_DUPLICATE, UNBALANCED)
+STAGE_B = (LOW_SCORE, NEAR_DUPLICATE, EVALUATION_DUPLICATE, UNBALANCED)
 #: All reasons, in the order of a report.
 REASONS = (*STAGE_A, *STAGE_B)

@@ -76,7 +76,7 @@ def process_shard(shard: RawShard, options: StageAOptions, work: Path, embed: Em
         shard: the shard.
         options: see :class:`~florence_mm.curation.options.StageAOptions`.
         work: the work folder.
-        embed: the model; needed where the options ask for scores or embeddings.
+        embed: the model that scores the pairs; needed for embeddings.
     """
     path = sidecar_path(work, shard.number)
     made_of = {
@@ -115,9 +115,9 @@ def measure_shard(shard: RawShard, options: StageAOptions, embed: Embed | None =
         if image is not None:
             waiting.append((row, image))
             if len(waiting) == options.batch_size:
-                _score(waiting, options, embed)
+                _score(waiting, embed)
     if waiting:
-        _score(waiting, options, embed)
+        _score(waiting, embed)
     return _table(rows, embed.width if embed is not None and options.embeddings else None)
 
 
@@ -193,7 +193,7 @@ def _look(data: bytes, row: dict, options: StageAOptions, least: int) -> tuple[n
     return image, None
 
 
-def _score(waiting: list[tuple[dict, Any]], options: StageAOptions, embed: Embed) -> None:
+def _score(waiting: list[tuple[dict, Any]], embed: Embed) -> None:
     """Let the model see waiting pairs; put scores, embeddings and reasons into their rows."""
     images, texts = embed([image for _, image in waiting], [row['text'] for row, _ in waiting])
     scores = (images * texts).sum(1)
@@ -202,8 +202,6 @@ def _score(waiting: list[tuple[dict, Any]], options: StageAOptions, embed: Embed
             row['drop'] = reasons.SCORE_NOT_FINITE
             continue
         row['score'], row['embedding'] = score, feature
-        if options.min_score is not None and score < options.min_score:
-            row['drop'] = reasons.LOW_SCORE
     waiting.clear()
 
 

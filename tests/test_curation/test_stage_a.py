@@ -137,8 +137,8 @@ def test_the_model_scores_in_batches_and_its_faults_are_reasons(tmp_path):
     for number, (colour, text) in enumerate(pairs):
         members += [(f'{number}.png', flat(colours[colour])), (f'{number}.txt', text.encode())]
     model = BrightnessModel()
-    rows = measured(tar_shard(tmp_path, members), model, min_score=0.5, embeddings=True, batch_size=2)
-    assert [row['drop'] for row in rows] == [None, 'low_score', None, 'score_not_finite', 'blank_text', None]
+    rows = measured(tar_shard(tmp_path, members), model, embeddings=True, batch_size=2)
+    assert [row['drop'] for row in rows] == [None, None, None, 'score_not_finite', 'blank_text', None]
     assert [row['score'] for row in rows] == [1, 0, 1, None, None, 1]
     assert model.batches == [2, 2, 1]
     assert [row['embedding'] for row in rows][1:5] == [[0, 1, 0], [0, 1, 0], None, None]
