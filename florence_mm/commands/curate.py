@@ -34,8 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read the config, apply the arguments to it, and curate."""
     from florence_mm.config.load import load_config
-    from florence_mm.curation.run import curate
+    from florence_mm.curation.run import REPORT, curate
     from florence_mm.curation.settings import make_settings
+    from florence_mm.visualization.curation import draw_report
 
     cfg = load_config(args.config, args.cfg_options)
     for name in ('work', 'out', 'workers', 'engine'):
@@ -48,8 +49,10 @@ def run(args: argparse.Namespace) -> int:
 
         make_embed = MakeTowers(settings.model.name, settings.model.checkpoint, settings.model.device)
     found = curate(settings, make_embed)
+    draw_report(found.report, settings.out / REPORT)
     kept = found.shards.total
     print(f'{kept} of {found.pairs} pairs kept, in {len(found.shards)} shards in {settings.out}')
     for name, count in found.by_reason.items():
         print(f'  {name:22}{count:>12}')
+    print(f'report: {settings.out / REPORT / "report.md"}')
     return 0

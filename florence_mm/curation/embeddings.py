@@ -5,7 +5,7 @@ which float32 holds exactly in whatever order it is summed, so that no processor
 
 Up to 20,000 features are compared all with all. More are divided into cells, each around one of the features, a random
 choice, as in an inverted file index; only features in one cell are compared. What lies at the border of two cells is
-missed there; a second division around other features finds most of it.
+missed there; further divisions around other features find most of it.
 """
 
 import tempfile
@@ -25,7 +25,7 @@ LENGTH = 4000
 ALL_WITH_ALL = 20_000
 #: Features in a cell, on average, and how often they are divided into cells.
 _IN_CELL = 1000
-_DIVISIONS = 2
+_DIVISIONS = 4
 _BLOCK = 1024
 _AT_ONCE = 16_384
 

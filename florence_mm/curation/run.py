@@ -21,6 +21,7 @@ from . import reasons
 from .inputs import RawShard, find_shards
 from .options import InputOptions, StageAOptions, as_json
 from .pool import run_tasks
+from .report import Report, make_report
 from .settings import Settings
 from .stage_a import KEPT, Counts, Embed, process_shard, sidecar_path
 from .stage_b import select
@@ -29,6 +30,8 @@ from .state import one_run, read_record, write_record
 
 #: Options of stage B that change how it computes and not what.
 _NO_EFFECT = ('engine', 'memory', 'threads')
+#: Folder of the report in that of the set.
+REPORT = 'report'
 #: ``make_embed()``; it is sent to other processes, so a function of a module or an object of a class of one.
 MakeEmbed = Callable[[], Embed]
 
@@ -40,11 +43,13 @@ class Result(NamedTuple):
         shards: the set of curated shards.
         pairs: raw pairs that were planted.
         by_reason: number of pairs by the reason that dropped them, and those kept; their sum is ``pairs``.
+        report: numbers and samples; also written to the folder ``report`` of the set.
     """
 
     shards: ShardSet
     pairs: int
     by_reason: dict[str, int]
+    report: Report
 
 
 class _StageA(NamedTuple):
@@ -55,12 +60,15 @@ class _StageA(NamedTuple):
     embed: Embed | None
 
 
-def curate(settings: Settings, make_embed: MakeEmbed | None = None) -> Result:
+def curate(
+    settings: Settings, make_embed: MakeEmbed | None = None, count_tokens: Callable[[str], int] | None = None
+) -> Result:
     """Curate raw pairs into shards; the same bytes for any number of workers, with either engine, stopped or not.
 
     Args:
         settings: see :class:`~florence_mm.curation.settings.Settings`.
         make_embed: makes the model in each process; needed if the settings have one.
+        count_tokens: number of tokens of a text, for the report; None: only words are counted.
 
     Raises:
         UsageError: a source has nothing, nothing is kept, another run works in the folder, or a process died.
@@ -81,10 +89,12 @@ def curate(settings: Settings, make_embed: MakeEmbed | None = None) -> Result:
         places = Places(shards, sidecars, settings.work, settings.out)
         written = write_kept(kept, places, settings.stage_c, settings.workers, settings.engine)
         by_reason = _count(counts, kept.with_name('drops.parquet'), written.total)
+        report = make_report([path for path, _ in sidecars], kept.parent, shards, count_tokens)
+        report.write(settings.out / REPORT)
     total = sum(one.pairs for one in counts)
     if sum(by_reason.values()) != total:  # a promise of this module, whatever the inputs
         raise RuntimeError(f'{total} pairs were read and {by_reason} found')
-    return Result(written, total, by_reason)
+    return Result(written, total, by_reason, report)
 
 
 def _run_stage_a(
