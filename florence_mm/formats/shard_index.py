@@ -42,6 +42,13 @@ class Place(NamedTuple):
     text_offset: int
     text_size: int
 
+    @property
+    def first(self) -> int:
+        """Byte at which the first of them that the sample has begins."""
+        if self.image is None:
+            return self.text_offset
+        return self.image_offset if self.text is None else min(self.image_offset, self.text_offset)
+
 
 def index_path(tar: str | Path) -> Path:
     """Path of a shard's index.

@@ -222,9 +222,8 @@ def _set_of(content: Any, root: str, where: str) -> ShardSet:
     if not isinstance(content, Mapping) or content.get('format') != _FORMAT:
         raise DataError(f'{where} is no index of a set of shards; name the folder that tools/curate.py has written')
     if content.get('version') != _VERSION:
-        raise DataError(
-            f'{where} has version {shown(content.get("version"))}, and this release reads {_VERSION}; update florence_mm'
-        )
+        version = shown(content.get('version'))
+        raise DataError(f'{where} has version {version}, and this release reads {_VERSION}; update florence_mm')
     try:
         shards = [Shard(**entry) for entry in content['shards']]
         if not shards or not all(map(_is_whole_entry, shards)):
