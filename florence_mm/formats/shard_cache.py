@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from florence_mm.errors import UsageError
@@ -22,7 +22,7 @@ from .shard_store import Store
 from .shards import Shard
 
 _POLL = 0.02  # seconds
-_STALE = 600.0  # seconds after which a file that nobody has written to is of a killed process
+_STALE = 5.0  # seconds without a write after which a temporary file may be of a killed process
 _AHEAD = 4  # shards fetched at once before they are asked for
 
 
@@ -100,11 +100,14 @@ class ShardCache:
     @contextmanager
     def _placing(self, path: Path, size: int) -> Iterator[Path]:
         """Yield a temporary file that takes ``size`` bytes of the bound and becomes ``path`` if nothing raises."""
-        with replacing(path) as temporary:
+        with ExitStack() as stack:
             with self._locked('.room.lock'):
                 self._make_room(size)
-                with temporary.open('wb') as file:
-                    file.truncate(size)
+                temporary = stack.enter_context(replacing(path))
+                file = stack.enter_context(temporary.open('wb'))
+                file.truncate(size)
+                try_lock(file.fileno())  # which tells it from what a killed process has left
+                stack.callback(unlock, file.fileno())
             yield temporary
 
     def _make_room(self, size: int) -> None:
@@ -113,7 +116,7 @@ class ShardCache:
             for entry in os.scandir(self.folder):
                 with suppress(FileNotFoundError):  # renamed meanwhile, and counted by the next process
                     status = entry.stat()
-                    if entry.name.endswith('.tmp') and time.time() - status.st_mtime > _STALE:
+                    if entry.name.endswith('.tmp') and _is_left(entry.path, status):
                         Path(entry.path).unlink()
                         continue
                     total += status.st_size
@@ -140,6 +143,14 @@ class ShardCache:
         finally:
             unlock(descriptor)
             os.close(descriptor)
+
+
+def _is_left(path: str, status: os.stat_result) -> bool:
+    """Whether a temporary file is of a process that was killed."""
+    if time.time() - status.st_mtime < _STALE:
+        return False
+    with Path(path).open('rb') as file:
+        return try_lock(file.fileno())
 
 
 def _has_transfers(folder: Path) -> bool:
