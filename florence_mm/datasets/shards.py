@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
+from mmengine.logging import print_log
 
 from florence_mm.errors import DataError, UsageError
 from florence_mm.formats.shard_cache import ShardCache
@@ -26,7 +27,7 @@ from florence_mm.formats.shards import (
 from florence_mm.registry import DATASETS
 from florence_mm.utils.numbers import is_finite, is_whole
 
-from .arguments import check_indices, require
+from .arguments import check_indices, require, require_flags
 from .base import ImageTextDataset
 from .order_parts import OrderPart
 from .reading import readable_rows
@@ -57,6 +58,8 @@ class ImageTextShards(ImageTextDataset):
         cache (dict | None): For a store: ``dict(folder=..., max_gb=..., retries=5, seconds=60, options={})``: the local
             folder, the bound of its size (two blocks must fit), attempts after the first that failed, the longest time
             in which a transfer may make no progress, and options of the fsspec file system. None: the set is local.
+        drop_augmented (bool): Leave out samples marked ``augmented``, as in the paper's second stage; the index knows
+            them.
         block (int | None): Shards that are read at a time, in random order. It is part of the order of samples, so a
             resumed run keeps it. None: all for a local set, 16 for a store.
         classes, skip_bad, pipeline, test_mode, metainfo, indices, lazy_init: see :class:`ImageTextDataset`; a member
@@ -74,6 +77,7 @@ class ImageTextShards(ImageTextDataset):
         data_root: str,
         cache: Mapping[str, Any] | None = None,
         block: int | None = None,
+        drop_augmented: bool = False,
         classes: str | Sequence[str] | None = None,
         skip_bad: dict | None = None,
         pipeline: Sequence[dict | Callable] = (),
@@ -85,7 +89,8 @@ class ImageTextShards(ImageTextDataset):
         right = block is None or is_whole(block) and block > 0
         require('block', block, right, 'a number of shards, or None')
         require('data_root', data_root, isinstance(data_root, (str, os.PathLike)) and str(data_root), 'a set of shards')
-        self.block = block
+        require_flags(drop_augmented=drop_augmented)
+        self.block, self.drop_augmented = block, drop_augmented
         self._cache = _build_cache(os.fspath(data_root), cache)
         self._indexes: OrderedDict[int, ShardIndex] = OrderedDict()
         super().__init__(
@@ -108,8 +113,13 @@ class ImageTextShards(ImageTextDataset):
         if self._fully_initialized:
             return
         self.shards = self._read_set()
-        self._ends = np.cumsum(self.shards.samples)
-        self._first, self._size, self._rows = 0, self.shards.total, None
+        counts = self.shards.samples - self.shards.augmented * self.drop_augmented
+        self._ends = np.cumsum(counts)
+        self._first, self._size, self._rows = 0, int(self._ends[-1]), None
+        if self._size == 0:
+            raise DataError(f'{self.location} has augmented samples only; take drop_augmented=False')
+        if self.drop_augmented:
+            print_log(f'{self.location}: left {self.shards.total - self._size} augmented samples out', 'current')
         if self.class_names.given:
             self._metainfo['classes'] = tuple(self.class_names.names)
         self._skips = SkipCounter(self.location, **self.skip_bad) if self.skip_bad else None
@@ -183,10 +193,10 @@ class ImageTextShards(ImageTextDataset):
 
     def _sample(self, row: int) -> dict:
         which = int(np.searchsorted(self._ends, row, side='right'))
-        shard, number = self.shards[which], row - int(self._ends[which] - self.shards.samples[which])
+        shard, number = self.shards[which], row - (int(self._ends[which - 1]) if which else 0)
+        number, place, image, text = self._members(which, shard, number)
         name = f'{str(self.data_root).rstrip("/")}/{shard.name}'
         source = f'{name}, sample {number}'
-        place, image, text = self._members(which, shard, number)
         if place.image is None or place.text is None:
             missing = 'image' if place.image is None else 'text or class'
             raise DataError(f'{source}: it has no {missing}; its members are in the tar at byte {place.first}')
@@ -216,11 +226,14 @@ class ImageTextShards(ImageTextDataset):
             raise ValueError('it has a class, but the data set has no `classes`; give the names')
         return self.class_names.index(value)
 
-    def _members(self, which: int, shard: Shard, number: int) -> tuple[Place, bytes, bytes]:
+    def _members(self, which: int, shard: Shard, number: int) -> tuple[int, Place, bytes, bytes]:
+        """Read the members of a shard's sample; of the ``number``-th original one with ``drop_augmented``."""
         for _ in range(_ATTEMPTS):
             path = Path(self.data_root) / shard.name if self._cache is None else self._cache.get(shard)
             try:
-                place = self._index(which, shard, path)[number]
+                index = self._index(which, shard, path)
+                place_number = int(index.originals[number]) if self.drop_augmented else number
+                place = index[place_number]
                 descriptor = os.open(path, os.O_RDONLY)
             except FileNotFoundError:
                 if self._cache is not None:  # another process needed its room
@@ -229,7 +242,7 @@ class ImageTextShards(ImageTextDataset):
                     f'{path} is missing, or its index is, which {SET_FILE} beside it names; copy the set again'
                 ) from None
             try:
-                return place, *self._read(descriptor, path, shard, place)
+                return place_number, place, *self._read(descriptor, path, shard, place)
             except OSError as error:
                 raise UsageError(f'{path} cannot be read ({error.strerror}); check the disk or the network') from error
             finally:
@@ -254,10 +267,11 @@ class ImageTextShards(ImageTextDataset):
         if index is None:
             index = ShardIndex.read(path)
             index.check_fits(shard.bytes)
-            if len(index) != shard.samples:
+            found = len(index), len(index) - len(index.originals)
+            if found != (shard.samples, shard.augmented):
                 raise UsageError(
-                    f'the index of {path} has {len(index)} samples, and {SET_FILE} says {shard.samples}; copy the set '
-                    'again'
+                    f'the index of {path} has {found[0]} samples, {found[1]} of them augmented, and {SET_FILE} says '
+                    f'{shard.samples} and {shard.augmented}; copy the set again'
                 )
             self._indexes[which] = index
             if len(self._indexes) > _OPEN_INDEXES:

@@ -83,6 +83,14 @@ def test_subsets_and_negative_indices(folder):
         ImageTextShards(str(folder), indices=[9])
 
 
+def test_augmented_samples_are_left_out(folder):
+    dataset = ImageTextShards(str(folder), drop_augmented=True)
+    assert [one['extra']['id'] for one in dataset] == [0, 2, 3, 5, 6, 8] and len(dataset) == 6
+    assert [one['source'][-1] for one in dataset] == list('020' + '2' + '3' + '1')
+    assert dataset.shards.augmented.tolist() == [1, 1, 1]
+    assert [one['extra']['id'] for one in ImageTextShards(str(folder), drop_augmented=True, indices=-2)] == [6, 8]
+
+
 def test_a_worker_gets_no_samples_with_the_data_set(folder):
     dataset = ImageTextShards(str(folder), pipeline=PIPELINE)
     dataset[0]
@@ -160,7 +168,7 @@ def test_a_cut_or_missing_shard_is_never_skipped(folder):
         dataset[3]
     path.write_bytes(data)
     index_path(path).write_bytes(index_path(folder / '00000.tar').read_bytes())
-    with pytest.raises(UsageError, match=r'the index of .*00001\.tar has 3 samples, and index\.json says 4'):
+    with pytest.raises(UsageError, match=r'00001\.tar has 3 samples, 1 of them augmented, and index\.json says 4'):
         ImageTextShards(str(folder), skip_bad=dict(max=9))[3]
 
 
