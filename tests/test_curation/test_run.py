@@ -137,6 +137,7 @@ def test_two_runs_do_not_share_a_work_folder(tmp_path):
         ({'engine': 'spark'}, "engine='spark' is none of pool, ray"),
         ({'model': {'checkpoint': 'a.pth'}}, "model: missing 1 required positional argument: 'name'; add it"),
         ({'out': 'work'}, 'work and out are both work; name two folders'),
+        ({'tokenizer': 'clip'}, "tokenizer='clip' must be such as dict"),
         ({'stage_a': 3}, 'stage_a is 3; expected a dict of options'),
     ],
 )
