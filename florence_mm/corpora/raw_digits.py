@@ -59,18 +59,19 @@ class _Pair(NamedTuple):
     text: bytes | None
 
 
-def write_raw_digits(out: str | Path, seed: int = 0, faults: Faults = Faults()) -> dict[str, int]:
+def write_raw_digits(out: str | Path, seed: int = 0, faults: Faults | None = None) -> dict[str, int]:
     """Write tars of raw pairs, as img2dataset does, with ``_stats.json`` beside each; equal arguments give equal bytes.
 
     Args:
         out (str | Path): The folder.
         seed (int): Of what is planted where.
-        faults (Faults): How many faults.
+        faults (Faults | None): How many faults; None: the default ones.
 
     Returns:
         dict: number of pairs by what is planted: ``'right'``, ``'wrong'`` (caption), ``'copy'``, and reasons of
         :mod:`florence_mm.curation.reasons`.
     """
+    faults = faults or Faults()
     rng = np.random.default_rng(seed)
     pairs = list(_pairs(rng, faults))
     order = rng.permutation(len(pairs))
