@@ -55,7 +55,6 @@ def run(args: argparse.Namespace) -> int:
         make_embed = MakeTowers(settings.model.name, settings.model.checkpoint, settings.model.device)
     count_tokens = None
     if settings.tokenizer is not None:
-        import florence_mm.models.tokenizers  # noqa: F401  (registers them)
         from florence_mm.registry import TASK_UTILS
 
         tokenizer = TASK_UTILS.build(dict(settings.tokenizer))
