@@ -48,7 +48,17 @@ def run(args: argparse.Namespace) -> int:
         from florence_mm.apis.relevance import MakeTowers
 
         make_embed = MakeTowers(settings.model.name, settings.model.checkpoint, settings.model.device)
-    found = curate(settings, make_embed)
+    count_tokens = None
+    if settings.tokenizer is not None:
+        import florence_mm.models.tokenizers  # noqa: F401  (registers them)
+        from florence_mm.registry import TASK_UTILS
+
+        tokenizer = TASK_UTILS.build(dict(settings.tokenizer))
+
+        def count_tokens(text: str) -> int:
+            return len(tokenizer.encode(text))
+
+    found = curate(settings, make_embed, count_tokens)
     draw_report(found.report, settings.out / REPORT)
     kept = found.shards.total
     print(f'{kept} of {found.pairs} pairs kept, in {len(found.shards)} shards in {settings.out}')

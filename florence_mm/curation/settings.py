@@ -46,6 +46,8 @@ class Settings:
         stage_a, stage_b, stage_c: options of the stages.
         model: scores and embeds pairs; None: no model.
         evaluation: sources of sets that models are evaluated on, whose near-duplicates are dropped.
+        tokenizer: config of the tokenizer that counts tokens for the report, such as
+            ``dict(type='florence_mm.CLIPTokenizer')``; None: words are counted alone.
         workers: processes, or Ray tasks at once.
         engine: ``'pool'`` or ``'ray'``, see :func:`florence_mm.curation.pool.run_tasks`.
     """
@@ -58,6 +60,7 @@ class Settings:
     stage_c: StageCOptions = StageCOptions()
     model: ModelOptions | None = None
     evaluation: tuple[InputOptions, ...] = ()
+    tokenizer: Mapping[str, Any] | None = None
     workers: int = 1
     engine: str = 'pool'
 
@@ -66,6 +69,10 @@ class Settings:
             raise UsageError("inputs is empty; name a source, such as dict(kind='tars', path='raw')")
         if not is_whole(self.workers) or self.workers < 1:
             raise UsageError(f'workers={shown(self.workers)} must be a whole number from 1')
+        if self.tokenizer is not None and not (isinstance(self.tokenizer, Mapping) and 'type' in self.tokenizer):
+            raise UsageError(
+                f"tokenizer={shown(self.tokenizer)} must be such as dict(type='florence_mm.CLIPTokenizer')"
+            )
         if self.engine not in ENGINES:
             raise UsageError(f'engine={shown(self.engine)} is none of {", ".join(ENGINES)}')
         asked = {

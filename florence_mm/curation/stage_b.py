@@ -7,7 +7,8 @@ The steps, in this order; a pair is dropped for the first that drops it:
 3. pictures that nearly duplicate another one of the set, by hash, then by embedding: the smallest id stays;
 4. balance: at most so many pairs of one query, and of one text.
 
-What is kept gets its place in the order of writing, a shuffle by the column ``sampling``, and the mark of short texts.
+What is kept gets its place in the order of writing, a shuffle by the column ``sampling`` within 64 raw shards, and the
+mark of short texts.
 """
 
 from collections.abc import Sequence
@@ -19,12 +20,15 @@ from florence_mm.errors import DataError, UsageError
 from florence_mm.utils.files import replacing
 
 from . import reasons
-from .columns import drops_schema, kept_schema, require_pyarrow
+from .columns import POSITION_BITS, drops_schema, kept_schema, require_pyarrow
 from .embeddings import find_near_features, near_to_any, read_features
 from .hamming import choose, find_near
 from .options import StageBOptions
 from .plans import COLUMNS, Plan, make_plan
 
+#: Pairs are shuffled over this many raw shards, two to this power: stage C then reads few raw shards for each that it
+#: writes, and training shuffles blocks of shards anyway.
+_WINDOW_BITS = 6
 KEPT_NAME, DROPS_NAME = 'kept.parquet', 'drops.parquet'
 
 
@@ -153,7 +157,8 @@ def _write(
     if len(equal):
         raise DataError(f'two sidecars have the sample {ids[equal[0]]}; give each sidecar once')
     position = np.empty(len(ids), np.int64)
-    position[np.argsort(sampling, kind='stable')] = np.arange(len(ids))
+    # a stable order by two keys, the last of which counts first
+    position[np.lexsort((sampling, ids >> POSITION_BITS + _WINDOW_BITS))] = np.arange(len(ids))
     kept = pa.table([ids, position, words <= short_words], schema=kept_schema())
     order = np.argsort(dropped)
     names = pa.array(reasons.REASONS).take(pa.array(why[order]))

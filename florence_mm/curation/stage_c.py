@@ -20,7 +20,7 @@ from .inputs import RawShard
 from .options import StageCOptions
 from .pictures import extension_of, fetch_pictures
 from .pool import run_tasks
-from .state import combined_digest, read_record, write_record
+from .state import combined_digest, read_record, remove_unfinished, write_record
 
 #: File by which a folder is known as one that curation writes to.
 MARK = '.curation'
@@ -216,6 +216,7 @@ def _claim(out: Path) -> None:
         if tars:
             raise UsageError(f'{shown_path(out)} holds {tars[0]}, which curation did not write; name another folder')
         write_atomic(mark, 'florence-mm curate writes and removes shards here\n')
+    remove_unfinished(out)
 
 
 def _remove_others(places: Places, count: int) -> None:

@@ -8,6 +8,7 @@ a file of a killed run nor one of other options or inputs is taken for the resul
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from florence_mm.utils.locks import try_lock
 
 #: Part of every record; another one after a change of what a step writes.
 VERSION = 1
+# as florence_mm.utils.files.replacing names them
+_TEMPORARY = re.compile(r'\..+\.\d+-[0-9a-f]{8}\.tmp')
 _BLOCK = 1 << 12
 _BLOCKS = 256
 
@@ -92,9 +95,18 @@ def write_record(record: Path, made_of: Mapping[str, Any], files: Iterable[Path]
     return {'files': entries, 'result': dict(result)}
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files that a killed run has left in a folder and those below it."""
+    for path in folder.rglob('.*.tmp'):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
 @contextmanager
 def one_run(folder: Path) -> Iterator[None]:
-    """Hold a work folder for one run; the lock ends with the process, however it ends.
+    """Hold a work folder for one run, and clear it of what a killed one left unfinished.
+
+    The lock ends with the process, however it ends.
 
     Args:
         folder: the work folder; it is created.
@@ -106,4 +118,5 @@ def one_run(folder: Path) -> Iterator[None]:
     with (folder / '.lock').open('ab') as file:
         if not try_lock(file.fileno()):
             raise UsageError(f'another run works in {shown_path(folder)}; let it end, or name another work folder')
+        remove_unfinished(folder)
         yield

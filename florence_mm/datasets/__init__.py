@@ -11,6 +11,7 @@ from .detection import DetectionDataset
 from .image_folder import ImageFolderText
 from .manifest import ImageTextManifest
 from .mixture import WeightedMixture
+from .shards import ImageTextShards
 from .video_list import VideoList
 from .vqa import VQADataset
 
@@ -20,6 +21,7 @@ __all__ = [
     'ImageFolderText',
     'ImageTextDataset',
     'ImageTextManifest',
+    'ImageTextShards',
     'VQADataset',
     'VideoList',
     'WeightedMixture',

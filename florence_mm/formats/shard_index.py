@@ -6,6 +6,7 @@ shards of a set (``shards``).
 
 import io
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +15,10 @@ import numpy as np
 from florence_mm.errors import DataError, shown_path
 from florence_mm.utils.files import write_atomic
 
-from .shard_samples import IMAGES, TEXTS, RawSample, group_samples
+from .shard_samples import IMAGES, TEXTS, RawSample, group_samples, is_augmented, read_range
 from .tar import TRUNCATED, Damage, Member, read_members
 
+AUGMENTED = 1
 #: A sample without an image or a text has the kind 255 and the size 0 there.
 NONE = 255
 ROW = np.dtype(
@@ -27,7 +29,7 @@ ROW = np.dtype(
         ('text_size', '<u4'),
         ('image_kind', 'u1'),  # place in IMAGES
         ('text_kind', 'u1'),  # place in TEXTS
-        ('reserved', '<u2'),
+        ('flags', '<u2'),  # AUGMENTED
     ]
 )
 
@@ -41,6 +43,13 @@ class Place(NamedTuple):
     text: str | None
     text_offset: int
     text_size: int
+
+    @property
+    def first(self) -> int:
+        """Byte at which the first of them that the sample has begins."""
+        if self.image is None:
+            return self.text_offset
+        return self.image_offset if self.text is None else min(self.image_offset, self.text_offset)
 
 
 def index_path(tar: str | Path) -> Path:
@@ -107,7 +116,11 @@ class ShardIndex(Sequence[Place]):
         samples = [one for one in group_samples(members) if one.first(IMAGES) or one.first(TEXTS)]
         if not samples:
             raise DataError(f'{shown_path(tar)} has no images or texts; expected members such as 0001.jpg and 0001.txt')
-        return cls.of(samples, tar)
+        index = cls.of(samples, tar)
+        for number, place in enumerate(index):
+            if place.text == 'json' and is_augmented(read_range(tar, place.text_offset, place.text_size)):
+                index.rows['flags'][number] = AUGMENTED
+        return index
 
     @classmethod
     def of(cls, samples: Sequence[RawSample], tar: str | Path) -> 'ShardIndex':
@@ -137,6 +150,11 @@ class ShardIndex(Sequence[Place]):
         path = index_path(self.tar)
         write_atomic(path, file.getvalue())
         return path
+
+    @cached_property
+    def originals(self) -> np.ndarray:
+        """Numbers of the samples that are not augmented, ``(M,)`` int64."""
+        return np.flatnonzero(self.rows['flags'] & AUGMENTED == 0)
 
     def check_fits(self, size: int) -> None:
         """Check that all places are inside a tar of ``size`` bytes.

@@ -152,6 +152,17 @@ def parse_text(extension: str, data: bytes, where: str) -> dict[str, Any]:
         raise DataError(f'{where}: {error}') from None
 
 
+def is_augmented(data: bytes) -> bool:
+    """Whether a json member says that its text is already inside a template."""
+    if b'"augmented"' not in data:
+        return False
+    try:
+        content = parse_json(data, 'its json')
+    except DataError:
+        return False
+    return isinstance(content, dict) and content.get('augmented') is True
+
+
 def _from_object(content: Any) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         raise ValueError('its json is not an object')

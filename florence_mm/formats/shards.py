@@ -20,8 +20,8 @@ from florence_mm.utils.files import replacing, write_atomic
 from florence_mm.utils.json_files import parse_json, read_json
 from florence_mm.utils.numbers import is_whole
 
-from .shard_index import Place, ShardIndex, index_path
-from .shard_samples import IMAGES, TEXTS, RawSample, group_samples, parse_text, read_range, split_name
+from .shard_index import AUGMENTED, Place, ShardIndex, index_path
+from .shard_samples import IMAGES, TEXTS, RawSample, group_samples, is_augmented, parse_text, read_range, split_name
 from .tar import BLOCK, Member
 
 __all__ = [
@@ -71,6 +71,7 @@ def write_shard(path: str | Path, samples: Iterable[tuple[str, Mapping[str, byte
     if path.suffix != '.tar':
         raise UsageError(f'the shard {shown_path(path)} must be named .tar, which webdataset looks for')
     rows: list[RawSample] = []
+    augmented: list[bool] = []
     keys: set[str] = set()
     with replacing(path) as temporary:
         with temporary.open('wb') as file, tarfile.open(fileobj=file, mode='w', format=tarfile.PAX_FORMAT) as tar:
@@ -84,11 +85,14 @@ def write_shard(path: str | Path, samples: Iterable[tuple[str, Mapping[str, byte
                     padded = -(-info.size // BLOCK) * BLOCK
                     row.members[extension] = Member(info.name, tar.offset - padded, info.size)
                 rows.append(row)
+                augmented.append((row.first(TEXTS) or ('', None))[0] == 'json' and is_augmented(contents['json']))
         if not rows:
             raise UsageError(f'the shard {shown_path(path)} would have no samples; write it with at least one')
         # the old tar of this name would not fit the new index
         path.unlink(missing_ok=True)
-        ShardIndex.of(rows, path).write()
+        index = ShardIndex.of(rows, path)
+        index.rows['flags'][augmented] = AUGMENTED
+        index.write()
     return len(rows)
 
 
@@ -109,6 +113,7 @@ class Shard:
         samples: number of samples.
         bytes: size of the tar.
         digest, index_digest: BLAKE2b of 16 bytes, in hexadecimal, of the tar and of its index.
+        augmented: number of samples whose text is already inside a template.
     """
 
     name: str
@@ -116,6 +121,7 @@ class Shard:
     bytes: int
     digest: str
     index_digest: str
+    augmented: int = 0
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ class ShardSet:
     Attributes:
         root: its folder or address.
         names: of the tars.
-        samples, bytes: ``(S,)``, of each shard.
+        samples, bytes, augmented: ``(S,)``, of each shard.
         digests, index_digests: ``(S,)``, bytes in hexadecimal.
     """
 
@@ -135,6 +141,7 @@ class ShardSet:
     bytes: np.ndarray
     digests: np.ndarray
     index_digests: np.ndarray
+    augmented: np.ndarray
 
     @property
     def total(self) -> int:
@@ -151,6 +158,7 @@ class ShardSet:
             int(self.bytes[number]),
             self.digests[number].decode(),
             self.index_digests[number].decode(),
+            int(self.augmented[number]),
         )
 
 
@@ -167,7 +175,8 @@ def describe_shard(tar: str | Path) -> Shard:
     index.check_fits(size)
     if not index_path(tar).is_file():
         index.write()
-    return Shard(tar.name, len(index), size, digest_of(tar), digest_of(index_path(tar)))
+    augmented = len(index) - len(index.originals)
+    return Shard(tar.name, len(index), size, digest_of(tar), digest_of(index_path(tar)), augmented)
 
 
 def write_set(folder: str | Path, shards: Sequence[Shard] | None = None) -> ShardSet:
@@ -222,9 +231,8 @@ def _set_of(content: Any, root: str, where: str) -> ShardSet:
     if not isinstance(content, Mapping) or content.get('format') != _FORMAT:
         raise DataError(f'{where} is no index of a set of shards; name the folder that tools/curate.py has written')
     if content.get('version') != _VERSION:
-        raise DataError(
-            f'{where} has version {shown(content.get("version"))}, and this release reads {_VERSION}; update florence_mm'
-        )
+        version = shown(content.get('version'))
+        raise DataError(f'{where} has version {version}, and this release reads {_VERSION}; update florence_mm')
     try:
         shards = [Shard(**entry) for entry in content['shards']]
         if not shards or not all(map(_is_whole_entry, shards)):
@@ -243,6 +251,7 @@ def _set_of(content: Any, root: str, where: str) -> ShardSet:
         np.array([one.bytes for one in shards], np.int64),
         np.array([one.digest.encode() for one in shards]),
         np.array([one.index_digest.encode() for one in shards]),
+        np.array([one.augmented for one in shards], np.int64),
     )
 
 
@@ -250,6 +259,8 @@ def _is_whole_entry(shard: Shard) -> bool:
     texts = (shard.name, shard.digest, shard.index_digest)
     numbers = (shard.samples, shard.bytes)
     if not all(isinstance(one, str) and one for one in texts) or not all(is_whole(one) and one > 0 for one in numbers):
+        return False
+    if not is_whole(shard.augmented) or not 0 <= shard.augmented <= shard.samples:
         return False
     return '/' not in shard.name and shard.name.endswith('.tar')
 

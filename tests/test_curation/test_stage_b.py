@@ -263,3 +263,23 @@ def test_a_sidecar_given_twice_is_refused(tmp_path, engine):
 def test_wrong_options_are_one_sentence(options, sentence):
     with pytest.raises(UsageError, match=f'^{sentence}$'):
         StageBOptions(**options)
+
+
+def test_pairs_are_shuffled_within_windows_of_raw_shards(tmp_path, monkeypatch):
+    pytest.importorskip('duckdb')
+    hashes = iter(FAR)
+    sidecars = [
+        write_sidecar(
+            tmp_path / f'a/{shard}.parquet', [{'phash': next(hashes), 'sampling': by} for by in draws], shard=shard
+        )
+        for shard, draws in enumerate([(5, 1), (4, 2), (0, 3)])
+    ]
+
+    def order():
+        select(sidecars, tmp_path / 'b', StageBOptions())
+        kept = read_selected(tmp_path / 'b')[2]
+        return [sample_id for _, sample_id in sorted(zip(kept['position'], kept['id'], strict=True))]
+
+    assert order() == [make_id(*at) for at in ((2, 0), (0, 1), (1, 1), (2, 1), (1, 0), (0, 0))]
+    monkeypatch.setattr('florence_mm.curation.stage_b._WINDOW_BITS', 1)
+    assert order() == [make_id(*at) for at in ((0, 1), (1, 1), (1, 0), (0, 0), (2, 0), (2, 1))]

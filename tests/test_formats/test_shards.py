@@ -28,7 +28,7 @@ from florence_mm.formats.tar import Damage, Member
 def samples(count, start=0):
     """Keys and contents; the image of each is ``image N`` and longer by N bytes."""
     for number in range(start, start + count):
-        text = json.dumps({'text': f'caption {number}', 'augmented': False}).encode()
+        text = json.dumps({'text': f'caption {number}', 'augmented': number % 4 == 3}).encode()
         yield f'{number:05}', {'jpg': f'image {number}'.encode() + b'.' * number, 'json': text}
 
 
@@ -88,6 +88,8 @@ def test_a_shard_has_equal_bytes_twice_and_an_index_of_tarfiles_places(tmp_path)
         assert (place.text_offset, place.text_size) == places[f'{number:05}.json']
         assert read_range(paths[0], place.image_offset, 7 + len(str(number)) - 1) == f'image {number}'.encode()
     assert np.array_equal(ShardIndex.build(paths[0]).rows, index.rows)
+    assert sorted({*range(20)} - set(index.originals.tolist())) == [3, 7, 11, 15, 19]
+    assert describe_shard(paths[0]).augmented == 5
     assert not [path for path in tmp_path.rglob('*') if path.name.startswith('.')]
 
 
