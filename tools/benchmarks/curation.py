@@ -1,11 +1,14 @@
-"""Speed and memory of stage B of the data engine (florence_mm/curation/) on generated columns.
+"""Speed and memory of the data engine (florence_mm/curation/) on generated pairs and columns, one process each.
 
-python tools/benchmarks/curation.py [--only stage_b] [--rows 2000000] [--hashes 1400000] [--features 100000]
+python tools/benchmarks/curation.py [--only stage_b] [--pairs 2000] [--rows 2000000] [--hashes 1400000]
 
-Three measurements, each in its own process: ``hamming`` (near-duplicates within 3 of 64 bits), ``stage_b`` (scores,
-near-duplicates, balance, order; with DuckDB, and with Daft where it is installed; the files are compared) and
-``embeddings`` (near features through cells, and how many of the planted ones they find). Seconds are of the clock, CPU
-seconds of all threads; memory is the most that the process ever held.
+- ``hamming``: near-duplicates within 3 of 64 bits.
+- ``stage_a`` and ``stage_c``: JPEG files of 512x384 in a tar to a sidecar, and to a curated tar, by one process.
+- ``stage_b``: scores, near-duplicates, balance, order over columns, with DuckDB, and with Daft where it is there; the
+  files of both are compared.
+- ``embeddings``: near features through cells, and how many of the planted ones they find.
+
+Seconds are of the clock, CPU seconds of all threads; memory is the most that the process ever held.
 """
 
 import argparse
@@ -18,6 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
@@ -25,9 +29,14 @@ from pyarrow import parquet
 from florence_mm.curation.columns import POSITION_BITS
 from florence_mm.curation.embeddings import find_near_features, quantize
 from florence_mm.curation.hamming import choose, find_near
-from florence_mm.curation.options import StageBOptions
+from florence_mm.curation.inputs import find_shards
+from florence_mm.curation.options import InputOptions, StageAOptions, StageBOptions
+from florence_mm.curation.stage_a import process_shard, sidecar_path
 from florence_mm.curation.stage_b import DROPS_NAME, KEPT_NAME, select
+from florence_mm.curation.stage_c import Part, Places, read_kept, write_part
+from florence_mm.formats.shards import write_shard
 
+CHOICES = ('hamming', 'stage_a', 'stage_b', 'stage_c', 'embeddings')
 SHARDS = 20
 QUERIES = 50_000
 #: Pictures of which another row has a copy with up to 3 bits changed.
@@ -98,6 +107,44 @@ def measure_hamming(count: int) -> None:
     report('hamming', work)
 
 
+def make_picture(generator: np.random.Generator) -> bytes:
+    """A JPEG file of clouds with some noise, 512 x 384, about as large as a photo's."""
+    picture = np.zeros((384, 512, 3), np.float32)
+    for cells, weight in ((4, 90), (16, 60), (64, 30)):
+        picture += cv2.resize(generator.normal(0, weight, (cells, cells, 3)).astype(np.float32), (512, 384))
+    picture += generator.normal(128, 9, picture.shape)
+    return cv2.imencode('.jpg', np.clip(picture, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+
+
+def measure_pictures(folder: Path, count: int) -> None:
+    """Stages A and C on one tar, by one process with one thread."""
+    cv2.setNumThreads(1)
+    generator = np.random.default_rng(0)
+    pictures = [make_picture(generator) for _ in range(100)]
+    samples = (
+        (f'{i:06}', {'jpg': pictures[i % 100], 'txt': f'a cloud of number {i} over the hills'.encode()})
+        for i in range(count)
+    )
+    write_shard(folder / 'raw/00000.tar', samples)
+    shards = find_shards([InputOptions('tars', str(folder / 'raw'))], folder / 'lists')
+    size = Path(shards[0].path).stat().st_size
+
+    def stage_a() -> str:
+        digest.append(process_shard(shards[0], StageAOptions(), folder).digest)
+        return f'{count} pairs of {size / count:.0f} bytes, {sidecar.stat().st_size / count:.0f} of sidecar a pair'
+
+    def stage_c() -> str:
+        places = Places(shards, [(sidecar, digest[0])], folder, folder / 'out')
+        write_part(Part(0, 0, *read_kept(folder / 'b' / KEPT_NAME)), places)
+        return f'{count} pairs, {size / 1e6:.0f} MB'
+
+    digest: list[str] = []
+    sidecar = sidecar_path(folder, 0)
+    report('stage_a', stage_a)
+    select([sidecar], folder / 'b', StageBOptions(duplicates='all'))
+    report('stage_c', stage_c)
+
+
 def measure_embeddings(count: int, width: int = 512) -> None:
     """Near features: a tenth of them is another one, turned by a cosine of about 0.95, and 0.9 is asked for."""
     generator = np.random.default_rng(0)
@@ -110,7 +157,8 @@ def measure_embeddings(count: int, width: int = 512) -> None:
 
     def work() -> str:
         found = find_near_features(features, sampling, 0.9)
-        return f'{count} features of {width} values, {int(found[-near:].sum())} of {near} planted found, {int(found[:-near].sum())} others'
+        planted, others = int(found[-near:].sum()), int(found[:-near].sum())
+        return f'{count} features of {width} values, {planted} of {near} planted found, {others} others'
 
     report('embeddings', work)
 
@@ -133,7 +181,8 @@ def measure_stage_b(folder: Path, engine: str) -> None:
 def main() -> int:
     """Command line; exit status 1 when two engines differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--only', choices=['hamming', 'stage_b', 'embeddings'], help='one measurement (default: all)')
+    parser.add_argument('--only', choices=CHOICES, help='one measurement (default: all)')
+    parser.add_argument('--pairs', type=int, default=2000, help='pairs of stage_a and stage_c (default: 2000)')
     parser.add_argument('--rows', type=int, default=2_000_000, help='rows of stage_b (default: 2000000)')
     parser.add_argument('--hashes', type=int, default=1_400_000, help='hashes of hamming (default: 1400000)')
     parser.add_argument('--features', type=int, default=100_000, help='features of embeddings (default: 100000)')
@@ -153,10 +202,16 @@ def main() -> int:
     if args.only == 'embeddings':
         measure_embeddings(args.features)
         return 0
+    if args.only in ('stage_a', 'stage_c'):
+        with tempfile.TemporaryDirectory() as folder:
+            measure_pictures(Path(folder), args.pairs)
+        return 0
     call = [sys.executable, __file__]
     if args.only is None:
-        subprocess.run([*call, '--only', 'hamming', '--hashes', str(args.hashes)], check=True)
-        subprocess.run([*call, '--only', 'embeddings', '--features', str(args.features)], check=True)
+        sizes = {'hamming': ('hashes', args.hashes), 'stage_a': ('pairs', args.pairs)}
+        sizes['embeddings'] = ('features', args.features)
+        for name, (option, size) in sizes.items():
+            subprocess.run([*call, '--only', name, f'--{option}', str(size)], check=True)
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([*call, '--folder', folder, '--rows', str(args.rows)], check=True)
         engines = [name for name in ('duckdb', 'daft') if importlib.util.find_spec(name)]
