@@ -108,6 +108,9 @@ class ImageTextShards(ImageTextDataset):
                 'LoadImageFromFile reads files, and images of ImageTextShards are in tars; take florence_mm.LoadImage'
             )
 
+    def _join_prefix(self) -> None:
+        """Join nothing: there are no paths, and mmengine does not know all stores of fsspec."""
+
     def full_init(self) -> None:
         """Read the list of shards, and in test mode with ``skip_bad`` every image."""
         if self._fully_initialized:
