@@ -3,8 +3,8 @@
 python tools/benchmarks/curation_shards.py [--only decoding processes ray] [--tars 12] [--pictures 200] [--rounds 3]
 
 ``decoding``: from the bytes of a JPEG file to its perceptual hash, decoded whole or at a half or a quarter, in CPU time
-of one thread, both in turns; and by how many bits the hashes differ. ``processes``: raw tars to sidecars by one and by two
-processes, by the clock, in turns. ``ray``: the same as Ray tasks, beside two processes. Clocks want an idle machine.
+of one thread, both in turns; and by how many bits the hashes differ. ``processes``: raw tars to sidecars by one and by
+two processes, by the clock, in turns. ``ray``: the same as Ray tasks, beside two processes. Clocks want an idle machine.
 """
 
 import argparse
