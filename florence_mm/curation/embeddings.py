@@ -85,9 +85,7 @@ def _batch_features(batch: 'object', wanted: np.ndarray) -> np.ndarray:
     import pyarrow as pa
 
     column = batch['embedding'].take(pa.array(wanted))
-    width = column.type.list_size
-    flat = column.fill_null(pa.scalar([0.0] * width, column.type)).flatten() if column.null_count else column.flatten()
-    return flat.to_numpy(zero_copy_only=False).reshape(-1, width)
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
 
 
 def near_to_any(features: np.ndarray, evaluation: Sequence[Path], cosine: float) -> np.ndarray:

@@ -53,7 +53,7 @@ class _Found(NamedTuple):
 def find_near(hashes: np.ndarray, within: int = 3) -> Near:
     """Find all pairs of hashes that differ in at most ``within`` bits.
 
-    Needs 16 bytes a hash, and 16 a pair found.
+    Needs some 24 bytes a hash beside them, and 32 a pair found.
 
     Args:
         hashes: ``(N,)`` uint64, all different.

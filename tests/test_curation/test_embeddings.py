@@ -84,7 +84,7 @@ def test_features_of_two_models_are_refused(tmp_path):
 
 
 def test_rows_are_read_by_their_id(tmp_path):
-    rows = [{'embedding': [1, 0]}, {'embedding': None}, {'embedding': [0, 2]}, {'embedding': [0, -1]}]
+    rows = [{'embedding': [1, 0]}, {'embedding': [0, 0]}, {'embedding': [0, 2]}, {'embedding': [0, -1]}]
     path = write_sidecar(tmp_path / '0.parquet', rows, width=2)
     with embeddings.read_features([path], np.array([1, 2, 7]), tmp_path) as features:
         assert features.tolist() == [[0, 0], [0, 4000], [0, 0]]
