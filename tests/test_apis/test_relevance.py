@@ -22,7 +22,8 @@ def test_features_are_those_of_the_model_alone(towers):
     prepared = [towers.prepare(image), towers.prepare(image[:, ::-1])]
     images, texts = towers(prepared, ['seven', 'a picture of the digit two'])
     loaded = towers._loaded
-    np.testing.assert_allclose(images, embed_packed(loaded.model, loaded.cfg, loaded.preprocess([image, image[:, ::-1]])))
+    packed = loaded.preprocess([image, image[:, ::-1]])
+    np.testing.assert_allclose(images, embed_packed(loaded.model, loaded.cfg, packed))
     np.testing.assert_allclose(texts, embed_texts(loaded.model, ['seven', 'a picture of the digit two']))
     assert images.shape == texts.shape == (2, towers.width) and towers.width == 64
     np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, rtol=1e-5)
