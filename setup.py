@@ -18,7 +18,7 @@ MIM = [
 ]
 
 DEMO = ['gradio>=6.29,<7']
-EXPORT = ['onnx>=1.20', 'onnxruntime>=1.22', 'onnxscript>=0.6', 'openvino>=2026.2']
+EXPORT = ['onnx>=1.20', 'onnxruntime>=1.22', 'onnxscript>=0.6', 'openvino>=2026.2', 'nncf>=3.2']
 SEARCH = ['faiss-cpu>=1.9']
 DOCS = ['mkdocs-material>=9.7; python_version >= "3.11"', 'mkdocstrings-python>=2; python_version >= "3.11"']
 # computes the protocol of LVIS too, which our average precision is compared with
