@@ -59,6 +59,8 @@ def test_nearly_the_model(image, tmp_path, name, precision, calibrated, bound):
 
 @pytest.mark.parametrize(('name', 'shown'), [('a.onnx', []), ('a.xml', []), ('a.xml', None)])
 def test_no_pictures(image, tmp_path, name, shown):
-    with pytest.raises(UsageError, match='no pictures for the calibration|of int8 without pictures; give --calibration'):
+    with pytest.raises(
+        UsageError, match='no pictures for the calibration|of int8 without pictures; give --calibration'
+    ):
         export_part(image, tmp_path / name, {}, precision='int8', examples=shown)
     assert list(tmp_path.iterdir()) == []
