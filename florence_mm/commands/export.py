@@ -68,7 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--calibration',
         nargs='+',
         metavar='PICTURE',
-        help='pictures or folders that show the ranges of activations for int8; an ONNX file without finds them in each call',
+        help='pictures or folders that show the ranges of activations for int8; without, an ONNX file finds them anew '
+        'in each call',
     )
     parser.add_argument(
         '--evaluate', action='store_true', help="run the config's test with the model, and with each file in its place"
