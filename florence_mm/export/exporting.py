@@ -85,8 +85,8 @@ def export_part(
             ``'int8'`` needs them.
 
     Raises:
-        UsageError: the part cannot be exported to this format, there are no examples in the iterable, or the file differs
-            by more than :data:`TOLERANCE`; it is not left behind then.
+        UsageError: the part cannot be exported to this format, there are no examples in the iterable, or the file
+            differs by more than :data:`TOLERANCE`; it is not left behind then.
     """
     file_format = format_of(target)
     require_packages(file_format, precision)
