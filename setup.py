@@ -22,7 +22,7 @@ EXPORT = ['onnx>=1.20', 'onnxruntime>=1.22', 'onnxscript>=0.6', 'openvino>=2026.
 SEARCH = ['faiss-cpu>=1.9']
 DOCS = ['mkdocs-material>=9.7; python_version >= "3.11"', 'mkdocstrings-python>=2; python_version >= "3.11"']
 # computes the protocol of LVIS too, which our average precision is compared with
-TEST = ['pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.6', 'faster-coco-eval>=1.8,<1.9']
+TEST = ['pytest>=8', 'pytest-timeout>=2.3', 'pytest-xdist>=3.8', 'ruff>=0.6', 'faster-coco-eval>=1.8,<1.9']
 
 setup(
     name='florence_mm',
