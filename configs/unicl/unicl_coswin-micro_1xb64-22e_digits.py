@@ -10,5 +10,9 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=22, convert_to_iter_based=True),
 ]
+# the next batches are made on the second core
+train_dataloader = dict(
+    num_workers=1, persistent_workers=True, collate_fn=dict(type='florence_mm.collate_in_one_piece')
+)
 train_cfg = dict(max_epochs=22, val_interval=11)
 default_hooks = dict(checkpoint=dict(interval=11))
