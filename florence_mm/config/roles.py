@@ -10,6 +10,7 @@ _HOLDS = {
     'DetectionDataset': ('boxes',),
     'ImageFolderText': ('classes', 'texts'),
     'ImageTextManifest': ('classes', 'texts'),
+    'ImageTextShards': ('classes', 'texts'),
     'VideoList': ('classes', 'texts'),
     'VQADataset': ('questions',),
 }

@@ -12,6 +12,7 @@ from .detection import DetectionDataset
 from .image_folder import ImageFolderText
 from .manifest import ImageTextManifest
 from .mixture import WeightedMixture
+from .shards import ImageTextShards
 from .video_list import VideoList
 from .vqa import VQADataset
 
@@ -21,6 +22,7 @@ __all__ = [
     'ImageFolderText',
     'ImageTextDataset',
     'ImageTextManifest',
+    'ImageTextShards',
     'VQADataset',
     'VideoList',
     'WeightedMixture',

@@ -14,6 +14,7 @@ from florence_mm.registry import DATASETS
 from florence_mm.utils.numbers import is_finite, is_whole
 
 from .arguments import require, require_flags
+from .order_parts import OrderPart, order_parts
 
 _LARGEST_EPOCH = 10**12  # a sampler holds a number for each sample
 
@@ -124,6 +125,23 @@ class WeightedMixture(Dataset):
         """Number of samples per epoch."""
         self.full_init()
         return self._ends[-1]
+
+    def order_parts(self) -> list[OrderPart]:
+        """Return the ranges of all data sets, with the ends of their shards in samples of the epoch."""
+        self.full_init()
+        parts = []
+        for dataset, rows, share in zip(self.datasets, self.sizes, self.shares, strict=True):
+            inner = order_parts(dataset)
+            if all(part.ends is None for part in inner):
+                parts.append(OrderPart(share))
+                continue
+            # sample s is one of the rows from s * rows // share on
+            ends = [0] + [-(-int(end) * share // rows) for end in np.cumsum([part.size for part in inner])]
+            firsts = np.cumsum([0] + [part.size for part in inner])
+            for part, first, start, end in zip(inner, firsts, ends, ends[1:], strict=False):
+                shards = None if part.ends is None else -((-(part.ends + first) * share) // rows) - start
+                parts.append(OrderPart(end - start, shards, part.block, part.fetch))
+        return parts
 
     def locate(self, idx: int) -> tuple[int, int]:
         """Return data set and row of sample ``idx``; the row is drawn if an epoch does not hold all rows."""

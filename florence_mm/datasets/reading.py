@@ -140,7 +140,11 @@ def readable_rows(
     readable = []
     errors: dict[str, DataError | None] = {}  # several rows may share a file, which is read once
     for number, row in enumerate(rows):
-        sample = sample_of(row)
+        try:
+            sample = sample_of(row)
+        except DataError as error:
+            skips.add_image(number, error)
+            continue
         path = sample.get('filename', sample.get('img_path'))
         if path not in errors:
             errors[path] = _error_of(transforms, sample)

@@ -1,6 +1,7 @@
 """Training data loaders that can start at any batch, with samples independent of the number of workers."""
 
 import copy
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -83,6 +84,33 @@ def resumable(dataloader: dict, infinite: bool) -> dict:
     if isinstance(batch_sampler, dict) and batch_sampler['type'] is not SkippingBatchSampler:
         cfg['batch_sampler'] = {'type': SkippingBatchSampler, 'inner': batch_sampler}
     return cfg
+
+
+class BatchClock:
+    """Seconds that a training loop has waited for its batch.
+
+    Attributes:
+        waited: for the present one.
+    """
+
+    def __init__(self) -> None:
+        self.waited, self._got = 0.0, time.perf_counter()
+
+    def since_batch(self) -> float:
+        """Seconds since the batch came."""
+        return time.perf_counter() - self._got
+
+    def timed(self, batches: Iterator) -> Iterator:
+        """Yield batches, and note how long each was waited for."""
+        while True:
+            asked = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self._got = time.perf_counter()
+            self.waited = self._got - asked
+            yield batch
 
 
 def start_loader_at(loader: DataLoader, seed: int, batch: int, epoch: int = 0, draw: int | None = None) -> Iterator:

@@ -12,7 +12,7 @@ from florence_mm.errors import UsageError
 from florence_mm.registry import LOOPS
 
 from .accumulation import begin_sums
-from .dataloading import resumable, start_loader_at
+from .dataloading import BatchClock, resumable, start_loader_at
 from .resuming import Position, keep_position
 from .schedules import check_followed
 from .seeding import base_seed, seed_step
@@ -81,6 +81,7 @@ class IterTrainLoop(IterBasedTrainLoop):
         # The parent's __init__ would start the workers at draw 0 before the position to resume from is known, so
         # its fields are set here instead.
         BaseLoop.__init__(self, runner, _build_loader(runner, dataloader, infinite=True))
+        self.clock = BatchClock()
         if int(max_iters) != max_iters:
             raise ValueError(f'train_cfg.max_iters must be an integer, got {max_iters!r}')
         self._max_iters = int(max_iters)
@@ -136,7 +137,7 @@ class IterTrainLoop(IterBasedTrainLoop):
             epoch, batch, draw = self.runner.message_hub.get_info('resume/data_position', [epoch, batch, draw])
         while True:
             first = batch
-            for data in start_loader_at(loader, seed, batch, epoch, draw):
+            for data in self.clock.timed(start_loader_at(loader, seed, batch, epoch, draw)):
                 batch, draw = batch + 1, draw + draws_per_batch
                 self._position = [epoch, batch, draw]
                 yield data
@@ -172,6 +173,7 @@ class EpochTrainLoop(EpochBasedTrainLoop):
         if len(loader) == 0:
             raise _no_batch(runner, loader)
         super().__init__(runner, loader, max_epochs, val_begin, val_interval, dynamic_intervals)
+        self.clock = BatchClock()
 
     def run(self) -> Any:
         """Train to ``max_epochs`` and return the model."""
@@ -208,7 +210,7 @@ class EpochTrainLoop(EpochBasedTrainLoop):
         runner.model.train()
         if skip < len(self.dataloader):
             batches = start_loader_at(self.dataloader, base_seed(runner), skip, self._epoch)
-            for index, batch in enumerate(batches, start=skip):
+            for index, batch in enumerate(self.clock.timed(batches), start=skip):
                 self.run_iter(index, batch)
         runner.call_hook('after_train_epoch')
         self._epoch += 1

@@ -26,7 +26,7 @@ from .checkpointing import check_resumable, find_latest, read_run_checkpoint
 from .data_classes import check_class_order
 from .endings import WAIT_FOR_RANKS, WAIT_FOR_WORKERS, ending_in_words, meeting_failed
 from .guards import check_module_names, check_run
-from .hooks import AtomicCheckpointHook, ClassNamesHook, InvalidLossHook, RunSummaryHook
+from .hooks import AtomicCheckpointHook, ClassNamesHook, InvalidLossHook, RunSummaryHook, ThroughputHook
 from .hooks.checkpoint import require_finite
 from .host_memory import keep_freed_memory
 from .loops import EpochTrainLoop, IterTrainLoop
@@ -108,11 +108,12 @@ class FlorenceRunner(TellingRunner):
             keep_freed_memory()
 
     def register_default_hooks(self, hooks: dict[str, Hook | dict] | None = None) -> None:
-        """Register mmengine's default hooks, with atomic checkpoints, and three of ours; None disables one."""
+        """Register mmengine's default hooks, with atomic checkpoints, and four of ours; None disables one."""
         ours = {
             'invalid_loss': {'type': InvalidLossHook},
             'class_names': {'type': ClassNamesHook},
             'run_summary': {'type': RunSummaryHook},
+            'throughput': {'type': ThroughputHook},
         }
         hooks = {**ours, **(hooks or {})}
         checkpoint = hooks.get('checkpoint', {'type': CheckpointHook, 'interval': 1})

@@ -9,14 +9,16 @@ import math
 from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
-import torch
 from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.registry import DATA_SAMPLERS as ROOT_SAMPLERS
 from torch.utils.data import Sampler
 
+from florence_mm.datasets.order_parts import order_parts
+from florence_mm.errors import shown
 from florence_mm.registry import DATA_SAMPLERS
 from florence_mm.utils.seeded import SeededIndex
 
+from .sample_order import ORDERS, BlockOrder, Order, fetch_ahead, shuffled
 from .seeding import ORDER, SAMPLE, combine_seeds
 
 
@@ -32,9 +34,15 @@ class ResumableSampler(Sampler[int]):
         round_up (bool): Give every rank the same number of samples per epoch, repeating the first ones if the data set
             does not divide evenly; otherwise the last ranks get one less. Infinite sampling has no remainder. Defaults
             to True.
+        order (str): How the order of an epoch is made. ``'drawn'`` holds all indices in memory, 3.6 GB in each process
+            at 900M samples; ``'keyed'`` computes the sample of each place and holds nothing. ``'auto'``: drawn below
+            2**24 samples and keyed from there on, or in blocks if the data set reads its shards from a store (see
+            :class:`~florence_mm.datasets.shards.ImageTextShards`). The orders differ, so a run goes on with the one
+            that it began with: a run over more than 2**24 samples of a version without this argument needs ``'drawn'``.
+            Defaults to ``'auto'``.
 
     Raises:
-        ValueError: the data set is empty.
+        ValueError: the data set is empty, or there is no such order.
     """
 
     def __init__(
@@ -44,7 +52,10 @@ class ResumableSampler(Sampler[int]):
         seed: int | None = None,
         infinite: bool = False,
         round_up: bool = True,
+        order: str = 'auto',
     ) -> None:
+        if order not in ORDERS:
+            raise ValueError(f'order={shown(order)} must be one of {", ".join(map(repr, ORDERS))}')
         self.rank, self.world_size = get_dist_info()
         self.dataset = dataset
         self.shuffle = shuffle
@@ -53,7 +64,9 @@ class ResumableSampler(Sampler[int]):
         self.round_up = round_up
         self.epoch = 0
         self._start = 0
-        self._order: tuple[tuple[int, int, int], torch.Tensor] | None = None
+        self.order = order
+        self._order: tuple[tuple[int, int, int], Order] | None = None
+        self._block: tuple[int, int] | None = None
         if len(dataset) == 0:
             raise ValueError(f'data set {type(dataset).__name__} has no samples; check its annotation file and filters')
 
@@ -90,19 +103,39 @@ class ResumableSampler(Sampler[int]):
             yield self._sample(epoch, draw % size, epoch * total + draw)
 
     def _sample(self, epoch: int, position: int, draw: int) -> SeededIndex:
-        index = int(self._epoch_order(epoch)[position]) if self.shuffle else position
+        index = self._place(epoch, position) if self.shuffle else position
         return SeededIndex(index, combine_seeds(self.seed, SAMPLE, draw))
 
-    def _epoch_order(self, epoch: int) -> torch.Tensor:
-        """The permutation of an epoch, cached for one epoch."""
-        size = len(self.dataset)
-        key = (self.seed, epoch, size)
+    def _place(self, epoch: int, position: int) -> int:
+        order = self._epoch_order(epoch)
+        if isinstance(order, BlockOrder):
+            block = order.block_of(position)
+            if self._block != (epoch, block):
+                self._block = epoch, block
+                self._fetch_ahead(order, epoch, block)
+        return order[position]
+
+    def _fetch_ahead(self, order: BlockOrder, epoch: int, block: int) -> None:
+        """Let the data set fetch the shards of a block that begins, and those of the next."""
+        following, number = order, block + 1
+        if number == order.blocks:
+            following, number = self._make_order(epoch + 1), 0
+        both = zip(order.shards_of(block), following.shards_of(number), strict=True)
+        fetch_ahead(order.parts, [[*now, *then] for now, then in both])
+
+    def _epoch_order(self, epoch: int) -> Order:
+        """The order of an epoch, cached for one epoch."""
+        key = (self.seed, epoch, len(self.dataset))
         if self._order is None or self._order[0] != key:
-            generator = torch.Generator().manual_seed(combine_seeds(self.seed, ORDER, epoch))
-            # int32 halves the memory: 3.6 GB for the 900M pairs of the paper
-            dtype = torch.int32 if size < 2**31 else torch.int64
-            self._order = key, torch.randperm(size, generator=generator, dtype=dtype)
+            self._order = key, self._make_order(epoch)
         return self._order[1]
+
+    def _make_order(self, epoch: int) -> Order:
+        seed = combine_seeds(self.seed, ORDER, epoch)
+        parts = order_parts(self.dataset) if self.order == 'auto' else []
+        if any(part.ends is not None for part in parts):
+            return BlockOrder(parts, seed)
+        return shuffled(len(self.dataset), seed, self.order)
 
 
 @DATA_SAMPLERS.register_module()

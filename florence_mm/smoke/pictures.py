@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from florence_mm.errors import UsageError
+from florence_mm.formats.shards import write_set, write_shard
 from florence_mm.language.class_names import KNOWN_CLASSES, load_class_names
 
 from .stand_ins import generate, register_smoke_data
@@ -70,6 +71,26 @@ def image_text_manifest(dataset: dict, folder: Path, count: int) -> dict:
         generated.update(classes=names)
         generated['metainfo'] = {k: v for k, v in (dataset.get('metainfo') or {}).items() if k != 'classes'}
     return generated
+
+
+@register_smoke_data('ImageTextShards')
+def image_text_shards(dataset: dict, folder: Path, count: int) -> dict:
+    """Generate a set of two shards, in place of one that may be in a store."""
+    names = _class_names(dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes'))
+    samples = [
+        (f'{index:05}', {'png': (folder / 'images' / file).read_bytes(), 'json': _text(names[index % len(names)])})
+        for index, file in enumerate(write_pictures(folder / 'images', count))
+    ]
+    middle = (count + 1) // 2
+    for number, part in enumerate((samples[:middle], samples[middle:])):
+        if part:
+            write_shard(folder / 'shards' / f'{number:05}.tar', part)
+    write_set(folder / 'shards')
+    return {**dataset, 'data_root': str(folder / 'shards'), 'cache': None, 'block': None}
+
+
+def _text(name: str) -> bytes:
+    return json.dumps({'text': f'a picture of one {name}', 'augmented': False}).encode()
 
 
 @register_smoke_data('ImageFolderText')

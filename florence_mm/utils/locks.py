@@ -1,6 +1,7 @@
 """Locks of files, which end with the process that holds them."""
 
 import errno
+from contextlib import suppress
 
 try:
     import fcntl
@@ -25,3 +26,10 @@ def try_lock(descriptor: int) -> bool:
     except OSError as error:
         return error.errno not in _HELD
     return True
+
+
+def unlock(descriptor: int) -> None:
+    """End the lock of an open file also for processes that were forked meanwhile and have the file open."""
+    if fcntl is not None:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -10,7 +10,8 @@ from florence_mm.utils.files import write_atomic
 
 Curve = list[tuple[float, float]]
 
-_HOUSEKEEPING = {'time', 'data_time', 'memory', 'step', 'iter', 'epoch', 'lr', 'base_lr', 'grad_norm'}
+_PACE = {'time', 'data_time', 'samples_per_s', 'waiting', 'memory'}
+_HOUSEKEEPING = {*_PACE, 'step', 'iter', 'epoch', 'lr', 'base_lr', 'grad_norm'}
 _STYLES = ('-', '--', '-.', ':')
 _COLOURS = ('#0969da', '#bc4c00', '#1a7f37', '#8250df', '#cf222e', '#57606a')
 

@@ -19,7 +19,7 @@ __getattr__ = moved_names(
 
 @TRANSFORMS.register_module()
 class LoadImage(BaseTransform):
-    """Read ``img_path`` into ``img``, ``(H, W, 3)`` uint8, **RGB**, upright.
+    """Read ``img_path``, or a file's content ``img_bytes``, into ``img``, ``(H, W, 3)`` uint8, **RGB**, upright.
 
     EXIF orientation is applied, grey images get three channels, 16-bit values are scaled to 8 bits, and transparent
     pixels show ``background``. ``img_shape`` and ``ori_shape`` are ``(H, W)``. A file with the same bytes as the last
@@ -77,9 +77,11 @@ class LoadImage(BaseTransform):
         """Add ``img``, or if it is left undecoded ``undecoded``, ``img_shape`` and ``ori_shape`` to ``results``."""
         path = results['img_path']
         source = f'{results["source"]}: ' if 'source' in results else ''
+        data = results.pop('img_bytes', None)  # of an image inside another file, such as a shard
         img = self._kept.get(path)
         if img is None:
-            data = read_file(path, self.backend_args, source)
+            if data is None:
+                data = read_file(path, self.backend_args, source)
             undecoded = undecoded_jpeg(data, path, source) if self.scaled else None
             if undecoded is not None:
                 results['undecoded'] = undecoded
