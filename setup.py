@@ -17,12 +17,16 @@ MIM = [
     if path.suffix in {'.py', '.yml', '.md', '.sh'}
 ]
 
+# stage B of the data engine, on one machine and on a cluster
+CURATE = ['duckdb>=1.4']
+CLUSTER = ['daft>=0.7', 'ray>=2.50']
 DEMO = ['gradio>=6.29,<7']
 EXPORT = ['onnx>=1.20', 'onnxruntime>=1.22', 'onnxscript>=0.6', 'openvino>=2026.2', 'nncf>=3.2']
 SEARCH = ['faiss-cpu>=1.9']
 DOCS = ['mkdocs-material>=9.7; python_version >= "3.11"', 'mkdocstrings-python>=2; python_version >= "3.11"']
-# computes the protocol of LVIS too, which our average precision is compared with
-TEST = ['pytest>=8', 'pytest-timeout>=2.3', 'pytest-xdist>=3.8', 'ruff>=0.6', 'faster-coco-eval>=1.8,<1.9']
+# computes the protocol of LVIS too, which our average precision is compared with; reads the shards that we write
+PEERS = ['faster-coco-eval>=1.8,<1.9', 'webdataset>=1']
+TEST = ['pytest>=8', 'pytest-timeout>=2.3', 'pytest-xdist>=3.8', 'ruff>=0.6', *PEERS]
 
 setup(
     name='florence_mm',
@@ -70,6 +74,8 @@ setup(
         'lite': ['mmcv-lite>=2.1.0,<2.2'],
         'mmcv': ['mmcv>=2.1.0,<2.2'],
         # lower bounds everywhere: without them the pins make pip fall back to old releases silently
+        'curate': CURATE,
+        'cluster': CLUSTER,
         'demo': DEMO,
         'export': EXPORT,
         'search': SEARCH,
@@ -77,7 +83,7 @@ setup(
         # backends of mmengine for logs
         'tensorboard': ['tensorboard>=2.20'],
         'wandb': ['wandb>=0.21'],
-        'test': [*DEMO, *EXPORT, *SEARCH, *DOCS, *TEST],
+        'test': [*CURATE, *CLUSTER, *DEMO, *EXPORT, *SEARCH, *DOCS, *TEST],
         # a test of the page in a browser; the browser is the system's Chromium
         'browser': ['playwright>=1.55'],
     },

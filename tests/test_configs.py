@@ -19,7 +19,8 @@ from florence_mm.smoke.run import run_smoke
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / 'configs').rglob('*.py'))
-CONFIGS = [path.relative_to(ROOT).as_posix() for path in FILES if '_base_' not in path.parts]
+#: Configs of models; those of curation have none.
+CONFIGS = [path.relative_to(ROOT).as_posix() for path in FILES if not {'_base_', 'curation'} & set(path.parts)]
 PROJECTS = sorted((ROOT / 'projects').glob('*/configs/*.py'))
 # of --cfg-options: a key with a number
 OPTION = re.compile(r'\b[a-z_]\w*(?:\.\w+)*\.-?\d+(?:\.[a-z_]\w*)*=')

@@ -1,5 +1,6 @@
 """Decoding images to upright RGB arrays of 8 bits per channel; truncated files are errors."""
 
+import warnings
 from io import BytesIO
 from pathlib import Path
 
@@ -26,6 +27,11 @@ _DECODES_RGB = hasattr(cv2, 'IMREAD_COLOR_RGB')
 _COLOR = cv2.IMREAD_COLOR_RGB if _DECODES_RGB else cv2.IMREAD_COLOR
 # these turn a JPEG upright and convert CMYK; for the other formats they would lose alpha and depth
 _JPEG_FLAGS = {1: _COLOR, 2: _COLOR | cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: _COLOR | cv2.IMREAD_REDUCED_GRAYSCALE_4}
+_GREY_FLAGS = {
+    1: cv2.IMREAD_GRAYSCALE,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+}
 
 
 def read_image(
@@ -75,14 +81,33 @@ def read_size(path: str | Path, source: str = '') -> tuple[int, int]:
         if kind != FILE:
             raise OSError(f'it is {kind}')
         with Image.open(path) as header:
-            width, height = header.size
-            # Pillow gives the size of a TIFF as it is when upright
-            turned = header.format != 'TIFF' and _orientation(header) in (5, 6, 7, 8)
-            return (height, width) if turned else (width, height)
+            return _upright_size(header)
     except FileNotFoundError:
         raise DataError(f'{source}there is no image {path}; get it or correct the path') from None
     except _NO_HEADER as error:
         raise DataError(f'{source}{path} is not an image ({error}); replace it or remove it') from None
+
+
+def header_size(data: bytes) -> tuple[int, int] | None:
+    """Read width and height of an image from the header of its bytes, upright, without decoding it.
+
+    None: the header is of no format that states them.
+
+    Raises:
+        Image.DecompressionBombError: Pillow refuses the size, so that only its kind is known: too large.
+    """
+    size = jpeg_size(data)
+    if size is not None:
+        return size[::-1]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            with Image.open(BytesIO(data)) as header:
+                return _upright_size(header)
+    except Image.DecompressionBombError:
+        raise
+    except _NO_HEADER:
+        return None
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -103,7 +128,9 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
     return stored[::-1] if turned else stored
 
 
-def decode_image(data: bytes, background: np.ndarray | None = None, reduction: int = 1) -> np.ndarray:
+def decode_image(
+    data: bytes, background: np.ndarray | None = None, reduction: int = 1, grey: bool = False
+) -> np.ndarray:
     """Decode an image to ``(H, W, 3)`` uint8 RGB (see :class:`florence_mm.datasets.transforms.loading.LoadImage`).
 
     Args:
@@ -111,6 +138,7 @@ def decode_image(data: bytes, background: np.ndarray | None = None, reduction: i
         background (np.ndarray | None): ``(3,)`` RGB behind transparent pixels; None drops transparency.
         reduction (int): 2 or 4 decodes a JPEG file at a half or a quarter of its height and width, rounded up. Other
             formats are decoded whole.
+        grey (bool): Decode the brightness alone, as ``(H, W)``; of a JPEG file colours are then not even read.
 
     Raises:
         ValueError: the data are not a complete image; the message is a predicate, such as 'is an empty file'.
@@ -120,7 +148,7 @@ def decode_image(data: bytes, background: np.ndarray | None = None, reduction: i
     jpeg = data.startswith(JPEG_START)
     if is_cut_off(data):
         raise ValueError('is cut off before its end')
-    flag = _JPEG_FLAGS[reduction] if jpeg else cv2.IMREAD_UNCHANGED
+    flag = (_GREY_FLAGS if grey else _JPEG_FLAGS)[reduction] if jpeg else cv2.IMREAD_UNCHANGED
     try:
         img = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flag)
     except cv2.error as error:
@@ -129,9 +157,15 @@ def decode_image(data: bytes, background: np.ndarray | None = None, reduction: i
         kind = unread_kind(data)
         raise ValueError(f'is of the format {kind}, which is not read' if kind else 'is not an image, or is damaged')
     if jpeg:
-        if ends_early(data, img, reduction):
+        if ends_early(data, img[..., None] if grey else img, reduction):
             raise ValueError('is cut off before its end')
-        return img if _DECODES_RGB else _to_rgb(img, background)
+        return img if grey or _DECODES_RGB else _to_rgb(img, background)
+    img = _decoded(img, data, background)
+    return cv2.cvtColor(img, cv2.COLOR_RGB2GRAY) if grey else img
+
+
+def _decoded(img: np.ndarray, data: bytes, background: np.ndarray | None) -> np.ndarray:
+    """Give what OpenCV decoded of a file other than JPEG its upright RGB."""
     if data.startswith(TIFF_STARTS):
         return _to_rgb(_to_8_bit(correct_tiff(img, data), data), background)
     if img.ndim == 2:
@@ -167,6 +201,13 @@ def _to_rgb(img: np.ndarray, background: np.ndarray | None) -> np.ndarray:
         alpha = img[..., 3:].astype(np.float32) / 255  # (H, W, 1)
         rgb = np.rint(rgb * alpha + background * (1 - alpha)).astype(np.uint8)
     return rgb
+
+
+def _upright_size(header: Image.Image) -> tuple[int, int]:
+    width, height = header.size
+    # Pillow gives the size of a TIFF as it is when upright
+    turned = header.format != 'TIFF' and _orientation(header) in (5, 6, 7, 8)
+    return (height, width) if turned else (width, height)
 
 
 def _orientation(header: Image.Image) -> int:

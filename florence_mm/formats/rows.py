@@ -102,7 +102,7 @@ def read_parquet(path: Path) -> Rows:
             progress = ProgressLog(f'reading {path}', file.metadata.num_rows)
             line = 0
             for batch in file.iter_batches(batch_size=8192):
-                for row in _batch_rows(batch):
+                for row in batch_rows(batch):
                     line += 1
                     if isinstance(row, str):
                         yield line, DataError(f'{path}, line {line}: {row}')
@@ -113,7 +113,7 @@ def read_parquet(path: Path) -> Rows:
         raise DataError(f'{path} is not a whole parquet file ({str(error).splitlines()[0]})') from None
 
 
-def _batch_rows(batch: Any) -> list[dict | str]:
+def batch_rows(batch: Any) -> list[dict | str]:
     """Rows of a record batch of pyarrow; what is wrong where a value has no counterpart in Python."""
     try:
         return batch.to_pylist()
@@ -126,4 +126,4 @@ def _batch_rows(batch: Any) -> list[dict | str]:
                 if utf8
                 else f'a value cannot be read ({str(error).splitlines()[0]}); leave its column out'
             ]
-    return [row for number in range(batch.num_rows) for row in _batch_rows(batch.slice(number, 1))]
+    return [row for number in range(batch.num_rows) for row in batch_rows(batch.slice(number, 1))]

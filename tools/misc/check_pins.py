@@ -1,24 +1,33 @@
 """Check that requirements/constraints.txt resolves on every supported Python without installing anything.
 
-For each version, pip finds a wheel for each pin, and what the pinned packages require of each other is compared with
-the pins. torch is left out of the download (its default wheel is gigabytes); its own requirements are read from
+First, that no pin can silently drag an old release in: pip takes an older release of what an extra names where a pin
+excludes the newer ones and no lower bound stops it. So each requirement of an extra has a lower bound and a pin above
+it.
+
+Then, for each version, pip finds a wheel for each pin, and what the pinned packages require of each other is compared
+with the pins. torch is left out of the download (its default wheel is gigabytes); its own requirements are read from
 the installed one. Usage: python tools/misc/check_pins.py [3.10 3.12 ...]
 """
 
 import argparse
 import importlib.metadata
 import json
+import runpy
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import setuptools
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-CONSTRAINTS = Path(__file__).parents[2] / 'requirements/constraints.txt'
+ROOT = Path(__file__).parents[2]
+CONSTRAINTS = ROOT / 'requirements/constraints.txt'
+#: What a user builds: it has no wheel to pin.
+OWN_BUILDS = ('mmcv',)
 PYTHONS = ('3.10', '3.11', '3.12', '3.13')
 
 
@@ -79,14 +88,52 @@ def conflicts(python: str) -> list[str]:
     return found
 
 
+def extras_of_setup() -> dict[str, list[str]]:
+    """Requirements of each extra in setup.py."""
+    arguments: dict = {}
+    before, setuptools.setup = setuptools.setup, arguments.update
+    try:
+        runpy.run_path(str(ROOT / 'setup.py'))
+    finally:
+        setuptools.setup = before
+    return arguments['extras_require']
+
+
+def old_releases(extras: dict[str, list[str]], pins: dict[str, Requirement], python: str) -> list[str]:
+    """One sentence for each requirement of an extra that could be met by an old release.
+
+    Args:
+        extras: requirements by extra.
+        pins: see :func:`pins_for`.
+        python: version, for markers.
+    """
+    environment = {**default_environment(), 'python_version': python, 'python_full_version': f'{python}.0', 'extra': ''}
+    found = {}
+    for extra, texts in extras.items():
+        for text in texts:
+            requirement = Requirement(text)
+            if requirement.marker is not None and not requirement.marker.evaluate(environment):
+                continue
+            name, pin = canonicalize_name(requirement.name), pins.get(canonicalize_name(requirement.name))
+            if not any(bound.operator in ('>=', '>', '==', '===', '~=') for bound in requirement.specifier):
+                found[name] = f'{extra} requires {text} without a lower bound'
+            elif name in OWN_BUILDS:
+                continue
+            elif pin is None:
+                found[name] = f'{extra} requires {text}, which has no pin'
+            elif not requirement.specifier.contains(str(pin.specifier).removeprefix('=='), prereleases=True):
+                found[name] = f'{extra} requires {text}, but the pin is {pin.name}{pin.specifier}'
+    return list(found.values())
+
+
 def main() -> int:
     """Print a line for each Python; exit status 1 where a pin does not resolve."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('pythons', nargs='*', default=PYTHONS)
-    failed = False
+    failed, extras = False, extras_of_setup()
     for python in parser.parse_args().pythons:
         try:
-            problems = conflicts(python)
+            problems = [*old_releases(extras, pins_for(python), python), *conflicts(python)]
         except RuntimeError as error:
             problems = [str(error)]
         failed |= bool(problems)

@@ -37,6 +37,7 @@ ORDER = (
     'corpora',
     'datasets',
     'preparation',
+    'curation',
     'models',
     'models.generation',
     'models.tokenizers',
