@@ -33,12 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the config, apply the arguments to it, and curate."""
+    from mmengine.config import Config
+
     from florence_mm.config.load import load_config
+    from florence_mm.config.merge import check_options, merge_options
     from florence_mm.curation.run import REPORT, curate
-    from florence_mm.curation.settings import make_settings
+    from florence_mm.curation.settings import make_settings, with_defaults
     from florence_mm.visualization.curation import draw_report
 
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = Config(with_defaults(load_config(args.config).to_dict()))
+    check_options(cfg, args.cfg_options or {})
+    merge_options(cfg, args.cfg_options or {})
     for name in ('work', 'out', 'workers', 'engine'):
         if getattr(args, name) is not None:
             cfg[name] = getattr(args, name)
@@ -50,7 +55,6 @@ def run(args: argparse.Namespace) -> int:
         make_embed = MakeTowers(settings.model.name, settings.model.checkpoint, settings.model.device)
     count_tokens = None
     if settings.tokenizer is not None:
-        import florence_mm.models.tokenizers  # noqa: F401  (registers them)
         from florence_mm.registry import TASK_UTILS
 
         tokenizer = TASK_UTILS.build(dict(settings.tokenizer))

@@ -25,7 +25,7 @@ from .report import Report, make_report
 from .settings import Settings
 from .stage_a import KEPT, Counts, Embed, process_shard, sidecar_path
 from .stage_b import select
-from .stage_c import Places, write_kept
+from .stage_c import Places, claim_folder, write_kept
 from .state import one_run, read_record, write_record
 
 #: Options of stage B that change how it computes and not what.
@@ -75,6 +75,7 @@ def curate(
         DataError: a whole file cannot be read.
     """
     with one_run(settings.work):
+        claim_folder(settings.out)
         shards, counts = _run_stage_a(settings.inputs, settings.work, settings, make_embed)
         listed: list[Path] = []
         if settings.evaluation:

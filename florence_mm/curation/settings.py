@@ -1,7 +1,7 @@
 """Settings of a whole run of curation, from a config file."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from florence_mm.utils.numbers import is_whole
 from .options import InputOptions, StageAOptions, StageBOptions, StageCOptions, as_options
 from .pool import ENGINES
 
+_STAGES = {'stage_a': StageAOptions, 'stage_b': StageBOptions, 'stage_c': StageCOptions}
 #: Settings of a config that are not a run's: where configs are based on, and what they import.
 _OF_CONFIGS = ('custom_imports', 'default_scope')
 
@@ -89,6 +90,13 @@ class Settings:
             raise UsageError(f'work and out are both {self.out}; name two folders')
 
 
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Put what a config leaves out into it, so that command lines can change that too."""
+    plain = {'model': None, 'evaluation': [], 'tokenizer': None, 'workers': 1, 'engine': 'pool'}
+    stages = {key: {**asdict(kind()), **(config.get(key) or {})} for key, kind in _STAGES.items()}
+    return {**plain, **config, **stages}
+
+
 def make_settings(config: Mapping[str, Any]) -> Settings:
     """Check the settings of a config.
 
@@ -110,7 +118,7 @@ def make_settings(config: Mapping[str, Any]) -> Settings:
         given[key] = Path(str(given[key])).expanduser()
     for key in ('inputs', 'evaluation'):
         given[key] = _sources(given.get(key) or (), key)
-    for key, kind in (('stage_a', StageAOptions), ('stage_b', StageBOptions), ('stage_c', StageCOptions)):
+    for key, kind in _STAGES.items():
         given[key] = as_options(kind, given.get(key) or {}, key)
     if given.get('model') is not None:
         given['model'] = as_options(ModelOptions, given['model'], 'model')

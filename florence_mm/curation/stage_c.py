@@ -89,7 +89,7 @@ def write_kept(kept: Path, places: Places, options: StageCOptions, workers: int 
         UsageError: nothing was kept, there are more shards than pairs, or the folder holds other tars.
         DataError: a picture is not where it was.
     """
-    _claim(places.out)
+    claim_folder(places.out)
     ids, short = read_kept(kept)
     bounds = divide(len(ids), options)
     parts = [
@@ -208,8 +208,12 @@ def _pairs(ids: np.ndarray, places: Places) -> Iterator[tuple[Mapping[str, Any],
         yield from zip(rows, fetch_pictures(places.shards[shard], rows), strict=True)
 
 
-def _claim(out: Path) -> None:
-    """Mark a folder as one that curation writes to; one that holds other tars, such as the raw ones, is refused."""
+def claim_folder(out: Path) -> None:
+    """Mark a folder as one that curation writes to.
+
+    Raises:
+        UsageError: it holds tars that curation did not write, such as the raw ones.
+    """
     mark = out / MARK
     if not mark.is_file():
         tars = sorted(path.name for path in out.glob('*.tar'))
