@@ -131,9 +131,7 @@ def measure_pictures(folder: Path, count: int) -> None:
 
     def stage_a() -> str:
         digest.append(process_shard(shards[0], StageAOptions(), folder).digest)
-        return (
-            f'{count} pairs of {size / count:.0f} bytes, {sidecar.stat().st_size / count:.0f} of sidecar a pair'
-        )
+        return f'{count} pairs of {size / count:.0f} bytes, {sidecar.stat().st_size / count:.0f} of sidecar a pair'
 
     def stage_c() -> str:
         places = Places(shards, [(sidecar, digest[0])], folder, folder / 'out')
