@@ -1,9 +1,7 @@
 """Data set of image-text pairs in webdataset shards, read by their index."""
 
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,19 +9,10 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.logging import print_log
 
 from florence_mm.errors import DataError, UsageError
+from florence_mm.formats.open_shards import OpenShards
 from florence_mm.formats.shard_cache import ShardCache
 from florence_mm.formats.shard_store import Store
-from florence_mm.formats.shards import (
-    SET_FILE,
-    Place,
-    Shard,
-    ShardIndex,
-    ShardSet,
-    parse_set,
-    parse_text,
-    read_range,
-    read_set,
-)
+from florence_mm.formats.shards import SET_FILE, ShardSet, parse_set, parse_text, read_set
 from florence_mm.registry import DATASETS
 from florence_mm.utils.numbers import is_finite, is_whole
 
@@ -35,8 +24,6 @@ from .skipping import SkipCounter
 
 _CACHE = {'folder', 'max_gb', 'retries', 'seconds', 'options'}
 _BLOCK = 16
-_OPEN_INDEXES = 256
-_ATTEMPTS = 20
 
 
 @DATASETS.register_module()
@@ -92,7 +79,7 @@ class ImageTextShards(ImageTextDataset):
         require_flags(drop_augmented=drop_augmented)
         self.block, self.drop_augmented = block, drop_augmented
         self._cache = _build_cache(os.fspath(data_root), cache)
-        self._indexes: OrderedDict[int, ShardIndex] = OrderedDict()
+        self._folder = f'{os.fspath(data_root).rstrip("/")}/'
         super().__init__(
             data_root=data_root,
             classes=classes,
@@ -108,11 +95,15 @@ class ImageTextShards(ImageTextDataset):
                 'LoadImageFromFile reads files, and images of ImageTextShards are in tars; take florence_mm.LoadImage'
             )
 
+    def _join_prefix(self) -> None:
+        """Join nothing: there are no paths, and mmengine does not know all stores of fsspec."""
+
     def full_init(self) -> None:
         """Read the list of shards, and in test mode with ``skip_bad`` every image."""
         if self._fully_initialized:
             return
         self.shards = self._read_set()
+        self._open = OpenShards(self.shards, self._cache)
         counts = self.shards.samples - self.shards.augmented * self.drop_augmented
         self._ends = np.cumsum(counts)
         self._first, self._size, self._rows = 0, int(self._ends[-1]), None
@@ -165,10 +156,6 @@ class ImageTextShards(ImageTextDataset):
             self.full_init()
         return self._size
 
-    def __getstate__(self) -> dict:
-        # a memory map would be pickled as its content
-        return {**self.__dict__, '_indexes': OrderedDict()}
-
     def order_parts(self) -> list[OrderPart]:
         """Tell samplers the ends of the shards, if these are read in blocks."""
         size = len(self)
@@ -193,9 +180,9 @@ class ImageTextShards(ImageTextDataset):
 
     def _sample(self, row: int) -> dict:
         which = int(np.searchsorted(self._ends, row, side='right'))
-        shard, number = self.shards[which], row - (int(self._ends[which - 1]) if which else 0)
-        number, place, image, text = self._members(which, shard, number)
-        name = f'{str(self.data_root).rstrip("/")}/{shard.name}'
+        number = row - (int(self._ends[which - 1]) if which else 0)
+        shard, number, place, image, text = self._open.read(which, number, self.drop_augmented)
+        name = f'{self._folder}{shard.name}'
         source = f'{name}, sample {number}'
         if place.image is None or place.text is None:
             missing = 'image' if place.image is None else 'text or class'
@@ -225,60 +212,6 @@ class ImageTextShards(ImageTextDataset):
         if not self.class_names.given:  # collecting them would read all samples
             raise ValueError('it has a class, but the data set has no `classes`; give the names')
         return self.class_names.index(value)
-
-    def _members(self, which: int, shard: Shard, number: int) -> tuple[int, Place, bytes, bytes]:
-        """Read the members of a shard's sample; of the ``number``-th original one with ``drop_augmented``."""
-        for _ in range(_ATTEMPTS):
-            path = Path(self.data_root) / shard.name if self._cache is None else self._cache.get(shard)
-            try:
-                index = self._index(which, shard, path)
-                place_number = int(index.originals[number]) if self.drop_augmented else number
-                place = index[place_number]
-                descriptor = os.open(path, os.O_RDONLY)
-            except FileNotFoundError:
-                if self._cache is not None:  # another process needed its room
-                    continue
-                raise UsageError(
-                    f'{path} is missing, or its index is, which {SET_FILE} beside it names; copy the set again'
-                ) from None
-            try:
-                return place_number, place, *self._read(descriptor, path, shard, place)
-            except OSError as error:
-                raise UsageError(f'{path} cannot be read ({error.strerror}); check the disk or the network') from error
-            finally:
-                os.close(descriptor)
-        raise UsageError(
-            f'{shard.name} was removed from the cache {self._cache.folder} before it could be read, {_ATTEMPTS} times; '
-            'raise cache.max_gb'
-        )
-
-    @staticmethod
-    def _read(descriptor: int, path: Path, shard: Shard, place: Place) -> tuple[bytes, bytes]:
-        size = os.fstat(descriptor).st_size
-        if size != shard.bytes:
-            raise UsageError(
-                f'{path} has {size} bytes, and {SET_FILE} says {shard.bytes}; it was cut off or changed: copy it again'
-            )
-        image = read_range(descriptor, place.image_offset, place.image_size)
-        return image, read_range(descriptor, place.text_offset, place.text_size)
-
-    def _index(self, which: int, shard: Shard, path: Path) -> ShardIndex:
-        index = self._indexes.get(which)
-        if index is None:
-            index = ShardIndex.read(path)
-            index.check_fits(shard.bytes)
-            found = len(index), len(index) - len(index.originals)
-            if found != (shard.samples, shard.augmented):
-                raise UsageError(
-                    f'the index of {path} has {found[0]} samples, {found[1]} of them augmented, and {SET_FILE} says '
-                    f'{shard.samples} and {shard.augmented}; copy the set again'
-                )
-            self._indexes[which] = index
-            if len(self._indexes) > _OPEN_INDEXES:
-                self._indexes.popitem(last=False)
-        else:
-            self._indexes.move_to_end(which)
-        return index
 
 
 def _build_cache(root: str, cache: Mapping[str, Any] | None) -> ShardCache | None:

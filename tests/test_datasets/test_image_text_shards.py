@@ -95,7 +95,7 @@ def test_a_worker_gets_no_samples_with_the_data_set(folder):
     dataset = ImageTextShards(str(folder), pipeline=PIPELINE)
     dataset[0]
     copy = pickle.loads(pickle.dumps(dataset))
-    assert not copy._indexes and copy[8]['extra'] == {'id': 8}
+    assert not copy._open._open and copy[8]['extra'] == {'id': 8}
 
 
 def test_classes(tmp_path):
@@ -169,6 +169,9 @@ def test_a_cut_or_missing_shard_is_never_skipped(folder):
     path.write_bytes(data)
     index_path(path).write_bytes(index_path(folder / '00000.tar').read_bytes())
     with pytest.raises(UsageError, match=r'00001\.tar has 3 samples, 1 of them augmented, and index\.json says 4'):
+        ImageTextShards(str(folder), skip_bad=dict(max=9))[3]
+    index_path(path).write_bytes(b'damaged')
+    with pytest.raises(UsageError, match=r'the index .*00001\.index\.npy cannot be read'):
         ImageTextShards(str(folder), skip_bad=dict(max=9))[3]
 
 

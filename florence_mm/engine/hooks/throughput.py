@@ -34,5 +34,5 @@ class ThroughputHook(Hook):
         waited, total = map(sum, zip(*self._iterations, strict=True))
         size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 0)
         samples = size * runner.world_size * len(self._iterations)
-        runner.message_hub.update_scalar('train/samples_per_s', samples / total, resumed=False)
-        runner.message_hub.update_scalar('train/waiting', waited / total, resumed=False)
+        runner.message_hub.update_scalar('train/samples_per_s', samples / total)
+        runner.message_hub.update_scalar('train/waiting', waited / total)

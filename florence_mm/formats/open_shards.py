@@ -1,0 +1,130 @@
+"""Reading samples of a set of shards: a few shards are kept open, local ones or those of a cache."""
+
+import os
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from florence_mm.errors import DataError, UsageError
+
+from .shard_cache import ShardCache
+from .shards import SET_FILE, Place, Shard, ShardIndex, ShardSet, read_range
+
+_OPEN = 64
+#: Seconds for which a file of a cache stays open: a file that was removed takes its room as long as it is open.
+_FRESH = 2.0
+_ATTEMPTS = 20
+
+
+class RawMembers(NamedTuple):
+    """What is read of a sample.
+
+    Attributes:
+        shard: its shard.
+        number: of the sample in the shard.
+        place: where its members are.
+        image, text: their content.
+    """
+
+    shard: Shard
+    number: int
+    place: Place
+    image: bytes
+    text: bytes
+
+
+class _Open(NamedTuple):
+    shard: Shard
+    path: Path
+    index: ShardIndex
+    file: BinaryIO
+    since: float
+
+
+class OpenShards:
+    """Reader of a set of shards; whoever shares it after a fork reads on with the same files.
+
+    Args:
+        shards (ShardSet): The set.
+        cache (ShardCache | None): Of a set in a store; None: the set is a local folder.
+    """
+
+    def __init__(self, shards: ShardSet, cache: ShardCache | None = None) -> None:
+        self.shards, self.cache = shards, cache
+        self._open: OrderedDict[int, _Open] = OrderedDict()
+
+    def __getstate__(self) -> dict:
+        # files cannot be pickled, and a memory map would be as its content
+        return {**self.__dict__, '_open': OrderedDict()}
+
+    def read(self, shard: int, number: int, originals: bool = False) -> RawMembers:
+        """Read the members of a sample.
+
+        Args:
+            shard: number of the shard.
+            number: of the sample in it.
+            originals: count only samples that are not augmented.
+
+        Raises:
+            UsageError: the shard is missing, cut off or damaged, or cannot be fetched.
+        """
+        opened = self._opened(shard)
+        number = int(opened.index.originals[number]) if originals else number
+        place, descriptor = opened.index[number], opened.file.fileno()
+        try:
+            image = read_range(descriptor, place.image_offset, place.image_size)
+            text = read_range(descriptor, place.text_offset, place.text_size)
+        except DataError:
+            raise UsageError(f'{opened.path} was cut off while it was read; copy it again') from None
+        except OSError as error:
+            raise UsageError(f'{opened.path} cannot be read ({error.strerror}); check the disk') from error
+        return RawMembers(opened.shard, number, place, image, text)
+
+    def _opened(self, number: int) -> _Open:
+        opened, now = self._open.get(number), time.monotonic()
+        if opened is not None and (self.cache is None or now - opened.since < _FRESH):
+            self._open.move_to_end(number)
+            return opened
+        for other, one in list(self._open.items()):
+            if other == number or len(self._open) >= _OPEN or self.cache and now - one.since >= _FRESH:
+                self._open.pop(other).file.close()
+        opened = self._open[number] = self._open_anew(self.shards[number])
+        return opened
+
+    def _open_anew(self, shard: Shard) -> _Open:
+        for _ in range(_ATTEMPTS):
+            path = Path(self.shards.root) / shard.name if self.cache is None else self.cache.get(shard)
+            try:
+                index, file = ShardIndex.read(path), path.open('rb', buffering=0)
+            except FileNotFoundError:
+                if self.cache is not None:  # another process needed its room
+                    continue
+                raise UsageError(
+                    f'{path} is missing, or its index is, which {SET_FILE} beside it names; copy the set again'
+                ) from None
+            except DataError as error:  # not of a sample, which could be skipped
+                raise UsageError(str(error)) from None
+            _check(shard, path, index, os.fstat(file.fileno()).st_size)
+            return _Open(shard, path, index, file, time.monotonic())
+        raise UsageError(
+            f'{shard.name} was removed from the cache {self.cache.folder} before it could be read, {_ATTEMPTS} times; '
+            'raise max_gb'
+        )
+
+
+def _check(shard: Shard, path: Path, index: ShardIndex, size: int) -> None:
+    if size != shard.bytes:
+        raise UsageError(
+            f'{path} has {size} bytes, and {SET_FILE} says {shard.bytes}; it was cut off or changed: copy it again'
+        )
+    try:
+        index.check_fits(size)
+    except DataError as error:
+        raise UsageError(str(error)) from None
+    found = len(index), len(index) - len(index.originals)
+    if found != (shard.samples, shard.augmented):
+        raise UsageError(
+            f'the index of {path} has {found[0]} samples, {found[1]} of them augmented, and {SET_FILE} says '
+            f'{shard.samples} and {shard.augmented}; copy the set again'
+        )
