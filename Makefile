@@ -4,6 +4,8 @@ PYTHON ?= python3
 TORCH_ARGS ?=
 VENV := .venv/bin/python
 SEED ?= 0
+# processes that share the tests, a file at a time
+TEST_PROCESSES ?= 2
 
 # matplotlib and the hub libraries keep their caches in the checkout
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
@@ -27,8 +29,9 @@ quickstart: env
 zoo: env
 	@$(VENV) tools/misc/publish_embedded.py
 
+# bad inputs fork thousands of times: a fork copies few page tables where malloc takes huge pages
 test: env
-	@$(VENV) -m pytest
+	@GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(VENV) -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 # what computes once more with the plainest instructions and with two threads: no result may hang on the processor
 test-portable: env

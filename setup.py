@@ -21,12 +21,12 @@ MIM = [
 CURATE = ['duckdb>=1.4']
 CLUSTER = ['daft>=0.7', 'ray>=2.50']
 DEMO = ['gradio>=6.29,<7']
-EXPORT = ['onnx>=1.20', 'onnxruntime>=1.22', 'onnxscript>=0.6', 'openvino>=2026.2']
+EXPORT = ['onnx>=1.20', 'onnxruntime>=1.22', 'onnxscript>=0.6', 'openvino>=2026.2', 'nncf>=3.2']
 SEARCH = ['faiss-cpu>=1.9']
 DOCS = ['mkdocs-material>=9.7; python_version >= "3.11"', 'mkdocstrings-python>=2; python_version >= "3.11"']
 # computes the protocol of LVIS too, which our average precision is compared with; reads the shards that we write
 PEERS = ['faster-coco-eval>=1.8,<1.9', 'webdataset>=1']
-TEST = ['pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.6', *PEERS]
+TEST = ['pytest>=8', 'pytest-timeout>=2.3', 'pytest-xdist>=3.8', 'ruff>=0.6', *PEERS]
 
 setup(
     name='florence_mm',

@@ -1,6 +1,6 @@
 # Towers that know digits cut out of scenes go on with captions of whole scenes; METER starts from them (docs/meter.md):
 # bash tools/dist_train.sh configs/unicl/unicl_coswin-micro_2xb32-5e_large-digits.py 2
-_base_ = ['./unicl_coswin-micro_1xb64-36e_digits.py']
+_base_ = ['./unicl_coswin-micro_1xb64-22e_digits.py']
 
 load_from = 'work_dirs/unicl_coswin-micro_2xb64-4e_scene-crops/epoch_4.pth'
 # neither flipped nor cropped: captions name digits from left to right
@@ -35,16 +35,11 @@ val_dataloader = dict(
 val_evaluator = [dict(type='florence_mm.ImageTextRecall')]
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
-optim_wrapper = dict(
-    optimizer=dict(
-        _delete_=True, type='florence_mm.MuonAdamW', lr=2e-3, weight_decay=0.2, fused=True, ns_steps=4, share=True
-    ),
-    paramwise_cfg=dict(orthogonal=('image_encoder', 'text_encoder')),
-)
+optim_wrapper = dict(optimizer=dict(lr=2e-3, share=True))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=0.5, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0.5, end=5, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=5, val_interval=5)
 # captions have no classes
-default_hooks = dict(class_names=None)
+default_hooks = dict(class_names=None, checkpoint=dict(interval=6))

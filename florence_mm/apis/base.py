@@ -49,7 +49,7 @@ class InferencePipeline(TestData):
         dataset: config of the test data set, which may be wrapped.
 
     Raises:
-        UsageError: there is no pipeline, or it is for videos.
+        UsageError: there is no pipeline, or it is for videos or reads images at a smaller scale.
     """
 
     def __init__(self, dataset: Mapping[str, Any]) -> None:
@@ -58,6 +58,11 @@ class InferencePipeline(TestData):
         if any(name.endswith('Decode') and 'Image' not in name for name in names):
             raise UsageError(f'the test pipeline ({", ".join(names)}) is for videos; give a config for images')
         loaders = [t for t in self.pipeline if 'LoadImage' in transform_name(t)]
+        if any(t.get('scaled') for t in loaders):
+            raise UsageError(
+                'LoadImage(scaled=True) cannot be used here: inference is done on whole images; take scaled=False in '
+                'the test pipeline'
+            )
         # mmcv and mmdet read BGR, ours RGB
         self.bgr = bool(loaders) and transform_name(loaders[0]) != 'LoadImage'
         self.to_float32 = any(t.get('to_float32') for t in loaders)

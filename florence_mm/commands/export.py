@@ -62,13 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--precision',
         choices=('fp32', 'bf16', 'int8'),
         default='fp32',
-        help='bf16 of OpenVINO files, int8 of ONNX files (default: fp32)',
+        help='bf16 of OpenVINO files, int8 of ONNX and OpenVINO files (default: fp32)',
     )
     parser.add_argument(
         '--calibration',
         nargs='+',
         metavar='PICTURE',
-        help='pictures or folders that show the ranges of activations for int8; without, each call finds its own',
+        help='pictures or folders that show the ranges of activations for int8; without, an ONNX file finds them anew '
+        'in each call',
     )
     parser.add_argument(
         '--evaluate', action='store_true', help="run the config's test with the model, and with each file in its place"
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     from florence_mm.models.multimodal.protocol import VisionLanguage, unwrap_reranker
     from florence_mm.models.protocol import TwoTowerModel, ZeroShotModel
 
-    require_packages(format_of(args.out))
+    require_packages(format_of(args.out), args.precision)
     if args.calibration is not None and args.precision != 'int8':
         raise UsageError('--calibration is for --precision int8; give both')
     check_opset(args.opset)

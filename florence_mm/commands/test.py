@@ -5,6 +5,7 @@ checkpoint or data are unusable.
 """
 
 import argparse
+from pathlib import Path
 
 from florence_mm.config.arguments import positive_int, probability
 from florence_mm.config.options import add_run_arguments, set_local_rank
@@ -30,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--show-dir', metavar='DIR', help='draw samples and predictions here: classes, boxes, answers')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation with the config's tta_pipeline")
     add_precision(parser)
-    parser.add_argument('--compare', action='store_true', help='test in fp32 too, before, and print how metrics change')
+    parser.add_argument(
+        '--compare',
+        action='store_true',
+        help='test in fp32 too, before, and print how metrics change; with --out FILE.json also write FILE_fp32.json',
+    )
     parser.add_argument('--show-interval', type=positive_int, metavar='N', help='draw every N-th sample (1)')
     parser.add_argument('--show-score-thr', type=probability, metavar='SCORE', help='lowest score of drawn boxes (0.3)')
 
@@ -55,8 +60,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError('--compare compares another precision with fp32; name it, as in --precision bf16')
     lower = None if args.precision == 'fp32' else PrecisionHook(args.precision)
     require_checkpoint(args.checkpoint)
-    if args.out:
-        refuse_overwriting(args.out, [args.config, args.checkpoint, *files_named_in(cfg.test_dataloader)], '--out')
+    out = Path(args.out) if args.out else None
+    exact_out = out.with_stem(f'{out.stem}_fp32') if out and args.compare else None
+    for path in filter(None, (out, exact_out)):
+        refuse_overwriting(path, [args.config, args.checkpoint, *files_named_in(cfg.test_dataloader)], '--out')
     if args.tta:
         cfg = with_test_time_augmentation(cfg)
     cfg.launcher = args.launcher
@@ -71,7 +78,13 @@ def run(args: argparse.Namespace) -> int:
     if args.show_dir:
         score_thr = 0.3 if args.show_score_thr is None else args.show_score_thr
         runner.register_hook(ShowPredictionsHook(args.show_dir, args.show_interval or 1, score_thr))
-    exact = runner.test() if args.compare else {}
+    exact = {}
+    if args.compare:
+        if exact_out:
+            save.path = exact_out
+        exact = runner.test()
+        if exact_out:
+            save.path = out
     if lower is not None:
         runner.register_hook(lower)
     found = runner.test()

@@ -7,6 +7,7 @@ from florence_mm.errors import DataError
 
 from . import transforms
 from .base import ImageTextDataset
+from .collating import collate_in_one_piece
 from .detection import DetectionDataset
 from .image_folder import ImageFolderText
 from .manifest import ImageTextManifest
@@ -25,5 +26,6 @@ __all__ = [
     'VQADataset',
     'VideoList',
     'WeightedMixture',
+    'collate_in_one_piece',
     'transforms',
 ]

@@ -174,6 +174,10 @@ class FlorenceRunner(TellingRunner):
         """
         if isinstance(dataloader, dict) and dataloader.get('num_workers'):
             dataloader = {'timeout': WAIT_FOR_WORKERS, 'pin_memory': get_device() == 'cuda', **dataloader}
+        if isinstance(dataloader, dict) and isinstance(dataloader.get('collate_fn'), dict):
+            # mmengine would give the scope of a config of another package to the function as an argument
+            collate = {key: value for key, value in dataloader['collate_fn'].items() if key != '_scope_'}
+            dataloader = {**dataloader, 'collate_fn': collate}
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         check_pipelines(loader.dataset)
         return loader

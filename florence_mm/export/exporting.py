@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from .openvino_files import write_openvino
 from .parts import Part
 from .placing import format_of, placed, require_packages
 from .programs import Limits, make_program
-from .quantizing import quantize
+from .quantizing import quantize_onnx, quantize_openvino
 from .runtimes import Opened, open_runtime
 
 PRECISIONS = ('fp32', 'bf16', 'int8')
@@ -78,20 +79,29 @@ def export_part(
         target: ``.onnx``, ``.xml`` or ``.pt2``; what is there is replaced.
         facts: what the file tells about itself, beside its inputs and outputs.
         opset: version of ONNX's operators.
-        precision: ``'fp32'``; ``'bf16'``, arithmetic of an OpenVINO file; or ``'int8'``, weights of an ONNX file, which
-            is compared before. Differences of the latter two are told, not bounded.
-        examples: inputs by which activations are quantized to 8 bits (:func:`.quantizing.quantize`).
+        precision: ``'fp32'``; ``'bf16'``, arithmetic of an OpenVINO file; or ``'int8'``, weights of an ONNX or
+            OpenVINO file, which is compared before. Differences of the latter two are told, not bounded.
+        examples: inputs by which activations are quantized to 8 bits (:mod:`.quantizing`); an OpenVINO file of
+            ``'int8'`` needs them.
 
     Raises:
-        UsageError: the part cannot be exported to this format, or the file differs by more than :data:`TOLERANCE`; it
-            is not left behind then.
+        UsageError: the part cannot be exported to this format, there are no examples in the iterable, or the file
+            differs by more than :data:`TOLERANCE`; it is not left behind then.
     """
     file_format = format_of(target)
-    require_packages(file_format)
+    require_packages(file_format, precision)
     check_opset(opset)
-    for name, needed, suffix in (('bf16', 'openvino', '.xml'), ('int8', 'onnx', '.onnx')):
-        if precision == name and file_format != needed:
+    for name, formats, suffix in (('bf16', ('openvino',), '.xml'), ('int8', ('onnx', 'openvino'), '.onnx or .xml')):
+        if precision == name and file_format not in formats:
             raise UsageError(f'{target} cannot be of {name}, which {file_format} files have not; name a file {suffix}')
+    if examples is not None and precision == 'int8':
+        examples = iter(examples)
+        first = next(examples, None)
+        if first is None:
+            raise UsageError('there are no pictures for the calibration; give some')
+        examples = chain([first], examples)
+    if precision == 'int8' and file_format == 'openvino' and examples is None:
+        raise UsageError(f'{target} cannot be of int8 without pictures; give --calibration, or name a file .onnx')
     with placed(target) as path:
         started = time.monotonic()
         program, limits = make_program(part)
@@ -107,7 +117,8 @@ def export_part(
         nodes = _write(program, part, path, metadata, opset)
         seconds = time.monotonic() - started
         del program
-        checks = compare(part, open_runtime(path), limits)
+        whole = 'fp32' if precision == 'int8' and file_format == 'openvino' else None
+        checks = compare(part, open_runtime(path, precision=whole), limits)
         worst = max(check.difference for check in checks)
         if precision != 'bf16' and not worst <= TOLERANCE:
             where = next(check.shape for check in checks if not check.difference <= TOLERANCE)
@@ -116,7 +127,10 @@ def export_part(
                 f'and {TOLERANCE:g} is allowed; try another format or opset, and report this with the config'
             )
         if precision == 'int8':
-            quantize(path, examples)
+            if file_format == 'onnx':
+                quantize_onnx(path, examples)
+            else:
+                quantize_openvino(path, examples)
             checks = compare(part, open_runtime(path), limits)
     return Exported(Path(target), part, nodes, seconds, limits, tuple(checks))
 

@@ -29,13 +29,16 @@ def format_of(path: str | Path) -> str:
     return FORMATS[suffix]
 
 
-def require_packages(file_format: str) -> None:
-    """Check that the packages of a format are installed.
+def require_packages(file_format: str, precision: str = 'fp32') -> None:
+    """Check that the packages of a format, and those that quantize it, are installed.
 
     Raises:
         UsageError: one is missing.
     """
-    missing = [name for name in _PACKAGES[file_format] if find_spec(name) is None]
+    needed = _PACKAGES[file_format]
+    if file_format == 'openvino' and precision == 'int8':
+        needed = (*needed, 'nncf')
+    missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise UsageError(
             f'{file_format} files need {" and ".join(missing)}; install with \'pip install "florence_mm[export]"\''

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from florence_mm.apis import ImageInferencer
+from florence_mm.apis.base import InferencePipeline
 from florence_mm.apis.inputs import files_of, from_memory
 from florence_mm.errors import DataError, UsageError
 
@@ -221,3 +222,9 @@ def test_precision_is_that_of_the_encoder(checkpoint, monkeypatch):
     monkeypatch.setattr('florence_mm.models.precision.bfloat16_units', lambda device: None)
     with pytest.raises(UsageError, match="precision 'bf16' would be slower"):
         ImageInferencer(config(), checkpoint, 'cpu', precision='bf16')
+
+
+def test_images_are_not_read_at_the_scale_of_a_crop():
+    steps = [{'type': 'florence_mm.LoadImage', 'scaled': True}, {'type': 'florence_mm.RandomResizedCrop', 'scale': 8}]
+    with pytest.raises(UsageError, match=r'LoadImage\(scaled=True\) cannot be used here: inference is done on whole'):
+        InferencePipeline({'type': 'florence_mm.ImageTextManifest', 'pipeline': steps})

@@ -56,3 +56,12 @@ def test_on_a_cpu_it_is_noticed_at_once():
     hook = InvalidLossHook(patience=1)
     with pytest.raises(UsageError, match='^loss, factor was not finite in 1 iterations'):
         hook.after_train_iter(SimpleNamespace(iter=4), 0, outputs={'loss': NAN, 'factor': float('inf'), 'ok': 1})
+
+
+def test_a_logged_none_is_no_number(device):
+    """Mmengine logs nothing for it."""
+    hook = InvalidLossHook(patience=1)
+    hook.after_train_iter(SimpleNamespace(iter=0), 0, outputs={'loss': torch.tensor(1.0), 'extra': None})
+    hook.after_train_iter(SimpleNamespace(iter=1), 0, outputs={'extra': None, 'loss': send(NAN), 'ok': 1.0})
+    with pytest.raises(UsageError, match='^loss was not finite in 1 iterations .* iteration 2;'):
+        hook.after_train_epoch(None)

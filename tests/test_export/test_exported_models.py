@@ -168,7 +168,7 @@ def test_trained_weights_are_named_in_the_file(towers):
 def test_model_that_differs_leaves_no_file(tmp_path, monkeypatch):
     opened = exporting.open_runtime
 
-    def broken(path):
+    def broken(path, precision=None):
         found = opened(path)
         return found._replace(run=lambda inputs: {k: v + 2e-4 for k, v in found.run(inputs).items()})
 

@@ -152,7 +152,7 @@ def test_opsets(opset):
         check_opset(opset)
 
 
-@pytest.mark.parametrize(('name', 'precision'), [('a.onnx', 'bf16'), ('a.xml', 'int8'), ('a.pt2', 'bf16')])
+@pytest.mark.parametrize(('name', 'precision'), [('a.onnx', 'bf16'), ('a.pt2', 'int8'), ('a.pt2', 'bf16')])
 def test_precisions(towers, tmp_path, name, precision):
     (part,) = parts_of(towers, (32, 32), only='image')
     with pytest.raises(UsageError, match=f'cannot be of {precision}'):

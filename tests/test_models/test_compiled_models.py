@@ -4,28 +4,16 @@ import pytest
 import torch
 from instances import assert_same, build, find_smalls
 from kinds import Backbone, TextTower, TokenEncoder, numbers
-from torch._dynamo.utils import counters
 
 from florence_mm.models.layers.dyhead_block import DyHeadBlock
 from florence_mm.models.multimodal.co_attention import CoAttentionFusion
-from florence_mm.ops import windows
 from florence_mm.ops.attention import window_attention
 from florence_mm.ops.contrastive import unified_contrastive_loss
 
+pytestmark = pytest.mark.usefixtures('graphs')
+
 SMALLS = find_smalls()
 ENCODERS = [name for name, small in SMALLS.items() if isinstance(small.kind, Backbone | TextTower | TokenEncoder)]
-
-
-@pytest.fixture(autouse=True)
-def nothing_compiled_before():
-    torch._dynamo.reset()
-    counters.clear()
-    windows._cache.clear()
-    windows._indices.clear()
-
-
-def graphs():
-    return counters['stats']['unique_graphs']
 
 
 def gradients(module, inputs):
@@ -39,7 +27,7 @@ def gradients(module, inputs):
 
 
 @pytest.mark.parametrize('name', ENCODERS)
-def test_an_encoder_is_one_graph(name):
+def test_an_encoder_is_one_graph(name, graphs):
     kind, plain, compiled = SMALLS[name].kind, build(name), build(name)
     items = kind.items(plain)
     compiled.compile(backend='eager', fullgraph=True)
@@ -56,7 +44,7 @@ def test_an_encoder_is_one_graph(name):
     # torch's backend 'eager' draws other random numbers when it computes a checkpointed block again
     [(False, 'eager'), (True, 'aot_eager')],
 )
-def test_a_backbone_trains_in_one_graph(name, with_cp, backend):
+def test_a_backbone_trains_in_one_graph(name, with_cp, backend, graphs):
     shape = SMALLS[name].kind.shape
     if with_cp and not hasattr(build(name), 'with_cp'):
         pytest.skip('it has no checkpointing; runs for backbones with with_cp')
@@ -71,7 +59,7 @@ def test_a_backbone_trains_in_one_graph(name, with_cp, backend):
         torch.testing.assert_close(found[key], value, msg=lambda text, key=key: f'{key}: {text}')
 
 
-def test_each_image_size_and_mode_is_one_more_graph_and_no_size_is_free():
+def test_each_image_size_and_mode_is_one_more_graph_and_no_size_is_free(graphs):
     """Free sizes would be symbols, whose windows take minutes to compile."""
     module = build('CoSwin')
     module.compile(backend='eager', fullgraph=True, dynamic=None)
@@ -84,7 +72,7 @@ def test_each_image_size_and_mode_is_one_more_graph_and_no_size_is_free():
     assert graphs() == 4
 
 
-def test_fusion_head_and_loss_are_one_graph_each():
+def test_fusion_head_and_loss_are_one_graph_each(graphs):
     fusion = CoAttentionFusion(8, 8, 8, num_layers=2, num_heads=2).eval()
     mask = torch.arange(6) < torch.tensor([[4], [6]])
     inputs = (numbers(2, 6, 8), mask, numbers(2, 9, 8, seed=1))

@@ -6,29 +6,17 @@ from instances import assert_same, build, find_smalls
 from kinds import numbers
 from mmengine.model import BaseModel
 from torch import nn
-from torch._dynamo.utils import counters
 
 from florence_mm.engine.compiling import compile_for_inference, compile_parts, find_parts
 from florence_mm.engine.parallelize import parallelize
 from florence_mm.errors import UsageError
-from florence_mm.ops import windows
+
+pytestmark = pytest.mark.usefixtures('graphs')
 
 SMALLS = find_smalls()
 GRAPH = {'backend': 'eager', 'fullgraph': True}
 # no dropout: compiled it is PyTorch's own, which draws other numbers
 STILL = {'hidden_size': 16, 'num_layers': 2, 'num_heads': 2, 'drop_rate': 0.0, 'attn_drop_rate': 0.0}
-
-
-@pytest.fixture(autouse=True)
-def nothing_compiled_before():
-    torch._dynamo.reset()
-    counters.clear()
-    windows._cache.clear()
-    windows._indices.clear()
-
-
-def graphs():
-    return counters['stats']['unique_graphs']
 
 
 @pytest.mark.parametrize(
@@ -45,7 +33,7 @@ def graphs():
         ),
     ],
 )
-def test_parts_of_a_whole_model_are_one_graph_each_in_evaluation(name, parts, expected):
+def test_parts_of_a_whole_model_are_one_graph_each_in_evaluation(name, parts, expected, graphs):
     kind, plain, compiled = SMALLS[name].kind, build(name), build(name)
     items = kind.items(plain)
     kind.items(compiled)  # sets its classes
@@ -65,7 +53,7 @@ def test_parts_of_a_whole_model_are_one_graph_each_in_evaluation(name, parts, ex
         ('ZeroShotDetector', {}, 2),
     ],
 )
-def test_parts_of_a_whole_model_are_one_graph_each_in_training(name, changes, expected):
+def test_parts_of_a_whole_model_are_one_graph_each_in_training(name, changes, expected, graphs):
     kind, plain, compiled = SMALLS[name].kind, build(name, **changes).train(), build(name, **changes).train()
     items = kind.items(plain)
     kind.items(compiled)
@@ -87,7 +75,7 @@ def test_parts_of_a_whole_model_are_one_graph_each_in_training(name, changes, ex
     assert graphs() == expected
 
 
-def test_a_size_and_a_dtype_are_one_graph_each_and_batch_sizes_two():
+def test_a_size_and_a_dtype_are_one_graph_each_and_batch_sizes_two(graphs):
     arch = {'embed_dims': 8, 'depths': [2], 'num_heads': [1], 'patch_size': 2, 'window_size': 5}
     module = compile_parts(build('CoSwin', arch=arch, out_indices=(0,)), GRAPH)
     counts = []
@@ -102,7 +90,7 @@ def test_a_size_and_a_dtype_are_one_graph_each_and_batch_sizes_two():
     assert counts == [1, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5]
 
 
-def test_there_may_be_more_graphs_than_pytorch_makes_by_itself():
+def test_there_may_be_more_graphs_than_pytorch_makes_by_itself(graphs):
     class Layer(nn.Linear):
         def forward(self, x):
             return super().forward(x) + 1

@@ -115,6 +115,15 @@ def test_crops_of_several_pictures_are_encoded_together():
         assert sizes == expected
 
 
+def test_the_type_of_class_features_reaches_the_classifier(monkeypatch):
+    model, given = build(), []
+    monkeypatch.setattr(model.classifier, 'set_classes', lambda *args, **kwargs: given.append((args, kwargs)))
+    model.set_classes(['red'], 'none', torch.bfloat16)
+    model.set_classes(['red'], 'none')
+    names = ['red', *model.background]
+    assert given == [((names, 'none'), {'dtype': torch.bfloat16}), ((names, 'none'), {})]
+
+
 def test_boxes_are_in_pixels_of_the_original_picture():
     model = build()
     model.set_classes(NAMES)

@@ -174,8 +174,21 @@ def test_what_is_not_a_plain_layer_in_training_is_left_alone():
 @pytest.mark.skipif(not hasattr(torch.ops.mkldnn, '_linear_pointwise'), reason='PyTorch without oneDNN')
 def test_products_by_onednn_are_products(monkeypatch):
     monkeypatch.setattr(linear, 'prefers_onednn', lambda: True)
+    monkeypatch.setattr(linear, '_ONEDNN_MULTIPLICATIONS', 0)
     x, weight, bias = torch.randn(2, 5, 7), torch.randn(3, 7), torch.randn(3)
     torch.testing.assert_close(linear.product(x, weight, bias), x @ weight.t() + bias)
     torch.testing.assert_close(linear.product(x[:0], weight, bias), torch.empty(0, 5, 3))
     transposed = weight.t().contiguous().t()
     torch.testing.assert_close(linear.product(x, transposed), x @ weight.t())
+
+
+@pytest.mark.skipif(not hasattr(torch.ops.mkldnn, '_linear_pointwise'), reason='PyTorch without oneDNN')
+@pytest.mark.parametrize(
+    ('rows', 'inputs', 'outputs', 'by_onednn'),
+    [(421, 64, 256, False), (4095, 32, 128, False), (4096, 32, 128, True), (421, 256, 64, True), (16, 193, 8, True)],
+)
+def test_small_products_of_few_channels_are_left_to_pytorch(monkeypatch, rows, inputs, outputs, by_onednn):
+    monkeypatch.setattr(linear, 'prefers_onednn', lambda: True)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        linear.product(torch.randn(rows, inputs), torch.randn(outputs, inputs))
+    assert any(event.key == 'mkldnn::_linear_pointwise' for event in profile.key_averages()) == by_onednn

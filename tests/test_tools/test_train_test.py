@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from toy_project import toy_config
 
 REPOSITORY = Path(__file__).parents[2]
@@ -70,6 +71,31 @@ def test_two_processes_equal_one_with_the_batch_of_both(process, two_processes, 
     assert len(predictions) == 23
     mean = sum(float(p['error']) for p in predictions) / 23
     assert tested['metrics']['toy/mae'] == pytest.approx(mean) == pytest.approx(histories[0][-1]['metrics']['toy/mae'])
+
+
+def test_a_comparison_keeps_the_predictions_of_both(tool, trained, tmp_path, monkeypatch):
+    class Lowered(Hook):
+        """Stands in for a precision: the model gives other numbers."""
+
+        def __init__(self, precision):
+            assert precision == 'bf16'
+
+        def before_test_iter(self, runner, batch_idx, data_batch=None):
+            runner.model.log_scale.data += 1.0
+
+    monkeypatch.setattr('florence_mm.engine.hooks.precision.PrecisionHook', Lowered)
+    config, checkpoint = without_dropout(tmp_path / 'w', 4), trained / 'iter_17.pth'
+    options = ['--compare', '--precision', 'bf16', '--out']
+    status, out, error = tool('test.py', config, checkpoint, *options, tmp_path / 'o.json')
+    assert status == 0, error
+    files = [json.loads((tmp_path / name).read_text()) for name in ('o_fp32.json', 'o.json')]
+    maes = [sum(sample['error'] for sample in file) / len(file) for file in files]
+    assert f'toy/mae: {maes[0]:.4f} in fp32, {maes[1]:.4f} in bf16' in out and maes[0] != maes[1]
+    # neither file may be what is read
+    weights = tmp_path / 'o_fp32.pt'
+    weights.write_bytes(checkpoint.read_bytes())
+    status, _, error = tool('test.py', config, weights, *options, tmp_path / 'o.pt')
+    assert status == 2 and 'o_fp32.pt is the input' in error
 
 
 @pytest.mark.parametrize(

@@ -77,10 +77,12 @@ def natural(seed: int, width: int, height: int) -> np.ndarray:
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def folder(size: str, source: str | None) -> Path:
-    """Write the JPEG files of one size in a folder with one class, as ``ImageFolder`` reads them."""
-    root = Path(tempfile.mkdtemp(prefix='florence_mm_'))
-    (root / 'class').mkdir()
+def folder(size: str, source: str | None, home: Path) -> Path:
+    """Write the JPEG files of one size below ``home``, once, with one class, as ``ImageFolder`` reads them."""
+    root = home / size
+    if root.exists():
+        return root
+    (root / 'class').mkdir(parents=True)
     width, height = SIZES[size]
     given = sorted(path for path in Path(source).iterdir() if path.suffix in ('.jpg', '.jpeg')) if source else ()
     for number in range(COUNTS[size]):
@@ -157,9 +159,9 @@ def _print_psnr(first: torch.Tensor, second: torch.Tensor) -> None:
     print('  PSNR of the pictures, dB:', *(f'{10 * np.log10(255**2 / error):.1f}' for error in errors.tolist()))
 
 
-def pair(size: str, pipeline: str, source: str | None) -> Pair:
+def pair(size: str, pipeline: str, source: str | None, home: Path) -> Pair:
     """One pipeline beside torchvision's."""
-    root = folder(size, source)
+    root = folder(size, source, home)
     sides = ours(root, pipeline), peer(root, pipeline != 'test')
     if pipeline == 'train_scaled':
         _print_psnr(sides[0](), sides[1]())
@@ -167,16 +169,16 @@ def pair(size: str, pipeline: str, source: str | None) -> Pair:
     return Pair(*sides, tolerance=1.02 * LEVEL)
 
 
-def floor(size: str, flag: int, source: str | None) -> Pair:
+def floor(size: str, flag: int, source: str | None, home: Path) -> Pair:
     """The decoder alone beside our pipeline: what remains if everything else cost nothing."""
-    root = folder(size, source)
+    root = folder(size, source, home)
     whole = ours(root, 'train' if flag == cv2.IMREAD_COLOR else 'train_scaled')
     nothing = torch.zeros(1)
     return Pair(decoder(root, flag), lambda: (whole(), nothing)[1])
 
 
-def cases(source: str | None) -> list[Case]:
-    """The comparisons of this file, with a folder of pictures or None for generated ones."""
+def cases(source: str | None, home: Path) -> list[Case]:
+    """The comparisons of this file, with a folder of pictures or None for generated ones, written below ``home``."""
     bars = {
         ('train', '640x480'): 2.2,
         ('test', '640x480'): 2.2,
@@ -185,7 +187,7 @@ def cases(source: str | None) -> list[Case]:
         ('train_scaled', '1920x1080'): 4.0,
     }
     timed = [
-        Case(f'{pipeline}_{size}', bar, lambda p=pipeline, s=size: pair(s, p, source), rounds=11)
+        Case(f'{pipeline}_{size}', bar, lambda p=pipeline, s=size: pair(s, p, source, home), rounds=11)
         for (pipeline, size), bar in bars.items()
     ]
     flags = {
@@ -194,7 +196,7 @@ def cases(source: str | None) -> list[Case]:
         '1920x1080_quarter': cv2.IMREAD_REDUCED_COLOR_4,
     }
     floors = [
-        Case(f'floor_{name}', 0.0, lambda n=name, f=flag: floor(n.partition('_')[0], f, source), rounds=11)
+        Case(f'floor_{name}', 0.0, lambda n=name, f=flag: floor(n.partition('_')[0], f, source, home), rounds=11)
         for name, flag in flags.items()
     ]
     return timed + floors
@@ -204,4 +206,5 @@ if __name__ == '__main__':
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument('--pictures', help='a folder with JPEG files')
     own, rest = parser.parse_known_args()
-    sys.exit(main(cases(own.pictures), rest))
+    with tempfile.TemporaryDirectory(prefix='florence_mm_') as home:
+        sys.exit(main(cases(own.pictures, Path(home)), rest))

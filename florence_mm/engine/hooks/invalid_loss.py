@@ -1,6 +1,7 @@
 """Stop a training that has diverged."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,44 +84,46 @@ class _Values:
 
     Attributes:
         iteration: number of the iteration, from 1.
-        numbers: values by name; None where the number is among ``means``.
-        means: ``(V,)`` on the host, means of the tensors of a GPU; not written before ``copied``.
+        numbers: values by name, without those of ``away``; a logged None is none.
+        away: names of the values of a GPU.
+        means: ``(V,)`` on the host, their means; not written before ``copied``.
         copied: event after the copy; None: there is none.
     """
 
     iteration: int
-    numbers: dict[str, float | None]
+    numbers: dict[str, float]
+    away: Sequence[str] = ()
     means: Tensor | None = None
     copied: Any = None
 
     @classmethod
     def of(cls, iteration: int, outputs: dict[str, Any]) -> '_Values':
-        numbers: dict[str, float | None] = {}
-        away = []
+        numbers: dict[str, float] = {}
+        away: dict[str, Tensor] = {}
         for name, value in outputs.items():
             if isinstance(value, Tensor):
                 # a logged value may require a gradient
                 mean = value.detach().float().mean()
                 if mean.device.type == 'cuda':
-                    numbers[name] = None
-                    away.append(mean)
+                    away[name] = mean
                 else:
                     numbers[name] = mean.item()
-            else:
+            elif value is not None:
                 numbers[name] = value
         if not away:
             return cls(iteration, numbers)
         # the host's memory is pinned, and nothing waits
-        means = torch.stack([mean.to(away[0].device, non_blocking=True) for mean in away]).to('cpu', non_blocking=True)
-        copied = torch.Event(away[0].device)
+        device = next(iter(away.values())).device
+        means = torch.stack([mean.to(device, non_blocking=True) for mean in away.values()])
+        means = means.to('cpu', non_blocking=True)
+        copied = torch.Event(device)
         copied.record()
-        return cls(iteration, numbers, means, copied)
+        return cls(iteration, numbers, tuple(away), means, copied)
 
     def not_finite(self) -> list[str]:
         """Names of the values that are not finite; waits for the copy."""
-        means = []
+        numbers = dict(self.numbers)
         if self.copied is not None:
             self.copied.synchronize()
-            means = self.means.tolist()
-        numbers = [means.pop(0) if number is None else number for number in self.numbers.values()]
-        return [name for name, number in zip(self.numbers, numbers, strict=True) if not math.isfinite(number)]
+            numbers.update(zip(self.away, self.means.tolist(), strict=True))
+        return [name for name, number in numbers.items() if not math.isfinite(number)]

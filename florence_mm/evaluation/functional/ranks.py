@@ -71,12 +71,16 @@ def two_way_ranks(
         tuple[Tensor, Tensor]: ranks of images' texts ``(N,)`` and of texts' images ``(M,)``, int64.
 
     Raises:
-        ValueError: see :func:`retrieval_ranks`; also if the two lists have different pairs.
+        ValueError: see :func:`retrieval_ranks`; also if the two lists have different pairs, or there is no image
+            or no text.
 
     >>> texts = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
     >>> two_way_ranks(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), texts, [[0], [1, 2]], [[0], [1], [1]])
     (tensor([0, 0]), tensor([0, 0, 0]))
     """
+    if not len(images) or not len(texts):
+        numbers = f'{len(images)} images and {len(texts)} texts'
+        raise ValueError(f'retrieval among {numbers} has no ranks; give at least one of each')
     given, (images, texts, pairs) = texts, _prepare(images, texts, texts_of)
     named = {(image, text) for text, row in enumerate(images_of) for image in row}
     if len(images_of) != len(texts) or named != set(map(tuple, pairs.T.tolist())):

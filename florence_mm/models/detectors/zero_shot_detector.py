@@ -121,15 +121,21 @@ class ZeroShotDetector(FlorenceModel):
         """Whether the classifier's image encoder is the detector's backbone."""
         return self.classifier.image_encoder is self.detector.backbone
 
-    def set_classes(self, names: str | Sequence[str], templates: str | Sequence[str] | None = None) -> None:
+    def set_classes(
+        self,
+        names: str | Sequence[str],
+        templates: str | Sequence[str] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         """Set the classes to predict; their features are computed when first needed, and cached.
 
         Args:
             names: class names in the order of the labels, or the name of a data set.
             templates: prompt templates; None: those given to the model, else the classifier's.
+            dtype: type in which the text tower computes their features, see :meth:`.UniCL.set_classes`.
 
         Raises:
-            ValueError: no names, or a name that is also in ``background``.
+            ValueError: no names, a name that is also in ``background``, or a ``dtype`` of whole numbers.
         """
         names = get_class_names(names) if isinstance(names, str) else list(names)
         both = sorted(set(names) & set(self.background))
@@ -137,7 +143,10 @@ class ZeroShotDetector(FlorenceModel):
             raise ValueError(f'{both[0]!r} is a class and in background too; take it out of one of them')
         if not names:
             raise ValueError('no class names were given; zero-shot detection needs at least one')
-        self.classifier.set_classes([*names, *self.background], self.templates if templates is None else templates)
+        templates = self.templates if templates is None else templates
+        # a classifier of one's own need not know types
+        further = {} if dtype is None else {'dtype': dtype}
+        self.classifier.set_classes([*names, *self.background], templates, **further)
         self.class_names = tuple(names)
 
     def tensor(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> Any:

@@ -30,6 +30,16 @@ def test_right_items_do_not_push_each_other_down():
     assert retrieval_ranks(torch.ones(1, 1), gallery, [[0]]).item() == 5
 
 
+@pytest.mark.parametrize('queries', [0, 2])
+def test_nothing_to_retrieve_is_refused(queries):
+    images, texts = torch.zeros(queries, 3), torch.zeros(0, 3)
+    with pytest.raises(ValueError, match=f'among {queries} images and 0 texts has no ranks; give at least one of each'):
+        two_way_ranks(images, texts, [[]] * queries, [])
+    if not queries:
+        with pytest.raises(ValueError, match='among 0 images and 0 texts'):
+            image_text_recall(images, texts, [])
+
+
 def test_ties_count_against():
     features = torch.ones(6, 3)
     assert retrieval_ranks(features, features, [[i] for i in range(6)]).tolist() == [5] * 6
