@@ -15,9 +15,6 @@ from florence_mm.models.protocol import TwoTowerModel
 from .embedding import fingerprint
 from .zoo import init_model
 
-#: Test pipelines make the shorter side somewhat larger than what they crop, as a rule 256 for 224.
-_MARGIN = 8 / 7
-
 
 @dataclass(frozen=True)
 class MakeTowers:
@@ -64,7 +61,8 @@ class Towers:
         if probe['inputs'].dim() != 3:
             raise UsageError(f'{model} is for videos; name a model of pictures')
         self.name = fingerprint(self._loaded.model, self._loaded.cfg, self._loaded.pipeline.pipeline)
-        self.least = round(min(probe['inputs'].shape[-2:]) * _MARGIN)
+        # pipelines that resize to more and crop, such as 256 for 224, then enlarge by that much at most
+        self.least = min(probe['inputs'].shape[-2:])
         self.width = self([probe], ['a picture'])[0].shape[1]
 
     def prepare(self, image: np.ndarray) -> dict[str, Any]:

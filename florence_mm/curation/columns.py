@@ -46,7 +46,7 @@ def sidecar_schema(embedding: int | None = None) -> 'pyarrow.Schema':
     ``words``         number of words of ``normalized``
     ``sampling``      hash of the run's seed and the id: to choose samples at random, take the smallest ones
     ``score``         cosine of picture and text; null without a model, never NaN in a kept row
-    ``embedding``     L2-normalised feature of the picture; the column is left out where it was not asked for
+    ``embedding``     L2-normalised feature of the picture, zeros without one; no column where it was not asked for
     ``augmented``     whether ``text`` is already inside a template
     ``drop``          reason (:mod:`florence_mm.curation.reasons`); null: kept by stage A
     ================  ==================================================================================

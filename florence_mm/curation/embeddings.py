@@ -8,6 +8,7 @@ choice, as in an inverted file index; only features in one cell are compared. Wh
 missed there; further divisions around other features find most of it.
 """
 
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from .hamming import choose
 LENGTH = 4000
 #: Features that are compared all with all.
 ALL_WITH_ALL = 20_000
-#: Features in a cell, on average, and how often they are divided into cells.
+#: Features in a cell, on average, of up to two million, and how often they are divided into cells.
 _IN_CELL = 1000
 _DIVISIONS = 4
 _BLOCK = 1024
@@ -84,9 +85,7 @@ def _batch_features(batch: 'object', wanted: np.ndarray) -> np.ndarray:
     import pyarrow as pa
 
     column = batch['embedding'].take(pa.array(wanted))
-    width = column.type.list_size
-    flat = column.fill_null(pa.scalar([0.0] * width, column.type)).flatten() if column.null_count else column.flatten()
-    return flat.to_numpy(zero_copy_only=False).reshape(-1, width)
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
 
 
 def near_to_any(features: np.ndarray, evaluation: Sequence[Path], cosine: float) -> np.ndarray:
@@ -136,7 +135,8 @@ def find_near_features(
         return counted & ~stays
     for division in range(_DIVISIONS):
         rows = np.flatnonzero(stays)
-        count = -(-len(rows) // _IN_CELL)
+        # with so many middles, finding the nearest one takes as long as comparing within cells
+        count = max(1, min(len(rows) // _IN_CELL, math.isqrt(len(rows) // 2)))
         middles = rows[np.argsort(sampling[rows], kind='stable')[division * count : (division + 1) * count]]
         cells = _nearest(features, rows, features[middles].astype(np.float32))
         order = np.argsort(cells, kind='stable')  # ascending rows within a cell

@@ -3,7 +3,8 @@
 Two hashes that differ in at most k bits are equal in two of k + 2 blocks of bits, whichever bits they are. So each
 pair of blocks makes a table of the hashes, sorted by those two blocks, and only hashes with equal keys are compared
 (Manku, Jain and Das Sarma, "Detecting near-duplicates for web crawling", WWW 2007). For 3 of 64 bits these are ten
-tables with keys of 25 or 26 bits.
+tables with keys of 25 or 26 bits; of hundreds of millions, too many have one such key, and 20 tables with keys of three
+of six blocks take less time.
 
 Hashes of real pictures are not spread evenly: blank ones and those with a border agree in most blocks. A group with one
 key that has become large is therefore divided again by the bits that its key lacks, rather than compared all with all.
@@ -16,12 +17,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-_ROW_BITS = 32
-_ROWS = np.uint64((1 << _ROW_BITS) - 1)
+#: A key and the row that has it are one word: three of six blocks are at most 33 bits, which leaves 31 for rows.
+_MOST_ROWS = 1 << 31
 #: Hashes of one table that are looked at together, some 100 bytes each.
 _AT_ONCE = 1 << 20
 #: Hashes with one key above which they are divided again.
 _LARGE = 1024
+#: Hashes from which on keys have three blocks.
+_MANY = 300_000_000
 #: Bits by which nothing is divided, and values that are compared all with all where a key hardly divides them.
 _FEW_BITS = 10
 _ALL_WITH_ALL = 1 << 17
@@ -50,7 +53,7 @@ class _Found(NamedTuple):
 def find_near(hashes: np.ndarray, within: int = 3) -> Near:
     """Find all pairs of hashes that differ in at most ``within`` bits.
 
-    Needs 16 bytes a hash, and 16 a pair found.
+    Needs some 24 bytes a hash beside them, and 32 a pair found.
 
     Args:
         hashes: ``(N,)`` uint64, all different.
@@ -59,8 +62,8 @@ def find_near(hashes: np.ndarray, within: int = 3) -> Near:
     Raises:
         ValueError: ``hashes`` are not different uint64, or ``within`` is out of its range.
     """
-    if hashes.ndim != 1 or hashes.dtype != np.uint64 or len(hashes) > _ROWS:
-        raise ValueError(f'hashes have shape {hashes.shape} and type {hashes.dtype}; expected (N,) uint64, N < 2**32')
+    if hashes.ndim != 1 or hashes.dtype != np.uint64 or len(hashes) > _MOST_ROWS:
+        raise ValueError(f'hashes have shape {hashes.shape} and type {hashes.dtype}; expected (N,) uint64, N to 2**31')
     if not 0 <= within <= 6:
         raise ValueError(f'within is {within}; expected 0 to 6 of 64 bits')
     ordered = np.sort(hashes)
@@ -131,12 +134,13 @@ def _search(values: np.ndarray, within: int, parent: int | None = None) -> Itera
             yield _judge(values, np.full(len(others), number), others, within, [])
         return
     values = _gather(values, [(run.start(), len(run[0])) for run in re.finditer('1+', differing)])
-    count = max(within + 2, 4)  # two of three blocks would be more bits than a key has
+    in_key = 2 if len(values) < _MANY else 3
+    count = max(within + in_key, 2 * in_key)  # of fewer blocks, a key would have too many bits
     blocks = [(low, high - low) for low, high in pairwise(bits * number // count for number in range(count + 1))]
-    for pair in combinations(range(count), 2):
-        # a pair equal in three blocks is in three tables: it counts where they are its first two equal blocks
-        before = [blocks[number] for number in range(pair[1]) if number != pair[0]]
-        for group, left, right in _compare_equal_keys(_gather(values, [blocks[number] for number in pair])):
+    for key in combinations(range(count), in_key):
+        # a pair equal in more blocks is in more tables: it counts where the key is of its first equal blocks
+        before = [blocks[number] for number in range(key[-1]) if number not in key]
+        for group, left, right in _compare_equal_keys(_gather(values, [blocks[number] for number in key])):
             if group is None:
                 yield _judge(values, left, right, within, before)
                 continue
@@ -158,19 +162,21 @@ def _compare_equal_keys(keys: np.ndarray) -> Iterator[tuple[np.ndarray | None, n
     """Yield rows with equal keys: pairs as two arrays, or one large group of rows, in ascending order.
 
     Args:
-        keys: ``(N,)`` uint64 below 2**32; is overwritten.
+        keys: ``(N,)`` uint64 of at most 33 bits; is overwritten.
     """
     # one word of key and row: sorted in place, without a second array of places
-    keys <<= np.uint64(_ROW_BITS)
+    row_bits = np.uint64(max(1, (len(keys) - 1).bit_length()))
+    row_mask = (1 << int(row_bits)) - 1
+    keys <<= row_bits
     keys |= np.arange(len(keys), dtype=np.uint64)
     keys.sort()
     none = np.empty(0, np.int64)
     start = 0
     while start < len(keys):
         stop = min(start + _AT_ONCE, len(keys))
-        last = (int(keys[stop - 1]) | int(_ROWS)) + 1
+        last = (int(keys[stop - 1]) | row_mask) + 1
         stop = int(np.searchsorted(keys, np.uint64(last))) if last < 1 << 64 else len(keys)
-        part, rows = keys[start:stop] >> np.uint64(_ROW_BITS), (keys[start:stop] & _ROWS).astype(np.int64)
+        part, rows = keys[start:stop] >> row_bits, (keys[start:stop] & np.uint64(row_mask)).astype(np.int64)
         starts = np.concatenate([[0], np.flatnonzero(part[1:] != part[:-1]) + 1])
         sizes = np.diff(np.append(starts, len(part)))
         for number in np.flatnonzero(sizes > _LARGE):

@@ -39,7 +39,7 @@ def run_tasks(
         function: see :data:`Function`.
         tasks: they and the results can be pickled; a task's ``str`` names it in messages.
         workers: processes, or tasks that Ray has in work.
-        engine: ``'pool'``, or ``'ray'`` (``pip install florence-mm[cluster]``), which connects to a running cluster or
+        engine: ``'pool'``, or ``'ray'`` (``pip install florence_mm[cluster]``), which connects to a running cluster or
             else starts one here.
         make_context: called once in each process; what it returns, such as a model, is given to each task. It can be
             pickled.
@@ -155,7 +155,7 @@ def _run_ray(work: bytes, tasks: Iterable[Task], workers: int) -> Iterator[Any]:
     try:
         import ray
     except ImportError:
-        raise UsageError("engine='ray' needs Ray; install it with 'pip install florence-mm[cluster]'") from None
+        raise UsageError('engine="ray" needs Ray; install it with: pip install "florence_mm[cluster]"') from None
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
     call = ray.remote(num_cpus=1, max_retries=0)(_call)

@@ -212,11 +212,12 @@ def _table(rows: list[dict], width: int | None) -> Any:
     for field in schema:
         values = [row[field.name] for row in rows]
         if field.name == 'embedding':
-            missing = np.array([value is None for value in values], bool)
+            # pyarrow cannot read a parquet file with null among lists of a fixed size
             flat = np.zeros((len(values), width), np.float16)
-            if not missing.all():
-                flat[~missing] = [value for value in values if value is not None]
-            columns.append(pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), width, mask=pa.array(missing)))
+            for place, value in enumerate(values):
+                if value is not None:
+                    flat[place] = value
+            columns.append(pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), width))
         else:
             columns.append(pa.array(values, field.type))
     return pa.Table.from_arrays(columns, schema=schema)

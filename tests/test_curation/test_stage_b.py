@@ -1,6 +1,8 @@
 """What stage B keeps of small tables, by hand, and the same bytes with every engine, number of threads and memory."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -283,3 +285,39 @@ def test_pairs_are_shuffled_within_windows_of_raw_shards(tmp_path, monkeypatch):
     assert order() == [make_id(*at) for at in ((2, 0), (0, 1), (1, 1), (2, 1), (1, 0), (0, 0))]
     monkeypatch.setattr('florence_mm.curation.stage_b._WINDOW_BITS', 1)
     assert order() == [make_id(*at) for at in ((0, 1), (1, 1), (1, 0), (0, 0), (2, 0), (2, 1))]
+
+
+@pytest.mark.parametrize(
+    ('engine', 'module', 'extra'),
+    [('duckdb', 'duckdb', 'curate'), ('daft', 'daft', 'cluster'), ('daft-ray', 'ray', 'cluster')],
+)
+def test_an_engine_that_is_not_installed(tmp_path, monkeypatch, engine, module, extra):
+    if module == 'ray':
+        pytest.importorskip('daft', reason='runs where the extra cluster is installed')
+    monkeypatch.setitem(sys.modules, module, None)  # makes its import fail
+    with pytest.raises(UsageError, match=rf'engine="\S+" needs .* pip install "florence_mm\[{extra}\]"'):
+        run(tmp_path, [{}], engine=engine)
+
+
+_ON_RAY = """
+import sys
+from pathlib import Path
+from florence_mm.curation.options import StageBOptions
+from florence_mm.curation.stage_b import select
+folder = Path(sys.argv[1])
+options = StageBOptions(min_score=0.3, max_per_query=60, max_per_text=7, engine='daft-ray')
+select(sorted((folder / 'many').iterdir()), folder / 'ray', options)
+import ray
+ray.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_the_same_bytes_on_ray(tmp_path):
+    """Daft has one runner a process, so another process; Ray takes some twenty seconds to start."""
+    pytest.importorskip('ray', reason='runs where the extra cluster is installed')
+    paths = planted(tmp_path)
+    select(paths, tmp_path / 'here', StageBOptions(min_score=0.3, max_per_query=60, max_per_text=7))
+    subprocess.run([sys.executable, '-W', 'ignore', '-c', _ON_RAY, str(tmp_path)], check=True, timeout=300)
+    for name in ('kept.parquet', 'drops.parquet'):
+        assert (tmp_path / 'ray' / name).read_bytes() == (tmp_path / 'here' / name).read_bytes()

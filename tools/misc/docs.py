@@ -24,6 +24,7 @@ REFERENCE = (
     'datasets',
     'preparation',
     'corpora',
+    'curation',
     'evaluation',
     'visualization',
     'engine',

@@ -31,7 +31,7 @@ class DaftPlan:
                 import ray  # noqa: F401
         except ImportError:
             raise UsageError(
-                "engine='daft' needs Daft and Ray; install them with 'pip install florence-mm[cluster]'"
+                'engine="daft" needs Daft and Ray; install them with: pip install "florence_mm[cluster]"'
             ) from None
         wanted = 'ray' if on_ray else 'native'
         if daft.runners.get_or_infer_runner_type() != wanted:

@@ -24,7 +24,7 @@ class DuckDBPlan:
             import duckdb
         except ImportError:
             raise UsageError(
-                "engine='duckdb' needs DuckDB; install it with 'pip install florence-mm[curate]'"
+                'engine="duckdb" needs DuckDB; install it with: pip install "florence_mm[curate]"'
             ) from None
         self.database = duckdb.connect(':memory:')
         settings = {
