@@ -24,8 +24,9 @@ from torch.nn.utils import parametrize
 from florence_mm.errors import UsageError
 
 from .compiling import compile_arguments, compile_parts
+from .meta_init import ShardedInit
 
-_OPTIONS = ('blocks', 'shard', 'compile', 'reshard_after_forward', 'param_dtype', 'reduce_dtype')
+_OPTIONS = ('blocks', 'shard', 'compile', 'reshard_after_forward', 'param_dtype', 'reduce_dtype', 'meta_init')
 _PARAMETRIZED = re.compile(r'(^|\.)parametrizations\.(\w+)\.original$')
 _DTYPES = ('bfloat16', 'float16', 'float32')
 
@@ -38,6 +39,7 @@ def parallelize(
     reshard_after_forward: bool = True,
     param_dtype: str | None = None,
     reduce_dtype: str | None = 'float32',
+    init: ShardedInit | None = None,
 ) -> nn.Module:
     """Compile and shard the blocks of a model in place.
 
@@ -53,6 +55,8 @@ def parallelize(
         param_dtype (str, optional): Dtype of parameters in computations; None: that of the parameters.
         reduce_dtype (str, optional): Dtype of the reduction of gradients; None: that of the gradients. Defaults to
             'float32'.
+        init (ShardedInit, optional): The context in which the model was built and initialised; with it no process ever
+            holds the whole model. In a config ``meta_init=False`` does without, and each builds it whole.
 
     Raises:
         UsageError: the model has no module of one of the classes, or a dtype or an argument of
@@ -77,8 +81,12 @@ def parallelize(
             param_dtype=_dtype('param_dtype', param_dtype), reduce_dtype=_dtype('reduce_dtype', reduce_dtype)
         )
         mesh = init_device_mesh(get_device(), (torch.distributed.get_world_size(),))
+        if init is not None:
+            init.to_meta(model)
         for module in (*found, model):
             fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard_after_forward)
+        if init is not None:
+            init.fill(model)
     return model
 
 

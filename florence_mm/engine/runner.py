@@ -31,12 +31,9 @@ from .hooks.checkpoint import require_finite
 from .host_memory import keep_freed_memory
 from .loops import EpochTrainLoop, IterTrainLoop
 from .parallelize import (
-    check_options,
     gather_model_state,
     gather_optimizer_state,
     is_sharded,
-    keep_whole,
-    parallelize,
     split_model_state,
     split_optimizer_state,
     unsharded_layout,
@@ -44,8 +41,7 @@ from .parallelize import (
 from .rehearsal import rehearse_validation
 from .resuming import ScheduleOfConfig, check_optimizer, check_seed, use_config, use_implementation
 from .run_weights import fit_run_weights
-from .seeding import INIT, base_seed, combine_seeds
-from .telling_runner import TellingRunner
+from .sharding_runner import ShardingRunner
 from .work_folder import alone_in_work_dir, dump_beside_log
 
 _EXACT_LOOPS = {
@@ -57,7 +53,7 @@ _CHECKPOINT_HOOKS = (CheckpointHook, 'CheckpointHook', 'mmengine.CheckpointHook'
 
 
 @RUNNERS.register_module()
-class FlorenceRunner(TellingRunner):
+class FlorenceRunner(ShardingRunner):
     """mmengine's ``Runner`` with exact resuming, for any OpenMMLab config.
 
     - The config is checked before anything is built (:func:`~florence_mm.config.check.check_whole_config`).
@@ -132,34 +128,6 @@ class FlorenceRunner(TellingRunner):
                 loop['type'] = EpochTrainLoop if by_epoch else IterTrainLoop
             loop['type'] = _EXACT_LOOPS.get(loop['type'], loop['type'])
         return super().build_train_loop(loop)
-
-    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Compile and shard the model as ``parallelize`` in the config says, else wrap it for distributed training."""
-        options = self.cfg.get('parallelize')
-        if options and not is_model_wrapper(model):
-            model = self._parallelize(dict(options), model)
-            if is_sharded(model):
-                return model
-        return super().wrap_model(model_wrapper_cfg, model)
-
-    def _parallelize(self, options: dict, model: nn.Module) -> nn.Module:
-        check_options(options)
-        shard = options.pop('shard', False) and self.distributed
-        if shard and any('EMA' in str(hook.get('type')) for hook in self.cfg.get('custom_hooks') or []):
-            raise UsageError(
-                'parallelize.shard cannot be used with EMAHook, which copies the model; leave one of them out'
-            )
-        model = model.to(get_device())
-        if shard:
-            # initialisers draw whole tensors, so they run before sharding
-            self._init_model_weights()
-        return parallelize(model, shard=shard, **options)
-
-    def _init_model_weights(self) -> None:
-        """Initialise weights depending only on the seed, not on random numbers drawn while building the data."""
-        if not is_sharded(self.model):
-            torch.manual_seed(combine_seeds(base_seed(self), INIT))
-            super()._init_model_weights()
 
     def dump_config(self) -> None:
         """Write nothing yet: mmengine calls it in the constructor, before the work folder is known to be this run's."""
@@ -321,17 +289,11 @@ class FlorenceRunner(TellingRunner):
         )
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Call all hooks; before a checkpoint is saved, they get it with gathered states.
-
-        The parameters of a sharded model are gathered during evaluation, as processes may have different numbers of
-        batches.
-        """
+        """Call all hooks; before a checkpoint is saved, they get it with gathered states."""
         if fn_name.endswith('_iter'):
             raise_if_asked()
         if fn_name == 'before_save_checkpoint':
             kwargs['checkpoint'].update(self._gathered)
-        if fn_name in ('before_val', 'before_test', 'after_val', 'after_test') and is_sharded(self.model):
-            keep_whole(self.model, whole=fn_name.startswith('before'))
         super().call_hook(fn_name, **kwargs)
 
     def _check_resumable(self, filename: str, checkpoint: dict, model: torch.nn.Module) -> None:
