@@ -17,12 +17,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list
 from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
+
+from .host_memory import returning_freed_memory
 
 _aten = torch.ops.aten
 #: Operators that give all values of their first argument, whose former ones they do not read.
@@ -78,14 +81,18 @@ class ShardedInit(TorchDispatchMode):
         self._whole: OrderedDict[int, _Parameter] = OrderedDict()  # by last use
         self._parts: dict[str, Tensor] = {}
         self._handle: Any = None
+        self._memory: Any = None
 
     def __enter__(self) -> 'ShardedInit':
+        self._memory = returning_freed_memory(keep_afterwards=get_device() == 'cpu')
+        self._memory.__enter__()
         self._handle = register_module_parameter_registration_hook(self._register)
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
         self._handle.remove()
         super().__exit__(*error)
+        self._memory.__exit__(None, None, None)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Run an operator, after gathering what it reads."""

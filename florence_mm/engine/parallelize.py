@@ -26,7 +26,12 @@ from florence_mm.errors import UsageError
 from .compiling import compile_arguments, compile_parts
 from .meta_init import ShardedInit
 
-_OPTIONS = ('blocks', 'shard', 'compile', 'reshard_after_forward', 'param_dtype', 'reduce_dtype', 'meta_init')
+_OPTIONS = (
+    *('blocks', 'shard', 'compile', 'reshard_after_forward', 'param_dtype', 'reduce_dtype'),
+    *('meta_init', 'sharded_checkpoints'),
+)
+#: Options of the runner, of which :func:`parallelize` knows nothing.
+OF_THE_RUNNER = ('meta_init', 'sharded_checkpoints')
 _PARAMETRIZED = re.compile(r'(^|\.)parametrizations\.(\w+)\.original$')
 _DTYPES = ('bfloat16', 'float16', 'float32')
 
@@ -97,11 +102,11 @@ def _dtype(key: str, name: str | None) -> torch.dtype | None:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raise a :class:`UsageError` for unknown keys of ``parallelize``, or without ``blocks`` or ``compile``."""
+    """Raise a :class:`UsageError` for unknown keys of ``parallelize``, or without one that does something alone."""
     unknown = sorted(set(options) - set(_OPTIONS))
-    if unknown or not {'blocks', 'compile'} & set(options):
+    if unknown or not {'blocks', 'compile', 'sharded_checkpoints'} & set(options):
         raise UsageError(
-            f'parallelize must have blocks or compile and may have {", ".join(_OPTIONS)}; got {sorted(options)}'
+            f'parallelize must have blocks, compile or sharded_checkpoints and may have {", ".join(_OPTIONS)}; got {sorted(options)}'
         )
 
 
@@ -162,6 +167,19 @@ def unsharded_layout(model: nn.Module) -> dict[str, torch.Size]:
     }
 
 
+def unsharded_names(model: nn.Module) -> dict[str, str]:
+    """Keys of the state dict of a model, sharded or not, by those of the model without sharding."""
+    return {_unsharded_name(key): key for key in model.state_dict()}
+
+
+def layout_of_parts(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict of a model in the unsharded layout, its tensors sharded but for 0-d ones, which are gathered."""
+    return {
+        _unsharded_name(key): _whole(value).reshape(()) if _PARAMETRIZED.search(key) else value
+        for key, value in model.state_dict().items()
+    }
+
+
 def gather_model_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """Gather the state dict of a sharded model in the unsharded layout, on the CPU; every process must call it."""
     layout = unsharded_layout(model)
@@ -171,12 +189,21 @@ def gather_model_state(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def gather_optimizer_state(state: dict, optimizer: torch.optim.Optimizer, model: nn.Module) -> dict:
-    """Gather the state dict of an optimizer in the unsharded layout, on the CPU; every process must call it."""
+def gather_optimizer_state(
+    state: dict, optimizer: torch.optim.Optimizer, model: nn.Module, parts: bool = False
+) -> dict:
+    """Gather the state dict of an optimizer in the unsharded layout, on the CPU; every process must call it.
+
+    Args:
+        state: the state dict of the wrapper of the optimizer.
+        optimizer: the optimizer.
+        model: the sharded model.
+        parts: leave tensors sharded but for those of 0-d parameters.
+    """
     scalars = _scalar_indices(optimizer, model)
     whole = {}
     for index, entry in state.get('state', {}).items():
-        values = {key: _whole(value) for key, value in entry.items()}
+        values = {key: value if parts and index not in scalars else _whole(value) for key, value in entry.items()}
         whole[index] = {
             key: value.reshape(()) if index in scalars and isinstance(value, torch.Tensor) else value
             for key, value in values.items()
@@ -220,7 +247,13 @@ def _whole(value: Any) -> Any:
 
 
 def _split_like(value: Any, own: Any) -> Any:
-    if isinstance(own, DTensor) and isinstance(value, torch.Tensor) and value.numel() == own.numel():
-        value = value.to(own.device).reshape(own.shape)
-        return distribute_tensor(value, own.device_mesh, own.placements, src_data_rank=None)
-    return value
+    if isinstance(value, DTensor) or not isinstance(own, DTensor) or not isinstance(value, torch.Tensor):
+        return value
+    if value.numel() != own.numel():
+        return value
+    value = value.to(own.device).reshape(own.shape)
+    split = distribute_tensor(value, own.device_mesh, own.placements, src_data_rank=None)
+    # a copy, as the rows would keep the memory, or the file, of all
+    return DTensor.from_local(
+        split.to_local().clone(), own.device_mesh, own.placements, run_check=False, shape=own.shape, stride=own.stride()
+    )

@@ -2,13 +2,13 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from florence_mm.config.check import check_whole_config
 from florence_mm.datasets.reading import check_pipelines
 from florence_mm.errors import UsageError, raise_if_asked
+from florence_mm.models.checkpoints.parts import is_parts
 from florence_mm.models.protocol import unwrap_model
 from florence_mm.registry import RUNNERS
 
@@ -34,13 +35,16 @@ from .parallelize import (
     gather_model_state,
     gather_optimizer_state,
     is_sharded,
+    layout_of_parts,
     split_model_state,
     split_optimizer_state,
     unsharded_layout,
+    unsharded_names,
 )
 from .rehearsal import rehearse_validation
 from .resuming import ScheduleOfConfig, check_optimizer, check_seed, use_config, use_implementation
 from .run_weights import fit_run_weights
+from .sharded_checkpoints import read_checkpoint_parts, write_tensors
 from .sharding_runner import ShardingRunner
 from .work_folder import alone_in_work_dir, dump_beside_log
 
@@ -228,8 +232,8 @@ class FlorenceRunner(ShardingRunner):
             UsageError: the file cannot be read, or does not hold enough of the model, see
                 :func:`~florence_mm.engine.run_weights.fit_run_weights`.
         """
-        checkpoint = read_run_checkpoint(filename, map_location)
         model = unwrap_model(self.model)
+        checkpoint = self._read_checkpoint(filename, map_location)
         if self._resuming:
             self._check_resumable(filename, checkpoint, model)
             accumulation.restore_gradients(checkpoint, self, model, filename)
@@ -264,16 +268,25 @@ class FlorenceRunner(ShardingRunner):
         """Write a checkpoint from the main process; every process must call it.
 
         States that are sharded over processes (FSDP2, ``ZeroRedundancyOptimizer``) are gathered first; mmengine's
-        method, which only the main process calls, would hang.
+        method, which only the main process calls, would hang. With ``parallelize.sharded_checkpoints`` each process
+        writes its rows into ``out_dir``, and ``filename`` gets the rest.
         """
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        gathered = {'state_dict': gather_model_state(model)} if is_sharded(model) else {}
-        split = is_sharded(model) or isinstance(getattr(self.optim_wrapper, 'optimizer', None), ZeroRedundancyOptimizer)
+        model = unwrap_model(self.model)
+        optimizer = getattr(self.optim_wrapper, 'optimizer', None)
+        gathered = {}
+        if is_sharded(model) and not self.sharded_checkpoints:
+            gathered['state_dict'] = gather_model_state(model)
+        split = is_sharded(model) or isinstance(optimizer, ZeroRedundancyOptimizer)
         if save_optimizer and accumulation.counts_of(self.optim_wrapper) > 1:
             gathered[accumulation.KEY] = accumulation.waiting_gradients(self.optim_wrapper, model)
-        if save_optimizer and split:
-            state = self.optim_wrapper.state_dict()
-            gathered['optimizer'] = gather_optimizer_state(state, self.optim_wrapper.optimizer, model)
+        if self.sharded_checkpoints:
+            state = self.optim_wrapper.state_dict() if save_optimizer else None
+            if state is not None and is_sharded(model):
+                state = gather_optimizer_state(state, optimizer, model, parts=True)
+            weights, state = write_tensors(Path(out_dir), layout_of_parts(model), state)
+            gathered |= {'state_dict': weights, **({'optimizer': state} if save_optimizer else {})}
+        elif save_optimizer and split:
+            gathered['optimizer'] = gather_optimizer_state(self.optim_wrapper.state_dict(), optimizer, model)
         if not is_main_process():
             return
         self._gathered = gathered
@@ -281,7 +294,7 @@ class FlorenceRunner(ShardingRunner):
             out_dir,
             filename,
             file_client_args,
-            save_optimizer=save_optimizer and not split,
+            save_optimizer=save_optimizer and 'optimizer' not in gathered,
             save_param_scheduler=save_param_scheduler,
             meta=meta,
             by_epoch=by_epoch,
@@ -295,6 +308,13 @@ class FlorenceRunner(ShardingRunner):
         if fn_name == 'before_save_checkpoint':
             kwargs['checkpoint'].update(self._gathered)
         super().call_hook(fn_name, **kwargs)
+
+    def _read_checkpoint(self, filename: str, map_location: str | Callable) -> dict[str, Any]:
+        model = unwrap_model(self.model)
+        if not is_parts(filename):
+            return read_run_checkpoint(filename, map_location, mmap=is_sharded(model))
+        optimizer = self.optim_wrapper.optimizer if self._resuming else None
+        return read_checkpoint_parts(filename, model, unsharded_names(model), optimizer)
 
     def _check_resumable(self, filename: str, checkpoint: dict, model: torch.nn.Module) -> None:
         floating = (weight.is_floating_point() for weight in model.state_dict().values())

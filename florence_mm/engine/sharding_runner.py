@@ -10,7 +10,7 @@ from torch import nn
 from florence_mm.errors import UsageError
 
 from .meta_init import ShardedInit, as_on_rank_0
-from .parallelize import check_options, is_sharded, keep_whole, parallelize
+from .parallelize import OF_THE_RUNNER, check_options, is_sharded, keep_whole, parallelize
 from .seeding import INIT, base_seed, combine_seeds
 from .telling_runner import TellingRunner
 
@@ -19,6 +19,11 @@ class ShardingRunner(TellingRunner):
     """mmengine's ``Runner`` that builds, initialises, compiles and shards a model by the key ``parallelize``."""
 
     _sharded_init: ShardedInit | None = None
+
+    @property
+    def sharded_checkpoints(self) -> bool:
+        """Whether checkpoints are folders, to which each process gives its part."""
+        return bool((self.cfg.get('parallelize') or {}).get('sharded_checkpoints'))
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """Build the model; one that will be sharded is split while it is built, unless ``meta_init=False``."""
@@ -44,10 +49,12 @@ class ShardingRunner(TellingRunner):
     def _parallelize(self, options: dict, model: nn.Module) -> nn.Module:
         check_options(options)
         shard = self._shards(options)
-        if shard and any('EMA' in str(hook.get('type')) for hook in self.cfg.get('custom_hooks') or []):
-            raise UsageError(
-                'parallelize.shard cannot be used with EMAHook, which copies the model; leave one of them out'
-            )
+        averaged = any('EMA' in str(hook.get('type')) for hook in self.cfg.get('custom_hooks') or [])
+        for key in ('shard', 'sharded_checkpoints'):
+            if averaged and (shard if key == 'shard' else options.get(key)):
+                raise UsageError(
+                    f'parallelize.{key} cannot be used with EMAHook, which copies the model; leave one of them out'
+                )
         init = self._sharded_init
         if init is None:
             model = model.to(get_device())
@@ -56,9 +63,9 @@ class ShardingRunner(TellingRunner):
         if shard:
             # initialisers draw whole tensors, so they run before sharding
             self._init_model_weights()
-        options = {key: value for key, value in options.items() if key not in ('shard', 'meta_init')}
         self._sharded_init = None
-        return parallelize(model, shard=shard, init=init, **options)
+        options = {key: value for key, value in options.items() if key not in ('shard', *OF_THE_RUNNER)}
+        return parallelize(model, shard=shard, init=init, **options) if options else model
 
     def _init_model_weights(self) -> None:
         """Initialise weights depending only on the seed, not on random numbers drawn while building the data."""
