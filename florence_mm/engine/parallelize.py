@@ -106,7 +106,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     unknown = sorted(set(options) - set(_OPTIONS))
     if unknown or not {'blocks', 'compile', 'sharded_checkpoints'} & set(options):
         raise UsageError(
-            f'parallelize must have blocks, compile or sharded_checkpoints and may have {", ".join(_OPTIONS)}; got {sorted(options)}'
+            f'parallelize must have blocks, compile or sharded_checkpoints and may have {", ".join(_OPTIONS)}; got '
+            f'{sorted(options)}'
         )
 
 
