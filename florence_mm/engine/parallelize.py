@@ -10,7 +10,7 @@ other.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import parametrize
 
 from florence_mm.errors import UsageError
+from florence_mm.models.protocol import LimitsScalars
 
 from .compiling import compile_arguments, compile_parts
 from .meta_init import ShardedInit
@@ -90,6 +91,9 @@ def parallelize(
             init.to_meta(model)
         for module in (*found, model):
             fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard_after_forward)
+        # before that of fully_shard, which gathers
+        limited = [module for module in model.modules() if isinstance(module, LimitsScalars)]
+        model.register_forward_pre_hook(lambda *_: _limit_scalars(limited), prepend=True)
         if init is not None:
             init.fill(model)
     return model
@@ -154,6 +158,15 @@ def _give_scalars_a_dimension(model: nn.Module) -> None:
             f'parallelize.shard: a 0-d parameter of {owner} stands before others of its module, which '
             'would change the order in checkpoints; define it last'
         )
+
+
+def _limit_scalars(modules: Iterable[LimitsScalars]) -> None:
+    """Bring the parts of 0-d parameters back to their limits; a clamped copy of a gathered one would be lost."""
+    for module in modules:
+        for name, limit in module.scalar_limits().items():
+            value = module.parametrizations[name].original
+            if isinstance(value, DTensor):  # it is gathered during evaluation
+                value.detach().to_local().clamp_(max=limit)
 
 
 def _unsharded_name(key: str) -> str:

@@ -45,6 +45,8 @@ def run(batch_size, recompute=False, micro_batch=None, **changes):
             'tokenizer': {'type': 'CLIPTokenizer', 'vocab_size': 600, 'context_length': 24},
             'embed_dims': 8,
             'micro_batch': micro_batch,
+            # below the first value, so that each step ends at the limit or below
+            'max_logit_scale': 2.0,
         },
         'train_dataloader': {
             'batch_size': batch_size,
@@ -70,7 +72,7 @@ def test_two_processes_train_as_one(train, tmp_path):
     def work():
         train('sgd_shard', **run(4, optim_wrapper=SGD, parallelize=SHARD, **two))
         train('sgd_all', **run(4, True, 2, optim_wrapper=SGD, parallelize=ALL, **two))
-        train('adamw_all', **run(4, True, 2, optim_wrapper=ADAMW, parallelize=ALL, **two))
+        train('adamw_parts', **run(4, True, 2, optim_wrapper=ADAMW, parallelize=SHARD, **two))
 
     as_ranks(work, 2)
     by_sgd, by_adamw = (read_checkpoint(tmp_path / name / f'iter_{STEPS}.pth')[0] for name in ('sgd', 'adamw'))
@@ -79,14 +81,14 @@ def test_two_processes_train_as_one(train, tmp_path):
     for name, file, bound in [
         ('sgd_shard', f'iter_{STEPS}.pth', 1e-5),
         ('sgd_all', f'iter_{STEPS}', 1e-5),
-        ('adamw_all', f'iter_{STEPS}', 5e-5),
+        ('adamw_parts', f'iter_{STEPS}.pth', 5e-5),
     ]:
         one = by_sgd if name.startswith('sgd') else by_adamw
         state = read_checkpoint(tmp_path / name / file)[0]
         assert state.keys() == one.keys()
         for key, value in one.items():
             differences = (state[key] - value).abs()
-            if name == 'adamw_all' and key.endswith(('qkv.bias', 'in_proj_bias')):
+            if name == 'adamw_parts' and key.endswith(('qkv.bias', 'in_proj_bias')):
                 # softmax does not see the bias of keys: its gradient is 0, and Adam makes steps of its rounding
                 query, _, values = differences.chunk(3)
                 differences = torch.cat([query, values])
