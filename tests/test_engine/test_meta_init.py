@@ -5,9 +5,10 @@ import pytest
 import torch
 from forks import as_ranks
 from torch import distributed, nn
+from torch.distributed.tensor import DTensor
 
 from florence_mm.engine.meta_init import ShardedInit, as_on_rank_0
-from florence_mm.engine.parallelize import gather_model_state, parallelize
+from florence_mm.engine.parallelize import gather_model_state, parallelize, split_model_state
 
 
 class Block(nn.Module):
@@ -84,6 +85,10 @@ def test_values_are_those_of_one_process(world):
         for key, value in expected.items():
             assert torch.equal(state[key], value), key
         torch.testing.assert_close(model(x), whole(x))
+        # what is split for loading keeps the memory of its rows alone
+        for value in split_model_state(expected, model).values():
+            part = value.to_local() if isinstance(value, DTensor) else value
+            assert part.untyped_storage().nbytes() == part.nbytes
         total = sum(parameter.nbytes for parameter in whole.parameters())
         block = sum(parameter.nbytes for parameter in whole.blocks[0].parameters())
         # rows that do not divide evenly are gathered beside the parameter; parts of few rows are larger than 1 / W

@@ -8,6 +8,7 @@ from forks import as_ranks
 from mmengine.registry import DATA_SAMPLERS
 from toy_project import ToyMetric, toy_config
 
+from florence_mm.engine.loops import IterTrainLoop
 from florence_mm.errors import UsageError
 
 
@@ -55,7 +56,11 @@ def test_no_process_waits_for_ever(train, monkeypatch):
         run = options({'type': 'ShorterSampler'}, 9, train_cfg={'by_epoch': False, 'max_iters': 5, 'val_interval': 5})
         run['val_dataloader']['sampler']['round_up'] = False
         runner = train(**run)
-        assert runner.iter == 5 and len(runner.val_loop.dataloader) == 2 - rank
+        assert (
+            isinstance(runner.train_loop, IterTrainLoop)
+            and runner.iter == 5
+            and len(runner.val_loop.dataloader) == 2 - rank
+        )
         assert scored == ([] if rank else [9])
         # the second gives fewer than it tells, and says so before it ends, which the first sees
         errors = (UsageError, 'the training data of rank 1 gave 1 of 2 batches') if rank else (RuntimeError, 'peer')

@@ -6,6 +6,7 @@ from mmengine.registry import DATASETS
 from mmpretrain.structures import DataSample
 from torch.utils.data import Dataset
 
+from florence_mm.engine.parallelize import is_sharded
 from florence_mm.models.checkpoints.reading import read_checkpoint
 
 STEPS = 6
@@ -70,7 +71,7 @@ def test_two_processes_train_as_one(train, tmp_path):
     two = {'launcher': 'pytorch'}
 
     def work():
-        train('sgd_shard', **run(4, optim_wrapper=SGD, parallelize=SHARD, **two))
+        assert is_sharded(train('sgd_shard', **run(4, optim_wrapper=SGD, parallelize=SHARD, **two)).model)
         train('sgd_all', **run(4, True, 2, optim_wrapper=SGD, parallelize=ALL, **two))
         train('adamw_parts', **run(4, True, 2, optim_wrapper=ADAMW, parallelize=SHARD, **two))
 
