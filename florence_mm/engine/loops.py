@@ -233,9 +233,9 @@ class EpochTrainLoop(EpochBasedTrainLoop):
                     break
                 self.run_iter(index, batch)
             if index + 1 != told and runner.world_size > 1:
+                given = 'more' if index == told else index + 1
                 raise UsageError(
-                    f'the data loader of rank {runner.rank} gave {"more" if index == told else index + 1} batches instead '
-                    f'of {told}, its length, so that processes would wait for each other; correct the __len__ of its '
+                    f'the data loader of rank {runner.rank} gave {given} batches instead of {told}, its length, so that processes would wait for each other; correct the __len__ of its '
                     'sampler or data set'
                 )
         runner.call_hook('after_train_epoch')

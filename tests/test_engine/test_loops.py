@@ -63,7 +63,7 @@ def test_no_process_waits_for_ever(train, monkeypatch):
         )
         assert scored == ([] if rank else [9])
         # the second gives fewer than it tells, and says so before it ends, which the first sees
-        errors = (UsageError, 'the training data of rank 1 gave 1 of 2 batches') if rank else (RuntimeError, 'peer')
+        errors = (UsageError, 'data loader of rank 1 gave 1 batches instead of 2') if rank else (RuntimeError, 'peer')
         with pytest.raises(errors[0], match=errors[1]):
             train('last', **options({'type': 'ShorterSampler', 'tells': False}, train_cfg=epochs))
 
