@@ -89,6 +89,24 @@ def test_memory_of_a_config(monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[2].endswith('does not fit')
 
 
+def test_memory_by_component(monkeypatch, capsys):
+    tool = load(TOOLS / 'analysis_tools/get_memory.py')
+    monkeypatch.setattr(sys, 'argv', ['get_memory.py', str(DIGITS), '--ranks', '8', '--micro-batch', '4'])
+    tool.main()
+    out = capsys.readouterr().out.splitlines()
+    assert out[1].split()[-5:] == ['recomputed', '+', 'parts', 'of', '4']
+    rows = {line[:30].strip(): [float(value) for value in line[30:].split()] for line in out[2:]}
+    copy, split, recomputed, parts = rows['activations']
+    # a sixteenth of the batch's 64 pairs
+    assert copy > split > recomputed > 10 * parts
+    assert rows['weights'][0] == pytest.approx(8 * rows['weights'][1], abs=0.004)
+    assert list(rows)[-2:] == ['CUDA, NCCL, fragments', 'total']
+    monkeypatch.setattr(sys, 'argv', ['get_memory.py', str(DIGITS), '--micro-batch', '4'])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert '--micro-batch is a column of the table by component; give --ranks too' in capsys.readouterr().err
+
+
 def test_three_sides_are_refused(monkeypatch, capsys):
     tool = load(TOOLS / 'analysis_tools/get_memory.py')
     monkeypatch.setattr(sys, 'argv', ['get_memory.py', str(DIGITS), '--shape', '8', '8', '8'])
