@@ -1,7 +1,7 @@
 """Pictures of one or two digits, a mixture of class-labelled data and captions: ``digit_pairs``.
 
-A picture of one digit has its class, so that many pictures share one text. A fifth of these have the class in a template
-already, as the augmented rows of FLD-900M do. A picture of two digits has four captions. Digits are those of
+A picture of one digit has its class, so that many pictures share one text. A fifth of these have the class in a
+template already, as the augmented rows of FLD-900M do. A picture of two digits has four captions. Digits are those of
 :mod:`florence_mm.corpora.digits`, so that a test digit is never trained on.
 """
 

@@ -11,14 +11,14 @@ from projects.pretraining.runs import Run, compare, script
 _UNICL = 'unicl_coswin-micro_1xb64-400_digit-pairs'
 
 RUNS = (
-    Run('stage1', "UniCL's loss", _UNICL),
+    Run('unicl', "UniCL's loss", _UNICL),
     Run('clip', "CLIP's loss", f'{_UNICL}_clip-loss'),
     Run('cross_entropy', 'cross-entropy', 'coswin-micro_1xb64-400_digit-pairs'),
 )
 _METRICS = ('classification, top-1', 'image to text, R@1', 'text to image, R@1')
 DIFFERENCES = (
-    *(('stage1', 'clip', metric) for metric in _METRICS),
-    ('stage1', 'cross_entropy', _METRICS[0]),
+    *(('unicl', 'clip', metric) for metric in _METRICS),
+    ('unicl', 'cross_entropy', _METRICS[0]),
 )
 
 

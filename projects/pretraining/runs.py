@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ import florence_mm  # noqa: F401  patches the installed packages, so it comes be
 from florence_mm.config.arguments import seed as seed_number
 from florence_mm.config.load import load_config
 from florence_mm.engine.launch import build_runner, set_resume, set_seed, set_work_dir
-from florence_mm.errors import one_sentence_errors
+from florence_mm.errors import UsageError, one_sentence_errors
+from florence_mm.models.checkpoints.publishing import find_published
 from florence_mm.utils.files import write_atomic
+from florence_mm.utils.home import published_folders
 from florence_mm.visualization.comparison import draw_comparison
 
 from .data import write_digit_pairs
@@ -26,6 +29,11 @@ METRICS = {
     'image to text, R@1': (('retrieval/i2t_R@1', 100.0),),
     'text to image, R@1': (('retrieval/t2i_R@1', 100.0),),
 }
+
+
+#: Name of the run that tools/quickstart.py makes.
+QUICKSTART = 'quickstart'
+_QUICKSTART_MODEL = 'unicl_coswin-micro_1xb64-22e_digits'
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ def train(run: Run, seed: int, data: Path, work_dir: Path) -> dict[str, float]:
                 dataset = cfg[f'{phase}_dataloader'].dataset
                 dataset.ann_file = str(data / Path(dataset.ann_file).name)
         if run.begins_with is not None:
-            cfg.load_from = (work_dir / f'{run.begins_with}_seed{seed}/last_checkpoint').read_text().strip()
+            cfg.load_from = checkpoint_of(run.begins_with, seed, work_dir)
         set_work_dir(cfg, str(folder))
         set_seed(cfg, seed)
         set_resume(cfg, 'auto')
@@ -68,9 +76,21 @@ def train(run: Run, seed: int, data: Path, work_dir: Path) -> dict[str, float]:
     for file in ('metrics.json', 'test_metrics.json'):
         if (folder / file).exists():
             found.update(json.loads((folder / file).read_text())['metrics'])
-    return {
-        words: factor * found[key] for words, keys in METRICS.items() for key, factor in keys if key in found
-    }
+    return {words: factor * found[key] for words, keys in METRICS.items() for key, factor in keys if key in found}
+
+
+def checkpoint_of(name: str, seed: int, work_dir: Path) -> str:
+    """Return the checkpoint of a run; that of the quickstart, the same for all seeds, is trained if it is not there."""
+    if name != QUICKSTART:
+        return (work_dir / f'{name}_seed{seed}/last_checkpoint').read_text().strip()
+    file = find_published(_QUICKSTART_MODEL, published_folders())
+    folder = work_dir / QUICKSTART
+    if file is None and not (folder / 'test_metrics.json').exists():
+        tool, data = Path(__file__).parents[2] / 'tools/quickstart.py', work_dir / 'digits'
+        command = [sys.executable, str(tool), '--work-dir', str(folder), '--data', str(data), '--require', '0.9']
+        if subprocess.run(command).returncode:
+            raise UsageError(f'{" ".join(command)} failed; its own words are above')
+    return str(file or (folder / 'last_checkpoint').read_text().strip())
 
 
 def compare(runs: Sequence[Run], differences: Sequence[tuple[str, str, str]], title: str, name: str) -> int:

@@ -2,18 +2,18 @@
 
     PYTHONPATH=. python -m projects.pretraining.stages [--seeds 0 1 2]
 
-Stage 1 has all texts, short ones in templates; stage 2 none in templates; stage 3 a higher resolution. Going on helps by
-itself, so that two more runs go on for as many steps without what the stage changes.
+Stage 1 has all texts, short ones in templates; stage 2 none in templates; stage 3 a higher resolution. Going on helps
+by itself, so that two more runs go on for as many steps without what the stage changes.
 """
 
-from projects.pretraining.runs import Run, compare, script
+from projects.pretraining.runs import QUICKSTART, Run, compare, script
 
-_FIRST = 'unicl_coswin-micro_1xb64-400_digit-pairs'
-_SECOND = 'unicl_coswin-micro_1xb64-150_digit-pairs-original'
-_LAST = 'unicl_coswin-micro_1xb64-100_digit-pairs-48'
+_FIRST = 'unicl_coswin-micro_1xb64-200_digit-pairs'
+_SECOND = 'unicl_coswin-micro_1xb64-100_digit-pairs-original'
+_LAST = 'unicl_coswin-micro_1xb64-150_digit-pairs-48'
 
 RUNS = (
-    Run('stage1', 'stage 1: 32 pixels, texts in templates', _FIRST),
+    Run('stage1', 'stage 1: 32 pixels, texts in templates', _FIRST, QUICKSTART),
     Run('stage2', 'stage 2: texts as they are', _SECOND, 'stage1'),
     Run('stage2_templates', 'instead: stage 2 in templates', f'{_SECOND}_templates', 'stage1'),
     Run('stage3', 'stage 3: 48 pixels', _LAST, 'stage2'),

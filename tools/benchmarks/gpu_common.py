@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from florence_mm.engine.compiling import compile_for_inference, compile_parts
+from florence_mm.engine.compiling import compile_for_inference
+from florence_mm.engine.memory import BLOCKS
+from florence_mm.engine.parallelize import parallelize
 
 #: Bytes of a GiB.
 GIB = 1 << 30
@@ -94,17 +96,20 @@ class Setting:
         rate = f'{flop_a_second / 1e12:.3g} TFLOP/s'
         return rate if self.peak is None else f'{rate}, {flop_a_second / self.peak:.0%} of the matrix products'
 
-    def inference(self, model: nn.Module) -> nn.Module:
-        """The model compiled for inference; on small models by a backend that compiles nothing."""
-        return compile_for_inference(model, {'backend': 'eager'} if self.tiny else True)
-
     def compiled(self, module: nn.Module) -> nn.Module:
-        """A peer's module as ``torch.compile`` has it."""
-        return torch.compile(module, backend='eager' if self.tiny else 'inductor')
+        """The module as ``torch.compile`` has it; in a dry run as it is, as compiling takes longer than all else."""
+        return module if self.tiny else torch.compile(module)
+
+    def inference(self, model: nn.Module) -> nn.Module:
+        """A model of ours with its parts compiled for inference."""
+        return model if self.tiny else compile_for_inference(model)
 
     def training(self, model: nn.Module) -> nn.Module:
-        """The model with its blocks compiled for training."""
-        return compile_parts(model, {'backend': 'eager'} if self.tiny else True)
+        """A model of ours with its repeated blocks compiled, one graph a kind."""
+        if self.tiny:
+            return model
+        kinds = {type(module).__name__ for module in model.modules()}
+        return parallelize(model, sorted(kinds & set(BLOCKS)), compile=True)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Throughput of models beside their peers, eager and compiled, for gpu.py. Weights are random, data are drawn."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from gpu_common import Row, Setting, beside
@@ -49,6 +49,10 @@ def train(model: nn.Module, x: Tensor) -> Callable[[], None]:
     return step
 
 
+def _of(setting: Setting, *sizes: tuple[str, int]) -> Sequence[tuple[str, int]]:
+    return sizes[:1] if setting.tiny else sizes  # small ones are all the same
+
+
 def _coswin(arch: str, setting: Setting, **more: object) -> CoSwin:
     torch.manual_seed(0)
     return CoSwin(_TINY if setting.tiny else arch, img_size=_side(setting), drop_path_rate=0.0, **more)
@@ -88,46 +92,50 @@ def _timm(arch: str, setting: Setting) -> nn.Module:
 
 def swin_inference(setting: Setting) -> Iterator[Row]:
     """Swin-B and Swin-T in bf16 beside timm's."""
-    for arch, count in (('base', 128), ('tiny', 256)):
-        x = _batch(setting, count, _BFLOAT16)
+    for arch, count in _of(setting, ('base', 128), ('tiny', 256)):
+        yield from _swin(arch, _batch(setting, count, _BFLOAT16), setting)
 
-        def ours(arch: str = arch) -> nn.Module:
-            return _coswin(arch, setting, conv_embed=False).to(setting.device, _BFLOAT16).eval()
 
-        def peer(arch: str = arch) -> nn.Module:
-            return _timm(arch, setting).to(setting.device, _BFLOAT16).eval()
+def _swin(arch: str, x: Tensor, setting: Setting) -> Iterator[Row]:
+    def ours() -> nn.Module:
+        return _coswin(arch, setting, conv_embed=False).to(setting.device, _BFLOAT16).eval()
 
-        ways = {
-            'compiled': lambda: infer(setting.inference(ours()), x),
-            'timm, compiled': lambda: infer(setting.compiled(peer()), x),
-            'eager': lambda: infer(ours(), x),
-            'timm, eager': lambda: infer(peer(), x),
-        }
-        flop = len(x) * _flop(arch, setting, conv_embed=False)
-        targets = {'compiled': ('timm, compiled', 1.0), 'eager': ('timm, eager', 1.0)}
-        yield from beside(f'Swin-{arch[0].upper()}, inference', ways, setting, len(x), 'pictures/s', flop, targets)
+    def peer() -> nn.Module:
+        return _timm(arch, setting).to(setting.device, _BFLOAT16).eval()
+
+    ways = {
+        'compiled': lambda: infer(setting.inference(ours()), x),
+        'timm, compiled': lambda: infer(setting.compiled(peer()), x),
+        'eager': lambda: infer(ours(), x),
+        'timm, eager': lambda: infer(peer(), x),
+    }
+    flop = len(x) * _flop(arch, setting, conv_embed=False)
+    targets = {'compiled': ('timm, compiled', 1.0), 'eager': ('timm, eager', 1.0)}
+    yield from beside(f'Swin-{arch[0].upper()}, inference', ways, setting, len(x), 'pictures/s', flop, targets)
 
 
 def coswin(setting: Setting) -> Iterator[Row]:
     """CoSwin-T, B and H in bf16: inference, and a step forward and backward."""
-    for arch, count in (('huge', 64), ('base', 128), ('tiny', 256)):
-        name, flop = f'CoSwin-{arch[0].upper()}', _flop(arch, setting)
-        x = _batch(setting, count, _BFLOAT16)
+    for arch, count in _of(setting, ('huge', 64), ('base', 128), ('tiny', 256)):
+        yield from _coswin_rows(arch, count, setting)
 
-        def model(arch: str = arch) -> nn.Module:
-            return _coswin(arch, setting).to(setting.device)
 
-        ways = {
-            'compiled': lambda: infer(setting.inference(model().to(_BFLOAT16).eval()), x),
-            'eager': lambda: infer(model().to(_BFLOAT16).eval(), x),
-        }
-        yield from beside(f'{name}, inference', ways, setting, len(x), 'pictures/s', len(x) * flop)
-        y = _batch(setting, count // 2, torch.float32)
-        ways = {
-            'compiled': lambda: train(setting.training(model().train()), y),
-            'eager': lambda: train(model().train(), y),
-        }
-        yield from beside(f'{name}, forward and backward', ways, setting, len(y), 'pictures/s', 3 * len(y) * flop)
+def _coswin_rows(arch: str, count: int, setting: Setting) -> Iterator[Row]:
+    def model() -> nn.Module:
+        return _coswin(arch, setting).to(setting.device)
+
+    name, flop = f'CoSwin-{arch[0].upper()}', _flop(arch, setting)
+    x, y = _batch(setting, count, _BFLOAT16), _batch(setting, count // 2, torch.float32)
+    ways = {
+        'blocks compiled': lambda: infer(setting.training(model().to(_BFLOAT16).eval()), x),
+        'eager': lambda: infer(model().to(_BFLOAT16).eval(), x),
+    }
+    yield from beside(f'{name}, inference', ways, setting, len(x), 'pictures/s', len(x) * flop)
+    ways = {
+        'blocks compiled': lambda: train(setting.training(model().train()), y),
+        'eager': lambda: train(model().train(), y),
+    }
+    yield from beside(f'{name}, forward and backward', ways, setting, len(y), 'pictures/s', 3 * len(y) * flop)
 
 
 def unicl_loss(setting: Setting) -> Iterator[Row]:
@@ -151,9 +159,7 @@ def unicl_loss(setting: Setting) -> Iterator[Row]:
     ways = {'ours': lambda: step(lambda i, t, s: sum(unified_contrastive_loss(i, t, labels, s))), 'open_clip': peer}
     # one product forward, its recomputation and two products backward
     flop = 8 * pairs**2 * width
-    yield from beside(
-        f'loss of {pairs:,} pairs', ways, setting, flop=flop, targets={'ours': ('open_clip', 1.5)}
-    )
+    yield from beside(f'loss of {pairs:,} pairs', ways, setting, flop=flop, targets={'ours': ('open_clip', 1.5)})
 
 
 def text_tower(setting: Setting) -> Iterator[Row]:
@@ -233,8 +239,9 @@ def video(setting: Setting) -> Iterator[Row]:
     def peer() -> nn.Module:
         from mmaction.models import SwinTransformer3D
 
-        arch = {'embed_dims': 32, 'depths': [1, 1, 1, 1], 'num_heads': [1, 2, 4, 8]} if setting.tiny else 'tiny'
-        return SwinTransformer3D(arch, pretrained2d=False).to(setting.device, _BFLOAT16).eval()
+        model = SwinTransformer3D('tiny', pretrained2d=False).to(setting.device, _BFLOAT16)
+        model.eval()  # its `train` returns nothing
+        return model
 
     ways = {
         'compiled': lambda: infer(setting.inference(ours()), x),

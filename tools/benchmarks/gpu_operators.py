@@ -1,7 +1,7 @@
 """Operators on the device beside the CPU: results and gradients in fp32 and bf16, for gpu.py.
 
-The CPU computes in fp32 on the same numbers, rounded to bf16 first where the device computes in bf16. A difference is the
-largest, relative to the largest value of the CPU's result (at least 1).
+The CPU computes in fp32 on the same numbers, rounded to bf16 first where the device computes in bf16. A difference is
+the largest, relative to the largest value of the CPU's result (at least 1).
 """
 
 from collections.abc import Callable, Iterator

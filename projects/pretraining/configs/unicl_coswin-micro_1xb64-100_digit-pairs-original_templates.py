@@ -1,5 +1,5 @@
 # The second stage without what it changes: all texts, short ones in templates
-_base_ = './unicl_coswin-micro_1xb64-150_digit-pairs-original.py'
+_base_ = './unicl_coswin-micro_1xb64-100_digit-pairs-original.py'
 
 train_pipeline = [
     *_base_.train_pipeline[:-1],
