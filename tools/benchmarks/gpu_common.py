@@ -17,8 +17,8 @@ from florence_mm.engine.parallelize import parallelize
 GIB = 1 << 30
 
 
-class PartEnded(Exception):
-    """The seconds of a part are over."""
+class PartEnded(BaseException):
+    """The seconds of a part are over; no ``Exception``, which a compiler would take for a failure of its own."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def limited(seconds: float) -> Iterator[None]:
         raise PartEnded
 
     before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), 1.0)  # again, if something swallowed the first
     try:
         yield
     finally:
