@@ -26,5 +26,5 @@ optim_wrapper = dict(paramwise_cfg=dict(orthogonal=('backbone',)))
 val_dataloader = None
 val_evaluator = None
 val_cfg = None
-test_evaluator = [dict(_delete_=True, type='mmpretrain.Accuracy', topk=(1,))]
+test_evaluator = [dict(type='mmpretrain.Accuracy', topk=(1,))]
 default_hooks = dict(class_names=None)
