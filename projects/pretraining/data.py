@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from florence_mm.corpora.digits import Split, load_digits_split
+from florence_mm.corpora.generated import write_generated
 from florence_mm.language.prompts import SIMPLE_TEMPLATES, get_class_names
-from florence_mm.utils.files import write_atomic
 
 #: Height and width of a picture, and the heights of a digit, in pixels; of two, each is half as wide as the picture.
 SIDE, SMALLEST, LARGEST = 48, 20, 48
@@ -26,12 +26,24 @@ CAPTIONS = ('{} and {}', 'the digit {} beside {}', '{} on the left and {} on the
 
 
 def write_digit_pairs(out: Path) -> None:
-    """Write the pictures and five manifests; each appears whole or not at all.
+    """Write the pictures and four manifests; what is there and right is kept.
 
     ``train.jsonl``, ``classes.jsonl`` (its pictures of one digit, all with their class), ``test_classes.jsonl`` and
     ``test_captions.jsonl``.
     """
-    train, test = list(_rows(out, 'train')), list(_rows(out, 'test'))
+    total = sum(map(sum, COUNTS.values())) + 4
+    options = {'version': 1, 'counts': COUNTS}
+    write_generated(out, 'digit_pairs.json', options, _files(), total, 'drawing pairs of digits')
+
+
+def _files() -> Iterator[tuple[str, bytes]]:
+    rows: dict[Split, list[dict]] = {}
+    for split in COUNTS:
+        rows[split] = []
+        for row, picture in _pairs(split):
+            yield row['image'], picture
+            rows[split].append(row)
+    train, test = rows['train'], rows['test']
     single = [row for row in train if 'texts' not in row]
     manifests = {
         'train': train,
@@ -39,29 +51,30 @@ def write_digit_pairs(out: Path) -> None:
         'test_classes': [row for row in test if 'class' in row],
         'test_captions': [row for row in test if 'texts' in row],
     }
-    for name, rows in manifests.items():
-        write_atomic(out / f'{name}.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
+    for name, listed in manifests.items():
+        yield f'{name}.jsonl', ''.join(json.dumps(row) + '\n' for row in listed).encode()
 
 
-def _rows(out: Path, split: Split) -> Iterator[dict]:
+def _pairs(split: Split) -> Iterator[tuple[dict, bytes]]:
+    """Rows of the manifest with their pictures."""
     images, labels = load_digits_split(split)
     names = get_class_names('digits')
-    (out / split).mkdir(parents=True, exist_ok=True)
     ones, twos = COUNTS[split]
     for number in range(ones + twos):
         rng = np.random.default_rng([*split.encode(), number])
         chosen = rng.integers(len(images), size=1 if number < ones else 2)
-        file = f'{split}/{number:04d}.png'
-        write_atomic(out / file, _picture(rng, images[chosen]), durable=False)
-        words = [names[label] for label in labels[chosen]]
-        if len(words) == 2:
-            yield {'image': file, 'texts': [caption.format(*words) for caption in CAPTIONS]}
-        elif split == 'train' and number % AUGMENTED_EVERY == 0:
-            # not the first template, which is the bare name
-            template = SIMPLE_TEMPLATES[1 + number // AUGMENTED_EVERY % (len(SIMPLE_TEMPLATES) - 1)]
-            yield {'image': file, 'text': template.format(*words), 'label': words[0], 'augmented': True}
-        else:
-            yield {'image': file, 'class': words[0]}
+        row = _row(f'{split}/{number:04d}.png', [names[label] for label in labels[chosen]], split, number)
+        yield row, _picture(rng, images[chosen])
+
+
+def _row(file: str, words: list[str], split: Split, number: int) -> dict:
+    if len(words) == 2:
+        return {'image': file, 'texts': [caption.format(*words) for caption in CAPTIONS]}
+    if split == 'test' or number % AUGMENTED_EVERY:
+        return {'image': file, 'class': words[0]}
+    # not the first template, which is the bare name
+    template = SIMPLE_TEMPLATES[1 + number // AUGMENTED_EVERY % (len(SIMPLE_TEMPLATES) - 1)]
+    return {'image': file, 'text': template.format(*words), 'label': words[0], 'augmented': True}
 
 
 def _picture(rng: np.random.Generator, digits: np.ndarray) -> bytes:
