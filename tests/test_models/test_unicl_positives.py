@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from florence_mm.models.algorithms.unicl import POSITIVES
 from florence_mm.ops.collectives import Peers
 
 worker = runpy.run_path(str(Path(__file__).with_name('unicl_worker.py')))
@@ -71,5 +72,6 @@ def test_rows_are_numbered_over_processes():
 
 
 def test_other_positives_are_refused():
+    assert all(build(positives=name).positives == name for name in POSITIVES)
     with pytest.raises(ValueError, match="positives is 'labels'; give one of equal_texts, own_text"):
         build(positives='labels')
