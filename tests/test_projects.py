@@ -181,5 +181,5 @@ def test_the_table_has_each_seed_and_the_differences(pretraining):
     scores = {'a': [{metric: 60.0}, {metric: 70.0}], 'b': [{metric: 50.0}, {metric: 75.0}]}
     assert pretraining.runs.rows(runs, scores)[2] == '| way a | 65.0 (60.0, 70.0) | – | – |'
     line = pretraining.runs.difference(runs, scores, 'a', 'b', metric)
-    assert line == f'- {metric}: way a - way b = +2.5 (+10.0, -5.0)'
+    assert line == f'- {metric}: +2.5 (+10.0, -5.0) for "way a" over "way b"'
     assert pretraining.runs.difference(runs, scores, 'a', 'b', 'image to text, R@1') == ''

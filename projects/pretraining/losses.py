@@ -6,7 +6,9 @@ All see as many pictures. Cross-entropy has a classifier in place of the text to
 class-labelled pictures alone and cannot retrieve.
 """
 
-from projects.pretraining.runs import Run, compare, script
+import sys
+
+from projects.pretraining.runs import Run, compare
 
 _UNICL = 'unicl_coswin-micro_1xb64-400_digit-pairs'
 
@@ -28,4 +30,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    script(main)
+    sys.exit(main())

@@ -4,7 +4,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,16 +149,11 @@ def rows(runs: Sequence[Run], scores: Mapping[str, Sequence[Mapping[str, float]]
 def difference(
     runs: Sequence[Run], scores: Mapping[str, Sequence[Mapping[str, float]]], one: str, other: str, metric: str
 ) -> str:
-    """Say by how many points the first of two runs is above the other: the mean and each seed's."""
+    """Say by how many points the first of two runs is above the other in a metric: the mean and each seed's."""
     words = {run.name: run.words for run in runs}
     pairs = zip(scores[one], scores[other], strict=True)
     margins = [a[metric] - b[metric] for a, b in pairs if metric in a and metric in b]
     if not margins:
         return ''
     each = ', '.join(f'{margin:+.1f}' for margin in margins)
-    return f'- {metric}: {words[one]} - {words[other]} = {sum(margins) / len(margins):+.1f} ({each})'
-
-
-def script(run: Callable[[], int]) -> None:
-    """Run a script's function and end with its status."""
-    sys.exit(run())
+    return f'- {metric}: {sum(margins) / len(margins):+.1f} ({each}) for "{words[one]}" over "{words[other]}"'

@@ -6,7 +6,9 @@ Stage 1 has all texts, short ones in templates; stage 2 none in templates; stage
 by itself, so that two more runs go on for as many steps without what the stage changes.
 """
 
-from projects.pretraining.runs import QUICKSTART, Run, compare, script
+import sys
+
+from projects.pretraining.runs import QUICKSTART, Run, compare
 
 _FIRST = 'unicl_coswin-micro_1xb64-200_digit-pairs'
 _SECOND = 'unicl_coswin-micro_1xb64-100_digit-pairs-original'
@@ -36,4 +38,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    script(main)
+    sys.exit(main())
