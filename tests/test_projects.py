@@ -154,6 +154,7 @@ def test_losses_differ_by_the_loss_alone(pretraining):
     assert clip.model == unicl.model and clip.optim_wrapper == unicl.optim_wrapper
     assert clip.train_dataloader == unicl.train_dataloader and clip.train_cfg == unicl.train_cfg == classifier.train_cfg
     sizes = {key: value for key, value in unicl.model.image_encoder.items() if value is not None}
+    assert classifier.model.backbone.pop('init_cfg').checkpoint == unicl.load_from
     assert classifier.model.backbone == sizes
     assert classifier.train_dataloader.dataset.ann_file == 'data/digit_pairs/classes.jsonl'
 
@@ -161,7 +162,7 @@ def test_losses_differ_by_the_loss_alone(pretraining):
 def test_runs_begin_with_others_and_are_done_once(pretraining, digit_pairs, tmp_path):
     runs = pretraining.runs
     short = {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'default_hooks.checkpoint.interval': 2}
-    first = runs.Run('first', 'the first', pretraining.losses.RUNS[1].config, None, short)
+    first = runs.Run('first', 'the first', pretraining.losses.RUNS[1].config, None, {**short, 'load_from': None})
     second = runs.Run('second', 'the second', pretraining.stages.RUNS[3].config, 'first', short)
     for run in (first, second):
         scores = runs.train(run, 0, digit_pairs, tmp_path)
@@ -170,8 +171,8 @@ def test_runs_begin_with_others_and_are_done_once(pretraining, digit_pairs, tmp_
     assert 'first_seed0' in (tmp_path / 'second_seed0' / f'{second.config}.py').read_text()
     tested.write_text(json.dumps({**json.loads(tested.read_text()), 'metrics': {'zero_shot/top1': 0.5}}))
     assert runs.train(second, 0, digit_pairs, tmp_path)['classification, top-1'] == 50.0
-    classifier = pretraining.losses.RUNS[2]
-    scores = runs.train(dataclasses.replace(classifier, options=short), 0, digit_pairs, tmp_path)
+    classifier = dataclasses.replace(pretraining.losses.RUNS[2], options=short, begins_with='second')
+    scores = runs.train(classifier, 0, digit_pairs, tmp_path)
     assert set(scores) == {'classification, top-1'} and 0 <= scores['classification, top-1'] <= 100
 
 

@@ -46,6 +46,7 @@ class Run:
         config: file in ``configs/`` without its extension.
         begins_with: name of the run whose weights it begins with; None: its own.
         options: further settings of the config.
+        key: of the config that names the checkpoint which it begins with.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Run:
     config: str
     begins_with: str | None = None
     options: Mapping[str, object] | None = None
+    key: str = 'load_from'
 
 
 def train(run: Run, seed: int, data: Path, work_dir: Path) -> dict[str, float]:
@@ -65,7 +67,7 @@ def train(run: Run, seed: int, data: Path, work_dir: Path) -> dict[str, float]:
                 dataset = cfg[f'{phase}_dataloader'].dataset
                 dataset.ann_file = str(data / Path(dataset.ann_file).name)
         if run.begins_with is not None:
-            cfg.load_from = checkpoint_of(run.begins_with, seed, work_dir)
+            cfg.merge_from_dict({run.key: checkpoint_of(run.begins_with, seed, work_dir)})
         set_work_dir(cfg, str(folder))
         set_seed(cfg, seed)
         set_resume(cfg, 'auto')

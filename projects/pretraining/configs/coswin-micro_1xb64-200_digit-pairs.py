@@ -1,5 +1,5 @@
 # Stage 1's image tower by cross-entropy: a linear classifier on the class-labelled pictures
-_base_ = './unicl_coswin-micro_1xb64-400_digit-pairs.py'
+_base_ = './unicl_coswin-micro_1xb64-200_digit-pairs.py'
 
 model = dict(
     _delete_=True,
@@ -11,7 +11,15 @@ model = dict(
         num_classes=10,
     ),
     backbone=dict(
-        type='florence_mm.CoSwin', arch='micro', img_size=32, patch_size=4, out_indices=(2,), drop_path_rate=0.0
+        type='florence_mm.CoSwin',
+        arch='micro',
+        img_size=32,
+        patch_size=4,
+        out_indices=(2,),
+        drop_path_rate=0.0,
+        init_cfg=dict(
+            type='florence_mm.Pretrained', checkpoint='work_dirs/quickstart/epoch_22.pth', prefix='image_encoder.'
+        ),
     ),
     neck=dict(type='mmpretrain.GlobalAveragePooling'),
     head=dict(
@@ -21,6 +29,7 @@ model = dict(
         loss=dict(type='mmpretrain.CrossEntropyLoss', loss_weight=1.0),
     ),
 )
+load_from = None
 train_dataloader = dict(dataset=dict(ann_file='data/digit_pairs/classes.jsonl'))
 optim_wrapper = dict(paramwise_cfg=dict(orthogonal=('backbone',)))
 val_dataloader = None
