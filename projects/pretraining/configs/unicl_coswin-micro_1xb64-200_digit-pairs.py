@@ -1,5 +1,5 @@
-# Florence's first stage (section 2.2) on embedded data: all texts, short ones in templates. The quickstart's towers, which
-# know single digits of one size, are where it begins: from nothing, two seeds of 400 iterations ended 29 points apart
+# Florence's first stage (section 2.2) on embedded data: all texts, short ones in templates. It begins with the towers
+# of the quickstart, which know single digits: from nothing, two seeds of 400 iterations ended 29 points apart
 _base_ = [
     'florence_mm::_base_/models/unicl_coswin-t.py',
     './_base_/digit_pairs.py',
