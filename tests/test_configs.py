@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from florence_mm.config.check import check_config
+from florence_mm.engine.parallelize import check_options
 from florence_mm.registry import MODELS
 from florence_mm.smoke.run import run_smoke
 
@@ -69,6 +70,9 @@ def test_config_builds_under_a_foreign_scope_with_the_stated_size(path, scope):
     check_config(cfg)
     with DefaultScope.overwrite_default_scope(scope), torch.device('meta'):
         model = MODELS.build(without_files(cfg.model))
+    if options := cfg.get('parallelize'):
+        check_options(options)
+        assert set(options['blocks']) <= {type(module).__name__ for module in model.modules()}
     parameters = sum(p.numel() for p in model.parameters())
     assert {entry['Metadata']['Parameters'] for entry in metafile_models()[path]} == {parameters}
 

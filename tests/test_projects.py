@@ -1,11 +1,20 @@
-"""The worked example: the parts without the framework."""
+"""The projects: the parts without the framework, and pretraining in stages and by several losses."""
 
 import ast
+import dataclasses
 import importlib
+import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
 import pytest
 import torch
+
+from florence_mm.config.load import load_config
+from florence_mm.config.pick import find_step
+from florence_mm.language.prompts import get_class_names
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,3 +69,118 @@ def weights():
     """Of the pixels 6 and 7 at 6.56, down and across."""
     side = torch.tensor([0.44, 0.56])
     return side[:, None] * side
+
+
+# --- projects/pretraining ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pretraining(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    parts = ('data', 'runs', 'stages', 'losses')
+    return SimpleNamespace(**{name: importlib.import_module(f'projects.pretraining.{name}') for name in parts})
+
+
+@pytest.fixture
+def digit_pairs(pretraining, monkeypatch, tmp_path):
+    monkeypatch.setattr(pretraining.data, 'COUNTS', {'train': (70, 80), 'test': (12, 8)})
+    pretraining.data.write_digit_pairs(tmp_path / 'data')
+    return tmp_path / 'data'
+
+
+def rows_of(folder, name):
+    return [json.loads(line) for line in (folder / f'{name}.jsonl').read_text().splitlines()]
+
+
+def test_digit_pairs_mix_classes_templates_and_captions(digit_pairs):
+    train = rows_of(digit_pairs, 'train')
+    assert len(train) == 150 and sum('texts' in row for row in train) == 80
+    augmented = [row for row in train if row.get('augmented')]
+    assert len(augmented) == 14  # every fifth of 70
+    assert all(row['label'] in row['text'] != row['label'] for row in augmented)
+    classes = rows_of(digit_pairs, 'classes')
+    assert [row['image'] for row in classes] == [row['image'] for row in train if 'texts' not in row]
+    assert {row['class'] for row in classes} == set(get_class_names('digits'))
+    test = rows_of(digit_pairs, 'test_classes') + rows_of(digit_pairs, 'test_captions')
+    assert len(test) == 20 and all(row['image'].startswith('test/') for row in test)
+    # the left half and the right half of a picture of two are its digits
+    left, right = re.match(r'(\w+) and (\w+)', train[70]['texts'][0]).groups()
+    assert all(text.index(left) <= text.rindex(right) for text in train[70]['texts'])
+    picture = cv2.imread(str(digit_pairs / train[70]['image']), cv2.IMREAD_GRAYSCALE)
+    assert picture.shape == (48, 48) and picture[:, :24].max() > 200 and picture[:, 24:].max() > 200
+
+
+def test_digit_pairs_are_the_same_again(pretraining, digit_pairs, tmp_path):
+    pretraining.data.write_digit_pairs(tmp_path / 'again')
+    files = sorted(path.relative_to(digit_pairs) for path in digit_pairs.rglob('*.*'))
+    assert len(files) == 170 + 5  # with the record
+    assert all((tmp_path / 'again' / file).read_bytes() == (digit_pairs / file).read_bytes() for file in files)
+
+
+def pipeline(cfg):
+    return [step.type.split('.')[-1] for step in cfg.train_dataloader.dataset.pipeline]
+
+
+def loaders(cfg):
+    return [cfg[f'{phase}_dataloader'] for phase in ('train', 'val', 'test')]
+
+
+def side(loader):
+    return find_step(loader.dataset.pipeline, 'ResizeEdge').scale
+
+
+def test_each_stage_changes_what_it_says_and_the_other_run_does_not(pretraining):
+    stages = {run.name: run for run in pretraining.stages.RUNS}
+    found = {name: load_config(str(pretraining.runs.CONFIGS / f'{run.config}.py')) for name, run in stages.items()}
+    with_prompts = {name for name, cfg in found.items() if 'RandomPrompt' in pipeline(cfg)}
+    assert with_prompts == {'stage1', 'stage2_templates'}
+    dropping = {name for name, cfg in found.items() if cfg.train_dataloader.dataset.get('drop_augmented')}
+    assert dropping == {'stage2', 'stage3', 'stage3_32'}
+    assert pipeline(found['stage1']) == pipeline(found['stage2_templates'])
+    for one, other in (('stage2', 'stage2_templates'), ('stage3', 'stage3_32')):
+        assert stages[one].begins_with == stages[other].begins_with
+        for key in ('optim_wrapper', 'param_scheduler', 'train_cfg'):
+            assert found[one][key] == found[other][key]
+    sides = {name: [cfg.model.image_encoder.img_size, *map(side, loaders(cfg))] for name, cfg in found.items()}
+    assert sides.pop('stage3') == [48] * 4
+    assert all(found == [32] * 4 for found in sides.values())
+
+
+def test_losses_differ_by_the_loss_alone(pretraining):
+    unicl, clip, classifier = (
+        load_config(str(pretraining.runs.CONFIGS / f'{run.config}.py')) for run in pretraining.losses.RUNS
+    )
+    assert clip.model.pop('positives') == 'own_text'
+    assert clip.model == unicl.model and clip.optim_wrapper == unicl.optim_wrapper
+    assert clip.train_dataloader == unicl.train_dataloader and clip.train_cfg == unicl.train_cfg == classifier.train_cfg
+    sizes = {key: value for key, value in unicl.model.image_encoder.items() if value is not None}
+    assert classifier.model.backbone.pop('init_cfg').checkpoint == unicl.load_from
+    assert classifier.model.backbone == sizes
+    assert classifier.train_dataloader.dataset.ann_file == 'data/digit_pairs/classes.jsonl'
+
+
+def test_runs_begin_with_others_and_are_done_once(pretraining, digit_pairs, tmp_path):
+    runs = pretraining.runs
+    short = {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'default_hooks.checkpoint.interval': 2}
+    first = runs.Run('first', 'the first', pretraining.losses.RUNS[1].config, None, {**short, 'load_from': None})
+    second = runs.Run('second', 'the second', pretraining.stages.RUNS[3].config, 'first', short)
+    for run in (first, second):
+        scores = runs.train(run, 0, digit_pairs, tmp_path)
+        assert set(scores) == set(runs.METRICS) and all(0 <= score <= 100 for score in scores.values())
+    tested = tmp_path / 'second_seed0/test_metrics.json'
+    assert 'first_seed0' in (tmp_path / 'second_seed0' / f'{second.config}.py').read_text()
+    tested.write_text(json.dumps({**json.loads(tested.read_text()), 'metrics': {'zero_shot/top1': 0.5}}))
+    assert runs.train(second, 0, digit_pairs, tmp_path)['classification, top-1'] == 50.0
+    classifier = dataclasses.replace(pretraining.losses.RUNS[2], options=short, begins_with='second')
+    scores = runs.train(classifier, 0, digit_pairs, tmp_path)
+    assert set(scores) == {'classification, top-1'} and 0 <= scores['classification, top-1'] <= 100
+
+
+def test_the_table_has_each_seed_and_the_differences(pretraining):
+    runs = [pretraining.runs.Run('a', 'way a', ''), pretraining.runs.Run('b', 'way b', '')]
+    metric = 'classification, top-1'
+    scores = {'a': [{metric: 60.0}, {metric: 70.0}], 'b': [{metric: 50.0}, {metric: 75.0}]}
+    assert pretraining.runs.rows(runs, scores)[2] == '| way a | 65.0 (60.0, 70.0) | – | – |'
+    line = pretraining.runs.difference(runs, scores, 'a', 'b', metric)
+    assert line == f'- {metric}: +2.5 (+10.0, -5.0) for "way a" over "way b"'
+    assert pretraining.runs.difference(runs, scores, 'a', 'b', 'image to text, R@1') == ''

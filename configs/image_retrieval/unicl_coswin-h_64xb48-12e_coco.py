@@ -4,11 +4,12 @@ _base_ = [
     '../_base_/models/unicl_coswin-h.py',
     '../_base_/datasets/retrieval_coco.py',
     '../_base_/schedules/unicl_32e.py',
+    '../_base_/parallel/fsdp2.py',
     '../_base_/default_runtime.py',
 ]
 
 load_from = 'work_dirs/unicl_coswin-h_512xb48-80k_fld900m-384/iter_80000.pth'
-model = dict(image_encoder=dict(img_size=384, window_size=12))
+model = dict(image_encoder=dict(img_size=384, window_size=12, with_cp=True))
 train_dataloader = dict(batch_size=48)
 max_epochs = 12
 optim_wrapper = dict(

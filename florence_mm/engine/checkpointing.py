@@ -15,16 +15,24 @@ from mmengine.logging import print_log
 
 from florence_mm.errors import UsageError
 from florence_mm.models.checkpoints.contents import state_of
+from florence_mm.models.checkpoints.parts import is_parts
 from florence_mm.models.checkpoints.reading import MapLocation, read_file
 from florence_mm.moved import moved_names
 
-_NUMBERED = re.compile(r'^(?:iter|epoch)_(\d+)\.pth$')
+#: Ending of the name under which a sharded checkpoint waits for the one that replaces it.
+ASIDE = '.aside'
+_NUMBERED = re.compile(r'^(?:iter|epoch)_(\d+)(?:\.pth)?$')
 
 
 def remove_unfinished(folder: str | Path) -> None:
     """Delete temporary checkpoint files that a killed run left in ``folder``."""
     for path in Path(folder).glob('.*.pth.*.tmp'):
         path.unlink(missing_ok=True)
+
+
+def aside_name(name: str) -> str:
+    """The name of a sharded checkpoint that is being replaced, until the new one has its place."""
+    return f'.{name}{ASIDE}'
 
 
 def find_latest(work_dir: str | Path) -> str | None:
@@ -42,10 +50,15 @@ def find_latest(work_dir: str | Path) -> str | None:
     named = None
     if pointer.is_file():
         named = pointer.read_bytes().decode(errors='replace').strip()
-        for path in (named, str(work_dir / Path(named).name)):
-            if '://' in path or _is_file(path):
+        name = Path(named).name
+        for path in (named, str(work_dir / name), str(work_dir / aside_name(name))):
+            if '://' in path or _is_there(path):
                 return path
-    numbered = [(int(match[1]), path) for path in work_dir.glob('*.pth') if (match := _NUMBERED.match(path.name))]
+    numbered = [
+        (int(match[1]), path)
+        for path in work_dir.glob('*_*')
+        if (match := _NUMBERED.match(path.name)) and _is_there(path)
+    ]
     latest = str(max(numbered)[1]) if numbered else None
     if named is not None:
         told = f'{pointer} names {named[:80]!r}, which is no file'
@@ -55,19 +68,20 @@ def find_latest(work_dir: str | Path) -> str | None:
     return latest
 
 
-def _is_file(path: str) -> bool:
+def _is_there(path: str | Path) -> bool:
     try:
-        return Path(path).is_file()
+        return Path(path).is_file() or is_parts(path)
     except (OSError, ValueError):  # too long, or with a zero byte
         return False
 
 
-def read_run_checkpoint(path: str, map_location: MapLocation = 'cpu') -> dict[str, Any]:
+def read_run_checkpoint(path: str, map_location: MapLocation = 'cpu', mmap: bool = False) -> dict[str, Any]:
     """Read the whole content of a run's checkpoint; every process must call it.
 
     Args:
         path: file or URL, see :func:`~florence_mm.models.checkpoints.reading.read_file`.
         map_location: passed to :func:`~florence_mm.models.checkpoints.reading.read_file`.
+        mmap: passed to it too.
 
     Returns:
         a dict with ``state_dict``; a plain state dict is put under that key.
@@ -77,7 +91,7 @@ def read_run_checkpoint(path: str, map_location: MapLocation = 'cpu') -> dict[st
     """
     try:
         with _main_process_first() if '://' in path else nullcontext():
-            checkpoint = read_file(path, map_location)
+            checkpoint = read_file(path, map_location, mmap)
             state = state_of(checkpoint, path)
     except (FileNotFoundError, ValueError) as error:
         raise UsageError(f'{error}{_other_checkpoints(path)}') from error

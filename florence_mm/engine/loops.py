@@ -4,6 +4,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import Any
 
+from mmengine.dist import all_gather_object
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner.utils import calc_dynamic_intervals
 from torch.utils.data import DataLoader
@@ -35,6 +36,21 @@ def _no_batch(runner: Any, loader: DataLoader) -> UsageError:
 def _position(runner: Any, loader: DataLoader, unit: str) -> Position:
     size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 0)
     return Position(unit, len(loader.dataset), size * runner.world_size, len(loader) if unit == 'epochs' else 0)
+
+
+def _require_equal_batches(runner: Any, loader: DataLoader) -> None:
+    """Refuse processes with different numbers of batches, of which some would wait for ever; all must call it.
+
+    Raises:
+        UsageError: the numbers differ.
+    """
+    counts = all_gather_object(len(loader))
+    if len(set(counts)) > 1:
+        raise UsageError(
+            f'the training data give the {runner.world_size} processes different numbers of batches, {counts}, and '
+            'those with more would wait for the others; use round_up=True of the sampler or drop_last=True of the data '
+            'loader'
+        )
 
 
 def _validate_if_missed(loop: Any) -> None:
@@ -180,6 +196,7 @@ class EpochTrainLoop(EpochBasedTrainLoop):
         runner = self.runner
         begin_sums(runner.optim_wrapper)
         keep_position(runner, _position(runner, self.dataloader, 'epochs'))
+        _require_equal_batches(runner, self.dataloader)
         runner.call_hook('before_train')
         skip = self._batches_done()
         self._decide_current_val_interval()
@@ -210,8 +227,17 @@ class EpochTrainLoop(EpochBasedTrainLoop):
         runner.model.train()
         if skip < len(self.dataloader):
             batches = start_loader_at(self.dataloader, base_seed(runner), skip, self._epoch)
+            told, index = len(self.dataloader), skip - 1
             for index, batch in enumerate(self.clock.timed(batches), start=skip):
+                if index == told and runner.world_size > 1:
+                    break
                 self.run_iter(index, batch)
+            if index + 1 != told and runner.world_size > 1:
+                given = 'more' if index == told else index + 1
+                raise UsageError(
+                    f'the data loader of rank {runner.rank} gave {given} batches instead of {told}, its length, so '
+                    'that processes would wait for each other; correct the __len__ of its sampler or data set'
+                )
         runner.call_hook('after_train_epoch')
         self._epoch += 1
 

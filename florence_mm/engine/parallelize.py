@@ -10,7 +10,7 @@ other.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,10 +22,17 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import parametrize
 
 from florence_mm.errors import UsageError
+from florence_mm.models.protocol import LimitsScalars
 
 from .compiling import compile_arguments, compile_parts
+from .meta_init import ShardedInit
 
-_OPTIONS = ('blocks', 'shard', 'compile', 'reshard_after_forward', 'param_dtype', 'reduce_dtype')
+_OPTIONS = (
+    *('blocks', 'shard', 'compile', 'reshard_after_forward', 'param_dtype', 'reduce_dtype'),
+    *('meta_init', 'sharded_checkpoints'),
+)
+#: Options of the runner, of which :func:`parallelize` knows nothing.
+OF_THE_RUNNER = ('meta_init', 'sharded_checkpoints')
 _PARAMETRIZED = re.compile(r'(^|\.)parametrizations\.(\w+)\.original$')
 _DTYPES = ('bfloat16', 'float16', 'float32')
 
@@ -38,6 +45,7 @@ def parallelize(
     reshard_after_forward: bool = True,
     param_dtype: str | None = None,
     reduce_dtype: str | None = 'float32',
+    init: ShardedInit | None = None,
 ) -> nn.Module:
     """Compile and shard the blocks of a model in place.
 
@@ -53,6 +61,8 @@ def parallelize(
         param_dtype (str, optional): Dtype of parameters in computations; None: that of the parameters.
         reduce_dtype (str, optional): Dtype of the reduction of gradients; None: that of the gradients. Defaults to
             'float32'.
+        init (ShardedInit, optional): The context in which the model was built and initialised; with it no process ever
+            holds the whole model. In a config ``meta_init=False`` does without, and each builds it whole.
 
     Raises:
         UsageError: the model has no module of one of the classes, or a dtype or an argument of
@@ -77,8 +87,15 @@ def parallelize(
             param_dtype=_dtype('param_dtype', param_dtype), reduce_dtype=_dtype('reduce_dtype', reduce_dtype)
         )
         mesh = init_device_mesh(get_device(), (torch.distributed.get_world_size(),))
+        if init is not None:
+            init.to_meta(model)
         for module in (*found, model):
             fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard_after_forward)
+        # before that of fully_shard, which gathers
+        limited = [module for module in model.modules() if isinstance(module, LimitsScalars)]
+        model.register_forward_pre_hook(lambda *_: _limit_scalars(limited), prepend=True)
+        if init is not None:
+            init.fill(model)
     return model
 
 
@@ -89,11 +106,12 @@ def _dtype(key: str, name: str | None) -> torch.dtype | None:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raise a :class:`UsageError` for unknown keys of ``parallelize``, or without ``blocks`` or ``compile``."""
+    """Raise a :class:`UsageError` for unknown keys of ``parallelize``, or without one that does something alone."""
     unknown = sorted(set(options) - set(_OPTIONS))
-    if unknown or not {'blocks', 'compile'} & set(options):
+    if unknown or not {'blocks', 'compile', 'sharded_checkpoints'} & set(options):
         raise UsageError(
-            f'parallelize must have blocks or compile and may have {", ".join(_OPTIONS)}; got {sorted(options)}'
+            f'parallelize must have blocks, compile or sharded_checkpoints and may have {", ".join(_OPTIONS)}; got '
+            f'{sorted(options)}'
         )
 
 
@@ -142,6 +160,15 @@ def _give_scalars_a_dimension(model: nn.Module) -> None:
         )
 
 
+def _limit_scalars(modules: Iterable[LimitsScalars]) -> None:
+    """Bring the parts of 0-d parameters back to their limits; a clamped copy of a gathered one would be lost."""
+    for module in modules:
+        for name, limit in module.scalar_limits().items():
+            value = module.parametrizations[name].original
+            if isinstance(value, DTensor):  # it is gathered during evaluation
+                value.detach().to_local().clamp_(max=limit)
+
+
 def _unsharded_name(key: str) -> str:
     return _PARAMETRIZED.sub(r'\1\2', key)
 
@@ -150,6 +177,19 @@ def unsharded_layout(model: nn.Module) -> dict[str, torch.Size]:
     """Keys and shapes of the state dict of the model without sharding."""
     return {
         _unsharded_name(key): torch.Size() if _PARAMETRIZED.search(key) else value.shape
+        for key, value in model.state_dict().items()
+    }
+
+
+def unsharded_names(model: nn.Module) -> dict[str, str]:
+    """Keys of the state dict of a model, sharded or not, by those of the model without sharding."""
+    return {_unsharded_name(key): key for key in model.state_dict()}
+
+
+def layout_of_parts(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict of a model in the unsharded layout, its tensors sharded but for 0-d ones, which are gathered."""
+    return {
+        _unsharded_name(key): _whole(value).reshape(()) if _PARAMETRIZED.search(key) else value
         for key, value in model.state_dict().items()
     }
 
@@ -163,12 +203,21 @@ def gather_model_state(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def gather_optimizer_state(state: dict, optimizer: torch.optim.Optimizer, model: nn.Module) -> dict:
-    """Gather the state dict of an optimizer in the unsharded layout, on the CPU; every process must call it."""
+def gather_optimizer_state(
+    state: dict, optimizer: torch.optim.Optimizer, model: nn.Module, parts: bool = False
+) -> dict:
+    """Gather the state dict of an optimizer in the unsharded layout, on the CPU; every process must call it.
+
+    Args:
+        state: the state dict of the wrapper of the optimizer.
+        optimizer: the optimizer.
+        model: the sharded model.
+        parts: leave tensors sharded but for those of 0-d parameters.
+    """
     scalars = _scalar_indices(optimizer, model)
     whole = {}
     for index, entry in state.get('state', {}).items():
-        values = {key: _whole(value) for key, value in entry.items()}
+        values = {key: value if parts and index not in scalars else _whole(value) for key, value in entry.items()}
         whole[index] = {
             key: value.reshape(()) if index in scalars and isinstance(value, torch.Tensor) else value
             for key, value in values.items()
@@ -212,7 +261,13 @@ def _whole(value: Any) -> Any:
 
 
 def _split_like(value: Any, own: Any) -> Any:
-    if isinstance(own, DTensor) and isinstance(value, torch.Tensor) and value.numel() == own.numel():
-        value = value.to(own.device).reshape(own.shape)
-        return distribute_tensor(value, own.device_mesh, own.placements, src_data_rank=None)
-    return value
+    if isinstance(value, DTensor) or not isinstance(own, DTensor) or not isinstance(value, torch.Tensor):
+        return value
+    if value.numel() != own.numel():
+        return value
+    value = value.to(own.device).reshape(own.shape)
+    split = distribute_tensor(value, own.device_mesh, own.placements, src_data_rank=None)
+    # a copy, as the rows would keep the memory, or the file, of all
+    return DTensor.from_local(
+        split.to_local().clone(), own.device_mesh, own.placements, run_check=False, shape=own.shape, stride=own.stride()
+    )

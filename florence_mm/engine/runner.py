@@ -2,13 +2,13 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from florence_mm.config.check import check_whole_config
 from florence_mm.datasets.reading import check_pipelines
 from florence_mm.errors import UsageError, raise_if_asked
+from florence_mm.models.checkpoints.parts import is_parts
 from florence_mm.models.protocol import unwrap_model
 from florence_mm.registry import RUNNERS
 
@@ -31,21 +32,20 @@ from .hooks.checkpoint import require_finite
 from .host_memory import keep_freed_memory
 from .loops import EpochTrainLoop, IterTrainLoop
 from .parallelize import (
-    check_options,
     gather_model_state,
     gather_optimizer_state,
     is_sharded,
-    keep_whole,
-    parallelize,
+    layout_of_parts,
     split_model_state,
     split_optimizer_state,
     unsharded_layout,
+    unsharded_names,
 )
 from .rehearsal import rehearse_validation
 from .resuming import ScheduleOfConfig, check_optimizer, check_seed, use_config, use_implementation
 from .run_weights import fit_run_weights
-from .seeding import INIT, base_seed, combine_seeds
-from .telling_runner import TellingRunner
+from .sharded_checkpoints import read_checkpoint_parts, write_tensors
+from .sharding_runner import ShardingRunner
 from .work_folder import alone_in_work_dir, dump_beside_log
 
 _EXACT_LOOPS = {
@@ -57,7 +57,7 @@ _CHECKPOINT_HOOKS = (CheckpointHook, 'CheckpointHook', 'mmengine.CheckpointHook'
 
 
 @RUNNERS.register_module()
-class FlorenceRunner(TellingRunner):
+class FlorenceRunner(ShardingRunner):
     """mmengine's ``Runner`` with exact resuming, for any OpenMMLab config.
 
     - The config is checked before anything is built (:func:`~florence_mm.config.check.check_whole_config`).
@@ -132,34 +132,6 @@ class FlorenceRunner(TellingRunner):
                 loop['type'] = EpochTrainLoop if by_epoch else IterTrainLoop
             loop['type'] = _EXACT_LOOPS.get(loop['type'], loop['type'])
         return super().build_train_loop(loop)
-
-    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Compile and shard the model as ``parallelize`` in the config says, else wrap it for distributed training."""
-        options = self.cfg.get('parallelize')
-        if options and not is_model_wrapper(model):
-            model = self._parallelize(dict(options), model)
-            if is_sharded(model):
-                return model
-        return super().wrap_model(model_wrapper_cfg, model)
-
-    def _parallelize(self, options: dict, model: nn.Module) -> nn.Module:
-        check_options(options)
-        shard = options.pop('shard', False) and self.distributed
-        if shard and any('EMA' in str(hook.get('type')) for hook in self.cfg.get('custom_hooks') or []):
-            raise UsageError(
-                'parallelize.shard cannot be used with EMAHook, which copies the model; leave one of them out'
-            )
-        model = model.to(get_device())
-        if shard:
-            # initialisers draw whole tensors, so they run before sharding
-            self._init_model_weights()
-        return parallelize(model, shard=shard, **options)
-
-    def _init_model_weights(self) -> None:
-        """Initialise weights depending only on the seed, not on random numbers drawn while building the data."""
-        if not is_sharded(self.model):
-            torch.manual_seed(combine_seeds(base_seed(self), INIT))
-            super()._init_model_weights()
 
     def dump_config(self) -> None:
         """Write nothing yet: mmengine calls it in the constructor, before the work folder is known to be this run's."""
@@ -260,8 +232,8 @@ class FlorenceRunner(TellingRunner):
             UsageError: the file cannot be read, or does not hold enough of the model, see
                 :func:`~florence_mm.engine.run_weights.fit_run_weights`.
         """
-        checkpoint = read_run_checkpoint(filename, map_location)
         model = unwrap_model(self.model)
+        checkpoint = self._read_checkpoint(filename, map_location)
         if self._resuming:
             self._check_resumable(filename, checkpoint, model)
             accumulation.restore_gradients(checkpoint, self, model, filename)
@@ -296,16 +268,25 @@ class FlorenceRunner(TellingRunner):
         """Write a checkpoint from the main process; every process must call it.
 
         States that are sharded over processes (FSDP2, ``ZeroRedundancyOptimizer``) are gathered first; mmengine's
-        method, which only the main process calls, would hang.
+        method, which only the main process calls, would hang. With ``parallelize.sharded_checkpoints`` each process
+        writes its rows into ``out_dir``, and ``filename`` gets the rest.
         """
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        gathered = {'state_dict': gather_model_state(model)} if is_sharded(model) else {}
-        split = is_sharded(model) or isinstance(getattr(self.optim_wrapper, 'optimizer', None), ZeroRedundancyOptimizer)
+        model = unwrap_model(self.model)
+        optimizer = getattr(self.optim_wrapper, 'optimizer', None)
+        gathered = {}
+        if is_sharded(model) and not self.sharded_checkpoints:
+            gathered['state_dict'] = gather_model_state(model)
+        split = is_sharded(model) or isinstance(optimizer, ZeroRedundancyOptimizer)
         if save_optimizer and accumulation.counts_of(self.optim_wrapper) > 1:
             gathered[accumulation.KEY] = accumulation.waiting_gradients(self.optim_wrapper, model)
-        if save_optimizer and split:
-            state = self.optim_wrapper.state_dict()
-            gathered['optimizer'] = gather_optimizer_state(state, self.optim_wrapper.optimizer, model)
+        if self.sharded_checkpoints:
+            state = self.optim_wrapper.state_dict() if save_optimizer else None
+            if state is not None and is_sharded(model):
+                state = gather_optimizer_state(state, optimizer, model, parts=True)
+            weights, state = write_tensors(Path(out_dir), layout_of_parts(model), state)
+            gathered |= {'state_dict': weights, **({'optimizer': state} if save_optimizer else {})}
+        elif save_optimizer and split:
+            gathered['optimizer'] = gather_optimizer_state(self.optim_wrapper.state_dict(), optimizer, model)
         if not is_main_process():
             return
         self._gathered = gathered
@@ -313,7 +294,7 @@ class FlorenceRunner(TellingRunner):
             out_dir,
             filename,
             file_client_args,
-            save_optimizer=save_optimizer and not split,
+            save_optimizer=save_optimizer and 'optimizer' not in gathered,
             save_param_scheduler=save_param_scheduler,
             meta=meta,
             by_epoch=by_epoch,
@@ -321,18 +302,19 @@ class FlorenceRunner(TellingRunner):
         )
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Call all hooks; before a checkpoint is saved, they get it with gathered states.
-
-        The parameters of a sharded model are gathered during evaluation, as processes may have different numbers of
-        batches.
-        """
+        """Call all hooks; before a checkpoint is saved, they get it with gathered states."""
         if fn_name.endswith('_iter'):
             raise_if_asked()
         if fn_name == 'before_save_checkpoint':
             kwargs['checkpoint'].update(self._gathered)
-        if fn_name in ('before_val', 'before_test', 'after_val', 'after_test') and is_sharded(self.model):
-            keep_whole(self.model, whole=fn_name.startswith('before'))
         super().call_hook(fn_name, **kwargs)
+
+    def _read_checkpoint(self, filename: str, map_location: str | Callable) -> dict[str, Any]:
+        model = unwrap_model(self.model)
+        if not is_parts(filename):
+            return read_run_checkpoint(filename, map_location, mmap=is_sharded(model))
+        optimizer = self.optim_wrapper.optimizer if self._resuming else None
+        return read_checkpoint_parts(filename, model, unsharded_names(model), optimizer)
 
     def _check_resumable(self, filename: str, checkpoint: dict, model: torch.nn.Module) -> None:
         floating = (weight.is_floating_point() for weight in model.state_dict().values())

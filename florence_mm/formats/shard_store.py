@@ -23,7 +23,11 @@ _BAD = (Exception,)  # stores raise what they like: botocore's, aiohttp's and gc
 
 
 class _Failed(Exception):
-    """An attempt that failed; the text is the reason."""
+    """An attempt that failed; the text is the reason. ``final``: another one would fail too."""
+
+    def __init__(self, reason: str, final: bool = False) -> None:
+        super().__init__(reason)
+        self.final = final
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,11 @@ class Store:
                 return attempt()
             except _Failed as error:
                 reason = str(error)
+                if error.final:
+                    break
         seconds = time.monotonic() - start
         raise UsageError(
-            f'{self.address(name)} cannot be fetched: {reason} ({self.retries + 1} attempts in {seconds:.0f} s); check '
+            f'{self.address(name)} cannot be fetched: {reason} ({number + 1} attempts in {seconds:.0f} s); check '
             'the store, the network and the disk, and go on with --resume'
         )
 
@@ -108,14 +114,14 @@ class Store:
                 transfer.left = True
                 raise _Failed(f'it stalled for {self.seconds:g} s after {transfer.done} bytes')
         if transfer.error is not None:
-            raise _Failed(transfer.error)
+            raise _Failed(transfer.error, transfer.final)
         return b''.join(transfer.parts), transfer.done, transfer.digest.hexdigest()
 
 
 class _Transfer:
     def __init__(self, store: Store, name: str, path: Path | None, size: int | None) -> None:
         self.store, self.name, self.path, self.size = store, name, path, size
-        self.done, self.left, self.error = 0, False, None
+        self.done, self.left, self.error, self.final = 0, False, None, False
         self.parts: list[bytes] = []
         self.digest = hashlib.blake2b(digest_size=16)
         self.ended = threading.Event()
@@ -132,8 +138,12 @@ class _Transfer:
 
     def _copy(self) -> None:
         address = self.store.address(self.name)
-        # made in each process and thread anew: file systems of fsspec do not survive a fork
-        system, path = fsspec.core.url_to_fs(address, **self.store.options)
+        try:
+            # anew for each transfer: file systems of fsspec do not survive a fork, and each thread's would be kept
+            system, path = fsspec.core.url_to_fs(address, skip_instance_cache=True, **self.store.options)
+        except (ImportError, TypeError, ValueError):  # a package that is missing, an unknown option or scheme
+            self.final = True
+            raise
         with system.open(path, 'rb', block_size=4 * _CHUNK) as source:
             if self.path is None:
                 self._read(source, self.parts.append)

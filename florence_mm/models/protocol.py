@@ -62,6 +62,17 @@ class TwoTowerModel(ZeroShotModel, Protocol):
 
 
 @runtime_checkable
+class LimitsScalars(Protocol):
+    """A module that keeps 0-d parameters below a limit while it trains, such as the temperature of :class:`UniCL`.
+
+    It does so in its loss; of a sharded model, whose loss sees a gathered copy, the owner of the parts must do it too.
+    """
+
+    def scalar_limits(self) -> dict[str, float]:
+        """The largest value of each limited parameter, by its name."""
+
+
+@runtime_checkable
 class PoolsImages(Protocol):
     """A model with one vector an image before any projection, such as :class:`UniCL`: what linear probes classify."""
 

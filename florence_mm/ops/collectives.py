@@ -36,6 +36,10 @@ class Peers:
                 'pairs: drop the last incomplete batch (drop_last=True)'
             )
 
+    def row_numbers(self, count: int) -> range:
+        """Number this rank's ``count`` rows among those of all processes, which hold equally many, in rank order."""
+        return range(self.rank * count, (self.rank + 1) * count)
+
     def gather_rows(self, x: Tensor) -> Tensor:
         """Gather the rows of all processes, ``(b, ...) -> (B, ...)``, ordered by rank. No gradient."""
         if self.size == 1:

@@ -26,6 +26,7 @@ from .collectives import Peers
 # one chunk of logits should stay in a CPU's cache, and fill an accelerator
 CHUNK_BYTES = {'cpu': 8 << 20}
 CHUNK_BYTES_ACCELERATOR = 256 << 20
+KEEP_BYTES = 64 << 20
 
 
 def unified_contrastive_loss(
@@ -35,7 +36,7 @@ def unified_contrastive_loss(
     logit_scale: Tensor,
     chunk_size: int | None = None,
     group: dist.ProcessGroup | None = None,
-    keep_bytes: int = 64 << 20,
+    keep_bytes: int = KEEP_BYTES,
 ) -> tuple[Tensor, Tensor]:
     """Compute both terms of the unified contrastive loss (UniCL) over the batches of all processes.
 

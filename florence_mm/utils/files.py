@@ -14,6 +14,8 @@ from florence_mm.errors import UsageError
 #: Errors of file systems that cannot flush a folder, such as network drives.
 _NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EISDIR)
 FILE = 'a file'
+#: The file that tells that a folder is a whole checkpoint (:mod:`florence_mm.models.checkpoints.parts`).
+FOLDER_INDEX = 'checkpoint.json'
 _KINDS = {
     stat.S_IFREG: FILE,
     stat.S_IFDIR: 'a folder',
@@ -49,7 +51,7 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
     _refuse_special(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # several threads, or several machines on one drive, may write the same path
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp')
+    temporary = temporary_name(path)
     temporary.touch()
     rights = temporary.stat().st_mode
     temporary.unlink()
@@ -62,9 +64,14 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
             _flush(temporary, os.O_RDWR)
         temporary.replace(path)
         if durable:
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path) -> Path:
+    """A new hidden name beside a path, for what is renamed to it when it is whole."""
+    return path.with_name(f'.{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp')
 
 
 @contextmanager
@@ -117,9 +124,13 @@ def refuse_overwriting(target: str | Path, sources: Iterable[str | Path | None],
 
 
 def require_checkpoint(path: str) -> None:
-    """Raise a :class:`UsageError` if ``path`` is neither a file nor a URL."""
-    if '://' not in path and not Path(path).expanduser().is_file():
-        raise UsageError(f'checkpoint {path} does not exist; check the path')
+    """Raise a :class:`UsageError` if ``path`` is neither a file, nor a sharded checkpoint's folder, nor a URL."""
+    local = Path(path).expanduser()
+    if '://' in path or local.is_file() or (local / FOLDER_INDEX).is_file():
+        return
+    if local.is_dir():
+        raise UsageError(f'{path} is a folder without {FOLDER_INDEX}, and no whole checkpoint; name another')
+    raise UsageError(f'checkpoint {path} does not exist; check the path')
 
 
 def kind_of_file(status: os.stat_result) -> str:
@@ -164,7 +175,8 @@ def _flush(path: Path, flags: int) -> None:
         os.close(descriptor)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Flush the names in a folder to disk, where its file system can."""
     try:
         _flush(folder, os.O_RDONLY)
     except OSError as error:  # the file itself is in place

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from florence_mm.engine.memory import count_step
+from florence_mm.engine.memory import StepMemory, count_step
+from florence_mm.engine.memory_budget import in_rows, kept_of_parts, loss_of_pairs, states_of_copy, states_of_part
 
 
 def on_meta(*shape):
@@ -66,3 +67,29 @@ def test_recomputed_blocks_keep_their_input_and_one_of_them_the_rest():
     assert step.activations() == step.kept == first + second + last
     assert step.activations(['TextBlock']) == last + first + 4 * 32 + 2 * 32
     assert (step.parameters, step.frozen) == (2 * 72, 72)
+
+
+def test_components_of_a_step():
+    with torch.device('meta'):
+        model = nn.Sequential(TextBlock(8), nn.Linear(8, 3), TextBlock(16))
+    first, beside, second = 8 * 9, 3 * 9, 16 * 17
+    step = StepMemory(first + beside + second, 0, 0, ())
+    whole = states_of_copy(step)
+    assert list(whole.values()) == [4 * 371, 4 * 371, 8 * 371, 4 * 371] and sum(whole.values()) == step.states
+    part = states_of_part(step, model, 3)
+    # of what is in no block a copy and its gradient in bf16; of the larger block two, its gradient, and that in fp32
+    gathered = 4 * beside + 10 * second
+    assert list(part.values()) == [495, 495, 990, gathered]  # rounded up
+    # 1,024 pairs of one process are one chunk of 4 MiB, which is kept; both softmaxes and the logits live at a time
+    assert loss_of_pairs(1024, 1, 2) == {'features of the loss': 16 * 1024 * 2, 'logits of the loss': 4 * 4 * 2**20}
+    # 2**20 pairs in all: 64 rows are 256 MiB, none is kept
+    assert loss_of_pairs(1024, 1024, 2)['logits of the loss'] == 3 * 2**28
+    cache = kept_of_parts(StepMemory(0, 0, 100, (('TextBlock', 60, 8),)), 5, 7, ['TextBlock'])
+    assert cache == {'activations': 100 - 60 + 8 + 60, 'gradient cache': 16 * 5 * 7}
+    lines = in_rows({'one': {'weights': 2**30}, 'other': {'weights': 0, 'logits': 2**29}}, 2**31)
+    assert [line.split()[-2:] for line in lines[1:]] == [
+        ['1.000', '0.000'],
+        ['0.000', '0.500'],
+        ['2.000', '2.000'],
+        ['3.000', '2.500'],
+    ]

@@ -192,9 +192,9 @@ def test_unicl_trains_compiled_by_part_and_by_block_as_it_does_plain(train, tmp_
 
 
 def test_bad_options(train):
-    with pytest.raises(UsageError, match='parallelize must have blocks or compile and may have blocks, .*got .*shrd'):
+    with pytest.raises(UsageError, match='parallelize must have blocks, compile or .* may have blocks, .*got .*shrd'):
         check_options({'blocks': ['X'], 'shrd': True})
-    with pytest.raises(UsageError, match='must have blocks or compile'):
+    with pytest.raises(UsageError, match='must have blocks, compile or sharded_checkpoints'):
         check_options({'shard': True})
     with pytest.raises(UsageError, match="torch.compile has no argument 'mod'; did you mean 'mode'"):
         train(**PLAIN, parallelize={'compile': {'mod': 'default'}})

@@ -56,7 +56,8 @@ def test_a_block_has_the_samples_of_its_shards():
     data = Shards()
     order = BlockOrder(data.order_parts(), seed=3)
     assert order.blocks == 4 and len(order) == 29
-    seen, place = [], 0
+    seen, place, shuffled = [], 0, 0
+    firsts = np.cumsum((0, *COUNTS))
     for block in range(order.blocks):
         (shards,) = order.shards_of(block)
         assert 1 <= len(shards) <= 2
@@ -65,9 +66,10 @@ def test_a_block_has_the_samples_of_its_shards():
         assert {order.block_of(place + number) for number in range(size)} == {block}
         assert {data.shard_of(number) for number in found} == set(shards)
         assert len(set(found)) == size
+        shuffled += found != [number for shard in shards for number in range(firsts[shard], firsts[shard + 1])]
         seen += found
         place += size
-    assert sorted(seen) == list(range(29))
+    assert sorted(seen) == list(range(29)) and shuffled >= 3
     assert seen != sorted(seen) and seen != [BlockOrder(data.order_parts(), seed=4)[one] for one in range(29)]
 
 
@@ -128,6 +130,15 @@ def test_the_ends_of_shards_in_the_samples_of_a_mixture(size):
             assert np.searchsorted(part.ends, slot, side='right') == shards.shard_of(mixture.locate(slot)[1])
     order = BlockOrder([part], seed=2)
     assert sorted(order[place] for place in range(size)) == list(range(size))
+
+
+def test_a_mixture_in_a_mixture():
+    inner = WeightedMixture([dict(dataset=Shards(), weight=29), dict(dataset=Plain(11), weight=11)])
+    outer = WeightedMixture([dict(dataset=inner, weight=1)], epoch_size=53)
+    parts = outer.order_parts()
+    # the first of 53 samples that is row 29 of 40 is ceil(29 * 53 / 40) = 39
+    assert [part.size for part in parts] == [39, 14] and parts[0].ends[-1] == 39 and parts[1].ends is None
+    assert [outer.locate(slot)[1] for slot in (38, 39)] == [28, 29]
 
 
 @dataclass

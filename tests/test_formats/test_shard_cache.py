@@ -85,6 +85,8 @@ def test_a_missing_shard_or_set(make, shards, tmp_path):
         make().get(shards[3])
     with pytest.raises(UsageError, match=r'nothing/index\.json cannot be fetched: there is no such file .1 attempts'):
         Store(f'broken://{tmp_path}/nothing', retries=0).read('index.json')
+    with pytest.raises(UsageError, match=r'nowhere://a/index\.json cannot be fetched: ValueError: .*nowhere.* .1 att'):
+        Store('nowhere://a', retries=9).read('index.json')
 
 
 def test_the_shards_used_least_recently_make_room(make, shards):

@@ -344,6 +344,7 @@ def test_gradient_cache_holds_fewer_activations():
 def test_two_processes_have_the_gradient_of_one(two_processes, tmp_path):
     two_processes(lambda: worker['work'](tmp_path / 'out'))
     expected = gradients(build().double(), batch())
+    own = gradients(build(positives='own_text').double(), batch())
     weights = worker['weights_after_a_step'](build().double(), batch(), {'type': 'AdamW'})
     for rank in range(2):
         result = torch.load(tmp_path / f'out.{rank}', weights_only=True)
@@ -352,6 +353,8 @@ def test_two_processes_have_the_gradient_of_one(two_processes, tmp_path):
                 torch.testing.assert_close(
                     result[micro][name], value, rtol=1e-9, atol=1e-12, msg=f'{name}, micro_batch {micro}'
                 )
+        for name, value in own.items():
+            torch.testing.assert_close(result['own_text'][name], value, rtol=1e-9, atol=1e-12, msg=f'{name}, own_text')
         # ZeRO: each process holds the optimizer's state of some parameters
         for name, value in weights.items():
             torch.testing.assert_close(result['zero'][name], value, rtol=1e-6, atol=1e-6, msg=name)

@@ -85,6 +85,7 @@ def work(out):
     result = {
         str(micro): gradients(MMDistributedDataParallel(build(micro_batch=micro).double()), mine) for micro in (None, 3)
     }
+    result['own_text'] = gradients(MMDistributedDataParallel(build(positives='own_text').double()), mine)
     result['zero'] = weights_after_a_step(
         MMDistributedDataParallel(build().double()),
         mine,

@@ -19,7 +19,7 @@ if kind == 'environment':
     os.write(1, (' '.join([*(os.environ[name] for name in names), *sys.argv[1:]]) + '\\n').encode())
 elif kind == 'all refuse':
     sys.exit(print('error: no key x', file=sys.stderr) or 2)
-elif rank != 1 and kind == 'stopped':
+elif rank != 1 and kind in ('stopped', 'killed alone'):
     time.sleep(60)
 elif rank != 1 and kind != 'signal':
     time.sleep(0.3 if kind == 'accident' else 0)
@@ -27,7 +27,7 @@ elif rank != 1 and kind != 'signal':
     sys.exit(1)
 elif kind == 'accident':
     int('seven')
-elif kind == 'killed':
+elif kind in ('killed', 'killed alone'):
     time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGKILL)
 elif kind == 'refuses':
@@ -77,6 +77,8 @@ def test_each_process_gets_its_rank_and_the_address_of_the_first(start):
         ('all refuse', 2, 'error: no key x'),
         ('refuses', 2, 'error: file.json: 3 is no name'),
         ('killed', 137, 'error: rank 1 of 3 was ended by SIGKILL, as the system does when memory is exhausted'),
+        # the others do not see it: they are ended after 5 s, where they would wait for 60
+        ('killed alone', 137, 'error: rank 1 of 3 was ended by SIGKILL'),
         (
             'accident',
             1,
@@ -86,7 +88,7 @@ def test_each_process_gets_its_rank_and_the_address_of_the_first(start):
 )
 def test_the_cause_is_read_last_and_alone(start, kind, status, last):
     run = start(kind)
-    errors = run.communicate()[1].splitlines()
+    errors = run.communicate(timeout=30)[1].splitlines()
     assert run.returncode == status
     assert errors[-1].startswith(last)
     assert sum(line.startswith('error: ') for line in errors) == 1

@@ -1,6 +1,7 @@
 """Estimate the memory of a config's training step on a GPU, with and without recomputed blocks; needs no GPU.
 
     python tools/analysis_tools/get_memory.py CONFIG [--batch-size 48] [--shape 224 224] [--gpu 80]
+    python tools/analysis_tools/get_memory.py CONFIG --ranks 512 [--micro-batch 16]    # by component
 
 The encoders run in training mode on the meta device, with texts of full length, and every tensor that they keep for the
 backward pass is counted; see `florence_mm.engine.memory` for what is assumed. Of detectors the backbone, the neck and
@@ -23,6 +24,7 @@ from florence_mm.config.options import add_config_options
 from florence_mm.config.pretrained import drop_pretrained
 from florence_mm.engine.example_calls import clip_size
 from florence_mm.engine.memory import BLOCKS, StepMemory, count_step
+from florence_mm.engine.memory_budget import in_rows, kept_of_parts, loss_of_pairs, states_of_copy, states_of_part
 from florence_mm.errors import UsageError, one_sentence_errors
 from florence_mm.models.algorithms import UniCLClassifier
 from florence_mm.models.heads.multimodal import FusionITMHead, FusionVQAHead
@@ -42,6 +44,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch-size', type=positive_int, help="samples on the GPU (default: the config's)")
     parser.add_argument('--shape', type=positive_int, nargs='+', help="height and width (default: the config's)")
     parser.add_argument('--gpu', type=positive_int, default=80, help='memory of the GPU in GiB (default: 80)')
+    parser.add_argument('--ranks', type=positive_int, help='print a table by component for one of so many processes')
+    parser.add_argument('--micro-batch', type=positive_int, help='with --ranks: the micro_batch of the gradient cache')
     add_config_options(parser)
     return parser.parse_args()
 
@@ -94,10 +98,8 @@ def _values(part: object, key: str) -> Iterator:
             yield from _values(item, key)
 
 
-def measure(
-    cfg: ConfigDict, batch_size: int | None, shape: list[int] | None
-) -> tuple[StepMemory, int, tuple[int, int]]:
-    """Build the model of a config on the meta device and count one step; also return the batch size and the shape."""
+def build(cfg: ConfigDict) -> nn.Module:
+    """Build the model of a config on the meta device, in training mode, without recomputed blocks."""
     drop_pretrained(cfg.model, 'model')
     try:
         with torch.device('meta'):
@@ -108,6 +110,13 @@ def measure(
     for module in model.modules():
         if 'with_cp' in vars(module):
             module.with_cp = False
+    return model
+
+
+def measure(
+    cfg: ConfigDict, model: nn.Module, batch_size: int | None, shape: list[int] | None
+) -> tuple[StepMemory, int, tuple[int, int]]:
+    """Count one step of the model of a config; also return the batch size and the shape."""
     if shape is None:
         size = cfg.get('image_size') or next(_values(cfg.model, 'img_size'), 224)
         shape = [size] if isinstance(size, int) else list(size)[-2:]
@@ -116,6 +125,30 @@ def measure(
     frames = () if clip is None else (clip[0],)
     images = torch.empty(batch_size, 3, *frames, shape[0], shape[-1], device='meta')
     return count_step(model, lambda: forward(model, images)), batch_size, (shape[0], shape[-1])
+
+
+def print_budget(cfg: ConfigDict, step: StepMemory, batch_size: int, args: argparse.Namespace) -> None:
+    """Print the table by component, for the ways that a config may train."""
+    model = build(cfg)
+    kinds = [kind for kind in BLOCKS if any(kind == block[0] for block in step.blocks)]
+    loss, width = {}, 0
+    if isinstance(model, TwoTowerModel):
+        width = int(cfg.model.get('embed_dims', 512))
+        loss = loss_of_pairs(batch_size, args.ranks, width)
+    elif args.micro_batch:
+        raise UsageError(f'--micro-batch is for two-tower models, and {cfg.model.type} is none; leave it out')
+    parts = states_of_part(step, model, args.ranks)
+    # gathered weights are in bf16 and are freed, so that no copies of them are kept
+    split = measure(cfg, build(cfg).bfloat16(), batch_size, args.shape)[0]
+    columns = {
+        'a copy each': {**states_of_copy(step), 'activations': step.activations(), **loss},
+        f'split over {args.ranks}': {**parts, 'activations': split.activations(), **loss},
+        '+ recomputed': {**parts, 'activations': split.activations(kinds), **loss},
+    }
+    if args.micro_batch:
+        part = measure(cfg, build(cfg).bfloat16(), min(args.micro_batch, batch_size), args.shape)[0]
+        columns[f'+ parts of {args.micro_batch}'] = {**parts, **kept_of_parts(part, batch_size, width, kinds), **loss}
+    print('\n'.join(in_rows(columns, int(REST * GIB))))
 
 
 def main() -> None:
@@ -129,9 +162,14 @@ def main() -> None:
             raise UsageError(f'config {args.config} has no model to count; give one that has')
         check_parts(cfg, 'model', 'data_preprocessor', default_scope='florence_mm')
         init_default_scope(cfg.get('default_scope', 'florence_mm'))
-        step, batch_size, shape = measure(cfg, args.batch_size, args.shape)
+        if args.micro_batch and not args.ranks:
+            raise UsageError('--micro-batch is a column of the table by component; give --ranks too')
+        step, batch_size, shape = measure(cfg, build(cfg), args.batch_size, args.shape)
         kinds = [kind for kind in BLOCKS if any(kind == block[0] for block in step.blocks)]
         print(f'{step.parameters / 1e6:.0f} M trained parameters, batch {batch_size}, {shape[0]} x {shape[1]} pixels')
+        if args.ranks:
+            print_budget(cfg, step, batch_size, args)
+            return
         print(f'{"recomputed":<28}{"states":>8}{"kept":>8}{"total":>8}  of {args.gpu} GiB')
         choices = [[], *([kind] for kind in kinds), *([kinds] if len(kinds) > 1 else [])]
         for recomputed in choices:

@@ -12,6 +12,7 @@ pictures a second waits.
 
 import argparse
 import json
+import resource
 import sys
 import tempfile
 import time
@@ -137,9 +138,9 @@ def cases() -> list[Case]:
     ]
 
 
-def _loader(root: Path, workers: int) -> DataLoader:
+def _loader(root: Path, workers: int, infinite: bool = True) -> DataLoader:
     data = ImageTextShards(str(root), pipeline=PIPELINES['train'])
-    sampler = ResumableSampler(data, seed=0, infinite=True)
+    sampler = ResumableSampler(data, seed=0, infinite=infinite)
     return DataLoader(
         SeededDataset(data),
         batch_size=BATCH,
@@ -182,9 +183,30 @@ def share_of_waiting(root: Path, workers: int, pictures: int) -> float:
     return waited / (time.perf_counter() - begin)
 
 
+def cpu_of_workers(root: Path, workers: int) -> tuple[float, float]:
+    """Milliseconds of CPU that a picture takes in the workers and in the main process, over an epoch.
+
+    Unlike pictures a second they hardly depend on what else runs on the machine.
+    """
+    loader = _loader(root, workers, infinite=False)
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.process_time()
+    for _ in loader:
+        pass
+    own = time.process_time() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)  # of the workers, which have ended
+    spent = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return 1e3 * spent / len(loader.dataset), 1e3 * own / len(loader.dataset)
+
+
 def by_workers(pictures: int) -> None:
     """Print pictures a second of one and two workers, in turns."""
     root = shards('640x480', copies=20)
+    for workers in (1, 2, 1, 2):
+        spent, own = cpu_of_workers(root, workers)
+        rate = workers * 1e3 / max(spent, workers * own)
+        print(
+            f'{workers} workers: {spent:.2f} ms of CPU a picture, main process {own:.3f}: at most {rate:.0f} pictures/s'
+        )
     rates: dict[int, list[float]] = {1: [], 2: []}
     for round_ in range(3):
         for workers in (1, 2)[:: 1 if round_ % 2 else -1]:

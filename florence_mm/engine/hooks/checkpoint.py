@@ -12,7 +12,9 @@ from mmengine.hooks import CheckpointHook
 
 from florence_mm.engine.checkpointing import remove_unfinished
 from florence_mm.engine.guards import not_finite
+from florence_mm.engine.sharded_checkpoints import replacing_folder, restore_aside
 from florence_mm.errors import UsageError
+from florence_mm.models.checkpoints.parts import STATE
 from florence_mm.registry import HOOKS
 from florence_mm.utils.files import replacing, write_atomic
 
@@ -41,8 +43,29 @@ class AtomicCheckpointHook(CheckpointHook):
             runner.logger.removeFilter(_no_deprecation)
         if isinstance(self.file_backend, LocalBackend) and is_main_process():
             remove_unfinished(self.out_dir)
+            restore_aside(self.out_dir)
+        if getattr(runner, 'sharded_checkpoints', False):
+            self._write_folders()
         # in a resumed run a new best is followed by a checkpoint that records it, as in an uninterrupted run
         self.last_ckpt = runner.message_hub.get_info('last_ckpt', self.last_ckpt)
+
+    def _write_folders(self) -> None:
+        """Name checkpoints without ``.pth``, as they are folders.
+
+        Raises:
+            UsageError: a setting is for single files.
+        """
+        if not isinstance(self.file_backend, LocalBackend):
+            raise UsageError(
+                f'parallelize.sharded_checkpoints needs a folder that all processes share, and out_dir {self.out_dir} '
+                'is a store; give a local one'
+            )
+        if self.published_keys:
+            raise UsageError(
+                'default_hooks.checkpoint.published_keys is for checkpoints of one file; leave it out with '
+                'parallelize.sharded_checkpoints, and export with florence-mm convert'
+            )
+        self.filename_tmpl = self.filename_tmpl.removesuffix('.pth')
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
         """Save a checkpoint, update ``last_checkpoint``, delete old checkpoints."""
@@ -117,6 +140,9 @@ class AtomicCheckpointHook(CheckpointHook):
         )
         if not isinstance(self.file_backend, LocalBackend):
             runner.save_checkpoint(self.out_dir, name, self.file_client_args, **kwargs)
+        elif getattr(runner, 'sharded_checkpoints', False):
+            with replacing_folder(Path(self.out_dir) / name) as folder:
+                runner.save_checkpoint(str(folder), STATE, self.file_client_args, **kwargs)
         elif is_main_process():
             with replacing(Path(self.out_dir) / name) as temporary:
                 runner.save_checkpoint(self.out_dir, temporary.name, self.file_client_args, **kwargs)

@@ -29,6 +29,8 @@ from florence_mm.registry import MODELS, TASK_UTILS
 
 from .class_features import ClassFeatures
 
+POSITIVES = ('equal_texts', 'own_text')
+
 
 @MODELS.register_module()
 class UniCL(FlorenceModel):
@@ -40,6 +42,9 @@ class UniCL(FlorenceModel):
         text_encoder: tower (or its config) from token ids ``(B, T)`` to ``(B, C)``; its ``embed_dims`` is C.
         tokenizer: tokenizer (or its config) from a list of B texts to ids ``(B, T)``.
         embed_dims: D.
+        positives: which pairs of a batch are positives of each other: ``'equal_texts'``, those with equal labels
+            (UniCL), or ``'own_text'``, each pair of itself alone, so that the loss is CLIP's (the sum of its two terms,
+            of which CLIP takes the mean).
         image_projection: project pooled features of images; False: the encoder gives them in the shared space, as
             ``CLIPResNet`` does, so that D is its ``num_features``.
         logit_scale_init: initial logarithm of the factor on cosines: 1 in the public UniCL code, ``ln(1 / 0.07) =
@@ -57,7 +62,7 @@ class UniCL(FlorenceModel):
 
     Raises:
         ValueError: the tokenizer has more ids, or longer texts, than the text tower takes; ``micro_batch`` is below 1;
-            ``embed_dims`` is not that of an encoder without a projection.
+            ``embed_dims`` is not that of an encoder without a projection; ``positives`` is another word.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class UniCL(FlorenceModel):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | list[dict] | None = None,
         image_projection: bool = True,
+        positives: str = 'equal_texts',
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         self.image_encoder = build_part(image_encoder)
@@ -83,6 +89,9 @@ class UniCL(FlorenceModel):
         check_text_sizes(self.text_encoder, *sizes)
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f'micro_batch is {micro_batch}; give at least 1, or None to keep all activations')
+        if positives not in POSITIVES:
+            raise ValueError(f'positives is {positives!r}; give one of {", ".join(POSITIVES)}')
+        self.positives = positives
         self.register_parameter('image_projection', None)
         if image_projection:
             self.image_projection = nn.Parameter(torch.empty(self.image_encoder.num_features, embed_dims))
@@ -165,17 +174,21 @@ class UniCL(FlorenceModel):
 
     def limit_temperature(self) -> None:
         """Bring the temperature's parameter back to its upper limit, if training moved it beyond."""
-        if self.max_logit_scale is not None:
+        for name, limit in self.scalar_limits().items():
             # the parameter itself: with only the factor clamped, it would get no gradient beyond the limit
             with torch.no_grad():
-                self.logit_scale.clamp_(max=math.log(self.max_logit_scale))
+                getattr(self, name).clamp_(max=limit)
+
+    def scalar_limits(self) -> dict[str, float]:
+        """The largest value of the temperature's parameter, if it is limited."""
+        return {} if self.max_logit_scale is None else {'logit_scale': math.log(self.max_logit_scale)}
 
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
         """Compute both terms of the loss (equations 1 to 3), each a mean over the pairs of all processes.
 
         Args:
             inputs: see :meth:`extract_image_feat`.
-            data_samples: B samples with ``text`` and ``label_key``.
+            data_samples: B samples with ``text``, and with ``label_key`` where equal texts are positives.
 
         Returns:
             ``loss_i2t`` and ``loss_t2i``, which mmengine sums, and ``temperature``, which it logs.
@@ -184,8 +197,8 @@ class UniCL(FlorenceModel):
             ValueError: a sample lacks a field.
         """
         texts = _field(data_samples, 'text')
-        labels = torch.tensor([int(key) for key in _field(data_samples, 'label_key')])
-        labels = labels.to(inputs.device, non_blocking=True)
+        keys = _field(data_samples, 'label_key') if self.positives == 'equal_texts' else Peers().row_numbers(len(texts))
+        labels = torch.tensor([int(key) for key in keys]).to(inputs.device, non_blocking=True)
         self.limit_temperature()
         image_feat = self.training_image_feat(inputs)  # (B, D)
         text_feat = self.training_text_feat(texts)  # (B, D)

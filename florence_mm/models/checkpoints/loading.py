@@ -100,7 +100,7 @@ def load_checkpoint(
         ValueError: the file is unreadable; no key matches, or with ``strict`` some key does not; too little of the
             model would be loaded; a setting of the model is not that of the format; or values are not finite.
     """
-    state, meta = read_checkpoint(path)
+    state, meta = read_checkpoint(path, mmap=True)
     return load_tensors(model, state, path, prefix, strict, allow_missing, meta)
 
 

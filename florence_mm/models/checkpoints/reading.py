@@ -19,6 +19,7 @@ from florence_mm.moved import moved_names
 
 from .contents import some, state_of
 from .fetching import local_file
+from .parts import STATE, is_parts, read_parts
 from .scripts import UnreadableScript, is_script, read_script
 from .sharded import is_index, shards_of, weights_in
 from .unpickling import UnsafeContent, read_inert
@@ -30,7 +31,7 @@ _FOLDER = 0x10  # file attribute in a zip archive
 MapLocation = str | torch.device | Callable | dict
 
 
-def read_file(path: str | Path, map_location: MapLocation = 'cpu') -> dict[str, Any]:
+def read_file(path: str | Path, map_location: MapLocation = 'cpu', mmap: bool = False) -> dict[str, Any]:
     """Read the whole content of a checkpoint file; no code in it is executed.
 
     All reading of weights uses this function. Objects of other packages beside the tensors are not made: their plain
@@ -43,9 +44,11 @@ def read_file(path: str | Path, map_location: MapLocation = 'cpu') -> dict[str, 
 
     Args:
         path: a ``.safetensors`` file or one written by ``torch.save``; a path or URL, see
-            :func:`~florence_mm.models.checkpoints.fetching.local_file`.
+            :func:`~florence_mm.models.checkpoints.fetching.local_file`; or the folder of a sharded checkpoint.
         map_location: see :func:`torch.load`; for safetensors a device or its name, with a callable or dict tensors stay
             on the CPU.
+        mmap: leave the tensors of :func:`torch.save` in the file until they are used, as those of safetensors are; it
+            must not be written over as long as they live.
 
     Returns:
         the saved object; for safetensors, a dict of the tensors, ``state_dict``, and the header's metadata, ``meta``:
@@ -56,25 +59,29 @@ def read_file(path: str | Path, map_location: MapLocation = 'cpu') -> dict[str, 
         ValueError: the file is damaged, is not a checkpoint or contains code, or the download fails.
     """
     with local_file(path) as file:
+        if is_parts(file):
+            content = read_file(file / STATE, map_location)
+            return {**content, 'state_dict': {**read_parts(file), **content['state_dict']}}
         if not file.is_file():
             raise FileNotFoundError(f'checkpoint {path} does not exist; give a file or a URL')
         name = str(path) if '://' not in str(path) else f'{path} (kept as {file})'
         if _is_safetensors(file):
             return _read_safetensors(file, name, map_location)
-        content = _read_pickled(file, name, map_location)
+        content = _read_pickled(file, name, map_location, mmap)
     if not isinstance(content, dict):
         kind = 'a module or another object' if content is None else f'a {type(content).__name__}'
         raise ValueError(f'{name} holds {kind}, not a checkpoint; save a state dict')
     return content
 
 
-def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_checkpoint(path: str | Path, mmap: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the state dict and the metadata of a checkpoint.
 
     Args:
         path: see :func:`read_file`; also a folder of transformers or open_clip, or the index of a model in several
             files. The state dict may be the whole content or be inside it (mmengine: ``state_dict``, Microsoft:
             ``model``).
+        mmap: see :func:`read_file`.
 
     Returns:
         the tensors by key, on the CPU, and the metadata: the header of safetensors, or mmengine's ``meta``.
@@ -86,7 +93,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     path = weights_in(path)
     if is_index(path):
         return _read_shards(path)
-    content = read_file(path)
+    content = read_file(path, mmap=mmap)
     meta = content.get('meta', {})
     return state_of(content, path), meta if isinstance(meta, dict) else {}
 
@@ -163,12 +170,12 @@ def _from_header(value: str) -> Any:
     return value
 
 
-def _read_pickled(file: Path, name: str, map_location: MapLocation) -> Any:
+def _read_pickled(file: Path, name: str, map_location: MapLocation, mmap: bool) -> Any:
     reason, damaged, content = None, None, None
     try:
         reason = _no_checkpoint(file)
         damaged = None if reason else _damaged_member(file, name)
-        content = None if reason or damaged else _load(file, name, map_location)
+        content = None if reason or damaged else _load(file, name, map_location, mmap)
     except UnsafeContent as error:
         raise ValueError(
             f'{name} holds more than tensors ({error}), and loading it could run code, which was not done; get its '
@@ -190,11 +197,12 @@ def _read_pickled(file: Path, name: str, map_location: MapLocation) -> Any:
     return content
 
 
-def _load(file: Path, name: str, map_location: MapLocation) -> Any:
+def _load(file: Path, name: str, map_location: MapLocation, mmap: bool) -> Any:
     if is_script(file):
         return {'state_dict': read_script(file, map_location)}
     try:
-        return torch.load(file, map_location=map_location, weights_only=True)
+        mmap = mmap and zipfile.is_zipfile(file)
+        return torch.load(file, map_location=map_location, weights_only=True, mmap=mmap)
     except (pickle.UnpicklingError, ValueError):  # a ValueError: what compat allows was asked for something else
         content, foreign = read_inert(file, map_location)
     if foreign:

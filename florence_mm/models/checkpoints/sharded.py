@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from florence_mm.utils.files import FOLDER_INDEX
+
 #: Names of the weights in a folder, in the order in which transformers looks for them.
 NAMES = (
     'model.safetensors',
@@ -20,13 +22,13 @@ def weights_in(path: str | Path) -> str | Path:
     """Find the weights, or their index, in a folder of transformers or open_clip; other paths are returned as given.
 
     Args:
-        path: a file, folder or URL, which need not exist.
+        path: a file, folder or URL, which need not exist. The folder of a sharded checkpoint is returned as given.
 
     Raises:
         FileNotFoundError: there are none in the folder.
     """
     folder = Path(path).expanduser()
-    if '://' in str(path) or not folder.is_dir():
+    if '://' in str(path) or not folder.is_dir() or (folder / FOLDER_INDEX).is_file():
         return path
     found = next((folder / name for name in NAMES if (folder / name).is_file()), None)
     if found is None:

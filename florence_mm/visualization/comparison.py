@@ -1,0 +1,63 @@
+"""Picture that compares several ways by their scores: a bar for the mean over runs, a dot for each run."""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+
+from florence_mm.utils.files import write_atomic
+
+Scores = Mapping[str, Sequence[float]]
+
+_BAR, _DOT, _INK, _GRID = '#54aeff', '#0a3069', '#57606a', '#eaeef2'
+_ROW, _WIDTH = 0.42, 4.4  # inches
+
+
+def draw_comparison(panels: Mapping[str, Scores], path: str | Path, title: str) -> None:
+    """Draw a panel a metric, in it a bar a way of doing it, as long as the mean of its runs, and write the PNG.
+
+    Bars begin at 0, so that their lengths compare. A way without runs has a dash.
+
+    Args:
+        panels: name of a metric -> name of a way -> its scores in percent, one a run. The ways of all panels are those
+            of the first, in its order.
+        path: the PNG file.
+        title: a line above.
+
+    Raises:
+        ValueError: there is nothing to draw, a panel has other ways, or ``path`` does not end in .png.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    ways = [list(scores) for scores in panels.values()]
+    if not ways or not ways[0] or any(names != ways[0] for names in ways):
+        raise ValueError(f'the panels have the ways {ways}; give each panel the same ones, at least one')
+    if Path(path).suffix.lower() != '.png':
+        raise ValueError(f'{path} must end in .png')
+    size = (_WIDTH * len(panels) + 1.6, _ROW * len(ways[0]) + 1.3)
+    figure = Figure(figsize=size, dpi=110, layout='constrained')
+    FigureCanvasAgg(figure)
+    parts = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (metric, scores) in zip(parts, panels.items(), strict=True):
+        axes.set_title(metric, fontsize=10)
+        axes.set_xlim(0, 112)
+        axes.set_xticks(range(0, 101, 20))
+        axes.set_yticks(range(len(scores)), list(scores), fontsize=9)
+        axes.set_ylim(len(scores) - 0.5, -0.5)
+        axes.tick_params(length=0, colors=_INK)
+        axes.grid(axis='x', color=_GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[:].set_visible(False)
+        for place, runs in enumerate(scores.values()):
+            if not runs:
+                axes.text(1, place, '–', color=_INK, va='center')
+                continue
+            mean = sum(runs) / len(runs)
+            axes.barh(place, mean, height=0.6, color=_BAR)
+            axes.plot(runs, [place] * len(runs), 'o', color=_DOT, markersize=4)
+            axes.text(max(mean, *runs) + 2, place, f'{mean:.1f}', color=_INK, fontsize=9, va='center')
+    figure.suptitle(title, fontsize=11, fontweight='bold')
+    buffer = BytesIO()
+    # no date or version in the file, so that equal scores give equal files
+    figure.savefig(buffer, format='png', metadata={'Software': None})
+    write_atomic(path, buffer.getvalue())

@@ -1,0 +1,169 @@
+"""Sharded checkpoints are read by any number of processes, and are whole or not there."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from forks import as_ranks
+from toy_project import toy_config
+
+from florence_mm.engine.checkpointing import find_latest
+from florence_mm.engine.sharded_checkpoints import restore_aside
+from florence_mm.errors import UsageError
+from florence_mm.models.checkpoints.conversion import convert_file
+from florence_mm.models.checkpoints.reading import read_checkpoint, read_file
+from florence_mm.utils.files import require_checkpoint
+
+FOLDERS = {'parallelize': {'sharded_checkpoints': True}}
+SHARD = {'parallelize': {'blocks': ['Sequential'], 'shard': True, 'sharded_checkpoints': True}}
+
+
+def options(world, keep=-1, **changes):
+    """A toy run of 6 iterations whose batch of 12 is split over so many processes."""
+    toy = toy_config('x')
+    toy['train_dataloader']['batch_size'] = 12 // world
+    hook = {'type': 'CheckpointHook', 'interval': 2, 'by_epoch': False, 'max_keep_ckpts': keep}
+    return {
+        # 7 rows, which neither 2 nor 3 processes divide
+        'model': {'type': 'ToyModel', 'width': 7, 'drop_rate': 0.0},
+        'custom_hooks': [],
+        'train_cfg': {'type': 'IterBasedTrainLoop', 'max_iters': 6, 'val_interval': 6},
+        'train_dataloader': toy['train_dataloader'],
+        'default_hooks': {'checkpoint': hook},
+        **({'launcher': 'pytorch', **SHARD} if world > 1 else FOLDERS),
+        **changes,
+    }
+
+
+def assert_equal_runs(expected, folder):
+    state = read_file(folder)['state_dict']
+    assert state.keys() == expected['state_dict'].keys()
+    for key, value in expected['state_dict'].items():
+        torch.testing.assert_close(state[key], value, rtol=1e-6, atol=1e-6)
+
+
+def test_any_number_of_processes_goes_on(train, tmp_path):
+    def resume(folder):
+        return {'resume': True, 'load_from': str(tmp_path / folder)}
+
+    train('plain', **options(1, parallelize=None))
+    plain = torch.load(tmp_path / 'plain/iter_6.pth', weights_only=True)
+    train('one', **options(1))
+
+    def two():
+        train('two', **options(2))
+        train('two_from_one', **options(2, **resume('one/iter_4')))
+        train('two_from_plain', **options(2, **resume('plain/iter_4.pth')))
+
+    as_ranks(two, 2)
+    as_ranks(lambda: train('three_from_two', **options(3, **resume('two/iter_4'))), 3)
+    train('one_from_two', **options(1, **resume('two/iter_4')))
+    for name in ('one', 'two', 'two_from_one', 'two_from_plain', 'three_from_two', 'one_from_two'):
+        assert_equal_runs(plain, tmp_path / name / 'iter_6')
+        assert (tmp_path / name / 'last_checkpoint').read_text() == str(tmp_path / name / 'iter_6')
+        state = read_file(tmp_path / name / 'iter_6/state.pth')
+        assert state['param_schedulers'] == plain['param_schedulers']
+        assert state['meta']['iter'] == 6
+        assert [*state['optimizer']['param_groups'][0]['params']] == [0, 1, 2, 3, 4]
+    # three processes wrote it, each its rows of weights and of moments
+    files = json.loads((tmp_path / 'three_from_two/iter_6/checkpoint.json').read_text())
+    assert files['processes'] == 3
+    assert sum(name.endswith('.safetensors') for name in files['files']) == 6
+    convert_file(tmp_path / 'three_from_two/iter_6', tmp_path / 'one.safetensors', to='florence_mm')
+    assert_equal_runs(plain, tmp_path / 'one.safetensors')
+
+
+def test_a_new_run_starts_from_one(train, tmp_path):
+    train('run', **options(1))
+    weights = read_file(tmp_path / 'run/iter_6')['state_dict']
+    still = {'optimizer': {'type': 'SGD', 'lr': 0.0}}
+    init = {'type': 'florence_mm.Pretrained', 'checkpoint': str(tmp_path / 'run/iter_6')}
+    model = {**options(1)['model'], 'init_cfg': init}
+
+    def two():
+        train('loaded', **options(2, load_from=str(tmp_path / 'run/iter_6'), optim_wrapper=still))
+        train('initialised', **options(2, model=model, optim_wrapper=still))
+
+    as_ranks(two, 2)
+    for name in ('loaded', 'initialised'):
+        state = read_file(tmp_path / name / 'iter_2')['state_dict']
+        assert all(torch.equal(state[key], value) for key, value in weights.items())
+
+
+def test_a_killed_run_leaves_whole_ones(train, in_child, tmp_path):
+    train('all', **options(1))
+    for at, before in ((4, 'iter_2'), (6, 'iter_4')):
+        work = tmp_path / f'killed_{at}'
+        kill = {'custom_hooks': [{'type': 'KillHook', 'in_save': at}]}
+        assert in_child(lambda work=work, kill=kill: train(work.name, **options(1, keep=1, **kill))) == -9
+        assert find_latest(work) == str(work / before)
+        assert [path.name for path in work.glob('.iter_*.tmp')]
+        train(work.name, **options(1, keep=1, resume=True))
+        assert_equal_runs(read_file(tmp_path / 'all/iter_6'), work / 'iter_6')
+        # earlier ones are deleted, and what was not finished
+        assert [path.name for path in sorted(work.glob('*iter_*')) if path.is_dir()] == ['iter_6']
+        assert not list(work.glob('.*.tmp'))
+
+
+def test_one_that_is_being_replaced_is_found(train, tmp_path):
+    train('run', **options(1))
+    run = tmp_path / 'run'
+    # killed between the two renames
+    (run / 'iter_6').rename(run / '.iter_6.aside')
+    assert find_latest(run) == str(run / '.iter_6.aside')
+    restore_aside(run)
+    assert find_latest(run) == str(run / 'iter_6')
+    shutil.copytree(run / 'iter_4', run / '.iter_6.aside')
+    restore_aside(run)
+    assert not (run / '.iter_6.aside').exists()
+    assert read_file(run / 'iter_6')['meta']['iter'] == 6
+
+
+def test_damage_is_one_sentence(train, tmp_path):
+    train('run', **options(1))
+    good = tmp_path / 'run/iter_6'
+    weights, moments = sorted(path.name for path in good.glob('*.safetensors'))
+
+    def damaged(name, change):
+        bad = tmp_path / f'bad_{change}_{name}'
+        shutil.copytree(good, bad)
+        file = bad / name
+        content = file.read_bytes()
+        if change == 'gone':
+            file.unlink()
+        elif change == 'cut':
+            file.write_bytes(content[:-1])
+        elif change == 'flipped':
+            file.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+        elif change == 'added':
+            shutil.copy(file, bad / 'shard-00009-model-00001-of-00002.safetensors')
+        return bad
+
+    for name, change, sentence in [
+        (weights, 'gone', f'lacks {weights}, one of the 3 files of the checkpoint'),
+        (moments, 'cut', f'{moments} is damaged: it has .* bytes instead of'),
+        (weights, 'flipped', f'{weights} is damaged: it has not the digest in checkpoint.json'),
+        ('state.pth', 'flipped', 'state.pth is damaged'),
+        (weights, 'added', 'has shard-00009-.*, which is not in the list'),
+        ('checkpoint.json', 'cut', 'checkpoint.json lists no files of a sharded checkpoint'),
+    ]:
+        bad = damaged(name, change)
+        with pytest.raises(UsageError, match=f'{sentence}.*; take an earlier checkpoint'):
+            train('resumed', **options(1, resume=True, load_from=str(bad)))
+        with pytest.raises(ValueError, match=sentence):
+            read_checkpoint(bad)
+    with pytest.raises(UsageError, match='is a folder without checkpoint.json, and no whole checkpoint'):
+        require_checkpoint(str(damaged('checkpoint.json', 'gone')))
+    with pytest.raises(UsageError, match='is of another model'):
+        other = {'model': {'type': 'ToyModel', 'width': 8}}
+        train('other', **options(1, resume=True, load_from=str(good), **other))
+
+
+def test_what_needs_one_file_is_refused(train):
+    with pytest.raises(UsageError, match='parallelize.sharded_checkpoints cannot be used with EMAHook'):
+        train(**options(1, custom_hooks=[{'type': 'EMAHook'}]))
+    published = options(1)['default_hooks']
+    published['checkpoint']['published_keys'] = ['state_dict']
+    with pytest.raises(UsageError, match='published_keys is for checkpoints of one file'):
+        train(**options(1, default_hooks=published))

@@ -1,0 +1,46 @@
+"""The picture that compares ways: bars as long as the mean of their runs, a dot a run, a dash without runs."""
+
+import cv2
+import numpy as np
+import pytest
+
+from florence_mm.visualization.comparison import draw_comparison
+
+BAR, DOT = (255, 174, 84), (105, 48, 10)  # BGR
+
+
+def pixels(picture, colour):
+    return np.argwhere((picture == colour).all(2))
+
+
+def drawn(path, panels):
+    draw_comparison(panels, path / 'ways.png', 'title')
+    return cv2.imread(str(path / 'ways.png'))
+
+
+def test_bars_are_as_long_as_the_mean(tmp_path):
+    lengths = [np.ptp(pixels(drawn(tmp_path, {'m': {'way': runs}}), BAR)[:, 1]) for runs in ([20, 40], [60])]
+    assert abs(lengths[0] / lengths[1] - 0.5) < 0.02
+
+
+def test_each_run_has_a_dot_and_each_metric_a_panel(tmp_path):
+    panels = {'one': {'a': [10, 90], 'b': []}, 'two': {'a': [50], 'b': [50]}}
+    dots = (np.abs(drawn(tmp_path, panels).astype(int) - DOT).sum(2) < 60).astype(np.uint8)
+    sizes = cv2.connectedComponentsWithStats(dots)[2][1:, cv2.CC_STAT_AREA]  # without the ground
+    assert (sizes > 0.5 * sizes.max()).sum() == 4
+    rows = pixels(drawn(tmp_path, {'one': {'a': [10, 90], 'b': []}}), BAR)[:, 0]
+    assert np.ptp(rows) < 70  # that of `a` alone
+
+
+def test_equal_scores_give_equal_files(tmp_path):
+    for name in ('a.png', 'b.png'):
+        draw_comparison({'m': {'way': [1.0]}}, tmp_path / name, 'title')
+    assert (tmp_path / 'a.png').read_bytes() == (tmp_path / 'b.png').read_bytes()
+
+
+@pytest.mark.parametrize('panels', [{}, {'m': {}}, {'m': {'a': [1]}, 'n': {'b': [1]}}])
+def test_panels_that_do_not_fit_are_refused(tmp_path, panels):
+    with pytest.raises(ValueError, match='give each panel the same ones, at least one'):
+        drawn(tmp_path, panels)
+    with pytest.raises(ValueError, match=r'ways.pdf must end in .png'):
+        draw_comparison({'m': {'a': [1]}}, tmp_path / 'ways.pdf', '')
