@@ -96,8 +96,9 @@ def test_a_run_killed_at_any_point_and_started_again_gives_the_same_set(tmp_path
         shutil.rmtree(broken / 'work', ignore_errors=True)
         shutil.rmtree(broken / 'out', ignore_errors=True)
         assert run(broken, point) == [-signal.SIGKILL]
-        # what a killed run leaves is no set, and no file of it has a whole one's name and another's bytes
-        assert not (broken / 'out/index.json').exists()
+        # what a killed run leaves is no set, unless the set was whole already
+        if (broken / 'out/index.json').exists():
+            assert point >= total - 3 and contents(broken / 'out') == contents(whole / 'out')
         curate(settings_of(broken))
         assert contents(broken / 'out') == contents(whole / 'out')
     assert len(points) >= 8

@@ -42,9 +42,8 @@ class UniCL(FlorenceModel):
         text_encoder: tower (or its config) from token ids ``(B, T)`` to ``(B, C)``; its ``embed_dims`` is C.
         tokenizer: tokenizer (or its config) from a list of B texts to ids ``(B, T)``.
         embed_dims: D.
-        positives: which pairs of a batch are positives of each other: ``'equal_texts'``, those with equal labels
-            (UniCL), or ``'own_text'``, each pair of itself alone, so that the loss is CLIP's (the sum of its two terms,
-            of which CLIP takes the mean).
+        positives: the pairs that are positives of a pair: ``'equal_texts'``, those with its label (UniCL), or
+            ``'own_text'``, itself alone, as in CLIP, whose loss is half of ours (the mean of two terms, not the sum).
         image_projection: project pooled features of images; False: the encoder gives them in the shared space, as
             ``CLIPResNet`` does, so that D is its ``num_features``.
         logit_scale_init: initial logarithm of the factor on cosines: 1 in the public UniCL code, ``ln(1 / 0.07) =
