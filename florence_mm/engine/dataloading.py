@@ -113,6 +113,11 @@ class BatchClock:
             yield batch
 
 
+def sampler_of(loader: DataLoader) -> Any:
+    """The sampler of single samples of a data loader, which may be inside a batch sampler."""
+    return getattr(loader.batch_sampler, 'sampler', loader.sampler)
+
+
 def start_loader_at(loader: DataLoader, seed: int, batch: int, epoch: int = 0, draw: int | None = None) -> Iterator:
     """Make an iterator over ``loader`` that starts at batch ``batch`` without loading the earlier ones.
 
@@ -124,7 +129,7 @@ def start_loader_at(loader: DataLoader, seed: int, batch: int, epoch: int = 0, d
         epoch (int): The epoch; infinite samplers ignore it.
         draw (int, optional): Samples that all processes have used before; None: ``batch`` batches of the present size.
     """
-    sampler = getattr(loader.batch_sampler, 'sampler', loader.sampler)
+    sampler = sampler_of(loader)
     if hasattr(sampler, 'set_epoch'):
         sampler.set_epoch(epoch)
     if isinstance(sampler, (ResumableSampler, SeededSampler)):

@@ -13,8 +13,8 @@ from florence_mm.errors import UsageError
 from florence_mm.registry import LOOPS
 
 from .accumulation import begin_sums
-from .dataloading import BatchClock, resumable, start_loader_at
-from .resuming import Position, keep_position
+from .dataloading import BatchClock, resumable, sampler_of, start_loader_at
+from .resuming import Position, keep_order, keep_position
 from .schedules import check_followed
 from .seeding import base_seed, seed_step
 
@@ -115,6 +115,7 @@ class IterTrainLoop(IterBasedTrainLoop):
         runner = self.runner
         begin_sums(runner.optim_wrapper)
         keep_position(runner, _position(runner, self.dataloader, 'iterations'))
+        keep_order(runner, sampler_of(self.dataloader))
         runner.call_hook('before_train')
         runner.call_hook('before_train_epoch')
         self.dataloader_iterator = self._data_from_here()
@@ -196,7 +197,11 @@ class EpochTrainLoop(EpochBasedTrainLoop):
         runner = self.runner
         begin_sums(runner.optim_wrapper)
         keep_position(runner, _position(runner, self.dataloader, 'epochs'))
+<<<<<<< HEAD
         _require_equal_batches(runner, self.dataloader)
+=======
+        keep_order(runner, sampler_of(self.dataloader))
+>>>>>>> stream
         runner.call_hook('before_train')
         skip = self._batches_done()
         self._decide_current_val_interval()

@@ -50,7 +50,7 @@ class PictureSampler(ResumableSampler):
         round_up: bool = True,
         key: str = 'img_path',
     ) -> None:
-        super().__init__(dataset, shuffle, seed, infinite, round_up)
+        super().__init__(dataset, shuffle, seed, infinite, round_up, order='drawn')
         self.key = key
         numbers: dict[Any, int] = {}
         progress = ProgressLog('finding the samples of each image', len(dataset))

@@ -56,6 +56,26 @@ def keep_position(runner: Any, position: Position) -> None:
     runner.message_hub.update_info('resume/data', list(position))
 
 
+def keep_order(runner: Any, sampler: Any) -> None:
+    """Compare the order of the samples with that of the resumed checkpoint, and note it for those of this run.
+
+    Checkpoints of releases that drew every order have no note.
+
+    Raises:
+        UsageError: the run was resumed, and its samples are in another order now.
+    """
+    order = getattr(sampler, 'order_name', None)
+    if order is None:  # a sampler of another package
+        return
+    noted = runner.message_hub.get_info('resume/order', 'drawn')
+    if runner.iter and order != noted and order != 'unshuffled':
+        raise UsageError(
+            f"the samples of the checkpoint's run are in the order {noted!r}, and those of this run are {order!r}, so "
+            'some would come twice and others never; resume with the block of its data set and the order of its sampler'
+        )
+    runner.message_hub.update_info('resume/order', order)
+
+
 def _in_words(position: Position) -> str:
     epochs = f' ({position.batches} batches an epoch)' if position.unit == 'epochs' else ''
     return f'{position.unit} over {position.samples} samples in batches of {position.batch}{epochs}'

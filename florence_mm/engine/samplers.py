@@ -16,6 +16,7 @@ from torch.utils.data import Sampler
 from florence_mm.datasets.order_parts import order_parts
 from florence_mm.errors import shown
 from florence_mm.registry import DATA_SAMPLERS
+from florence_mm.utils.permutation import LARGEST_DRAWN
 from florence_mm.utils.seeded import SeededIndex
 
 from .sample_order import ORDERS, BlockOrder, Order, fetch_ahead, shuffled
@@ -122,6 +123,18 @@ class ResumableSampler(Sampler[int]):
             following, number = self._make_order(epoch + 1), 0
         both = zip(order.shards_of(block), following.shards_of(number), strict=True)
         fetch_ahead(order.parts, [[*now, *then] for now, then in both])
+
+    @property
+    def order_name(self) -> str:
+        """The kind of order in words: a run that resumes goes on with its samples only if it is the same."""
+        if not self.shuffle:
+            return 'unshuffled'
+        parts = order_parts(self.dataset) if self.order == 'auto' else []
+        blocks = [str(part.block) for part in parts if part.ends is not None]
+        if blocks:
+            return f'in blocks of {" and ".join(blocks)} shards'
+        keyed = self.order == 'keyed' or self.order == 'auto' and len(self.dataset) >= LARGEST_DRAWN
+        return 'keyed' if keyed else 'drawn'
 
     def _epoch_order(self, epoch: int) -> Order:
         """The order of an epoch, cached for one epoch."""

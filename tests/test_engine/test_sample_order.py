@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 from torch.utils.data import DataLoader
+from toy_project import toy_config
 
 from florence_mm.datasets import WeightedMixture
 from florence_mm.datasets.order_parts import OrderPart, order_parts
@@ -13,6 +14,7 @@ from florence_mm.engine import samplers
 from florence_mm.engine.dataloading import SeededDataset, start_loader_at
 from florence_mm.engine.sample_order import BlockOrder
 from florence_mm.engine.samplers import ResumableSampler
+from florence_mm.errors import UsageError
 from florence_mm.utils import permutation
 from florence_mm.utils.permutation import KeyedPermutation
 
@@ -200,3 +202,27 @@ def test_a_run_resumes_exactly_on_other_ranks_and_workers(monkeypatch, order, wo
         assert together == whole[drawn : drawn + len(together)]
         drawn += len(together)
     assert drawn == 72
+
+
+def test_the_order_has_a_name(monkeypatch):
+    names = [ResumableSampler(Plain(50), order=order).order_name for order in ('auto', 'drawn', 'keyed')]
+    assert names == ['drawn', 'drawn', 'keyed']
+    assert ResumableSampler(Shards()).order_name == 'in blocks of 2 shards'
+    assert ResumableSampler(Shards(), order='drawn').order_name == 'drawn'
+    assert ResumableSampler(Shards(), shuffle=False).order_name == 'unshuffled'
+    assert ResumableSampler(Sized(2**24)).order_name == 'keyed'
+
+
+@pytest.mark.parametrize('by_epoch', [False, True])
+def test_a_run_does_not_go_on_in_another_order(train, tmp_path, by_epoch):
+    def go_on(order, **resume):
+        loader = toy_config('x')['train_dataloader']
+        loader['sampler'] = dict(type='ResumableSampler', shuffle=True, order=order)
+        return train(by_epoch=by_epoch, train_dataloader=loader, **resume)
+
+    whole = go_on('keyed')
+    resume = dict(resume=True, load_from=str(tmp_path / 'run' / 'iter_15.pth'))
+    assert [indices for indices, _ in go_on('keyed', **resume).trace] == [indices for indices, _ in whole.trace][15:]
+    for order in ('drawn', 'auto'):
+        with pytest.raises(UsageError, match="run are in the order 'keyed', and those of this run are 'drawn'"):
+            go_on(order, **resume)
