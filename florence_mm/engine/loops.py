@@ -235,8 +235,8 @@ class EpochTrainLoop(EpochBasedTrainLoop):
             if index + 1 != told and runner.world_size > 1:
                 given = 'more' if index == told else index + 1
                 raise UsageError(
-                    f'the data loader of rank {runner.rank} gave {given} batches instead of {told}, its length, so that '
-                    'processes would wait for each other; correct the __len__ of its sampler or data set'
+                    f'the data loader of rank {runner.rank} gave {given} batches instead of {told}, its length, so '
+                    'that processes would wait for each other; correct the __len__ of its sampler or data set'
                 )
         runner.call_hook('after_train_epoch')
         self._epoch += 1
