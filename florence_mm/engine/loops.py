@@ -197,11 +197,8 @@ class EpochTrainLoop(EpochBasedTrainLoop):
         runner = self.runner
         begin_sums(runner.optim_wrapper)
         keep_position(runner, _position(runner, self.dataloader, 'epochs'))
-<<<<<<< HEAD
         _require_equal_batches(runner, self.dataloader)
-=======
         keep_order(runner, sampler_of(self.dataloader))
->>>>>>> stream
         runner.call_hook('before_train')
         skip = self._batches_done()
         self._decide_current_val_interval()
