@@ -121,7 +121,7 @@ def cases() -> list[BadInput]:
         BadInput('a config without weights', _classify('--model', DIGITS), says='give --checkpoint FILE too'),
         BadInput('config and weights swapped', _classify('--model', 'w.pth', '--checkpoint', DIGITS), says='w.pth'),
         BadInput('a text as weights', _classify(*weights, 'w.pth'), says='w.pth cannot be read as a checkpoint'),
-        BadInput('a folder as weights', _classify(*weights, 'empty'), says='checkpoint empty does not exist'),
+        BadInput('a folder as weights', _classify(*weights, 'empty'), says='empty is a folder without checkpoint.json'),
         BadInput('a folder as a config', _classify('--model', 'empty', '--checkpoint', 'w.pth'), says='config empty'),
         BadInput(
             'a number as test_dataloader',

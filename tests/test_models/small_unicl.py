@@ -15,7 +15,7 @@ UNICL = {
     'embed_dims': 8,
 }
 VIDEO_UNICL = {**UNICL, 'image_encoder': {**VIDEO, 'out_indices': (1,)}, 'micro_batch': 2}
-PROTOCOLS = ('ZeroShotModel', 'TwoTowerModel', 'WholeBatchLoss', 'PoolsImages', 'ClassifiesByText')
+PROTOCOLS = ('ZeroShotModel', 'TwoTowerModel', 'WholeBatchLoss', 'PoolsImages', 'ClassifiesByText', 'LimitsScalars')
 
 SMALL = {
     'UniCL': Small(UNICL, TwoTowers(), PROTOCOLS),
