@@ -9,7 +9,6 @@ Exit status: 0, or 2 with one sentence if a model, file or option is unusable.
 """
 
 import argparse
-import hashlib
 import json
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from florence_mm.config.arguments import positive_int
 from florence_mm.config.options import add_config_options
+from florence_mm.utils.digests import sha256_of
 
 if TYPE_CHECKING:
     from florence_mm.apis.loaded_model import LoadedModel
@@ -324,8 +324,4 @@ def _plain(config: Any) -> Any:
 def _fingerprint(checkpoint: str | None) -> dict[str, str] | None:
     if checkpoint is None or not Path(checkpoint).is_file():
         return None if checkpoint is None else {'name': checkpoint}
-    digest, file = hashlib.sha256(), Path(checkpoint)
-    with file.open('rb') as stream:
-        while block := stream.read(2**22):
-            digest.update(block)
-    return {'name': file.name, 'sha256': digest.hexdigest()}
+    return {'name': Path(checkpoint).name, 'sha256': sha256_of(checkpoint)}

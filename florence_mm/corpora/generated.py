@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from florence_mm.utils.digests import sha256_of
 from florence_mm.utils.files import write_atomic
 from florence_mm.utils.progress import ProgressLog
 
@@ -61,4 +62,4 @@ def _read_record(path: Path) -> dict:
 
 
 def _digest(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return sha256_of(path) if path.is_file() else None

@@ -24,7 +24,7 @@ _AT_ONCE = 1 << 20
 #: Hashes with one key above which they are divided again.
 _LARGE = 1024
 #: Hashes from which on keys have three blocks.
-_MANY = 300_000_000
+MANY = 300_000_000
 #: Bits by which nothing is divided, and values that are compared all with all where a key hardly divides them.
 _FEW_BITS = 10
 _ALL_WITH_ALL = 1 << 17
@@ -33,7 +33,7 @@ _ALL_WITH_ALL = 1 << 17
 class Near(NamedTuple):
     """Near pairs of hashes.
 
-    Args:
+    Attributes:
         pairs: ``(P, 2)`` int64, each pair of rows once, smaller row first, sorted by the second row, then the first.
         compared: number of pairs of hashes that were compared.
     """
@@ -134,7 +134,7 @@ def _search(values: np.ndarray, within: int, parent: int | None = None) -> Itera
             yield _judge(values, np.full(len(others), number), others, within, [])
         return
     values = _gather(values, [(run.start(), len(run[0])) for run in re.finditer('1+', differing)])
-    in_key = 2 if len(values) < _MANY else 3
+    in_key = 2 if len(values) < MANY else 3
     count = max(within + in_key, 2 * in_key)  # of fewer blocks, a key would have too many bits
     blocks = [(low, high - low) for low, high in pairwise(bits * number // count for number in range(count + 1))]
     for key in combinations(range(count), in_key):

@@ -97,7 +97,7 @@ def find_shards(sources: Sequence[InputOptions], work: Path) -> list[RawShard]:
     return shards
 
 
-Found = Iterator[tuple[str, tuple[int, ...], 'int | None']]
+_Found = Iterator[tuple[str, tuple[int, ...], 'int | None']]
 
 
 def _files(source: InputOptions, suffixes: tuple[str, ...]) -> list[Path]:
@@ -113,7 +113,7 @@ def _files(source: InputOptions, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted((one for one in found if one.name.endswith(suffixes) and one.is_file()), key=str)
 
 
-def _tars(source: InputOptions, lists: Path) -> Found:
+def _tars(source: InputOptions, lists: Path) -> _Found:
     for path in _files(source, ('.tar',)):
         statistics = path.with_name(f'{path.stem}_stats.json')
         count = None
@@ -124,7 +124,7 @@ def _tars(source: InputOptions, lists: Path) -> Found:
         yield str(path), (), count
 
 
-def _row_groups(source: InputOptions, lists: Path) -> Found:
+def _row_groups(source: InputOptions, lists: Path) -> _Found:
     pa = require_pyarrow()
     from pyarrow import parquet
 
@@ -143,7 +143,7 @@ def _row_groups(source: InputOptions, lists: Path) -> Found:
                 groups, rows = [], 0
 
 
-def _manifest_lists(source: InputOptions, lists: Path) -> Found:
+def _manifest_lists(source: InputOptions, lists: Path) -> _Found:
     for path in _files(source, ('.jsonl', '.csv', '.tsv', '.parquet')):
         folder = lists / path.name
         made_of = {'manifest': sampled_digest(path), 'names': dict(source.names), 'prefix': source.prefix}
@@ -173,7 +173,7 @@ def _manifest_rows(source: InputOptions, path: Path) -> Iterator[dict]:
         yield listed
 
 
-def _folder_lists(source: InputOptions, lists: Path) -> Found:
+def _folder_lists(source: InputOptions, lists: Path) -> _Found:
     root = Path(source.path).expanduser()
     if not root.is_dir():
         raise UsageError(f'inputs: {shown_path(root)} is no folder; correct the path or its kind')

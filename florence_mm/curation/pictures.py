@@ -10,7 +10,7 @@ from florence_mm.formats.rows import batch_rows
 from florence_mm.formats.shard_samples import read_range
 from florence_mm.utils.reading import read_bytes
 
-from .columns import require_pyarrow
+from .columns import require_pyarrow, split_id
 from .inputs import RawShard
 from .options import InputOptions
 
@@ -113,7 +113,7 @@ def _from_parquet(shard: RawShard, rows: Collection[Mapping[str, Any]]) -> Itera
     for position, found in enumerate(parquet_rows(shard)):
         if row is None:
             return
-        if position == row['id'] & 0xFFFFFFFF:
+        if position == split_id(row['id'])[1]:
             data = picture_of(found, shard.options) if isinstance(found, dict) else None
             if data is None:
                 raise DataError(f'row {position} has no picture')

@@ -41,7 +41,7 @@ class Result(NamedTuple):
 
     Attributes:
         shards: the set of curated shards.
-        pairs: raw pairs that were planted.
+        pairs: raw pairs that were read, or counted by the downloader.
         by_reason: number of pairs by the reason that dropped them, and those kept; their sum is ``pairs``.
         report: numbers and samples; also written to the folder ``report`` of the set.
     """

@@ -13,7 +13,7 @@ from .options import InputOptions, StageAOptions, StageBOptions, StageCOptions, 
 from .pool import ENGINES
 
 _STAGES = {'stage_a': StageAOptions, 'stage_b': StageBOptions, 'stage_c': StageCOptions}
-#: Settings of a config that are not a run's: where configs are based on, and what they import.
+#: Keys that any config may have, and that are no settings of a run.
 _OF_CONFIGS = ('custom_imports', 'default_scope')
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +15,7 @@ from florence_mm.formats.shards import SET_FILE, Shard, ShardSet, index_path, wr
 from florence_mm.utils.files import write_atomic
 from florence_mm.utils.progress import ProgressLog
 
-from .columns import require_pyarrow, split_id
+from .columns import POSITION_BITS, require_pyarrow, split_id
 from .inputs import RawShard
 from .options import StageCOptions
 from .pictures import extension_of, fetch_pictures
@@ -102,15 +102,11 @@ def write_kept(kept: Path, places: Places, options: StageCOptions, workers: int 
     if missing:
         (places.out / SET_FILE).unlink(missing_ok=True)
         progress = ProgressLog(f'writing {len(missing)} shards to {shown_path(places.out)}', len(missing))
-        for count, (number, shard) in enumerate(run([Part(*_fields(part)) for part in missing]), 1):
+        for count, (number, shard) in enumerate(run([replace(part, write=True) for part in missing]), 1):
             done[number] = shard
             progress.update(count)
     _remove_others(places, len(parts))
     return write_set(places.out, [done[part.number] for part in parts])
-
-
-def _fields(part: Part) -> tuple:
-    return part.number, part.first, part.ids, part.short
 
 
 def _same(places: Places) -> Places:
@@ -160,7 +156,7 @@ def write_part(part: Part, places: Places) -> tuple[int, Shard | None]:
         its number, and its entry in ``index.json``; None if it is not there and only to be looked for.
     """
     path = places.out / part.name
-    shards = np.unique(part.ids >> 32).tolist()
+    shards = np.unique(part.ids >> POSITION_BITS).tolist()
     made_of = {
         'stage': 'c',
         'first': part.first,

@@ -8,21 +8,18 @@ a file of a killed run nor one of other options or inputs is taken for the resul
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from florence_mm.errors import UsageError, shown_path
-from florence_mm.formats.shards import digest_of
-from florence_mm.utils.files import write_atomic
+from florence_mm.utils.digests import blake2b_of
+from florence_mm.utils.files import is_temporary, write_atomic
 from florence_mm.utils.locks import try_lock
 
 #: Part of every record; another one after a change of what a step writes.
 VERSION = 1
-# as florence_mm.utils.files.replacing names them
-_TEMPORARY = re.compile(r'\..+\.\d+-[0-9a-f]{8}\.tmp')
 _BLOCK = 1 << 12
 _BLOCKS = 256
 
@@ -70,7 +67,7 @@ def read_record(record: Path, made_of: Mapping[str, Any]) -> dict | None:
             return None
         for name, (size, digest) in found['files'].items():
             path = record.parent / name
-            if path.stat().st_size != size or digest_of(path) != digest:
+            if path.stat().st_size != size or blake2b_of(path) != digest:
                 return None
         return {'files': found['files'], 'result': dict(found['result'])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # missing, cut off, or something else
@@ -89,7 +86,7 @@ def write_record(record: Path, made_of: Mapping[str, Any], files: Iterable[Path]
     Returns:
         as :func:`read_record`.
     """
-    entries = {os.path.relpath(path, record.parent): [path.stat().st_size, digest_of(path)] for path in files}
+    entries = {os.path.relpath(path, record.parent): [path.stat().st_size, blake2b_of(path)] for path in files}
     content = {'made_of': {'version': VERSION, **made_of}, 'files': entries, 'result': result}
     write_atomic(record, json.dumps(content, sort_keys=True, indent=1))
     return {'files': entries, 'result': dict(result)}
@@ -97,8 +94,8 @@ def write_record(record: Path, made_of: Mapping[str, Any], files: Iterable[Path]
 
 def remove_unfinished(folder: Path) -> None:
     """Remove the temporary files that a killed run has left in a folder and those below it."""
-    for path in folder.rglob('.*.tmp'):
-        if _TEMPORARY.fullmatch(path.name):
+    for path in folder.rglob('.*'):
+        if is_temporary(path.name):
             path.unlink(missing_ok=True)
 
 

@@ -4,11 +4,12 @@ Not here: which rank takes which place of the order (``samplers``).
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
+from florence_mm.datasets.order_parts import OrderPart
 from florence_mm.utils.permutation import DrawnPermutation, KeyedPermutation, Permutation, permutation
 
 from .seeding import combine_seeds
@@ -37,11 +38,11 @@ class BlockOrder:
     are permuted. So each block has its share of every part, and each sample occurs once.
 
     Args:
-        parts (Sequence): Consecutive ranges of samples, see :class:`florence_mm.datasets.shards.OrderPart`.
+        parts (Sequence[OrderPart]): Consecutive ranges of samples.
         seed (int): Of the order.
     """
 
-    def __init__(self, parts: Sequence[Any], seed: int) -> None:
+    def __init__(self, parts: Sequence[OrderPart], seed: int) -> None:
         self.seed = seed
         self.parts = parts
         self.blocks = max(-(-len(part.ends) // part.block) for part in parts if part.ends is not None)
@@ -118,9 +119,8 @@ class _Shards:
         return int(self._firsts[number]) + place - (int(self._shard_ends[number - 1]) if number else 0)
 
 
-def fetch_ahead(parts: Sequence[Any], shards: Sequence[Sequence[int]]) -> None:
+def fetch_ahead(parts: Sequence[OrderPart], shards: Sequence[Sequence[int]]) -> None:
     """Let each part fetch the shards that will soon be read, if it can."""
     for part, numbers in zip(parts, shards, strict=True):
-        fetch: Callable[[Sequence[int]], None] | None = part.fetch
-        if fetch is not None and len(numbers):
-            fetch(numbers)
+        if part.fetch is not None and len(numbers):
+            part.fetch(numbers)

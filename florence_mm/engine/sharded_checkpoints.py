@@ -4,7 +4,6 @@ A checkpoint is a folder in the format of :mod:`florence_mm.models.checkpoints.p
 shapes of an unsharded run, so that any number of processes reads it.
 """
 
-import contextlib
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,9 +19,10 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
 from florence_mm.errors import UsageError
-from florence_mm.models.checkpoints.parts import STATE, WEIGHTS, check_digests, digest, files_of, index_of
+from florence_mm.models.checkpoints.parts import STATE, WEIGHTS, check_digests, files_of, index_of
 from florence_mm.models.checkpoints.reading import read_file
-from florence_mm.utils.files import FOLDER_INDEX, flush_folder, temporary_name, write_atomic
+from florence_mm.utils.digests import blake2b_of
+from florence_mm.utils.files import FOLDER_INDEX, flush_folder, is_temporary, temporary_name, write_atomic
 
 from .checkpointing import ASIDE, aside_name
 
@@ -61,11 +61,11 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 def _finish(folder: Path) -> None:
     """Write the list of all files, to which each process gives its own."""
     rank, world = get_dist_info()
-    names = [file.name for file in folder.glob(f'shard-{rank + 1:05d}-*.safetensors')]
-    own = {name: ((folder / name).stat().st_size, digest(folder / name)) for name in [*names, *[STATE] * (rank == 0)]}
-    files = {name: entry for every in all_gather_object(own) for name, entry in every.items()}
+    files = [*folder.glob(f'shard-{rank + 1:05d}-*.safetensors'), *[folder / STATE] * (rank == 0)]
+    own = {file.name: (file.stat().st_size, blake2b_of(file)) for file in files}
+    listed = {name: entry for every in all_gather_object(own) for name, entry in every.items()}
     if is_main_process():
-        write_atomic(folder / FOLDER_INDEX, index_of(files, world))
+        write_atomic(folder / FOLDER_INDEX, index_of(listed, world))
         flush_folder(folder)
 
 
@@ -77,8 +77,8 @@ def restore_aside(folder: str | Path) -> None:
             shutil.rmtree(aside, ignore_errors=True)
         else:
             aside.rename(path)
-    for unfinished in Path(folder).glob('.*.tmp'):
-        if unfinished.is_dir():
+    for unfinished in Path(folder).glob('.*'):
+        if is_temporary(unfinished.name) and unfinished.is_dir():
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
@@ -144,14 +144,14 @@ def read_checkpoint_parts(
     parameters = [] if optimizer is None else [value for group in optimizer.param_groups for value in group['params']]
     targets: dict[str, Tensor] = {}
     for key, found in reader.read_metadata().state_dict_metadata.items():
-        part, _, name = key.partition('.')
-        index, _, entry = name.partition('.')
-        if part == 'state_dict':
+        if key.startswith(WEIGHTS):
+            name = key.removeprefix(WEIGHTS)
             like = state.get(names.get(name, name))
         elif optimizer is None:
             continue
         else:
-            like = parameters[int(index)] if int(index) < len(parameters) else None
+            index, _ = _optimizer_entry(key)
+            like = parameters[index] if index < len(parameters) else None
         kind = found.properties.dtype
         if isinstance(like, DTensor) and like.shape == found.size:
             targets[key] = torch.zeros_like(like, dtype=kind, requires_grad=False)
@@ -160,23 +160,28 @@ def read_checkpoint_parts(
     with _words_of_torch():
         dcp.load(targets, storage_reader=reader, no_dist=not distributed.is_initialized())
     for key, value in targets.items():
-        part, _, name = key.partition('.')
-        if part == 'state_dict':
-            content['state_dict'][name] = value
+        if key.startswith(WEIGHTS):
+            content['state_dict'][key.removeprefix(WEIGHTS)] = value
         else:
-            index, _, entry = name.partition('.')
-            content['optimizer']['state'][int(index)][entry] = value
+            index, entry = _optimizer_entry(key)
+            content['optimizer']['state'][index][entry] = value
     # in the order of the model, as a file has them
     order = {name: number for number, name in enumerate(names)}
     content['state_dict'] = dict(sorted(content['state_dict'].items(), key=lambda item: order.get(item[0], len(order))))
     return content
 
 
+def _optimizer_entry(key: str) -> tuple[int, str]:
+    """Number of the parameter, and what of its state the key names."""
+    index, _, entry = key.removeprefix(_OPTIMIZER).partition('.')
+    return int(index), entry
+
+
 def _is_large(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim > 0
 
 
-@contextlib.contextmanager
+@contextmanager
 def _words_of_torch() -> Iterator[None]:
     """Raise the error itself where torch collects those of all processes; do without its warning about one process."""
     try:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from florence_mm.errors import UsageError
-from florence_mm.utils.files import replacing
+from florence_mm.utils.files import is_temporary, replacing
 from florence_mm.utils.locks import try_lock, unlock
 
 from .shard_index import index_path
@@ -116,7 +116,7 @@ class ShardCache:
             for entry in os.scandir(self.folder):
                 with suppress(FileNotFoundError):  # renamed meanwhile, and counted by the next process
                     status = entry.stat()
-                    if entry.name.endswith('.tmp') and _is_left(entry.path, status):
+                    if is_temporary(entry.name) and _is_left(entry.path, status):
                         Path(entry.path).unlink()
                         continue
                     total += status.st_size
@@ -154,4 +154,4 @@ def _is_left(path: str, status: os.stat_result) -> bool:
 
 
 def _has_transfers(folder: Path) -> bool:
-    return any(name.endswith('.tmp') for name in os.listdir(folder))  # noqa: PTH208
+    return any(map(is_temporary, os.listdir(folder)))  # noqa: PTH208

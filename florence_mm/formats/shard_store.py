@@ -19,7 +19,6 @@ from florence_mm.errors import UsageError
 
 _CHUNK = 1 << 20
 _LONGEST_PAUSE = 30.0
-_BAD = (Exception,)  # stores raise what they like: botocore's, aiohttp's and gcsfs's errors have no common base
 
 
 class _Failed(Exception):
@@ -131,7 +130,7 @@ class _Transfer:
             self._copy()
         except FileNotFoundError:
             self.error = 'there is no such file'
-        except _BAD as error:
+        except Exception as error:  # botocore's, aiohttp's and gcsfs's errors have no common base
             self.error = f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
         finally:
             self.ended.set()

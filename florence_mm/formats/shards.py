@@ -4,7 +4,6 @@
 and the BLAKE2b digests of the tar and of its index. It is written last: a folder without it is not a whole set.
 """
 
-import hashlib
 import io
 import json
 import tarfile
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from florence_mm.errors import DataError, UsageError, shown, shown_path
+from florence_mm.utils.digests import blake2b_of
 from florence_mm.utils.files import replacing, write_atomic
 from florence_mm.utils.json_files import parse_json, read_json
 from florence_mm.utils.numbers import is_whole
@@ -34,7 +34,6 @@ __all__ = [
     'ShardSet',
     'TEXTS',
     'describe_shard',
-    'digest_of',
     'group_samples',
     'index_path',
     'parse_set',
@@ -48,7 +47,6 @@ __all__ = [
 
 SET_FILE = 'index.json'
 _FORMAT, _VERSION = 'florence_mm shards', 1
-_CHUNK = 1 << 20
 
 
 def write_shard(path: str | Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> int:
@@ -176,7 +174,7 @@ def describe_shard(tar: str | Path) -> Shard:
     if not index_path(tar).is_file():
         index.write()
     augmented = len(index) - len(index.originals)
-    return Shard(tar.name, len(index), size, digest_of(tar), digest_of(index_path(tar)), augmented)
+    return Shard(tar.name, len(index), size, blake2b_of(tar), blake2b_of(index_path(tar)), augmented)
 
 
 def write_set(folder: str | Path, shards: Sequence[Shard] | None = None) -> ShardSet:
@@ -263,12 +261,3 @@ def _is_whole_entry(shard: Shard) -> bool:
     if not is_whole(shard.augmented) or not 0 <= shard.augmented <= shard.samples:
         return False
     return '/' not in shard.name and shard.name.endswith('.tar')
-
-
-def digest_of(path: str | Path) -> str:
-    """BLAKE2b of 16 bytes of a file's content, in hexadecimal."""
-    digest = hashlib.blake2b(digest_size=16)
-    with Path(path).open('rb') as file:
-        while data := file.read(_CHUNK):
-            digest.update(data)
-    return digest.hexdigest()

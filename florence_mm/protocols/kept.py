@@ -13,6 +13,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from florence_mm.utils.digests import sha256_of
 from florence_mm.utils.files import write_atomic
 from florence_mm.version import __version__
 
@@ -66,11 +67,7 @@ def checkpoint_digest(checkpoint: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _file_digest(path: str, size: int, modified: int) -> str:
-    digest = hashlib.sha256()
-    with Path(path).open('rb') as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
+    return sha256_of(path)
 
 
 def data_state(paths: Iterable[Path], data_root: str | Path) -> list[list]:

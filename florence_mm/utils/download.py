@@ -1,6 +1,5 @@
 """Download of files: resumed, checked by hash, by one process at a time, and never taken for whole before the end."""
 
-import hashlib
 import json
 import logging
 import os
@@ -15,6 +14,7 @@ from mmengine.logging import print_log
 
 from florence_mm.errors import FULL_DISK, UsageError
 
+from .digests import sha256_of
 from .files import write_atomic
 from .home import is_offline
 from .locks import try_lock
@@ -86,7 +86,7 @@ def is_whole(target: Path, sha256: str | None = None) -> bool:
     expected = sha256 or (noted['sha256'] if noted else None)
     if expected is None:
         return True
-    digest = noted['sha256'] if same else file_hash(target)
+    digest = noted['sha256'] if same else sha256_of(target)
     if digest.startswith(expected):
         return True
     print_log(
@@ -95,15 +95,6 @@ def is_whole(target: Path, sha256: str | None = None) -> bool:
         logging.WARNING,
     )
     return False
-
-
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with Path(path).open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def shown(url: str) -> str:
@@ -137,12 +128,12 @@ def _fetch(url: str, target: Path, sha256: str | None, timeout: float) -> None:
     partial = PartialFile(target.with_name(f'.{target.name}.part'))
     print_log(f'downloading {shown(url)} to {target}', 'current')
     resumed = _transfer_all(url, partial, sha256, timeout)
-    digest = file_hash(partial.path)
+    digest = sha256_of(partial.path)
     if sha256 and not digest.startswith(sha256) and resumed:
         # the part that was there may be of another version of the file
         partial.discard()
         _transfer_all(url, partial, sha256, timeout)
-        digest = file_hash(partial.path)
+        digest = sha256_of(partial.path)
     if sha256 and not digest.startswith(sha256):
         size = partial.size
         partial.discard()

@@ -25,6 +25,7 @@ _KINDS = {
     stat.S_IFSOCK: 'a socket',
 }
 _LONGEST_STEM = 180  # bytes
+_TEMPORARY = re.compile(r'\..+\.\d+-[0-9a-f]{8}\.tmp')
 #: torch.save's writer of zip archives, whose errors do not say what the system said.
 _TORCH_CANNOT_WRITE = re.compile(r'inline_container|PytorchStreamWriter')
 
@@ -72,6 +73,11 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
 def temporary_name(path: Path) -> Path:
     """A new hidden name beside a path, for what is renamed to it when it is whole."""
     return path.with_name(f'.{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp')
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a name is one of :func:`temporary_name`, of something unfinished."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 @contextmanager

@@ -1,10 +1,9 @@
 """Picture that compares several ways by their scores: a bar for the mean over runs, a dot for each run."""
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 
-from florence_mm.utils.files import write_atomic
+from .figures import save_figure
 
 Scores = Mapping[str, Sequence[float]]
 
@@ -26,7 +25,6 @@ def draw_comparison(panels: Mapping[str, Scores], path: str | Path, title: str) 
     Raises:
         ValueError: there is nothing to draw, a panel has other ways, or ``path`` does not end in .png.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     ways = [list(scores) for scores in panels.values()]
@@ -36,7 +34,6 @@ def draw_comparison(panels: Mapping[str, Scores], path: str | Path, title: str) 
         raise ValueError(f'{path} must end in .png')
     size = (_WIDTH * len(panels) + 1.6, _ROW * len(ways[0]) + 1.3)
     figure = Figure(figsize=size, dpi=110, layout='constrained')
-    FigureCanvasAgg(figure)
     parts = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (metric, scores) in zip(parts, panels.items(), strict=True):
         axes.set_title(metric, fontsize=10)
@@ -57,7 +54,4 @@ def draw_comparison(panels: Mapping[str, Scores], path: str | Path, title: str) 
             axes.plot(runs, [place] * len(runs), 'o', color=_DOT, markersize=4)
             axes.text(max(mean, *runs) + 2, place, f'{mean:.1f}', color=_INK, fontsize=9, va='center')
     figure.suptitle(title, fontsize=11, fontweight='bold')
-    buffer = BytesIO()
-    # no date or version in the file, so that equal scores give equal files
-    figure.savefig(buffer, format='png', metadata={'Software': None})
-    write_atomic(path, buffer.getvalue())
+    save_figure(figure, path)

@@ -1,7 +1,6 @@
 """Pictures of a curation report: histograms, and sheets of pairs that were kept or dropped."""
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,9 @@ from PIL import Image, ImageDraw
 
 from florence_mm.curation.report import KEPT, Report, bar_labels
 from florence_mm.formats.image import decode_image
-from florence_mm.utils.files import write_atomic
 
 from .canvas import INK, PAPER, SHADE, fit_image, font, save_png, tile, wrap_text
+from .figures import save_figure
 
 _READ, _KEPT, _INK = '#d0d7de', '#0969da', '#57606a'
 _SIDE, _LINE, _LINES = 150, 15, 3
@@ -41,7 +40,6 @@ def draw_histograms(histograms: Mapping[str, Mapping[str, Sequence[Any]]], path:
         histograms: by name, ``from`` with the lower bounds of the bars, ``kept`` and perhaps ``read`` with their sizes.
         path: the file.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = min(3, max(len(histograms), 1))
@@ -60,10 +58,7 @@ def draw_histograms(histograms: Mapping[str, Mapping[str, Sequence[Any]]], path:
         axes.set_title(name, fontsize=10, loc='left')
         axes.spines[['top', 'right']].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
-    buffer = BytesIO()
-    # no date or version in the file, so that equal reports give equal files
-    FigureCanvasAgg(figure).print_png(buffer, metadata={'Software': None})
-    write_atomic(path, buffer.getvalue(), durable=False)
+    save_figure(figure, path, durable=False)
 
 
 def draw_pair(data: bytes, text: str) -> np.ndarray:

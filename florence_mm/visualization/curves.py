@@ -3,10 +3,9 @@
 import json
 import math
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
-from florence_mm.utils.files import write_atomic
+from .figures import save_figure
 
 Curve = list[tuple[float, float]]
 
@@ -116,7 +115,6 @@ def draw_curves(
     Raises:
         ValueError: the log has no such curve, or ``path`` does not end in .png.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     if Path(path).suffix.lower() != '.png':
@@ -158,10 +156,7 @@ def draw_curves(
     axes[0].set_xlabel('iteration', color='#57606a', fontsize=9)
     if title:
         figure.suptitle(title, fontweight='bold')
-    buffer = BytesIO()
-    # no date or version in the file, so that equal logs give equal files
-    FigureCanvasAgg(figure).print_png(buffer, metadata={'Software': None})
-    write_atomic(path, buffer.getvalue())
+    save_figure(figure, path)
 
 
 def _cycle(count: int) -> list[str]:

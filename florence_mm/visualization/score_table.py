@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
-from florence_mm.utils.files import write_atomic
+from .figures import save_figure
 
 _OURS, _PUBLISHED, _ABSENT, _INK = '#0969da', '#bc4c00', '#d0d7de', '#57606a'
 _PARTIAL = {'facecolor': '#ddf4ff', 'edgecolor': _OURS, 'hatch': '////', 'linewidth': 0.8}
@@ -51,7 +50,6 @@ def draw_scores(scores: Sequence[Score], path: str | Path, title: str) -> Path:
     Returns:
         the file.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -67,7 +65,6 @@ def draw_scores(scores: Sequence[Score], path: str | Path, title: str) -> Path:
         place += 1.0
     height = _LINE * (place + 5)
     figure = Figure(figsize=(_WIDTH, height), dpi=110)
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((0.38, _LINE * 2.4 / height, 0.58, 1 - _LINE * 4.8 / height))
     axes.set_xlim(0, 118)
     axes.set_ylim(max(place, 1.0), -0.6)
@@ -97,9 +94,7 @@ def draw_scores(scores: Sequence[Score], path: str | Path, title: str) -> Path:
         frameon=False,
     )
     figure.text(0.01, 1 - _LINE * 1.1 / height, title, fontsize=9, color=_INK, va='center')
-    buffer = BytesIO()
-    figure.savefig(buffer, format='png')
-    write_atomic(path, buffer.getvalue())
+    save_figure(figure, path)
     return Path(path)
 
 

@@ -29,10 +29,10 @@ def mixed(seed, hashes):
     return np.random.default_rng(seed).permutation(np.unique(hashes))
 
 
-@pytest.mark.parametrize('many', [hamming._MANY, 100])
+@pytest.mark.parametrize('many', [hamming.MANY, 100])
 @pytest.mark.parametrize('within', [0, 1, 3, 5])
 def test_every_near_pair_is_found_once_and_no_other(within, many, monkeypatch):
-    monkeypatch.setattr(hamming, '_MANY', many)
+    monkeypatch.setattr(hamming, 'MANY', many)
     base = random_hashes(0, 700)
     hashes = mixed(1, np.concatenate([base, flipped(2, base, 6), flipped(3, base, 6)]))
     found = hamming.find_near(hashes, within)

@@ -13,6 +13,7 @@ from florence_mm.errors import UsageError
 from florence_mm.formats.shard_cache import ShardCache
 from florence_mm.formats.shard_store import Store
 from florence_mm.formats.shards import index_path, write_set, write_shard
+from florence_mm.utils.files import temporary_name
 from florence_mm.utils.locks import try_lock
 
 SHARDS = 4
@@ -105,7 +106,7 @@ def test_the_shards_used_least_recently_make_room(make, shards):
 def test_what_a_killed_process_has_left_is_removed(make, shards, monkeypatch):
     cache = make()
     cache.folder.mkdir()
-    left = cache.folder / '.abc.tar.1-2.tmp'
+    left = temporary_name(cache.folder / 'abc.tar')
     left.write_bytes(b'half')
     os.utime(left, (1, 1))
     with left.open('rb') as file:

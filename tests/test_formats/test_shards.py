@@ -12,7 +12,6 @@ from florence_mm.formats.shards import (
     RawSample,
     ShardIndex,
     describe_shard,
-    digest_of,
     group_samples,
     index_path,
     parse_text,
@@ -23,6 +22,7 @@ from florence_mm.formats.shards import (
     write_shard,
 )
 from florence_mm.formats.tar import Damage, Member
+from florence_mm.utils.digests import blake2b_of
 
 
 def samples(count, start=0):
@@ -135,7 +135,7 @@ def test_a_set_is_whole_with_its_index_only(tmp_path):
     found = read_set(tmp_path / 'index.json')
     assert found.total == written.total == 7 and len(found) == 2 and found.samples.tolist() == [4, 3]
     assert found[1] == describe_shard(tmp_path / '00001.tar')
-    assert found[1].digest == digest_of(tmp_path / '00001.tar') and len(found[1].digest) == 32
+    assert found[1].digest == blake2b_of(tmp_path / '00001.tar') and len(found[1].digest) == 32
     assert found.bytes.tolist() == [(tmp_path / f'0000{number}.tar').stat().st_size for number in (0, 1)]
     # entries that are given are not read again, and their order stays
     assert write_set(tmp_path, [found[1], found[0]]).names.tolist() == [b'00001.tar', b'00000.tar']

@@ -11,7 +11,7 @@ import argparse
 import math
 from dataclasses import dataclass
 
-from florence_mm.curation.hamming import _MANY as MANY
+from florence_mm.curation.hamming import MANY
 
 #: Bits of a hash, of a key of two of five blocks, and of one of three of six; numbers of tables.
 BITS, SHORT_KEY, LONG_KEY, FEW_TABLES, MANY_TABLES = 64, 25.6, 32, 10, 20
@@ -22,7 +22,7 @@ GB, HOUR = 1e9, 3600
 class Step:
     """One row of the table.
 
-    Args:
+    Attributes:
         name: of the step.
         hours: for each thing that may bound it, its hours.
         memory: bytes that one process holds; None: it does not grow with the pairs.

@@ -3,9 +3,9 @@
     python tools/benchmarks/sharded_start.py [CONFIG] [--ranks 2]
 
 Both ways build and initialise the config's model from one seed in gloo processes on a CPU, and shard it; what each
-process adds at its peak to the memory it had after its imports is compared with the size of the weights. The bar of
-meta-device initialisation is 1 / W of the weights and the largest group that is
-gathered at once, a block or what is in none, and that both give equal weights.
+process adds at its peak to the memory it had after its imports is compared with the size of the weights. The bar is
+1 / W of the weights and the largest group that is gathered at once: a block, or what is in none. The exit status tells
+whether the bytes of parameters, counted while they are split, keep to it, and whether both ways give equal weights.
 """
 
 import argparse
@@ -15,6 +15,9 @@ import socket
 import subprocess
 import sys
 
+from florence_mm.config.arguments import positive_int
+
+CONFIG = 'configs/unicl/unicl_coswin-t_8xb512-32e_in21k-yfcc14m.py'
 CODE = """
 import json, os, resource, sys, time, torch
 from torch import distributed
@@ -80,8 +83,8 @@ def measure(way: str, config: str, ranks: int) -> list[dict[str, float]]:
 def main() -> int:
     """Print both ways; exit status 1 when the bar is missed or the weights differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config', nargs='?', default='configs/unicl/unicl_coswin-t_8xb512-32e_in21k-yfcc14m.py')
-    parser.add_argument('--ranks', type=int, default=2)
+    parser.add_argument('config', nargs='?', default=CONFIG, help='default: %(default)s')
+    parser.add_argument('--ranks', type=positive_int, default=2, help='processes (default: 2)')
     args = parser.parse_args()
     whole, split = (measure(way, args.config, args.ranks) for way in ('whole', 'split'))
     mib = 2**20

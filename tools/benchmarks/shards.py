@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -37,20 +36,19 @@ from florence_mm.models.preprocessor import ImageTextDataPreprocessor
 LOAD = [{'type': 'florence_mm.LoadImage'}]
 SHARDS = 4
 BATCH = 50
-#: pictures a second that the consumer takes
+#: Pictures a second that the consumer takes.
 RATE = 500
 
 
-@lru_cache
-def files(size: str) -> tuple[Path, ...]:
-    """JPEG files of one size."""
-    return tuple(sorted((folder(size, None) / 'class').iterdir()))
+def files(size: str, home: Path) -> list[Path]:
+    """JPEG files of one size, written below ``home`` once."""
+    return sorted((folder(size, None, home) / 'class').iterdir())
 
 
-def shards(size: str, copies: int = 1) -> Path:
-    """Write the files into a set of shards, each ``copies`` times."""
-    contents = [path.read_bytes() for path in files(size)] * copies
-    root = Path(tempfile.mkdtemp(prefix='florence_mm_'))
+def shards(size: str, home: Path, copies: int = 1) -> Path:
+    """Write the files into a set of shards below ``home``, each ``copies`` times."""
+    contents = [path.read_bytes() for path in files(size, home)] * copies
+    root = Path(tempfile.mkdtemp(dir=home))
     for shard in range(SHARDS):
         samples = (
             (f'{number:06}', {'jpg': contents[number], 'json': json.dumps({'text': f'picture {number}'}).encode()})
@@ -76,24 +74,24 @@ def _in_random_order(data: ImageTextShards | ImageTextManifest) -> Callable[[], 
     return lambda: _means((_number(one), one['img']) for one in map(data.__getitem__, order))
 
 
-def from_shards(size: str) -> Callable[[], torch.Tensor]:
+def from_shards(size: str, home: Path) -> Callable[[], torch.Tensor]:
     """Read shards by their index in random order, and decode."""
-    return _in_random_order(ImageTextShards(str(shards(size)), pipeline=LOAD))
+    return _in_random_order(ImageTextShards(str(shards(size, home)), pipeline=LOAD))
 
 
-def from_files(size: str) -> Callable[[], torch.Tensor]:
+def from_files(size: str, home: Path) -> Callable[[], torch.Tensor]:
     """Read the files of a manifest in the same order, and decode: what is there without shards."""
-    rows = [json.dumps({'image': str(path), 'text': f'picture {n}'}) for n, path in enumerate(files(size))]
-    manifest = Path(tempfile.mkdtemp(prefix='florence_mm_')) / 'manifest.jsonl'
+    rows = [json.dumps({'image': str(path), 'text': f'picture {n}'}) for n, path in enumerate(files(size, home))]
+    manifest = home / f'{size}.jsonl'
     manifest.write_text('\n'.join(rows))
     return _in_random_order(ImageTextManifest(str(manifest), pipeline=LOAD))
 
 
-def from_webdataset(size: str) -> Callable[[], torch.Tensor]:
+def from_webdataset(size: str, home: Path) -> Callable[[], torch.Tensor]:
     """Stream the same tars by webdataset, and decode by the same transform."""
     import webdataset
 
-    tars = [str(path) for path in sorted(shards(size).glob('*.tar'))]
+    tars = [str(path) for path in sorted(shards(size, home).glob('*.tar'))]
     load = LoadImage()
 
     def run() -> torch.Tensor:
@@ -104,9 +102,9 @@ def from_webdataset(size: str) -> Callable[[], torch.Tensor]:
     return run
 
 
-def to_batch(size: str, pipeline: str) -> Callable[[], torch.Tensor]:
+def to_batch(size: str, pipeline: str, home: Path) -> Callable[[], torch.Tensor]:
     """A training pipeline from shards to a batch, in the order of the files, with torchvision's random numbers."""
-    data = ImageTextShards(str(shards(size)), pipeline=PIPELINES[pipeline])
+    data = ImageTextShards(str(shards(size, home)), pipeline=PIPELINES[pipeline])
     total = len(data)
     places = [
         number // SHARDS + sum(-(-(total - s) // SHARDS) for s in range(number % SHARDS)) for number in range(total)
@@ -121,20 +119,25 @@ def to_batch(size: str, pipeline: str) -> Callable[[], torch.Tensor]:
     return run
 
 
-def beside_torchvision(size: str, pipeline: str) -> Pair:
+def beside_torchvision(size: str, pipeline: str, home: Path) -> Pair:
     """The whole way from shards beside torchvision's from a folder."""
     tolerance = 1.0 if pipeline == 'train_scaled' else 1.02 * LEVEL
-    return Pair(to_batch(size, pipeline), peer(files(size)[0].parents[1], True), tolerance)
+    return Pair(to_batch(size, pipeline, home), peer(folder(size, None, home), True), tolerance)
 
 
-def cases() -> list[Case]:
-    """The comparisons in one process."""
+def cases(home: Path) -> list[Case]:
+    """The comparisons in one process; what they read is written below ``home``."""
+    small, large = '640x480', '1920x1080'
+
+    def pair(peer_of: Callable[[str, Path], Callable[[], torch.Tensor]]) -> Pair:
+        return Pair(from_shards(small, home), peer_of(small, home))
+
     return [
-        Case('index_vs_files', 0.97, lambda: Pair(from_shards('640x480'), from_files('640x480')), rounds=11),
-        Case('index_vs_webdataset', 1.0, lambda: Pair(from_shards('640x480'), from_webdataset('640x480')), rounds=11),
-        Case('train_640x480', 2.2, lambda: beside_torchvision('640x480', 'train'), rounds=11),
-        Case('train_1920x1080', 2.2, lambda: beside_torchvision('1920x1080', 'train'), rounds=9),
-        Case('train_scaled_1920x1080', 4.0, lambda: beside_torchvision('1920x1080', 'train_scaled'), rounds=9),
+        Case('index_vs_files', 0.97, lambda: pair(from_files), rounds=11),
+        Case('index_vs_webdataset', 1.0, lambda: pair(from_webdataset), rounds=11),
+        Case('train_640x480', 2.2, lambda: beside_torchvision(small, 'train', home), rounds=11),
+        Case('train_1920x1080', 2.2, lambda: beside_torchvision(large, 'train', home), rounds=9),
+        Case('train_scaled_1920x1080', 4.0, lambda: beside_torchvision(large, 'train_scaled', home), rounds=9),
     ]
 
 
@@ -198,9 +201,9 @@ def cpu_of_workers(root: Path, workers: int) -> tuple[float, float]:
     return 1e3 * spent / len(loader.dataset), 1e3 * own / len(loader.dataset)
 
 
-def by_workers(pictures: int) -> None:
+def by_workers(pictures: int, home: Path) -> None:
     """Print pictures a second of one and two workers, in turns."""
-    root = shards('640x480', copies=20)
+    root = shards('640x480', home, copies=20)
     for workers in (1, 2, 1, 2):
         spent, own = cpu_of_workers(root, workers)
         rate = workers * 1e3 / max(spent, workers * own)
@@ -224,7 +227,8 @@ if __name__ == '__main__':
     parser.add_argument('--workers', action='store_true', help='time data loaders of one and two workers')
     parser.add_argument('--pictures', type=int, default=1000, help='pictures of each timing (default: 1000)')
     own, rest = parser.parse_known_args()
-    if own.workers:
-        by_workers(own.pictures)
-    else:
-        sys.exit(main(cases(), rest))
+    with tempfile.TemporaryDirectory(prefix='florence_mm_') as name:
+        if own.workers:
+            by_workers(own.pictures, Path(name))
+        else:
+            sys.exit(main(cases(Path(name)), rest))

@@ -5,7 +5,6 @@ where its rows belong. ``state.pth`` has what is no large tensor, and ``checkpoi
 digests of all files: a folder without it is not whole. Here such a folder is read as one model, without processes.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ import safetensors
 import torch
 from torch import Tensor
 
+from florence_mm.utils.digests import blake2b_of
 from florence_mm.utils.files import FOLDER_INDEX
 
 STATE = 'state.pth'
@@ -23,17 +23,12 @@ WEIGHTS = 'state_dict.'
 #: Key of the header in which torch.distributed.checkpoint notes the place of each tensor.
 _PLACES = 'DCP_SHARDING_INFO'
 _FORMAT = 'florence_mm sharded checkpoint'
+_TAKE = 'take an earlier checkpoint, or copy it again'
 
 
 def is_parts(path: str | Path) -> bool:
     """Whether a path is that of a whole sharded checkpoint."""
     return '://' not in str(path) and (Path(path).expanduser() / FOLDER_INDEX).is_file()
-
-
-def digest(file: Path) -> str:
-    """BLAKE2b of a file, in hexadecimal digits."""
-    with file.open('rb') as opened:
-        return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def index_of(files: dict[str, tuple[int, str]], world: int) -> str:
@@ -63,19 +58,16 @@ def files_of(folder: str | Path) -> dict[str, dict[str, Any]]:
             raise ValueError(f'{file} is damaged: it has {file.stat().st_size} bytes instead of {size}; {_TAKE}')
     others = [file.name for file in folder.glob('*.safetensors') if file.name not in sizes]
     if others or STATE not in sizes:
-        wrong = f'{folder} has {others[0]}, which' if others else f'{STATE}'
+        wrong = f'{folder} has {others[0]}, which' if others else STATE
         raise ValueError(f'{wrong} is not in the list of {folder / FOLDER_INDEX}; {_TAKE}')
     return listed
-
-
-_TAKE = 'take an earlier checkpoint, or copy it again'
 
 
 def check_digests(folder: str | Path, names: Iterable[str]) -> str | None:
     """Compare files with their digests; returns a sentence on the first that differs."""
     listed = files_of(folder)
     for name in names:
-        if digest(Path(folder).expanduser() / name) != listed[name]['blake2b']:
+        if blake2b_of(Path(folder).expanduser() / name) != listed[name]['blake2b']:
             return f'{Path(folder) / name} is damaged: it has not the digest in {FOLDER_INDEX}; {_TAKE}'
     return None
 
@@ -91,7 +83,6 @@ def read_parts(folder: str | Path) -> dict[str, Tensor]:
     if wrong := check_digests(folder, [*names, STATE]):
         raise ValueError(wrong)
     rows: dict[str, list[tuple[tuple[slice, ...], Path]]] = {}
-    kinds: dict[str, torch.dtype] = {}
     for name in names:
         with safetensors.safe_open(folder / name, 'pt') as opened:
             places = json.loads((opened.metadata() or {}).get(_PLACES, '{}'))
@@ -100,17 +91,17 @@ def read_parts(folder: str | Path) -> dict[str, Tensor]:
                     shape = opened.get_slice(key).get_shape()
                     place = zip(places[key]['saved_offsets'], shape, strict=True)
                     rows.setdefault(key, []).append((tuple(slice(at, at + size) for at, size in place), folder / name))
-                    kinds[key] = opened.get_tensor(key).dtype
     state = {}
     for key, parts in rows.items():
         shape = [max(place[axis].stop for place, _ in parts) for axis in range(len(parts[0][0]))]
-        whole = state[key.removeprefix(WEIGHTS)] = torch.empty(shape, dtype=kinds[key])
-        filled = 0
+        whole, filled = None, 0
         for place, file in parts:
             with safetensors.safe_open(file, 'pt') as opened:
                 part = opened.get_tensor(key)
+            whole = torch.empty(shape, dtype=part.dtype) if whole is None else whole
             whole[place] = part
             filled += part.numel()
         if filled != whole.numel():
             raise ValueError(f'{folder} has {filled} of the {whole.numel()} numbers of {key}; {_TAKE}')
+        state[key.removeprefix(WEIGHTS)] = whole
     return state
