@@ -23,7 +23,7 @@ import florence_mm  # noqa: F401  patches the installed packages, so it comes be
 
 import gpu_models as models  # isort: skip
 import torch
-from gpu_common import PartEnded, Row, Setting, first_line, limited
+from gpu_common import FAILURES, PartEnded, Row, Setting, first_line, limited
 from gpu_operators import operators
 from gpu_training import detection, pretraining
 from mmengine.logging import MMLogger
@@ -93,7 +93,7 @@ def run_part(name: str, part: Part, setting: Setting, report: Report, until: flo
                 report.add(name, row)
     except PartEnded:
         report.add(name, Row(name, note=f'ended after its {left:.0f} s; run it with --only {name} --seconds 3600'))
-    except (RuntimeError, ValueError, TypeError, ImportError) as error:  # out of memory included
+    except FAILURES as error:
         report.add(name, Row(name, note=f'failed, {type(error).__name__}: {first_line(error)}'))
         return True
     return False

@@ -13,6 +13,8 @@ from florence_mm.engine.compiling import compile_for_inference
 from florence_mm.engine.memory import BLOCKS
 from florence_mm.engine.parallelize import parallelize
 
+#: Errors after which the next figure is measured; running out of memory is a ``RuntimeError``.
+FAILURES = (RuntimeError, ValueError, TypeError, ImportError)
 #: Bytes of a GiB.
 GIB = 1 << 30
 
@@ -169,7 +171,7 @@ def beside(
         except ImportError as error:
             yield Row(f'{name}, {way}', note=f'left out: {error}')
             continue
-        except (RuntimeError, ValueError, TypeError) as error:  # out of memory included
+        except FAILURES as error:
             yield Row(f'{name}, {way}', note=f'failed, {type(error).__name__}: {first_line(error)}')
             continue
         rates[way] = amount / seconds

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from gpu_common import Row, Setting, first_line
+from gpu_common import FAILURES, Row, Setting, first_line
 from torch import Tensor, nn
 
 from florence_mm.ops import inference
@@ -267,7 +267,7 @@ def operators(setting: Setting) -> Iterator[Row]:
             try:
                 expected = compute(case, torch.device('cpu'), torch.float32, dtype)
                 found = largest_difference(compute(case, setting.device, dtype, dtype), expected)
-            except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+            except FAILURES as error:
                 wrong.append(name)
                 yield Row(name, note=f'failed, {type(error).__name__}: {first_line(error)}')
                 continue

@@ -31,9 +31,14 @@ OWN_BUILDS = ('mmcv',)
 PYTHONS = ('3.10', '3.11', '3.12', '3.13')
 
 
+def environment_of(python: str) -> dict[str, str]:
+    """Values that markers of requirements are evaluated with, on another Python."""
+    return {**default_environment(), 'python_version': python, 'python_full_version': f'{python}.0', 'extra': ''}
+
+
 def pins_for(python: str) -> dict[str, Requirement]:
     """Pins whose marker holds on ``python``, by canonical name."""
-    environment = {**default_environment(), 'python_version': python, 'python_full_version': f'{python}.0', 'extra': ''}
+    environment = environment_of(python)
     pins = {}
     for line in CONSTRAINTS.read_text().splitlines():
         if line and not line.startswith('#'):
@@ -72,7 +77,7 @@ def wheel_requirements(python: str, pins: dict[str, Requirement]) -> dict[str, l
 def conflicts(python: str) -> list[str]:
     """One sentence for each pin that contradicts or lacks what another package requires."""
     pins = pins_for(python)
-    environment = {**default_environment(), 'python_version': python, 'python_full_version': f'{python}.0', 'extra': ''}
+    environment = environment_of(python)
     found = []
     for package, requirements in wheel_requirements(python, pins).items():
         for text in requirements:
@@ -107,7 +112,7 @@ def old_releases(extras: dict[str, list[str]], pins: dict[str, Requirement], pyt
         pins: see :func:`pins_for`.
         python: version, for markers.
     """
-    environment = {**default_environment(), 'python_version': python, 'python_full_version': f'{python}.0', 'extra': ''}
+    environment = environment_of(python)
     found = {}
     for extra, texts in extras.items():
         for text in texts:
