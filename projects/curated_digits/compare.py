@@ -1,6 +1,6 @@
 """Train on raw pairs and on what curation keeps of them, and compare zero-shot accuracy, in one command.
 
-    python -m projects.curated_digits.compare [--seeds 0 1 2]
+    PYTHONPATH=. python -m projects.curated_digits.compare [--seeds 0 1 2]
 
 Raw pairs of the embedded digits have planted faults: half of the captions name another digit, and there are copies with
 captions that say nothing, tiny pictures and damaged files. For each seed
