@@ -84,7 +84,8 @@ class ShardIndex(Sequence[Place]):
         path = index_path(tar)
         if not path.is_file():
             raise FileNotFoundError(
-                f'{shown_path(tar)} has no index {path.name} beside it; make one with florence_mm.formats.shards.write_set'
+                f'{shown_path(tar)} has no index {path.name} beside it; make one with '
+                'florence_mm.formats.shards.write_set'
             )
         try:
             rows = np.load(path, mmap_mode='r')
