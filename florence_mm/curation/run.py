@@ -41,7 +41,7 @@ class Result(NamedTuple):
 
     Attributes:
         shards: the set of curated shards.
-        pairs: raw pairs that were planted.
+        pairs: raw pairs that were read.
         by_reason: number of pairs by the reason that dropped them, and those kept; their sum is ``pairs``.
         report: numbers and samples; also written to the folder ``report`` of the set.
     """
@@ -88,8 +88,10 @@ def curate(
         sidecars = [(sidecar_path(settings.work, one.shard), one.digest) for one in counts]
         kept = _run_stage_b(settings, sidecars, listed, evaluation)
         places = Places(shards, sidecars, settings.work, settings.out)
+        print_log(f'stage C in {shown_path(settings.out)}', 'current')
         written = write_kept(kept, places, settings.stage_c, settings.workers, settings.engine)
         by_reason = _count(counts, kept.with_name('drops.parquet'), written.total)
+        print_log(f'report in {shown_path(settings.out / REPORT)}', 'current')
         report = make_report([path for path, _ in sidecars], kept.parent, shards, count_tokens)
         report.write(settings.out / REPORT)
     total = sum(one.pairs for one in counts)
@@ -103,6 +105,7 @@ def _run_stage_a(
 ) -> tuple[list[RawShard], list[Counts]]:
     shards = find_shards(sources, work / 'lists')
     make = partial(_make_context, settings.stage_a, work, make_embed)
+    print_log(f'stage A in {shown_path(work)}: raw shards: {len(shards)}, processes: {settings.workers}', 'current')
     progress = ProgressLog(f'stage A in {shown_path(work)}', len(shards))
     counts: list[Counts] = []
     for one in run_tasks(_look_at, shards, settings.workers, settings.engine, make):
@@ -135,7 +138,7 @@ def _run_stage_b(
         unfinished = settings.work / 'stage_b.unfinished'
         for path in (unfinished, folder):
             shutil.rmtree(path, ignore_errors=True)
-        print_log(f'stage B over {len(sidecars)} sidecars', 'current')
+        print_log(f'stage B: sidecars: {len(sidecars)}', 'current')
         select([path for path, _ in sidecars], unfinished, settings.stage_b, listed)
         unfinished.rename(folder)
         write_record(record, made_of, [path for path in sorted(folder.iterdir()) if path.is_file()], {})
