@@ -88,9 +88,12 @@ def curate(
         sidecars = [(sidecar_path(settings.work, one.shard), one.digest) for one in counts]
         kept = _run_stage_b(settings, sidecars, listed, evaluation)
         places = Places(shards, sidecars, settings.work, settings.out)
+        by_reason = _count(counts, kept)
+        if KEPT not in by_reason:
+            why = ', '.join(f'{name} {count}' for name, count in by_reason.items())
+            raise UsageError(f'no pair was kept, dropped were {why or "none"}; see the reasons in docs/scale.md')
         print_log(f'stage C in {shown_path(settings.out)}', 'current')
         written = write_kept(kept, places, settings.stage_c, settings.workers, settings.engine)
-        by_reason = _count(counts, kept.with_name('drops.parquet'), written.total)
         print_log(f'report in {shown_path(settings.out / REPORT)}', 'current')
         report = make_report([path for path, _ in sidecars], kept.parent, shards, count_tokens)
         report.write(settings.out / REPORT)
@@ -145,11 +148,12 @@ def _run_stage_b(
     return folder / 'kept.parquet'
 
 
-def _count(counts: Sequence[Counts], drops: Path, kept: int) -> dict[str, int]:
-    """Pairs by reason, over both stages that drop."""
+def _count(counts: Sequence[Counts], kept: Path) -> dict[str, int]:
+    """Pairs by reason, over both stages that drop, and those kept."""
     from pyarrow import parquet
 
-    found = Counter({KEPT: kept})
+    drops = kept.with_name('drops.parquet')
+    found = Counter({KEPT: parquet.read_metadata(kept).num_rows})
     for one in counts:
         found.update({name: count for name, count in one.by_reason.items() if name != KEPT})
     column = parquet.read_table(drops, columns=['drop']).column('drop')

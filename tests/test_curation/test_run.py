@@ -57,6 +57,13 @@ def test_each_stage_is_logged_when_it_begins(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures('one_process')
+def test_a_run_that_keeps_nothing_says_what_dropped_the_pairs(tmp_path):
+    write_tar(tmp_path / 'raw/0.tar', [('a.jpg', picture(0)), ('b.jpg', picture(1)), ('c.txt', b'no picture')])
+    with pytest.raises(UsageError, match='no pair was kept, dropped were no_image 1, no_text 2;'):
+        curate(settings_of(tmp_path))
+
+
+@pytest.mark.usefixtures('one_process')
 def test_what_nearly_duplicates_an_evaluation_set_is_dropped(tmp_path):
     write_tar(tmp_path / 'raw/0.tar', [member for number in range(6) for member in good(number)])
     write_tar(tmp_path / 'evaluation/0.tar', [('a.jpg', picture(3)), ('a.txt', b'held out'), ('b.jpg', picture(5))])
