@@ -88,8 +88,13 @@ def curate(
         sidecars = [(sidecar_path(settings.work, one.shard), one.digest) for one in counts]
         kept = _run_stage_b(settings, sidecars, listed, evaluation)
         places = Places(shards, sidecars, settings.work, settings.out)
+        by_reason = _count(counts, kept)
+        if KEPT not in by_reason:
+            why = ', '.join(f'{name} {count}' for name, count in by_reason.items())
+            raise UsageError(f'no pair was kept, dropped were {why or "none"}; see the reasons in docs/scale.md')
+        print_log(f'stage C in {shown_path(settings.out)}', 'current')
         written = write_kept(kept, places, settings.stage_c, settings.workers, settings.engine)
-        by_reason = _count(counts, kept.with_name('drops.parquet'), written.total)
+        print_log(f'report in {shown_path(settings.out / REPORT)}', 'current')
         report = make_report([path for path, _ in sidecars], kept.parent, shards, count_tokens)
         report.write(settings.out / REPORT)
     total = sum(one.pairs for one in counts)
@@ -103,6 +108,7 @@ def _run_stage_a(
 ) -> tuple[list[RawShard], list[Counts]]:
     shards = find_shards(sources, work / 'lists')
     make = partial(_make_context, settings.stage_a, work, make_embed)
+    print_log(f'stage A in {shown_path(work)}: raw shards: {len(shards)}, processes: {settings.workers}', 'current')
     progress = ProgressLog(f'stage A in {shown_path(work)}', len(shards))
     counts: list[Counts] = []
     for one in run_tasks(_look_at, shards, settings.workers, settings.engine, make):
@@ -135,18 +141,19 @@ def _run_stage_b(
         unfinished = settings.work / 'stage_b.unfinished'
         for path in (unfinished, folder):
             shutil.rmtree(path, ignore_errors=True)
-        print_log(f'stage B over {len(sidecars)} sidecars', 'current')
+        print_log(f'stage B: sidecars: {len(sidecars)}', 'current')
         select([path for path, _ in sidecars], unfinished, settings.stage_b, listed)
         unfinished.rename(folder)
         write_record(record, made_of, [path for path in sorted(folder.iterdir()) if path.is_file()], {})
     return folder / 'kept.parquet'
 
 
-def _count(counts: Sequence[Counts], drops: Path, kept: int) -> dict[str, int]:
-    """Pairs by reason, over both stages that drop."""
+def _count(counts: Sequence[Counts], kept: Path) -> dict[str, int]:
+    """Pairs by reason, over both stages that drop, and those kept."""
     from pyarrow import parquet
 
-    found = Counter({KEPT: kept})
+    drops = kept.with_name('drops.parquet')
+    found = Counter({KEPT: parquet.read_metadata(kept).num_rows})
     for one in counts:
         found.update({name: count for name, count in one.by_reason.items() if name != KEPT})
     column = parquet.read_table(drops, columns=['drop']).column('drop')

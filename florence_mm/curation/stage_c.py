@@ -142,7 +142,7 @@ def divide(total: int, options: StageCOptions) -> list[int]:
         UsageError: there are no pairs, or fewer than shards.
     """
     if total == 0:
-        raise UsageError('no pair was kept, so there is nothing to write; loosen the filters, see the report')
+        raise UsageError('no pair was kept, so there is nothing to write; loosen the filters')
     shards = options.shards if options.shards is not None else -(-total // options.samples_per_shard)
     if shards > total:
         raise UsageError(f'stage_c.shards={shards} is more than the {total} pairs that were kept; ask for fewer')

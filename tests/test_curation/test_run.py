@@ -46,6 +46,24 @@ def test_every_raw_pair_is_kept_or_dropped_for_one_reason(tmp_path):
 
 
 @pytest.mark.usefixtures('one_process')
+def test_each_stage_is_logged_when_it_begins(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('florence_mm.curation.run.print_log', lambda message, logger: said.append(message))
+    for number in range(2):
+        write_tar(tmp_path / f'raw/{number}.tar', good(number))
+    curate(settings_of(tmp_path, stage_c={'shards': 2}))
+    assert [line.partition(' in ')[0] for line in said] == ['stage A', 'stage B: sidecars: 2', 'stage C', 'report']
+    assert said[0].endswith('raw shards: 2, processes: 1')
+
+
+@pytest.mark.usefixtures('one_process')
+def test_a_run_that_keeps_nothing_says_what_dropped_the_pairs(tmp_path):
+    write_tar(tmp_path / 'raw/0.tar', [('a.jpg', picture(0)), ('b.jpg', picture(1)), ('c.txt', b'no picture')])
+    with pytest.raises(UsageError, match='no pair was kept, dropped were no_image 1, no_text 2;'):
+        curate(settings_of(tmp_path))
+
+
+@pytest.mark.usefixtures('one_process')
 def test_what_nearly_duplicates_an_evaluation_set_is_dropped(tmp_path):
     write_tar(tmp_path / 'raw/0.tar', [member for number in range(6) for member in good(number)])
     write_tar(tmp_path / 'evaluation/0.tar', [('a.jpg', picture(3)), ('a.txt', b'held out'), ('b.jpg', picture(5))])
