@@ -165,7 +165,9 @@ def test_a_set_of_other_tars_gets_its_indexes_and_refuses_damage(tmp_path):
         (lambda one: one.pop('format'), 'is no index of a set of shards'),
         (lambda one: one.update(samples=6), 'is damaged .another total of samples'),
         (lambda one: one['shards'][0].pop('digest'), "is damaged .*missing 1 required positional argument: 'digest'"),
-        (lambda one: one['shards'][0].update(name='../0.tar'), 'is damaged .a shard without samples or bytes'),
+        (lambda one: one['shards'][0].update(name='../0.tar'), 'is damaged .a shard without samples, bytes or'),
+        (lambda one: one['shards'][0].update(bytes=10**30), 'an impossible number of them'),
+        (lambda one: one['shards'][0].update(digest='../../x'), 'is damaged .a shard without samples, bytes or digests'),
         (lambda one: one.update(shards=one['shards'] * 2, samples=10), 'is damaged .a shard occurs twice'),
     ],
 )
