@@ -118,7 +118,9 @@ def _run_evaluation(settings: Settings, make_embed: MakeEmbed | None) -> tuple[l
     if unseen:
         reasons_of = _in_words(sum((Counter(one.by_reason) for one in found), Counter()))
         print_log(
-            f'evaluation: nothing is compared with {unseen} of {pairs} entries ({reasons_of})', 'current', logging.WARNING
+            f'evaluation: nothing is compared with {unseen} of {pairs} entries ({reasons_of})',
+            'current',
+            logging.WARNING,
         )
     return [sidecar_path(work, one.shard) for one in found], [one.digest for one in found]
 
@@ -154,9 +156,7 @@ def _run_stage_a(
     return shards, sorted(counts)
 
 
-def _make_context(
-    options: StageAOptions, work: Path, make_embed: MakeEmbed | None, pictures_only: bool
-) -> _StageA:
+def _make_context(options: StageAOptions, work: Path, make_embed: MakeEmbed | None, pictures_only: bool) -> _StageA:
     return _StageA(options, work, make_embed() if make_embed is not None else None, pictures_only)
 
 

@@ -114,7 +114,6 @@ class OpenShards:
             'raise max_gb'
         )
 
-
     def _check_digest(self, shard: Shard, path: Path) -> None:
         """Check, once, that a local index is the one of the set; a cache has checked it."""
         if self.cache is None and shard.name not in self._known:

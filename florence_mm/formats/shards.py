@@ -261,7 +261,9 @@ def _set_of(content: Any, root: str, where: str) -> ShardSet:
 def _is_whole_entry(shard: Shard) -> bool:
     texts = (shard.name, shard.digest, shard.index_digest)
     numbers = (shard.samples, shard.bytes)
-    if not all(isinstance(one, str) and one for one in texts) or not all(is_whole(one) and 0 < one < _TOO_MANY for one in numbers):
+    if not all(isinstance(one, str) and one for one in texts) or not all(
+        is_whole(one) and 0 < one < _TOO_MANY for one in numbers
+    ):
         return False
     if not is_whole(shard.augmented) or not 0 <= shard.augmented <= shard.samples:
         return False

@@ -112,7 +112,7 @@ def test_pictures_of_an_evaluation_set_count_without_texts_and_at_any_size(tmp_p
 class Embed:
     """Features of the smallest picture, which crops keep."""
 
-    name, least, width = 'corner', 0, 12
+    name, least, width = 'corner', 1, 12
 
     def prepare(self, image):
         return cv2.resize(image, (2, 2), interpolation=cv2.INTER_AREA).ravel().astype(np.float32) - 128
@@ -139,7 +139,9 @@ def test_evaluation_pictures_without_texts_are_compared_by_embedding(tmp_path):
     from pyarrow import parquet
 
     rows = parquet.read_table(tmp_path / 'work/evaluation/stage_a/00000.parquet').to_pylist()
-    assert [row['drop'] for row in rows] == [None] and np.linalg.norm(rows[0]['embedding']) == pytest.approx(1, abs=1e-2)
+    assert [row['drop'] for row in rows] == [None] and np.linalg.norm(rows[0]['embedding']) == pytest.approx(
+        1, abs=1e-2
+    )
 
 
 def test_evaluation_pictures_without_a_hash_stand_for_no_picture(tmp_path, caplog):
