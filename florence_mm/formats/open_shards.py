@@ -119,7 +119,7 @@ class OpenShards:
         if self.cache is None and shard.name not in self._known:
             if digest_of(index_path(path)) != shard.index_digest:
                 raise UsageError(
-                    f'the index of {path} is not the one that {SET_FILE} names: its digest is another; copy the set again'
+                    f'the index of {path} is not the one that {SET_FILE} names by its digest; copy the set again'
                 )
             self._known.add(shard.name)
 
