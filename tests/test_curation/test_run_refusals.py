@@ -163,3 +163,23 @@ def test_a_damaged_table_beside_a_tar(tmp_path):
     (tmp_path / 'raw/0.parquet').write_bytes(b'PAR1 and no more')
     with pytest.raises(DataError, match=r'0\.parquet beside the tar is not a whole parquet file .* copy it again'):
         curate(settings_of(tmp_path))
+
+
+@pytest.mark.parametrize('twice', ['image', 'text'])
+def test_a_column_that_occurs_twice_is_not_chosen_in_silence(tmp_path, twice):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = {'image': [picture(0)], 'text': ['a text']}
+    names = [*columns, twice]
+    (tmp_path / 'raw').mkdir()
+    parquet.write_table(pa.table([pa.array(columns[name]) for name in names], names), tmp_path / 'raw/0.parquet')
+    with pytest.raises(DataError, match=rf"0\.parquet: the column '{twice}' occurs twice; name or drop one"):
+        curate(settings_of(tmp_path, inputs=[{'kind': 'parquet', 'path': str(tmp_path / 'raw')}]))
+
+
+@pytest.mark.parametrize('name', ['work', 'out'])
+def test_a_file_in_place_of_a_folder(tmp_path, name):
+    (tmp_path / name).write_text('a file')
+    with pytest.raises(UsageError, match=rf"{name}='.*{name}' is no folder; name another one"):
+        settings_of(tmp_path)
