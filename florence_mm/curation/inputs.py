@@ -23,6 +23,7 @@ from .state import combined_digest, read_record, sampled_digest, write_record
 
 #: About how many pairs a raw shard of a manifest, folder or parquet file has.
 ROWS = 10_000
+_SUFFIXES = {'tars': ('.tar',), 'parquet': ('.parquet',), 'manifest': ('.jsonl', '.csv', '.tsv', '.parquet')}
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,16 @@ def parquet_beside(tar: str) -> Path:
     return Path(tar).with_suffix('.parquet')
 
 
-def find_shards(sources: Sequence[InputOptions], work: Path) -> list[RawShard]:
+def find_shards(sources: Sequence[InputOptions], work: Path, written: Sequence[Path] = ()) -> list[RawShard]:
     """Find the raw shards of all sources, in the order of sources and names.
 
     Args:
         sources: the sources.
         work: folder for the lists of manifests' and folders' rows.
+        written: folders that the run writes to; what is in them is no source.
 
     Raises:
-        UsageError: a source has nothing.
+        UsageError: a source has nothing, or has files that the run itself writes.
         DataError: a manifest or parquet file cannot be read.
     """
     shards: list[RawShard] = []
@@ -88,6 +90,7 @@ def find_shards(sources: Sequence[InputOptions], work: Path) -> list[RawShard]:
             source.kind
         ]
         before = len(shards)
+        _check_apart(source, written)
         for path, groups, expected in find(source, work / f'{place:03}'):
             shards.append(RawShard(len(shards), path, source, groups, expected))
         if len(shards) == before:
@@ -95,6 +98,22 @@ def find_shards(sources: Sequence[InputOptions], work: Path) -> list[RawShard]:
     if len(shards) > MAX_SHARD:
         raise UsageError(f'the inputs have {len(shards)} raw shards, more than {MAX_SHARD}; curate them in parts')
     return shards
+
+
+def _check_apart(source: InputOptions, written: Sequence[Path]) -> None:
+    """Check that a source has no files of the run's own folders, which would be raw pairs of the next run."""
+    folders = [folder.resolve() for folder in written]
+    root = Path(source.path).expanduser().resolve()
+    if source.kind == 'folder':
+        inside = next((folder for folder in folders if folder.is_relative_to(root)), None)
+    else:
+        places = {path.parent.resolve() for path in _files(source, _SUFFIXES[source.kind])}
+        inside = next((one for one in sorted(places) if any(map(one.is_relative_to, folders))), None)
+    if inside is not None:
+        raise UsageError(
+            f'inputs: {shown_path(source.path)} includes {shown_path(inside)}, which this run writes to; name another '
+            'work or out folder, or a narrower path'
+        )
 
 
 _Found = Iterator[tuple[str, tuple[int, ...], 'int | None']]
@@ -114,7 +133,7 @@ def _files(source: InputOptions, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def _tars(source: InputOptions, lists: Path) -> _Found:
-    for path in _files(source, ('.tar',)):
+    for path in _files(source, _SUFFIXES['tars']):
         statistics = path.with_name(f'{path.stem}_stats.json')
         count = None
         if statistics.is_file():
@@ -128,7 +147,7 @@ def _row_groups(source: InputOptions, lists: Path) -> _Found:
     pa = require_pyarrow()
     from pyarrow import parquet
 
-    for path in _files(source, ('.parquet',)):
+    for path in _files(source, _SUFFIXES['parquet']):
         try:
             metadata = parquet.read_metadata(path)
         except (pa.ArrowException, OSError) as error:
@@ -144,8 +163,8 @@ def _row_groups(source: InputOptions, lists: Path) -> _Found:
 
 
 def _manifest_lists(source: InputOptions, lists: Path) -> _Found:
-    for path in _files(source, ('.jsonl', '.csv', '.tsv', '.parquet')):
-        folder = lists / path.name
+    for number, path in enumerate(_files(source, _SUFFIXES['manifest'])):
+        folder = lists / f'{number:05}'  # several may have the same name, in different folders
         made_of = {'manifest': sampled_digest(path), 'names': dict(source.names), 'prefix': source.prefix}
         made_of |= {'rows': ROWS, 'path': str(path.resolve())}
         record = folder / 'lists.json'
@@ -185,12 +204,15 @@ def _folder_lists(source: InputOptions, lists: Path) -> _Found:
 def _folder_rows(root: Path) -> Iterator[dict]:
     for folder, folders, names in os.walk(root):
         folders.sort()
-        samples: dict[str, dict[str, str]] = {}
+        samples: dict[str, list[dict[str, str]]] = {}
         for name in sorted(names):
             key, extension = split_name(name)
             if extension in (*IMAGES, *TEXTS):
-                samples.setdefault(key, {}).setdefault(extension, str(Path(folder, name)))
-        for key, files in samples.items():
+                same = samples.setdefault(key, [{}])
+                if extension in same[-1]:  # 1.JPG and 1.jpg are two pairs, as in a tar
+                    same.append({})
+                same[-1][extension] = str(Path(folder, name))
+        for key, files in ((key, files) for key, same in samples.items() for files in same):
             image = next((files[one] for one in IMAGES if one in files), None)
             texts = [files[one] for one in TEXTS if one in files]
             name = str(Path(folder, key).relative_to(root))

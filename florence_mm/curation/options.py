@@ -1,5 +1,6 @@
 """Settings of a run of curation, checked before anything is read."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -88,7 +89,7 @@ class StageAOptions:
         _require(
             'stage_a.max_aspect',
             self.max_aspect,
-            is_finite(self.max_aspect) and self.max_aspect >= 1,
+            (is_finite(self.max_aspect) or self.max_aspect == math.inf) and self.max_aspect >= 1,
             'a number from 1',
         )
         seed = self.seed

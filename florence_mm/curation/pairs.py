@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from florence_mm.errors import DataError
+from florence_mm.errors import DataError, shown_path
 from florence_mm.formats.image import MAX_BYTES
+from florence_mm.formats.rows import batch_rows
 from florence_mm.formats.shard_samples import IMAGES, RawSample, group_samples, read_range
 from florence_mm.formats.tar import TRUNCATED, Damage, Member, read_members
 from florence_mm.language.labels import is_blank
@@ -17,6 +18,7 @@ from florence_mm.utils.reading import read_bytes
 from florence_mm.utils.text_files import is_encodable
 
 from . import reasons
+from .columns import require_pyarrow
 from .inputs import RawShard, parquet_beside, read_list, text_names
 from .options import InputOptions
 from .pictures import parquet_rows, picture_of
@@ -195,12 +197,18 @@ def _rows_beside(shard: RawShard) -> dict[str, dict]:
     from pyarrow import parquet
 
     wanted = text_names(shard.options)
-    with parquet.ParquetFile(path) as file:
-        names = [name for name in wanted if name in file.schema_arrow.names]
-        if not names or 'key' not in file.schema_arrow.names:
-            return {}
-        rows = file.read(columns=['key', *names], use_threads=False).to_pylist()
-    return {str(row.pop('key')): row for row in rows}
+    try:
+        with parquet.ParquetFile(path) as file:
+            names = [name for name in wanted if name in file.schema_arrow.names]
+            if not names or 'key' not in file.schema_arrow.names:
+                return {}
+            rows = [row for batch in file.iter_batches(columns=['key', *names]) for row in batch_rows(batch)]
+    except (require_pyarrow().ArrowException, OSError) as error:
+        raise DataError(
+            f'{shown_path(path)} beside the tar is not a whole parquet file ({str(error).splitlines()[0]}); copy it '
+            'again, or remove it'
+        ) from None
+    return {str(row.pop('key')): row for row in rows if isinstance(row, dict)}
 
 
 def _listed_pairs(shard: RawShard) -> Iterator[Pair]:

@@ -64,6 +64,11 @@ def parquet_rows(shard: RawShard, names: Sequence[str] = ()) -> Iterator['dict |
                     f"{', '.join(there)}; name the pictures' with names=dict(image=...)"
                 )
             columns = [image, *(name for name in names if name in there)]
+            twice = next((name for name in columns if there.count(name) > 1), None)
+            if twice is not None:
+                raise DataError(
+                    f'{shown_path(shard.path)}: the column {twice!r} occurs twice; name or drop one of them'
+                )
             batches = file.iter_batches(_BATCH, row_groups=shard.groups, columns=columns, use_threads=False)
             for batch in batches:
                 yield from batch_rows(batch)

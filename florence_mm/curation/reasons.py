@@ -42,6 +42,8 @@ STAGE_A = (
     ASPECT,
     SCORE_NOT_FINITE,
 )
+#: Of pictures whose header was read and no more: they have a size and no hash.
+NOT_HASHED = frozenset((UNDECODABLE, BOMB, TOO_SMALL, ASPECT))
 STAGE_B = (LOW_SCORE, NEAR_DUPLICATE, EVALUATION_DUPLICATE, UNBALANCED)
 #: All reasons, in the order of a report.
 REASONS = (*STAGE_A, *STAGE_B)

@@ -4,9 +4,11 @@ A run that was stopped goes on where it was: each stage knows by records what is
 options (:mod:`florence_mm.curation.state`), and does the rest.
 """
 
+import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -25,8 +27,8 @@ from .report import Report, make_report
 from .settings import Settings
 from .stage_a import KEPT, Counts, Embed, process_shard, sidecar_path
 from .stage_b import select
-from .stage_c import Places, claim_folder, write_kept
-from .state import one_run, read_record, write_record
+from .stage_c import MARK, Places, claim_folder, write_kept
+from .state import held, one_run, read_record, write_record
 
 #: Options of stage B that change how it computes and not what.
 _NO_EFFECT = ('engine', 'memory', 'threads')
@@ -58,6 +60,7 @@ class _StageA(NamedTuple):
     options: StageAOptions
     work: Path
     embed: Embed | None
+    pictures_only: bool
 
 
 def curate(
@@ -74,24 +77,14 @@ def curate(
         UsageError: a source has nothing, nothing is kept, another run works in the folder, or a process died.
         DataError: a whole file cannot be read.
     """
-    with one_run(settings.work):
-        claim_folder(settings.out)
+    with one_run(settings.work), _one_writer(settings.out):
         shards, counts = _run_stage_a(settings.inputs, settings.work, settings, make_embed)
-        listed: list[Path] = []
-        if settings.evaluation:
-            work = settings.work / 'evaluation'
-            _, found = _run_stage_a(settings.evaluation, work, settings, make_embed)
-            listed = [sidecar_path(work, one.shard) for one in found]
-            evaluation = [one.digest for one in found]
-        else:
-            evaluation = []
+        listed, evaluation = _run_evaluation(settings, make_embed)
         sidecars = [(sidecar_path(settings.work, one.shard), one.digest) for one in counts]
         kept = _run_stage_b(settings, sidecars, listed, evaluation)
-        places = Places(shards, sidecars, settings.work, settings.out)
         by_reason = _count(counts, kept)
-        if KEPT not in by_reason:
-            why = ', '.join(f'{name} {count}' for name, count in by_reason.items())
-            raise UsageError(f'no pair was kept, dropped were {why or "none"}; see the reasons in docs/scale.md')
+        _check_any_kept(by_reason)
+        places = Places(shards, sidecars, settings.work, settings.out)
         print_log(f'stage C in {shown_path(settings.out)}', 'current')
         written = write_kept(kept, places, settings.stage_c, settings.workers, settings.engine)
         print_log(f'report in {shown_path(settings.out / REPORT)}', 'current')
@@ -103,11 +96,58 @@ def curate(
     return Result(written, total, by_reason, report)
 
 
+@contextmanager
+def _one_writer(out: Path) -> Iterator[None]:
+    """Hold the folder of the set; runs with other work folders could write to it too."""
+    claim_folder(out)
+    with held(out / MARK, f'another run writes to {shown_path(out)}; let it end, or name another out folder'):
+        yield
+
+
+def _run_evaluation(settings: Settings, make_embed: MakeEmbed | None) -> tuple[list[Path], list[str]]:
+    """Look at the evaluation sets; returns their sidecars and the digests of these.
+
+    Every picture that can be decoded counts, whatever its size, shape and text.
+    """
+    if not settings.evaluation:
+        return [], []
+    work = settings.work / 'evaluation'
+    _, found = _run_stage_a(settings.evaluation, work, settings, make_embed, pictures_only=True)
+    pairs = sum(one.pairs for one in found)
+    unseen = pairs - sum(one.by_reason.get(KEPT, 0) for one in found)
+    if unseen == pairs:
+        raise UsageError(f'evaluation: none of {pairs} pictures can be read; correct the paths and names')
+    if unseen:
+        reasons_of = _in_words(sum((Counter(one.by_reason) for one in found), Counter()))
+        print_log(
+            f'evaluation: nothing is compared with {unseen} of {pairs} entries ({reasons_of})',
+            'current',
+            logging.WARNING,
+        )
+    return [sidecar_path(work, one.shard) for one in found], [one.digest for one in found]
+
+
+def _check_any_kept(by_reason: Mapping[str, int]) -> None:
+    if KEPT not in by_reason:
+        raise UsageError(
+            f'no pair of {sum(by_reason.values())} was kept ({_in_words(by_reason)}), so there is nothing to write; '
+            'loosen the filters, or correct the inputs'
+        )
+
+
+def _in_words(by_reason: Mapping[str, int]) -> str:
+    return ', '.join(f'{name}: {count}' for name, count in by_reason.items() if name != KEPT)
+
+
 def _run_stage_a(
-    sources: Sequence[InputOptions], work: Path, settings: Settings, make_embed: MakeEmbed | None
+    sources: Sequence[InputOptions],
+    work: Path,
+    settings: Settings,
+    make_embed: MakeEmbed | None,
+    pictures_only: bool = False,
 ) -> tuple[list[RawShard], list[Counts]]:
-    shards = find_shards(sources, work / 'lists')
-    make = partial(_make_context, settings.stage_a, work, make_embed)
+    shards = find_shards(sources, work / 'lists', (settings.work, settings.out))
+    make = partial(_make_context, settings.stage_a, work, make_embed, pictures_only)
     print_log(f'stage A in {shown_path(work)}: raw shards: {len(shards)}, processes: {settings.workers}', 'current')
     progress = ProgressLog(f'stage A in {shown_path(work)}', len(shards))
     counts: list[Counts] = []
@@ -117,12 +157,12 @@ def _run_stage_a(
     return shards, sorted(counts)
 
 
-def _make_context(options: StageAOptions, work: Path, make_embed: MakeEmbed | None) -> _StageA:
-    return _StageA(options, work, make_embed() if make_embed is not None else None)
+def _make_context(options: StageAOptions, work: Path, make_embed: MakeEmbed | None, pictures_only: bool) -> _StageA:
+    return _StageA(options, work, make_embed() if make_embed is not None else None, pictures_only)
 
 
 def _look_at(shard: RawShard, context: _StageA) -> Counts:
-    return process_shard(shard, context.options, context.work, context.embed)
+    return process_shard(shard, context.options, context.work, context.embed, context.pictures_only)
 
 
 def _run_stage_b(

@@ -86,6 +86,9 @@ class Settings:
             raise UsageError(f"{name} needs a model; add model=dict(name='...') to the config")
         if self.stage_b.near_cosine is not None and not self.stage_a.embeddings:
             raise UsageError('stage_b.near_cosine compares embeddings; set stage_a.embeddings=True')
+        for name, folder in (('work', self.work), ('out', self.out)):
+            if folder.exists() and not folder.is_dir():
+                raise UsageError(f'{name}={shown(str(folder))} is no folder; name another one, or remove the file')
         if self.work.resolve() == self.out.resolve():
             raise UsageError(f'work and out are both {self.out}; name two folders')
 

@@ -4,8 +4,10 @@ A shard is looked at by itself, so that any number of processes share the work a
 with a pair is a reason in its row; errors are of whole files only.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -26,6 +28,8 @@ from .state import read_record, write_record
 
 KEPT = 'kept'
 REDUCTIONS = (4, 2)
+#: Text of the pictures of evaluation sets, for models that embed pairs.
+_ANY_TEXT = 'a picture'
 
 
 class Embed(Protocol):
@@ -69,7 +73,9 @@ def sidecar_path(work: Path, number: int) -> Path:
     return work / 'stage_a' / f'{number:05}.parquet'
 
 
-def process_shard(shard: RawShard, options: StageAOptions, work: Path, embed: Embed | None = None) -> Counts:
+def process_shard(
+    shard: RawShard, options: StageAOptions, work: Path, embed: Embed | None = None, pictures_only: bool = False
+) -> Counts:
     """Write the sidecar of a shard and its record, unless both are there and of the same input and options.
 
     Args:
@@ -77,6 +83,7 @@ def process_shard(shard: RawShard, options: StageAOptions, work: Path, embed: Em
         options: see :class:`~florence_mm.curation.options.StageAOptions`.
         work: the work folder.
         embed: the model that scores the pairs; needed for embeddings.
+        pictures_only: of an evaluation set: every picture is kept that can be decoded, and texts do not matter.
     """
     path = sidecar_path(work, shard.number)
     made_of = {
@@ -85,12 +92,13 @@ def process_shard(shard: RawShard, options: StageAOptions, work: Path, embed: Em
         'model': embed.name if embed is not None else None,
         'shard': shard.number,
         'input': shard.digest(),
+        'pictures_only': pictures_only,
     }
     record = path.with_suffix('.json')
     found = read_record(record, made_of)
     if found is None:
         record.unlink(missing_ok=True)
-        table = measure_shard(shard, options, embed)
+        table = measure_shard(shard, options, embed, pictures_only)
         from pyarrow import parquet
 
         with replacing(path) as temporary:
@@ -101,15 +109,21 @@ def process_shard(shard: RawShard, options: StageAOptions, work: Path, embed: Em
     return Counts(shard.number, **found['result'], digest=found['files'][path.name][1])
 
 
-def measure_shard(shard: RawShard, options: StageAOptions, embed: Embed | None = None) -> Any:
+def measure_shard(
+    shard: RawShard, options: StageAOptions, embed: Embed | None = None, pictures_only: bool = False
+) -> Any:
     """Make the table of a shard, with the columns of :func:`~florence_mm.curation.columns.sidecar_schema`.
 
     Args:
-        shard, options, embed: see :func:`process_shard`.
+        shard, options, embed, pictures_only: see :func:`process_shard`.
     """
+    if pictures_only:
+        options = replace(options, min_side=1, max_aspect=math.inf)
     rows = []
     waiting: list[tuple[dict, Any]] = []
     for position, pair in enumerate(read_pairs(shard)):
+        if pictures_only and pair.image is not None:
+            pair = Pair(pair.key, pair.image, pair.offset, pair.size, pair.path, text=_ANY_TEXT)
         row, image = _measure(pair, shard.number, position, options, embed)
         rows.append(row)
         if image is not None:

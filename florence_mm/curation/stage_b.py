@@ -116,8 +116,9 @@ def _read_hashes(evaluation: Sequence[Path]) -> np.ndarray:
 
     found = [np.empty(0, np.uint64)]
     for path in evaluation:
-        table = parquet.read_table(path, columns=['phash', 'width'])
-        found.append(table['phash'].to_numpy()[table['width'].to_numpy() > 0])
+        table = parquet.read_table(path, columns=['phash', 'width', 'drop'])
+        hashed = [reason not in reasons.NOT_HASHED for reason in table['drop'].to_pylist()]
+        found.append(table['phash'].to_numpy()[(table['width'].to_numpy() > 0) & hashed])
     return np.unique(np.concatenate(found))
 
 

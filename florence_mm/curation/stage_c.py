@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from florence_mm.errors import DataError, UsageError, shown_path
-from florence_mm.formats.shards import SET_FILE, Shard, ShardSet, index_path, write_set, write_shard
+from florence_mm.formats.shards import SET_FILE, Shard, ShardIndex, ShardSet, index_path, write_set, write_shard
 from florence_mm.utils.files import write_atomic
 from florence_mm.utils.progress import ProgressLog
 
@@ -90,6 +90,7 @@ def write_kept(kept: Path, places: Places, options: StageCOptions, workers: int 
         DataError: a picture is not where it was.
     """
     claim_folder(places.out)
+    remove_unfinished(places.out)
     ids, short = read_kept(kept)
     bounds = divide(len(ids), options)
     parts = [
@@ -171,10 +172,13 @@ def write_part(part: Part, places: Places) -> tuple[int, Shard | None]:
             return part.number, None
         record.unlink(missing_ok=True)
         write_shard(path, _samples(part, places))
-        found = write_record(record, made_of, [path, index_path(path)], {'samples': len(part.ids)})
+        index = ShardIndex.read(path)
+        result = {'samples': len(index), 'augmented': len(index) - len(index.originals)}
+        found = write_record(record, made_of, [path, index_path(path)], result)
     by_name = {Path(name).name: entry for name, entry in found['files'].items()}
     size, digest = by_name[path.name]
-    return part.number, Shard(path.name, found['result']['samples'], size, digest, by_name[index_path(path).name][1])
+    index_digest, result = by_name[index_path(path).name][1], found['result']
+    return part.number, Shard(path.name, result['samples'], size, digest, index_digest, result['augmented'])
 
 
 def _samples(part: Part, places: Places) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -216,7 +220,6 @@ def claim_folder(out: Path) -> None:
         if tars:
             raise UsageError(f'{shown_path(out)} holds {tars[0]}, which curation did not write; name another folder')
         write_atomic(mark, 'florence-mm curate writes and removes shards here\n')
-    remove_unfinished(out)
 
 
 def _remove_others(places: Places, count: int) -> None:

@@ -19,7 +19,7 @@ from florence_mm.utils.files import is_temporary, write_atomic
 from florence_mm.utils.locks import try_lock
 
 #: Part of every record; another one after a change of what a step writes.
-VERSION = 1
+VERSION = 2
 _BLOCK = 1 << 12
 _BLOCKS = 256
 
@@ -112,8 +112,23 @@ def one_run(folder: Path) -> Iterator[None]:
         UsageError: another run works in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / '.lock').open('ab') as file:
-        if not try_lock(file.fileno()):
-            raise UsageError(f'another run works in {shown_path(folder)}; let it end, or name another work folder')
+    with held(folder / '.lock', f'another run works in {shown_path(folder)}; let it end, or name another work folder'):
         remove_unfinished(folder)
+        yield
+
+
+@contextmanager
+def held(file: Path, otherwise: str) -> Iterator[None]:
+    """Hold the lock of a file, which is made if there is none; it ends with the process.
+
+    Args:
+        file: the file.
+        otherwise: what to say if another process holds it.
+
+    Raises:
+        UsageError: another process holds it.
+    """
+    with file.open('ab') as lock:
+        if not try_lock(lock.fileno()):
+            raise UsageError(otherwise)
         yield

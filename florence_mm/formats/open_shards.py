@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from florence_mm.errors import DataError, UsageError
+from florence_mm.utils.digests import blake2b_of
 
 from .shard_cache import ShardCache
-from .shards import SET_FILE, Place, Shard, ShardIndex, ShardSet, read_range
+from .shards import SET_FILE, Place, Shard, ShardIndex, ShardSet, index_path, read_range
 
 _OPEN = 64
 #: Seconds for which a file of a cache stays open: a file that was removed takes its room as long as it is open.
@@ -53,6 +54,7 @@ class OpenShards:
     def __init__(self, shards: ShardSet, cache: ShardCache | None = None) -> None:
         self.shards, self.cache = shards, cache
         self._open: OrderedDict[int, _Open] = OrderedDict()
+        self._known: set[str] = set()
 
     def __getstate__(self) -> dict:
         # files cannot be pickled, and a memory map would be as its content
@@ -106,11 +108,21 @@ class OpenShards:
             except DataError as error:  # not of a sample, which could be skipped
                 raise UsageError(str(error)) from None
             _check(shard, path, index, os.fstat(file.fileno()).st_size)
+            self._check_digest(shard, path)
             return _Open(shard, path, index, file, time.monotonic())
         raise UsageError(
             f'{shard.name} was removed from the cache {self.cache.folder} before it could be read, {_ATTEMPTS} times; '
             'raise max_gb'
         )
+
+    def _check_digest(self, shard: Shard, path: Path) -> None:
+        """Check, once, that a local index is the one of the set; a cache has checked it."""
+        if self.cache is None and shard.name not in self._known:
+            if blake2b_of(index_path(path)) != shard.index_digest:
+                raise UsageError(
+                    f'the index of {path} is not the one that {SET_FILE} names by its digest; copy the set again'
+                )
+            self._known.add(shard.name)
 
 
 def _check(shard: Shard, path: Path, index: ShardIndex, size: int) -> None:

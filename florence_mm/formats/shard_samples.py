@@ -25,6 +25,10 @@ _ROLES = frozenset(
 )
 
 
+#: macOS puts ``._0001.jpg`` beside ``0001.jpg``, with what its file system knows of it; that is no picture.
+_APPLE_DOUBLE = '._'
+
+
 @dataclass
 class RawSample:
     """The members of a tar that share a key.
@@ -52,7 +56,7 @@ def split_name(name: str) -> tuple[str, str]:
     """
     folder, slash, base = name.rpartition('/')
     stem, dot, extension = base.rpartition('.')
-    if not dot or not stem:
+    if not dot or not stem or base.startswith(_APPLE_DOUBLE):
         return name, ''
     rest, dot, role = stem.rpartition('.')
     if rest and role.lower() in _ROLES:
@@ -138,7 +142,7 @@ def parse_text(extension: str, data: bytes, where: str) -> dict[str, Any]:
     """
     try:
         if extension != 'json':
-            text = data.decode()
+            text = data.decode('utf-8-sig')
             if extension != 'cls':
                 return {'text': checked_caption(text.strip())}
             if not text.strip().isdecimal():

@@ -6,6 +6,7 @@ and the BLAKE2b digests of the tar and of its index. It is written last: a folde
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -47,6 +48,8 @@ __all__ = [
 
 SET_FILE = 'index.json'
 _FORMAT, _VERSION = 'florence_mm shards', 1
+_DIGEST = re.compile('[0-9a-f]{32}')
+_TOO_MANY = 1 << 45  # bytes of a tar; the sum over a set stays below 2**63
 
 
 def write_shard(path: str | Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> int:
@@ -234,7 +237,7 @@ def _set_of(content: Any, root: str, where: str) -> ShardSet:
     try:
         shards = [Shard(**entry) for entry in content['shards']]
         if not shards or not all(map(_is_whole_entry, shards)):
-            raise ValueError('a shard without samples or bytes')
+            raise ValueError('a shard without samples, bytes or digests, or an impossible number of them')
         if content['samples'] != sum(one.samples for one in shards):
             raise ValueError('another total of samples than its shards have')
     except (KeyError, TypeError, ValueError) as error:
@@ -256,8 +259,12 @@ def _set_of(content: Any, root: str, where: str) -> ShardSet:
 def _is_whole_entry(shard: Shard) -> bool:
     texts = (shard.name, shard.digest, shard.index_digest)
     numbers = (shard.samples, shard.bytes)
-    if not all(isinstance(one, str) and one for one in texts) or not all(is_whole(one) and one > 0 for one in numbers):
+    if not all(isinstance(one, str) and one for one in texts) or not all(
+        is_whole(one) and 0 < one < _TOO_MANY for one in numbers
+    ):
         return False
     if not is_whole(shard.augmented) or not 0 <= shard.augmented <= shard.samples:
         return False
-    return '/' not in shard.name and shard.name.endswith('.tar')
+    if not all(map(_DIGEST.fullmatch, (shard.digest, shard.index_digest))):  # the names of files in a cache, too
+        return False
+    return '/' not in shard.name and '\0' not in shard.name and shard.name.endswith('.tar')

@@ -20,6 +20,7 @@ _NO_CONTENT = b'123456'  # links, devices, folders and pipes; what their size fi
 _PAX, _PAX_FOR_ALL, _LONG_NAME = b'x', b'g', b'L'
 _LONGEST_HEADER = 1 << 20  # bytes of a long name or of pax records
 _SCAN = 1 << 20
+_DIGITS = 20  # of the largest size of a file that a pax record states
 _COMPRESSED = ((b'\x1f\x8b', 'gzip'), (b'BZh', 'bzip2'), (b'\xfd7zXZ', 'xz'), (b'\x28\xb5\x2f\xfd', 'zstd'))
 _MAGIC = re.compile(rb'ustar(\x00| )')
 _PAX_RECORD = re.compile(rb'(\d{1,20}) ([^=\n]+)=')
@@ -130,7 +131,7 @@ def _members(descriptor: int, end: int) -> Iterator[Member | Damage]:
                 records = _pax_records(data)
                 name = records.get(b'path', name)
                 stated = records.get(b'size', b'')
-                size = int(stated) if stated.isdigit() else size
+                size = int(stated) if stated.isdigit() and len(stated) <= _DIGITS else size
         elif header.kind != _PAX_FOR_ALL and header.kind != b'K':
             whole = header.name if name is None else name
             is_file = header.kind in _REGULAR and not whole.endswith(b'/')

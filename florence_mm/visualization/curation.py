@@ -27,6 +27,9 @@ def draw_report(report: Report, folder: str | Path) -> None:
     """
     folder = Path(folder)
     draw_histograms(report.content['histograms'], folder / 'histograms.png')
+    for path in folder.glob('samples_*.png'):  # those of an earlier run
+        if path.stem.removeprefix('samples_') not in report.samples:
+            path.unlink()
     for name, samples in report.samples.items():
         cells = [draw_pair(sample.data, sample.text) for sample in samples]
         title = 'kept' if name == KEPT else f'dropped: {name}'

@@ -121,8 +121,10 @@ def test_samples_are_drawn_for_each_reason(tmp_path):
     for colour in ((255, 0, 0), (0, 0, 255), (0, 255, 0)):
         assert (sheet == colour).all(axis=2).sum() > 1000
     first = (tmp_path / 'out/histograms.png').read_bytes()
+    (tmp_path / 'out/samples_aspect.png').write_bytes(b'of an earlier run')
     draw_report(report, tmp_path / 'out')
     assert (tmp_path / 'out/histograms.png').read_bytes() == first
+    assert not (tmp_path / 'out/samples_aspect.png').exists()
 
 
 def test_only_the_first_by_sampling_are_samples(tmp_path, monkeypatch):

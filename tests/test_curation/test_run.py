@@ -59,7 +59,7 @@ def test_each_stage_is_logged_when_it_begins(tmp_path, monkeypatch):
 @pytest.mark.usefixtures('one_process')
 def test_a_run_that_keeps_nothing_says_what_dropped_the_pairs(tmp_path):
     write_tar(tmp_path / 'raw/0.tar', [('a.jpg', picture(0)), ('b.jpg', picture(1)), ('c.txt', b'no picture')])
-    with pytest.raises(UsageError, match='no pair was kept, dropped were no_image 1, no_text 2;'):
+    with pytest.raises(UsageError, match=r'no pair of 3 was kept \(no_image: 1, no_text: 2\)'):
         curate(settings_of(tmp_path))
 
 

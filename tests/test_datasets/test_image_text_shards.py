@@ -158,7 +158,7 @@ def test_unusable_samples_are_told_or_skipped(damaged):
 
 def test_a_cut_or_missing_shard_is_never_skipped(folder):
     path = folder / '00001.tar'
-    data = path.read_bytes()
+    data, whole = path.read_bytes(), index_path(path).read_bytes()
     dataset = ImageTextShards(str(folder), pipeline=PIPELINE, skip_bad=dict(max=9))
     path.write_bytes(data[:-1])
     with pytest.raises(UsageError, match=rf'00001.tar has {len(data) - 1} bytes, and index.json says {len(data)}'):
@@ -169,6 +169,11 @@ def test_a_cut_or_missing_shard_is_never_skipped(folder):
     path.write_bytes(data)
     index_path(path).write_bytes(index_path(folder / '00000.tar').read_bytes())
     with pytest.raises(UsageError, match=r'00001\.tar has 3 samples, 1 of them augmented, and index\.json says 4'):
+        ImageTextShards(str(folder), skip_bad=dict(max=9))[3]
+    index_path(path).write_bytes(whole)
+    rows = np.load(index_path(path))
+    np.save(index_path(path), rows[::-1])
+    with pytest.raises(UsageError, match=r'the index of .*00001\.tar is not the one that index\.json names'):
         ImageTextShards(str(folder), skip_bad=dict(max=9))[3]
     index_path(path).write_bytes(b'damaged')
     with pytest.raises(UsageError, match=r'the index .*00001\.index\.npy cannot be read'):

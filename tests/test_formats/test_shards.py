@@ -46,6 +46,7 @@ def members(*names):
         ('seg.png', ('seg', 'png')),
         ('README', ('README', '')),
         ('a/.hidden', ('a/.hidden', '')),
+        ('a/._0001.jpg', ('a/._0001.jpg', '')),
     ],
 )
 def test_split_name(name, expected):
@@ -165,7 +166,12 @@ def test_a_set_of_other_tars_gets_its_indexes_and_refuses_damage(tmp_path):
         (lambda one: one.pop('format'), 'is no index of a set of shards'),
         (lambda one: one.update(samples=6), 'is damaged .another total of samples'),
         (lambda one: one['shards'][0].pop('digest'), "is damaged .*missing 1 required positional argument: 'digest'"),
-        (lambda one: one['shards'][0].update(name='../0.tar'), 'is damaged .a shard without samples or bytes'),
+        (lambda one: one['shards'][0].update(name='../0.tar'), 'is damaged .a shard without samples, bytes or'),
+        (lambda one: one['shards'][0].update(bytes=10**30), 'an impossible number of them'),
+        (
+            lambda one: one['shards'][0].update(digest='../../x'),
+            'is damaged .a shard without samples, bytes or digests',
+        ),
         (lambda one: one.update(shards=one['shards'] * 2, samples=10), 'is damaged .a shard occurs twice'),
     ],
 )
@@ -211,6 +217,7 @@ def test_a_range_behind_the_end(tmp_path):
 
 def test_texts():
     assert parse_text('txt', b' a dog \n', 'x') == {'text': 'a dog'}
+    assert parse_text('txt', b'\xef\xbb\xbfa dog', 'x') == {'text': 'a dog'}
     assert parse_text('cls', b'7\n', 'x') == {'class': 7}
     ours = {'text': 'a photo of a dog.', 'label_text': 'dog', 'augmented': True, 'id': 3}
     assert parse_text('json', json.dumps(ours).encode(), 'x') == {

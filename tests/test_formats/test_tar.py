@@ -61,6 +61,16 @@ def test_folders_links_and_sizes_in_pax_records(tmp_path):
     assert list(read_members(path)) == of_tarfile(path) != []
 
 
+def test_a_pax_record_with_a_size_of_thousands_of_digits(tmp_path):
+    path = tmp_path / 'a.tar'
+    with tarfile.open(path, 'w', format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo('a.txt')
+        info.size, info.pax_headers = 3, {'size': '9' * 5000}
+        tar.addfile(info, io.BytesIO(b'abc'))
+    (found,) = read_members(path)
+    assert (found.name, found.size) == ('a.txt', 3)
+
+
 def test_a_size_of_eight_bytes_and_a_header_of_version_7(write):
     path = write(numbered(2))
     data = bytearray(path.read_bytes())
