@@ -212,13 +212,14 @@ def claim_folder(out: Path) -> None:
     """Mark a folder as one that curation writes to.
 
     Raises:
-        UsageError: it holds tars that curation did not write, such as the raw ones.
+        UsageError: it holds files that curation did not write, such as the raw pairs.
     """
     mark = out / MARK
     if not mark.is_file():
-        tars = sorted(path.name for path in out.glob('*.tar'))
-        if tars:
-            raise UsageError(f'{shown_path(out)} holds {tars[0]}, which curation did not write; name another folder')
+        # a killed run may have left the unfinished mark, whose name begins with a dot
+        others = sorted(path.name for path in out.glob('[!.]*'))
+        if others:
+            raise UsageError(f'{shown_path(out)} holds {others[0]}, which curation did not write; name another folder')
         write_atomic(mark, 'florence-mm curate writes and removes shards here\n')
 
 

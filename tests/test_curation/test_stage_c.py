@@ -11,7 +11,7 @@ from florence_mm.curation.columns import kept_schema, make_id
 from florence_mm.curation.inputs import find_shards
 from florence_mm.curation.options import InputOptions, StageAOptions, StageCOptions
 from florence_mm.curation.stage_a import process_shard, sidecar_path
-from florence_mm.curation.stage_c import Part, Places, divide, read_kept, write_kept, write_part
+from florence_mm.curation.stage_c import Part, Places, claim_folder, divide, read_kept, write_kept, write_part
 from florence_mm.errors import DataError, UsageError
 from florence_mm.formats.shards import read_set
 
@@ -154,6 +154,14 @@ def test_what_cannot_be_written_is_one_sentence(places, tmp_path):
     with pytest.raises(UsageError, match=r'raw holds 0\.tar, which curation did not write; name another folder'):
         raw = Places(places.shards, places.sidecars, places.work, tmp_path / 'raw')
         write_kept(write_kept_file(tmp_path / 'kept.parquet', KEPT), raw, StageCOptions())
+    (tmp_path / 'digits').mkdir()
+    (tmp_path / 'digits/train.jsonl').touch()
+    with pytest.raises(UsageError, match=r'digits holds train\.jsonl, which curation did not write'):
+        claim_folder(tmp_path / 'digits')
+    (tmp_path / 'new').mkdir()
+    (tmp_path / 'new/..curation.1-0123abcd.tmp').touch()
+    for _ in range(2):
+        claim_folder(tmp_path / 'new')
     (tmp_path / 'raw/1.tar').write_bytes(b'')
     with pytest.raises(DataError, match=r'raw shard 1 \(.*1\.tar\) has changed since stage A looked at it'):
         write_kept(tmp_path / 'kept.parquet', places, StageCOptions())
