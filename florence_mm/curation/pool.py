@@ -89,7 +89,7 @@ def _run_pool(work: bytes, tasks: Iterable[Task], workers: int) -> Iterator[Any]
             else:
                 worker, result = _next_result(busy)
                 yield result
-            worker.connection.send(task)
+            _give(worker, task)
             busy[worker] = task
         while busy:
             yield _next_result(busy)[1]
@@ -107,6 +107,14 @@ def _start(context: Any, work: bytes) -> _Worker:
     process.start()
     there.close()
     return _Worker(process, here)
+
+
+def _give(worker: _Worker, task: Task) -> None:
+    try:
+        worker.connection.send(task)
+    except (BrokenPipeError, ConnectionResetError):
+        worker.process.join()
+        raise UsageError(_death(worker.process.exitcode, task)) from None
 
 
 def _next_result(busy: dict[_Worker, Task]) -> tuple[_Worker, Any]:

@@ -49,6 +49,15 @@ def test_the_death_of_a_process_is_one_sentence_that_names_its_task():
         list(run_tasks(failing, ['fine', 'die', *['fine'] * 20], 2))
 
 
+def test_the_death_of_a_process_between_two_tasks_is_the_same_sentence():
+    results = run_tasks(squared, range(3), 1, make_context=process_number)
+    _, process = next(results)
+    os.kill(process, signal.SIGKILL)
+    time.sleep(0.2)  # its end of the connection is closed
+    with pytest.raises(UsageError, match='worked on 1 was ended by SIGKILL'):
+        next(results)
+
+
 def test_an_error_with_a_sentence_keeps_its_kind():
     with pytest.raises(DataError, match=r'^b\.tar is compressed; decompress it$'):
         list(run_tasks(failing, ['fine', 'bad', 'fine'], 2))
