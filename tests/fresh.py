@@ -29,6 +29,8 @@ class FreshProcesses:
             return subprocess.CompletedProcess(code, status, *(Path(file).read_text() for file in files))
 
     def close(self) -> None:
+        # an end of the pipe may live on in a fork, so its closing says nothing
+        self.server.stdin.write('null\n')
         self.server.stdin.close()
         self.server.wait(timeout=60)
 
@@ -38,7 +40,10 @@ def serve() -> None:
     import torch.distributed.optim  # noqa: F401  (mmengine's optimizers import it)
 
     for line in sys.stdin:
-        code, files = json.loads(line)
+        found = json.loads(line)
+        if found is None:
+            return
+        code, files = found
         child = os.fork()
         if child == 0:
             for number, file in enumerate(files, 1):

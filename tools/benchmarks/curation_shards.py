@@ -150,4 +150,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    # Ray's processes find the functions of a module, not those of this script
+    import curation_shards
+
+    curation_shards.main()

@@ -27,6 +27,7 @@ from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
 
 from florence_mm.datasets import ImageTextManifest, ImageTextShards
+from florence_mm.datasets.collating import collate_in_one_piece
 from florence_mm.datasets.transforms import LoadImage
 from florence_mm.engine.dataloading import SeededDataset, start_loader_at
 from florence_mm.engine.samplers import ResumableSampler
@@ -149,7 +150,7 @@ def _loader(root: Path, workers: int, infinite: bool = True) -> DataLoader:
         batch_size=BATCH,
         sampler=sampler,
         num_workers=workers,
-        collate_fn=pseudo_collate,
+        collate_fn=collate_in_one_piece,
         prefetch_factor=2 if workers else None,
         worker_init_fn=_one_thread,
     )
