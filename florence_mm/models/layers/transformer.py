@@ -33,6 +33,8 @@ from .shared_tokens import SharedTokens, attend_once, find_beginnings
 
 #: Most rows of an MLP's input for which working in place is not faster: a token of a few texts.
 FEW_ROWS = 32
+#: Texts of so many tokens must have half in common: what gathering keys and values costs grows with the length.
+_SHARING_PAYS = 128
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class TokenLayout:
         """Make the layout of a causal encoder that computes what texts have in common at their beginning once.
 
         A token's feature depends on the tokens up to it alone, so N is the number of different beginnings, and of the
-        places at which a text has padding.
+        places at which a text has padding. If texts have little in common, the layout is that of :meth:`of`.
 
         Args:
             ids: ``(B, L)`` int64, token ids from 0 to ``2**32 - 1``, on the CPU.
@@ -106,6 +108,8 @@ class TokenLayout:
         """
         device = ids.device if device is None else device
         index, rows = find_beginnings(ids, real)
+        if int(real.sum()) < len(index) * (1 + ids.shape[1] / _SHARING_PAYS):
+            return cls.of(real, causal=True, device=device)
         shared = SharedTokens(*(x.to(device) for x in SharedTokens.of(index, rows, ids.shape[1])))
         return cls(*ids.shape, index=index.to(device), causal=True, rows=rows.to(device), shared=shared)
 

@@ -134,9 +134,11 @@ class CLIPTextTower(BaseModule):
         if self.causal and inferring and input_ids.device.type == 'cpu':
             # prompts of classes begin alike; without gradients, as captions in training do not
             layout = TokenLayout.of_prefixes(input_ids[:, :length], real, device)
-            rows = layout.rows.view(-1, length).gather(1, ends.to(device)[:, None]).squeeze(1)  # (B,)
         else:
             layout = TokenLayout.of(real, self.causal, device)
+        if layout.rows is not None:
+            rows = layout.rows.view(-1, length).gather(1, ends.to(device)[:, None]).squeeze(1)  # (B,)
+        else:
             rows = ((ends + 1).cumsum(0) - 1).to(device, non_blocking=True)  # (B,) positions of the ends among the N
         x = self.token_embedding(input_ids[:, :length].to(device, non_blocking=True))  # (B, L, C)
         if inferring:
