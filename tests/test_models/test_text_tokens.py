@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from florence_mm.models.layers.transformer import TokenLayout
 from florence_mm.models.text import CLIPTextTower, CLIPTokenEncoder, RobertaTextEncoder
 from florence_mm.models.tokenizers import CLIPTokenizer, MaskedCLIPTokenizer, RobertaTextTokenizer, transformers_files
 from florence_mm.models.tokenizers import protocol as tokens_module
@@ -214,3 +215,13 @@ def test_refused_encoders(tmp_path, monkeypatch):
     for encoder in encoders():
         with pytest.raises(ValueError, match='texts have 23 tokens and .* takes 22; lower max_text_len'):
             encoder(torch.full((1, 23), 6), torch.ones(1, 23).bool())
+
+
+def test_beginnings_are_shared_only_where_texts_have_enough_in_common():
+    real = torch.ones(8, 16, dtype=torch.bool)
+    unlike = torch.arange(128).view(8, 16)
+    unlike[:, 0] = 1000  # the start alone
+    alike = unlike.clone()
+    alike[:, :12] = torch.arange(12)
+    assert TokenLayout.of_prefixes(unlike, real).shared is None
+    assert TokenLayout.of_prefixes(alike, real).shared is not None
