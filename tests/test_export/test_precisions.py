@@ -1,5 +1,6 @@
 """Files in bf16 and with 8-bit weights: they compute nearly what the model does, and take the room that they should."""
 
+import onnx
 import pytest
 import torch
 from small_models import TWO_TOWERS
@@ -55,6 +56,14 @@ def test_nearly_the_model(image, tmp_path, name, precision, calibrated, bound):
         weights = sum(value.numel() for value in image.module.parameters())
         file = made.path.with_suffix('.bin' if name.endswith('.xml') else '.onnx')
         assert file.stat().st_size < 0.7 * 4 * weights
+
+
+def test_products_of_two_activations_stay_exact(image, tmp_path):
+    export_part(image, tmp_path / 'a.onnx', {}, precision='int8', examples=examples(image))
+    graph = onnx.load(tmp_path / 'a.onnx').graph
+    short = {name for node in graph.node if node.op_type == 'DequantizeLinear' for name in node.output}
+    exact = [node for node in graph.node if node.op_type == 'MatMul' and not short.intersection(node.input)]
+    assert len(exact) == 4  # queries with keys, weights with values, in two blocks
 
 
 @pytest.mark.parametrize(('name', 'shown'), [('a.onnx', []), ('a.xml', []), ('a.xml', None)])
