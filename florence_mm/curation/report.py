@@ -245,8 +245,10 @@ def describe(content: dict[str, Any]) -> str:
     for name, bars in content['histograms'].items():
         kinds = [kind for kind in ('read', KEPT) if kind in bars]
         lines += ['', f'| {name} | {" | ".join(kinds)} |', '|---' * (1 + len(kinds)) + '|']
-        for i, label in enumerate(bar_labels(bars['from'])):
-            lines.append(f'| {label} | {" | ".join(_number(bars[kind][i]) for kind in kinds)} |')
+        labels = bar_labels(bars['from'])
+        filled = [i for i in range(len(labels)) if any(bars[kind][i] for kind in kinds)]
+        for i in range(filled[0], filled[-1] + 1) if filled else ():  # without the empty ends
+            lines.append(f'| {labels[i]} | {" | ".join(_number(bars[kind][i]) for kind in kinds)} |')
     return '\n'.join(lines) + '\n'
 
 
