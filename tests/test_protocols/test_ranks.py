@@ -1,6 +1,7 @@
 """Evaluation in two processes: parts in order and once, the figures of one process, errors of one that end no other."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -166,6 +167,9 @@ def test_killed_processes_go_on_alone(tmp_path):
         def stops(self, features, labels, first):
             calls.append(first)
             if len(calls) == 2:
+                # the first process ends the other, which writes what both have
+                while not (tmp_path / 'stopped/episodes.json').exists():
+                    time.sleep(0.01)
                 raise SystemExit(3)
             return real(self, features, labels, first)
 
