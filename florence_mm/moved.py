@@ -65,7 +65,7 @@ MODULES: dict[str, str | tuple[str, ...]] = {
     ),
     'models.text.clip_tokens': ('models.text.clip_text', 'models.tokenizers.clip'),
     'models.multimodal.decoding': 'models.generation',
-    'models.text.token_layout': 'models.layers.transformer',
+    'models.text.token_layout': 'models.layers.token_layout',
     'models.text.tokenizer': 'models.tokenizers.clip',
     'models.text.tokens': 'models.tokenizers.protocol',
     'apis.picture_inputs': 'apis.inputs',

@@ -20,6 +20,8 @@ from .inference import is_compiling, is_traced
 from .learning_bias import LearningBiasAttention, compiled_learning_bias
 
 _STEPS = 1 << 16
+#: Most queries of a prefix for which its keys are read once for all, and scores are written out.
+_FEW_QUERIES = 16
 _WRITTEN_OUT_TOKENS = 64  # of windows whose scores are written out in compiled bf16
 
 
@@ -75,6 +77,73 @@ def written_out_attention(
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     return torch.matmul(dropout(scores.softmax(-1), dropout_p), value)
+
+
+def prefixed_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    prefix_key: Tensor,
+    prefix_value: Tensor,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """Scaled dot-product attention to keys of a prefix, which several consecutive rows share, and to own keys.
+
+    Args:
+        query: ``(B, H, L, D)``.
+        key: ``(B, H, P, D)``.
+        value: ``(B, H, P, D)``.
+        prefix_key: ``(U, H, S, D)``; B is a multiple of U, and each prefix is seen by B / U consecutive rows.
+        prefix_value: ``(U, H, S, D)``.
+        mask: bool, True for own keys that may be attended to, as of :func:`attention`; None: all.
+        causal: query i attends to own keys 0 to i; not together with ``mask``.
+        dropout_p: dropout probability of the attention weights.
+
+    Returns:
+        ``(B, H, L, D)``.
+    """
+    batch, _, length, _ = query.shape
+    prefixes, _, before, _ = prefix_key.shape
+    each = batch // prefixes
+    if causal and length > 1:
+        mask = torch.ones(length, key.shape[2], dtype=torch.bool, device=query.device).tril()[None, None]
+    if dropout_p == 0 and each * length <= _FEW_QUERIES and query.device.type == 'cpu' and not query.requires_grad:
+        return _grouped_attention(query, key, value, prefix_key, prefix_value, mask, each)
+    if each > 1:
+        prefix_key, prefix_value = (x.repeat_interleave(each, 0) for x in (prefix_key, prefix_value))
+    if mask is not None:
+        seen = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=query.device)
+        mask = torch.cat([seen.expand(*mask.shape[:3], before), mask], 3)
+    key, value = torch.cat([prefix_key, key], 2), torch.cat([prefix_value, value], 2)
+    return attention(query, key, value, mask, dropout_p=dropout_p)
+
+
+def _grouped_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    prefix_key: Tensor,
+    prefix_value: Tensor,
+    mask: Tensor | None,
+    each: int,
+) -> Tensor:
+    """:func:`prefixed_attention` that reads each prefix once, for the few queries of a step of generation."""
+    query = query * query.shape[-1] ** -0.5
+    length, before = query.shape[2], prefix_key.shape[2]
+    # (B, H, L, D) -> (U, B / U, H, L, D) -> (U, H, B / U * L, D)
+    grouped = query.unflatten(0, (-1, each)).transpose(1, 2).flatten(2, 3)
+    scores = torch.matmul(grouped, prefix_key.transpose(2, 3))  # (U, H, B / U * L, S)
+    scores = scores.unflatten(2, (each, length)).transpose(1, 2).flatten(0, 1)  # (B, H, L, S)
+    own = torch.matmul(query, key.transpose(2, 3))  # (B, H, L, P)
+    if mask is not None:
+        own = own.masked_fill(~mask, -torch.inf)
+    weights = torch.cat([scores, own], 3).softmax(3)
+    grouped = weights[..., :before].unflatten(0, (-1, each)).transpose(1, 2).flatten(2, 3)
+    out = torch.matmul(grouped, prefix_value)  # (U, H, B / U * L, D)
+    out = out.unflatten(2, (each, length)).transpose(1, 2).flatten(0, 1)  # (B, H, L, D)
+    return out + torch.matmul(weights[..., before:], value)
 
 
 # --- within windows --------------------------------------------------------------------------------------------------

@@ -21,6 +21,15 @@ ROBERTA = {
         'max_position_embeddings': 62,
     },
 }
+STACK = {
+    'type': 'TextStack',
+    'vocab_size': 261,
+    'hidden_size': 16,
+    'num_layers': 2,
+    'num_heads': 2,
+    'mlp_ratio': 2,
+    'max_positions': 60,
+}
 
 SMALL = {
     'CLIPTextTower': Small(TOWER, TextTower(), refuses_none='at least one text'),
@@ -30,6 +39,7 @@ SMALL = {
     'CLIPTokenEncoder': Small({'type': 'CLIPTokenEncoder', 'tower': {**TOWER, 'causal': False}}, TokenEncoder()),
     'CLIPTokenEncoder-causal': Small({'type': 'CLIPTokenEncoder', 'tower': TOWER}, TokenEncoder(always_causal=True)),
     'RobertaTextEncoder': Small(ROBERTA, TokenEncoder(), refuses_none='give at least one'),
+    'TextStack': Small(STACK, TokenEncoder(), refuses_none='give at least one'),
     'CLIPTokenizer': Small({'type': 'CLIPTokenizer', 'vocab_size': VOCAB}, TowerTokenizer()),
     'MaskedCLIPTokenizer': Small({'type': 'MaskedCLIPTokenizer', 'vocab_size': VOCAB}, Tokenizer(), ['TextTokenizer']),
     'RobertaTextTokenizer': Small({'type': 'RobertaTextTokenizer'}, Tokenizer(), ['TextTokenizer']),

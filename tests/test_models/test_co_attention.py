@@ -167,7 +167,7 @@ def test_captioning_looks_back_only_and_the_image_reads_no_text():
 
 
 def _dense(batch, length):
-    from florence_mm.models.layers.transformer import TokenLayout
+    from florence_mm.models.layers.token_layout import TokenLayout
 
     return TokenLayout(batch, length)
 

@@ -12,7 +12,7 @@ from instances import assert_same, build, differ
 from test_every_model import MODULES, SMALLS
 from torch import nn
 
-from florence_mm.models.layers import clip_block, swin, transformer
+from florence_mm.models.layers import clip_block, fusion_layer, swin
 from florence_mm.ops import inference
 
 every_module = pytest.mark.parametrize('name', MODULES)
@@ -20,7 +20,7 @@ every_module = pytest.mark.parametrize('name', MODULES)
 
 @pytest.fixture(autouse=True)
 def small_limits(monkeypatch):
-    for module, limit in ((clip_block, 'FEW_ROWS'), (transformer, 'FEW_ROWS'), (swin, '_QKV_ELEMENTS')):
+    for module, limit in ((clip_block, 'FEW_ROWS'), (fusion_layer, 'FEW_ROWS'), (swin, '_QKV_ELEMENTS')):
         monkeypatch.setattr(module, limit, 0)
     for limit in ('_LARGE', '_KEPT'):
         monkeypatch.setattr(inference, limit, 0)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from florence_mm.models.layers.transformer import TokenLayout
+from florence_mm.models.layers.token_layout import TokenLayout
 from florence_mm.models.text import CLIPTextTower, CLIPTokenEncoder, RobertaTextEncoder
 from florence_mm.models.tokenizers import CLIPTokenizer, MaskedCLIPTokenizer, RobertaTextTokenizer, transformers_files
 from florence_mm.models.tokenizers import protocol as tokens_module

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from florence_mm.models.layers.transformer import TokenLayout, self_attention
+from florence_mm.models.layers.token_layout import TokenLayout
+from florence_mm.models.layers.transformer import self_attention
 from florence_mm.models.text import CLIPTextTower
 from florence_mm.models.tokenizers import CLIPTokenizer
 from florence_mm.registry import MODELS, TASK_UTILS

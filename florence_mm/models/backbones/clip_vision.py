@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from florence_mm.models.checkpoints.fitting import fit_on_load
 from florence_mm.models.layers.clip_block import PreNormBlock, find_act, init_blocks
-from florence_mm.models.layers.transformer import TokenLayout
+from florence_mm.models.layers.token_layout import TokenLayout
 from florence_mm.ops.position import resize_token_positions
 from florence_mm.registry import MODELS
 from florence_mm.utils.nearest import did_you_mean

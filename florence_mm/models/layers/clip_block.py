@@ -27,7 +27,8 @@ from florence_mm.ops.inference import (
 )
 from florence_mm.ops.recomputed import norm_linear, norm_mlp, recomputing_allowed, trained_linear
 
-from .transformer import FEW_ROWS, LastTokens, TokenLayout, self_attention
+from .token_layout import LastTokens, TokenLayout
+from .transformer import FEW_ROWS, self_attention
 
 
 class QuickGELU(nn.Module):

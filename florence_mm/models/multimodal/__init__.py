@@ -14,7 +14,7 @@ __all__ = ['METER', 'RetrievalReranker', 'VisionLanguageModel']
 __getattr__ = moved_names(
     __name__,
     {
-        'CoAttentionLayer': 'florence_mm.models.layers.transformer',
+        'CoAttentionLayer': 'florence_mm.models.layers.fusion_layer:FusionLayer',
         'CoAttentionStacks': 'florence_mm.models.multimodal.co_attention',
     },
 )

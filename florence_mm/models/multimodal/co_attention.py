@@ -15,15 +15,20 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from florence_mm.models.generation.cache import CacheStack
+from florence_mm.models.layers.fusion_layer import FusionLayer
 from florence_mm.models.layers.initialisation import init_bert_weights
-from florence_mm.models.layers.transformer import CoAttentionLayer, KeysValues, TokenLayout, layout_of
+from florence_mm.models.layers.token_layout import TokenLayout, layout_of
+from florence_mm.models.layers.transformer import KeysValues
 from florence_mm.moved import moved_names
 
 from .protocol import CrossWeights, Fused
 
 __getattr__ = moved_names(
     __name__,
-    dict.fromkeys(('CrossAttention', 'PostNorm', 'SelfAttention'), 'florence_mm.models.layers.transformer'),
+    {
+        'CoAttentionLayer': 'florence_mm.models.layers.fusion_layer:FusionLayer',
+        **dict.fromkeys(('CrossAttention', 'PostNorm', 'SelfAttention'), 'florence_mm.models.layers.transformer'),
+    },
 )
 
 
@@ -63,8 +68,8 @@ class CoAttentionStacks(nn.Module):
         if num_layers < 1:
             raise ValueError(f'num_layers is {num_layers}; give at least 1 co-attention layer')
         args = (hidden_size, num_heads, mlp_ratio, drop_rate, attn_drop_rate, layer_norm_eps)
-        self.text_layers = nn.ModuleList(CoAttentionLayer(*args) for _ in range(num_layers))
-        self.image_layers = nn.ModuleList(CoAttentionLayer(*args) for _ in range(num_layers))
+        self.text_layers = nn.ModuleList(FusionLayer(*args) for _ in range(num_layers))
+        self.image_layers = nn.ModuleList(FusionLayer(*args) for _ in range(num_layers))
         self.with_cp = with_cp
 
     def forward(self, text: Tensor, image: Tensor, text_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -120,7 +125,7 @@ class CoAttentionStacks(nn.Module):
         return text_layout.pad(text), image_layout.pad(image), weights
 
     def _layer(
-        self, layer: CoAttentionLayer, x: Tensor, layout: TokenLayout, context: Tensor, context_layout: TokenLayout
+        self, layer: FusionLayer, x: Tensor, layout: TokenLayout, context: Tensor, context_layout: TokenLayout
     ) -> Tensor:
         def run(x: Tensor, context: Tensor) -> Tensor:
             return layer.step(x, layout, layer.crossattention.keys_values(context, context_layout), context_layout)
@@ -233,7 +238,7 @@ class CoAttentionFusion(nn.Module):
 
 
 def _cross_weights(
-    layer: CoAttentionLayer, x: Tensor, layout: TokenLayout, context: Tensor, context_layout: TokenLayout
+    layer: FusionLayer, x: Tensor, layout: TokenLayout, context: Tensor, context_layout: TokenLayout
 ) -> Tensor:
     keys, _ = layer.crossattention.keys_values(context, context_layout)
     return layer.crossattention.weights(layer.attention(x, layout), layout, keys, context_layout)

@@ -4,8 +4,9 @@ from florence_mm.moved import moved_names
 
 from .clip_text import CLIPTextTower, CLIPTokenEncoder
 from .roberta import RobertaTextEncoder
+from .stack import StackMemory, TextStack
 
-__all__ = ['CLIPTextTower', 'CLIPTokenEncoder', 'RobertaTextEncoder']
+__all__ = ['CLIPTextTower', 'CLIPTokenEncoder', 'RobertaTextEncoder', 'StackMemory', 'TextStack']
 
 __getattr__ = moved_names(
     __name__,

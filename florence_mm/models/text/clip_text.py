@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from florence_mm.models.base import build_part
 from florence_mm.models.generation.cache import CacheStack
 from florence_mm.models.layers.clip_block import PreNormBlock, find_act, init_blocks
-from florence_mm.models.layers.transformer import LastTokens, TokenLayout
+from florence_mm.models.layers.token_layout import LastTokens, TokenLayout
 from florence_mm.ops.inference import is_recorded
 from florence_mm.registry import MODELS
 

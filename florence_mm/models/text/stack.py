@@ -1,0 +1,259 @@
+"""A stack of transformer layers on token embeddings: BERT's, BART's, and the text part of models that write.
+
+Shape legend: ``B`` texts, ``T`` tokens of the longest text, ``N`` real tokens of the batch, ``U`` pictures, ``S`` their
+tokens, ``C`` channels, ``H`` heads, ``D = C / H``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from florence_mm.models.generation.cache import CacheStack
+from florence_mm.models.layers.fusion_layer import FusionLayer
+from florence_mm.models.layers.initialisation import init_bert_weights
+from florence_mm.models.layers.token_layout import TokenLayout, layout_of
+from florence_mm.models.layers.transformer import KeysValues
+from florence_mm.ops.attention import dropout
+from florence_mm.registry import MODELS
+
+
+@dataclass(frozen=True)
+class StackMemory:
+    """What the layers of a stack see besides the tokens of their own text, the same at every step of generation.
+
+    Attributes:
+        prefixes: of each layer keys and values ``(U, H, S, D)`` of tokens before the text, for self-attention.
+        contexts: of each layer keys and values ``(U, H, S, D)`` of another sequence, for cross-attention.
+        context_layout: layout of the other sequence.
+    """
+
+    prefixes: Sequence[KeysValues] = field(default_factory=tuple)
+    contexts: Sequence[KeysValues] = field(default_factory=tuple)
+    context_layout: TokenLayout | None = None
+
+    def of_rows(self, rows: Sequence[int]) -> 'StackMemory':
+        """Select the memory of the pictures or texts ``rows``, one for each row of a batch."""
+        device = (self.prefixes or self.contexts)[0][0].device
+        index = torch.tensor(list(rows)).to(device, non_blocking=True)
+        prefixes, contexts = (
+            [(keys.index_select(0, index), values.index_select(0, index)) for keys, values in layers]
+            for layers in (self.prefixes, self.contexts)
+        )
+        layout = self.context_layout
+        if layout is not None:
+            mask = None if layout.mask is None else layout.mask.index_select(0, index)
+            layout = TokenLayout(len(index), layout.length, mask=mask)
+        return StackMemory(prefixes, contexts, layout)
+
+
+class TextEmbeddings(nn.Module):
+    """Embeddings of words and positions, and of BERT's token types, with a layer norm.
+
+    Args:
+        vocab_size: number of ids.
+        hidden_size: C.
+        max_positions: longest text in tokens.
+        position_offset: rows of the position table before that of the first token; 2 in BART.
+        num_types: token types, of which all tokens have the first; 2 in BERT, 0: none.
+        layer_norm_eps: epsilon of the layer norm.
+        drop_rate: dropout behind the layer norm.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        hidden_size: int,
+        max_positions: int,
+        position_offset: int,
+        num_types: int,
+        layer_norm_eps: float,
+        drop_rate: float,
+    ) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(vocab_size, hidden_size)
+        self.position_embeddings = nn.Embedding(max_positions + position_offset, hidden_size)
+        self.token_type_embeddings = nn.Embedding(num_types, hidden_size) if num_types else None
+        self.LayerNorm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.position_offset, self.drop_rate = position_offset, drop_rate
+
+    def forward(self, input_ids: Tensor, layout: TokenLayout, start: int = 0) -> Tensor:
+        """Embed ids ``(B, T)``, the first of which are at position ``start``, to packed ``(N, C)``."""
+        first = start + self.position_offset
+        x = layout.pack(
+            self.word_embeddings(input_ids) + self.position_embeddings.weight[first : first + layout.length]
+        )
+        if self.token_type_embeddings is not None:
+            x = x + self.token_type_embeddings.weight[0]
+        return dropout(self.LayerNorm(x), self.drop_rate if self.training else 0.0)
+
+
+@MODELS.register_module()
+class TextStack(BaseModule):
+    """Stack of post-norm transformer layers on token embeddings, which encodes texts or writes them.
+
+    With the defaults it is BERT's encoder (arXiv 1810.04805). It takes the place of :class:`RobertaTextEncoder` in
+    fusion models, too.
+
+    Args:
+        vocab_size: number of ids.
+        hidden_size: C.
+        num_layers: number of layers.
+        num_heads: heads of each layer.
+        mlp_ratio: hidden width of the MLPs in multiples of C.
+        max_positions: longest text in tokens.
+        position_offset: rows of the position table before that of the first token; 2 in BART.
+        num_types: token types, of which all tokens have the first; 2 in BERT, 0: none.
+        drop_rate: dropout before each residual and behind the embeddings.
+        attn_drop_rate: dropout of attention weights.
+        layer_norm_eps: epsilon of the layer norms; 1e-12 in BERT, 1e-5 in BART.
+        embed_norm_eps: that of the embeddings' norm; None: the same. 1e-8 in GIT.
+        cross_attention: each layer attends to another sequence, if one is given.
+        context_dims: channels of the other sequence; None: C.
+        causal_attention: the layers have a self-attention of their own for causal texts, as in BLIP.
+        init_std: standard deviation of the initial weights of linear layers and embeddings.
+        with_cp: recompute each layer in the backward pass instead of keeping its activations.
+        init_cfg: see mmengine.
+
+    Attributes:
+        embed_dims (int): C.
+        context_length (int): longest text in tokens.
+        vocab_size (int): number of ids.
+
+    Raises:
+        ValueError: there are no layers, ids or positions, or a size does not fit.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int = 30522,
+        hidden_size: int = 768,
+        num_layers: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4,
+        max_positions: int = 512,
+        position_offset: int = 0,
+        num_types: int = 2,
+        drop_rate: float = 0.1,
+        attn_drop_rate: float = 0.1,
+        layer_norm_eps: float = 1e-12,
+        embed_norm_eps: float | None = None,
+        cross_attention: bool = False,
+        context_dims: int | None = None,
+        causal_attention: bool = False,
+        init_std: float = 0.02,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        least = {'num_layers': num_layers, 'vocab_size': vocab_size, 'max_positions': max_positions}
+        for name, value in least.items():
+            if value < 1:
+                raise ValueError(f'{name} of the text stack is {value}; give at least 1')
+        if position_offset < 0 or num_types < 0:
+            raise ValueError(
+                f'position_offset={position_offset} and num_types={num_types} of the text stack must be at least 0'
+            )
+        self.embed_dims, self.context_length, self.vocab_size = hidden_size, max_positions, vocab_size
+        self.with_cp = with_cp
+        norm_eps = layer_norm_eps if embed_norm_eps is None else embed_norm_eps
+        self.embeddings = TextEmbeddings(
+            vocab_size, hidden_size, max_positions, position_offset, num_types, norm_eps, drop_rate
+        )
+        args = (hidden_size, num_heads, mlp_ratio, drop_rate, attn_drop_rate, layer_norm_eps)
+        self.layers = nn.ModuleList(
+            FusionLayer(*args, context_dims, cross_attention, causal_attention) for _ in range(num_layers)
+        )
+        init_bert_weights(self, init_std)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        mask: Tensor,
+        causal: bool = False,
+        cache: CacheStack | None = None,
+        memory: StackMemory | None = None,
+    ) -> Tensor:
+        """Encode texts, or the next tokens of texts.
+
+        Args:
+            input_ids: ``(B, T)`` int64.
+            mask: ``(B, T)`` bool, True where a token is real, best on the CPU; padding is at the end.
+            causal: each token sees only itself and those before it.
+            cache: keys and values of earlier tokens of the texts; those of these tokens, without padding, are appended.
+                Only with ``causal``.
+            memory: what the layers see besides; of as many rows as texts, or of fewer, each of which then has equally
+                many consecutive texts. None: nothing, and cross-attention is skipped.
+
+        Returns:
+            ``(B, T, C)``, zeros at padding.
+
+        Raises:
+            ValueError: there are no texts, or more tokens than positions.
+        """
+        if not input_ids.shape[0]:  # len() would fix the number in an export
+            raise ValueError('the text stack got no texts; give at least one')
+        held = 0 if cache is None else cache.length
+        if (length := held + input_ids.shape[1]) > self.context_length:
+            raise ValueError(
+                f'texts have {length} tokens and the text stack takes {self.context_length}; lower max_text_len of the '
+                'model or raise max_positions of the stack'
+            )
+        device = self.embeddings.word_embeddings.weight.device
+        shape = input_ids.shape
+        layout = TokenLayout.of(mask, causal, device) if cache is None else TokenLayout(*shape, causal=True)
+        x = self.embeddings(input_ids.to(device, non_blocking=True), layout, held)
+        return layout.pad(self.run(x, layout, cache, memory))
+
+    def run(
+        self, x: Tensor, layout: TokenLayout, cache: CacheStack | None = None, memory: StackMemory | None = None
+    ) -> Tensor:
+        """Apply the layers to packed embeddings, ``(N, C)`` to ``(N, C)``; arguments as of :meth:`forward`."""
+        memory = StackMemory() if memory is None else memory
+        for number, layer in enumerate(self.layers):
+            step = {
+                'context': memory.contexts[number] if memory.contexts else None,
+                'context_layout': memory.context_layout,
+                'cache': None if cache is None else cache.layer(number),
+                'prefix': memory.prefixes[number] if memory.prefixes else None,
+            }
+            if self.with_cp and torch.is_grad_enabled():
+                x = checkpoint(layer.step, x, layout, use_reentrant=False, **step)
+            else:
+                x = layer.step(x, layout, **step)
+        return x
+
+    def contexts(self, tokens: Tensor, mask: Tensor | None = None) -> StackMemory:
+        """Compute the memory of another sequence that all texts see by cross-attention.
+
+        Args:
+            tokens: ``(U, S, context_dims)``.
+            mask: ``(U, S)`` bool, True where a token is real; None: all are.
+        """
+        layout = layout_of(tokens, mask)
+        packed = layout.pack(tokens)
+        return StackMemory(
+            contexts=[layer.crossattention.keys_values(packed, layout) for layer in self.layers], context_layout=layout
+        )
+
+    def prefixes(self, tokens: Tensor) -> StackMemory:
+        """Compute the memory of tokens before the texts, which see each other, and which all tokens of texts see.
+
+        They do not depend on the texts, so that those of a picture are computed once for all texts about it.
+
+        Args:
+            tokens: ``(U, S, C)``, embeddings.
+        """
+        layout, prefixes = TokenLayout(*tokens.shape[:2]), []
+        x = layout.pack(tokens)
+        for layer in self.layers[:-1]:
+            if self.with_cp and torch.is_grad_enabled():
+                x, keys_values = checkpoint(layer.prefix_step, x, layout, use_reentrant=False)
+            else:
+                x, keys_values = layer.prefix_step(x, layout)
+            prefixes.append(keys_values)
+        prefixes.append(self.layers[-1].attention.keys_values(x, layout))  # nothing reads what the last layer makes
+        return StackMemory(prefixes=prefixes)
