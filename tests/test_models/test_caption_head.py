@@ -239,6 +239,9 @@ def test_errors():
             model.write(images, prompts)
     with pytest.raises(ValueError, match='follows has 11 tokens with the start, which leaves none .* at most 12'):
         model.write(images, ['a red two ' * 9] * 2)
+    long = model.tokenize(['a red two and a blue five'] * 2)
+    with pytest.raises(ValueError, match='text have 16 tokens together, and texts of the model at most 12; shorten'):
+        model.teach(images, [0, 1], long, long)
     for penalty in (math.nan, math.inf):
         with pytest.raises(ValueError, match=f'length_penalty={penalty} '):
             captioner(head={'length_penalty': penalty})

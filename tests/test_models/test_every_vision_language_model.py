@@ -148,6 +148,28 @@ def test_a_text_follows_its_prompt(name, cached):
     assert ((model.write_on(as_tokens(other.first_ids), other)[:, -1] - hidden).abs().amax(1) > 1e-9).all()
 
 
+@every_writer
+@pytest.mark.parametrize('prompted', [False, True])
+@torch.no_grad()
+def test_what_predicts_a_text_in_one_pass_is_what_writes_it(name, prompted):
+    model, image_tokens = shared(name)
+    image_of = [2, 0, 0]
+    prompts = model.tokenize(['a by', 'no', 'a']) if prompted else None
+    texts = model.tokenize(['no', 'is a', 'two'])
+    assert len(set(texts.mask.sum(1).tolist())) > 1
+    taught = model.teach(image_tokens, image_of, prompts, texts)
+    assert taught.shape[:2] == (3, texts.input_ids.shape[1] - 1)
+    for row, image in enumerate(image_of):
+        size, prompt = int(texts.mask[row].sum()), None
+        if prompted:
+            given = int(prompts.mask[row].sum())
+            prompt = as_tokens(prompts.input_ids[row : row + 1, :given])
+        state = model.start_writing(image_tokens[image : image + 1], [0], prompt)
+        ids = torch.cat([state.first_ids, texts.input_ids[row : row + 1, 1 : size - 1]], 1)
+        steps = model.write_on(as_tokens(ids), state)[0, -(size - 1) :]
+        torch.testing.assert_close(taught[row, : size - 1], steps, **EXACT)
+
+
 # --- what inferencers ask ---------------------------------------------------------------------------------------------
 
 PAIRS = [(2, 0), (0, 1), (0, 2), (1, 0), (2, 2)]

@@ -19,6 +19,7 @@ from florence_mm.registry import MODELS, TASK_UTILS
 
 from .batch import FusionBatch
 from .protocol import Answered, Fused, Written
+from .teaching import teach_after_prompts
 
 _PAIRS_AT_ONCE = 64  # image-text pairs that are fused together
 
@@ -180,6 +181,15 @@ class VisionLanguageModel(FlorenceModel):
         if prompts is None:
             return torch.full((rows, 1), self.tokenizer.start_token_id)
         return prompts.input_ids[:, :-1]
+
+    def teach(
+        self, image_tokens: Tensor, image_of: Sequence[int], prompts: TokenBatch | None, texts: TokenBatch
+    ) -> Tensor:
+        """Compute the hidden states ``(B, T - 1, C)`` that predict whole texts, see the protocol's ``Writer.teach``.
+
+        Here a prompt is the beginning of its text; a family that encodes prompts separately has a method of its own.
+        """
+        return teach_after_prompts(self, image_tokens, image_of, prompts, texts)
 
     # --- what is asked ------------------------------------------------------------------------------------------------
 

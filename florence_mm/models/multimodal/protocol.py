@@ -142,6 +142,24 @@ class Writer(Reader, Protocol):
             state: state from :meth:`start_writing`; with cache, the new tokens are added to it.
         """
 
+    def teach(
+        self, image_tokens: Tensor, image_of: Sequence[int], prompts: TokenBatch | None, texts: TokenBatch
+    ) -> Tensor:
+        """Compute the hidden states ``(B, T - 1, C)`` that predict whole texts, in one pass.
+
+        State t of a text predicts ``texts.input_ids[:, t + 1]`` from the image, the prompt and the tokens up to t; it
+        is what :meth:`write_on` computes token by token. States that predict padding have no meaning.
+
+        Args:
+            image_tokens: ``(U, S, C)``.
+            image_of: index of the image of each of the B texts.
+            prompts: B prompts, such as questions, of any lengths, with start and end tokens; None: no prompts.
+            texts: B texts of T tokens or fewer, with start and end tokens.
+
+        Raises:
+            ValueError: a prompt and its text are together longer than the model's texts.
+        """
+
 
 @runtime_checkable
 class Attending(Protocol):
