@@ -158,19 +158,21 @@ def _by_onednn(x: Tensor, hidden: int) -> bool:
     return x.dtype == torch.float32 and hidden >= _ONEDNN_ELEMENTS and prefers_onednn()
 
 
-def few_rows_linear(x: Tensor, layer: nn.Linear) -> Tensor:
+def few_rows_linear(x: Tensor, layer: nn.Linear | nn.Embedding) -> Tensor:
     """Apply a large linear layer without bias to few rows, such as for the next token's logits.
 
     Args:
         x: ``(N, C)``.
-        layer: its weight is ``(V, C)``.
+        layer: its weight is ``(V, C)``; of embeddings, the products with all of them.
 
     Returns:
         ``(N, V)``. On the fast path the transposed product is computed, which takes less than half the time.
     """
-    few = x.ndim == 2 and fast_path_allowed(x) and len(x) <= _FEW_ROWS and is_plain(layer) and layer.bias is None
-    if not few or layer.weight.numel() < _LARGE or not fast_path_allowed(x, layer.weight):
-        return layer(x)
+    tied = isinstance(layer, nn.Embedding)
+    few = x.ndim == 2 and fast_path_allowed(x) and len(x) <= _FEW_ROWS
+    plain = few and (_has_tensors(layer) if tied else is_plain(layer) and layer.bias is None)
+    if not plain or layer.weight.numel() < _LARGE or not fast_path_allowed(x, layer.weight):
+        return F.linear(x, layer.weight) if tied else layer(x)
     return torch.mm(layer.weight, x.t()).t().contiguous()
 
 

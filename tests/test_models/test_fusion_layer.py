@@ -1,4 +1,4 @@
-"""The layer that METER, BERT, BART, GIT, BLIP and the Q-Former share, against transformers' layers and its own forms."""
+"""The layer of METER, BERT, BART, GIT, BLIP and the Q-Former, against transformers' layers and its own forms."""
 
 import pytest
 import torch

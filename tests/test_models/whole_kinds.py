@@ -75,13 +75,13 @@ class VisionLanguage(Kind):
     Args:
         protocols: that the model fulfils.
         unused: for heads by name: parts of the model that the head alone gives no gradient, with the reason.
+        shape: of an image, or of a video.
     """
 
     pads = True
-    side = 32
 
-    def __init__(self, protocols, unused=None):
-        self.protocols, self.unused = protocols, unused or {}
+    def __init__(self, protocols, unused=None, shape=(3, 32, 32)):
+        self.protocols, self.unused, self.shape = protocols, unused or {}, shape
 
     def fitting(self):
         """The heads by name."""
@@ -104,14 +104,14 @@ class VisionLanguage(Kind):
         for small in self.fitting().values():
             for own, more in zip(fields, small.kind.fields, strict=True):
                 own.update(more)
-        images = [numbers(3, self.side, self.side, seed=seed).to(type_of(model)) for seed in range(3)]
+        images = [numbers(*self.shape, seed=seed).to(type_of(model)) for seed in range(3)]
         return [(image, {'text': text, **own}) for image, text, own in zip(images, TEXTS, fields, strict=True)]
 
     def batch(self, model, items):
         """Images ``(B, 3, H, W)`` and samples."""
         from mmpretrain.structures import DataSample
 
-        inputs = batch_of([image for image, _ in items], (3, self.side, self.side)).to(type_of(model))
+        inputs = batch_of([image for image, _ in items], self.shape).to(type_of(model))
         return inputs, [DataSample(**fields) for _, fields in items]
 
     def outputs(self, model, items, padding=0):

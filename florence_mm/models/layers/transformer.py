@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from florence_mm.models.generation.cache import KeyValueCache, causal_mask
 from florence_mm.moved import moved_names
 from florence_mm.ops.attention import attention, dropout, prefixed_attention
-from florence_mm.ops.inference import is_traced
+from florence_mm.ops.inference import is_plain, is_traced
 
 from .shared_tokens import attend_once
 from .token_layout import TokenLayout
@@ -109,8 +109,11 @@ class SelfAttention(nn.Module):
     def keys_values(self, x: Tensor, layout: TokenLayout) -> KeysValues:
         """Compute keys and values ``(B, H, L, D)`` of packed tokens ``(N, C)`` without their queries, for a prefix."""
         channels = self.qkv.in_features
-        bias = self.qkv.bias[channels:]
-        key, value = split_heads(F.linear(x, self.qkv.weight[channels:], bias), layout, 2, self.num_heads)
+        if is_plain(self.qkv):
+            own = F.linear(x, self.qkv.weight[channels:], self.qkv.bias[channels:])
+        else:
+            own = self.qkv(x)[:, channels:]
+        key, value = split_heads(own, layout, 2, self.num_heads)
         return key, value
 
     def with_keys_values(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, KeysValues]:

@@ -70,10 +70,11 @@ class VisionLanguageModel(FlorenceModel):
             ValueError: a head is no config, the model lacks methods that a head needs, a head has fewer outputs than
                 the tokenizer ids, or two heads do the same, such as answering.
         """
+        words = getattr(self, 'word_embeddings', None)  # of families with a text stack
         given = {
             'hidden_size': self.hidden_size,
             'pooled_size': self.pooled_size,
-            'vocab_size': self.tokenizer.vocab_size,
+            'vocab_size': self.tokenizer.vocab_size if words is None else words.num_embeddings,
             'init_std': init_std,
         }
         self.heads = ModuleDict({name: _build_head(name, head, given) for name, head in (heads or {}).items()})
@@ -83,6 +84,8 @@ class VisionLanguageModel(FlorenceModel):
                 # they would give losses and predictions of one name, and only the first would be asked
                 raise ValueError(f'the heads {" and ".join(able)} are each one that {does}; leave one')
         for name, head in self.heads.items():
+            if getattr(head, 'tied', False):
+                head.tie(words)
             needs = getattr(head, 'needs', None)
             if needs is not None and not isinstance(self, needs):
                 raise ValueError(

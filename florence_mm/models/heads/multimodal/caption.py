@@ -46,6 +46,8 @@ class FusionCaptionHead(VocabularyHead):
         layer_norm_eps: epsilon of the layer norm; 1e-12 in METER.
         init_std: standard deviation of the initial weights of linear layers, set by the model.
         init_cfg: see mmengine.
+        tied: see :class:`~florence_mm.models.heads.multimodal.vocabulary.VocabularyHead`.
+        transform: see there.
 
     Raises:
         ValueError: an argument is out of range.
@@ -66,8 +68,10 @@ class FusionCaptionHead(VocabularyHead):
         layer_norm_eps: float = 1e-12,
         init_std: float = 0.02,
         init_cfg: dict | None = None,
+        tied: bool = False,
+        transform: bool = True,
     ) -> None:
-        super().__init__(hidden_size, vocab_size, layer_norm_eps, init_std, init_cfg)
+        super().__init__(hidden_size, vocab_size, layer_norm_eps, init_std, init_cfg, tied, transform)
         if num_beams < 1 or not 0 <= length_penalty < math.inf or not 0 <= label_smoothing < 1:
             raise ValueError(
                 f'num_beams={num_beams}, length_penalty={length_penalty} and label_smoothing={label_smoothing} of the '

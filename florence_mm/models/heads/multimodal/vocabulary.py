@@ -19,24 +19,53 @@ class VocabularyHead(BaseModule):
         layer_norm_eps: epsilon of the layer norm; 1e-12 in METER.
         init_std: standard deviation of the initial weights of linear layers.
         init_cfg: see mmengine.
+        tied: multiply with the word embeddings of the model's text stack, which :meth:`tie` gives, as BERT, GIT and
+            BLIP do; False: with weights of its own, as METER does.
+        transform: a linear layer, GELU and layer norm before; GIT has none.
     """
 
     def __init__(
-        self, hidden_size: int, vocab_size: int, layer_norm_eps: float, init_std: float, init_cfg: dict | None = None
+        self,
+        hidden_size: int,
+        vocab_size: int,
+        layer_norm_eps: float,
+        init_std: float,
+        init_cfg: dict | None = None,
+        tied: bool = False,
+        transform: bool = True,
     ) -> None:
         super().__init__(init_cfg)
-        self.vocab_size = vocab_size
+        self.vocab_size, self.tied = vocab_size, tied
         self.transform = nn.Sequential(
             OrderedDict(
                 dense=nn.Linear(hidden_size, hidden_size),
                 act=nn.GELU(),
                 LayerNorm=nn.LayerNorm(hidden_size, eps=layer_norm_eps),
             )
+            if transform
+            else OrderedDict()
         )
-        self.decoder = nn.Linear(hidden_size, vocab_size, bias=False)
+        # in a tuple, as the embeddings are part of the text stack, not of the head
+        self._embeddings: tuple[nn.Embedding, ...] = ()
+        self.decoder = None if tied else nn.Linear(hidden_size, vocab_size, bias=False)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
         init_bert_weights(self, init_std)
 
+    def tie(self, embeddings: nn.Embedding | None) -> None:
+        """Take the word embeddings that the head multiplies with; None: the model has none.
+
+        Raises:
+            ValueError: there are none, or more or fewer than outputs.
+        """
+        if embeddings is None:
+            raise ValueError('a head is tied to word embeddings, which this model does not offer; set tied=False')
+        if embeddings.num_embeddings != self.vocab_size:
+            raise ValueError(
+                f'vocab_size of a tied head is {self.vocab_size} and the text stack has {embeddings.num_embeddings} '
+                'words; leave vocab_size of the head out'
+            )
+        self._embeddings = (embeddings,)
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Compute logits ``(N, V)`` from hidden states ``(N, C)``."""
-        return few_rows_linear(self.transform(tokens), self.decoder) + self.bias
+        return few_rows_linear(self.transform(tokens), self._embeddings[0] if self.tied else self.decoder) + self.bias
