@@ -170,6 +170,56 @@ def test_label_smoothing_and_accuracy_by_hand():
     assert losses['acc_caption'].item() == pytest.approx(1 / 3)
 
 
+def test_label_smoothing_over_the_other_tokens_by_hand():
+    model = captioner(head={'label_smoothing': 0.1, 'smoothing_over': 'others'})
+    head = model.heads.caption
+    torch.nn.init.zeros_(head.decoder.weight)
+    head.bias.data = torch.randn(len(head.bias), generator=torch.Generator().manual_seed(0))
+    ids = model.tokenize(['a red']).input_ids[0, 1:]
+    log_probs, expected = head.bias.log_softmax(0), 0.0
+    for token in ids.tolist():
+        others = log_probs.sum() - log_probs[token]
+        expected -= 0.9 * log_probs[token] + 0.1 / (len(log_probs) - 1) * others
+    losses = model.loss(pictures(1), samples(['a red']))
+    assert losses['loss_caption'].item() == pytest.approx(expected.item() / 3, rel=1e-5)
+    # of three tokens, where it makes a difference that is seen
+    head.vocab_size, logits = 3, torch.tensor([[1.0, 0.0, -1.0]])
+    log_probs = logits[0].log_softmax(0)
+    for over, weights in {'others': [0.9, 0.05, 0.05], 'all': [0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3]}.items():
+        head.smoothing_over = over
+        (loss,) = head.token_losses(logits, torch.tensor([0]))
+        assert loss.item() == pytest.approx(-(torch.tensor(weights) * log_probs).sum().item(), rel=1e-6)
+
+
+@torch.no_grad()
+def test_captions_are_drawn():
+    head = {'top_p': 0.9, 'temperature': 2.0, 'max_length': 6, 'min_length': 2}
+    model, plain = captioner(head=head), captioner(head={'max_length': 6, 'min_length': 2})
+    tokens = model.encode_image(pictures(3))
+
+    def seeded(numbers):
+        return [torch.Generator().manual_seed(number) for number in numbers]
+
+    together = model.write(tokens, generator=seeded([4, 5, 6]))
+    assert [text.text for text in together] != [text.text for text in plain.write(tokens)]
+    for row in range(3):  # whatever is drawn beside it
+        (alone,) = model.write(tokens[row : row + 1], generator=seeded([4 + row]))
+        assert alone.text == together[row].text and alone.score == pytest.approx(together[row].score, rel=1e-4)
+        ids = model.heads.caption.decode(model, tokens[row : row + 1], generator=seeded([4 + row])).ids[0]
+        assert 2 <= len(ids) <= 6
+    # after prompts, which are read in groups of one length, each keeps its numbers
+    prompts = ['a red two', 'no', 'a red']
+    together = model.write(tokens, prompts, seeded([7, 8, 9]))
+    for row, prompt in enumerate(prompts):
+        (alone,) = model.write(tokens[row : row + 1], [prompt], seeded([7 + row]))
+        assert alone.text == together[row].text
+    first = model.write(tokens, generator=torch.Generator().manual_seed(1))
+    assert first == model.write(tokens, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(1)
+    drawn = model.predict(pictures(3), [DataSample() for _ in range(3)])
+    assert [sample.pred_caption for sample in drawn] == [text.text for text in first]
+
+
 @pytest.mark.parametrize('beams', [1, 3])
 def test_a_written_caption_has_the_probability_of_its_loss(beams):
     model, images = captioner(head={'num_beams': beams, 'max_length': 6}), pictures(4)
@@ -245,6 +295,21 @@ def test_errors():
     for penalty in (math.nan, math.inf):
         with pytest.raises(ValueError, match=f'length_penalty={penalty} '):
             captioner(head={'length_penalty': penalty})
+    for values, says in {
+        ('top_p', 0.0): 'top_p is 0.0 and temperature 1.0; give a probability above 0',
+        ('top_p', math.nan): 'top_p is nan',
+        ('temperature', -1.0): 'temperature -1.0; give',
+        ('temperature', 0.5): 'temperature=0.5 of the caption head has no effect without sampling; give top_p too',
+        ('smoothing_over', 'most'): "smoothing_over of the caption head is 'most'; give 'all' or 'others'",
+    }.items():
+        with pytest.raises(ValueError, match=says):
+            captioner(head=dict([values]))
+    with pytest.raises(ValueError, match='top_p=0.9, which draws texts, and num_beams=2, which searches'):
+        captioner(head={'top_p': 0.9, 'num_beams': 2})
+    with pytest.raises(ValueError, match='caption head searches and draws no random numbers; give it top_p'):
+        model.write(images, generator=torch.Generator())
+    with pytest.raises(ValueError, match='2 images and 1 generators; give one, or each image one'):
+        captioner(head={'top_p': 0.9}).write(images, generator=[torch.Generator()])
     ids = torch.tensor([[5], [6]])
     with pytest.raises(ValueError, match='autograd cannot follow; write under torch.no_grad'):
         model.write_on(TokenBatch(ids, ids >= 0), model.start_writing(images, [0, 1], cached=True))

@@ -1,4 +1,4 @@
-"""Text generation with any model that gives the next token's logits: search, rules, key-value caches.
+"""Text generation with any model that gives the next token's logits: search, sampling, rules, key-value caches.
 
 Not here: anything with weights.
 """
@@ -6,16 +6,22 @@ Not here: anything with weights.
 from .beam import beam_search
 from .cache import CacheStack, KeyValueCache
 from .greedy import greedy_search
-from .rules import Decoded, DecodingRules, NextLogits
+from .nucleus import RandomSource, nucleus_search
+from .rules import AllowedNext, Decoded, DecodingRules, NextLogits
 from .state import WriterState
+from .tries import TokenTrie
 
 __all__ = [
+    'AllowedNext',
     'CacheStack',
     'Decoded',
     'DecodingRules',
     'KeyValueCache',
     'NextLogits',
+    'RandomSource',
+    'TokenTrie',
     'WriterState',
     'beam_search',
     'greedy_search',
+    'nucleus_search',
 ]

@@ -32,7 +32,7 @@ def beam_search(
         next_logits: see :data:`~florence_mm.models.generation.rules.NextLogits`; rows are the ``B * K`` beams, those of
             one text consecutive.
         batch_size: B.
-        rules: special tokens, lengths and banned tokens.
+        rules: special tokens, lengths, banned and allowed tokens.
         num_beams: K.
         length_penalty: 0 compares log-probabilities, which favours short texts; 1 compares their mean per token.
         first_ids: ``(B, P)`` ids given at the start; None: the start token.
@@ -60,8 +60,10 @@ def beam_search(
     longest = (rules.max_length + 1) ** length_penalty
     parents: Tensor | None = None
     while not decided.all():
-        logits = next_logits(torch.from_numpy(ids).flatten(0, 1), parents)  # (B K, V)
-        best = best_next(logits, ids.shape[2] - first.shape[1], rules, num_beams)  # 2 x (B K, k)
+        rows = torch.from_numpy(ids).flatten(0, 1)  # (B K, L)
+        live = torch.from_numpy((total > -np.inf) & ~done).flatten()
+        # 2 x (B K, k)
+        best = best_next(next_logits(rows, parents), rows[:, first.shape[1] :], rules, num_beams, live)
         values, tokens = (x.numpy().reshape(*shape, -1) for x in best)  # (B, K, k)
         # a finished beam has one continuation, the end token at no cost
         values[done], tokens[done] = -np.inf, rules.end_id

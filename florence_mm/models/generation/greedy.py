@@ -15,14 +15,14 @@ def greedy_search(
     Args:
         next_logits: see :data:`~florence_mm.models.generation.rules.NextLogits`; rows are the B texts.
         batch_size: B.
-        rules: special tokens, lengths and banned tokens.
+        rules: special tokens, lengths, banned and allowed tokens.
         first_ids: ``(B, P)`` ids given at the start; None: the start token.
     """
     ids = rules.first_ids(first_ids, batch_size)  # (B, P)
     before = ids.shape[1]
     total, done = torch.zeros(batch_size, dtype=torch.float64), torch.zeros(batch_size, dtype=torch.bool)
     while not done.all():
-        values, tokens = best_next(next_logits(ids, None), ids.shape[1] - before, rules, 1)
+        values, tokens = best_next(next_logits(ids, None), ids[:, before:], rules, 1, ~done)
         total += values[:, 0].masked_fill(done, 0)
         token = tokens[:, 0].masked_fill(done, rules.end_id)
         ids = torch.cat([ids, token[:, None]], 1)

@@ -1,9 +1,9 @@
-"""Rules of text generation: special tokens, lengths, banned tokens; and the choice of next tokens under them.
+"""Rules of text generation: special tokens, lengths, banned and allowed tokens; and the next tokens under them.
 
 Shape legend: ``V`` vocabulary, ``L`` tokens so far, ``P`` of them given at the start.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,10 +16,13 @@ from florence_mm.ops.precision import at_least_float32
 #: ``(rows,)`` int64, is the row of the previous call that each row continues; None: rows are unchanged.
 NextLogits = Callable[[Tensor, Tensor | None], Tensor]
 
+#: Function from the ids generated so far, without those given at the start, to the ids that may follow; None: all may.
+AllowedNext = Callable[[Sequence[int]], Collection[int] | None]
+
 
 @dataclass(frozen=True)
 class DecodingRules:
-    """Special tokens, lengths and banned tokens of generated texts.
+    """Special tokens, lengths, banned and allowed tokens of generated texts.
 
     Attributes:
         start_id: start token, used if no first ids are given.
@@ -27,6 +30,9 @@ class DecodingRules:
         max_length: most tokens between the given ones and the end token, which is then forced.
         min_length: fewest tokens between the given ones and the end token.
         banned: tokens that are never generated.
+        allowed: restricts the next tokens by those before them, such as a
+            :class:`~florence_mm.models.generation.tries.TokenTrie` to a list of texts; None: no restriction. The end
+            that ``max_length`` forces needs no permission.
 
     Raises:
         ValueError: the lengths are impossible, or the end token is banned.
@@ -37,6 +43,7 @@ class DecodingRules:
     max_length: int
     min_length: int = 0
     banned: Collection[int] = field(default_factory=frozenset)
+    allowed: AllowedNext | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_length <= self.max_length or not self.max_length:
@@ -70,37 +77,98 @@ class Decoded:
     log_probs: Tensor
 
 
-def best_next(logits: Tensor, written: int, rules: DecodingRules, count: int) -> tuple[Tensor, Tensor]:
+def permitted_log_probs(logits: Tensor, written: Tensor, rules: DecodingRules, live: Tensor | None = None) -> Tensor:
+    """Compute the log-probabilities of the next token, -inf where the rules forbid it; they are not renormalised.
+
+    Args:
+        logits: ``(rows, V)`` of the next token.
+        written: ``(rows, n)`` ids generated so far, on the CPU.
+        rules: special tokens, lengths, banned and allowed tokens.
+        live: ``(rows,)`` bool, rows that go on; ``rules.allowed`` is not asked about the others. None: all.
+
+    Returns:
+        ``(rows, V)`` of fp32 at least, on the device of the logits.
+
+    Raises:
+        ValueError: ``rules.allowed`` returns an id that the vocabulary lacks.
+    """
+    log_probs = at_least_float32(logits).log_softmax(1)
+    if written.shape[1] == rules.max_length:
+        end = log_probs[:, rules.end_id].clone()
+        log_probs.fill_(-torch.inf)
+        log_probs[:, rules.end_id] = end
+        return log_probs
+    log_probs.index_fill_(1, rules.banned_ids.to(logits.device), -torch.inf)
+    if written.shape[1] < rules.min_length:
+        log_probs[:, rules.end_id] = -torch.inf
+    if rules.allowed is not None:
+        _keep_allowed(log_probs, written, rules.allowed, live)
+    return log_probs
+
+
+def _keep_allowed(log_probs: Tensor, written: Tensor, allowed: AllowedNext, live: Tensor | None) -> None:
+    """Set the log-probabilities ``(rows, V)`` of tokens that ``allowed`` does not name to -inf."""
+    going = range(len(written)) if live is None else live.nonzero().squeeze(1).tolist()
+    rows, named, restricted = [], [], []
+    for row in going:
+        following = allowed(written[row].tolist())
+        if following is not None:
+            restricted.append(row)
+            named += following
+            rows += [row] * len(following)
+    if named and not 0 <= min(named) <= max(named) < log_probs.shape[1]:
+        raise ValueError(
+            f'the allowed ids range from {min(named)} to {max(named)} and the logits are of {log_probs.shape[1]} '
+            'tokens; allow ids of the same vocabulary'
+        )
+    places = tuple(torch.tensor(x, dtype=torch.int64).to(log_probs.device) for x in (rows, named))
+    kept = log_probs[places]
+    log_probs.index_fill_(0, torch.tensor(restricted, dtype=torch.int64).to(log_probs.device), -torch.inf)
+    log_probs[places] = kept
+
+
+def best_next(
+    logits: Tensor, written: Tensor, rules: DecodingRules, count: int, live: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the most probable next tokens of each row that the rules allow.
 
     Args:
         logits: ``(rows, V)`` of the next token.
-        written: number of tokens generated so far.
-        rules: special tokens, lengths and banned tokens.
+        written: ``(rows, n)`` ids generated so far, on the CPU.
+        rules: special tokens, lengths, banned and allowed tokens.
         count: number of tokens to return per row.
+        live: see :func:`permitted_log_probs`.
 
     Returns:
         log-probabilities (float64) and ids, ``(rows, k)`` each, on the CPU, best first; k is 1 if the text must end.
-        The log-probabilities are not renormalised after tokens are banned.
+        The log-probabilities are not renormalised after tokens are forbidden, and -inf where fewer than k are allowed.
 
     Raises:
         ValueError: no token can follow.
     """
-    log_probs = at_least_float32(logits).log_softmax(1)  # (rows, V)
-    if written == rules.max_length:
-        values, tokens = log_probs[:, [rules.end_id]], torch.full((len(logits), 1), rules.end_id)
-    else:
-        log_probs.index_fill_(1, rules.banned_ids.to(logits.device), -torch.inf)
-        if written < rules.min_length:
-            log_probs[:, rules.end_id] = -torch.inf
-        values, tokens = log_probs.topk(min(count, log_probs.shape[1]), dim=1)
+    log_probs = permitted_log_probs(logits, written, rules, live)
+    count = 1 if written.shape[1] == rules.max_length else min(count, log_probs.shape[1])
+    values, tokens = log_probs.topk(count, dim=1)
     values = values.double().cpu()
-    if not bool((values[:, 0] > -torch.inf).all()):  # so that NaN is found too
+    check_some_follow(values[:, 0], written.shape[1])
+    return values, tokens.cpu()
+
+
+def check_some_follow(best: Tensor, written: int) -> None:
+    """Check that a token can follow in each row.
+
+    Args:
+        best: ``(rows,)``, the highest log-probability of a next token.
+        written: number of tokens generated so far.
+
+    Raises:
+        ValueError: a row has none.
+    """
+    if not bool((best > -torch.inf).all()):  # so that NaN is found too
         raise ValueError(
             f'no token can follow the {written} written so far: their logits are not finite, or all tokens are '
             'forbidden; check the weights and the values of the input'
         )
-    return values, tokens.cpu()
 
 
 def before_end(written: Tensor, rules: DecodingRules) -> list[int]:

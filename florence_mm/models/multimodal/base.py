@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from florence_mm.config.signatures import accepted_arguments
 from florence_mm.models.base import FlorenceModel, build_part
+from florence_mm.models.generation.nucleus import RandomSource
 from florence_mm.models.protocol import WholeBatchLoss
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS, TASK_UTILS
@@ -302,17 +303,20 @@ class VisionLanguageModel(FlorenceModel):
         return torch.cat(scores) if scores else torch.zeros(0)
 
     @torch.no_grad()
-    def write(self, image_tokens: Tensor, prompts: Sequence[str] | None = None) -> list[Written]:
+    def write(
+        self, image_tokens: Tensor, prompts: Sequence[str] | None = None, generator: RandomSource = None
+    ) -> list[Written]:
         """Generate a text for each image.
 
         Args:
             image_tokens: ``(U, S, C)`` of :meth:`encode_image`.
             prompts: U texts before the generated ones; None: the head's prompt, if any.
+            generator: random numbers for a head that draws texts: a CPU generator, or one per image; None: torch's.
 
         Raises:
             ValueError: the model has no head that writes.
         """
-        return self.find_head('write').write(self, image_tokens, prompts)
+        return self.find_head('write').write(self, image_tokens, prompts, generator)
 
     def _batches(
         self,

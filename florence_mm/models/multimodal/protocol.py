@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from florence_mm.models.generation.nucleus import RandomSource
 from florence_mm.models.generation.state import WriterState
 from florence_mm.models.tokenizers.protocol import TokenBatch
 
@@ -195,8 +196,10 @@ class VisionLanguage(Protocol):
     ) -> Tensor:
         """Return the log-odds ``(P,)`` of a match, on the CPU, for P pairs (index of an image, of a sentence)."""
 
-    def write(self, image_tokens: Tensor, prompts: Sequence[str] | None = None) -> list[Written]:
-        """Generate a text for each image."""
+    def write(
+        self, image_tokens: Tensor, prompts: Sequence[str] | None = None, generator: RandomSource = None
+    ) -> list[Written]:
+        """Generate a text for each image, with random numbers of ``generator`` if texts are drawn."""
 
 
 @runtime_checkable
