@@ -42,5 +42,8 @@ SMALL = {
     'TextStack': Small(STACK, TokenEncoder(), refuses_none='give at least one'),
     'CLIPTokenizer': Small({'type': 'CLIPTokenizer', 'vocab_size': VOCAB}, TowerTokenizer()),
     'MaskedCLIPTokenizer': Small({'type': 'MaskedCLIPTokenizer', 'vocab_size': VOCAB}, Tokenizer(), ['TextTokenizer']),
+    'BertTextTokenizer': Small(
+        {'type': 'BertTextTokenizer', 'extra_tokens': ['[DEC]', '[ENC]']}, Tokenizer(), ['TextTokenizer']
+    ),
     'RobertaTextTokenizer': Small({'type': 'RobertaTextTokenizer'}, Tokenizer(), ['TextTokenizer']),
 }
