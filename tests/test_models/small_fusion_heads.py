@@ -9,6 +9,15 @@ ANSWERS = [
     {'answer_labels': [], 'answer_scores': []},  # none of the known answers is right
 ]
 
+WORDS = [{'answers': ['two', '2', 'a three']}, {'answers': ['yes']}, {'answers': ['the']}]  # the last says nothing
+LISTED = {'type': 'FusionWrittenAnswerHead', 'answers': ['two', 'red', 'yes', 'no'], 'max_length': 4}
+
+
+def written(config, reads=('pred_answer',), fields=ANSWERS):
+    """A head that writes answers, in place of one that classifies them."""
+    return Small(config, FusionHead(reads, discrete=reads, fields=fields, does='answers'), ['ChoosesAnswers'])
+
+
 SMALL = {
     'FusionITMHead': Small({'type': 'FusionITMHead'}, FusionHead(['match_score']), ('WholeBatchLoss',)),
     'FusionMLMHead': Small(
@@ -16,9 +25,12 @@ SMALL = {
     ),
     'FusionVQAHead': Small(
         {'type': 'FusionVQAHead', 'answers': ['two', 'red', 'yes']},
-        FusionHead(['pred_scores', 'pred_answer'], discrete=['pred_answer'], fields=ANSWERS),
+        FusionHead(['pred_scores', 'pred_answer'], discrete=['pred_answer'], fields=ANSWERS, does='answers'),
         ['ChoosesAnswers'],
     ),
+    'FusionWrittenAnswerHead': written({'type': 'FusionWrittenAnswerHead', 'max_length': 5}, fields=WORDS),
+    'FusionWrittenAnswerHead-restricted': written({**LISTED, 'restrict': True, 'num_beams': 2}),
+    'FusionWrittenAnswerHead-ranked': written({**LISTED, 'rank': 2}),
     'FusionCaptionHead': Small(
         {'type': 'FusionCaptionHead', 'num_beams': 2, 'max_length': 5},
         FusionHead(['pred_caption', 'caption_score'], discrete=['pred_caption', 'caption_score']),

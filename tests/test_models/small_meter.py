@@ -28,13 +28,12 @@ UNPOOLED = {
     'cross_modal.image_pooler': 'the head reads tokens',
     'cross_modal.layers.image_layers.1.': 'what the last layer makes of the image is read by no layer after it',
 }
-UNUSED = {
-    'FusionMLMHead': UNPOOLED,
-    'FusionCaptionHead': {
-        **UNPOOLED,
-        'cross_modal.layers.image_layers.0.crossattention': 'an image that read text would tell words of later ones',
-    },
+WRITES = {
+    **UNPOOLED,
+    'cross_modal.layers.image_layers.0.crossattention': 'an image that read text would tell words of later ones',
 }
+ANSWERS = ('FusionWrittenAnswerHead', 'FusionWrittenAnswerHead-restricted', 'FusionWrittenAnswerHead-ranked')
+UNUSED = {'FusionMLMHead': UNPOOLED, **dict.fromkeys(('FusionCaptionHead', *ANSWERS), WRITES)}
 
 SMALL = {
     'METER': Small(METER, VisionLanguage(PROTOCOLS, UNUSED), PROTOCOLS),

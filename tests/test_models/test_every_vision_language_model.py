@@ -47,7 +47,8 @@ def test_a_head_alone_reaches_all_that_it_reads(name, head):
 @every_head
 @torch.no_grad()
 def test_a_head_alone_says_what_it_says_beside_others(name, head):
-    kind, (model, _) = SMALLS[name].kind, shared(name)
+    kind = SMALLS[name].kind
+    model = build(name, heads=kind.heads(*kind.together(head)))
     alone = build(name, heads=kind.heads(head))
     missing = alone.load_state_dict(model.state_dict(), strict=False)
     assert not missing.missing_keys and all(key.startswith('heads.') for key in missing.unexpected_keys)
@@ -258,6 +259,6 @@ def test_a_head_refuses_a_model_that_lacks_what_it_needs(name):
     method = {'Reader': 'encode_tokens', 'Fuser': 'fuse', 'Writer': 'write_on'}[head.needs.__name__]
     lacking = type('Lacking', (type(shared(model)[0]),), {method: None})  # so a protocol sees that there is none
     with pytest.raises(
-        ValueError, match=f'{name!r} .{name}. needs a {head.needs.__name__.lower()}, which Lacking is not'
+        ValueError, match=f'{name!r} .{head.__name__}. needs a {head.needs.__name__.lower()}, which Lacking is not'
     ):
         build(model, type=lacking, heads=SMALLS[model].kind.heads(name))

@@ -106,7 +106,7 @@ def test_targets_of_labels_and_of_whole_scores_in_one_batch():
             expected[place, 4], expected[place, place] = 0.3, 0.1 * place
         else:
             sample.gt_score = expected[place] = torch.arange(5) / 10 + place
-    assert model.heads['vqa']._targets(made).equal(expected) and len(made.samples) > 2
+    assert model.heads['vqa'].soft_targets(made.samples).equal(expected) and len(made.samples) > 2
 
 
 def test_refused_answers(tmp_path):

@@ -61,16 +61,18 @@ class FusionHead(Kind):
         reads: fields of a sample that its prediction fills.
         discrete: those among them that are chosen.
         fields: of samples for its loss, one dict for each of three.
+        does: what only one head of a model may do.
     """
 
-    def __init__(self, reads, discrete=(), fields=({}, {}, {})):
-        self.reads, self.discrete, self.fields = reads, discrete, fields
+    def __init__(self, reads, discrete=(), fields=({}, {}, {}), does=''):
+        self.reads, self.discrete, self.fields, self.does = reads, discrete, fields, does
 
 
 class VisionLanguage(Kind):
     """Images with texts: their tokens, fused and written ones, and what every head says.
 
-    The heads are all of which there is a small instance and for which the model has what they need.
+    The heads are those of which there is a small instance and for which the model has what they need; of several that
+    do the same, the first.
 
     Args:
         protocols: that the model fulfils.
@@ -88,8 +90,15 @@ class VisionLanguage(Kind):
         heads = {name: small for name, small in find_smalls().items() if isinstance(small.kind, FusionHead)}
         return {n: s for n, s in heads.items() if s.registry.get(s.config['type']).needs.__name__ in self.protocols}
 
+    def together(self, head=None):
+        """The heads that one model can have, by name, with ``head`` among them."""
+        fitting, done = self.fitting(), {}
+        for name in sorted(fitting, key=lambda name: name != head):
+            done.setdefault(fitting[name].kind.does or name, name)
+        return {name: small for name, small in fitting.items() if name in done.values()}
+
     def config(self, config):
-        return {'heads': self.heads(*self.fitting()), **config}
+        return {'heads': self.heads(*self.together()), **config}
 
     def heads(self, *names):
         """Configs of heads by name."""
@@ -97,7 +106,7 @@ class VisionLanguage(Kind):
 
     @property
     def discrete(self):
-        return tuple(name for small in self.fitting().values() for name in small.kind.discrete)
+        return tuple(name for small in self.together().values() for name in small.kind.discrete)
 
     def items(self, model):
         fields = [{}, {}, {}]

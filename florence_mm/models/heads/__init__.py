@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from florence_mm.moved import moved_names
 
-from .multimodal import FusionCaptionHead, FusionITMHead, FusionMLMHead, FusionVQAHead
+from .multimodal import FusionCaptionHead, FusionITMHead, FusionMLMHead, FusionVQAHead, FusionWrittenAnswerHead
 from .text_initialized_head import TextInitializedHead
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     'FusionITMHead',
     'FusionMLMHead',
     'FusionVQAHead',
+    'FusionWrittenAnswerHead',
     'TextInitializedHead',
 ]
 

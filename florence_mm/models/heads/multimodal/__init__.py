@@ -4,5 +4,6 @@ from .caption import FusionCaptionHead
 from .itm import FusionITMHead
 from .mlm import FusionMLMHead
 from .vqa import FusionVQAHead
+from .written_answer import FusionWrittenAnswerHead
 
-__all__ = ['FusionCaptionHead', 'FusionITMHead', 'FusionMLMHead', 'FusionVQAHead']
+__all__ = ['FusionCaptionHead', 'FusionITMHead', 'FusionMLMHead', 'FusionVQAHead', 'FusionWrittenAnswerHead']

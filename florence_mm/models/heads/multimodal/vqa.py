@@ -4,26 +4,25 @@ Shape legend: ``B`` questions, ``C`` hidden size, ``K`` answers.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from florence_mm.language.answers import read_answers
 from florence_mm.models.layers.initialisation import init_bert_weights
 from florence_mm.models.multimodal.batch import FusionBatch
 from florence_mm.models.multimodal.protocol import Answered, Fused, Fuser
 from florence_mm.ops.precision import at_least_float32
 from florence_mm.registry import MODELS
 
+from .known_answers import KnownAnswers
 from .reduction import mean_over_processes
 
 
 @MODELS.register_module()
-class FusionVQAHead(BaseModule):
+class FusionVQAHead(KnownAnswers, BaseModule):
     """METER's answer classifier: an MLP on the pooled image-question pair.
 
     Args:
@@ -41,8 +40,6 @@ class FusionVQAHead(BaseModule):
     """
 
     needs = Fuser
-    #: names of its two arguments for the number of answers and for the answers
-    answer_arguments = ('num_answers', 'answers')
 
     def __init__(
         self,
@@ -54,17 +51,9 @@ class FusionVQAHead(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if isinstance(answers, str):
-            answers = read_answers(answers)
         if num_answers is None and not answers:
             raise ValueError('FusionVQAHead got neither num_answers nor answers; give one of them')
-        if None not in (num_answers, answers) and len(answers) != num_answers:
-            raise ValueError(
-                f'num_answers is {num_answers} and there are {len(answers)} answers; leave one of them out'
-            )
-        self.answers = None if answers is None else list(answers)
-        self.known_answers = self.answers
-        self.num_answers = num_answers if answers is None else len(answers)
+        self.take_answers(answers, num_answers)
         width = pooled_size or 2 * hidden_size
         # the same indices as in METER's Sequential
         self.classifier = nn.Sequential(
@@ -88,73 +77,10 @@ class FusionVQAHead(BaseModule):
             ValueError: a sample has no scores, or scores for answers that the head does not have.
         """
         logits = at_least_float32(self(batch.fused.pooled))
-        target = self._targets(batch).to(logits, non_blocking=True)  # (B, K)
+        target = self.soft_targets(batch.samples).to(logits, non_blocking=True)  # (B, K)
         total = F.binary_cross_entropy_with_logits(logits, target, reduction='sum')
         chosen = target.gather(1, logits.argmax(1, keepdim=True))  # (B, 1)
         return {'loss_vqa': mean_over_processes(total, len(target)), 'acc_vqa': chosen.mean()}
-
-    def _targets(self, batch: FusionBatch) -> Tensor:
-        """Collect soft scores ``(B, K)``, from ``gt_score (K,)`` or ``answer_labels`` and ``answer_scores (k,)``."""
-        target = torch.zeros(len(batch.samples), self.num_answers)
-        places, labels, scores = [], [], []  # of the samples with labels
-        for place, sample in enumerate(batch.samples):
-            if 'answer_labels' in sample:
-                places.append(place)
-                labels.append(torch.as_tensor(sample.answer_labels, dtype=torch.int64).cpu())
-                scores.append(torch.as_tensor(sample.answer_scores, dtype=target.dtype).cpu())
-                if len(labels[-1]) != len(scores[-1]):
-                    raise ValueError(
-                        f'{_name(place, sample)} has {len(labels[-1])} answer_labels and {len(scores[-1])} '
-                        'answer_scores; expected as many, so give each label its score'
-                    )
-            elif 'gt_score' not in sample:
-                raise ValueError(
-                    f'{_name(place, sample)} has neither answer_labels nor gt_score, which training needs; give the '
-                    'data set the annotations and the answers'
-                )
-            elif sample.gt_score.shape != target[place].shape:
-                raise ValueError(
-                    f'{_name(place, sample)} has gt_score of shape {tuple(sample.gt_score.shape)}, but the VQA head '
-                    f'has {self.num_answers} answers; give data set and head the same answers'
-                )
-            else:
-                target[place].copy_(sample.gt_score)
-        if labels:
-            rows = torch.tensor(places).repeat_interleave(torch.tensor([len(own) for own in labels]))
-            columns = torch.cat(labels)
-            outside = ((columns < 0) | (columns >= self.num_answers)).nonzero()
-            if len(outside):
-                wrong = int(outside[0])
-                place = int(rows[wrong])
-                raise ValueError(
-                    f'{_name(place, batch.samples[place])} has the answer label {int(columns[wrong])}, but the VQA '
-                    f'head has {self.num_answers} answers (0 to {self.num_answers - 1}); give data set and head the '
-                    'same answers'
-                )
-            target[rows, columns] = torch.cat(scores)
-        return target
-
-    def use_dataset_meta(self, dataset_meta: Mapping[str, Any]) -> None:
-        """Take over the answers from the metainfo of the data set that the weights were trained on.
-
-        Args:
-            dataset_meta: the metainfo; ``answers``, if present, are in the order of their labels.
-
-        Raises:
-            ValueError: the head has other answers, or another number of answers.
-        """
-        trained = dataset_meta.get('answers')
-        if self.answers and trained and list(trained) != self.answers:
-            raise ValueError(
-                "the answers of the config's VQA head are not those that the checkpoint was trained on; use the config "
-                'and the file of answers that it was trained with'
-            )
-        if trained and len(trained) != self.num_answers:
-            raise ValueError(
-                f'the checkpoint was trained on {len(trained)} answers and the VQA head has {self.num_answers}; use '
-                'the config that it was trained with'
-            )
-        self.known_answers = self.answers or (list(trained) if trained else None)
 
     def answer_names(self) -> list[str]:
         """The K answers in the order of their labels; the labels as strings if the answers are unknown."""
@@ -186,8 +112,3 @@ class FusionVQAHead(BaseModule):
                 sample.set_pred_label(score.argmax())
             else:
                 sample.set_field(self.answers[int(score.argmax())], 'pred_answer')
-
-
-def _name(place: int, sample: Any) -> str:
-    """Name a sample in a message."""
-    return f'sample {place} of the batch' + (f' (question_id {sample.question_id})' if 'question_id' in sample else '')
