@@ -2,7 +2,7 @@
 
 python tools/benchmarks/writing.py [--only NAME] [--rounds N] [--out FILE]
 
-A caption is written from the pixels of one image of 224 x 224 by beam search with three beams, 20 tokens with the end; the
+A caption is written from the pixels of one image of 224 x 224 by beam search: three beams, 20 tokens with the end. The
 peer is ``generate`` with its cache. A training step is forward, loss and backward of images with captions of different
 lengths, without optimizer; dropout is the configured one, except in the first call of each side, whose loss and
 gradients are compared. Weights are random; ids are compared exactly.
