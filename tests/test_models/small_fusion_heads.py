@@ -13,8 +13,9 @@ WORDS = [{'answers': ['two', '2', 'a three']}, {'answers': ['yes']}, {'answers':
 LISTED = {'type': 'FusionWrittenAnswerHead', 'answers': ['two', 'red', 'yes', 'no'], 'max_length': 4}
 
 
-def written(config, reads=('pred_answer',), fields=ANSWERS):
+def written(config, fields=ANSWERS):
     """A head that writes answers, in place of one that classifies them."""
+    reads = ['pred_answer', 'answer_score']
     return Small(config, FusionHead(reads, discrete=reads, fields=fields, does='answers'), ['ChoosesAnswers'])
 
 

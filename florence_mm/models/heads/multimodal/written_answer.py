@@ -2,9 +2,9 @@
 
 GIT writes freely (arXiv 2205.14100), BLIP learns the answers of all annotators and ranks a list (arXiv 2201.12086).
 
-Shape legend: ``P`` questions, ``U`` different images among them, ``A`` answers to learn or to score, ``T`` tokens of the
-longest answer with start and end, ``N`` predicted tokens, ``K`` listed answers, ``R`` answers per question whose whole
-probability is computed, ``C`` hidden size, ``V`` vocabulary.
+Shape legend: ``P`` questions, ``U`` different images among them, ``A`` answers to learn or to score, ``T`` tokens of
+the longest answer with start and end, ``N`` predicted tokens, ``K`` listed answers, ``R`` answers per question whose
+whole probability is computed, ``C`` hidden size, ``V`` vocabulary.
 """
 
 from collections import Counter
@@ -178,9 +178,10 @@ class FusionWrittenAnswerHead(KnownAnswers, WritingHead):
     # --- prediction ---------------------------------------------------------------------------------------------------
 
     def predict(self, batch: FusionBatch) -> None:
-        """Set ``pred_answer`` of each sample."""
+        """Set ``pred_answer`` and ``answer_score``, its probability, of each sample."""
         for sample, answered in zip(batch.samples, self.answer(batch), strict=True):
             sample.set_field(answered.answers[0], 'pred_answer')
+            sample.set_field(answered.scores[0], 'answer_score')
 
     @torch.no_grad()
     def answer(self, batch: FusionBatch, top: int = 1) -> list[Answered]:
@@ -269,7 +270,8 @@ class FusionWrittenAnswerHead(KnownAnswers, WritingHead):
                     )
                 if ids in seen:
                     raise ValueError(
-                        f'the answers {seen[ids]!r} and {answer!r} of the answer head are the same tokens; leave one out'
+                        f'the answers {seen[ids]!r} and {answer!r} of the answer head are the same tokens; leave one '
+                        'of them out'
                     )
                 seen[ids] = answer
             self._listed = [list(ids) for ids in seen]
