@@ -223,8 +223,8 @@ class VisionLanguageModel(FlorenceModel):
                 self.find_head(method)
 
     def has_heads(self, answers: bool = False, matches: bool = False) -> bool:
-        """Whether heads of the model can answer questions and match sentences, as requested."""
-        asked = [method for method, wanted in zip(_METHODS, (answers, matches), strict=False) if wanted]
+        """Whether heads of the model can score a list of answers and match sentences, as requested."""
+        asked = [method for method, wanted in (('answer_scores', answers), ('match_logit', matches)) if wanted]
         return all(any(hasattr(head, method) for head in self.heads.values()) for method in asked)
 
     def score_answers(self, fused: Fused) -> Tensor:

@@ -117,7 +117,7 @@ class FusionWrittenAnswerHead(KnownAnswers, WritingHead):
         answers = model.tokenizer(texts, self.max_length + 2)
         image_of = [batch.image_of[row] for row in rows]
         logits, target, mask = self._predictions(model, batch.image_tokens, image_of, prompts, answers)
-        weights = torch.tensor(shares)[:, None].expand(mask.shape)[mask]  # (N,)
+        weights = torch.tensor(shares, dtype=torch.float64)[:, None].expand(mask.shape)[mask]  # (N,)
         losses = self.token_losses(logits, target)
         return {
             'loss_answer': mean_over_processes((losses * weights.to(losses)).sum(), learned),
