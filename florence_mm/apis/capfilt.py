@@ -64,15 +64,15 @@ class ModelCaptioner(_Looker):
     def __call__(self, images: Sequence[np.ndarray], seeds: Sequence[Sequence[int]], top_p: float) -> list[list[str]]:
         """Draw a caption of each picture for each of its seeds, from the nucleus of probability ``top_p``."""
         tokens = self._encode(images)
-        return [
-            [_draw(self._model, tokens[place : place + 1], seed, top_p) for seed in own]
-            for place, own in enumerate(seeds)
-        ]
-
-
-def _draw(model: VisionLanguage, image_tokens: Tensor, seed: int, top_p: float) -> str:
-    """Draw a caption of one picture ``(1, S, C)``, by random numbers of its own."""
-    return model.write(image_tokens)[0].text
+        own = [seed for several in seeds for seed in several]
+        image_of = [place for place, several in enumerate(seeds) for _ in several]
+        self._model.draw_texts(top_p)
+        generators = [torch.Generator().manual_seed(seed) for seed in own]
+        drawn = self._model.write(tokens[torch.tensor(image_of, device=tokens.device)], None, generators)
+        texts: list[list[str]] = [[] for _ in seeds]
+        for place, one in zip(image_of, drawn, strict=True):
+            texts[place].append(one.text)
+        return texts
 
 
 class ModelMatcher(_Looker):

@@ -41,6 +41,31 @@ def captioner():
     return ModelCaptioner(config(CAPTION), device='cpu')
 
 
+def test_a_caption_depends_on_its_picture_and_seed_alone(captioner):
+    images = pictures(4)
+    seeds = [[1], [2, 3], [1], [4]]
+    together = captioner(images, seeds, 0.9)
+    assert [len(texts) for texts in together] == [1, 2, 1, 1]
+    for image, own, texts in zip(images, seeds, together, strict=True):
+        assert [captioner([image], [[seed]], 0.9)[0][0] for seed in own] == texts
+    assert captioner(images[::-1], seeds[::-1], 0.9) == together[::-1]
+    assert len({text for texts in together for text in texts}) == 5
+
+
+def test_captions_are_of_the_nucleus_whatever_the_config_says(captioner):
+    (image,), seeds = pictures(1), [range(30)]
+    # of the smallest nucleus there is one word each time, the one of greedy search
+    (drawn,) = captioner([image], seeds, 1e-9)
+    plain = ModelCaptioner(config(CAPTION), device='cpu')
+    inputs = plain._model.data_preprocessor(plain._loaded.preprocess([image]), False)['inputs']
+    (written,) = plain._model.write(plain._model.encode_image(inputs))
+    assert set(drawn) == {written.text}
+    searching = {'caption': {**CAPTION['caption'], 'num_beams': 3}}
+    beams = ModelCaptioner(config(searching), device='cpu')
+    assert beams([image], seeds, 0.9) == captioner([image], seeds, 0.9)
+    assert len(set(beams([image], seeds, 0.9)[0])) > 10
+
+
 def test_probabilities_are_those_of_the_model_for_each_pair(matcher):
     images = pictures(3)
     pairs = [(0, 2), (2, 0), (0, 0), (1, 1)]
