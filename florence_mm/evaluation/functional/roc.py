@@ -1,5 +1,6 @@
 """Area under the ROC curve of scores that tell positives from negatives."""
 
+import torch
 from torch import Tensor
 
 
@@ -26,7 +27,7 @@ def roc_auc(scores: Tensor, positive: Tensor) -> float:
     zeros = len(scores) - ones
     if not ones or not zeros:
         raise ValueError(f'there are {ones} positives and {zeros} negatives; the area needs both')
-    _, groups, counts = scores.unique(return_inverse=True, return_counts=True)  # ascending
+    _, groups, counts = torch.unique(scores, return_inverse=True, return_counts=True)  # ascending
     last = counts.cumsum(0).double()
     ranks = (last - (counts - 1) / 2)[groups]  # from 1; equal scores share their mean
     return float((ranks[positive].sum() - ones * (ones + 1) / 2) / (ones * zeros))

@@ -319,7 +319,7 @@ class VisionLanguageModel(FlorenceModel):
         return self.find_head('write').write(self, image_tokens, prompts, generator)
 
     def draw_texts(self, top_p: float, temperature: float = 1.0) -> None:
-        """Let :meth:`write` draw texts from now on, by :func:`~florence_mm.models.generation.nucleus.nucleus_search`."""
+        """Let :meth:`write` draw texts by nucleus sampling from now on, whatever the config says."""
         self.find_head('write').draw_texts(top_p, temperature)
 
     def _batches(
