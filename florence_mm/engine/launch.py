@@ -102,22 +102,29 @@ def build_runner(cfg: Config) -> Runner:
     return RUNNERS.build(cfg)
 
 
-def train_and_test(cfg: Config, work_dir: str | Path, seed: int) -> dict[str, float]:
-    """Train and test a config in a folder, unless that is done, and return the metrics of the test.
-
-    A run that was stopped goes on from its latest checkpoint.
+def runner_in(cfg: Config, work_dir: str | Path, seed: int) -> Runner:
+    """Make the runner of a config in a folder, which goes on from the latest checkpoint there.
 
     Args:
         cfg: the config, which is changed.
         work_dir: the folder; what is in it is taken for a run of this config.
         seed: of the run.
     """
+    set_work_dir(cfg, str(work_dir))
+    set_seed(cfg, seed)
+    set_resume(cfg, 'auto')
+    return build_runner(cfg)
+
+
+def train_and_test(cfg: Config, work_dir: str | Path, seed: int) -> dict[str, float]:
+    """Train and test a config in a folder, unless that is done, and return the metrics of the test.
+
+    Args:
+        cfg, work_dir, seed: see :func:`runner_in`.
+    """
     scores = Path(work_dir) / 'test_metrics.json'
     if not scores.exists():
-        set_work_dir(cfg, str(work_dir))
-        set_seed(cfg, seed)
-        set_resume(cfg, 'auto')
-        runner = build_runner(cfg)
+        runner = runner_in(cfg, work_dir, seed)
         runner.train()
         runner.test()
     return read_json(scores)['metrics']

@@ -35,7 +35,7 @@ from florence_mm.config.metafiles import is_model_name
 from florence_mm.corpora.exchanged_captions import CLEAN, WEB, Exchanged, write_exchanged_captions
 from florence_mm.curation.capfilt import REPORT, CapFilt, CapFiltSettings, run_capfilt
 from florence_mm.curation.options import CapFiltOptions, InputOptions
-from florence_mm.engine.launch import train_and_test
+from florence_mm.engine.launch import runner_in, train_and_test
 from florence_mm.errors import UsageError, one_sentence_errors
 from florence_mm.evaluation.functional.roc import roc_auc
 from florence_mm.formats.rows import read_rows
@@ -94,9 +94,11 @@ def clean_model(
     """
     if checkpoint is not None or is_model_name(name):
         return name, checkpoint
-    cfg = train_on(load_config(name), folder.parent / 'data' / CLEAN, args.scenes / 'train', args.clean_steps)
-    train_and_test(cfg, folder, seed)
-    return name, (folder / 'last_checkpoint').read_text().strip()
+    written = folder / 'last_checkpoint'  # there is one checkpoint, that of the end
+    if not written.exists():
+        cfg = train_on(load_config(name), folder.parent / 'data' / CLEAN, args.scenes / 'train', args.clean_steps)
+        runner_in(cfg, folder, seed).train()
+    return name, written.read_text().strip()
 
 
 def filter_auc(rows: Sequence[Mapping[str, Any]], exchanged: Mapping[str, bool]) -> float:
