@@ -250,7 +250,7 @@ def _in_parts(rows: Iterator[dict]) -> Iterator[list[dict]]:
 
 def text_names(source: InputOptions) -> list[str]:
     """What the fields other than the picture are called in the files of a source."""
-    return [name for field in ('text', 'label', 'query', 'augmented') for name in source.names_of(field)]
+    return [name for field in ('text', 'texts', 'label', 'query', 'augmented') for name in source.names_of(field)]
 
 
 def read_list(path: str) -> list[dict[str, Any]]:

@@ -213,19 +213,29 @@ def _rows_beside(shard: RawShard) -> dict[str, dict]:
 
 def _listed_pairs(shard: RawShard) -> Iterator[Pair]:
     for row in read_list(shard.path):
-        pair = Pair(row['key'], path=row['path'], drop=row['drop'])
-        if pair.path is not None:
+        image, drop = None, row['drop']
+        if row['path'] is not None:
             try:
-                pair.image = read_bytes(pair.path, limit=MAX_BYTES)
+                image = read_bytes(row['path'], limit=MAX_BYTES)
             except DataError:
-                pair.drop = reasons.NO_IMAGE
+                drop = reasons.NO_IMAGE
         try:
             texts = {Path(path).suffix[1:].lower(): read_bytes(path, what='text') for path in row['texts']}
         except DataError:
             texts = {}
-        if pair.drop != reasons.INVALID_TEXT:
-            _take_texts(pair, texts, shard.options, json.loads(row['fields']))
-        yield pair
+        for fields in _each_text(json.loads(row['fields']), shard.options):
+            pair = Pair(row['key'], image, path=row['path'], drop=drop)
+            if pair.drop != reasons.INVALID_TEXT:
+                _take_texts(pair, texts, shard.options, fields)
+            yield pair
+
+
+def _each_text(fields: Mapping[str, Any], source: InputOptions) -> list[Mapping[str, Any]]:
+    """Fields of the pairs of a manifest's row: one for each of its ``texts``, or one alone."""
+    several = next((fields[name] for name in source.names_of('texts') if name in fields), None)
+    if not isinstance(several, list) or any(name in fields for name in source.names_of('text')):
+        return [fields]
+    return [{**fields, source.names_of('text')[0]: text} for text in several] or [fields]
 
 
 def _parquet_pairs(shard: RawShard) -> Iterator[Pair]:

@@ -5,7 +5,7 @@ One pass over the sidecars; 16 bytes of memory a kept pair, for counting texts a
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -243,13 +243,24 @@ def describe(content: dict[str, Any]) -> str:
         lines += ['| query | kept pairs |', '|---|---|']
         lines += [f'| {_cell(name)} | {_number(n)} |' for name, n in content['top_queries']]
     for name, bars in content['histograms'].items():
-        kinds = [kind for kind in ('read', KEPT) if kind in bars]
-        lines += ['', f'| {name} | {" | ".join(kinds)} |', '|---' * (1 + len(kinds)) + '|']
-        labels = bar_labels(bars['from'])
-        filled = [i for i in range(len(labels)) if any(bars[kind][i] for kind in kinds)]
-        for i in range(filled[0], filled[-1] + 1) if filled else ():  # without the empty ends
-            lines.append(f'| {labels[i]} | {" | ".join(_number(bars[kind][i]) for kind in kinds)} |')
+        lines += describe_bars(name, bars)
     return '\n'.join(lines) + '\n'
+
+
+def describe_bars(name: str, bars: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Write a histogram as the lines of a table of Markdown, without its empty ends.
+
+    Args:
+        name: its name.
+        bars: ``from`` with the lower bounds of the bars, ``kept`` and perhaps ``read`` with their sizes.
+    """
+    kinds = [kind for kind in ('read', KEPT) if kind in bars]
+    lines = ['', f'| {name} | {" | ".join(kinds)} |', '|---' * (1 + len(kinds)) + '|']
+    labels = bar_labels(bars['from'])
+    filled = [i for i in range(len(labels)) if any(bars[kind][i] for kind in kinds)]
+    for i in range(filled[0], filled[-1] + 1) if filled else ():
+        lines.append(f'| {labels[i]} | {" | ".join(_number(bars[kind][i]) for kind in kinds)} |')
+    return lines
 
 
 def bar_labels(edges: Sequence[float | None]) -> list[str]:

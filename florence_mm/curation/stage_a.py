@@ -183,16 +183,12 @@ def _look(data: bytes, row: dict, options: StageAOptions, least: int) -> tuple[n
         options: see :func:`process_shard`.
         least: pixels that the model needs of the shorter side; 0: no model looks, so that brightness is enough.
     """
-    try:
-        size = header_size(data)
-    except Image.DecompressionBombError:
-        return None, reasons.BOMB
-    if size is None:
-        return None, reasons.UNDECODABLE
-    row['width'], row['height'] = size
+    size, reason = promised_size(data, options.max_pixels)
+    if size is not None:
+        row['width'], row['height'] = size
+    if reason is not None:
+        return None, reason
     shorter, longer = sorted(size)
-    if shorter * longer > options.max_pixels:
-        return None, reasons.BOMB
     if shorter < options.min_side:
         return None, reasons.TOO_SMALL
     if longer > options.max_aspect * shorter:
@@ -205,6 +201,22 @@ def _look(data: bytes, row: dict, options: StageAOptions, least: int) -> tuple[n
         return None, reasons.UNDECODABLE
     row['phash'] = perceptual_hash(image)
     return image, None
+
+
+def promised_size(data: bytes, max_pixels: int) -> tuple[tuple[int, int] | None, str | None]:
+    """Read width and height of a picture from its header; returns them, and the reason if it is not to be decoded.
+
+    Args:
+        data: the picture's file.
+        max_pixels: more are not decoded.
+    """
+    try:
+        size = header_size(data)
+    except Image.DecompressionBombError:
+        return None, reasons.BOMB
+    if size is None:
+        return None, reasons.UNDECODABLE
+    return size, reasons.BOMB if size[0] * size[1] > max_pixels else None
 
 
 def _score(waiting: list[tuple[dict, Any]], embed: Embed) -> None:

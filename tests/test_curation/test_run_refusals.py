@@ -57,6 +57,18 @@ def test_manifests_of_one_name_in_two_folders(tmp_path):
     assert texts_of(tmp_path / 'out') == ['of a', 'of b']
 
 
+def test_a_row_with_several_texts_is_a_pair_for_each(tmp_path):
+    (tmp_path / 'raw').mkdir()
+    for number in range(2):
+        (tmp_path / f'raw/{number}.jpg').write_bytes(picture(number))
+    rows = [{'image': '0.jpg', 'texts': ['a first', 'a second', 7]}, {'image': '1.jpg', 'texts': []}]
+    (tmp_path / 'raw/pairs.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    source = {'kind': 'manifest', 'path': str(tmp_path / 'raw/pairs.jsonl')}
+    found = curate(settings_of(tmp_path, inputs=[source], stage_b={'duplicates': 'texts'}))
+    assert found.by_reason == {'kept': 2, 'no_text': 1, 'invalid_text': 1}
+    assert texts_of(tmp_path / 'out') == ['a first', 'a second']
+
+
 def test_two_pictures_of_a_folder_whose_names_differ_in_case_are_two_pairs(tmp_path):
     write_tar(tmp_path / 'raw/0.tar', good(0))
     for number, name in enumerate(('1.JPG', '1.jpg')):

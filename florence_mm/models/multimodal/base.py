@@ -318,6 +318,10 @@ class VisionLanguageModel(FlorenceModel):
         """
         return self.find_head('write').write(self, image_tokens, prompts, generator)
 
+    def draw_texts(self, top_p: float, temperature: float = 1.0) -> None:
+        """Let :meth:`write` draw texts by nucleus sampling from now on, whatever the config says."""
+        self.find_head('write').draw_texts(top_p, temperature)
+
     def _batches(
         self,
         image_tokens: Tensor,

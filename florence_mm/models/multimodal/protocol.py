@@ -201,6 +201,9 @@ class VisionLanguage(Protocol):
     ) -> list[Written]:
         """Generate a text for each image, with random numbers of ``generator`` if texts are drawn."""
 
+    def draw_texts(self, top_p: float, temperature: float = 1.0) -> None:
+        """Let :meth:`write` draw texts by nucleus sampling from now on."""
+
 
 @runtime_checkable
 class ScoresPairs(Fuser, Protocol):

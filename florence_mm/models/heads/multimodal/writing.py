@@ -123,6 +123,15 @@ class WritingHead(VocabularyHead):
 
     # --- generation ---------------------------------------------------------------------------------------------------
 
+    def draw_texts(self, top_p: float, temperature: float = 1.0) -> None:
+        """Draw texts by nucleus sampling from now on, instead of what the head was built to do.
+
+        Raises:
+            ValueError: a number is out of range.
+        """
+        check_sampling(top_p, temperature)
+        self.top_p, self.temperature, self.num_beams = top_p, temperature, 1
+
     @torch.no_grad()
     def generate(
         self,
