@@ -34,6 +34,8 @@ _OPTIONS = (
 #: Options of the runner, of which :func:`parallelize` knows nothing.
 OF_THE_RUNNER = ('meta_init', 'sharded_checkpoints')
 _PARAMETRIZED = re.compile(r'(^|\.)parametrizations\.(\w+)\.original$')
+#: State of torch's optimizers that is one number for a parameter of any shape, so also for one of a single number.
+_COUNTS = {'step', 'mu_product', 'eta', 'mu'}
 _DTYPES = ('bfloat16', 'float16', 'float32')
 
 
@@ -239,7 +241,7 @@ def split_optimizer_state(state: dict, optimizer: torch.optim.Optimizer) -> dict
     """Shard an optimizer's state dict in the unsharded layout as the parameters of ``optimizer`` are."""
     parameters = _parameters(optimizer)
     split = {
-        index: {key: value if key == 'step' else _split_like(value, parameters[index]) for key, value in entry.items()}
+        index: {key: value if key in _COUNTS else _split_like(value, parameters[index]) for key, value in entry.items()}
         for index, entry in state['state'].items()
     }
     return {**state, 'state': split}
