@@ -7,6 +7,8 @@ import pytest
 import safetensors
 import torch
 from forks import as_ranks
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from safetensors.torch import load_file, save_file
 from toy_project import toy_config
 
@@ -54,16 +56,22 @@ def test_any_number_of_processes_goes_on(train, tmp_path):
     train('plain', **options(1, parallelize=None))
     plain = torch.load(tmp_path / 'plain/iter_6.pth', weights_only=True)
     train('one', **options(1))
+    zero = {'optimizer': {'type': 'ZeroRedundancyOptimizer', 'optimizer_type': 'AdamW', 'lr': 0.01}}
+    zero = {'parallelize': FOLDERS['parallelize'], 'optim_wrapper': {**zero, 'clip_grad': {'max_norm': 1.0}}}
 
     def two():
         train('two', **options(2))
         train('two_from_one', **options(2, **resume('one/iter_4')))
         train('two_from_plain', **options(2, **resume('plain/iter_4.pth')))
+        train('zero', **options(2, **zero))
+        train('zero_from_two', **options(2, **zero, **resume('two/iter_4')))
 
     as_ranks(two, 2)
     as_ranks(lambda: train('three_from_two', **options(3, **resume('two/iter_4'))), 3)
     train('one_from_two', **options(1, **resume('two/iter_4')))
-    for name in ('one', 'two', 'two_from_one', 'two_from_plain', 'three_from_two', 'one_from_two'):
+    train('one_from_zero', **options(1, **resume('zero/iter_4')))
+    runs = ['one', 'two', 'two_from_one', 'two_from_plain', 'zero', 'zero_from_two', 'three_from_two', 'one_from_two']
+    for name in (*runs, 'one_from_zero'):
         assert_equal_runs(plain, tmp_path / name / 'iter_6')
         assert (tmp_path / name / 'last_checkpoint').read_text() == str(tmp_path / name / 'iter_6')
         state = read_file(tmp_path / name / 'iter_6/state.pth')
@@ -76,6 +84,16 @@ def test_any_number_of_processes_goes_on(train, tmp_path):
     assert sum(name.endswith('.safetensors') for name in files['files']) == 6
     convert_file(tmp_path / 'three_from_two/iter_6', tmp_path / 'one.safetensors', to='florence_mm')
     assert_equal_runs(plain, tmp_path / 'one.safetensors')
+
+
+@pytest.mark.parametrize('kind', ['NAdam', 'ASGD'])
+def test_counts_of_an_optimizer_are_no_moments(train, tmp_path, kind):
+    """They are one number for a parameter of any size, and are not split with those of a single number."""
+    wrapper = {'optim_wrapper': {'optimizer': {'type': kind, 'lr': 0.01}}}
+    train('one', **options(1, **wrapper))
+    from_one = {'resume': True, 'load_from': str(tmp_path / 'one/iter_4')}
+    as_ranks(lambda: train('two', **options(2, **wrapper, **from_one)), 2)
+    assert_equal_runs(read_file(tmp_path / 'one/iter_6'), tmp_path / 'two/iter_6')
 
 
 def test_a_new_run_starts_from_one(train, tmp_path):
@@ -246,3 +264,31 @@ def test_what_needs_one_file_is_refused(train):
     published['checkpoint']['published_keys'] = ['state_dict']
     with pytest.raises(UsageError, match='published_keys is for checkpoints of one file'):
         train(**options(1, default_hooks=published))
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class TwoOptimizers:
+    def __init__(self, optim_wrapper_cfg, paramwise_cfg=None):
+        self.rate = optim_wrapper_cfg['optimizer']['lr']
+
+    def __call__(self, model):
+        layers = [
+            [value for key, value in model.named_parameters() if ('fc' in key) is there] for there in (True, False)
+        ]
+        layers, others = (OptimWrapper(torch.optim.SGD(group, self.rate)) for group in layers)
+        return OptimWrapperDict(layers=layers, others=others)
+
+
+def test_optimizers_that_cannot_be_split_are_refused(train):
+    wrapper = {'constructor': 'TwoOptimizers', 'optimizer': {'type': 'SGD', 'lr': 0.01}}
+    with pytest.raises(UsageError, match='sharded_checkpoints is for one optimizer, and .* has 2, layers, others'):
+        train(**options(1, optim_wrapper=wrapper, param_scheduler=None))
+    zero = {'optimizer': {'type': 'ZeroRedundancyOptimizer', 'optimizer_type': 'AdamW', 'lr': 0.01}}
+
+    def two():
+        with pytest.raises(UsageError, match='parallelize.shard is for one optimizer, and optim_wrapper has 2'):
+            train('several', **options(2, optim_wrapper=wrapper, param_scheduler=None))
+        with pytest.raises(UsageError, match='cannot share out split weights; take AdamW itself as optim_wrapper.opt'):
+            train('zero', **options(2, optim_wrapper=zero))
+
+    as_ranks(two, 2)
