@@ -21,7 +21,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import parametrize
 
-from florence_mm.errors import UsageError
+from florence_mm.errors import UsageError, shown
 from florence_mm.models.protocol import LimitsScalars
 
 from .compiling import compile_arguments, compile_parts
@@ -91,6 +91,9 @@ def parallelize(
         mesh = init_device_mesh(get_device(), (torch.distributed.get_world_size(),))
         if init is not None:
             init.to_meta(model)
+        else:
+            for parameter in model.parameters():  # FSDP2 splits no others, such as kernels with their channels last
+                parameter.data = parameter.data.contiguous()
         for module in (*found, model):
             fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard_after_forward)
         # before that of fully_shard, which gathers
@@ -108,13 +111,19 @@ def _dtype(key: str, name: str | None) -> torch.dtype | None:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raise a :class:`UsageError` for unknown keys of ``parallelize``, or without one that does something alone."""
+    """Raise a :class:`UsageError` for unknown keys or other types, or without a key that does something alone."""
     unknown = sorted(set(options) - set(_OPTIONS))
     if unknown or not {'blocks', 'compile', 'sharded_checkpoints'} & set(options):
         raise UsageError(
             f'parallelize must have blocks, compile or sharded_checkpoints and may have {", ".join(_OPTIONS)}; got '
             f'{sorted(options)}'
         )
+    blocks = options.get('blocks', ())
+    if isinstance(blocks, str) or not all(isinstance(name, str) for name in blocks or ()):
+        raise UsageError(f"parallelize.blocks is {shown(blocks)}; expected a list of class names, as ['WindowBlock']")
+    for key in ('shard', 'reshard_after_forward', 'meta_init', 'sharded_checkpoints'):
+        if not isinstance(options.get(key, False), bool):
+            raise UsageError(f'parallelize.{key} is {shown(options[key])}; expected True or False')
 
 
 def is_sharded(model: nn.Module) -> bool:
