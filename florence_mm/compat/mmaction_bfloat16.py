@@ -1,6 +1,7 @@
 """Let mmaction2's heads count accuracy in mixed precision: numpy, which they ask, has no bfloat16."""
 
 import functools
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +15,11 @@ def _needs_numpy() -> bool:
     from mmaction.models.heads.base import BaseHead
     from mmaction.structures import ActionDataSample
 
-    head = BaseHead.__new__(BaseHead)
+    class Head(BaseHead):
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    head = Head.__new__(Head)  # its losses are not registered yet
     torch.nn.Module.__init__(head)
     head.num_classes, head.topk, head.label_smooth_eps, head.multi_class = 2, (1,), 0.0, False
     head.loss_cls = torch.nn.CrossEntropyLoss()
@@ -26,19 +31,22 @@ def _needs_numpy() -> bool:
 
 
 def _widen(module: ModuleType) -> None:
-    original = module.BaseHead.loss_by_feat
+    for name in ('loss_by_feat', 'predict_by_feat'):
+        setattr(module.BaseHead, name, _of_wide_scores(getattr(module.BaseHead, name)))
 
+
+def _of_wide_scores(original: Callable) -> Callable:
     @functools.wraps(original)
-    def loss_by_feat(self: Any, cls_scores: Tensor, data_samples: Any) -> dict:
+    def by_feat(self: Any, cls_scores: Tensor, data_samples: Any) -> Any:
         return original(self, cls_scores.float(), data_samples)
 
-    module.BaseHead.loss_by_feat = loss_by_feat
+    return by_feat
 
 
 GAP = Gap(
     name='mmaction2 bfloat16 scores',
     package='mmaction',
-    why='BaseHead.loss_by_feat turns scores into numpy arrays, which cannot be of bfloat16',
+    why='BaseHead and the metrics turn scores into numpy arrays, which cannot be of bfloat16',
     needed=_needs_numpy,
     patch=_widen,
     after='mmaction.models.heads.base',
