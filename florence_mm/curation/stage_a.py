@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from florence_mm.formats.image import decode_image, header_size
+from florence_mm.formats.image import WHITE, decode_image, header_size
 from florence_mm.language.labels import is_blank, normalize_text, text_label
 from florence_mm.utils.files import replacing
 
@@ -200,7 +200,8 @@ def _look(data: bytes, row: dict, options: StageAOptions, least: int) -> tuple[n
     enough = max(least, LEAST_SIDE)
     reduction = next((by for by in REDUCTIONS if options.reduced and shorter >= by * enough), 1)
     try:
-        image = decode_image(data, reduction=reduction, grey=not least)
+        # as training shows it: what hides behind transparent pixels, often black, would make all icons copies
+        image = decode_image(data, WHITE, reduction, grey=not least)
     except ValueError:
         return None, reasons.UNDECODABLE
     row['phash'] = perceptual_hash(image)

@@ -1,13 +1,22 @@
-"""What OpenCV leaves out of some image formats: which value is white, transparency, what the values of TIFF mean."""
+"""What OpenCV leaves out of some image formats: which value is white, transparency, animation, the meaning of TIFF."""
 
 import re
+from collections.abc import Iterator
 from io import BytesIO
 
 import numpy as np
 from PIL import Image
 
+#: What Pillow raises for a file without an image's header. Its readers promise no kind of error for damaged ones: AVIF
+#: raises RuntimeError, JPEG 2000 OverflowError, SPIDER AttributeError.
+NO_HEADER = (
+    *(OSError, SyntaxError, ValueError, RuntimeError, ArithmeticError, LookupError, TypeError, AttributeError),
+    Image.DecompressionBombError,
+)
+PNG_START = b'\x89PNG\r\n\x1a\n'
 TIFF_STARTS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-_PNG = b'\x89PNG\r\n\x1a\n'
+#: bytes of a PNG's chunk beside its data: length, name, checksum
+_AROUND = 12
 # tags of TIFF 6.0
 _BITS, _PHOTOMETRIC, _ORIENTATION, _EXTRA_SAMPLES = 258, 262, 274, 338
 _MIN_IS_WHITE, _LAB = 0, (8, 9, 10)
@@ -91,6 +100,40 @@ def _bits(data: bytes) -> int:
     return 0
 
 
+def is_cut_png(data: bytes) -> bool:
+    """Whether a PNG lacks its last chunk, or a chunk says that it is longer than the file.
+
+    Some decoders fill what is missing with grey, and OpenCV asks for the memory that a chunk's length promises.
+    """
+    return all(name != b'IEND' for _, _, name in _chunks(data))
+
+
+def without_animation(data: bytes) -> bytes:
+    """Take the mark of an animation (chunk ``acTL``) from a PNG, so that its still picture is decoded.
+
+    The still picture is what Pillow, and all that know no animations, show; it need not be the first frame. OpenCV's
+    reader of frames is not safe from damaged files either. Files without the mark are returned as they are.
+    """
+    if data.find(b'acTL') < 0:
+        return data
+    kept = [PNG_START]
+    end = len(PNG_START)
+    for start, end, name in _chunks(data):
+        if name != b'acTL':
+            kept.append(data[start:end])
+    return b''.join([*kept, data[end:]])
+
+
+def _chunks(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield start, end and name of the whole chunks of a PNG, up to the last one."""
+    start = len(PNG_START)
+    name = b''
+    while name != b'IEND' and len(data) >= (end := start + _AROUND + int.from_bytes(data[start : start + 4], 'big')):
+        name = data[start + 4 : start + 8]
+        yield start, end, name
+        start = end
+
+
 def with_clear_grey(img: np.ndarray, data: bytes) -> np.ndarray:
     """Add the transparency of a grey PNG that names one transparent value, as ``(H, W, 4)``; others are returned.
 
@@ -99,7 +142,7 @@ def with_clear_grey(img: np.ndarray, data: bytes) -> np.ndarray:
         data (bytes): The file's content.
     """
     end = data.find(b'IDAT')
-    at = data.find(b'tRNS', 33, end) if img.ndim == 2 and data.startswith(_PNG) and end > 0 else -1
+    at = data.find(b'tRNS', 33, end) if img.ndim == 2 and data.startswith(PNG_START) and end > 0 else -1
     if at < 0 or data[25] != 0:  # the colour type of grey
         return img
     value, depth = int.from_bytes(data[at + 4 : at + 6], 'big'), data[24]
@@ -118,10 +161,10 @@ def unread_kind(data: bytes) -> str | None:
         return 'SVG'
     if head.startswith((b'<!doctype html', b'<html')):
         return 'HTML'
-    if data.startswith((_PNG, b'RIFF', *TIFF_STARTS)):  # Pillow takes damaged ones for others
+    if data.startswith((PNG_START, b'RIFF', *TIFF_STARTS)):  # Pillow takes damaged ones for others
         return None
     try:
         with Image.open(BytesIO(data)) as file:
             return None if file.format in _READ else file.format
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except NO_HEADER:
         return None
