@@ -103,8 +103,10 @@ def process_shard(
 
         with replacing(path) as temporary:
             parquet.write_table(table, temporary, compression='zstd')
-        drops = Counter(table.column('drop').to_pylist())
-        result = {'pairs': table.num_rows, 'by_reason': {name or KEPT: drops[name] for name in sorted(drops, key=str)}}
+        drops: Counter[str] = Counter()
+        for name, pairs in zip(table['drop'].to_pylist(), table['pairs'].to_pylist(), strict=True):
+            drops[name or KEPT] += pairs
+        result = {'pairs': drops.total(), 'by_reason': dict(sorted(drops.items()))}
         found = write_record(record, made_of, [path], result)
     return Counts(shard.number, **found['result'], digest=found['files'][path.name][1])
 
@@ -162,6 +164,7 @@ def _measure(pair: Pair, shard: int, position: int, options: StageAOptions, embe
         'score': None,
         'embedding': None,
         'augmented': pair.augmented,
+        'pairs': pair.pairs,
         'drop': pair.drop,
     }
     image = None

@@ -1,6 +1,7 @@
 """Decoding images to upright RGB arrays of 8 bits per channel; truncated files are errors."""
 
 import warnings
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -17,11 +18,9 @@ from .image_kinds import (
     PNG_START,
     TIFF_STARTS,
     correct_tiff,
-    is_cut_png,
     largest_value,
     unread_kind,
     with_clear_grey,
-    without_animation,
 )
 from .jpeg import JPEG_START, ends_early, exif_segment, lacks_end_mark, stored_size
 
@@ -30,6 +29,8 @@ MAX_BYTES = 2**30
 #: default RGB behind transparent pixels
 WHITE = np.array((255, 255, 255), dtype=np.float32)
 _EXIF_ORIENTATION = 0x0112
+# bytes of a PNG's chunk beside its data: length, name, checksum
+_AROUND = 12
 _EXIF_MARKS = (b'eXIf', b'EXIF', b'Raw profile type')
 # since OpenCV 4.11 the decoder gives RGB itself, which saves a pass over the image
 _DECODES_RGB = hasattr(cv2, 'IMREAD_COLOR_RGB')
@@ -188,7 +189,41 @@ def is_cut_off(data: bytes) -> bool:
     """Whether a JPEG or PNG lacks its end marker; some decoders silently fill such images with grey."""
     if data.startswith(JPEG_START):
         return lacks_end_mark(data)
-    return data.startswith(PNG_START) and is_cut_png(data)
+    return data.startswith(PNG_START) and _is_cut_png(data)
+
+
+def _is_cut_png(data: bytes) -> bool:
+    """Whether a PNG lacks its last chunk, or a chunk says that it is longer than the file.
+
+    Some decoders fill what is missing with grey, and OpenCV asks for the memory that a chunk's length promises.
+    """
+    return all(name != b'IEND' for _, _, name in _png_chunks(data))
+
+
+def without_animation(data: bytes) -> bytes:
+    """Take the mark of an animation (chunk ``acTL``) from a PNG, so that its still picture is decoded.
+
+    The still picture is what Pillow, and all that know no animations, show; it need not be the first frame. OpenCV's
+    reader of frames is not safe from damaged files either. Files without the mark are returned as they are.
+    """
+    if data.find(b'acTL') < 0:
+        return data
+    kept = [PNG_START]
+    end = len(PNG_START)
+    for start, end, name in _png_chunks(data):
+        if name != b'acTL':
+            kept.append(data[start:end])
+    return b''.join([*kept, data[end:]])
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield start, end and name of the whole chunks of a PNG, up to the last one."""
+    start = len(PNG_START)
+    name = b''
+    while name != b'IEND' and len(data) >= (end := start + _AROUND + int.from_bytes(data[start : start + 4], 'big')):
+        name = data[start + 4 : start + 8]
+        yield start, end, name
+        start = end
 
 
 def _to_8_bit(img: np.ndarray, data: bytes) -> np.ndarray:

@@ -1,7 +1,6 @@
-"""What OpenCV leaves out of some image formats: which value is white, transparency, animation, the meaning of TIFF."""
+"""What OpenCV leaves out of some image formats: which value is white, transparency, what the values of TIFF mean."""
 
 import re
-from collections.abc import Iterator
 from io import BytesIO
 
 import numpy as np
@@ -15,8 +14,6 @@ NO_HEADER = (
 )
 PNG_START = b'\x89PNG\r\n\x1a\n'
 TIFF_STARTS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-#: bytes of a PNG's chunk beside its data: length, name, checksum
-_AROUND = 12
 # tags of TIFF 6.0
 _BITS, _PHOTOMETRIC, _ORIENTATION, _EXTRA_SAMPLES = 258, 262, 274, 338
 _MIN_IS_WHITE, _LAB = 0, (8, 9, 10)
@@ -98,40 +95,6 @@ def _bits(data: bytes) -> int:
     if data.startswith((b'\0\0\0\x0cjP', b'\xff\x4f')) and at >= 0:  # ISO/IEC 15444-1, section A.5.1
         return (data[at + 42] & 0x7F) + 1
     return 0
-
-
-def is_cut_png(data: bytes) -> bool:
-    """Whether a PNG lacks its last chunk, or a chunk says that it is longer than the file.
-
-    Some decoders fill what is missing with grey, and OpenCV asks for the memory that a chunk's length promises.
-    """
-    return all(name != b'IEND' for _, _, name in _chunks(data))
-
-
-def without_animation(data: bytes) -> bytes:
-    """Take the mark of an animation (chunk ``acTL``) from a PNG, so that its still picture is decoded.
-
-    The still picture is what Pillow, and all that know no animations, show; it need not be the first frame. OpenCV's
-    reader of frames is not safe from damaged files either. Files without the mark are returned as they are.
-    """
-    if data.find(b'acTL') < 0:
-        return data
-    kept = [PNG_START]
-    end = len(PNG_START)
-    for start, end, name in _chunks(data):
-        if name != b'acTL':
-            kept.append(data[start:end])
-    return b''.join([*kept, data[end:]])
-
-
-def _chunks(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Yield start, end and name of the whole chunks of a PNG, up to the last one."""
-    start = len(PNG_START)
-    name = b''
-    while name != b'IEND' and len(data) >= (end := start + _AROUND + int.from_bytes(data[start : start + 4], 'big')):
-        name = data[start + 4 : start + 8]
-        yield start, end, name
-        start = end
 
 
 def with_clear_grey(img: np.ndarray, data: bytes) -> np.ndarray:

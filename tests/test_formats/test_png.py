@@ -6,8 +6,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from florence_mm.formats.image import decode_image, header_size
-from florence_mm.formats.image_kinds import without_animation
+from florence_mm.formats.image import decode_image, header_size, without_animation
 
 GREY = np.linspace(0, 255, 64 * 48).reshape(48, 64).astype(np.uint8)
 
