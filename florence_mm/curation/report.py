@@ -30,7 +30,7 @@ EDGES = {
 }
 _SHARED = (1, 2, 3, 5, 10, 20, 50, 100, 1000, 10_000)
 _COLUMNS = (
-    *('id', 'width', 'height', 'phash', 'text', 'label', 'query', 'words', 'sampling', 'score', 'drop'),
+    *('id', 'width', 'height', 'phash', 'text', 'label', 'query', 'words', 'sampling', 'score', 'pairs', 'drop'),
     *('image_offset', 'image_size', 'path', 'shard'),
 )
 #: Kept texts whose tokens are counted, for the mean of all.
@@ -149,8 +149,8 @@ def _count(table: Any, kept_ids: np.ndarray, judged: tuple[np.ndarray, np.ndarra
     place = _find(ids, judged[0])
     why[place >= 0] = judged[1][place[place >= 0]]
     why[is_kept] = KEPT
-    found.pairs += len(ids)
-    found.by_reason.update(why.tolist())
+    pairs = table['pairs'].to_numpy()
+    found.pairs += int(pairs.sum())
     sampling = table['sampling'].to_numpy()
     width, height, words = (table[name].to_numpy() for name in ('width', 'height', 'words'))
     seen = width > 0
@@ -171,6 +171,7 @@ def _count(table: Any, kept_ids: np.ndarray, judged: tuple[np.ndarray, np.ndarra
     found.queries.update({entry['values']: entry['counts'] for entry in queries.value_counts().to_pylist()})
     for name in set(why.tolist()):
         rows = np.flatnonzero(why == name)
+        found.by_reason[name] += int(pairs[rows].sum())
         most = TOKEN_TEXTS if name == KEPT else SAMPLES
         before = found.first.get(name, [])
         if len(before) == most:  # only what comes before the last of them

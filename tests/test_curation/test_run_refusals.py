@@ -170,6 +170,14 @@ def test_evaluation_pictures_without_a_hash_stand_for_no_picture(tmp_path, caplo
     assert found.by_reason == {'kept': 2}
 
 
+@pytest.mark.parametrize('count', ['-1', '1e3', '4294967297', 'null', '"7"'])
+def test_a_count_beside_a_tar_that_is_none(tmp_path, count):
+    write_tar(tmp_path / 'raw/0.tar', good(0))
+    (tmp_path / 'raw/0_stats.json').write_text(f'{{"successes": {count}}}')
+    with pytest.raises(DataError, match=r"0_stats\.json has no count 'successes' from 0 to 4294967296; remove it"):
+        curate(settings_of(tmp_path))
+
+
 def test_a_damaged_table_beside_a_tar(tmp_path):
     write_tar(tmp_path / 'raw/0.tar', good(0))
     (tmp_path / 'raw/0.parquet').write_bytes(b'PAR1 and no more')
