@@ -19,3 +19,4 @@ param_scheduler = [
 train_cfg = dict(by_epoch=True, max_epochs=4, val_interval=4)
 train_dataloader = dict(batch_size=16)
 optim_wrapper = dict(paramwise_cfg=dict(_delete_=True, orthogonal=('image_encoder', 'text_stack')))
+test_cfg = dict(type='florence_mm.ControlledTestLoop')

@@ -1,5 +1,5 @@
 # Questions about the embedded scenes, answered by writing, from the model that writes captions:
-# bash tools/dist_train.sh configs/git/git_coswin-micro_2xb64-4e_large-digit-vqa.py 2
+# bash tools/dist_train.sh configs/git/git_coswin-micro_2xb64-6e_large-digit-vqa.py 2
 _base_ = [
     '../_base_/models/git_coswin-micro.py',
     '../_base_/datasets/large_digit_questions.py',
@@ -21,8 +21,8 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=0.2, convert_to_iter_based=True),
-    dict(type='PolyLR', power=1.0, eta_min=1e-5, by_epoch=True, begin=0.2, end=4, convert_to_iter_based=True),
+    dict(type='PolyLR', power=1.0, eta_min=1e-5, by_epoch=True, begin=0.2, end=6, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=4, val_interval=4)
+train_cfg = dict(by_epoch=True, max_epochs=6, val_interval=6)
 train_dataloader = dict(batch_size=64)
 test_cfg = dict(type='florence_mm.ControlledTestLoop')
