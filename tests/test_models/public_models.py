@@ -4,6 +4,7 @@ import re
 
 import torch
 from public_detectors import in_detectron2_layout, mmdet_detector, our_detector, peer_with_biases, scattered
+from public_git import in_public_layout, their_git
 from public_meter import build, lightning, public
 from torch import nn
 
@@ -191,6 +192,8 @@ STATES = {
     'Hugging Face CLIP': lambda folder: saved(hf_clip_text(), folder),
     'Hugging Face RoBERTa': lambda folder: saved(roberta(), folder),
     'METER': lambda folder: lightning(public(build().image_encoder))['state_dict'],
+    'GIT': lambda folder: in_public_layout(their_git(frames=2)),
+    'Hugging Face GIT': lambda folder: saved(their_git(frames=2, tie_word_embeddings=False), folder),
     'DyHead': lambda folder: detectron2_state(),
     'mmdet DyHead': lambda folder: scattered(mmdet_detector()).state_dict(),
     'mmengine run': lambda folder: {'conv1.weight': torch.randn(4, 3, 7, 7), 'bn1.running_mean': torch.randn(4)},

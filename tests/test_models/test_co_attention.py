@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from florence_mm.models.checkpoints.meter import join_projections
+from florence_mm.models.checkpoints.bert_layers import join_projections
 from florence_mm.models.multimodal import CoAttentionLayer, CoAttentionStacks
 
 # shapes: 3 pairs, 7 text tokens, 9 image tokens, 96 channels in 4 heads

@@ -4,7 +4,7 @@ import pytest
 import torch
 from kinds import numbers
 
-from florence_mm.models.checkpoints.meter import join_projections
+from florence_mm.models.checkpoints.bert_layers import join_projections
 from florence_mm.models.layers.fusion_layer import FusionLayer
 from florence_mm.models.layers.token_layout import TokenLayout
 from florence_mm.ops.attention import attention, prefixed_attention

@@ -6,7 +6,7 @@ from public_meter import CLIP, build, clip_of_open_clip, clip_tower, lightning, 
 from torch import nn
 
 from florence_mm.models.checkpoints import convert_state_dict, load_checkpoint
-from florence_mm.models.checkpoints.meter import join_projections
+from florence_mm.models.checkpoints.bert_layers import join_projections
 from florence_mm.models.text import RobertaTextEncoder
 
 

@@ -6,7 +6,7 @@ from instances import build
 from kinds import numbers
 from small_text import STACK
 
-from florence_mm.models.checkpoints.meter import join_projections
+from florence_mm.models.checkpoints.bert_layers import join_projections
 from florence_mm.models.generation import CacheStack
 from florence_mm.models.text import TextStack
 

@@ -15,7 +15,7 @@ from common import Case, Pair, main
 from torch import Tensor, nn
 
 import florence_mm  # noqa: F401  (patches the stack before the peers are imported)
-from florence_mm.models.checkpoints.meter import join_projections
+from florence_mm.models.checkpoints.bert_layers import join_projections
 from florence_mm.models.multimodal import CoAttentionStacks
 
 PAIRS, TEXT, IMAGE = 4, 50, 144

@@ -116,17 +116,26 @@ def export_hf_clip(state: StateDict, settings: dict[str, Any]) -> Exported:
         parts['text_config'], more = _text_config(state, projection, settings)
         notes += more
     if image:
-        parts['vision_config'], more = _vision_config(vision, vision_projection, settings)
+        parts['vision_config'], more = vision_config(vision, vision_projection, settings)
         notes += more
     config = parts.popitem()[1] if len(parts) == 1 else _pair_config(parts, projection, settings)
     state |= add_prefix(vision, 'image_encoder.')
     for name, value in (('text_projection', projection), ('image_projection', vision_projection)):
         if value is not None:
             state[name] = value.t()  # [in, out] to [out, in]
-    for key in [key for key in state if '.attn.in_proj_' in key]:
-        for name, part in zip('qkv', split_rows(state.pop(key)), strict=True):
-            state[key.replace('attn.in_proj_', f'self_attn.{name}_proj.')] = part
-    return Exported(_NAMES.to_theirs(state), left_out, {}, config, notes)
+    return Exported(to_hugging_face(state), left_out, {}, config, notes)
+
+
+def to_hugging_face(state: StateDict) -> StateDict:
+    """Give towers, under our names with ``image_encoder.`` or ``text_encoder.``, those of transformers."""
+    split = {}
+    for key, value in state.items():
+        if '.attn.in_proj_' not in key:
+            split[key] = value
+            continue
+        for name, part in zip('qkv', split_rows(value), strict=True):
+            split[key.replace('attn.in_proj_', f'self_attn.{name}_proj.')] = part
+    return _NAMES.to_theirs(split)
 
 
 def _text_config(
@@ -146,9 +155,20 @@ def _text_config(
     return config_json(_before(known, 'text_config'), fixed, assumed), notes
 
 
-def _vision_config(
-    vision: StateDict, projection: Tensor | None, known: Mapping[str, Any]
+def vision_config(
+    vision: StateDict, projection: Tensor | None, known: Mapping[str, Any], model_type: str = 'clip_vision_model'
 ) -> tuple[dict[str, Any], list[str]]:
+    """Make transformers' config of an image tower, with notes on what is assumed.
+
+    Args:
+        vision: tensors of the tower under our names.
+        projection: ``(C, shared)``, its projection; None: it has none.
+        known: what is known of the model beside its tensors.
+        model_type: the config's kind; those of models with a tower of CLIP's inside have a name of their own.
+
+    Raises:
+        ValueError: a tensor is missing, or the positions are not those of a square.
+    """
     require(vision, *_IMAGE_SIZES)
     stem, positions, hidden = (vision[name] for name in _IMAGE_SIZES)
     sizes, notes = _sizes(add_prefix(vision, 'image_encoder.'), 'image_encoder', hidden, projection, known)
@@ -156,8 +176,8 @@ def _vision_config(
     if side**2 != len(positions) - 1:
         raise ValueError(f'its image tower has {len(positions) - 1} positions, and transformers takes square pictures')
     fixed = {
-        'architectures': ['CLIPVisionModelWithProjection'],
-        'model_type': 'clip_vision_model',
+        **({} if projection is None else {'architectures': ['CLIPVisionModelWithProjection']}),
+        'model_type': model_type,
         'patch_size': stem.shape[-1],
         'num_channels': stem.shape[1],
         'image_size': side * stem.shape[-1],

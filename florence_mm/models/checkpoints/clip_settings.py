@@ -61,6 +61,15 @@ def openai_image_tower() -> Iterable[Setting]:
     return _tower(IMAGE, _OPENAI)
 
 
+def hugging_face_image_tower(config: dict[str, Any], source: Source) -> Iterable[Setting]:
+    """Settings of a ``CLIPVisionTower`` as transformers' config of the tower says; without one, those of OpenAI's.
+
+    Raises:
+        ValueError: the tower is one that ours is not.
+    """
+    return _tower(IMAGE, _of_config(config, IMAGE, source) if config else _OPENAI, _WHOSE_ACT)
+
+
 def clip_text_settings() -> Iterable[Setting]:
     """Settings of CLIP's text tower in general."""
     return _tower(TEXT, {}, _WHOSE_ACT)
@@ -131,6 +140,10 @@ def _hugging_face(config: dict[str, Any], part: str, source: Source) -> dict[str
     named = str(config.get('model_type', ''))
     if not named.startswith('clip') or named not in ('clip', f'clip_{part}_model'):
         return {}
+    return _of_config(config, kind, source)
+
+
+def _of_config(config: dict[str, Any], kind: str, source: Source) -> dict[str, tuple]:
     act = config.get('hidden_act', 'quick_gelu')
     if act not in _ACTS:
         raise _other_tower(source, f'hidden_act {act!r}', kind)

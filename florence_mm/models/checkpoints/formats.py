@@ -25,6 +25,7 @@ _OWN_PARTS = (
     r'^text_encoder\.model\.encoder\.layer\.\d+\.attention\.self\.query\.',
     r'^(detector\.)?(bbox_head\.)?blocks\.\d+\.offset_conv\.',
     r'^(reranker\.)?cross_modal\.(text|image)_transform\.',
+    r'^text_stack\.layers\.\d+\.attention\.qkv\.weight$',
 )
 
 
