@@ -29,6 +29,7 @@ _METHODS = {
     'answer': ('answers questions', 'FusionVQAHead'),
     'match_logit': ('matches images and sentences', 'FusionITMHead'),
     'write': ('writes captions', 'FusionCaptionHead'),
+    'embed': ('embeds images and texts', 'FusionITCHead'),
 }
 
 
@@ -57,14 +58,15 @@ class VisionLanguageModel(FlorenceModel):
         self.tokenizer = build_part(tokenizer, TASK_UTILS)
         self.hidden_size = hidden_size
         self.pooled_size = 2 * hidden_size
+        self.image_dims = hidden_size
         self.max_text_len = max_text_len
 
     def add_heads(self, heads: Mapping[str, dict | nn.Module] | None, init_std: float = 0.02) -> None:
         """Build the heads.
 
         Args:
-            heads: heads (or their configs) by name. A head that takes ``hidden_size``, ``pooled_size``, ``vocab_size``
-                or ``init_std`` gets them from the model, unless its config has them.
+            heads: heads (or their configs) by name. A head that takes ``hidden_size``, ``pooled_size``,
+                ``image_dims``, ``vocab_size`` or ``init_std`` gets them from the model, unless its config has them.
             init_std: standard deviation of the initial weights of heads.
 
         Raises:
@@ -75,6 +77,7 @@ class VisionLanguageModel(FlorenceModel):
         given = {
             'hidden_size': self.hidden_size,
             'pooled_size': self.pooled_size,
+            'image_dims': self.image_dims,
             'vocab_size': self.tokenizer.vocab_size if words is None else words.num_embeddings,
             'init_std': init_std,
         }
@@ -99,6 +102,15 @@ class VisionLanguageModel(FlorenceModel):
                     f'vocab_size of the head {name!r} is {head.vocab_size} and the tokenizer has '
                     f'{self.tokenizer.vocab_size} ids; the head needs as many'
                 )
+            if hasattr(head, 'take_model'):
+                head.take_model(self)
+
+    def init_weights(self) -> None:
+        """Initialise, or load what ``init_cfg`` names; heads that count training steps begin anew."""
+        super().init_weights()
+        for head in self.heads.values():
+            if hasattr(head, 'restart'):
+                head.restart()
 
     def whole_batch_advice(self) -> str | None:
         """Advice of the first head whose loss compares the samples of a batch, see ``WholeBatchLoss``."""
@@ -198,7 +210,7 @@ class VisionLanguageModel(FlorenceModel):
     # --- what is asked ------------------------------------------------------------------------------------------------
 
     def find_head(self, method: str) -> nn.Module:
-        """Return the first head that has the method ``'answer'``, ``'match_logit'`` or ``'write'``.
+        """Return the first head that has the method ``'answer'``, ``'match_logit'``, ``'write'`` or ``'embed'``.
 
         Raises:
             ValueError: no head has it.
@@ -218,7 +230,7 @@ class VisionLanguageModel(FlorenceModel):
         Raises:
             ValueError: no head has the method.
         """
-        for method, wanted in zip(_METHODS, (answers, matches, writes), strict=True):
+        for method, wanted in zip(_METHODS, (answers, matches, writes), strict=False):
             if wanted:
                 self.find_head(method)
 
