@@ -1,5 +1,7 @@
 """A small model with towers that a momentum model copies, and what one of several processes learns with it."""
 
+from copy import deepcopy
+
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -45,6 +47,9 @@ class Contrasting(VisionLanguageModel):
 
     def towers(self):
         return self.parts
+
+    def copy_towers(self):
+        return deepcopy(self.parts)
 
     def encode_image(self, inputs):
         return self.parts.encode_image(inputs)

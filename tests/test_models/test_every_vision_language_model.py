@@ -52,7 +52,9 @@ def test_a_head_alone_says_what_it_says_beside_others(name, head):
     alone = build(name, heads=kind.heads(head))
     missing = alone.load_state_dict(model.state_dict(), strict=False)
     assert not missing.missing_keys and all(key.startswith('heads.') for key in missing.unexpected_keys)
-    for size, value in {'vocab_size': model.tokenizer.vocab_size, 'hidden_size': model.hidden_size}.items():
+    words = getattr(model, 'word_embeddings', None)  # of which there may be more than the tokenizer has
+    vocab_size = model.tokenizer.vocab_size if words is None else words.num_embeddings
+    for size, value in {'vocab_size': vocab_size, 'hidden_size': model.hidden_size}.items():
         assert getattr(alone.heads[head], size, value) == value
     got, expected = (kind.outputs(one, kind.items(one)) for one in (alone, model))
     reads = SMALLS[head].kind.reads

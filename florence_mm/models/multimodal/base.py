@@ -3,7 +3,6 @@
 Shape legend: ``U`` images, ``B`` samples, ``S`` image tokens, ``C`` hidden size, ``P`` image-text pairs.
 """
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,14 +10,14 @@ import torch
 from mmengine.model import ModuleDict
 from torch import Tensor, nn
 
-from florence_mm.config.signatures import accepted_arguments
 from florence_mm.models.base import FlorenceModel, build_part
 from florence_mm.models.generation.nucleus import RandomSource
 from florence_mm.models.protocol import WholeBatchLoss
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
-from florence_mm.registry import MODELS, TASK_UTILS
+from florence_mm.registry import TASK_UTILS
 
 from .batch import FusionBatch
+from .head_building import build_head
 from .protocol import Answered, Fused, Written
 from .teaching import teach_after_prompts
 
@@ -81,7 +80,7 @@ class VisionLanguageModel(FlorenceModel):
             'vocab_size': self.tokenizer.vocab_size if words is None else words.num_embeddings,
             'init_std': init_std,
         }
-        self.heads = ModuleDict({name: _build_head(name, head, given) for name, head in (heads or {}).items()})
+        self.heads = ModuleDict({name: build_head(name, head, given) for name, head in (heads or {}).items()})
         for method, (does, _) in _METHODS.items():
             able = [name for name, head in self.heads.items() if hasattr(head, method)]
             if len(able) > 1:
@@ -348,18 +347,3 @@ class VisionLanguageModel(FlorenceModel):
             part = pairs[start : start + at_once]
             samples = [DataSample(text=texts[text]) for _, text in part]
             yield self.make_batch(None, samples, [image for image, _ in part], image_tokens)
-
-
-def _build_head(name: str, head: dict | nn.Module, given: Mapping[str, Any]) -> nn.Module:
-    """Build a head from its config, adding the arguments in ``given`` that its constructor takes."""
-    if isinstance(head, nn.Module):
-        return head
-    if not isinstance(head, Mapping) or 'type' not in head:
-        shown = dict(head) if isinstance(head, Mapping) else head
-        raise ValueError(
-            f'the head {name!r} is {shown!r}, which has no `type`; name one, such as FusionVQAHead, or leave it out'
-        )
-    kind = MODELS.get(head['type']) if isinstance(head['type'], str) else head['type']
-    # a head of a user's may hand **kwargs to the head that it extends
-    takes = accepted_arguments(kind) or inspect.signature(kind).parameters if kind is not None else {}
-    return MODELS.build({**{key: value for key, value in given.items() if key in takes}, **head})

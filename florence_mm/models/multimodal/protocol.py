@@ -124,9 +124,7 @@ class PairFeatures:
 class Embedder(Reader, Protocol):
     """A reader that also describes an image alone, and a text alone, by one vector.
 
-    It also has ``image_dims``, the width of image tokens and pooled images; it may differ from C. One whose towers can
-    be copied for a momentum model has ``towers()``, which returns a module of the parts that ``encode_image``,
-    ``pool_image`` and ``pool_text`` run through, shared with the model, and with these methods.
+    It also has ``image_dims``, the width of image tokens and pooled images; it may differ from C.
     """
 
     def pool_image(self, image_tokens: Tensor) -> Tensor:
@@ -134,6 +132,17 @@ class Embedder(Reader, Protocol):
 
     def pool_text(self, tokens: TokenBatch) -> Tensor:
         """Encode ids ``(B, T)`` without images to one vector a text, ``(B, C)``."""
+
+
+@runtime_checkable
+class HasTowers(Embedder, Protocol):
+    """An embedder whose parts that describe images and texts alone can be copied, for a momentum model."""
+
+    def towers(self) -> nn.Module:
+        """A module that shares these parts, and has the methods ``encode_image``, ``pool_image`` and ``pool_text``."""
+
+    def copy_towers(self) -> nn.Module:
+        """Copy :meth:`towers`; the copy may leave out parts that it does not use."""
 
 
 @runtime_checkable

@@ -5,7 +5,6 @@ images of this process, ``D`` embedding width.
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 
 import torch
 from mmengine.model import BaseModule
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 from florence_mm.language.labels import text_label
 from florence_mm.models.layers.initialisation import init_bert_weights
 from florence_mm.models.multimodal.batch import FusionBatch, rows_of
-from florence_mm.models.multimodal.protocol import Embedder, PairFeatures
+from florence_mm.models.multimodal.protocol import Embedder, HasTowers, PairFeatures
 from florence_mm.ops.collectives import Peers
 from florence_mm.ops.contrastive import unified_contrastive_loss
 from florence_mm.ops.distilled_contrastive import distilled_contrastive_loss
@@ -112,7 +111,7 @@ class FusionITCHead(BaseModule):
         """
         if self.momentum is None:
             return
-        if not hasattr(model, 'towers'):
+        if not isinstance(model, HasTowers):
             raise ValueError(
                 f'{type(model).__name__} cannot copy its towers, which momentum={self.momentum} of FusionITCHead '
                 'needs; set momentum=None'
@@ -121,7 +120,7 @@ class FusionITCHead(BaseModule):
             name: nn.Linear(own.in_features, own.out_features)
             for name, own in (('image_proj', self.image_proj), ('text_proj', self.text_proj))
         }
-        self.copies = MomentumCopies({'towers': deepcopy(model.towers()), **linears}, self.momentum)
+        self.copies = MomentumCopies({'towers': model.copy_towers(), **linears}, self.momentum)
         self._model = (model,)  # in a tuple, as the model has the head, not the head the model
 
     def restart(self) -> None:

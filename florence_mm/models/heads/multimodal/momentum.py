@@ -39,8 +39,9 @@ class MomentumCopies(nn.ModuleDict):
         """Move the weights towards those of the modules, once a training step."""
         keep = torch.where(self.started, self.momentum, 0.0)
         for name, module in modules.items():
-            for own, other in zip(self[name].parameters(), module.parameters(), strict=True):
-                own, other = _local(own), _local(other)
+            others = dict(module.named_parameters())  # a copy may lack some
+            for key, parameter in self[name].named_parameters():
+                own, other = _local(parameter), _local(others[key])
                 # on the device, where the flag lies, so that nothing waits for it
                 own.copy_(other + keep.to(own.dtype) * (own - other))
         self.started.fill_(True)
