@@ -65,7 +65,15 @@ def test_without_momentum_the_loss_is_half_of_unicls():
     torch.testing.assert_close(got, expected, **EXACT)
 
 
-def by_hand(model, image_queue, text_queue, labels, alpha, step):
+def labels_of(positives):
+    """Of the pairs, where they are compared, and where they are kept."""
+    if positives == 'own_text':
+        return list(range(8)), [-1] * 8
+    names = TEXTS if positives == 'equal_texts' else worker['IMAGES']
+    return [[text_label(name) for name in names]] * 2
+
+
+def by_hand(model, image_queue, text_queue, labels, own_labels, alpha, step):
     """BLIP's loss from the model and its copies, after the copies have followed."""
     head, tokens = model.heads['itc'], model.tokenize(TEXTS)
     copies = head.copies
@@ -74,7 +82,6 @@ def by_hand(model, image_queue, text_queue, labels, alpha, step):
     towers = copies['towers']
     image = unit(copies['image_proj'](towers.pool_image(towers.encode_image(pictures(step)))))
     text = unit(copies['text_proj'](towers.pool_text(tokens)))
-    own_labels = [text_label(words) for words in TEXTS]
     same = torch.tensor([[float(one == other) for other in own_labels + labels] for one in own_labels]).double()
     total = 0
     for queries, taught, keys in ((own_image, image, [text, text_queue]), (own_text, text, [image, image_queue])):
@@ -83,12 +90,13 @@ def by_hand(model, image_queue, text_queue, labels, alpha, step):
             1
         )
         total = total - (target * (queries @ keys.T / head.temperature).log_softmax(1)).sum(1).mean() / 2
-    return total, image, text, own_labels
+    return total, image, text
 
 
+@pytest.mark.parametrize('positives', ['equal_texts', 'equal_images', 'own_text'])
 @torch.no_grad()
-def test_momentum_queue_and_soft_targets_by_hand():
-    model = build(negatives='')
+def test_momentum_queue_and_soft_targets_by_hand(positives):
+    model, (own, kept) = build({**MOMENTUM, 'positives': positives}, ''), labels_of(positives)
     head = model.heads['itc']
     weights = [model.parts.words.weight, head.copies['towers'].words.weight]
     images, texts, labels = head.queue.image.clone(), head.queue.text.clone(), [-1] * 16
@@ -100,10 +108,10 @@ def test_momentum_queue_and_soft_targets_by_hand():
         followed = changed if followed is None else 0.5 * followed + 0.5 * changed
         torch.testing.assert_close(weights[1], followed, **EXACT)
         # alpha grows over four steps from 0 to 0.4; step three finds the second's pairs behind those of the first
-        expected, image, text, own = by_hand(model, images, texts, labels, 0.4 * step / 4, step)
+        expected, image, text = by_hand(model, images, texts, labels, own, 0.4 * step / 4, step)
         torch.testing.assert_close(got, expected, **EXACT)
         rows = slice(8 * (step % 2), 8 * (step % 2) + 8)
-        images[rows], texts[rows], labels[rows] = image, text, own
+        images[rows], texts[rows], labels[rows] = image, text, kept
         torch.testing.assert_close(head.queue.image, images, **EXACT)
         torch.testing.assert_close(head.queue.text, texts, **EXACT)
         assert head.queue.label.tolist() == labels

@@ -21,7 +21,7 @@ from florence_mm.ops.distilled_contrastive import distilled_contrastive_loss
 from florence_mm.ops.precision import at_least_float32
 from florence_mm.registry import MODELS
 
-from .momentum import FeatureQueue, MomentumCopies
+from .momentum import NO_LABEL, FeatureQueue, MomentumCopies
 
 POSITIVES = ('equal_texts', 'equal_images', 'own_text')
 #: Range of the temperature in training, as in the public code of ALBEF and BLIP.
@@ -208,6 +208,8 @@ class FusionITCHead(BaseModule):
         loss_i2t = distilled_contrastive_loss(image, teacher_image, keys[1], *own)
         loss_t2i = distilled_contrastive_loss(text, teacher_text, keys[0], *own)
         if self.queue is not None:
+            if self.positives == 'own_text':  # numbers of pairs mean nothing in another batch
+                new[2] = torch.full_like(new[2], NO_LABEL)
             self.queue.push(*new)
         self.steps.add_(1)
         return (loss_i2t + loss_t2i) / 2
