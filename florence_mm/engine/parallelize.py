@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import parametrize
 
 from florence_mm.errors import UsageError, shown
-from florence_mm.models.protocol import LimitsScalars
+from florence_mm.models.protocol import FollowsWeights, LimitsScalars
 
 from .compiling import compile_arguments, compile_parts
 from .meta_init import ShardedInit
@@ -98,7 +98,8 @@ def parallelize(
             fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard_after_forward)
         # before that of fully_shard, which gathers
         limited = [module for module in model.modules() if isinstance(module, LimitsScalars)]
-        model.register_forward_pre_hook(lambda *_: _limit_scalars(limited), prepend=True)
+        following = [module for module in model.modules() if isinstance(module, FollowsWeights)]
+        model.register_forward_pre_hook(lambda *_: _prepare_parts(limited, following), prepend=True)
         if init is not None:
             init.fill(model)
     return model
@@ -171,13 +172,19 @@ def _give_scalars_a_dimension(model: nn.Module) -> None:
         )
 
 
-def _limit_scalars(modules: Iterable[LimitsScalars]) -> None:
-    """Bring the parts of 0-d parameters back to their limits; a clamped copy of a gathered one would be lost."""
-    for module in modules:
-        for name, limit in module.scalar_limits().items():
+def _prepare_parts(limited: Iterable[LimitsScalars], following: Iterable[FollowsWeights]) -> None:
+    """Update parts of parameters before they are gathered; what is written into a gathered copy would be lost.
+
+    0-d ones are brought back to their limits, and those that follow others move on.
+    """
+    for module in limited:
+        for name, (low, high) in module.scalar_limits().items():
             value = module.parametrizations[name].original
             if isinstance(value, DTensor):  # it is gathered during evaluation
-                value.detach().to_local().clamp_(max=limit)
+                value.detach().to_local().clamp_(low, high)
+    for module in following:
+        if module.training:
+            module.follow_weights()
 
 
 def _unsharded_name(key: str) -> str:

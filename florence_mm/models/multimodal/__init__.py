@@ -6,11 +6,12 @@ Not here: encoders, tokenizers, and the computations of heads.
 from florence_mm.moved import moved_names
 
 from .base import VisionLanguageModel
+from .blip import BLIP
 from .git import GIT
 from .meter import METER
 from .reranker import RetrievalReranker
 
-__all__ = ['GIT', 'METER', 'RetrievalReranker', 'VisionLanguageModel']
+__all__ = ['BLIP', 'GIT', 'METER', 'RetrievalReranker', 'VisionLanguageModel']
 
 __getattr__ = moved_names(
     __name__,

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from florence_mm.language.labels import text_label
 from florence_mm.models.tokenizers.protocol import TokenBatch
 
-from .protocol import Fused, Reader
+from .protocol import Fused, PairFeatures, Reader
 
 
 def find_equal(rows: Tensor) -> tuple[list[int], list[int]]:
@@ -175,6 +176,16 @@ class FusionBatch:
         return self.field('text')
 
     @cached_property
+    def text_labels(self) -> list[int]:
+        """The ``label_key`` of each sample, or else the hash of its text; equal for equal texts.
+
+        Raises:
+            ValueError: there is nothing to read in a text.
+        """
+        pairs = zip(self.samples, self.texts, strict=True)
+        return [int(sample.label_key) if 'label_key' in sample else text_label(text) for sample, text in pairs]
+
+    @cached_property
     def tokens(self) -> TokenBatch:
         """The texts as ids."""
         return self.model.tokenize(self.texts)
@@ -188,3 +199,8 @@ class FusionBatch:
     def fused(self) -> Fused:
         """Each text fused with its own image."""
         return self.model.fuse(self.text_tokens, self.tokens.mask, self.image_tokens_of(self.image_of))
+
+    @cached_property
+    def features(self) -> PairFeatures:
+        """Features of images and texts in one space, by the model's contrastive head."""
+        return self.model.find_head('embed').embed(self)
