@@ -9,8 +9,9 @@ from .base import VisionLanguageModel
 from .git import GIT
 from .meter import METER
 from .reranker import RetrievalReranker
+from .simvlm import SimVLM
 
-__all__ = ['GIT', 'METER', 'RetrievalReranker', 'VisionLanguageModel']
+__all__ = ['GIT', 'METER', 'RetrievalReranker', 'SimVLM', 'VisionLanguageModel']
 
 __getattr__ = moved_names(
     __name__,

@@ -127,7 +127,7 @@ class WritingHead(VocabularyHead):
         self,
         model: Writer,
         image_tokens: Tensor,
-        image_of: Sequence[int],
+        image_of: Sequence[int | None],
         prompts: TokenBatch | None = None,
         beginning: Sequence[int] = (),
         allowed: AllowedNext | None = None,
@@ -139,7 +139,7 @@ class WritingHead(VocabularyHead):
         Args:
             model: the model with this head.
             image_tokens: ``(U, S, C)``.
-            image_of: index of the image of each text.
+            image_of: index of the image of each text; None: it has none.
             prompts: B prompts of any lengths, with start and end tokens; None: no prompts.
             beginning: ids that each text begins with, which are not returned.
             allowed: see :class:`~florence_mm.models.generation.rules.DecodingRules`.
@@ -149,12 +149,12 @@ class WritingHead(VocabularyHead):
         ids: list[list[int]] = [[] for _ in image_of]
         log_probs = torch.zeros(len(ids), dtype=torch.float64)
         for rows, part in _equally_long(prompts, image_of):
-            images = sorted({image_of[row] for row in rows})
+            images = sorted({image_of[row] for row in rows} - {None})
             tokens = image_tokens
             if len(images) < len(image_tokens):
                 tokens = image_tokens.index_select(0, torch.tensor(images).to(image_tokens.device))
             own = generator if isinstance(generator, Generator | None) else [generator[row] for row in rows]
-            places = [images.index(image_of[row]) for row in rows]
+            places = [None if image_of[row] is None else images.index(image_of[row]) for row in rows]
             decoded = self._generate(model, tokens, places, part, beginning, allowed, cached, own)
             for row, text, log_prob in zip(rows, decoded.ids, decoded.log_probs, strict=True):
                 ids[row], log_probs[row] = text, log_prob
@@ -229,7 +229,7 @@ class WritingHead(VocabularyHead):
 
 def _equally_long(prompts: TokenBatch | None, image_of: Sequence[int]) -> Iterator[tuple[list[int], TokenBatch | None]]:
     """Yield rows whose prompts are equally long, ordered by image, with these prompts, which then have no padding."""
-    rows = sorted(range(len(image_of)), key=lambda row: image_of[row])
+    rows = sorted(range(len(image_of)), key=lambda row: -1 if image_of[row] is None else image_of[row])
     if prompts is None:
         if rows:
             yield rows, None
