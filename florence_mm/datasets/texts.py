@@ -7,9 +7,7 @@ import numpy as np
 
 from florence_mm.errors import DataError, UsageError
 from florence_mm.registry import DATASETS
-from florence_mm.utils.numbers import is_whole
 
-from .arguments import require
 from .manifest import ImageTextManifest
 from .transforms.loading import LoadImage
 
@@ -19,13 +17,11 @@ class TextManifest(ImageTextManifest):
     """Texts without images from a jsonl, csv, tsv or parquet file, such as the documents of SimVLM's pretraining.
 
     Rows and samples are those of :class:`ImageTextManifest`, but for the image, which a row need not have and which is
-    not read: a sample has a black one in its place, and ``pictured`` is False, by which models know that there is none.
-    The pipeline is ``PackImageText`` alone.
+    not read: a sample has an image without pixels in its place, and ``pictured`` is False, by which models know that
+    there is none. It can share a batch with images of any size. The pipeline is ``PackImageText`` alone.
 
     Args:
         ann_file (str): The manifest; the extension tells the format.
-        image_size (int | tuple[int, int]): Side, or (height, width), of the images of the samples that share a batch
-            with these.
         columns (dict[str, str] | None): Names of the columns in the file, if they differ, such as
             ``dict(text='content')``.
         data_root, skip_bad, pipeline, test_mode, metainfo, indices, lazy_init: see :class:`ImageTextDataset`.
@@ -39,7 +35,6 @@ class TextManifest(ImageTextManifest):
     def __init__(
         self,
         ann_file: str,
-        image_size: int | tuple[int, int] = 224,
         data_root: str = '',
         columns: Mapping[str, str] | None = None,
         skip_bad: dict | None = None,
@@ -49,10 +44,6 @@ class TextManifest(ImageTextManifest):
         indices: int | Sequence[int] | None = None,
         lazy_init: bool = False,
     ) -> None:
-        size = (image_size, image_size) if is_whole(image_size) else image_size
-        right = isinstance(size, Sequence) and len(size) == 2 and all(is_whole(side) and side > 0 for side in size)
-        require('image_size', image_size, right, 'a side in pixels, or (height, width)')
-        self.image_size = tuple(size)
         super().__init__(
             ann_file,
             data_root=data_root,
@@ -79,5 +70,4 @@ class TextManifest(ImageTextManifest):
     def _to_sample(self, row: dict) -> dict[str, Any]:
         sample = super()._to_sample(row)
         del sample['img_path']
-        image = np.zeros((*self.image_size, 3), dtype=np.uint8)
-        return {**sample, 'img': image, 'img_shape': self.image_size, 'pictured': False}
+        return {**sample, 'img': np.zeros((0, 0, 3), dtype=np.uint8), 'pictured': False}

@@ -16,7 +16,7 @@ PACK = [{'type': 'PackImageText'}]
 
 def build(folder, rows, **kwargs):
     (folder / 'texts.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
-    config = {'type': 'TextManifest', 'ann_file': str(folder / 'texts.jsonl'), 'pipeline': PACK, 'image_size': (6, 8)}
+    config = {'type': 'TextManifest', 'ann_file': str(folder / 'texts.jsonl'), 'pipeline': PACK}
     return DATASETS.build({**config, **kwargs})
 
 
@@ -26,7 +26,7 @@ def test_a_text_comes_without_a_picture_and_says_so(tmp_path):
     assert [packed['data_samples'].text for packed in found] == ['A Dog.', 'b', 'b']
     assert found[1]['data_samples'].texts == ['b', 'c']
     for packed in found:
-        assert packed['data_samples'].pictured is False and packed['inputs'].shape == (3, 6, 8)
+        assert packed['data_samples'].pictured is False and packed['inputs'].shape == (3, 0, 0)
     np.random.seed(0)
     assert {build(tmp_path, rows)[1]['data_samples'].text for _ in range(20)} == {'b', 'c'}
 
@@ -45,8 +45,10 @@ def test_a_mixture_gives_batches_of_both(tmp_path):
     )
     batch = pseudo_collate([mixture[index] for index in range(len(mixture))])
     data = ImageTextDataPreprocessor()(batch)
-    assert data['inputs'].shape == (3, 3, 6, 8)
+    assert data['inputs'].shape == (3, 3, 6, 8) and len(data['inputs'][:2].unique()) > 1
     assert [sample.get('pictured', True) for sample in data['data_samples']] == [True, True, False]
+    alone = ImageTextDataPreprocessor()(pseudo_collate([texts[0]] * 2))
+    assert alone['inputs'].shape == (2, 3, 0, 0)
     assert [sample.text for sample in data['data_samples']] == ['a pair', 'a pair', 'alone']
 
 
@@ -55,9 +57,7 @@ def test_a_mixture_gives_batches_of_both(tmp_path):
     [
         ([{'image': 'a.png'}], {}, DataError, 'line 1: no description; a row needs one of'),
         ([{'text': ' '}], {}, DataError, "line 1: the text ' ' is empty"),
-        ([{'text': 'a'}], {'image_size': 0}, ValueError, 'image_size=0 must be a side in pixels'),
-        ([{'text': 'a'}], {'image_size': (4, 4, 4)}, ValueError, 'must be a side in pixels, or .height, width.'),
-        ([{'text': 'a'}], {'columns': {'text': 'body'}}, DataError, "needs one of .body., .texts."),
+        ([{'text': 'a'}], {'columns': {'text': 'body'}}, DataError, 'needs one of .body., .texts.'),
         ([{'text': 'a'}], {'pipeline': [{'type': 'LoadImage'}, *PACK]}, UsageError, 'has LoadImage.*leave the step'),
     ],
 )

@@ -48,15 +48,13 @@ class FusionCaptionHead(WritingHead):
 
     noun = 'caption'
 
-    def __init__(
-        self, prompt: str = '', random_prefix: bool = False, complete: float = 0.0, **writing: Any
-    ) -> None:
+    def __init__(self, prompt: str = '', random_prefix: bool = False, complete: float = 0.0, **writing: Any) -> None:
         super().__init__(**writing)
         self.prompt = prompt.strip()
         if self.prompt and (random_prefix or complete):
             raise ValueError(
-                f'the caption head got the prompt {self.prompt!r} and random_prefix={random_prefix}, complete={complete}, '
-                'by which the beginning of each text is its prompt; leave one of them out'
+                f'the caption head got the prompt {self.prompt!r} and random_prefix={random_prefix}, '
+                f'complete={complete}, by which the beginning of each text is its prompt; leave one of them out'
             )
         if not 0 <= complete < 1:
             raise ValueError(f'complete of the caption head is {complete}; give a share from 0 to below 1')
