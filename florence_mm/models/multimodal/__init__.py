@@ -10,8 +10,9 @@ from .blip import BLIP
 from .git import GIT
 from .meter import METER
 from .reranker import RetrievalReranker
+from .simvlm import SimVLM
 
-__all__ = ['BLIP', 'GIT', 'METER', 'RetrievalReranker', 'VisionLanguageModel']
+__all__ = ['BLIP', 'GIT', 'METER', 'RetrievalReranker', 'SimVLM', 'VisionLanguageModel']
 
 __getattr__ = moved_names(
     __name__,

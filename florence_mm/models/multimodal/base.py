@@ -43,7 +43,12 @@ class VisionLanguageModel(FlorenceModel):
         max_text_len: longest text in tokens, start and end included.
         data_preprocessor: see :class:`~florence_mm.models.base.FlorenceModel`.
         init_cfg: see mmengine.
+
+    Attributes:
+        needs_pictures (bool): every sample must have an image; families for which it is False also train on texts.
     """
+
+    needs_pictures = True
 
     def __init__(
         self,

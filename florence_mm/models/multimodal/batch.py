@@ -108,6 +108,20 @@ def rows_of(x: Tensor, image_of: Sequence[int]) -> Tensor:
     return x.index_select(0, torch.tensor(image_of).to(x.device, non_blocking=True))
 
 
+def _different_images(inputs: Tensor, pictured: Sequence[bool]) -> tuple[Tensor, list[int | None]]:
+    """Find the U different images ``(U, ...)`` of pictured samples, and which of them each sample has."""
+    rows = [row for row, has in enumerate(pictured) if has]
+    if len(rows) < len(pictured) == len(inputs):
+        inputs = inputs[rows]
+    first, which = find_equal(inputs)
+    if len(first) < len(inputs):
+        inputs = inputs.index_select(0, torch.tensor(first).to(inputs.device, non_blocking=True))
+    if len(rows) == len(pictured):
+        return inputs, which
+    images = dict(zip(rows, which, strict=False))
+    return inputs, [images.get(row) for row in range(len(pictured))]
+
+
 class FusionBatch:
     """Samples of one batch, and their lazily computed tokens and fused features.
 
@@ -116,15 +130,17 @@ class FusionBatch:
         inputs: ``(B, 3, H, W)``, preprocessed; or ``(U, 3, H, W)`` with ``image_of``; None if the image tokens are
             given and no head needs pixels.
         samples: B samples.
-        image_of: index of the image of each sample; None: equal inputs are found by comparison.
+        image_of: index of the image of each sample; None: equal inputs are found by comparison, and those of samples
+            whose ``pictured`` is False are left out.
         image_tokens: ``(U, S, C)``, if the images are already encoded.
 
     Attributes:
         images: ``(U, 3, H, W)``, the different images, or None.
-        image_of: B indices of images, below U.
+        image_of: B indices of images, below U; None for a sample without one.
 
     Raises:
-        ValueError: the numbers of samples and images differ, or neither images nor their tokens are given.
+        ValueError: the numbers of samples and images differ, neither images nor their tokens are given, or a sample has
+            no image and the model needs one.
     """
 
     def __init__(
@@ -140,15 +156,23 @@ class FusionBatch:
         if inputs is None and (image_of is None or image_tokens is None):
             raise ValueError('the batch has no images; give inputs, or image_tokens with image_of')
         if image_of is None:
-            first, image_of = find_equal(inputs)
-            if len(first) < len(inputs):
-                inputs = inputs.index_select(0, torch.tensor(first).to(inputs.device, non_blocking=True))
+            inputs, image_of = _different_images(inputs, self._pictured())
         self.images = inputs
         self.image_of = list(image_of)
         if len(self.samples) != len(self.image_of):
             raise ValueError(f'the batch has {len(self.image_of)} images and {len(self.samples)} data samples')
         if image_tokens is not None:
             self.image_tokens = image_tokens
+
+    def _pictured(self) -> list[bool]:
+        """Whether each sample has an image."""
+        pictured = [bool(sample.get('pictured', True)) for sample in self.samples]
+        if not all(pictured) and getattr(self.model, 'needs_pictures', True):
+            raise ValueError(
+                f'sample {pictured.index(False)} of the batch has no picture, and {type(self.model).__name__} needs '
+                'one; leave texts alone out of its data'
+            )
+        return pictured
 
     def field(self, name: str) -> list:
         """Collect one field of all samples.
@@ -164,6 +188,8 @@ class FusionBatch:
     @cached_property
     def image_tokens(self) -> Tensor:
         """Image tokens ``(U, S, C)``; each different image is encoded once."""
+        if not len(self.images) and self.samples:  # texts alone, of which image encoders cannot make nothing
+            return self.images.new_zeros(0, 1, self.model.hidden_size)
         return self.model.encode_image(self.images)
 
     def image_tokens_of(self, image_of: Sequence[int]) -> Tensor:
