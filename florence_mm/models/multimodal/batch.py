@@ -74,31 +74,32 @@ def uniform_groups(image_of: Sequence[int], images: int) -> bool:
     ]
 
 
-def even_groups(image_of: Sequence[int], kinds: Sequence[int]) -> list[list[int]]:
+def even_groups(image_of: Sequence[int | None], kinds: Sequence[int]) -> list[list[int]]:
     """Group rows of one kind, such as texts of one length, so that each image of a group has equally many rows of it.
 
     Rows of a group are in the order of their images: its groups of rows per image are uniform
-    (:func:`uniform_groups`), and nothing of an image needs to be repeated for them.
+    (:func:`uniform_groups`), and nothing of an image needs to be repeated for them. Rows without an image (None) are
+    groups of their own.
 
     >>> even_groups([1, 0, 0, 1, 2], kinds=[5, 5, 5, 5, 5]), even_groups([0, 0, 1], kinds=[3, 4, 4])
     ([[4], [1, 2, 0, 3]], [[0], [1, 2]])
     """
     by_image: dict[tuple[int, int], list[int]] = {}
     for row, (image, kind) in enumerate(zip(image_of, kinds, strict=True)):
-        by_image.setdefault((kind, image), []).append(row)
+        by_image.setdefault((kind, -1 if image is None else image), []).append(row)
     groups: dict[tuple[int, int], list[int]] = {}
-    for (kind, _), rows in sorted(by_image.items()):
-        groups.setdefault((kind, len(rows)), []).extend(rows)
+    for (kind, image), rows in sorted(by_image.items()):
+        groups.setdefault((kind, 0 if image < 0 else len(rows)), []).extend(rows)
     return [groups[key] for key in sorted(groups)]
 
 
-def images_of_rows(image_tokens: Tensor, image_of: Sequence[int]) -> tuple[Tensor, list[int]]:
+def images_of_rows(image_tokens: Tensor, image_of: Sequence[int | None]) -> tuple[Tensor, list[int | None]]:
     """Choose the images that rows have: their tokens ``(U', S, C)``, and the index of each row's image among them."""
-    images = sorted(set(image_of))
+    images = sorted(set(image_of) - {None})
     if len(images) < len(image_tokens):
         image_tokens = image_tokens.index_select(0, torch.tensor(images).to(image_tokens.device))
     place = {image: number for number, image in enumerate(images)}
-    return image_tokens, [place[image] for image in image_of]
+    return image_tokens, [place.get(image) for image in image_of]
 
 
 def rows_of(x: Tensor, image_of: Sequence[int]) -> Tensor:

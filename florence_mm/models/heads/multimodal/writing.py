@@ -158,7 +158,6 @@ class WritingHead(VocabularyHead):
         """
         ids: list[list[int]] = [[] for _ in image_of]
         log_probs = torch.zeros(len(ids), dtype=torch.float64)
-<<<<<<< HEAD
         lengths = [0] * len(ids) if prompts is None else prompts.mask.sum(1).tolist()
         for rows in even_groups(image_of, lengths):
             part = None
@@ -166,15 +165,6 @@ class WritingHead(VocabularyHead):
                 part = TokenBatch(*(x[rows, : lengths[rows[0]]] for x in (prompts.input_ids, prompts.mask)))
             own = generator if isinstance(generator, Generator | None) else [generator[row] for row in rows]
             tokens, places = images_of_rows(image_tokens, [image_of[row] for row in rows])
-=======
-        for rows, part in _equally_long(prompts, image_of):
-            images = sorted({image_of[row] for row in rows} - {None})
-            tokens = image_tokens
-            if len(images) < len(image_tokens):
-                tokens = image_tokens.index_select(0, torch.tensor(images).to(image_tokens.device))
-            own = generator if isinstance(generator, Generator | None) else [generator[row] for row in rows]
-            places = [None if image_of[row] is None else images.index(image_of[row]) for row in rows]
->>>>>>> simvlm
             decoded = self._generate(model, tokens, places, part, beginning, allowed, cached, own)
             for row, text, log_prob in zip(rows, decoded.ids, decoded.log_probs, strict=True):
                 ids[row], log_probs[row] = text, log_prob
@@ -245,19 +235,3 @@ class WritingHead(VocabularyHead):
             banned=tokenizer.special_ids - {tokenizer.end_token_id} | {*range(tokenizer.vocab_size, self.vocab_size)},
             allowed=allowed,
         )
-<<<<<<< HEAD
-=======
-
-
-def _equally_long(prompts: TokenBatch | None, image_of: Sequence[int]) -> Iterator[tuple[list[int], TokenBatch | None]]:
-    """Yield rows whose prompts are equally long, ordered by image, with these prompts, which then have no padding."""
-    rows = sorted(range(len(image_of)), key=lambda row: -1 if image_of[row] is None else image_of[row])
-    if prompts is None:
-        if rows:
-            yield rows, None
-        return
-    lengths = prompts.mask.sum(1).tolist()
-    for length in sorted(set(lengths)):
-        equal = [row for row in rows if lengths[row] == length]
-        yield equal, TokenBatch(prompts.input_ids[equal, :length], prompts.mask[equal, :length])
->>>>>>> simvlm
