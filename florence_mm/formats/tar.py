@@ -91,6 +91,11 @@ def read_members(path: str | Path) -> Iterator[Member | Damage]:
         os.close(descriptor)
 
 
+def states_size(header: bytes, size: int) -> bool:
+    """Whether a block of 512 bytes can be the header of a member of so many bytes."""
+    return len(header) == BLOCK and _number(header[124:136]) == size
+
+
 def _open(path: Path) -> int:
     if not path.exists():
         raise FileNotFoundError(f'there is no tar {shown_path(path)}; correct the path')
