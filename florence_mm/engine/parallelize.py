@@ -120,7 +120,7 @@ def check_options(options: Mapping[str, Any]) -> None:
             f'{sorted(options)}'
         )
     blocks = options.get('blocks', ())
-    if isinstance(blocks, str) or not all(isinstance(name, str) for name in blocks or ()):
+    if not isinstance(blocks, (list, tuple)) or not all(isinstance(name, str) for name in blocks):
         raise UsageError(f"parallelize.blocks is {shown(blocks)}; expected a list of class names, as ['WindowBlock']")
     for key in ('shard', 'reshard_after_forward', 'meta_init', 'sharded_checkpoints'):
         if not isinstance(options.get(key, False), bool):

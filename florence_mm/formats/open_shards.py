@@ -90,12 +90,10 @@ class OpenShards:
 
     def _member(self, opened: _Open, descriptor: int, offset: int, size: int) -> bytes:
         """Read a member, of a local shard with the header before it, which says its size unless the tar has changed."""
-        if self.cache is not None or offset < BLOCK:
-            return read_range(descriptor, offset, size)
-        data = read_range(descriptor, offset - BLOCK, BLOCK + size)
-        if not states_size(data[:BLOCK], size):
+        unchecked = self.cache is not None or offset < BLOCK
+        if not unchecked and not states_size(os.pread(descriptor, BLOCK, offset - BLOCK), size):
             self._compare_digest(opened.shard, opened.path)
-        return data[BLOCK:]
+        return read_range(descriptor, offset, size)
 
     def _opened(self, number: int) -> _Open:
         opened, now = self._open.get(number), time.monotonic()

@@ -229,8 +229,9 @@ def test_bad_options(train):
         check_options({'blocks': ['X'], 'shrd': True})
     with pytest.raises(UsageError, match='must have blocks, compile or sharded_checkpoints'):
         check_options({'shard': True})
-    with pytest.raises(UsageError, match=r"parallelize.blocks is 'Block'; expected a list of class names"):
-        check_options({'blocks': 'Block'})
+    for blocks in ('Block', None, [3]):
+        with pytest.raises(UsageError, match=r'parallelize.blocks is .*; expected a list of class names, as'):
+            check_options({'blocks': blocks})
     for key in ('shard', 'meta_init', 'sharded_checkpoints', 'reshard_after_forward'):
         with pytest.raises(UsageError, match=f"parallelize.{key} is 'False'; expected True or False"):
             check_options({'blocks': ['Sequential'], key: 'False'})
