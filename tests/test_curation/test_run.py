@@ -8,7 +8,7 @@ import sys
 import pytest
 from forks import start, wait
 from pyarrow import parquet
-from raw_pairs import good, picture, write_faulty_set, write_tar
+from raw_pairs import good, picture, run_here, write_faulty_set, write_tar
 
 import florence_mm.curation.run
 import florence_mm.curation.stage_c
@@ -26,19 +26,6 @@ def settings_of(folder, **options):
 
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-
-
-def run_here(function, tasks, workers, engine='pool', make_context=None):
-    context = make_context()
-    return (function(task, context) for task in tasks)
-
-
-@pytest.fixture
-def one_process(monkeypatch):
-    """Run both stages in this process, as starting others takes a second."""
-
-    for module in (florence_mm.curation.run, florence_mm.curation.stage_c):
-        monkeypatch.setattr(module, 'run_tasks', run_here)
 
 
 @pytest.mark.usefixtures('one_process')

@@ -23,18 +23,6 @@ def settings_of(folder, **options):
     return make_settings({'work': str(folder / 'work'), 'out': str(folder / 'out'), **defaults, **options})
 
 
-@pytest.fixture
-def one_process(monkeypatch):
-    """Run both stages in this process, as starting others takes a second."""
-
-    def run(function, tasks, workers, engine='pool', make_context=None):
-        context = make_context()
-        return (function(task, context) for task in tasks)
-
-    monkeypatch.setattr('florence_mm.curation.run.run_tasks', run)
-    monkeypatch.setattr('florence_mm.curation.stage_c.run_tasks', run)
-
-
 def texts_of(folder):
     data = ImageTextShards(str(folder))
     return sorted(data.get_data_info(row)['text'] for row in range(len(data)))
