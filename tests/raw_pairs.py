@@ -80,3 +80,9 @@ def write_faulty_set(folder, good_ones=6):
     write_tar(folder / '00002.tar', [*good(200), *good(201), *good(202)], cut='0202.json')
     counts = {name: len({member.split('.')[0] for member, _ in members}) for name, members in faults.items()}
     return {**counts, 'damaged_tar': 2, 'truncated_tar': 1, 'kept': good_ones + 3 + 2 + 2}
+
+
+def run_here(function, tasks, workers, engine='pool', make_context=None):
+    """Stand in for ``run_tasks``: work in this process."""
+    context = make_context()
+    return (function(task, context) for task in tasks)

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from florence_mm.config.check import check_config
-from florence_mm.engine.parallelize import check_options
+from florence_mm.engine.parallelize import check_options, parallelize
 from florence_mm.registry import MODELS
 from florence_mm.smoke.run import run_smoke
 
@@ -75,6 +75,36 @@ def test_config_builds_under_a_foreign_scope_with_the_stated_size(path, scope):
         assert set(options['blocks']) <= {type(module).__name__ for module in model.modules()}
     parameters = sum(p.numel() for p in model.parameters())
     assert {entry['Metadata']['Parameters'] for entry in metafile_models()[path]} == {parameters}
+
+
+#: A preset of configs/_base_/parallel for each kind of model with a CoSwin-H, and how much of it is in its blocks.
+PRESETS = [
+    ('unicl/unicl_coswin-h_512xb48-1m_fld900m.py', 'fsdp2.py', 0.91),
+    ('video_retrieval/unicl_video-coswin-h_16xb8-20e_msrvtt-1ka.py', 'fsdp2.py', 0.91),
+    ('video_coswin/video_coswin-h_64xb1-30e_kinetics400-384.py', 'fsdp2_video.py', 0.96),
+    ('meter/meter_coswin-h_roberta_128xb32-43e_coco-vg-cc-sbu.py', 'fsdp2_meter.py', 0.76),
+    ('meter/meter_coswin-h_roberta_64xb8-10e_vqav2-576.py', 'fsdp2_meter.py', 0.78),
+    ('meter/meter_coswin-h_roberta_rerank_32xb16-10e_coco.py', 'fsdp2_meter.py', 0.74),
+    ('dynamic_head/atss_coswin-h_fpn_dyhead_128xb1-12e_flod9m.py', 'fsdp2_detector.py', 0.94),
+    ('dynamic_head/zero-shot_coswin-h_fpn_dyhead_128xb1-12e_flod9m.py', 'fsdp2_detector.py', 0.68),
+]
+
+
+@pytest.mark.parametrize(('path', 'preset', 'share'), PRESETS)
+def test_a_preset_names_blocks_that_the_large_models_have(path, preset, share, tmp_path):
+    bases = [str(ROOT / 'configs' / path), str(ROOT / 'configs/_base_/parallel' / preset)]
+    own = tmp_path / 'own.py'
+    own.write_text(f'_base_ = {bases[: 2 if "parallelize" not in Config.fromfile(bases[0]) else 1]}')
+    cfg = Config.fromfile(own)
+    check_config(cfg)
+    assert cfg.parallelize.shard
+    with torch.device('meta'):
+        model = MODELS.build(without_files(cfg.model))
+    check_options(cfg.parallelize)
+    parallelize(model, cfg.parallelize.blocks)  # names that the model lacks are an error
+    found = [module for module in model.modules() if type(module).__name__ in cfg.parallelize.blocks]
+    inside = sum(value.numel() for module in found for value in module.parameters())
+    assert inside / sum(value.numel() for value in model.parameters()) == pytest.approx(share, abs=0.01)
 
 
 @pytest.fixture

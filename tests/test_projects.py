@@ -14,6 +14,7 @@ import torch
 
 from florence_mm.config.load import load_config
 from florence_mm.config.pick import find_step
+from florence_mm.errors import UsageError
 from florence_mm.language.prompts import get_class_names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -184,3 +185,81 @@ def test_the_table_has_each_seed_and_the_differences(pretraining):
     line = pretraining.runs.difference(runs, scores, 'a', 'b', metric)
     assert line == f'- {metric}: +2.5 (+10.0, -5.0) for "way a" over "way b"'
     assert pretraining.runs.difference(runs, scores, 'a', 'b', 'image to text, R@1') == ''
+
+
+# --- projects/filtered_captions ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def filtered(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module('projects.filtered_captions.compare')
+
+
+def text_rows():
+    """Four pictures with a given text each, of which two are exchanged, and a drawn one each."""
+    match = {'web': (0.9, 0.2, 0.6, 0.3), 'synthetic': (0.8, 0.7, None, 0.1)}
+    return [
+        {'path': f'pictures/{n}.png', 'text': f'{source} {n}', 'source': source, 'match': match[source][n]}
+        for n in range(4)
+        for source in match
+    ]
+
+
+EXCHANGED = {'0.png': False, '1.png': False, '2.png': True, '3.png': True}
+
+
+def test_sets_of_captions_are_those_of_the_filter_and_as_many_at_random(filtered):
+    chosen = {way: [row['text'] for row in rows] for way, rows in filtered.choose(text_rows(), 0.5, 0).items()}
+    assert set(chosen) == set(filtered.WAYS)
+    random = chosen.pop('random')
+    assert chosen == {
+        'web': ['web 0', 'web 1', 'web 2', 'web 3'],
+        'filtered': ['web 0', 'web 2'],
+        'drawn': ['synthetic 0', 'synthetic 1'],
+        'capfilt': ['web 0', 'synthetic 0', 'synthetic 1', 'web 2'],
+    }
+    assert len(set(random)) == 4 and 'synthetic 2' not in random
+    others = [[row['text'] for row in filtered.choose(text_rows(), 0.5, seed)['random']] for seed in range(5)]
+    assert len({tuple(texts) for texts in others}) > 1
+
+
+def test_area_and_share_of_false_captions_by_hand(filtered):
+    rows = text_rows()
+    # of the four pairs of a true and an exchanged given text, the filter puts 0.2 below both exchanged ones
+    assert filtered.filter_auc(rows, EXCHANGED) == 0.5
+    assert filtered.false_share(rows, EXCHANGED) == 50.0
+    assert filtered.false_share([row for row in rows if row['source'] == 'synthetic'], EXCHANGED) == 0.0
+
+
+def test_all_sets_are_trained_on_by_about_as_many_steps(filtered, tmp_path):
+    name = str(ROOT / 'configs/meter/meter_coswin-micro_caption_2xb16-4e_large-digits.py')
+    for rows, epochs in ((320, 10), (100, 33), (3000, 1)):
+        manifest = tmp_path / 'captions.jsonl'
+        manifest.write_text('{"image": "0.png", "text": "a two"}\n' * rows)
+        cfg = filtered.train_on(load_config(name), manifest, tmp_path, 200)
+        assert cfg.train_cfg.max_epochs == cfg.train_cfg.val_interval == epochs
+        assert cfg.train_dataloader.dataset.ann_file == str(manifest)
+        # the schedule is the same in steps: warm-up over a twentieth of the run
+        assert [one['end'] for one in cfg.param_scheduler] == pytest.approx([0.05 * epochs, epochs])
+
+
+def test_what_cannot_be_trained_on_is_refused(filtered, tmp_path):
+    manifest = tmp_path / 'captions.jsonl'
+    manifest.write_text('{"image": "0.png", "text": "a two"}\n' * 3)
+    name = str(ROOT / 'configs/meter/meter_coswin-micro_caption_2xb16-4e_large-digits.py')
+    with pytest.raises(UsageError, match='has fewer rows than a batch of 16; lower batch_size'):
+        filtered.train_on(load_config(name), manifest, tmp_path, 200)
+    other = load_config(str(ROOT / 'configs/meter/meter_coswin-micro_2xb64-6e_large-digit-vqa.py'))
+    with pytest.raises(UsageError, match='trains on florence_mm.VQADataset; give a config that trains on ImageText'):
+        filtered.train_on(other, manifest, tmp_path, 200)
+
+
+def test_the_table_of_captions_has_each_seed(filtered):
+    way = {'captions': 10, 'false': 40.0, 'score': 2.0}
+    results = [
+        {'seed': seed, 'auc': 0.9 + 0.02 * seed, 'ways': {'web': {**way, 'score': 2.0 + seed}}} for seed in (0, 1)
+    ]
+    lines = filtered.describe(results, 'caption/CIDEr-D').splitlines()
+    assert 'Area under the ROC curve of the filter: 0.9100 (0.9000, 0.9200)' in lines
+    assert lines[-1] == '| as they came | 10 (10, 10) | 40.0 (40.0, 40.0) | 2.5000 (2.0000, 3.0000) |'

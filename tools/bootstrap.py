@@ -10,6 +10,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -19,6 +21,8 @@ SOURCES = ('setup.py', 'requirements/constraints.txt', 'tools/bootstrap.py')
 CONSTRAINTS = os.path.join(ROOT, 'requirements', 'constraints.txt')
 OLDEST, NEWEST = (3, 10), (3, 13)
 NEEDED_GIB = 4
+#: seconds between two lines that say what pip is at
+EVERY = 20
 
 
 def check_machine():
@@ -64,8 +68,27 @@ def is_ready():
 
 def pip(*args):
     """Run pip in the environment; it writes no cache outside the checkout."""
-    command = [venv_python(), '-m', 'pip', '--no-cache-dir', '--disable-pip-version-check', 'install', '-q']
-    subprocess.run(command + list(args), cwd=ROOT, check=True)
+    command = [venv_python(), '-m', 'pip', '--no-cache-dir', '--disable-pip-version-check', 'install']
+    command += ['--progress-bar', 'off']
+    with tempfile.NamedTemporaryFile() as output:
+        ended = threading.Event()
+        thread = threading.Thread(target=say_progress, args=(output.name, ended))
+        thread.start()
+        try:
+            subprocess.run(command + list(args), cwd=ROOT, check=True, stdout=output)
+        finally:
+            ended.set()
+            thread.join()
+
+
+def say_progress(path, ended):
+    """Print the last line of a file every :data:`EVERY` seconds until ``ended`` is set."""
+    start = time.time()
+    while not ended.wait(EVERY):
+        with open(path, errors='replace') as file:
+            lines = file.read().split('\n')
+        last = next((line.strip() for line in reversed(lines) if line.strip()), 'waiting for pip')
+        print('      %3.0f s: %s' % (time.time() - start, last[:90]), flush=True)
 
 
 def torch_pins():

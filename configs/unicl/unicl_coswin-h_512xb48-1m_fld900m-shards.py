@@ -4,6 +4,7 @@ _base_ = [
     '../_base_/models/unicl_coswin-h.py',
     '../_base_/datasets/image_text_shards_224.py',
     '../_base_/schedules/florence_1m.py',
+    '../_base_/parallel/fsdp2.py',
     '../_base_/default_runtime.py',
 ]
 

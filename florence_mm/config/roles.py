@@ -11,6 +11,7 @@ _HOLDS = {
     'ImageFolderText': ('classes', 'texts'),
     'ImageTextManifest': ('classes', 'texts'),
     'ImageTextShards': ('classes', 'texts'),
+    'TextManifest': ('texts',),
     'VideoList': ('classes', 'texts'),
     'VQADataset': ('questions',),
 }

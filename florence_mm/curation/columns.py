@@ -30,6 +30,8 @@ def split_id(sample_id: int) -> tuple[int, int]:
 def sidecar_schema(embedding: int | None = None) -> 'pyarrow.Schema':
     """Schema of a sidecar: a row for every sample of a raw shard, dropped ones too, in the order of ids.
 
+    Samples that are not there, which only the downloader or a damage tells, have one row for each reason.
+
     ================  ==================================================================================
     ``id``            :func:`make_id`
     ``shard``         number of the raw shard
@@ -48,6 +50,7 @@ def sidecar_schema(embedding: int | None = None) -> 'pyarrow.Schema':
     ``score``         cosine of picture and text; null without a model, never NaN in a kept row
     ``embedding``     L2-normalised feature of the picture, zeros without one; no column where it was not asked for
     ``augmented``     whether ``text`` is already inside a template
+    ``pairs``         raw pairs that the row stands for: 1, or the number of those that are not there
     ``drop``          reason (:mod:`florence_mm.curation.reasons`); null: kept by stage A
     ================  ==================================================================================
 
@@ -74,10 +77,11 @@ def sidecar_schema(embedding: int | None = None) -> 'pyarrow.Schema':
         ('sampling', pa.uint64()),
         ('score', pa.float32()),
         ('augmented', pa.bool_()),
+        ('pairs', pa.int64()),
         ('drop', pa.string()),
     ]
     if embedding is not None:
-        fields.insert(-2, ('embedding', pa.list_(pa.float16(), embedding)))
+        fields.insert(-3, ('embedding', pa.list_(pa.float16(), embedding)))
     return pa.schema(fields)
 
 

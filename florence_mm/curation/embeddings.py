@@ -9,6 +9,7 @@ missed there; further divisions around other features find most of it.
 """
 
 import math
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -57,6 +58,7 @@ def read_features(sidecars: Sequence[Path], ids: np.ndarray, folder: Path) -> It
 
     Raises:
         DataError: sidecars have embeddings of different widths.
+        OSError: the disk has no room for the file.
     """
     from pyarrow import parquet
 
@@ -71,7 +73,9 @@ def read_features(sidecars: Sequence[Path], ids: np.ndarray, folder: Path) -> It
                     continue
                 features = _batch_features(batch, wanted)
                 if rows is None:
-                    rows = np.memmap(file, np.int16, 'w+', shape=(len(ids), features.shape[1]))
+                    shape = (len(ids), features.shape[1])
+                    _reserve(file.fileno(), math.prod(shape) * np.dtype(np.int16).itemsize, folder)
+                    rows = np.memmap(file, np.int16, 'w+', shape=shape)
                 if features.shape[1] != rows.shape[1]:
                     raise DataError(
                         f'{path} has embeddings of width {features.shape[1]}, others have {rows.shape[1]}; run stage A '
@@ -79,6 +83,16 @@ def read_features(sidecars: Sequence[Path], ids: np.ndarray, folder: Path) -> It
                     )
                 rows[place[wanted]] = quantize(features)
         yield np.empty((0, 1), np.int16) if rows is None else rows
+
+
+def _reserve(descriptor: int, size: int, folder: Path) -> None:
+    """Take a file's place on the disk at once: who writes to the map of a file whose disk is full is killed."""
+    if not hasattr(os, 'posix_fallocate'):  # macOS
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        raise OSError(error.errno, f'{error.strerror} for {size / 1e9:.3g} GB of embeddings', str(folder)) from None
 
 
 def _batch_features(batch: 'object', wanted: np.ndarray) -> np.ndarray:

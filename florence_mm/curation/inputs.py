@@ -16,7 +16,7 @@ from florence_mm.utils.json_files import read_json
 from florence_mm.utils.numbers import is_whole
 from florence_mm.utils.text_files import is_encodable
 
-from .columns import MAX_SHARD, require_pyarrow
+from .columns import MAX_SHARD, POSITION_BITS, require_pyarrow
 from .options import InputOptions
 from .reasons import INVALID_TEXT, NO_IMAGE
 from .state import combined_digest, read_record, sampled_digest, write_record
@@ -138,8 +138,11 @@ def _tars(source: InputOptions, lists: Path) -> _Found:
         count = None
         if statistics.is_file():
             count = read_json(statistics).get('successes')
-            if not is_whole(count) or count < 0:
-                raise DataError(f"{shown_path(statistics)} has no count 'successes'; remove it or restore it")
+            if not is_whole(count) or not 0 <= count <= 2**POSITION_BITS:
+                raise DataError(
+                    f"{shown_path(statistics)} has no count 'successes' from 0 to {2**POSITION_BITS}; remove it or "
+                    'restore it'
+                )
         yield str(path), (), count
 
 
@@ -250,7 +253,7 @@ def _in_parts(rows: Iterator[dict]) -> Iterator[list[dict]]:
 
 def text_names(source: InputOptions) -> list[str]:
     """What the fields other than the picture are called in the files of a source."""
-    return [name for field in ('text', 'label', 'query', 'augmented') for name in source.names_of(field)]
+    return [name for field in ('text', 'texts', 'label', 'query', 'augmented') for name in source.names_of(field)]
 
 
 def read_list(path: str) -> list[dict[str, Any]]:

@@ -14,10 +14,12 @@ KINDS = ('tars', 'manifest', 'parquet', 'folder')
 DUPLICATES = ('one', 'texts', 'all')
 PLANS = ('duckdb', 'daft', 'daft-ray')
 _SIZE = re.compile(r'[1-9][0-9]*(\.[0-9]+)? ?[KMGT]i?B')
-#: What a pair's fields are called in JSON, manifests and parquet files; the first name that is there counts.
+#: What a pair's fields are called in JSON, manifests and parquet files; the first name that is there counts. ``texts``,
+#: a list, is of manifests alone, where it makes a pair for each of them.
 FIELDS = {
     'image': ('image', 'path', 'filepath'),
     'text': ('text', 'caption'),
+    'texts': ('texts',),
     'label': ('label_text', 'label'),
     'query': ('query',),
     'augmented': ('augmented',),
@@ -46,14 +48,14 @@ class InputOptions:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UsageError(f'inputs: kind={self.kind!r} is none of {", ".join(KINDS)}')
-        _require('inputs: path', self.path, isinstance(self.path, str) and bool(self.path), 'a file or folder')
+        require('inputs: path', self.path, isinstance(self.path, str) and bool(self.path), 'a file or folder')
         for name, value in self.names.items():
             if name not in FIELDS:
                 raise UsageError(f'inputs: names has {name!r}, which is no field{near_or_all(name, FIELDS)}')
-            _require(f'inputs: names[{name!r}]', value, isinstance(value, str) and bool(value), 'the name in the files')
+            require(f'inputs: names[{name!r}]', value, isinstance(value, str) and bool(value), 'the name in the files')
         for name in ('query', 'prefix'):
             value = getattr(self, name)
-            _require(f'inputs: {name}', value, value is None or isinstance(value, str), 'a text or None')
+            require(f'inputs: {name}', value, value is None or isinstance(value, str), 'a text or None')
 
     def names_of(self, name: str) -> tuple[str, ...]:
         """What a field is called in the files, by precedence."""
@@ -85,17 +87,17 @@ class StageAOptions:
     def __post_init__(self) -> None:
         for name in ('min_side', 'max_pixels', 'batch_size'):
             value = getattr(self, name)
-            _require(f'stage_a.{name}', value, is_whole(value) and value >= 1, 'a whole number from 1')
-        _require(
+            require(f'stage_a.{name}', value, is_whole(value) and value >= 1, 'a whole number from 1')
+        require(
             'stage_a.max_aspect',
             self.max_aspect,
             (is_finite(self.max_aspect) or self.max_aspect == math.inf) and self.max_aspect >= 1,
             'a number from 1',
         )
         seed = self.seed
-        _require('stage_a.seed', seed, is_whole(seed) and 0 <= seed < 2**32, 'a whole number from 0 to 4294967295')
+        require('stage_a.seed', seed, is_whole(seed) and 0 <= seed < 2**32, 'a whole number from 0 to 4294967295')
         for name in ('embeddings', 'reduced'):
-            _require(f'stage_a.{name}', getattr(self, name), isinstance(getattr(self, name), bool), 'True or False')
+            require(f'stage_a.{name}', getattr(self, name), isinstance(getattr(self, name), bool), 'True or False')
 
 
 @dataclass(frozen=True)
@@ -134,20 +136,20 @@ class StageBOptions:
         for name in ('min_score', 'near_cosine'):
             value = getattr(self, name)
             right = value is None or (is_finite(value) and -1 <= value <= 1)
-            _require(f'stage_b.{name}', value, right, 'from -1 to 1, or None')
+            require(f'stage_b.{name}', value, right, 'from -1 to 1, or None')
         for name, values in (('duplicates', DUPLICATES), ('engine', PLANS)):
             value = getattr(self, name)
-            _require(f'stage_b.{name}', value, value in values, f'one of {", ".join(values)}')
+            require(f'stage_b.{name}', value, value in values, f'one of {", ".join(values)}')
         bits = self.near_bits
-        _require('stage_b.near_bits', bits, is_whole(bits) and 0 <= bits <= 6, 'a whole number from 0 to 6')
+        require('stage_b.near_bits', bits, is_whole(bits) and 0 <= bits <= 6, 'a whole number from 0 to 6')
         for name in ('max_per_query', 'max_per_text', 'threads'):
             value = getattr(self, name)
             right = value is None or (is_whole(value) and value >= 1)
-            _require(f'stage_b.{name}', value, right, 'a whole number from 1, or None')
+            require(f'stage_b.{name}', value, right, 'a whole number from 1, or None')
         words = self.short_words
-        _require('stage_b.short_words', words, is_whole(words) and words >= 0, 'a whole number from 0')
+        require('stage_b.short_words', words, is_whole(words) and words >= 0, 'a whole number from 0')
         right = self.memory is None or (isinstance(self.memory, str) and _SIZE.fullmatch(self.memory) is not None)
-        _require('stage_b.memory', self.memory, right, "a size such as '8GB', or None")
+        require('stage_b.memory', self.memory, right, "a size such as '8GB', or None")
 
 
 @dataclass(frozen=True)
@@ -164,9 +166,39 @@ class StageCOptions:
 
     def __post_init__(self) -> None:
         size, shards = self.samples_per_shard, self.shards
-        _require('stage_c.samples_per_shard', size, is_whole(size) and size >= 1, 'a whole number from 1')
+        require('stage_c.samples_per_shard', size, is_whole(size) and size >= 1, 'a whole number from 1')
         right = shards is None or (is_whole(shards) and shards >= 1)
-        _require('stage_c.shards', shards, right, 'a whole number from 1, or None')
+        require('stage_c.shards', shards, right, 'a whole number from 1, or None')
+
+
+@dataclass(frozen=True)
+class CapFiltOptions:
+    """How captions are drawn and filtered (:mod:`florence_mm.curation.capfilt`).
+
+    Attributes:
+        threshold: least probability of a match, as the filter says, of a text that is kept.
+        top_p: probability of the nucleus that the words of a caption are drawn from, see
+            :func:`florence_mm.models.generation.nucleus.nucleus_search`.
+        texts: captions drawn of a picture.
+        seed: of the captions.
+        batch_size: pictures that the models take at once; it changes no result.
+    """
+
+    threshold: float = 0.5
+    top_p: float = 0.9
+    texts: int = 1
+    seed: int = 0
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        right = is_finite(self.threshold) and 0 <= self.threshold <= 1
+        require('threshold', self.threshold, right, 'a probability, from 0 to 1')
+        require('top_p', self.top_p, is_finite(self.top_p) and 0 < self.top_p <= 1, 'above 0, and at most 1')
+        for name in ('texts', 'batch_size'):
+            value = getattr(self, name)
+            require(name, value, is_whole(value) and value >= 1, 'a whole number from 1')
+        seed = self.seed
+        require('seed', seed, is_whole(seed) and 0 <= seed < 2**32, 'a whole number from 0 to 4294967295')
 
 
 def as_options(kind: type, given: Any, name: str) -> Any:
@@ -197,6 +229,17 @@ def as_json(options: Any) -> dict:
     return asdict(options)
 
 
-def _require(name: str, value: Any, right: bool, expected: str) -> None:
+def require(name: str, value: Any, right: bool, expected: str) -> None:
+    """Check an option.
+
+    Args:
+        name: what the message calls it.
+        value: its value.
+        right: whether the value is right.
+        expected: what it must be, in words.
+
+    Raises:
+        UsageError: it is not right.
+    """
     if not right:
         raise UsageError(f'{name}={shown(value)} must be {expected}')

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ class Pair:
         query: the search that found the picture.
         augmented: whether the text is already inside a template.
         drop: reason why this is no whole pair, or None.
+        pairs: how many pairs it stands for: 1, or all that are not there for the same reason.
     """
 
     key: str
@@ -54,6 +56,7 @@ class Pair:
     query: str | None = None
     augmented: bool = False
     drop: str | None = None
+    pairs: int = 1
 
     def take_fields(self, fields: Mapping[str, Any], source: InputOptions) -> None:
         """Take text, label, query and flag from a JSON object or a row; what cannot be used becomes the reason."""
@@ -93,8 +96,8 @@ def read_pairs(shard: RawShard) -> Iterator[Pair]:
     """Yield all raw pairs of a shard, those that are no whole pairs too, in the order of the shard.
 
     Of a damaged tar, whose reader goes on behind the damage, a pair that lost a member to it has the damage as reason;
-    a damage that took whole pairs, and each pair that the downloader counted and that is not there, is a pair without a
-    key.
+    pairs that a damage took whole, and those that the downloader counted and that are not there, are one pair without a
+    key for each reason, with their number.
 
     Args:
         shard: the shard.
@@ -121,8 +124,11 @@ def _tar_pairs(shard: RawShard) -> Iterator[Pair]:
     finally:
         os.close(descriptor)
     missing = 0 if shard.expected is None else shard.expected - len(samples) - len(lost)
-    for reason in lost + [lost[-1] if lost else reasons.MISSING] * missing:
-        yield Pair('', drop=reason)
+    absent = Counter(lost)
+    absent[lost[-1] if lost else reasons.MISSING] += max(missing, 0)
+    for reason, pairs in absent.items():
+        if pairs:
+            yield Pair('', drop=reason, pairs=pairs)
 
 
 def _tar_pair(
@@ -213,19 +219,29 @@ def _rows_beside(shard: RawShard) -> dict[str, dict]:
 
 def _listed_pairs(shard: RawShard) -> Iterator[Pair]:
     for row in read_list(shard.path):
-        pair = Pair(row['key'], path=row['path'], drop=row['drop'])
-        if pair.path is not None:
+        image, drop = None, row['drop']
+        if row['path'] is not None:
             try:
-                pair.image = read_bytes(pair.path, limit=MAX_BYTES)
+                image = read_bytes(row['path'], limit=MAX_BYTES)
             except DataError:
-                pair.drop = reasons.NO_IMAGE
+                drop = reasons.NO_IMAGE
         try:
             texts = {Path(path).suffix[1:].lower(): read_bytes(path, what='text') for path in row['texts']}
         except DataError:
             texts = {}
-        if pair.drop != reasons.INVALID_TEXT:
-            _take_texts(pair, texts, shard.options, json.loads(row['fields']))
-        yield pair
+        for fields in _each_text(json.loads(row['fields']), shard.options):
+            pair = Pair(row['key'], image, path=row['path'], drop=drop)
+            if pair.drop != reasons.INVALID_TEXT:
+                _take_texts(pair, texts, shard.options, fields)
+            yield pair
+
+
+def _each_text(fields: Mapping[str, Any], source: InputOptions) -> list[Mapping[str, Any]]:
+    """Fields of the pairs of a manifest's row: one for each of its ``texts``, or one alone."""
+    several = next((fields[name] for name in source.names_of('texts') if name in fields), None)
+    if not isinstance(several, list) or any(name in fields for name in source.names_of('text')):
+        return [fields]
+    return [{**fields, source.names_of('text')[0]: text} for text in several] or [fields]
 
 
 def _parquet_pairs(shard: RawShard) -> Iterator[Pair]:

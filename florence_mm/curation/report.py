@@ -5,7 +5,7 @@ One pass over the sidecars; 16 bytes of memory a kept pair, for counting texts a
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ EDGES = {
 }
 _SHARED = (1, 2, 3, 5, 10, 20, 50, 100, 1000, 10_000)
 _COLUMNS = (
-    *('id', 'width', 'height', 'phash', 'text', 'label', 'query', 'words', 'sampling', 'score', 'drop'),
+    *('id', 'width', 'height', 'phash', 'text', 'label', 'query', 'words', 'sampling', 'score', 'pairs', 'drop'),
     *('image_offset', 'image_size', 'path', 'shard'),
 )
 #: Kept texts whose tokens are counted, for the mean of all.
@@ -149,8 +149,8 @@ def _count(table: Any, kept_ids: np.ndarray, judged: tuple[np.ndarray, np.ndarra
     place = _find(ids, judged[0])
     why[place >= 0] = judged[1][place[place >= 0]]
     why[is_kept] = KEPT
-    found.pairs += len(ids)
-    found.by_reason.update(why.tolist())
+    pairs = table['pairs'].to_numpy()
+    found.pairs += int(pairs.sum())
     sampling = table['sampling'].to_numpy()
     width, height, words = (table[name].to_numpy() for name in ('width', 'height', 'words'))
     seen = width > 0
@@ -171,6 +171,7 @@ def _count(table: Any, kept_ids: np.ndarray, judged: tuple[np.ndarray, np.ndarra
     found.queries.update({entry['values']: entry['counts'] for entry in queries.value_counts().to_pylist()})
     for name in set(why.tolist()):
         rows = np.flatnonzero(why == name)
+        found.by_reason[name] += int(pairs[rows].sum())
         most = TOKEN_TEXTS if name == KEPT else SAMPLES
         before = found.first.get(name, [])
         if len(before) == most:  # only what comes before the last of them
@@ -243,13 +244,24 @@ def describe(content: dict[str, Any]) -> str:
         lines += ['| query | kept pairs |', '|---|---|']
         lines += [f'| {_cell(name)} | {_number(n)} |' for name, n in content['top_queries']]
     for name, bars in content['histograms'].items():
-        kinds = [kind for kind in ('read', KEPT) if kind in bars]
-        lines += ['', f'| {name} | {" | ".join(kinds)} |', '|---' * (1 + len(kinds)) + '|']
-        labels = bar_labels(bars['from'])
-        filled = [i for i in range(len(labels)) if any(bars[kind][i] for kind in kinds)]
-        for i in range(filled[0], filled[-1] + 1) if filled else ():  # without the empty ends
-            lines.append(f'| {labels[i]} | {" | ".join(_number(bars[kind][i]) for kind in kinds)} |')
+        lines += describe_bars(name, bars)
     return '\n'.join(lines) + '\n'
+
+
+def describe_bars(name: str, bars: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Write a histogram as the lines of a table of Markdown, without its empty ends.
+
+    Args:
+        name: its name.
+        bars: ``from`` with the lower bounds of the bars, ``kept`` and perhaps ``read`` with their sizes.
+    """
+    kinds = [kind for kind in ('read', KEPT) if kind in bars]
+    lines = ['', f'| {name} | {" | ".join(kinds)} |', '|---' * (1 + len(kinds)) + '|']
+    labels = bar_labels(bars['from'])
+    filled = [i for i in range(len(labels)) if any(bars[kind][i] for kind in kinds)]
+    for i in range(filled[0], filled[-1] + 1) if filled else ():
+        lines.append(f'| {labels[i]} | {" | ".join(_number(bars[kind][i]) for kind in kinds)} |')
+    return lines
 
 
 def bar_labels(edges: Sequence[float | None]) -> list[str]:

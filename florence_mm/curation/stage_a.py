@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from florence_mm.formats.image import decode_image, header_size
+from florence_mm.formats.image import WHITE, decode_image, header_size
 from florence_mm.language.labels import is_blank, normalize_text, text_label
 from florence_mm.utils.files import replacing
 
@@ -103,8 +103,10 @@ def process_shard(
 
         with replacing(path) as temporary:
             parquet.write_table(table, temporary, compression='zstd')
-        drops = Counter(table.column('drop').to_pylist())
-        result = {'pairs': table.num_rows, 'by_reason': {name or KEPT: drops[name] for name in sorted(drops, key=str)}}
+        drops: Counter[str] = Counter()
+        for name, pairs in zip(table['drop'].to_pylist(), table['pairs'].to_pylist(), strict=True):
+            drops[name or KEPT] += pairs
+        result = {'pairs': drops.total(), 'by_reason': dict(sorted(drops.items()))}
         found = write_record(record, made_of, [path], result)
     return Counts(shard.number, **found['result'], digest=found['files'][path.name][1])
 
@@ -162,6 +164,7 @@ def _measure(pair: Pair, shard: int, position: int, options: StageAOptions, embe
         'score': None,
         'embedding': None,
         'augmented': pair.augmented,
+        'pairs': pair.pairs,
         'drop': pair.drop,
     }
     image = None
@@ -183,16 +186,12 @@ def _look(data: bytes, row: dict, options: StageAOptions, least: int) -> tuple[n
         options: see :func:`process_shard`.
         least: pixels that the model needs of the shorter side; 0: no model looks, so that brightness is enough.
     """
-    try:
-        size = header_size(data)
-    except Image.DecompressionBombError:
-        return None, reasons.BOMB
-    if size is None:
-        return None, reasons.UNDECODABLE
-    row['width'], row['height'] = size
+    size, reason = promised_size(data, options.max_pixels)
+    if size is not None:
+        row['width'], row['height'] = size
+    if reason is not None:
+        return None, reason
     shorter, longer = sorted(size)
-    if shorter * longer > options.max_pixels:
-        return None, reasons.BOMB
     if shorter < options.min_side:
         return None, reasons.TOO_SMALL
     if longer > options.max_aspect * shorter:
@@ -200,11 +199,28 @@ def _look(data: bytes, row: dict, options: StageAOptions, least: int) -> tuple[n
     enough = max(least, LEAST_SIDE)
     reduction = next((by for by in REDUCTIONS if options.reduced and shorter >= by * enough), 1)
     try:
-        image = decode_image(data, reduction=reduction, grey=not least)
+        # as training shows it: what hides behind transparent pixels, often black, would make all icons copies
+        image = decode_image(data, WHITE, reduction, grey=not least)
     except ValueError:
         return None, reasons.UNDECODABLE
     row['phash'] = perceptual_hash(image)
     return image, None
+
+
+def promised_size(data: bytes, max_pixels: int) -> tuple[tuple[int, int] | None, str | None]:
+    """Read width and height of a picture from its header; returns them, and the reason if it is not to be decoded.
+
+    Args:
+        data: the picture's file.
+        max_pixels: more are not decoded.
+    """
+    try:
+        size = header_size(data)
+    except Image.DecompressionBombError:
+        return None, reasons.BOMB
+    if size is None:
+        return None, reasons.UNDECODABLE
+    return size, reasons.BOMB if size[0] * size[1] > max_pixels else None
 
 
 def _score(waiting: list[tuple[dict, Any]], embed: Embed) -> None:

@@ -25,6 +25,8 @@ from .state import combined_digest, read_record, remove_unfinished, write_record
 #: File by which a folder is known as one that curation writes to.
 MARK = '.curation'
 _COLUMNS = ['id', 'image_offset', 'image_size', 'path', 'text', 'label_text', 'query', 'augmented']
+#: Columns that only texts of CapFilt have (:mod:`florence_mm.curation.capfilt_texts`).
+_OF_TEXTS = ('source',)
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def _samples(part: Part, places: Places) -> Iterator[tuple[str, dict[str, bytes]
         pairs = (by_id[sample_id] for sample_id in part.ids.tolist())
     for place, ((row, data), short) in enumerate(zip(pairs, part.short.tolist(), strict=True)):
         content = {'text': row['text'], 'augmented': row['augmented'], 'id': row['id']}
-        content |= {name: row[name] for name in ('label_text', 'query') if row[name] is not None}
+        content |= {name: row[name] for name in ('label_text', 'query', *_OF_TEXTS) if row.get(name) is not None}
         content |= {'short': True} if short else {}
         encoded = json.dumps(content, ensure_ascii=False, sort_keys=True).encode()
         yield f'{part.first + place:012}', {extension_of(data): data, 'json': encoded}
@@ -201,26 +203,33 @@ def _pairs(ids: np.ndarray, places: Places) -> Iterator[tuple[Mapping[str, Any],
 
     for shard, group in groupby(ids.tolist(), lambda sample_id: split_id(sample_id)[0]):
         wanted = list(group)
-        table = parquet.read_table(places.sidecars[shard][0], columns=_COLUMNS, use_threads=False)
+        path = places.sidecars[shard][0]
+        columns = [*_COLUMNS, *(name for name in _OF_TEXTS if name in parquet.read_schema(path).names)]
+        table = parquet.read_table(path, columns=columns, use_threads=False)
         rows = table.take([split_id(sample_id)[1] for sample_id in wanted]).to_pylist()
         if [row['id'] for row in rows] != wanted:
-            raise DataError(f'{shown_path(places.sidecars[shard][0])} has other ids than were kept; run stage B again')
+            raise DataError(f'{shown_path(path)} has other ids than were kept; run stage B again')
         yield from zip(rows, fetch_pictures(places.shards[shard], rows), strict=True)
 
 
-def claim_folder(out: Path) -> None:
+def claim_folder(out: Path, mark: str = MARK, command: str = 'curate') -> None:
     """Mark a folder as one that curation writes to.
+
+    Args:
+        out: the folder; it is created.
+        mark: name of the file that marks it.
+        command: the command that writes to it, for whoever reads the mark.
 
     Raises:
         UsageError: it holds files that curation did not write, such as the raw pairs.
     """
-    mark = out / MARK
+    mark = out / mark
     if not mark.is_file():
         # a killed run may have left the unfinished mark, whose name begins with a dot
         others = sorted(path.name for path in out.glob('[!.]*'))
         if others:
             raise UsageError(f'{shown_path(out)} holds {others[0]}, which curation did not write; name another folder')
-        write_atomic(mark, 'florence-mm curate writes and removes shards here\n')
+        write_atomic(mark, f'florence-mm {command} writes and removes files here\n')
 
 
 def _remove_others(places: Places, count: int) -> None:

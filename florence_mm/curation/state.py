@@ -19,7 +19,7 @@ from florence_mm.utils.files import is_temporary, write_atomic
 from florence_mm.utils.locks import try_lock
 
 #: Part of every record; another one after a change of what a step writes.
-VERSION = 2
+VERSION = 3
 _BLOCK = 1 << 12
 _BLOCKS = 256
 

@@ -13,6 +13,7 @@ from .image_folder import ImageFolderText
 from .manifest import ImageTextManifest
 from .mixture import WeightedMixture
 from .shards import ImageTextShards
+from .texts import TextManifest
 from .video_list import VideoList
 from .vqa import VQADataset
 
@@ -23,6 +24,7 @@ __all__ = [
     'ImageTextDataset',
     'ImageTextManifest',
     'ImageTextShards',
+    'TextManifest',
     'VQADataset',
     'VideoList',
     'WeightedMixture',

@@ -50,7 +50,7 @@ class VQADataset(ImageTextDataset):
         question_file (str): Questions, relative to ``data_root``.
         ann_file (str): Annotations, relative to ``data_root``; empty in test mode: a test set without answers.
         answer_file (str): The vocabulary, one answer per line, relative to ``data_root``. Empty: no labels and scores,
-            for testing models that generate answers.
+            for models that write answers, which learn those of the annotators.
         img_pattern (str): Format string from ``image_id`` to the file name under ``data_prefix``.
         image_slice (Sequence[int | None]): Start and end of the images used, in the order of their first question:
             ``(None, -1000)`` is all but the last thousand. All questions about an image stay together.
@@ -94,10 +94,10 @@ class VQADataset(ImageTextDataset):
             exchange_pictures=exchange_pictures,
             check_files=check_files,
         )
-        if not (ann_file and answer_file) and not test_mode:
-            raise ValueError(
-                'VQADataset needs `ann_file` and `answer_file` for training; without them set test_mode=True'
-            )
+        if not ann_file and not test_mode:
+            raise ValueError('VQADataset needs `ann_file` for training; without it set test_mode=True')
+        if drop_unknown and not answer_file:
+            raise ValueError('drop_unknown is about answers of a vocabulary; give `answer_file` too, or leave it out')
         if drop_unknown and test_mode:
             raise ValueError('drop_unknown is for training; a test is done on all questions, so leave it out')
         if exchange_pictures and not test_mode:

@@ -5,8 +5,10 @@ from typing import Any
 
 import torch
 from mmengine.hooks import CheckpointHook
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from torch import nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.tensor import DTensor
 
 from florence_mm.errors import UsageError
@@ -30,6 +32,7 @@ def check_run(runner: Any) -> None:
     check_same_order(runner.model, datasets)
     if isinstance(runner._train_loop, BaseLoop):
         check_accumulation(runner.model, runner.optim_wrapper)
+        _check_optimizer_splits(runner)
         _check_sharded_accumulation(runner)
 
 
@@ -82,6 +85,27 @@ def _check_sharded_accumulation(runner: Any) -> None:
                 f'{place} is no multiple of optim_wrapper.accumulative_counts={counts}, and with parallelize.shard a '
                 'checkpoint cannot hold summed gradients; make it one'
             )
+
+
+def _check_optimizer_splits(runner: Any) -> None:
+    """Refuse several optimizers with split weights or checkpoints, and ZeRO of split weights.
+
+    Raises:
+        UsageError: they do not go together.
+    """
+    wrapper, sharded = runner.optim_wrapper, is_sharded(runner.model)
+    if isinstance(wrapper, OptimWrapperDict) and (sharded or getattr(runner, 'sharded_checkpoints', False)):
+        key = 'shard' if sharded else 'sharded_checkpoints'
+        raise UsageError(
+            f'parallelize.{key} is for one optimizer, and optim_wrapper has {len(wrapper.optim_wrappers)}, '
+            f'{", ".join(wrapper.optim_wrappers)}; leave it out, or train with one'
+        )
+    optimizer = getattr(wrapper, 'optimizer', None)
+    if sharded and isinstance(optimizer, ZeroRedundancyOptimizer):
+        raise UsageError(
+            'parallelize.shard splits moments with the weights, and ZeroRedundancyOptimizer cannot share out split '
+            f'weights; take {type(optimizer.optim).__name__} itself as optim_wrapper.optimizer.type'
+        )
 
 
 def not_finite(model: nn.Module) -> list[str]:

@@ -13,6 +13,7 @@ from florence_mm.config.merge import section
 from florence_mm.errors import UsageError
 from florence_mm.moved import moved_names
 from florence_mm.utils.files import require_checkpoint  # noqa: F401  of all that start a run from a checkpoint
+from florence_mm.utils.json_files import read_json
 
 from .checkpointing import find_latest
 from .runner import FlorenceRunner
@@ -99,3 +100,31 @@ def build_runner(cfg: Config) -> Runner:
         return FlorenceRunner.from_cfg(cfg)
     check_whole_config(cfg)
     return RUNNERS.build(cfg)
+
+
+def runner_in(cfg: Config, work_dir: str | Path, seed: int) -> Runner:
+    """Make the runner of a config in a folder, which goes on from the latest checkpoint there.
+
+    Args:
+        cfg: the config, which is changed.
+        work_dir: the folder; what is in it is taken for a run of this config.
+        seed: of the run.
+    """
+    set_work_dir(cfg, str(work_dir))
+    set_seed(cfg, seed)
+    set_resume(cfg, 'auto')
+    return build_runner(cfg)
+
+
+def train_and_test(cfg: Config, work_dir: str | Path, seed: int) -> dict[str, float]:
+    """Train and test a config in a folder, unless that is done, and return the metrics of the test.
+
+    Args:
+        cfg, work_dir, seed: see :func:`runner_in`.
+    """
+    scores = Path(work_dir) / 'test_metrics.json'
+    if not scores.exists():
+        runner = runner_in(cfg, work_dir, seed)
+        runner.train()
+        runner.test()
+    return read_json(scores)['metrics']

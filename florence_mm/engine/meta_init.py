@@ -137,7 +137,7 @@ class ShardedInit(TorchDispatchMode):
                 if known is not None and known.part is not None and parameter.shape == known.whole.shape:
                     self._parts[name] = known.part
                 else:
-                    self._parts[name] = self._part(parameter.detach())
+                    self._parts[name] = self._part(parameter.detach().contiguous())
         self._known.clear()
         self._whole.clear()
         made: dict[int, nn.Parameter] = {}  # one for a parameter with several names
@@ -146,7 +146,8 @@ class ShardedInit(TorchDispatchMode):
                 if parameter is None:
                     continue
                 if id(parameter) not in made:
-                    meta = torch.empty_like(parameter, device='meta')
+                    # contiguous ones: FSDP2 splits no others, such as kernels with their channels last
+                    meta = torch.empty_like(parameter, device='meta', memory_format=torch.contiguous_format)
                     made[id(parameter)] = nn.Parameter(meta, parameter.requires_grad)
                     made[id(parameter)].__dict__.update(parameter.__dict__)
                 module._parameters[name] = made[id(parameter)]

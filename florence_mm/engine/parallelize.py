@@ -21,8 +21,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import parametrize
 
-from florence_mm.errors import UsageError
-from florence_mm.models.protocol import LimitsScalars
+from florence_mm.errors import UsageError, shown
+from florence_mm.models.protocol import FollowsWeights, LimitsScalars
 
 from .compiling import compile_arguments, compile_parts
 from .meta_init import ShardedInit
@@ -34,6 +34,8 @@ _OPTIONS = (
 #: Options of the runner, of which :func:`parallelize` knows nothing.
 OF_THE_RUNNER = ('meta_init', 'sharded_checkpoints')
 _PARAMETRIZED = re.compile(r'(^|\.)parametrizations\.(\w+)\.original$')
+#: State of torch's optimizers that is one number for a parameter of any shape, so also for one of a single number.
+_COUNTS = {'step', 'mu_product', 'eta', 'mu'}
 _DTYPES = ('bfloat16', 'float16', 'float32')
 
 
@@ -89,11 +91,15 @@ def parallelize(
         mesh = init_device_mesh(get_device(), (torch.distributed.get_world_size(),))
         if init is not None:
             init.to_meta(model)
+        else:
+            for parameter in model.parameters():  # FSDP2 splits no others, such as kernels with their channels last
+                parameter.data = parameter.data.contiguous()
         for module in (*found, model):
             fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard_after_forward)
         # before that of fully_shard, which gathers
         limited = [module for module in model.modules() if isinstance(module, LimitsScalars)]
-        model.register_forward_pre_hook(lambda *_: _limit_scalars(limited), prepend=True)
+        following = [module for module in model.modules() if isinstance(module, FollowsWeights)]
+        model.register_forward_pre_hook(lambda *_: _prepare_parts(limited, following), prepend=True)
         if init is not None:
             init.fill(model)
     return model
@@ -106,13 +112,19 @@ def _dtype(key: str, name: str | None) -> torch.dtype | None:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raise a :class:`UsageError` for unknown keys of ``parallelize``, or without one that does something alone."""
+    """Raise a :class:`UsageError` for unknown keys or other types, or without a key that does something alone."""
     unknown = sorted(set(options) - set(_OPTIONS))
     if unknown or not {'blocks', 'compile', 'sharded_checkpoints'} & set(options):
         raise UsageError(
             f'parallelize must have blocks, compile or sharded_checkpoints and may have {", ".join(_OPTIONS)}; got '
             f'{sorted(options)}'
         )
+    blocks = options.get('blocks', ())
+    if not isinstance(blocks, (list, tuple)) or not all(isinstance(name, str) for name in blocks):
+        raise UsageError(f"parallelize.blocks is {shown(blocks)}; expected a list of class names, as ['WindowBlock']")
+    for key in ('shard', 'reshard_after_forward', 'meta_init', 'sharded_checkpoints'):
+        if not isinstance(options.get(key, False), bool):
+            raise UsageError(f'parallelize.{key} is {shown(options[key])}; expected True or False')
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -160,13 +172,19 @@ def _give_scalars_a_dimension(model: nn.Module) -> None:
         )
 
 
-def _limit_scalars(modules: Iterable[LimitsScalars]) -> None:
-    """Bring the parts of 0-d parameters back to their limits; a clamped copy of a gathered one would be lost."""
-    for module in modules:
-        for name, limit in module.scalar_limits().items():
+def _prepare_parts(limited: Iterable[LimitsScalars], following: Iterable[FollowsWeights]) -> None:
+    """Update parts of parameters before they are gathered; what is written into a gathered copy would be lost.
+
+    0-d ones are brought back to their limits, and those that follow others move on.
+    """
+    for module in limited:
+        for name, (low, high) in module.scalar_limits().items():
             value = module.parametrizations[name].original
             if isinstance(value, DTensor):  # it is gathered during evaluation
-                value.detach().to_local().clamp_(max=limit)
+                value.detach().to_local().clamp_(low, high)
+    for module in following:
+        if module.training:
+            module.follow_weights()
 
 
 def _unsharded_name(key: str) -> str:
@@ -239,7 +257,7 @@ def split_optimizer_state(state: dict, optimizer: torch.optim.Optimizer) -> dict
     """Shard an optimizer's state dict in the unsharded layout as the parameters of ``optimizer`` are."""
     parameters = _parameters(optimizer)
     split = {
-        index: {key: value if key == 'step' else _split_like(value, parameters[index]) for key, value in entry.items()}
+        index: {key: value if key in _COUNTS else _split_like(value, parameters[index]) for key, value in entry.items()}
         for index, entry in state['state'].items()
     }
     return {**state, 'state': split}

@@ -37,6 +37,9 @@ class SavePredictions(BaseMetric):
 
     default_prefix = 'predictions'
 
+    #: it has no scores, and is told apart by this where scores are taken several times
+    only_saves = True
+
     def __init__(self, path: str) -> None:
         super().__init__(collect_device='cpu')
         self.path = Path(path)

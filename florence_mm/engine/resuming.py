@@ -18,6 +18,8 @@ from .changed_settings import changed_keys
 
 #: Options of torch's optimizers that choose an implementation and change no result.
 _IMPLEMENTATION = ('params', 'foreach', 'fused', 'capturable', 'differentiable')
+#: State of an optimizer that has a number for each of the parameter, in torch's and our own.
+_LIKE_PARAMETER = {'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'momentum_buffer'}
 _MOVING = ('last_step', 'verbose')
 
 
@@ -215,7 +217,7 @@ def check_optimizer(optim_wrapper: OptimWrapper | OptimWrapperDict, loaded: dict
         filename: the checkpoint, for the message.
 
     Raises:
-        UsageError: the optimizers have other settings or keep other states.
+        UsageError: the optimizers have other settings or keep other states, or states of other sizes.
     """
     for name, wrapper in _by_name(optim_wrapper):
         theirs = loaded if name is None else loaded.get(name, {})
@@ -234,6 +236,15 @@ def check_optimizer(optim_wrapper: OptimWrapper | OptimWrapperDict, loaded: dict
                 f'{missing[0]}; resume with optim_wrapper.optimizer of that run, or start a new run from its weights '
                 'with load_from'
             )
+        parameters = [value for group in wrapper.optimizer.param_groups for value in group['params']]
+        for index, entry in theirs.get('state', {}).items():
+            size = parameters[index].numel() if index < len(parameters) else None
+            for key in sorted(_LIKE_PARAMETER & entry.keys()):
+                if size not in (None, entry[key].numel()):
+                    raise UsageError(
+                        f'{filename}: {key} of parameter {index} of the optimizer has {entry[key].numel()} numbers, '
+                        f'and the parameter {size}; resume from a checkpoint as a run wrote it'
+                    )
 
 
 def use_implementation(optim_wrapper: OptimWrapper | OptimWrapperDict, loaded: dict) -> None:

@@ -4,6 +4,7 @@ A checkpoint is a folder in the format of :mod:`florence_mm.models.checkpoints.p
 shapes of an unsharded run, so that any number of processes reads it.
 """
 
+import re
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,16 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
 from florence_mm.errors import UsageError
-from florence_mm.models.checkpoints.parts import STATE, WEIGHTS, check_digests, files_of, index_of
+from florence_mm.models.checkpoints.parts import (
+    STATE,
+    TAKE,
+    WEIGHTS,
+    check_digests,
+    files_of,
+    index_of,
+    rows_of,
+    state_in,
+)
 from florence_mm.models.checkpoints.reading import read_file
 from florence_mm.utils.digests import blake2b_of
 from florence_mm.utils.files import FOLDER_INDEX, flush_folder, is_temporary, temporary_name, write_atomic
@@ -27,6 +37,7 @@ from florence_mm.utils.files import FOLDER_INDEX, flush_folder, is_temporary, te
 from .checkpointing import ASIDE, aside_name
 
 _OPTIMIZER = 'optimizer.'
+_ENTRY = re.compile(r'optimizer\.(\d+)\.(.+)')
 
 
 @contextmanager
@@ -130,16 +141,16 @@ def read_checkpoint_parts(
         UsageError: a file is missing or damaged.
     """
     rank, world = get_dist_info()
+    folder, content, wrong = Path(folder).expanduser(), {}, None
     try:
-        mine = list(files_of(folder))[rank::world]
-        wrong = check_digests(folder, mine)
+        wrong = check_digests(folder, list(files_of(folder))[rank::world])
+        content = _content_of(folder, optimizer is not None)
     except ValueError as error:
-        wrong = str(error)
+        wrong = wrong or str(error)
     wrong = next((one for one in all_gather_object(wrong) if one), None)
     if wrong:
         raise UsageError(wrong)
-    content = read_file(Path(folder).expanduser() / STATE)
-    reader = dcp.HuggingFaceStorageReader(str(Path(folder).expanduser()))
+    reader = dcp.HuggingFaceStorageReader(str(folder))
     state = model.state_dict()
     parameters = [] if optimizer is None else [value for group in optimizer.param_groups for value in group['params']]
     targets: dict[str, Tensor] = {}
@@ -147,7 +158,7 @@ def read_checkpoint_parts(
         if key.startswith(WEIGHTS):
             name = key.removeprefix(WEIGHTS)
             like = state.get(names.get(name, name))
-        elif optimizer is None:
+        elif optimizer is None or 'optimizer' not in content:
             continue
         else:
             index, _ = _optimizer_entry(key)
@@ -171,10 +182,28 @@ def read_checkpoint_parts(
     return content
 
 
+def _content_of(folder: Path, resumes: bool) -> dict[str, Any]:
+    """What is no large tensor; for a run that resumes, all large ones have their place in it.
+
+    Raises:
+        ValueError: the files are not those of one checkpoint.
+    """
+    rows = rows_of(folder)
+    content = state_in(read_file(folder / STATE), folder)
+    if not (resumes and 'optimizer' in content):
+        return content
+    state = content['optimizer'].get('state', {})
+    for key in rows:
+        found = _ENTRY.fullmatch(key)
+        if not key.startswith(WEIGHTS) and (found is None or int(found[1]) not in state):
+            raise ValueError(f'{folder} has {key}, which is no weight and of no optimizer state in {STATE}; {TAKE}')
+    return content
+
+
 def _optimizer_entry(key: str) -> tuple[int, str]:
     """Number of the parameter, and what of its state the key names."""
-    index, _, entry = key.removeprefix(_OPTIMIZER).partition('.')
-    return int(index), entry
+    found = _ENTRY.fullmatch(key)
+    return int(found[1]), found[2]
 
 
 def _is_large(value: Any) -> bool:

@@ -4,7 +4,7 @@
 predictions, which models make.
 """
 
-from . import functional, metrics, rerank_loop
+from . import controls_loop, functional, metrics, rerank_loop
 from .metrics import CaptionScores, DetectionMetric, ImageTextRecall, VQAAccuracy, ZeroShotAccuracy
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     'ImageTextRecall',
     'VQAAccuracy',
     'ZeroShotAccuracy',
+    'controls_loop',
     'functional',
     'metrics',
     'rerank_loop',

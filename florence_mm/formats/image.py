@@ -1,6 +1,7 @@
 """Decoding images to upright RGB arrays of 8 bits per channel; truncated files are errors."""
 
 import warnings
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -12,7 +13,15 @@ from florence_mm.errors import DataError
 from florence_mm.utils.files import FILE, kind_of_file
 from florence_mm.utils.reading import read_bytes
 
-from .image_kinds import TIFF_STARTS, correct_tiff, largest_value, unread_kind, with_clear_grey
+from .image_kinds import (
+    NO_HEADER,
+    PNG_START,
+    TIFF_STARTS,
+    correct_tiff,
+    largest_value,
+    unread_kind,
+    with_clear_grey,
+)
 from .jpeg import JPEG_START, ends_early, exif_segment, lacks_end_mark, stored_size
 
 #: largest image file, so that a damaged size or a disk image does not fill the memory
@@ -20,7 +29,8 @@ MAX_BYTES = 2**30
 #: default RGB behind transparent pixels
 WHITE = np.array((255, 255, 255), dtype=np.float32)
 _EXIF_ORIENTATION = 0x0112
-_NO_HEADER = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+# bytes of a PNG's chunk beside its data: length, name, checksum
+_AROUND = 12
 _EXIF_MARKS = (b'eXIf', b'EXIF', b'Raw profile type')
 # since OpenCV 4.11 the decoder gives RGB itself, which saves a pass over the image
 _DECODES_RGB = hasattr(cv2, 'IMREAD_COLOR_RGB')
@@ -84,7 +94,7 @@ def read_size(path: str | Path, source: str = '') -> tuple[int, int]:
             return _upright_size(header)
     except FileNotFoundError:
         raise DataError(f'{source}there is no image {path}; get it or correct the path') from None
-    except _NO_HEADER as error:
+    except NO_HEADER as error:
         raise DataError(f'{source}{path} is not an image ({error}); replace it or remove it') from None
 
 
@@ -101,12 +111,12 @@ def header_size(data: bytes) -> tuple[int, int] | None:
         return size[::-1]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            warnings.simplefilter('ignore')  # of sizes that are only read, and of damage that decoding finds
             with Image.open(BytesIO(data)) as header:
                 return _upright_size(header)
     except Image.DecompressionBombError:
         raise
-    except _NO_HEADER:
+    except NO_HEADER:
         return None
 
 
@@ -123,7 +133,7 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
     try:
         exif.load(segment)
         turned = exif.get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
-    except _NO_HEADER:  # broken EXIF
+    except NO_HEADER:  # broken EXIF
         turned = False
     return stored[::-1] if turned else stored
 
@@ -148,6 +158,8 @@ def decode_image(
     jpeg = data.startswith(JPEG_START)
     if is_cut_off(data):
         raise ValueError('is cut off before its end')
+    if data.startswith(PNG_START):
+        data = without_animation(data)
     flag = (_GREY_FLAGS if grey else _JPEG_FLAGS)[reduction] if jpeg else cv2.IMREAD_UNCHANGED
     try:
         img = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flag)
@@ -177,9 +189,41 @@ def is_cut_off(data: bytes) -> bool:
     """Whether a JPEG or PNG lacks its end marker; some decoders silently fill such images with grey."""
     if data.startswith(JPEG_START):
         return lacks_end_mark(data)
-    if data.startswith(b'\x89PNG\r\n\x1a\n'):
-        return data.rfind(b'IEND') < 0
-    return False
+    return data.startswith(PNG_START) and _is_cut_png(data)
+
+
+def _is_cut_png(data: bytes) -> bool:
+    """Whether a PNG lacks its last chunk, or a chunk says that it is longer than the file.
+
+    Some decoders fill what is missing with grey, and OpenCV asks for the memory that a chunk's length promises.
+    """
+    return all(name != b'IEND' for _, _, name in _png_chunks(data))
+
+
+def without_animation(data: bytes) -> bytes:
+    """Take the mark of an animation (chunk ``acTL``) from a PNG, so that its still picture is decoded.
+
+    The still picture is what Pillow, and all that know no animations, show; it need not be the first frame. OpenCV's
+    reader of frames is not safe from damaged files either. Files without the mark are returned as they are.
+    """
+    if data.find(b'acTL') < 0:
+        return data
+    kept = [PNG_START]
+    end = len(PNG_START)
+    for start, end, name in _png_chunks(data):
+        if name != b'acTL':
+            kept.append(data[start:end])
+    return b''.join([*kept, data[end:]])
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield start, end and name of the whole chunks of a PNG, up to the last one."""
+    start = len(PNG_START)
+    name = b''
+    while name != b'IEND' and len(data) >= (end := start + _AROUND + int.from_bytes(data[start : start + 4], 'big')):
+        name = data[start + 4 : start + 8]
+        yield start, end, name
+        start = end
 
 
 def _to_8_bit(img: np.ndarray, data: bytes) -> np.ndarray:
@@ -213,7 +257,7 @@ def _upright_size(header: Image.Image) -> tuple[int, int]:
 def _orientation(header: Image.Image) -> int:
     try:
         return header.getexif().get(_EXIF_ORIENTATION, 1)
-    except _NO_HEADER:  # broken EXIF
+    except NO_HEADER:  # broken EXIF
         return 1
 
 
@@ -226,7 +270,7 @@ def _upright(img: np.ndarray, data: bytes) -> np.ndarray:
     try:
         with Image.open(BytesIO(data)) as header:
             orientation = _orientation(header)
-    except _NO_HEADER:
+    except NO_HEADER:
         # a format unknown to PIL: the pixels are fine, so leave them as they are
         return img
     # EXIF 2.32, section 4.6.4: on which side the 0th row and the 0th column are displayed

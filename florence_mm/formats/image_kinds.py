@@ -6,8 +6,14 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
+#: What Pillow raises for a file without an image's header. Its readers promise no kind of error for damaged ones: AVIF
+#: raises RuntimeError, JPEG 2000 OverflowError, SPIDER AttributeError.
+NO_HEADER = (
+    *(OSError, SyntaxError, ValueError, RuntimeError, ArithmeticError, LookupError, TypeError, AttributeError),
+    Image.DecompressionBombError,
+)
+PNG_START = b'\x89PNG\r\n\x1a\n'
 TIFF_STARTS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-_PNG = b'\x89PNG\r\n\x1a\n'
 # tags of TIFF 6.0
 _BITS, _PHOTOMETRIC, _ORIENTATION, _EXTRA_SAMPLES = 258, 262, 274, 338
 _MIN_IS_WHITE, _LAB = 0, (8, 9, 10)
@@ -99,7 +105,7 @@ def with_clear_grey(img: np.ndarray, data: bytes) -> np.ndarray:
         data (bytes): The file's content.
     """
     end = data.find(b'IDAT')
-    at = data.find(b'tRNS', 33, end) if img.ndim == 2 and data.startswith(_PNG) and end > 0 else -1
+    at = data.find(b'tRNS', 33, end) if img.ndim == 2 and data.startswith(PNG_START) and end > 0 else -1
     if at < 0 or data[25] != 0:  # the colour type of grey
         return img
     value, depth = int.from_bytes(data[at + 4 : at + 6], 'big'), data[24]
@@ -118,10 +124,10 @@ def unread_kind(data: bytes) -> str | None:
         return 'SVG'
     if head.startswith((b'<!doctype html', b'<html')):
         return 'HTML'
-    if data.startswith((_PNG, b'RIFF', *TIFF_STARTS)):  # Pillow takes damaged ones for others
+    if data.startswith((PNG_START, b'RIFF', *TIFF_STARTS)):  # Pillow takes damaged ones for others
         return None
     try:
         with Image.open(BytesIO(data)) as file:
             return None if file.format in _READ else file.format
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except NO_HEADER:
         return None

@@ -6,11 +6,14 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from mmengine.logging import print_log
+
 from florence_mm.errors import DataError, UsageError
 from florence_mm.utils.digests import blake2b_of
 
 from .shard_cache import ShardCache
 from .shards import SET_FILE, Place, Shard, ShardIndex, ShardSet, index_path, read_range
+from .tar import BLOCK, states_size
 
 _OPEN = 64
 #: Seconds for which a file of a cache stays open: a file that was removed takes its room as long as it is open.
@@ -55,6 +58,8 @@ class OpenShards:
         self.shards, self.cache = shards, cache
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._known: set[str] = set()
+        self._compared: set[str] = set()  # shards whose whole digest this process has compared
+        self._written = None if cache else _time_of(Path(shards.root) / SET_FILE)
 
     def __getstate__(self) -> dict:
         # files cannot be pickled, and a memory map would be as its content
@@ -75,13 +80,20 @@ class OpenShards:
         number = int(opened.index.originals[number]) if originals else number
         place, descriptor = opened.index[number], opened.file.fileno()
         try:
-            image = read_range(descriptor, place.image_offset, place.image_size)
-            text = read_range(descriptor, place.text_offset, place.text_size)
+            image = self._member(opened, descriptor, place.image_offset, place.image_size)
+            text = self._member(opened, descriptor, place.text_offset, place.text_size)
         except DataError:
             raise UsageError(f'{opened.path} was cut off while it was read; copy it again') from None
         except OSError as error:
             raise UsageError(f'{opened.path} cannot be read ({error.strerror}); check the disk') from error
         return RawMembers(opened.shard, number, place, image, text)
+
+    def _member(self, opened: _Open, descriptor: int, offset: int, size: int) -> bytes:
+        """Read a member, of a local shard with the header before it, which says its size unless the tar has changed."""
+        unchecked = self.cache is not None or offset < BLOCK
+        if not unchecked and not states_size(os.pread(descriptor, BLOCK, offset - BLOCK), size):
+            self._compare_digest(opened.shard, opened.path)
+        return read_range(descriptor, offset, size)
 
     def _opened(self, number: int) -> _Open:
         opened, now = self._open.get(number), time.monotonic()
@@ -116,13 +128,36 @@ class OpenShards:
         )
 
     def _check_digest(self, shard: Shard, path: Path) -> None:
-        """Check, once, that a local index is the one of the set; a cache has checked it."""
+        """Check, once, that a local index is the one of the set, and a newer tar too; a cache has checked both."""
         if self.cache is None and shard.name not in self._known:
             if blake2b_of(index_path(path)) != shard.index_digest:
                 raise UsageError(
                     f'the index of {path} is not the one that {SET_FILE} names by its digest; copy the set again'
                 )
+            if self._written is not None and path.stat().st_mtime_ns > self._written:
+                if not self._compared:
+                    print_log(
+                        f'{path} is newer than {SET_FILE} beside it; shards that are so are read once in each process, '
+                        'to compare their digests',
+                        'current',
+                    )
+                self._compare_digest(shard, path)
             self._known.add(shard.name)
+
+    def _compare_digest(self, shard: Shard, path: Path) -> None:
+        if shard.name in self._compared:
+            return
+        if blake2b_of(path) != shard.digest:
+            raise UsageError(
+                f'{path} has changed since {SET_FILE} beside it was written, as its digest is another; copy it again, '
+                'or write the set again'
+            )
+        self._compared.add(shard.name)
+
+
+def _time_of(path: Path) -> int | None:
+    """When a file was written, in nanoseconds; None if it is not there any more."""
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def _check(shard: Shard, path: Path, index: ShardIndex, size: int) -> None:

@@ -16,7 +16,7 @@ from florence_mm.errors import DataError, shown_path
 from florence_mm.utils.files import write_atomic
 
 from .shard_samples import IMAGES, TEXTS, RawSample, group_samples, is_augmented, read_range
-from .tar import TRUNCATED, Damage, Member, read_members
+from .tar import SPARSE, TRUNCATED, Damage, Member, read_members
 
 AUGMENTED = 1
 #: A sample without an image or a text has the kind 255 and the size 0 there.
@@ -108,6 +108,11 @@ class ShardIndex(Sequence[Place]):
         members: list[Member] = []
         for member in read_members(tar):
             if isinstance(member, Damage):
+                if member.reason == SPARSE:
+                    raise DataError(
+                        f'{shown_path(tar)} has a sparse member at byte {member.offset}, whose holes GNU tar has left '
+                        'out; write the tar again without --sparse'
+                    )
                 how = 'is cut off' if member.reason == TRUNCATED else 'has a damaged header'
                 raise DataError(
                     f'{shown_path(tar)} {how} at byte {member.offset}; copy it again, or let tools/curate.py write new '

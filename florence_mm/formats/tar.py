@@ -14,10 +14,13 @@ from florence_mm.errors import DataError, shown_path
 from florence_mm.utils.files import FILE, kind_of_file
 
 BLOCK = 512
-DAMAGED, TRUNCATED = 'damaged header', 'truncated'
+DAMAGED, TRUNCATED, SPARSE = 'damaged header', 'truncated', 'sparse member'
 _REGULAR = b'0\x007'
 _NO_CONTENT = b'123456'  # links, devices, folders and pipes; what their size field says is no content
 _PAX, _PAX_FOR_ALL, _LONG_NAME = b'x', b'g', b'L'
+_SPARSE, _SPARSE_RECORD = b'S', b'GNU.sparse.'
+_HAS_MORE = slice(504, 505)  # of a sparse block: whether the list of its pieces goes on in the next
+_HAS_MORE_FIRST = slice(482, 483)
 _LONGEST_HEADER = 1 << 20  # bytes of a long name or of pax records
 _SCAN = 1 << 20
 _DIGITS = 20  # of the largest size of a file that a pax record states
@@ -45,7 +48,8 @@ class Damage(NamedTuple):
 
     Attributes:
         offset: the first such byte. Members whose headers are damaged one after another are one place.
-        reason: ``'damaged header'``, or ``'truncated'`` if the file ends too early.
+        reason: ``'damaged header'``, ``'truncated'`` if the file ends too early, or ``'sparse member'`` for a file of
+            which GNU tar has left the holes out; those behind it are read.
     """
 
     offset: int
@@ -87,6 +91,11 @@ def read_members(path: str | Path) -> Iterator[Member | Damage]:
         os.close(descriptor)
 
 
+def states_size(header: bytes, size: int) -> bool:
+    """Whether a block of 512 bytes can be the header of a member of so many bytes."""
+    return len(header) == BLOCK and _number(header[124:136]) == size
+
+
 def _open(path: Path) -> int:
     if not path.exists():
         raise FileNotFoundError(f'there is no tar {shown_path(path)}; correct the path')
@@ -100,7 +109,7 @@ def _members(descriptor: int, end: int) -> Iterator[Member | Damage]:
     place = 0
     name: bytes | None = None  # from a GNU long name or pax records, for the next member
     size: int | None = None
-    after_damage = False
+    after_damage = sparse = False
     while True:
         block = os.pread(descriptor, BLOCK, place)
         if block == bytes(BLOCK) and _only_zeros(descriptor, place, end):
@@ -114,7 +123,7 @@ def _members(descriptor: int, end: int) -> Iterator[Member | Damage]:
             found = _next_header(descriptor, place + BLOCK, end)
             if found is None:
                 return
-            place, name, size, after_damage = found, None, None, True
+            place, name, size, after_damage, sparse = found, None, None, True, False
             continue
         content = place + BLOCK
         length = 0 if header.kind in _NO_CONTENT else header.size
@@ -123,12 +132,17 @@ def _members(descriptor: int, end: int) -> Iterator[Member | Damage]:
         if content + length > end:
             yield Damage(place, TRUNCATED)
             return
-        if header.kind in (_PAX, _LONG_NAME) and length <= _LONGEST_HEADER:
+        if header.kind == _SPARSE:
+            yield Damage(place, SPARSE)
+            content = _behind_pieces(descriptor, block, content)
+            name = size = None
+        elif header.kind in (_PAX, _LONG_NAME) and length <= _LONGEST_HEADER:
             data = os.pread(descriptor, length, content)
             if header.kind == _LONG_NAME:
                 name = data.split(b'\0', 1)[0]
             else:
                 records = _pax_records(data)
+                sparse = any(key.startswith(_SPARSE_RECORD) for key in records)
                 name = records.get(b'path', name)
                 stated = records.get(b'size', b'')
                 size = int(stated) if stated.isdigit() and len(stated) <= _DIGITS else size
@@ -136,11 +150,22 @@ def _members(descriptor: int, end: int) -> Iterator[Member | Damage]:
             whole = header.name if name is None else name
             is_file = header.kind in _REGULAR and not whole.endswith(b'/')
             # behind damage a name of full length may be the beginning of one whose own header is lost
-            if is_file and not (after_damage and name is None and header.full):
+            if is_file and sparse:
+                yield Damage(place, SPARSE)
+            elif is_file and not (after_damage and name is None and header.full):
                 yield Member(os.fsdecode(whole), content, length)
             name = size = None
-            after_damage = False
+            after_damage = sparse = False
         place = content + -(-length // BLOCK) * BLOCK
+
+
+def _behind_pieces(descriptor: int, block: bytes, place: int) -> int:
+    """Place behind the blocks that go on with the list of a sparse member's pieces, where its content begins."""
+    more = block[_HAS_MORE_FIRST] not in (b'\0', b'')
+    while more:
+        more = os.pread(descriptor, BLOCK, place)[_HAS_MORE] not in (b'\0', b'')
+        place += BLOCK
+    return place
 
 
 def _parse(block: bytes, strict: bool = False) -> _Header | None:

@@ -41,7 +41,8 @@ class ImageTextDataPreprocessor(BaseDataPreprocessor):
         Args:
             data: ``inputs``, a list of images ``(C, H, W)``, clips ``(C, T, H, W)`` or groups of N clips per video
                 ``(N, C, T, H, W)``, or a tensor with an axis B before these; uint8 or float, RGB; and optionally
-                ``data_samples``, a list.
+                ``data_samples``, a list. Images ``(C, 0, 0)`` of a list, those of texts alone, become black ones
+                of the others' size.
             training: not used; mmengine passes it.
 
         Returns:
@@ -52,6 +53,7 @@ class ImageTextDataPreprocessor(BaseDataPreprocessor):
         """
         images = data['inputs']
         if not isinstance(images, Tensor):
+            images = _with_pixels(images)
             shapes = sorted({tuple(image.shape) for image in images})
             if len(shapes) != 1:
                 raise ValueError(
@@ -78,3 +80,12 @@ class ImageTextDataPreprocessor(BaseDataPreprocessor):
         if self._non_blocking and self.mean.is_cuda and not first.is_cuda:
             out = torch.empty((len(images), *first.shape), dtype=first.dtype, pin_memory=True)
         return torch.stack(images, out=out)
+
+
+def _with_pixels(images: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Replace images without pixels by black ones like the others, if there are others."""
+    first = next((image for image in images if image.numel()), None)
+    if first is None or all(image.numel() for image in images):
+        return images
+    black = torch.zeros_like(first)
+    return [image if image.numel() else black for image in images]

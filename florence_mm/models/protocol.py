@@ -63,13 +63,25 @@ class TwoTowerModel(ZeroShotModel, Protocol):
 
 @runtime_checkable
 class LimitsScalars(Protocol):
-    """A module that keeps 0-d parameters below a limit while it trains, such as the temperature of :class:`UniCL`.
+    """A module that keeps 0-d parameters in a range while it trains, such as the temperature of :class:`UniCL`.
 
     It does so in its loss; of a sharded model, whose loss sees a gathered copy, the owner of the parts must do it too.
     """
 
-    def scalar_limits(self) -> dict[str, float]:
-        """The largest value of each limited parameter, by its name."""
+    def scalar_limits(self) -> dict[str, tuple[float, float]]:
+        """The least and the largest value of each limited parameter, by its name."""
+
+
+@runtime_checkable
+class FollowsWeights(Protocol):
+    """A module with weights that follow others, such as the momentum model of :class:`FusionITCHead`.
+
+    It updates them in its loss; of a sharded model, whose loss sees gathered copies, the owner of the parts must have
+    it done before the forward pass.
+    """
+
+    def follow_weights(self) -> None:
+        """Update them for the next training step."""
 
 
 @runtime_checkable

@@ -6,6 +6,7 @@ Shape legend: ``b`` rows on this process, ``W`` processes, ``B = W * b`` rows in
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class Peers:
@@ -20,6 +21,13 @@ class Peers:
         ready = dist.is_available() and dist.is_initialized()
         self.size = dist.get_world_size(group) if ready else 1
         self.rank = dist.get_rank(group) if ready else 0
+
+    @classmethod
+    def alone(cls) -> 'Peers':
+        """This process as the only one."""
+        peers = cls.__new__(cls)
+        peers.group, peers.size, peers.rank = None, 1, 0
+        return peers
 
     def check_equal_shapes(self, x: Tensor) -> None:
         """Raise on every process if the shapes of ``x`` differ between them.
@@ -50,6 +58,14 @@ class Peers:
         gather(out, x.contiguous(), group=self.group)
         return out
 
+    def gather_learned_rows(self, x: Tensor) -> Tensor:
+        """Gather the rows of all processes, ``(b, ...) -> (B, ...)``, ordered by rank, with gradient.
+
+        The gradient of a row is the sum of those that it has in the losses of all processes. If each loss is a mean
+        over a process's own items, averaging parameter gradients over processes gives those of the mean over all items.
+        """
+        return x if self.size == 1 else _GatherRows.apply(x, self)
+
     def scatter_sum(self, x: Tensor) -> Tensor:
         """Sum over processes and keep this rank's rows (reduce-scatter), ``(B, ...) -> (b, ...)``. No gradient."""
         if self.size == 1:
@@ -72,3 +88,15 @@ class Peers:
         top = x.clone()
         dist.all_reduce(top, op=dist.ReduceOp.MAX, group=self.group)
         return self.sum((x - top).exp()).log_() + top
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, peers):
+        ctx.peers = peers
+        return peers.gather_rows(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return ctx.peers.scatter_sum(grad.contiguous()), None

@@ -73,6 +73,15 @@ def image_text_manifest(dataset: dict, folder: Path, count: int) -> dict:
     return generated
 
 
+@register_smoke_data('TextManifest')
+def text_manifest(dataset: dict, folder: Path, count: int) -> dict:
+    """Generate a jsonl manifest of texts."""
+    column = (dataset.get('columns') or {}).get('text', 'text')
+    manifest = folder / 'texts.jsonl'
+    manifest.write_text(''.join(json.dumps({column: f'text {index} of {count}'}) + '\n' for index in range(count)))
+    return {**dataset, 'ann_file': str(manifest), 'data_root': ''}
+
+
 @register_smoke_data('ImageTextShards')
 def image_text_shards(dataset: dict, folder: Path, count: int) -> dict:
     """Generate a set of two shards, in place of one that may be in a store."""

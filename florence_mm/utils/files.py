@@ -53,16 +53,16 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # several threads, or several machines on one drive, may write the same path
     temporary = temporary_name(path)
-    temporary.touch()
-    rights = temporary.stat().st_mode
-    temporary.unlink()
     try:
         with _naming(path, temporary):
+            temporary.touch()
+            rights = temporary.stat().st_mode
+            temporary.unlink()
             yield temporary
-        if temporary.stat().st_mode != rights:  # safetensors makes files readable by their owner only
-            temporary.chmod(rights)
-        if durable:
-            _flush(temporary, os.O_RDWR)
+            if temporary.stat().st_mode != rights:  # safetensors makes files readable by their owner only
+                temporary.chmod(rights)
+            if durable:
+                _flush(temporary, os.O_RDWR)
         temporary.replace(path)
         if durable:
             flush_folder(path.parent)

@@ -11,16 +11,17 @@ _BAR, _DOT, _INK, _GRID = '#54aeff', '#0a3069', '#57606a', '#eaeef2'
 _ROW, _WIDTH = 0.42, 4.4  # inches
 
 
-def draw_comparison(panels: Mapping[str, Scores], path: str | Path, title: str) -> None:
+def draw_comparison(panels: Mapping[str, Scores], path: str | Path, title: str, longest: float = 100) -> None:
     """Draw a panel a metric, in it a bar a way of doing it, as long as the mean of its runs, and write the PNG.
 
     Bars begin at 0, so that their lengths compare. A way without runs has a dash.
 
     Args:
-        panels: name of a metric -> name of a way -> its scores in percent, one a run. The ways of all panels are those
+        panels: name of a metric -> name of a way -> its scores, one a run. The ways of all panels are those
             of the first, in its order.
         path: the PNG file.
         title: a line above.
+        longest: the score where the axes end, such as 100 for those in percent.
 
     Raises:
         ValueError: there is nothing to draw, a panel has other ways, or ``path`` does not end in .png.
@@ -37,8 +38,8 @@ def draw_comparison(panels: Mapping[str, Scores], path: str | Path, title: str) 
     parts = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (metric, scores) in zip(parts, panels.items(), strict=True):
         axes.set_title(metric, fontsize=10)
-        axes.set_xlim(0, 112)
-        axes.set_xticks(range(0, 101, 20))
+        axes.set_xlim(0, 1.12 * longest)
+        axes.set_xticks([0.2 * step * longest for step in range(6)])
         axes.set_yticks(range(len(scores)), list(scores), fontsize=9)
         axes.set_ylim(len(scores) - 0.5, -0.5)
         axes.tick_params(length=0, colors=_INK)
@@ -47,11 +48,12 @@ def draw_comparison(panels: Mapping[str, Scores], path: str | Path, title: str) 
         axes.spines[:].set_visible(False)
         for place, runs in enumerate(scores.values()):
             if not runs:
-                axes.text(1, place, '–', color=_INK, va='center')
+                axes.text(0.01 * longest, place, '–', color=_INK, va='center')
                 continue
             mean = sum(runs) / len(runs)
             axes.barh(place, mean, height=0.6, color=_BAR)
             axes.plot(runs, [place] * len(runs), 'o', color=_DOT, markersize=4)
-            axes.text(max(mean, *runs) + 2, place, f'{mean:.1f}', color=_INK, fontsize=9, va='center')
+            shown = f'{mean:.1f}' if longest >= 10 else f'{mean:.3f}'
+            axes.text(max(mean, *runs) + 0.02 * longest, place, shown, color=_INK, fontsize=9, va='center')
     figure.suptitle(title, fontsize=11, fontweight='bold')
     save_figure(figure, path)

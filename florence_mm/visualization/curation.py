@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from florence_mm.curation.report import KEPT, Report, bar_labels
-from florence_mm.formats.image import decode_image
+from florence_mm.formats.image import WHITE, decode_image
 
 from .canvas import INK, PAPER, SHADE, fit_image, font, save_png, tile, wrap_text
 from .figures import save_figure
@@ -76,7 +76,7 @@ def draw_pair(data: bytes, text: str) -> np.ndarray:
     """
     cell = Image.new('RGB', (_SIDE, _SIDE + _LINES * _LINE + 3), PAPER)
     try:
-        picture = fit_image(decode_image(data), _SIDE, _SIDE)
+        picture = fit_image(decode_image(data, WHITE), _SIDE, _SIDE)
     except ValueError:
         picture = np.full((_SIDE, _SIDE, 3), SHADE, np.uint8)
     cell.paste(Image.fromarray(picture), (0, 0))

@@ -33,7 +33,7 @@ from florence_mm.corpora.digits import write_digits
 from florence_mm.corpora.raw_digits import write_raw_digits
 from florence_mm.curation.run import Result, curate
 from florence_mm.curation.settings import make_settings
-from florence_mm.engine.launch import build_runner, set_resume, set_seed, set_work_dir
+from florence_mm.engine.launch import train_and_test
 from florence_mm.errors import one_sentence_errors
 from florence_mm.utils.files import write_atomic
 
@@ -75,15 +75,7 @@ def training_config(shards: Path, total: int, digits: Path, steps: int) -> Confi
 
 def train(cfg: Config, folder: Path, seed: int) -> float:
     """Train and test, unless that is done, and return the zero-shot accuracy in percent."""
-    scores = folder / 'test_metrics.json'
-    if not scores.exists():
-        set_work_dir(cfg, str(folder))
-        set_seed(cfg, seed)
-        set_resume(cfg, 'auto')
-        runner = build_runner(cfg)
-        runner.train()
-        runner.test()
-    return 100 * json.loads(scores.read_text())['metrics'][SCORE]
+    return 100 * train_and_test(cfg, folder, seed)[SCORE]
 
 
 def compare(args: argparse.Namespace) -> int:

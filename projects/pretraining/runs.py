@@ -13,7 +13,7 @@ import torch
 import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
 from florence_mm.config.arguments import seed as seed_number
 from florence_mm.config.load import load_config
-from florence_mm.engine.launch import build_runner, set_resume, set_seed, set_work_dir
+from florence_mm.engine.launch import train_and_test
 from florence_mm.errors import UsageError, one_sentence_errors
 from florence_mm.models.checkpoints.publishing import find_published
 from florence_mm.utils.files import write_atomic
@@ -68,12 +68,7 @@ def train(run: Run, seed: int, data: Path, work_dir: Path) -> dict[str, float]:
                 dataset.ann_file = str(data / Path(dataset.ann_file).name)
         if run.begins_with is not None:
             cfg.merge_from_dict({run.key: checkpoint_of(run.begins_with, seed, work_dir)})
-        set_work_dir(cfg, str(folder))
-        set_seed(cfg, seed)
-        set_resume(cfg, 'auto')
-        runner = build_runner(cfg)
-        runner.train()
-        runner.test()
+        train_and_test(cfg, folder, seed)
     found = {}
     for file in ('metrics.json', 'test_metrics.json'):
         if (folder / file).exists():

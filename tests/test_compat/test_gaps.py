@@ -425,6 +425,26 @@ def test_gaps_of_the_cpu_are_none_with_a_gpu(monkeypatch, name):
         assert gap.needed() == (device == 'cpu')
 
 
+def test_heads_of_mmaction_count_scores_in_bfloat16():
+    """As ``--amp`` and split weights give them."""
+    import torch
+    from mmaction.models import I3DHead
+    from mmaction.structures import ActionDataSample
+    from mmengine.registry import DefaultScope
+
+    gap = next(gap for gap in GAPS if gap.name == 'mmaction2 bfloat16 scores')
+    assert gap.state == 'patched'
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        head = I3DHead(num_classes=3, in_channels=4, average_clips='prob')
+    scores = torch.tensor([[1.0, 3.0, 2.0], [4.0, 0.0, 1.0]], dtype=torch.bfloat16)
+    losses = head.loss_by_feat(scores, [ActionDataSample().set_gt_label(label) for label in (1, 2)])
+    assert losses['top1_acc'].item() == 0.5
+    expected = torch.nn.functional.cross_entropy(scores.float(), torch.tensor([1, 2]))
+    told = head.predict_by_feat(scores, [ActionDataSample(), ActionDataSample()])
+    assert torch.equal(torch.stack([one.pred_score for one in told]), scores.float().softmax(1))
+    assert losses['loss_cls'].dtype == torch.float32 and torch.equal(losses['loss_cls'], expected)
+
+
 def test_recognizer_of_mmaction_unpacks_only_a_single_map():
     import torch
     from mmaction.models import Recognizer2D

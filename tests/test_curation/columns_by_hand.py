@@ -31,6 +31,7 @@ def write_sidecar(path, rows, shard=0, width=None):
             'sampling': (7 * position + 13 * shard) % 101,
             'score': None,
             'augmented': False,
+            'pairs': 1,
             'drop': None,
         }
         schema = sidecar_schema(width)

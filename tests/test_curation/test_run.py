@@ -7,7 +7,8 @@ import sys
 
 import pytest
 from forks import start, wait
-from raw_pairs import good, picture, write_faulty_set, write_tar
+from pyarrow import parquet
+from raw_pairs import good, picture, run_here, write_faulty_set, write_tar
 
 import florence_mm.curation.run
 import florence_mm.curation.stage_c
@@ -27,19 +28,6 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def run_here(function, tasks, workers, engine='pool', make_context=None):
-    context = make_context()
-    return (function(task, context) for task in tasks)
-
-
-@pytest.fixture
-def one_process(monkeypatch):
-    """Run both stages in this process, as starting others takes a second."""
-
-    for module in (florence_mm.curation.run, florence_mm.curation.stage_c):
-        monkeypatch.setattr(module, 'run_tasks', run_here)
-
-
 @pytest.mark.usefixtures('one_process')
 def test_every_raw_pair_is_kept_or_dropped_for_one_reason(tmp_path):
     planted = write_faulty_set(tmp_path / 'raw')
@@ -48,6 +36,19 @@ def test_every_raw_pair_is_kept_or_dropped_for_one_reason(tmp_path):
     assert found.by_reason == {**planted, 'near_duplicate': 2}
     assert found.pairs == sum(planted.values()) + 2 and found.shards.total == planted['kept']
     assert read_set(tmp_path / 'out').total == planted['kept']
+
+
+@pytest.mark.usefixtures('one_process')
+def test_pairs_that_only_the_downloader_counted_are_counted_and_no_rows(tmp_path):
+    write_tar(tmp_path / 'raw/0.tar', [*good(0), *good(1)])
+    (tmp_path / 'raw/0_stats.json').write_text('{"successes": 3000000000}')
+    write_tar(tmp_path / 'raw/1.tar', [*good(2), *good(3), *good(4)], damage=['0003.jpg', '0003.json'])
+    (tmp_path / 'raw/1_stats.json').write_text('{"successes": 2000000}')
+    found = curate(settings_of(tmp_path))
+    assert found.by_reason == {'kept': 4, 'missing': 2_999_999_998, 'damaged_tar': 1_999_998}
+    assert found.pairs == 3_002_000_000 and found.report.content['pairs'] == found.pairs
+    assert found.report.content['dropped']['stage A'] == {'damaged_tar': 1_999_998, 'missing': 2_999_999_998}
+    assert [parquet.read_table(tmp_path / f'work/stage_a/{n:05}.parquet').num_rows for n in (0, 1)] == [3, 3]
 
 
 @pytest.mark.usefixtures('one_process')

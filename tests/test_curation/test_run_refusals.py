@@ -23,18 +23,6 @@ def settings_of(folder, **options):
     return make_settings({'work': str(folder / 'work'), 'out': str(folder / 'out'), **defaults, **options})
 
 
-@pytest.fixture
-def one_process(monkeypatch):
-    """Run both stages in this process, as starting others takes a second."""
-
-    def run(function, tasks, workers, engine='pool', make_context=None):
-        context = make_context()
-        return (function(task, context) for task in tasks)
-
-    monkeypatch.setattr('florence_mm.curation.run.run_tasks', run)
-    monkeypatch.setattr('florence_mm.curation.stage_c.run_tasks', run)
-
-
 def texts_of(folder):
     data = ImageTextShards(str(folder))
     return sorted(data.get_data_info(row)['text'] for row in range(len(data)))
@@ -55,6 +43,18 @@ def test_manifests_of_one_name_in_two_folders(tmp_path):
         (tmp_path / 'raw' / name / 'pairs.jsonl').write_text(json.dumps({'image': '0.jpg', 'text': f'of {name}'}))
     curate(settings_of(tmp_path, inputs=[{'kind': 'manifest', 'path': str(tmp_path / 'raw/*/pairs.jsonl')}]))
     assert texts_of(tmp_path / 'out') == ['of a', 'of b']
+
+
+def test_a_row_with_several_texts_is_a_pair_for_each(tmp_path):
+    (tmp_path / 'raw').mkdir()
+    for number in range(2):
+        (tmp_path / f'raw/{number}.jpg').write_bytes(picture(number))
+    rows = [{'image': '0.jpg', 'texts': ['a first', 'a second', 7]}, {'image': '1.jpg', 'texts': []}]
+    (tmp_path / 'raw/pairs.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    source = {'kind': 'manifest', 'path': str(tmp_path / 'raw/pairs.jsonl')}
+    found = curate(settings_of(tmp_path, inputs=[source], stage_b={'duplicates': 'texts'}))
+    assert found.by_reason == {'kept': 2, 'no_text': 1, 'invalid_text': 1}
+    assert texts_of(tmp_path / 'out') == ['a first', 'a second']
 
 
 def test_two_pictures_of_a_folder_whose_names_differ_in_case_are_two_pairs(tmp_path):
@@ -156,6 +156,14 @@ def test_evaluation_pictures_without_a_hash_stand_for_no_picture(tmp_path, caplo
     with caplog.at_level(logging.WARNING):
         found = curate(settings_of(tmp_path, evaluation=evaluation))
     assert found.by_reason == {'kept': 2}
+
+
+@pytest.mark.parametrize('count', ['-1', '1e3', '4294967297', 'null', '"7"'])
+def test_a_count_beside_a_tar_that_is_none(tmp_path, count):
+    write_tar(tmp_path / 'raw/0.tar', good(0))
+    (tmp_path / 'raw/0_stats.json').write_text(f'{{"successes": {count}}}')
+    with pytest.raises(DataError, match=r"0_stats\.json has no count 'successes' from 0 to 4294967296; remove it"):
+        curate(settings_of(tmp_path))
 
 
 def test_a_damaged_table_beside_a_tar(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import tarfile
 
@@ -69,6 +70,30 @@ def test_samples_are_those_of_a_manifest(folder, tmp_path, test_mode):
             theirs.pop('label')
         del theirs['source'], theirs['img_path']
         assert ours == theirs
+
+
+def test_a_tar_that_changed_at_equal_size_is_told(folder, monkeypatch):
+    tar = folder / '00001.tar'
+    whole, then = tar.read_bytes(), tar.stat().st_mtime - 9
+    expected = [one['text'] for one in ImageTextShards(str(folder))]
+
+    def read(content, older):
+        tar.write_bytes(content)
+        if older:  # as a copy that keeps times does
+            os.utime(tar, (then, then))
+        return [one['text'] for one in ImageTextShards(str(folder))]
+
+    said = r'00001\.tar has changed since index\.json beside it was written, as its digest is another; copy it again'
+    with pytest.raises(UsageError, match=said):  # in one text, and newer
+        read(whole.replace(b'caption 5', b'caption 6'), older=False)
+    with pytest.raises(UsageError, match=said):  # members of other sizes, and not newer
+        read(whole[512:-1024] + bytes(1536), older=True)
+    with pytest.raises(UsageError, match=said):  # zeros, as a crash leaves them
+        read(whole[:4096] + bytes(len(whole) - 4096), older=True)
+    # a tar that is only newer, or whose headers say sizes elsewhere, has its digest
+    assert read(whole, older=False) == expected
+    monkeypatch.setattr('florence_mm.formats.open_shards.states_size', lambda header, size: False)
+    assert read(whole, older=True) == expected
 
 
 def test_subsets_and_negative_indices(folder):

@@ -109,8 +109,21 @@ def test_a_test_set_without_answers(root):
     assert dataset.metainfo['answers'] == ('yes', '3', 'red', '2')
     # nor is a vocabulary needed where text is written
     assert 'answer_labels' not in load(root, answer_file='', test_mode=True)[0]['data_samples']
-    with pytest.raises(ValueError, match='needs `ann_file` and `answer_file` for training'):
+    with pytest.raises(ValueError, match='needs `ann_file` for training; without it'):
         load(root, ann_file='')
+
+
+def test_training_without_a_vocabulary(root):
+    dataset = load(root, answer_file='')
+    samples = [dataset[number]['data_samples'] for number in range(3)]
+    assert [sample.answers for sample in samples] == [
+        ['red'] * 2 + ['grey'] * 8,
+        ['two'] * 6 + ['3'] * 3 + ['dog'],
+        ['Yes.'] * 10,
+    ]
+    assert not any('answer_labels' in sample for sample in samples) and 'answers' not in dataset.metainfo
+    with pytest.raises(ValueError, match='drop_unknown is about answers of a vocabulary; give `answer_file` too'):
+        load(root, answer_file='', drop_unknown=True)
 
 
 def test_slice_of_pictures(root):

@@ -1,5 +1,7 @@
 """Sharded runs equal runs in one process, and either kind resumes from the other's checkpoints."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -11,6 +13,7 @@ from torch._dynamo.utils import counters
 from torch.utils.data import Dataset
 from toy_project import ToyModel, toy_config
 
+from florence_mm.engine.meta_init import ShardedInit
 from florence_mm.engine.parallelize import check_options, parallelize
 from florence_mm.errors import UsageError
 
@@ -89,6 +92,36 @@ def test_gradients_are_summed_in_the_given_type(two_processes):
             model(torch.full((2,), gradients[torch.distributed.get_rank()])).sum().backward()
             gradient = model[0].weight.grad.full_tensor()
             assert gradient.dtype == torch.float32 and gradient.tolist() == [mean] * 2, (options, gradient)
+        torch.distributed.destroy_process_group()
+
+    two_processes(work)
+
+
+class Kernel(nn.Module):
+    """A kernel with its channels last, as ours of Dynamic Head; FSDP2 takes contiguous ones only."""
+
+    def __init__(self):
+        super().__init__()
+        weight = torch.arange(36.0).reshape(2, 2, 3, 3)
+        self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
+
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.weight)
+
+
+def test_kernels_with_channels_last_are_split(two_processes):
+    x = torch.arange(18.0).reshape(1, 2, 3, 3)
+    expected = Kernel()(x)
+
+    def work():
+        torch.distributed.init_process_group('gloo')
+        for meta_init in (False, True):
+            init = ShardedInit() if meta_init else None
+            with init or nullcontext():
+                model = nn.Sequential(Kernel())
+            model = parallelize(model, ['Kernel'], shard=True, init=init)
+            assert torch.equal(model(x), expected)
+            assert model[0].weight.to_local().shape == (1, 2, 3, 3)
         torch.distributed.destroy_process_group()
 
     two_processes(work)
@@ -196,6 +229,12 @@ def test_bad_options(train):
         check_options({'blocks': ['X'], 'shrd': True})
     with pytest.raises(UsageError, match='must have blocks, compile or sharded_checkpoints'):
         check_options({'shard': True})
+    for blocks in ('Block', None, [3]):
+        with pytest.raises(UsageError, match=r'parallelize.blocks is .*; expected a list of class names, as'):
+            check_options({'blocks': blocks})
+    for key in ('shard', 'meta_init', 'sharded_checkpoints', 'reshard_after_forward'):
+        with pytest.raises(UsageError, match=f"parallelize.{key} is 'False'; expected True or False"):
+            check_options({'blocks': ['Sequential'], key: 'False'})
     with pytest.raises(UsageError, match="torch.compile has no argument 'mod'; did you mean 'mode'"):
         train(**PLAIN, parallelize={'compile': {'mod': 'default'}})
     with pytest.raises(UsageError, match='ToyModel has no blocks named'):

@@ -9,6 +9,7 @@ from test_resume import assert_same
 from toy_project import toy_config
 
 from florence_mm.engine.changed_settings import changed_keys
+from florence_mm.engine.launch import set_resume
 from florence_mm.errors import UsageError
 
 
@@ -97,6 +98,21 @@ def test_changes_are_told(half, capsys):
     everything = next(line for line in told if 'used from here on' in line)
     assert 'optim_wrapper.optimizer.lr 0.01 -> 0.5' in everything and 'val_dataloader.batch_size 4 -> 3' in everything
     assert 'work_dir' not in everything
+
+
+def test_a_folder_without_a_checkpoint_is_told_in_one_line(train, tmp_path, capsys):
+    (tmp_path / 'new').mkdir()
+    train('new', resume=True, log_level='INFO')
+    said = capsys.readouterr().out
+    told = [line for line in said.splitlines() if 'holds no checkpoint' in line]
+    assert len(told) == 1
+    assert told[0].endswith(f'{tmp_path}/new holds no checkpoint to resume; the run starts at the beginning')
+    assert 'Load checkpoint' not in said and 'resumed' not in said
+    cfg = Config(toy_config(tmp_path / 'other', load_from='weights.pth'))
+    set_resume(cfg, 'auto')
+    assert cfg.get('resume') is None and cfg.load_from == 'weights.pth'
+    said = capsys.readouterr()
+    assert f'{tmp_path}/other holds no checkpoint to resume; the run begins with weights.pth' in said.out + said.err
 
 
 def test_nothing_is_told_of_the_same_config(half, capsys):

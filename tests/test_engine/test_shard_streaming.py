@@ -6,7 +6,7 @@ import pytest
 from broken_store import Broken
 from torch.utils.data import DataLoader
 
-from florence_mm.datasets import ImageTextShards
+from florence_mm.datasets import ImageTextManifest, ImageTextShards, WeightedMixture
 from florence_mm.engine import samplers
 from florence_mm.engine.dataloading import SeededDataset, start_loader_at
 from florence_mm.engine.samplers import ResumableSampler
@@ -40,14 +40,18 @@ def numbers(batch):
     return [int(sample['text']) for sample in batch]
 
 
-def drawn(monkeypatch, dataset, world, first, batches, workers=0):
-    """Samples of some batches of two from draw ``first`` on, in the order of draws."""
+def described(batch):
+    return [(sample['text'], sample.get('gt_label')) for sample in batch]
+
+
+def drawn(monkeypatch, dataset, world, first, batches, workers=0, size=2):
+    """Samples of some batches from draw ``first`` on, in the order of draws."""
     each = []
     for rank in range(world):
         monkeypatch.setattr(samplers, 'get_dist_info', lambda rank=rank: (rank, world))
         sampler = ResumableSampler(dataset, seed=3, infinite=True)
         loader = DataLoader(
-            SeededDataset(dataset), batch_size=2, sampler=sampler, num_workers=workers, collate_fn=numbers
+            SeededDataset(dataset), batch_size=size, sampler=sampler, num_workers=workers, collate_fn=numbers
         )
         stream = start_loader_at(loader, 3, 0, draw=first)
         each.append([one for _ in range(batches) for one in next(stream)])
@@ -67,6 +71,30 @@ def test_a_run_goes_on_with_other_ranks_and_workers(folder, monkeypatch, workers
     assert first == 2 * SIZE
     cached = list((folder.parent / 'cache').glob('*.tar'))
     assert 2 <= len(cached) <= 4
+
+
+@pytest.mark.parametrize('workers', [0, 1, 3])
+def test_a_mixture_with_classes_goes_on_with_other_ranks_and_batches(folder, tmp_path, monkeypatch, workers):
+    """Texts of shards in a store beside class-labelled ones of a manifest: each once an epoch, however it is cut."""
+    rows = [json.dumps({'image': f'{number}.jpg', 'class': f'class {number % 3}'}) for number in range(SIZE // 2)]
+    (tmp_path / 'classes.jsonl').write_text('\n'.join(rows))
+    classes = ImageTextManifest(str(tmp_path / 'classes.jsonl'), classes=[f'class {number}' for number in range(3)])
+
+    def mixed(shards):
+        sets = [{'dataset': shards, 'weight': 2}, {'dataset': classes, 'weight': 1}]
+        return WeightedMixture(sets, epoch_size=SIZE * 3 // 2)
+
+    monkeypatch.setattr(f'{__name__}.numbers', described)
+    whole = drawn(monkeypatch, mixed(ImageTextShards(str(folder), block=2)), 1, 0, SIZE * 3 // 4)
+    expected = [(f'{number}', None) for number in range(SIZE)]
+    expected += [(f'class {number % 3}', number % 3) for number in range(SIZE // 2)]
+    assert sorted(whole, key=str) == sorted(expected, key=str)
+    dataset, first = mixed(streamed(folder)), 0
+    for world, batches, size in ((1, 6, 2), (2, 3, 3), (3, 2, 4)):
+        found = drawn(monkeypatch, dataset, world, first, batches, workers, size)
+        assert found == whole[first : first + len(found)]
+        first += len(found)
+    assert first == len(whole)
 
 
 def test_faults_that_pass_change_nothing(folder, monkeypatch):

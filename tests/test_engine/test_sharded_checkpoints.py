@@ -4,15 +4,21 @@ import json
 import shutil
 
 import pytest
+import safetensors
 import torch
 from forks import as_ranks
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from safetensors.torch import load_file, save_file
 from toy_project import toy_config
 
 from florence_mm.engine.checkpointing import find_latest
 from florence_mm.engine.sharded_checkpoints import restore_aside
 from florence_mm.errors import UsageError
 from florence_mm.models.checkpoints.conversion import convert_file
+from florence_mm.models.checkpoints.parts import index_of
 from florence_mm.models.checkpoints.reading import read_checkpoint, read_file
+from florence_mm.utils.digests import blake2b_of
 from florence_mm.utils.files import require_checkpoint
 
 FOLDERS = {'parallelize': {'sharded_checkpoints': True}}
@@ -50,16 +56,22 @@ def test_any_number_of_processes_goes_on(train, tmp_path):
     train('plain', **options(1, parallelize=None))
     plain = torch.load(tmp_path / 'plain/iter_6.pth', weights_only=True)
     train('one', **options(1))
+    zero = {'optimizer': {'type': 'ZeroRedundancyOptimizer', 'optimizer_type': 'AdamW', 'lr': 0.01}}
+    zero = {'parallelize': FOLDERS['parallelize'], 'optim_wrapper': {**zero, 'clip_grad': {'max_norm': 1.0}}}
 
     def two():
         train('two', **options(2))
         train('two_from_one', **options(2, **resume('one/iter_4')))
         train('two_from_plain', **options(2, **resume('plain/iter_4.pth')))
+        train('zero', **options(2, **zero))
+        train('zero_from_two', **options(2, **zero, **resume('two/iter_4')))
 
     as_ranks(two, 2)
     as_ranks(lambda: train('three_from_two', **options(3, **resume('two/iter_4'))), 3)
     train('one_from_two', **options(1, **resume('two/iter_4')))
-    for name in ('one', 'two', 'two_from_one', 'two_from_plain', 'three_from_two', 'one_from_two'):
+    train('one_from_zero', **options(1, **resume('zero/iter_4')))
+    runs = ['one', 'two', 'two_from_one', 'two_from_plain', 'zero', 'zero_from_two', 'three_from_two', 'one_from_two']
+    for name in (*runs, 'one_from_zero'):
         assert_equal_runs(plain, tmp_path / name / 'iter_6')
         assert (tmp_path / name / 'last_checkpoint').read_text() == str(tmp_path / name / 'iter_6')
         state = read_file(tmp_path / name / 'iter_6/state.pth')
@@ -72,6 +84,16 @@ def test_any_number_of_processes_goes_on(train, tmp_path):
     assert sum(name.endswith('.safetensors') for name in files['files']) == 6
     convert_file(tmp_path / 'three_from_two/iter_6', tmp_path / 'one.safetensors', to='florence_mm')
     assert_equal_runs(plain, tmp_path / 'one.safetensors')
+
+
+@pytest.mark.parametrize('kind', ['NAdam', 'ASGD'])
+def test_counts_of_an_optimizer_are_no_moments(train, tmp_path, kind):
+    """They are one number for a parameter of any size, and are not split with those of a single number."""
+    wrapper = {'optim_wrapper': {'optimizer': {'type': kind, 'lr': 0.01}}}
+    train('one', **options(1, **wrapper))
+    from_one = {'resume': True, 'load_from': str(tmp_path / 'one/iter_4')}
+    as_ranks(lambda: train('two', **options(2, **wrapper, **from_one)), 2)
+    assert_equal_runs(read_file(tmp_path / 'one/iter_6'), tmp_path / 'two/iter_6')
 
 
 def test_a_new_run_starts_from_one(train, tmp_path):
@@ -160,6 +182,81 @@ def test_damage_is_one_sentence(train, tmp_path):
         train('other', **options(1, resume=True, load_from=str(good), **other))
 
 
+def list_anew(folder):
+    """Write the list of files again, as they are now: what then differs is no damage of a file."""
+    files = [file for file in folder.iterdir() if file.name != 'checkpoint.json']
+    entries = {file.name: (file.stat().st_size, blake2b_of(file)) for file in files}
+    (folder / 'checkpoint.json').write_text(index_of(entries, 2))
+
+
+def rewrite(file, tensors=None, places=None):
+    """Change tensors and places of a file, given functions of both."""
+    with safetensors.safe_open(file, 'pt') as opened:
+        header = opened.metadata()
+    content, found = load_file(file), json.loads(header['DCP_SHARDING_INFO'])
+    content, found = (tensors or dict)(content), (places or dict)(found)
+    save_file(content, file, {**header, 'DCP_SHARDING_INFO': json.dumps(found)})
+
+
+def test_files_that_are_not_of_one_checkpoint_are_one_sentence(train, tmp_path):
+    train('one', **options(1))
+    train('wide', **options(1, model={'type': 'ToyModel', 'width': 8, 'drop_rate': 0.0}))
+    as_ranks(lambda: train('two', **options(2)), 2)
+    as_ranks(lambda: train('three', **options(3)), 3)
+    one, wide, two, three = (tmp_path / name / 'iter_4' for name in ('one', 'wide', 'two', 'three'))
+    weights, moments = (f'shard-00001-model-0000{number}-of-00002.safetensors' for number in (1, 2))
+
+    def take(source, pattern):
+        return lambda bad: [shutil.copy(file, bad) for file in source.glob(pattern)]
+
+    def lose(pattern):
+        return lambda bad: [file.unlink() for file in list(bad.glob(pattern))]
+
+    def foreign(key):
+        def change(bad):
+            rewrite(
+                bad / moments,
+                lambda tensors: {**tensors, key: torch.ones(2)},
+                lambda places: {**places, key: {'saved_offsets': [0]}},
+            )
+
+        return change
+
+    def placed(offsets):
+        return lambda bad: rewrite(bad / weights, places=lambda known: dict.fromkeys(known, offsets))
+
+    no_file = 'is no file of a sharded checkpoint, whose header has the place of each tensor'
+    cases = [
+        # rows that nothing has, that two files have, and that are left in memory as it is if nobody looks
+        (two, lose('shard-00001-*'), 'begins with row 4 .* does not go on from the 0 rows before it'),
+        (two, take(three, 'shard-00003-*'), r'shard-00003-.* begins with row 6 and has the shape \(1,\) .* the 7 rows'),
+        (two, take(three, 'shard-00001-*'), 'and does not go on from the 3 rows before it'),
+        (two, lose('shard-00002-*'), r'is of another model: 2 weights differ, the first is fc\.0'),
+        (one, take(wide, weights), r'is of another model: 3 weights differ, the first is fc\.'),
+        (one, take(wide, moments), 'exp_avg of parameter 1 of the optimizer has 32 numbers, and the parameter 28'),
+        (one, foreign('optimizer.99.exp_avg'), 'has optimizer.99.exp_avg, which is no weight and of no optimizer'),
+        (one, foreign('something'), 'has something, which is no weight and of no optimizer state'),
+        (one, lambda bad: (bad / weights).write_bytes(b'x' * 99), f'{weights} {no_file}'),
+        (one, lambda bad: save_file(load_file(bad / weights), bad / weights), f"{no_file} .KeyError: 'DCP_SH"),
+        (one, placed({}), f"{no_file} .KeyError: 'saved_offsets'"),
+        (one, placed({'saved_offsets': [0, 0, 0]}), f'{no_file} .TypeError: .* is placed at'),
+        (one, placed({'saved_offsets': [-1, -1]}), f'{no_file} .TypeError: .* is placed at'),
+        (one, lambda bad: torch.save({'meta': {}}, bad / 'state.pth'), 'state.pth has no state_dict'),
+        (one, lambda bad: torch.save([1], bad / 'state.pth'), 'state.pth holds a list, not a checkpoint'),
+    ]
+    for number, (good, change, sentence) in enumerate(cases):
+        bad = tmp_path / f'bad_{number}'
+        shutil.copytree(good, bad)
+        change(bad)
+        list_anew(bad)
+        with pytest.raises(UsageError, match=sentence) as caught:
+            train('resumed', **options(1, resume=True, load_from=str(bad)))
+        assert '\n' not in str(caught.value)
+        if no_file in sentence or 'does not go on' in sentence:
+            with pytest.raises(ValueError, match=sentence):
+                read_checkpoint(bad)
+
+
 def test_what_needs_one_file_is_refused(train):
     with pytest.raises(UsageError, match='parallelize.sharded_checkpoints cannot be used with EMAHook'):
         train(**options(1, custom_hooks=[{'type': 'EMAHook'}]))
@@ -167,3 +264,31 @@ def test_what_needs_one_file_is_refused(train):
     published['checkpoint']['published_keys'] = ['state_dict']
     with pytest.raises(UsageError, match='published_keys is for checkpoints of one file'):
         train(**options(1, default_hooks=published))
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class TwoOptimizers:
+    def __init__(self, optim_wrapper_cfg, paramwise_cfg=None):
+        self.rate = optim_wrapper_cfg['optimizer']['lr']
+
+    def __call__(self, model):
+        layers = [
+            [value for key, value in model.named_parameters() if ('fc' in key) is there] for there in (True, False)
+        ]
+        layers, others = (OptimWrapper(torch.optim.SGD(group, self.rate)) for group in layers)
+        return OptimWrapperDict(layers=layers, others=others)
+
+
+def test_optimizers_that_cannot_be_split_are_refused(train):
+    wrapper = {'constructor': 'TwoOptimizers', 'optimizer': {'type': 'SGD', 'lr': 0.01}}
+    with pytest.raises(UsageError, match='sharded_checkpoints is for one optimizer, and .* has 2, layers, others'):
+        train(**options(1, optim_wrapper=wrapper, param_scheduler=None))
+    zero = {'optimizer': {'type': 'ZeroRedundancyOptimizer', 'optimizer_type': 'AdamW', 'lr': 0.01}}
+
+    def two():
+        with pytest.raises(UsageError, match='parallelize.shard is for one optimizer, and optim_wrapper has 2'):
+            train('several', **options(2, optim_wrapper=wrapper, param_scheduler=None))
+        with pytest.raises(UsageError, match='cannot share out split weights; take AdamW itself as optim_wrapper.opt'):
+            train('zero', **options(2, optim_wrapper=zero))
+
+    as_ranks(two, 2)

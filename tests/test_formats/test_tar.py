@@ -1,11 +1,13 @@
 """Members of a tar: names and places as tarfile gives them, and what is left of a damaged one."""
 
 import io
+import subprocess
 import tarfile
 
 import pytest
 
 from florence_mm.errors import DataError
+from florence_mm.formats.shard_index import ShardIndex
 from florence_mm.formats.tar import Damage, Member, read_members
 
 LONG = 'folder/' * 30 + 'picture of a façade.jpg'
@@ -162,3 +164,26 @@ def test_compressed_missing_and_special_files(tmp_path):
         list(read_members(tmp_path / 'b.tar'))
     with pytest.raises(DataError, match='is a folder; expected a tar file'):
         list(read_members(tmp_path))
+
+
+@pytest.mark.parametrize('options', [['--format=gnu'], ['--format=posix'], ['--format=posix', '--sparse-version=0.1']])
+def test_sparse_members_are_told_and_those_behind_them_read(tmp_path, options):
+    """GNU tar leaves holes out: what stands in the tar is not the file's content."""
+    if b'GNU tar' not in subprocess.run(['tar', '--version'], capture_output=True).stdout:
+        pytest.skip('this tar is not of GNU; runs where it is')
+    (tmp_path / '0.txt').write_bytes(b'before')
+    with (tmp_path / '1.jpg').open('wb') as file:  # more pieces than the first header holds
+        for number in range(40):
+            file.seek(number * 65536)
+            file.write(b'x' * 100)
+    (tmp_path / '2.txt').write_bytes(b'behind')
+    tar = tmp_path / 'a.tar'
+    subprocess.run(['tar', *options, '--sparse', '-cf', tar, '0.txt', '1.jpg', '2.txt'], cwd=tmp_path, check=True)
+    if tar.stat().st_size > 500_000:
+        pytest.skip('this file system has no holes; runs where it has')
+    first, damage, last = read_members(tar)
+    content = tar.read_bytes()
+    assert (first.name, last.name, damage.reason) == ('0.txt', '2.txt', 'sparse member')
+    assert content[last.offset : last.offset + last.size] == b'behind'
+    with pytest.raises(DataError, match=r'a\.tar has a sparse member at byte \d+, .*; write the tar again'):
+        ShardIndex.build(tar)

@@ -13,12 +13,18 @@ WORDS = [{'answers': ['two', '2', 'a three']}, {'answers': ['yes']}, {'answers':
 LISTED = {'type': 'FusionWrittenAnswerHead', 'answers': ['two', 'red', 'yes', 'no'], 'max_length': 4}
 
 
-def written(config, reads=('pred_answer',), fields=ANSWERS):
+def written(config, fields=ANSWERS):
     """A head that writes answers, in place of one that classifies them."""
+    reads = ['pred_answer', 'answer_score']
     return Small(config, FusionHead(reads, discrete=reads, fields=fields, does='answers'), ['ChoosesAnswers'])
 
 
 SMALL = {
+    'FusionITCHead': Small(
+        {'type': 'FusionITCHead', 'embed_dims': 8},
+        FusionHead(['image_feat', 'text_feat'], fields=[{'texts': ['two dogs', name]} for name in ('red', 'no', 'by')]),
+        ('WholeBatchLoss', 'LimitsScalars', 'FollowsWeights'),
+    ),
     'FusionITMHead': Small({'type': 'FusionITMHead'}, FusionHead(['match_score']), ('WholeBatchLoss',)),
     'FusionMLMHead': Small(
         {'type': 'FusionMLMHead', 'probability': 0.5}, FusionHead(['pred_text'], discrete=['pred_text'])

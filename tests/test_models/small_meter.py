@@ -21,7 +21,7 @@ CLIPS = {
     'image_encoder': {**CLIP, 'out_type': 'raw'},
     'fusion': {**METER['fusion'], 'image_pool': 'first'},
 }
-PROTOCOLS = ('Reader', 'Fuser', 'Writer', 'Attending', 'ScoresPairs', 'VisionLanguage', 'WholeBatchLoss')
+PROTOCOLS = ('Reader', 'Embedder', 'Fuser', 'Writer', 'Attending', 'ScoresPairs', 'VisionLanguage', 'WholeBatchLoss')
 
 UNPOOLED = {
     'cross_modal.text_pooler': 'the head reads tokens',
@@ -33,7 +33,9 @@ WRITES = {
     'cross_modal.layers.image_layers.0.crossattention': 'an image that read text would tell words of later ones',
 }
 ANSWERS = ('FusionWrittenAnswerHead', 'FusionWrittenAnswerHead-restricted', 'FusionWrittenAnswerHead-ranked')
-UNUSED = {'FusionMLMHead': UNPOOLED, **dict.fromkeys(('FusionCaptionHead', *ANSWERS), WRITES)}
+PARTS = ('text_pooler', 'image_pooler', 'layers.')
+UNFUSED = {f'cross_modal.{part}': 'it reads what is not fused' for part in PARTS}
+UNUSED = {'FusionITCHead': UNFUSED, 'FusionMLMHead': UNPOOLED, **dict.fromkeys(('FusionCaptionHead', *ANSWERS), WRITES)}
 
 SMALL = {
     'METER': Small(METER, VisionLanguage(PROTOCOLS, UNUSED), PROTOCOLS),

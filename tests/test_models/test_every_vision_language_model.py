@@ -52,7 +52,9 @@ def test_a_head_alone_says_what_it_says_beside_others(name, head):
     alone = build(name, heads=kind.heads(head))
     missing = alone.load_state_dict(model.state_dict(), strict=False)
     assert not missing.missing_keys and all(key.startswith('heads.') for key in missing.unexpected_keys)
-    for size, value in {'vocab_size': model.tokenizer.vocab_size, 'hidden_size': model.hidden_size}.items():
+    words = getattr(model, 'word_embeddings', None)  # of which there may be more than the tokenizer has
+    vocab_size = model.tokenizer.vocab_size if words is None else words.num_embeddings
+    for size, value in {'vocab_size': vocab_size, 'hidden_size': model.hidden_size}.items():
         assert getattr(alone.heads[head], size, value) == value
     got, expected = (kind.outputs(one, kind.items(one)) for one in (alone, model))
     reads = SMALLS[head].kind.reads
@@ -256,7 +258,7 @@ def test_what_no_head_can_do_is_said_before(name):
 def test_a_head_refuses_a_model_that_lacks_what_it_needs(name):
     head = SMALLS[name].registry.get(SMALLS[name].config['type'])
     model = next(one for one in MODELS if name in SMALLS[one].kind.fitting())
-    method = {'Reader': 'encode_tokens', 'Fuser': 'fuse', 'Writer': 'write_on'}[head.needs.__name__]
+    method = {'Embedder': 'pool_text', 'Fuser': 'fuse', 'Writer': 'write_on'}[head.needs.__name__]
     lacking = type('Lacking', (type(shared(model)[0]),), {method: None})  # so a protocol sees that there is none
     with pytest.raises(
         ValueError, match=f'{name!r} .{head.__name__}. needs a {head.needs.__name__.lower()}, which Lacking is not'

@@ -4,6 +4,7 @@ import errno
 import importlib.util
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -101,6 +102,19 @@ def test_a_second_run_does_nothing(bootstrap, tmp_path, monkeypatch, capfd):
     # other requirements, another environment
     (tmp_path / 'constraints.txt').write_text('torch==2.13.1\ntorchvision==0.28.1\n')
     assert bootstrap.main() == 0 and len(commands) == 8
+
+
+def test_long_steps_say_what_pip_is_at(bootstrap, monkeypatch, capfd):
+    def step(command, cwd, check, stdout):
+        stdout.write(b'Collecting torch\nDownloading torch-2.13.0.whl (180 MB)\n' + b'x' * 200 + b'\n\n')
+        stdout.flush()
+        time.sleep(0.2)
+
+    monkeypatch.setattr(bootstrap.subprocess, 'run', step)
+    monkeypatch.setattr(bootstrap, 'EVERY', 0.05)
+    bootstrap.pip('torch')
+    lines = capfd.readouterr().out.splitlines()
+    assert 1 <= len(lines) <= 4 and set(lines) == {'        0 s: ' + 'x' * 90}
 
 
 def test_constraints_without_torchvision(bootstrap, tmp_path):

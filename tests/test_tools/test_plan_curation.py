@@ -44,12 +44,36 @@ def test_near_duplicates_grow_by_their_own_law():
     assert many == pytest.approx(1800 + 9e8**2 / 2 * 20 / 2**32 / 1e6)
 
 
+@pytest.mark.parametrize(
+    ('hours', 'said'),
+    [
+        *((250, '250 h'), (9.96, '10 h'), (1, '1 h'), (0.75, '45 min'), (0.022, '1.3 min'), (1 / 60, '1 min')),
+        *((0.001, '3.6 s'), (0, '0 s')),
+    ],
+)
+def test_times_are_said_in_the_largest_unit(hours, said):
+    assert tool['duration'](hours) == said
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        (['--machines', '1', '--cores', '1'], '1 machine with 1 core, 10 Gbit/s'),
+        (['--machines', '2', '--cores', '16'], '2 machines with 16 cores, 10 Gbit/s each'),
+    ],
+)
+def test_one_machine_is_one(monkeypatch, capsys, options, said):
+    monkeypatch.setattr(sys, 'argv', ['plan_curation.py', *options])
+    tool['main']()
+    assert capsys.readouterr().out.splitlines()[1] == said
+
+
 def test_it_prints_a_table_and_refuses_nonsense(monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['plan_curation.py'])
     tool['main']()
     out = capsys.readouterr().out.splitlines()
     assert out[0] == '3,000,000,000 raw pairs of 60,000 bytes, 900,000,000 kept;'
-    assert out[2].startswith('| stage | hours | bound by |') and len(out) == 10
+    assert out[2].startswith('| stage | time | bound by |') and len(out) == 10
     for options, sentence in (
         (['--keep', '30'], '--keep 30 must be from 0 to 1'),
         (['--stage-a', '0'], '--stage-a 0 must be positive'),

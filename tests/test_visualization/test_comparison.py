@@ -23,6 +23,14 @@ def test_bars_are_as_long_as_the_mean(tmp_path):
     assert abs(lengths[0] / lengths[1] - 0.5) < 0.02
 
 
+def test_axes_end_where_it_is_said(tmp_path):
+    lengths = []
+    for longest in (100, 4):
+        draw_comparison({'m': {'way': [0.6 * longest]}}, tmp_path / 'ways.png', 'title', longest)
+        lengths.append(np.ptp(pixels(cv2.imread(str(tmp_path / 'ways.png')), BAR)[:, 1]))
+    assert abs(lengths[0] - lengths[1]) <= 1
+
+
 def test_each_run_has_a_dot_and_each_metric_a_panel(tmp_path):
     panels = {'one': {'a': [10, 90], 'b': []}, 'two': {'a': [50], 'b': [50]}}
     dots = (np.abs(drawn(tmp_path, panels).astype(int) - DOT).sum(2) < 60).astype(np.uint8)

@@ -99,17 +99,29 @@ def _hours(seconds: dict[str, float]) -> dict[str, float]:
 
 def show(steps: list[Step]) -> str:
     """The table, as Markdown."""
-    lines = ['| stage | hours | bound by | memory of one process, GB | written, GB |', '|---|---|---|---|---|']
+    lines = ['| stage | time | bound by | memory of one process, GB | written, GB |', '|---|---|---|---|---|']
     for step in steps:
         memory = '-' if step.memory is None else f'{step.memory / GB:,.0f}'
         lines.append(
-            f'| {step.name} | {_short(step.hours[step.bound])} | {step.bound} | {memory} | {step.written / GB:,.0f} |'
+            f'| {step.name} | {duration(step.hours[step.bound])} | {step.bound} | {memory} | {step.written / GB:,.0f} |'
         )
     return '\n'.join(lines)
 
 
-def _short(value: float) -> str:
-    return f'{value:,.0f}' if value >= 10 else f'{value:.2g}'
+def duration(hours: float) -> str:
+    """Say hours in the largest unit of which there is one at least.
+
+    >>> duration(103.4), duration(1.31), duration(0.5), duration(0.001)
+    ('103 h', '1.3 h', '30 min', '3.6 s')
+    """
+    value, unit = next(
+        ((hours * by, unit) for by, unit in ((1, 'h'), (60, 'min')) if hours * by >= 1), (hours * HOUR, 's')
+    )
+    return f'{value:,.0f} {unit}' if value >= 9.95 else f'{value:.2g} {unit}'
+
+
+def _count(number: float, thing: str) -> str:
+    return f'{number:g} {thing}{"s" * (number != 1)}'
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -155,7 +167,8 @@ def main() -> None:
             expected = 'from 0 to 1' if most == 1 else 'positive' if least else '0 or more'
             parser.error(f'--{name.replace("_", "-")} {value:g} must be {expected}')
     print(f'{args.pairs:,.0f} raw pairs of {args.pair_bytes:,.0f} bytes, {args.pairs * args.keep:,.0f} kept;')
-    print(f'{args.machines:g} machines with {args.cores:g} cores, {args.network:g} Gbit/s each')
+    machines, cores = _count(args.machines, 'machine'), _count(args.cores, 'core')
+    print(f'{machines} with {cores}, {args.network:g} Gbit/s{" each" * (args.machines != 1)}')
     print(show(plan(args)))
 
 

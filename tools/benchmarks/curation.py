@@ -24,6 +24,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pyarrow as pa
+from photographs import natural_jpeg
 from pyarrow import parquet
 
 from florence_mm.curation.columns import POSITION_BITS
@@ -38,6 +39,8 @@ from florence_mm.formats.shards import write_shard
 
 CHOICES = ('hamming', 'stage_a', 'stage_b', 'stage_c', 'embeddings')
 SHARDS = 20
+#: Bits of a hash below two of five blocks.
+TWO_BLOCKS = 38
 QUERIES = 50_000
 #: Pictures of which another row has a copy with up to 3 bits changed.
 NEAR = 0.08
@@ -95,9 +98,11 @@ def report(name: str, work: Callable[[], str]) -> None:
     )
 
 
-def measure_hamming(count: int) -> None:
-    """Near pairs of hashes and the choice of what stays."""
+def measure_hamming(count: int, alike: float) -> None:
+    """Near pairs of hashes and the choice of what stays; a share of them agrees in two whole blocks of five."""
     hashes = make_hashes(count, np.random.default_rng(0))
+    hashes[: round(alike * count)] &= np.uint64(2**TWO_BLOCKS - 1)
+    hashes = np.unique(hashes)
 
     def work() -> str:
         found = find_near(hashes)
@@ -107,20 +112,10 @@ def measure_hamming(count: int) -> None:
     report('hamming', work)
 
 
-def make_picture(generator: np.random.Generator) -> bytes:
-    """A JPEG file of clouds with some noise, 512 x 384, about as large as a photo's."""
-    picture = np.zeros((384, 512, 3), np.float32)
-    for cells, weight in ((4, 90), (16, 60), (64, 30)):
-        picture += cv2.resize(generator.normal(0, weight, (cells, cells, 3)).astype(np.float32), (512, 384))
-    picture += generator.normal(128, 9, picture.shape)
-    return cv2.imencode('.jpg', np.clip(picture, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
-
-
 def measure_pictures(folder: Path, count: int) -> None:
     """Stages A and C on one tar, by one process with one thread."""
     cv2.setNumThreads(1)
-    generator = np.random.default_rng(0)
-    pictures = [make_picture(generator) for _ in range(100)]
+    pictures = [natural_jpeg(seed, 512, 384, quality=75) for seed in range(100)]
     samples = (
         (f'{i:06}', {'jpg': pictures[i % 100], 'txt': f'a cloud of number {i} over the hills'.encode()})
         for i in range(count)
@@ -185,6 +180,7 @@ def main() -> int:
     parser.add_argument('--pairs', type=int, default=2000, help='pairs of stage_a and stage_c (default: 2000)')
     parser.add_argument('--rows', type=int, default=2_000_000, help='rows of stage_b (default: 2000000)')
     parser.add_argument('--hashes', type=int, default=1_400_000, help='hashes of hamming (default: 1400000)')
+    parser.add_argument('--alike', type=float, default=0.0, help='share of them with two equal blocks (default: 0)')
     parser.add_argument('--features', type=int, default=100_000, help='features of embeddings (default: 100000)')
     parser.add_argument('--engine', help=argparse.SUPPRESS)
     parser.add_argument('--folder', type=Path, help=argparse.SUPPRESS)
@@ -197,7 +193,7 @@ def main() -> int:
         write_sidecars(args.folder / 'stage_a', args.rows)
         return 0
     if args.only == 'hamming':
-        measure_hamming(args.hashes)
+        measure_hamming(args.hashes, args.alike)
         return 0
     if args.only == 'embeddings':
         measure_embeddings(args.features)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from photographs import natural_jpeg
 
 from florence_mm.config.arguments import positive_int
 from florence_mm.curation.hashing import LEAST_SIDE, perceptual_hash
@@ -36,23 +37,11 @@ SIZES = ((400, 300), (640, 480), (1920, 1080))
 TOWER = 224
 
 
-def make_picture(seed: int, size: tuple[int, int]) -> bytes:
-    """A JPEG file of quality 90 with detail at all scales, as photographs have it."""
-    rng = np.random.default_rng(seed)
-    image = np.zeros((size[1], size[0], 3), np.float32)
-    for cells in (4, 8, 16, 32, 64, 128):
-        coarse = rng.standard_normal((cells * 3 // 4, cells, 3)).astype(np.float32)
-        image += cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC) / cells**0.5
-    image += rng.standard_normal(image.shape).astype(np.float32) * 0.03
-    image = np.clip(128 + 70 * image, 0, 255).astype(np.uint8)
-    return cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
-
-
 def measure_decoding(pictures: int, rounds: int) -> None:
     """Print how much quicker reduced decoding is, for the hash alone and for a tower too."""
     cv2.setNumThreads(1)
     for size in SIZES:
-        files = [make_picture(seed, size) for seed in range(max(12, pictures * 40_000 // (size[0] * size[1])))]
+        files = [natural_jpeg(seed, *size) for seed in range(max(12, pictures * 40_000 // (size[0] * size[1])))]
         for name, least, grey in (('hash alone', LEAST_SIDE, True), ('hash and tower', TOWER, False)):
             by = next((by for by in REDUCTIONS if min(size) >= by * least), 1)
             if by == 1 and not grey:
@@ -76,7 +65,7 @@ def measure_decoding(pictures: int, rounds: int) -> None:
 
 def make_tars(folder: Path, tars: int, pictures: int) -> list[RawShard]:
     """Write raw tars of pictures of 640 x 480."""
-    files = [make_picture(seed, (640, 480)) for seed in range(32)]
+    files = [natural_jpeg(seed, 640, 480) for seed in range(32)]
     for tar in range(tars):
         write_shard(
             folder / f'raw/{tar:05}.tar',

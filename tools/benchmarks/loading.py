@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from common import Case, Pair, main
 from mmengine.dataset import pseudo_collate
+from photographs import natural_jpeg
 from PIL import Image
 from torch.utils.data import default_collate
 from torchvision import transforms
@@ -54,29 +55,6 @@ PIPELINES = {
 }
 
 
-def natural(seed: int, width: int, height: int) -> np.ndarray:
-    """Draw a picture ``(H, W, 3)`` uint8 with the statistics of photographs.
-
-    Shapes of all sizes that hide each other ("dead leaves"), texture that falls with the frequency, a little noise.
-    """
-    rng = np.random.default_rng(seed)
-    image = np.empty((height, width, 3), np.float32)
-    image[:] = rng.uniform(40, 200, 3)
-    largest = min(height, width) / 3
-    # radii with the density r ** -3 between two pixels and a third of the picture
-    for radius in (2**-2 - rng.random(4000) * (2**-2 - largest**-2)) ** -0.5:
-        colour = np.clip(rng.normal(120, 55) + rng.normal(0, 25, 3), 0, 255).tolist()
-        centre = (int(rng.integers(0, width)), int(rng.integers(0, height)))
-        axes = (int(radius), max(1, int(radius * rng.uniform(0.4, 1))))
-        cv2.ellipse(image, centre, axes, float(rng.uniform(0, 180)), 0, 360, colour, -1, cv2.LINE_AA)
-    side = 2 ** int(np.ceil(np.log2(max(width, height))))
-    for octave in range(1, 8):
-        noise = rng.normal(0, 1.5 * 1.35**octave, (side >> octave, side >> octave)).astype(np.float32)
-        image += cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)[:height, :width, None]
-    image = cv2.GaussianBlur(image, (0, 0), 0.6) + rng.normal(0, 1.5, image.shape)
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
-
-
 def folder(size: str, source: str | None, home: Path) -> Path:
     """Write the JPEG files of one size below ``home``, once, with one class, as ``ImageFolder`` reads them."""
     root = home / size
@@ -86,11 +64,12 @@ def folder(size: str, source: str | None, home: Path) -> Path:
     width, height = SIZES[size]
     given = sorted(path for path in Path(source).iterdir() if path.suffix in ('.jpg', '.jpeg')) if source else ()
     for number in range(COUNTS[size]):
+        path = root / 'class' / f'{number:02}.jpg'
         if given:
             image = Image.open(given[number % len(given)]).convert('RGB').resize((width, height), Image.BICUBIC)
+            image.save(path, quality=90)
         else:
-            image = Image.fromarray(natural(number, width, height))
-        image.save(root / 'class' / f'{number:02}.jpg', quality=90)
+            path.write_bytes(natural_jpeg(number, width, height))
     return root
 
 

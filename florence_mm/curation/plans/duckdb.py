@@ -1,11 +1,12 @@
 """Stage B in DuckDB, on one machine; what exceeds its memory goes to the disk."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from florence_mm.errors import UsageError
+from florence_mm.errors import UsageError, shown_path
 
 from ..reasons import LOW_SCORE, REASONS, SCORE_NOT_FINITE
 
@@ -26,6 +27,7 @@ class DuckDBPlan:
             raise UsageError(
                 'engine="duckdb" needs DuckDB; install it with: pip install "florence_mm[curate]"'
             ) from None
+        self.folder = folder
         self.database = duckdb.connect(':memory:')
         settings = {
             'temp_directory': str(folder),
@@ -52,11 +54,11 @@ class DuckDBPlan:
     def drop_low_scores(self, min_score: float) -> int:
         """Drop rows whose score is below ``min_score``; return the number of rows that have no score."""
         self._drop('score < $least', LOW_SCORE, least=float(np.float32(min_score)))
-        return self._run('SELECT count(*) FROM kept WHERE score IS NULL').fetchone()[0]
+        return int(self._fetch('SELECT count(*) AS n FROM kept WHERE score IS NULL')['n'][0])
 
     def find_pictures(self) -> tuple[np.ndarray, np.ndarray]:
         """Return each hash once, uint64, and the smallest id that has it, in any order."""
-        found = self._run('SELECT phash, min(id) AS id FROM kept GROUP BY phash').fetchnumpy()
+        found = self._fetch('SELECT phash, min(id) AS id FROM kept GROUP BY phash')
         return _plain(found['phash']), _plain(found['id'])
 
     def drop_pictures(self, hashes: np.ndarray, reason: str) -> None:
@@ -90,20 +92,39 @@ class DuckDBPlan:
 
     def kept(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return id, sampling and words of the rows that are kept, in any order."""
-        found = self._run('SELECT id, sampling, words FROM kept').fetchnumpy()
+        found = self._fetch('SELECT id, sampling, words FROM kept')
         return tuple(_plain(found[name]) for name in ('id', 'sampling', 'words'))
 
     def dropped(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the ids of the rows that were dropped, and their reasons' places in ``REASONS``, in any order."""
-        found = self._run('SELECT id, reason FROM drops').fetchnumpy()
+        found = self._fetch('SELECT id, reason FROM drops')
         return _plain(found['id']), _plain(found['reason'])
 
     def close(self) -> None:
         """Give back memory and temporary files."""
         self.database.close()
 
-    def _run(self, query: str, **values: object) -> object:
-        return self.database.execute(query, values or None)
+    def _run(self, query: str, **values: object) -> None:
+        with self._with_room():
+            self.database.execute(query, values or None)
+
+    def _fetch(self, query: str) -> dict[str, np.ndarray]:
+        with self._with_room():
+            return self.database.execute(query).fetchnumpy()
+
+    @contextmanager
+    def _with_room(self) -> Iterator[None]:
+        """Say in one sentence that memory or disk do not suffice."""
+        import duckdb
+
+        try:
+            yield
+        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+            reason = str(error).splitlines()[0].rstrip('.')
+            raise UsageError(
+                f'stage B has too little memory or disk ({reason}); give DuckDB more by stage_b.memory, or make room '
+                f'in {shown_path(self.folder)}'
+            ) from None
 
     def _drop(self, condition: str, reason: str, **values: object) -> None:
         self._run(f'INSERT INTO drops SELECT id, {REASONS.index(reason)} FROM kept WHERE {condition}', **values)

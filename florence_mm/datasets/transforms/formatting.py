@@ -19,6 +19,8 @@ def _pack_sample(results: dict, meta_keys: Sequence[str]) -> DataSample:
         sample.set_field(results['text'], 'text')
         sample.set_field(text_label(results.get('label', results['text'])), 'label_key')
     sample.set_field(results.get('augmented', False), 'augmented')
+    if not results.get('pictured', True):
+        sample.set_field(False, 'pictured')
     if 'texts' in results:
         sample.set_field(list(results['texts']), 'texts')
     if 'gt_label' in results:
@@ -34,7 +36,8 @@ class PackImageText(BaseTransform):
     """Pack an image and its texts: ``inputs`` ``(3, H, W)`` uint8, and a ``DataSample``.
 
     Fields of the sample: ``text``, ``label_key`` (63-bit hash of the text without template), ``augmented``,
-    and if the row has them ``gt_label`` ``(1,)`` int64 and, in test mode, ``texts``.
+    and if the row has them ``gt_label`` ``(1,)`` int64 and, in test mode, ``texts``; ``pictured`` False if there is no
+    image and ``inputs`` has no meaning.
 
     Args:
         meta_keys (Sequence[str]): Keys of the pipeline's dict that go into the sample's meta information.

@@ -173,14 +173,14 @@ class UniCL(FlorenceModel):
 
     def limit_temperature(self) -> None:
         """Bring the temperature's parameter back to its upper limit, if training moved it beyond."""
-        for name, limit in self.scalar_limits().items():
+        for name, (low, high) in self.scalar_limits().items():
             # the parameter itself: with only the factor clamped, it would get no gradient beyond the limit
             with torch.no_grad():
-                getattr(self, name).clamp_(max=limit)
+                getattr(self, name).clamp_(low, high)
 
-    def scalar_limits(self) -> dict[str, float]:
-        """The largest value of the temperature's parameter, if it is limited."""
-        return {} if self.max_logit_scale is None else {'logit_scale': math.log(self.max_logit_scale)}
+    def scalar_limits(self) -> dict[str, tuple[float, float]]:
+        """The range of the temperature's parameter, if it is limited."""
+        return {} if self.max_logit_scale is None else {'logit_scale': (-math.inf, math.log(self.max_logit_scale))}
 
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
         """Compute both terms of the loss (equations 1 to 3), each a mean over the pairs of all processes.

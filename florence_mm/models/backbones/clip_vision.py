@@ -1,4 +1,4 @@
-"""CLIP's image encoder (arXiv 2103.00020, section 2.4), a Vision Transformer with a norm before its blocks.
+"""CLIP's image encoder (arXiv 2103.00020, section 2.4), a Vision Transformer with a norm before its blocks, or without.
 
 Parameters are named as in the public code (``CLIP/clip/model.py``, ``open_clip/transformer.py``) without ``visual.``
 and ``transformer.``. Its projection is not part of it: ``UniCL`` and fusion models have their own.
@@ -62,6 +62,8 @@ class CLIPVisionTower(BaseModule):
         with_cp: recompute each block in the backward pass instead of keeping its activations.
         frozen_stages: the stem and blocks up to this one are frozen, with the last one ``ln_post`` too; -1: none.
         init_cfg: see mmengine, e.g. ``dict(type='florence_mm.Pretrained', checkpoint=..., prefix='image_encoder.')``.
+        pre_norm: a layer norm before the blocks; False: none, as in the plain ViT of DeiT and BLIP.
+        patch_bias: a bias of the patch embedding, as in the plain ViT.
 
     Attributes:
         num_features (int): C.
@@ -85,6 +87,8 @@ class CLIPVisionTower(BaseModule):
         with_cp: bool = False,
         frozen_stages: int = -1,
         init_cfg: dict | list[dict] | None = None,
+        pre_norm: bool = True,
+        patch_bias: bool = False,
     ) -> None:
         super().__init__(init_cfg)
         arch = resolve_arch(arch)
@@ -116,11 +120,11 @@ class CLIPVisionTower(BaseModule):
         self.patches_resolution = (height // patch, width // patch)
         self.feature_info = [{'num_chs': dims, 'reduction': patch, 'module': f'resblocks.{i}'} for i in range(depth)]
 
-        self.conv1 = nn.Conv2d(in_channels, dims, patch, patch, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, dims, patch, patch, bias=patch_bias)
         tokens = 1 + self.patches_resolution[0] * self.patches_resolution[1]
         self.class_embedding = nn.Parameter(dims**-0.5 * torch.randn(dims))
         self.positional_embedding = nn.Parameter(dims**-0.5 * torch.randn(tokens, dims))
-        self.ln_pre = nn.LayerNorm(dims, eps=norm_eps)
+        self.ln_pre = nn.LayerNorm(dims, eps=norm_eps) if pre_norm else nn.Identity()
         hidden, act_layer = int(dims * arch.get('mlp_ratio', 4)), find_act(act)
         self.resblocks = nn.ModuleList(
             PreNormBlock(dims, heads, act_layer, norm_eps, hidden, layer_scale_init_value) for _ in range(depth)

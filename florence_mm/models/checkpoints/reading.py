@@ -19,7 +19,7 @@ from florence_mm.moved import moved_names
 
 from .contents import some, state_of
 from .fetching import local_file
-from .parts import STATE, is_parts, read_parts
+from .parts import STATE, is_parts, read_parts, state_in
 from .scripts import UnreadableScript, is_script, read_script
 from .sharded import is_index, shards_of, weights_in
 from .unpickling import UnsafeContent, read_inert
@@ -60,7 +60,7 @@ def read_file(path: str | Path, map_location: MapLocation = 'cpu', mmap: bool = 
     """
     with local_file(path) as file:
         if is_parts(file):
-            content = read_file(file / STATE, map_location)
+            content = state_in(read_file(file / STATE, map_location), file)
             return {**content, 'state_dict': {**read_parts(file), **content['state_dict']}}
         if not file.is_file():
             raise FileNotFoundError(f'checkpoint {path} does not exist; give a file or a URL')

@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from florence_mm.moved import moved_names
 
-from .multimodal import FusionCaptionHead, FusionITMHead, FusionMLMHead, FusionVQAHead, FusionWrittenAnswerHead
+from .multimodal import (
+    FusionCaptionHead,
+    FusionITCHead,
+    FusionITMHead,
+    FusionMLMHead,
+    FusionVQAHead,
+    FusionWrittenAnswerHead,
+)
 from .text_initialized_head import TextInitializedHead
 
 __all__ = [
     'DynamicHead',
     'FusionCaptionHead',
+    'FusionITCHead',
     'FusionITMHead',
     'FusionMLMHead',
     'FusionVQAHead',

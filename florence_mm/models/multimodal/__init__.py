@@ -6,11 +6,13 @@ Not here: encoders, tokenizers, and the computations of heads.
 from florence_mm.moved import moved_names
 
 from .base import VisionLanguageModel
+from .blip import BLIP
 from .git import GIT
 from .meter import METER
 from .reranker import RetrievalReranker
+from .simvlm import SimVLM
 
-__all__ = ['GIT', 'METER', 'RetrievalReranker', 'VisionLanguageModel']
+__all__ = ['BLIP', 'GIT', 'METER', 'RetrievalReranker', 'SimVLM', 'VisionLanguageModel']
 
 __getattr__ = moved_names(
     __name__,

@@ -3,7 +3,6 @@
 Shape legend: ``U`` images, ``B`` samples, ``S`` image tokens, ``C`` hidden size, ``P`` image-text pairs.
 """
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,14 +10,14 @@ import torch
 from mmengine.model import ModuleDict
 from torch import Tensor, nn
 
-from florence_mm.config.signatures import accepted_arguments
 from florence_mm.models.base import FlorenceModel, build_part
 from florence_mm.models.generation.nucleus import RandomSource
 from florence_mm.models.protocol import WholeBatchLoss
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
-from florence_mm.registry import MODELS, TASK_UTILS
+from florence_mm.registry import TASK_UTILS
 
 from .batch import FusionBatch
+from .head_building import build_head
 from .protocol import Answered, Fused, Written
 from .teaching import teach_after_prompts
 
@@ -29,6 +28,7 @@ _METHODS = {
     'answer': ('answers questions', 'FusionVQAHead'),
     'match_logit': ('matches images and sentences', 'FusionITMHead'),
     'write': ('writes captions', 'FusionCaptionHead'),
+    'embed': ('embeds images and texts', 'FusionITCHead'),
 }
 
 
@@ -43,7 +43,12 @@ class VisionLanguageModel(FlorenceModel):
         max_text_len: longest text in tokens, start and end included.
         data_preprocessor: see :class:`~florence_mm.models.base.FlorenceModel`.
         init_cfg: see mmengine.
+
+    Attributes:
+        needs_pictures (bool): every sample must have an image; families for which it is False also train on texts.
     """
+
+    needs_pictures = True
 
     def __init__(
         self,
@@ -57,14 +62,15 @@ class VisionLanguageModel(FlorenceModel):
         self.tokenizer = build_part(tokenizer, TASK_UTILS)
         self.hidden_size = hidden_size
         self.pooled_size = 2 * hidden_size
+        self.image_dims = hidden_size
         self.max_text_len = max_text_len
 
     def add_heads(self, heads: Mapping[str, dict | nn.Module] | None, init_std: float = 0.02) -> None:
         """Build the heads.
 
         Args:
-            heads: heads (or their configs) by name. A head that takes ``hidden_size``, ``pooled_size``, ``vocab_size``
-                or ``init_std`` gets them from the model, unless its config has them.
+            heads: heads (or their configs) by name. A head that takes ``hidden_size``, ``pooled_size``,
+                ``image_dims``, ``vocab_size`` or ``init_std`` gets them from the model, unless its config has them.
             init_std: standard deviation of the initial weights of heads.
 
         Raises:
@@ -75,10 +81,11 @@ class VisionLanguageModel(FlorenceModel):
         given = {
             'hidden_size': self.hidden_size,
             'pooled_size': self.pooled_size,
+            'image_dims': self.image_dims,
             'vocab_size': self.tokenizer.vocab_size if words is None else words.num_embeddings,
             'init_std': init_std,
         }
-        self.heads = ModuleDict({name: _build_head(name, head, given) for name, head in (heads or {}).items()})
+        self.heads = ModuleDict({name: build_head(name, head, given) for name, head in (heads or {}).items()})
         for method, (does, _) in _METHODS.items():
             able = [name for name, head in self.heads.items() if hasattr(head, method)]
             if len(able) > 1:
@@ -99,6 +106,15 @@ class VisionLanguageModel(FlorenceModel):
                     f'vocab_size of the head {name!r} is {head.vocab_size} and the tokenizer has '
                     f'{self.tokenizer.vocab_size} ids; the head needs as many'
                 )
+            if hasattr(head, 'take_model'):
+                head.take_model(self)
+
+    def init_weights(self) -> None:
+        """Initialise, or load what ``init_cfg`` names; heads that count training steps begin anew."""
+        super().init_weights()
+        for head in self.heads.values():
+            if hasattr(head, 'restart'):
+                head.restart()
 
     def whole_batch_advice(self) -> str | None:
         """Advice of the first head whose loss compares the samples of a batch, see ``WholeBatchLoss``."""
@@ -198,7 +214,7 @@ class VisionLanguageModel(FlorenceModel):
     # --- what is asked ------------------------------------------------------------------------------------------------
 
     def find_head(self, method: str) -> nn.Module:
-        """Return the first head that has the method ``'answer'``, ``'match_logit'`` or ``'write'``.
+        """Return the first head that has the method ``'answer'``, ``'match_logit'``, ``'write'`` or ``'embed'``.
 
         Raises:
             ValueError: no head has it.
@@ -218,13 +234,13 @@ class VisionLanguageModel(FlorenceModel):
         Raises:
             ValueError: no head has the method.
         """
-        for method, wanted in zip(_METHODS, (answers, matches, writes), strict=True):
+        for method, wanted in zip(_METHODS, (answers, matches, writes), strict=False):
             if wanted:
                 self.find_head(method)
 
     def has_heads(self, answers: bool = False, matches: bool = False) -> bool:
-        """Whether heads of the model can answer questions and match sentences, as requested."""
-        asked = [method for method, wanted in zip(_METHODS, (answers, matches), strict=False) if wanted]
+        """Whether heads of the model can score a list of answers and match sentences, as requested."""
+        asked = [method for method, wanted in (('answer_scores', answers), ('match_logit', matches)) if wanted]
         return all(any(hasattr(head, method) for head in self.heads.values()) for method in asked)
 
     def score_answers(self, fused: Fused) -> Tensor:
@@ -318,6 +334,10 @@ class VisionLanguageModel(FlorenceModel):
         """
         return self.find_head('write').write(self, image_tokens, prompts, generator)
 
+    def draw_texts(self, top_p: float, temperature: float = 1.0) -> None:
+        """Let :meth:`write` draw texts by nucleus sampling from now on, whatever the config says."""
+        self.find_head('write').draw_texts(top_p, temperature)
+
     def _batches(
         self,
         image_tokens: Tensor,
@@ -336,18 +356,3 @@ class VisionLanguageModel(FlorenceModel):
             part = pairs[start : start + at_once]
             samples = [DataSample(text=texts[text]) for _, text in part]
             yield self.make_batch(None, samples, [image for image, _ in part], image_tokens)
-
-
-def _build_head(name: str, head: dict | nn.Module, given: Mapping[str, Any]) -> nn.Module:
-    """Build a head from its config, adding the arguments in ``given`` that its constructor takes."""
-    if isinstance(head, nn.Module):
-        return head
-    if not isinstance(head, Mapping) or 'type' not in head:
-        shown = dict(head) if isinstance(head, Mapping) else head
-        raise ValueError(
-            f'the head {name!r} is {shown!r}, which has no `type`; name one, such as FusionVQAHead, or leave it out'
-        )
-    kind = MODELS.get(head['type']) if isinstance(head['type'], str) else head['type']
-    # a head of a user's may hand **kwargs to the head that it extends
-    takes = accepted_arguments(kind) or inspect.signature(kind).parameters if kind is not None else {}
-    return MODELS.build({**{key: value for key, value in given.items() if key in takes}, **head})

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from florence_mm.language.labels import text_label
 from florence_mm.models.tokenizers.protocol import TokenBatch
 
-from .protocol import Fused, Reader
+from .protocol import Fused, PairFeatures, Reader
 
 
 def find_equal(rows: Tensor) -> tuple[list[int], list[int]]:
@@ -73,11 +74,53 @@ def uniform_groups(image_of: Sequence[int], images: int) -> bool:
     ]
 
 
+def even_groups(image_of: Sequence[int | None], kinds: Sequence[int]) -> list[list[int]]:
+    """Group rows of one kind, such as texts of one length, so that each image of a group has equally many rows of it.
+
+    Rows of a group are in the order of their images: its groups of rows per image are uniform
+    (:func:`uniform_groups`), and nothing of an image needs to be repeated for them. Rows without an image (None) are
+    groups of their own.
+
+    >>> even_groups([1, 0, 0, 1, 2], kinds=[5, 5, 5, 5, 5]), even_groups([0, 0, 1], kinds=[3, 4, 4])
+    ([[4], [1, 2, 0, 3]], [[0], [1, 2]])
+    """
+    by_image: dict[tuple[int, int], list[int]] = {}
+    for row, (image, kind) in enumerate(zip(image_of, kinds, strict=True)):
+        by_image.setdefault((kind, -1 if image is None else image), []).append(row)
+    groups: dict[tuple[int, int], list[int]] = {}
+    for (kind, image), rows in sorted(by_image.items()):
+        groups.setdefault((kind, 0 if image < 0 else len(rows)), []).extend(rows)
+    return [groups[key] for key in sorted(groups)]
+
+
+def images_of_rows(image_tokens: Tensor, image_of: Sequence[int | None]) -> tuple[Tensor, list[int | None]]:
+    """Choose the images that rows have: their tokens ``(U', S, C)``, and the index of each row's image among them."""
+    images = sorted(set(image_of) - {None})
+    if len(images) < len(image_tokens):
+        image_tokens = image_tokens.index_select(0, torch.tensor(images).to(image_tokens.device))
+    place = {image: number for number, image in enumerate(images)}
+    return image_tokens, [place.get(image) for image in image_of]
+
+
 def rows_of(x: Tensor, image_of: Sequence[int]) -> Tensor:
     """Expand features of images ``(U, ...)`` to rows ``(B, ...)``; returns ``x`` itself if each image has one row."""
     if list(image_of) == list(range(len(x))):
         return x
     return x.index_select(0, torch.tensor(image_of).to(x.device, non_blocking=True))
+
+
+def _different_images(inputs: Tensor, pictured: Sequence[bool]) -> tuple[Tensor, list[int | None]]:
+    """Find the U different images ``(U, ...)`` of pictured samples, and which of them each sample has."""
+    rows = [row for row, has in enumerate(pictured) if has]
+    if len(rows) < len(pictured) == len(inputs):
+        inputs = inputs[rows]
+    first, which = find_equal(inputs)
+    if len(first) < len(inputs):
+        inputs = inputs.index_select(0, torch.tensor(first).to(inputs.device, non_blocking=True))
+    if len(rows) == len(pictured):
+        return inputs, which
+    images = dict(zip(rows, which, strict=False))
+    return inputs, [images.get(row) for row in range(len(pictured))]
 
 
 class FusionBatch:
@@ -88,15 +131,17 @@ class FusionBatch:
         inputs: ``(B, 3, H, W)``, preprocessed; or ``(U, 3, H, W)`` with ``image_of``; None if the image tokens are
             given and no head needs pixels.
         samples: B samples.
-        image_of: index of the image of each sample; None: equal inputs are found by comparison.
+        image_of: index of the image of each sample; None: equal inputs are found by comparison, and those of samples
+            whose ``pictured`` is False are left out.
         image_tokens: ``(U, S, C)``, if the images are already encoded.
 
     Attributes:
         images: ``(U, 3, H, W)``, the different images, or None.
-        image_of: B indices of images, below U.
+        image_of: B indices of images, below U; None for a sample without one.
 
     Raises:
-        ValueError: the numbers of samples and images differ, or neither images nor their tokens are given.
+        ValueError: the numbers of samples and images differ, neither images nor their tokens are given, or a sample has
+            no image and the model needs one.
     """
 
     def __init__(
@@ -112,15 +157,23 @@ class FusionBatch:
         if inputs is None and (image_of is None or image_tokens is None):
             raise ValueError('the batch has no images; give inputs, or image_tokens with image_of')
         if image_of is None:
-            first, image_of = find_equal(inputs)
-            if len(first) < len(inputs):
-                inputs = inputs.index_select(0, torch.tensor(first).to(inputs.device, non_blocking=True))
+            inputs, image_of = _different_images(inputs, self._pictured())
         self.images = inputs
         self.image_of = list(image_of)
         if len(self.samples) != len(self.image_of):
             raise ValueError(f'the batch has {len(self.image_of)} images and {len(self.samples)} data samples')
         if image_tokens is not None:
             self.image_tokens = image_tokens
+
+    def _pictured(self) -> list[bool]:
+        """Whether each sample has an image."""
+        pictured = [bool(sample.get('pictured', True)) for sample in self.samples]
+        if not all(pictured) and getattr(self.model, 'needs_pictures', True):
+            raise ValueError(
+                f'sample {pictured.index(False)} of the batch has no picture, and {type(self.model).__name__} needs '
+                'one; leave texts alone out of its data'
+            )
+        return pictured
 
     def field(self, name: str) -> list:
         """Collect one field of all samples.
@@ -136,6 +189,8 @@ class FusionBatch:
     @cached_property
     def image_tokens(self) -> Tensor:
         """Image tokens ``(U, S, C)``; each different image is encoded once."""
+        if not len(self.images) and self.samples:  # texts alone, of which image encoders cannot make nothing
+            return self.images.new_zeros(0, 1, self.model.hidden_size)
         return self.model.encode_image(self.images)
 
     def image_tokens_of(self, image_of: Sequence[int]) -> Tensor:
@@ -146,6 +201,16 @@ class FusionBatch:
     def texts(self) -> list[str]:
         """The ``text`` of each sample."""
         return self.field('text')
+
+    @cached_property
+    def text_labels(self) -> list[int]:
+        """The ``label_key`` of each sample, or else the hash of its text; equal for equal texts.
+
+        Raises:
+            ValueError: there is nothing to read in a text.
+        """
+        pairs = zip(self.samples, self.texts, strict=True)
+        return [int(sample.label_key) if 'label_key' in sample else text_label(text) for sample, text in pairs]
 
     @cached_property
     def tokens(self) -> TokenBatch:
@@ -161,3 +226,8 @@ class FusionBatch:
     def fused(self) -> Fused:
         """Each text fused with its own image."""
         return self.model.fuse(self.text_tokens, self.tokens.mask, self.image_tokens_of(self.image_of))
+
+    @cached_property
+    def features(self) -> PairFeatures:
+        """Features of images and texts in one space, by the model's contrastive head."""
+        return self.model.find_head('embed').embed(self)

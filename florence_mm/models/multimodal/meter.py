@@ -28,7 +28,7 @@ from .protocol import Fused, TextAttention
 
 @MODELS.register_module()
 class METER(VisionLanguageModel):
-    """METER, a fusion model with co-attention; it implements the protocols reader, fuser, writer and attending.
+    """METER, a fusion model with co-attention: a reader, embedder, fuser, writer and attending model.
 
     Args:
         image_encoder: backbone (or its config) that returns a map ``(B, C_v, H, W)``, whose positions are the image
@@ -110,6 +110,14 @@ class METER(VisionLanguageModel):
 
     def _transform_text(self, x: Tensor) -> Tensor:
         return self.cross_modal.text_transform(x) + self.token_type_embeddings.weight[0]  # (B, T, C_t) -> (B, T, C)
+
+    def pool_image(self, image_tokens: Tensor) -> Tensor:
+        """Reduce image tokens ``(U, N, C)`` to the vector ``(U, C)`` that is pooled of an image."""
+        return image_tokens[:, 0] if self.cross_modal.image_pool == 'first' else image_tokens.mean(1)
+
+    def pool_text(self, tokens: TokenBatch) -> Tensor:
+        """Encode ids ``(B, T)`` to the vector ``(B, C)`` of the start token."""
+        return self.encode_tokens(tokens)[:, 0]
 
     # --- fusing -------------------------------------------------------------------------------------------------------
 

@@ -105,6 +105,46 @@ class Reader(Protocol):
         """Encode ids ``(B, T)`` to tokens ``(B, T, C)``."""
 
 
+@dataclass(frozen=True)
+class PairFeatures:
+    """Features of the images and texts of a batch in one space, for contrastive learning.
+
+    Attributes:
+        image: ``(U, D)``, L2-normalised.
+        text: ``(B, D)``, L2-normalised.
+        scale: 0-d, the factor on their cosines.
+    """
+
+    image: Tensor
+    text: Tensor
+    scale: Tensor
+
+
+@runtime_checkable
+class Embedder(Reader, Protocol):
+    """A reader that also describes an image alone, and a text alone, by one vector.
+
+    It also has ``image_dims``, the width of image tokens and pooled images; it may differ from C.
+    """
+
+    def pool_image(self, image_tokens: Tensor) -> Tensor:
+        """Image tokens ``(U, S, C_v)`` to one vector an image, ``(U, C_v)``."""
+
+    def pool_text(self, tokens: TokenBatch) -> Tensor:
+        """Encode ids ``(B, T)`` without images to one vector a text, ``(B, C)``."""
+
+
+@runtime_checkable
+class HasTowers(Embedder, Protocol):
+    """An embedder whose parts that describe images and texts alone can be copied, for a momentum model."""
+
+    def towers(self) -> nn.Module:
+        """A module that shares these parts, and has the methods ``encode_image``, ``pool_image`` and ``pool_text``."""
+
+    def copy_towers(self) -> nn.Module:
+        """Copy :meth:`towers`; the copy may leave out parts that it does not use."""
+
+
 @runtime_checkable
 class Fuser(Reader, Protocol):
     """A reader that fuses texts and images; it also has ``pooled_size``, the width of :attr:`Fused.pooled`."""
@@ -200,6 +240,9 @@ class VisionLanguage(Protocol):
         self, image_tokens: Tensor, prompts: Sequence[str] | None = None, generator: RandomSource = None
     ) -> list[Written]:
         """Generate a text for each image, with random numbers of ``generator`` if texts are drawn."""
+
+    def draw_texts(self, top_p: float, temperature: float = 1.0) -> None:
+        """Let :meth:`write` draw texts by nucleus sampling from now on."""
 
 
 @runtime_checkable

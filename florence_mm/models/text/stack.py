@@ -91,8 +91,120 @@ class TextEmbeddings(nn.Module):
         return dropout(self.LayerNorm(x), self.drop_rate if self.training else 0.0)
 
 
+class LayerStack(BaseModule):
+    """Stack of post-norm transformer layers on embedded tokens.
+
+    Args:
+        hidden_size: C.
+        num_layers: number of layers.
+        num_heads: heads of each layer.
+        mlp_ratio: hidden width of the MLPs in multiples of C.
+        drop_rate: dropout before each residual.
+        attn_drop_rate: dropout of attention weights.
+        layer_norm_eps: epsilon of the layer norms; 1e-12 in BERT, 1e-5 in BART.
+        cross_attention: each layer attends to another sequence, if one is given.
+        context_dims: channels of the other sequence; None: C.
+        causal_attention: the layers have a self-attention of their own for causal texts, as in BLIP.
+        init_std: standard deviation of the initial weights of linear layers and embeddings.
+        with_cp: recompute each layer in the backward pass instead of keeping its activations.
+        init_cfg: see mmengine.
+        embeddings: embeddings of the tokens that enter it; None: they come from elsewhere.
+
+    Raises:
+        ValueError: there are no layers, or a size does not fit.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int = 768,
+        num_layers: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4,
+        drop_rate: float = 0.1,
+        attn_drop_rate: float = 0.1,
+        layer_norm_eps: float = 1e-12,
+        cross_attention: bool = False,
+        context_dims: int | None = None,
+        causal_attention: bool = False,
+        init_std: float = 0.02,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+        embeddings: TextEmbeddings | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if num_layers < 1:
+            raise ValueError(f'num_layers of the text stack is {num_layers}; give at least 1')
+        self.with_cp = with_cp
+        self.embeddings = embeddings
+        args = (hidden_size, num_heads, mlp_ratio, drop_rate, attn_drop_rate, layer_norm_eps)
+        self.layers = nn.ModuleList(
+            FusionLayer(*args, context_dims, cross_attention, causal_attention) for _ in range(num_layers)
+        )
+        init_bert_weights(self, init_std)
+
+    def run(
+        self, x: Tensor, layout: TokenLayout, cache: CacheStack | None = None, memory: StackMemory | None = None
+    ) -> Tensor:
+        """Apply the layers to packed embeddings.
+
+        Args:
+            x: ``(N, C)``.
+            layout: layout of the tokens.
+            cache: keys and values of earlier tokens of the texts, to which those of these tokens are appended.
+            memory: what the layers see besides; None: nothing, and cross-attention is skipped.
+
+        Returns:
+            ``(N, C)``.
+        """
+        memory = StackMemory() if memory is None else memory
+        for number, layer in enumerate(self.layers):
+            step = {
+                'context': memory.contexts[number] if memory.contexts else None,
+                'context_layout': memory.context_layout,
+                'cache': None if cache is None else cache.layer(number),
+                'prefix': memory.prefixes[number] if memory.prefixes else None,
+            }
+            if self.with_cp and torch.is_grad_enabled():
+                x = checkpoint(layer.step, x, layout, use_reentrant=False, **step)
+            else:
+                x = layer.step(x, layout, **step)
+        return x
+
+    def contexts(self, tokens: Tensor, mask: Tensor | None = None) -> StackMemory:
+        """Compute the memory of another sequence that all texts see by cross-attention.
+
+        Args:
+            tokens: ``(U, S, context_dims)``.
+            mask: ``(U, S)`` bool, True where a token is real; None: all are.
+        """
+        layout = layout_of(tokens, mask)
+        packed = layout.pack(tokens)
+        return StackMemory(
+            contexts=[layer.crossattention.keys_values(packed, layout) for layer in self.layers], context_layout=layout
+        )
+
+    def prefixes(self, tokens: Tensor) -> StackMemory:
+        """Compute the memory of tokens before the texts, which see each other, and which all tokens of texts see.
+
+        They do not depend on the texts, so that those of a picture are computed once for all texts about it.
+
+        Args:
+            tokens: ``(U, S, C)``, embeddings.
+        """
+        layout, prefixes = TokenLayout(*tokens.shape[:2]), []
+        x = layout.pack(tokens)
+        for layer in self.layers[:-1]:
+            if self.with_cp and torch.is_grad_enabled():
+                x, keys_values = checkpoint(layer.prefix_step, x, layout, use_reentrant=False)
+            else:
+                x, keys_values = layer.prefix_step(x, layout)
+            prefixes.append(keys_values)
+        prefixes.append(self.layers[-1].attention.keys_values(x, layout))  # nothing reads what the last layer makes
+        return StackMemory(prefixes=prefixes)
+
+
 @MODELS.register_module()
-class TextStack(BaseModule):
+class TextStack(LayerStack):
     """Stack of post-norm transformer layers on token embeddings, which encodes texts or writes them.
 
     With the defaults it is BERT's encoder (arXiv 1810.04805). It takes the place of :class:`RobertaTextEncoder` in
@@ -148,26 +260,31 @@ class TextStack(BaseModule):
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg)
-        least = {'num_layers': num_layers, 'vocab_size': vocab_size, 'max_positions': max_positions}
-        for name, value in least.items():
+        for name, value in {'vocab_size': vocab_size, 'max_positions': max_positions}.items():
             if value < 1:
                 raise ValueError(f'{name} of the text stack is {value}; give at least 1')
         if position_offset < 0 or num_types < 0:
             raise ValueError(
                 f'position_offset={position_offset} and num_types={num_types} of the text stack must be at least 0'
             )
-        self.embed_dims, self.context_length, self.vocab_size = hidden_size, max_positions, vocab_size
-        self.with_cp = with_cp
         norm_eps = layer_norm_eps if embed_norm_eps is None else embed_norm_eps
-        self.embeddings = TextEmbeddings(
-            vocab_size, hidden_size, max_positions, position_offset, num_types, norm_eps, drop_rate
+        super().__init__(
+            hidden_size,
+            num_layers,
+            num_heads,
+            mlp_ratio,
+            drop_rate,
+            attn_drop_rate,
+            layer_norm_eps,
+            cross_attention,
+            context_dims,
+            causal_attention,
+            init_std,
+            with_cp,
+            init_cfg,
+            TextEmbeddings(vocab_size, hidden_size, max_positions, position_offset, num_types, norm_eps, drop_rate),
         )
-        args = (hidden_size, num_heads, mlp_ratio, drop_rate, attn_drop_rate, layer_norm_eps)
-        self.layers = nn.ModuleList(
-            FusionLayer(*args, context_dims, cross_attention, causal_attention) for _ in range(num_layers)
-        )
-        init_bert_weights(self, init_std)
+        self.embed_dims, self.context_length, self.vocab_size = hidden_size, max_positions, vocab_size
 
     def forward(
         self,
@@ -194,6 +311,13 @@ class TextStack(BaseModule):
         Raises:
             ValueError: there are no texts, or more tokens than positions.
         """
+        x, layout = self.embed(input_ids, mask, causal, cache)
+        return layout.pad(self.run(x, layout, cache, memory))
+
+    def embed(
+        self, input_ids: Tensor, mask: Tensor, causal: bool = False, cache: CacheStack | None = None
+    ) -> tuple[Tensor, TokenLayout]:
+        """Embed texts, or their next tokens, to packed ``(N, C)`` with their layout; see :meth:`forward`."""
         if not input_ids.shape[0]:  # len() would fix the number in an export
             raise ValueError('the text stack got no texts; give at least one')
         held = 0 if cache is None else cache.length
@@ -205,55 +329,4 @@ class TextStack(BaseModule):
         device = self.embeddings.word_embeddings.weight.device
         shape = input_ids.shape
         layout = TokenLayout.of(mask, causal, device) if cache is None else TokenLayout(*shape, causal=True)
-        x = self.embeddings(input_ids.to(device, non_blocking=True), layout, held)
-        return layout.pad(self.run(x, layout, cache, memory))
-
-    def run(
-        self, x: Tensor, layout: TokenLayout, cache: CacheStack | None = None, memory: StackMemory | None = None
-    ) -> Tensor:
-        """Apply the layers to packed embeddings, ``(N, C)`` to ``(N, C)``; arguments as of :meth:`forward`."""
-        memory = StackMemory() if memory is None else memory
-        for number, layer in enumerate(self.layers):
-            step = {
-                'context': memory.contexts[number] if memory.contexts else None,
-                'context_layout': memory.context_layout,
-                'cache': None if cache is None else cache.layer(number),
-                'prefix': memory.prefixes[number] if memory.prefixes else None,
-            }
-            if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(layer.step, x, layout, use_reentrant=False, **step)
-            else:
-                x = layer.step(x, layout, **step)
-        return x
-
-    def contexts(self, tokens: Tensor, mask: Tensor | None = None) -> StackMemory:
-        """Compute the memory of another sequence that all texts see by cross-attention.
-
-        Args:
-            tokens: ``(U, S, context_dims)``.
-            mask: ``(U, S)`` bool, True where a token is real; None: all are.
-        """
-        layout = layout_of(tokens, mask)
-        packed = layout.pack(tokens)
-        return StackMemory(
-            contexts=[layer.crossattention.keys_values(packed, layout) for layer in self.layers], context_layout=layout
-        )
-
-    def prefixes(self, tokens: Tensor) -> StackMemory:
-        """Compute the memory of tokens before the texts, which see each other, and which all tokens of texts see.
-
-        They do not depend on the texts, so that those of a picture are computed once for all texts about it.
-
-        Args:
-            tokens: ``(U, S, C)``, embeddings.
-        """
-        layout, prefixes = TokenLayout(*tokens.shape[:2]), []
-        x = layout.pack(tokens)
-        for layer in self.layers[:-1]:
-            if self.with_cp and torch.is_grad_enabled():
-                x, keys_values = checkpoint(layer.prefix_step, x, layout, use_reentrant=False)
-            else:
-                x, keys_values = layer.prefix_step(x, layout)
-            prefixes.append(keys_values)
-        prefixes.append(self.layers[-1].attention.keys_values(x, layout))  # nothing reads what the last layer makes
-        return StackMemory(prefixes=prefixes)
+        return self.embeddings(input_ids.to(device, non_blocking=True), layout, held), layout

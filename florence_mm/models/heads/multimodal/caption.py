@@ -19,6 +19,7 @@ from florence_mm.models.multimodal.batch import FusionBatch
 from florence_mm.models.multimodal.protocol import Writer, Written
 from florence_mm.registry import MODELS
 
+from .cuts import cut_texts, draw_cuts
 from .reduction import mean_over_processes
 from .writing import WritingHead
 
@@ -33,19 +34,32 @@ class FusionCaptionHead(WritingHead):
     Args:
         prompt: text that every caption begins with, such as "a picture of"; it is neither learned nor part of the
             prediction.
+        random_prefix: train as a prefix language model (SimVLM, arXiv 2108.10904): each text is cut at a random place,
+            anew in every step, and what is before the cut is a prompt, which is read and not learned.
+        complete: share of each sample's text, in whole tokens from its beginning, that prediction is given and
+            completes; 0: captions are written from their beginning.
         writing: how captions are searched or drawn, label smoothing and the layers: ``num_beams``, ``length_penalty``,
             ``max_length``, ``min_length``, ``top_p``, ``temperature``, ``label_smoothing``, ``smoothing_over`` and the
             others of :class:`~florence_mm.models.heads.multimodal.writing.WritingHead`.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or two exclude each other.
     """
 
     noun = 'caption'
 
-    def __init__(self, prompt: str = '', **writing: Any) -> None:
+    def __init__(self, prompt: str = '', random_prefix: bool = False, complete: float = 0.0, **writing: Any) -> None:
         super().__init__(**writing)
         self.prompt = prompt.strip()
+        if self.prompt and (random_prefix or complete):
+            raise ValueError(
+                f'the caption head got the prompt {self.prompt!r} and random_prefix={random_prefix}, '
+                f'complete={complete}, by which the beginning of each text is its prompt; leave one of them out'
+            )
+        if not 0 <= complete < 1:
+            raise ValueError(f'complete of the caption head is {complete}; give a share from 0 to below 1')
+        self.random_prefix = random_prefix
+        self.complete = complete
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -53,7 +67,10 @@ class FusionCaptionHead(WritingHead):
         """Compute the cross-entropy of each token given those before it, a mean over all processes' tokens."""
         model = batch.model
         tokens = model.tokenize([f'{self.prompt} {text}' for text in batch.texts]) if self.prompt else batch.tokens
-        hidden = model.teach(batch.image_tokens, batch.image_of, None, tokens)  # (B, T - 1, C)
+        prompts = None
+        if self.random_prefix:
+            prompts, tokens = cut_texts(tokens, draw_cuts(tokens.mask), model.tokenizer.pad_token_id)
+        hidden = model.teach(batch.image_tokens, batch.image_of, prompts, tokens)  # (B, T - 1, C)
         learned = tokens.mask[:, 1:].clone()
         if self.prompt:
             learned[:, : len(self._beginning(model))] = False
@@ -73,11 +90,30 @@ class FusionCaptionHead(WritingHead):
     # --- prediction ---------------------------------------------------------------------------------------------------
 
     def predict(self, batch: FusionBatch) -> None:
-        """Set ``pred_caption`` and ``caption_score``, its mean log-probability per token, of each sample."""
-        written = self.write(batch.model, batch.image_tokens)
-        for sample, image in zip(batch.samples, batch.image_of, strict=True):
-            sample.set_field(written[image].text, 'pred_caption')
-            sample.set_field(written[image].score, 'caption_score')
+        """Set ``pred_caption`` and ``caption_score``, its mean log-probability per token, of each sample.
+
+        What is completed is whole in ``pred_caption``; the score is that of the tokens which were written.
+        """
+        if self.complete or None in batch.image_of:
+            written = self._completed(batch)
+        else:
+            of_images = self.write(batch.model, batch.image_tokens)
+            written = [of_images[image] for image in batch.image_of]
+        for sample, caption in zip(batch.samples, written, strict=True):
+            sample.set_field(caption.text, 'pred_caption')
+            sample.set_field(caption.score, 'caption_score')
+
+    def _completed(self, batch: FusionBatch) -> list[Written]:
+        model = batch.model
+        tokens = batch.tokens
+        cuts = ((tokens.mask.sum(1) - 2) * self.complete).long()
+        given, _ = cut_texts(tokens, cuts, model.tokenizer.pad_token_id)
+        decoded = self.generate(model, batch.image_tokens, batch.image_of, given)
+        rows = zip(given.input_ids.tolist(), cuts.tolist(), decoded.ids, decoded.log_probs.tolist(), strict=True)
+        return [
+            Written(model.tokenizer.decode([*prompt[1 : cut + 1], *ids]), log_prob / (len(ids) + 1))
+            for prompt, cut, ids, log_prob in rows
+        ]
 
     def write(
         self,

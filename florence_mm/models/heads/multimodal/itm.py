@@ -1,4 +1,4 @@
-"""Image-text matching head (``METER/meter/modules/objectives.py``).
+"""Image-text matching head (``METER/meter/modules/objectives.py``; ALBEF, arXiv 2107.07651, section 3.2; BLIP).
 
 Shape legend: ``B`` pairs, ``U`` different images among them, ``C`` hidden size, ``D`` embedding width of UniCL.
 """
@@ -12,23 +12,32 @@ from florence_mm.language.labels import normalize_text
 from florence_mm.models.layers.initialisation import init_bert_weights
 from florence_mm.models.multimodal.batch import FusionBatch
 from florence_mm.models.multimodal.protocol import Fused, Fuser
+from florence_mm.ops.collectives import Peers
 from florence_mm.ops.precision import at_least_float32
 from florence_mm.registry import MODELS
 
+from .negatives import false_and_true_pairs
 from .reduction import mean_over_processes
+
+#: Where negatives come from.
+NEGATIVES = ('half', 'own', 'all')
 
 
 @MODELS.register_module()
 class FusionITMHead(BaseModule):
     """Image-text matching: classify whether a text belongs to an image.
 
-    In training, half of the texts get a negative: another image of the batch, never one with an equal text.
+    In training, half of the texts get a negative: another image of the batch, never one with an equal text. Or, as in
+    ALBEF and BLIP, every text gets a false image and every image a false text beside the true pair, drawn by the
+    similarities of the model's own :class:`FusionITCHead` (:func:`~.negatives.draw_negatives`).
 
     Args:
-        hard_negatives: a :class:`UniCL` (or its config with ``init_cfg``) whose similarity weights the sampling of
-            negatives: image v for text t with probability proportional to ``exp(temperature * cos(t, v))``, as ALBEF
-            does with its own features (arXiv 2107.07651, section 3.2). It gets the same preprocessed images and is
-            frozen. None: all negatives are equally probable, as in METER.
+        negatives: ``'half'`` of the texts get another image (METER); or two negatives a pair, drawn from the pairs of
+            the process alone, ``'own'``, or of all processes, ``'all'``, whose image tokens and texts are then
+            gathered. With ``'all'`` the loss does not depend on the number of processes.
+        hard_negatives: for ``'half'``, a :class:`UniCL` (or its config with ``init_cfg``) whose similarity weights the
+            sampling: image v for text t with probability proportional to ``exp(temperature * cos(t, v))``. It gets the
+            same preprocessed images and is frozen. None: all negatives are equally probable, as in METER.
         hidden_size: C, set by the model.
         pooled_size: width of the pooled pair, set by the model; None: 2 C, as in METER.
         init_std: standard deviation of the initial weights of linear layers, set by the model.
@@ -44,8 +53,16 @@ class FusionITMHead(BaseModule):
         pooled_size: int | None = None,
         init_std: float = 0.02,
         init_cfg: dict | None = None,
+        negatives: str = 'half',
     ) -> None:
         super().__init__(init_cfg)
+        if negatives not in NEGATIVES:
+            raise ValueError(f'negatives is {negatives!r}; give one of {", ".join(NEGATIVES)}')
+        if negatives != 'half' and hard_negatives is not None:
+            raise ValueError(
+                f"negatives={negatives!r} are drawn by the model's own similarities; leave out hard_negatives"
+            )
+        self.negatives = negatives
         self.fc = nn.Linear(pooled_size or 2 * hidden_size, 2)
         init_bert_weights(self, init_std)
         if isinstance(hard_negatives, dict):
@@ -63,6 +80,8 @@ class FusionITMHead(BaseModule):
 
     def whole_batch_advice(self) -> str | None:
         """What to set instead of gradient accumulation, which would leave fewer images to draw hard negatives from."""
+        if self.negatives != 'half':
+            return "train more processes, or set negatives='half' of the ITM head"
         return None if self.similarity is None else 'train more processes, or leave out hard_negatives'
 
     def forward(self, pooled: Tensor) -> Tensor:
@@ -84,8 +103,14 @@ class FusionITMHead(BaseModule):
         Raises:
             ValueError: no text of the batch has a negative.
         """
-        image_of, matches = self.sample_negatives(batch)
-        fused = batch.model.fuse(batch.text_tokens, batch.tokens.mask, batch.image_tokens_of(image_of))
+        if self.negatives == 'half':
+            image_of, matches = self.sample_negatives(batch)
+            fused = batch.model.fuse(batch.text_tokens, batch.tokens.mask, batch.image_tokens_of(image_of))
+        else:
+            text_tokens, mask, image_tokens, matches = false_and_true_pairs(
+                batch, Peers() if self.negatives == 'all' else Peers.alone()
+            )
+            fused = batch.model.fuse(text_tokens, mask, image_tokens)
         logits = at_least_float32(self(fused.pooled))  # (B, 2)
         target = torch.tensor(matches, dtype=torch.int64).to(logits.device, non_blocking=True)  # (B,)
         total = F.cross_entropy(logits, target, reduction='sum')

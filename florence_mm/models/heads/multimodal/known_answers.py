@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from florence_mm.language.answers import read_answers
+from florence_mm.models.tokenizers.protocol import TextTokenizer
 
 
 class KnownAnswers:
@@ -39,6 +40,7 @@ class KnownAnswers:
             )
         self.answers = None if answers is None else list(answers)
         self.known_answers = self.answers
+        self._ids: list[list[int]] | None = None
         self.num_answers = num_answers if answers is None else len(answers)
 
     def use_dataset_meta(self, dataset_meta: Mapping[str, Any]) -> None:
@@ -107,6 +109,37 @@ class KnownAnswers:
                 )
             target[rows, columns] = torch.cat(scores)
         return target
+
+    def answer_ids(self, tokenizer: TextTokenizer, max_length: int) -> list[list[int]]:
+        """The K answers of the config as ids, without start and end, for heads that write them.
+
+        Raises:
+            ValueError: one has more than ``max_length`` tokens, or special ones such as the unknown one, or two are
+                the same.
+        """
+        if self._ids is None:
+            seen: dict[tuple[int, ...], str] = {}
+            tokens = tokenizer(self.answers, max(len(answer.encode()) for answer in self.answers) + 3)
+            for answer, row, real in zip(self.answers, tokens.input_ids.tolist(), tokens.mask.tolist(), strict=True):
+                ids = tuple(row[1 : sum(real) - 1])
+                if not ids or set(ids) & tokenizer.special_ids:
+                    raise ValueError(
+                        f'the answer {answer!r} of the answer head has no tokens, or some that the vocabulary lacks; '
+                        'leave it out'
+                    )
+                if len(ids) > max_length:
+                    raise ValueError(
+                        f'the answer {answer!r} has {len(ids)} tokens and max_length of the answer head is '
+                        f'{max_length}; raise it or leave the answer out'
+                    )
+                if ids in seen:
+                    raise ValueError(
+                        f'the answers {seen[ids]!r} and {answer!r} of the answer head are the same tokens; leave one '
+                        'of them out'
+                    )
+                seen[ids] = answer
+            self._ids = [list(ids) for ids in seen]
+        return self._ids
 
 
 def name_of(place: int, sample: Any) -> str:

@@ -5,7 +5,7 @@ vocabulary, ``K`` beams.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -24,6 +24,7 @@ from florence_mm.models.generation import (
 )
 from florence_mm.models.generation.nucleus import check_sampling
 from florence_mm.models.generation.state import WriterState
+from florence_mm.models.multimodal.batch import even_groups, images_of_rows
 from florence_mm.models.multimodal.protocol import Writer
 from florence_mm.models.tokenizers.protocol import TokenBatch
 from florence_mm.ops.precision import at_least_float32
@@ -122,12 +123,21 @@ class WritingHead(VocabularyHead):
 
     # --- generation ---------------------------------------------------------------------------------------------------
 
+    def draw_texts(self, top_p: float, temperature: float = 1.0) -> None:
+        """Draw texts by nucleus sampling from now on, instead of what the head was built to do.
+
+        Raises:
+            ValueError: a number is out of range.
+        """
+        check_sampling(top_p, temperature)
+        self.top_p, self.temperature, self.num_beams = top_p, temperature, 1
+
     @torch.no_grad()
     def generate(
         self,
         model: Writer,
         image_tokens: Tensor,
-        image_of: Sequence[int],
+        image_of: Sequence[int | None],
         prompts: TokenBatch | None = None,
         beginning: Sequence[int] = (),
         allowed: AllowedNext | None = None,
@@ -139,7 +149,7 @@ class WritingHead(VocabularyHead):
         Args:
             model: the model with this head.
             image_tokens: ``(U, S, C)``.
-            image_of: index of the image of each text.
+            image_of: index of the image of each text; None: it has none.
             prompts: B prompts of any lengths, with start and end tokens; None: no prompts.
             beginning: ids that each text begins with, which are not returned.
             allowed: see :class:`~florence_mm.models.generation.rules.DecodingRules`.
@@ -148,13 +158,13 @@ class WritingHead(VocabularyHead):
         """
         ids: list[list[int]] = [[] for _ in image_of]
         log_probs = torch.zeros(len(ids), dtype=torch.float64)
-        for rows, part in _equally_long(prompts, image_of):
-            images = sorted({image_of[row] for row in rows})
-            tokens = image_tokens
-            if len(images) < len(image_tokens):
-                tokens = image_tokens.index_select(0, torch.tensor(images).to(image_tokens.device))
+        lengths = [0] * len(ids) if prompts is None else prompts.mask.sum(1).tolist()
+        for rows in even_groups(image_of, lengths):
+            part = None
+            if prompts is not None:  # without padding
+                part = TokenBatch(*(x[rows, : lengths[rows[0]]] for x in (prompts.input_ids, prompts.mask)))
             own = generator if isinstance(generator, Generator | None) else [generator[row] for row in rows]
-            places = [images.index(image_of[row]) for row in rows]
+            tokens, places = images_of_rows(image_tokens, [image_of[row] for row in rows])
             decoded = self._generate(model, tokens, places, part, beginning, allowed, cached, own)
             for row, text, log_prob in zip(rows, decoded.ids, decoded.log_probs, strict=True):
                 ids[row], log_probs[row] = text, log_prob
@@ -225,16 +235,3 @@ class WritingHead(VocabularyHead):
             banned=tokenizer.special_ids - {tokenizer.end_token_id} | {*range(tokenizer.vocab_size, self.vocab_size)},
             allowed=allowed,
         )
-
-
-def _equally_long(prompts: TokenBatch | None, image_of: Sequence[int]) -> Iterator[tuple[list[int], TokenBatch | None]]:
-    """Yield rows whose prompts are equally long, ordered by image, with these prompts, which then have no padding."""
-    rows = sorted(range(len(image_of)), key=lambda row: image_of[row])
-    if prompts is None:
-        if rows:
-            yield rows, None
-        return
-    lengths = prompts.mask.sum(1).tolist()
-    for length in sorted(set(lengths)):
-        equal = [row for row in rows if lengths[row] == length]
-        yield equal, TokenBatch(prompts.input_ids[equal, :length], prompts.mask[equal, :length])

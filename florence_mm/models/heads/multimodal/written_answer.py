@@ -2,9 +2,9 @@
 
 GIT writes freely (arXiv 2205.14100), BLIP learns the answers of all annotators and ranks a list (arXiv 2201.12086).
 
-Shape legend: ``P`` questions, ``U`` different images among them, ``A`` answers to learn or to score, ``T`` tokens of the
-longest answer with start and end, ``N`` predicted tokens, ``K`` listed answers, ``R`` answers per question whose whole
-probability is computed, ``C`` hidden size, ``V`` vocabulary.
+Shape legend: ``P`` questions, ``U`` different images among them, ``A`` answers to learn or to score, ``T`` tokens of
+the longest answer with start and end, ``N`` predicted tokens, ``K`` listed answers, ``R`` answers per question whose
+whole probability is computed, ``C`` hidden size, ``V`` vocabulary.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from florence_mm.language.answers import normalize_answer
 from florence_mm.models.generation import TokenTrie
-from florence_mm.models.multimodal.batch import FusionBatch
+from florence_mm.models.multimodal.batch import FusionBatch, even_groups, images_of_rows
 from florence_mm.models.multimodal.protocol import Answered, Writer
 from florence_mm.models.tokenizers.protocol import TokenBatch, pad_ids
 from florence_mm.ops.precision import at_least_float32
@@ -90,7 +90,6 @@ class FusionWrittenAnswerHead(KnownAnswers, WritingHead):
             )
         self.rank = rank
         self.restrict = restrict
-        self._listed: list[list[int]] | None = None
 
     def answer_names(self) -> list[str]:
         """The answers that it chooses from; empty if it writes freely."""
@@ -117,7 +116,7 @@ class FusionWrittenAnswerHead(KnownAnswers, WritingHead):
         answers = model.tokenizer(texts, self.max_length + 2)
         image_of = [batch.image_of[row] for row in rows]
         logits, target, mask = self._predictions(model, batch.image_tokens, image_of, prompts, answers)
-        weights = torch.tensor(shares)[:, None].expand(mask.shape)[mask]  # (N,)
+        weights = torch.tensor(shares, dtype=torch.float64)[:, None].expand(mask.shape)[mask]  # (N,)
         losses = self.token_losses(logits, target)
         return {
             'loss_answer': mean_over_processes((losses * weights.to(losses)).sum(), learned),
@@ -178,9 +177,10 @@ class FusionWrittenAnswerHead(KnownAnswers, WritingHead):
     # --- prediction ---------------------------------------------------------------------------------------------------
 
     def predict(self, batch: FusionBatch) -> None:
-        """Set ``pred_answer`` of each sample."""
+        """Set ``pred_answer`` and ``answer_score``, its probability, of each sample."""
         for sample, answered in zip(batch.samples, self.answer(batch), strict=True):
             sample.set_field(answered.answers[0], 'pred_answer')
+            sample.set_field(answered.scores[0], 'answer_score')
 
     @torch.no_grad()
     def answer(self, batch: FusionBatch, top: int = 1) -> list[Answered]:
@@ -208,7 +208,7 @@ class FusionWrittenAnswerHead(KnownAnswers, WritingHead):
     def _written(self, batch: FusionBatch, images: Sequence[int], prompts: TokenBatch, top: int) -> list[Answered]:
         model, names, allowed = batch.model, {}, None
         if self.restrict:
-            listed = self._ids_of_answers(model)
+            listed = self.answer_ids(model.tokenizer, self.max_length)
             names = {tuple(ids): name for ids, name in zip(listed, self.answers, strict=True)}
             allowed = TokenTrie(listed, model.tokenizer.end_token_id)
         decoded = self.generate(model, batch.image_tokens, images, prompts, allowed=allowed)
@@ -219,61 +219,46 @@ class FusionWrittenAnswerHead(KnownAnswers, WritingHead):
         """Choose among the listed answers: the R of the likeliest first tokens are compared by all their tokens."""
         model, tokenizer = batch.model, batch.model.tokenizer
         ends = tokenizer.start_token_id, tokenizer.end_token_id
-        listed = pad_ids([[ends[0], *ids, ends[1]] for ids in self._ids_of_answers(model)], tokenizer.pad_token_id)
-        # a text without tokens is predicted by the state that predicts the first token of any other
-        nothing = TokenBatch(torch.tensor([ends] * len(images)), torch.ones(len(images), 2, dtype=torch.bool))
-        first, _, _ = self._predictions(model, batch.image_tokens, images, prompts, nothing)  # (P, V)
-        first = at_least_float32(first).log_softmax(1)[:, listed.input_ids[:, 1].to(first.device)]  # (P, K)
-        best = first.sort(dim=1, descending=True, stable=True).indices[:, : self.rank].cpu()  # (P, R)
-        count = best.shape[1]
-        at_once = max(1, _SCORED_AT_ONCE // count)  # questions
-        answered: list[Answered] = []
-        for start in range(0, len(images), at_once):
-            labels = best[start : start + at_once]
-            rows = torch.arange(start, start + len(labels)).repeat_interleave(count)
-            answers = _rows(listed, labels.flatten())
-            of_rows = [images[row] for row in rows.tolist()]
-            logits, target, mask = self._predictions(model, batch.image_tokens, of_rows, _rows(prompts, rows), answers)
-            log_probs = torch.zeros(mask.shape, dtype=torch.float64)
-            log_probs[mask] = -F.cross_entropy(at_least_float32(logits), target, reduction='none').double().cpu()
-            scores = log_probs.sum(1).view(labels.shape)
-            order = scores.sort(dim=1, descending=True, stable=True)
-            chosen = labels.gather(1, order.indices)[:, :top].tolist()
-            values = order.values[:, :top].exp().tolist()
-            answered += [
-                Answered([self.answers[label] for label in own], value)
-                for own, value in zip(chosen, values, strict=True)
-            ]
+        listed = pad_ids(
+            [[ends[0], *ids, ends[1]] for ids in self.answer_ids(tokenizer, self.max_length)], tokenizer.pad_token_id
+        )
+        answered: list[Answered | None] = [None] * len(images)
+        at_once = max(1, _SCORED_AT_ONCE // min(self.rank, len(self.answers)))  # questions
+        for group in even_groups(images, [0] * len(images)):
+            per_image = images.count(images[group[0]])
+            step = max(per_image, at_once // per_image * per_image)  # whole images
+            for place in range(0, len(group), step):
+                rows = group[place : place + step]
+                tokens, places = images_of_rows(batch.image_tokens, [images[row] for row in rows])
+                found = self._rank(model, tokens, places, _rows(prompts, torch.tensor(rows)), listed, top)
+                for row, (labels, values) in zip(rows, found, strict=True):
+                    answered[row] = Answered([self.answers[label] for label in labels], values)
         return answered
 
-    def _ids_of_answers(self, model: Writer) -> list[list[int]]:
-        """The listed answers as ids, without start and end.
-
-        Raises:
-            ValueError: one is too long, contains special tokens such as the unknown one, or is two answers.
-        """
-        if self._listed is None:
-            tokenizer, seen = model.tokenizer, {}
-            tokens = tokenizer(self.answers, max(len(answer.encode()) for answer in self.answers) + 3)
-            for answer, row, real in zip(self.answers, tokens.input_ids.tolist(), tokens.mask.tolist(), strict=True):
-                ids = tuple(row[1 : sum(real) - 1])
-                if not ids or set(ids) & tokenizer.special_ids:
-                    raise ValueError(
-                        f'the answer {answer!r} of the answer head has no tokens, or some that the vocabulary lacks; '
-                        'leave it out'
-                    )
-                if len(ids) > self.max_length:
-                    raise ValueError(
-                        f'the answer {answer!r} has {len(ids)} tokens and max_length of the answer head is '
-                        f'{self.max_length}; raise it or leave the answer out'
-                    )
-                if ids in seen:
-                    raise ValueError(
-                        f'the answers {seen[ids]!r} and {answer!r} of the answer head are the same tokens; leave one out'
-                    )
-                seen[ids] = answer
-            self._listed = [list(ids) for ids in seen]
-        return self._listed
+    def _rank(
+        self,
+        model: Writer,
+        image_tokens: Tensor,
+        image_of: Sequence[int],
+        prompts: TokenBatch,
+        listed: TokenBatch,
+        top: int,
+    ) -> list[tuple[list[int], list[float]]]:
+        """Rank the listed answers to questions; returns the labels and probabilities of each question's best."""
+        count = len(image_of)
+        # a text without tokens is predicted by the state that predicts the first token of any other
+        ids = torch.tensor([[model.tokenizer.start_token_id, model.tokenizer.end_token_id]] * count)
+        logits, _, _ = self._predictions(model, image_tokens, image_of, prompts, TokenBatch(ids, ids >= 0))  # (P, V)
+        first = at_least_float32(logits).log_softmax(1)[:, listed.input_ids[:, 1].to(logits.device)]  # (P, K)
+        labels = first.sort(dim=1, descending=True, stable=True).indices[:, : self.rank].cpu()  # (P, R)
+        rows = torch.arange(count).repeat_interleave(labels.shape[1])
+        answers, of_rows = _rows(listed, labels.flatten()), [image_of[row] for row in rows.tolist()]
+        logits, target, mask = self._predictions(model, image_tokens, of_rows, _rows(prompts, rows), answers)
+        log_probs = torch.zeros(mask.shape, dtype=torch.float64)
+        log_probs[mask] = -F.cross_entropy(at_least_float32(logits), target, reduction='none').double().cpu()
+        scores = log_probs.sum(1).view(labels.shape).sort(dim=1, descending=True, stable=True)
+        best = labels.gather(1, scores.indices)[:, :top].tolist()
+        return list(zip(best, scores.values[:, :top].exp().tolist(), strict=True))
 
 
 def _rows(tokens: TokenBatch, rows: Tensor) -> TokenBatch:

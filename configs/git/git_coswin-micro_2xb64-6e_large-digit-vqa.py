@@ -1,0 +1,28 @@
+# Questions about the embedded scenes, answered by writing, from the model that writes captions:
+# bash tools/dist_train.sh configs/git/git_coswin-micro_2xb64-6e_large-digit-vqa.py 2
+_base_ = [
+    '../_base_/models/git_coswin-micro.py',
+    '../_base_/datasets/large_digit_questions.py',
+    '../_base_/schedules/meter_micro.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    image_encoder=dict(init_cfg=None),
+    heads=dict(answer=dict(type='florence_mm.FusionWrittenAnswerHead', tied=True, transform=False, max_length=4)),
+    init_cfg=dict(
+        type='florence_mm.Pretrained',
+        checkpoint='work_dirs/git_coswin-micro_caption_2xb16-4e_large-digits/epoch_4.pth',
+        allow_missing=['heads'],
+    ),
+)
+optim_wrapper = dict(
+    optimizer=dict(lr=1.5e-3), paramwise_cfg=dict(_delete_=True, orthogonal=('image_encoder', 'text_stack'))
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=0.2, convert_to_iter_based=True),
+    dict(type='PolyLR', power=1.0, eta_min=1e-5, by_epoch=True, begin=0.2, end=6, convert_to_iter_based=True),
+]
+train_cfg = dict(by_epoch=True, max_epochs=6, val_interval=6)
+train_dataloader = dict(batch_size=64)
+test_cfg = dict(type='florence_mm.ControlledTestLoop')

@@ -1,0 +1,136 @@
+"""Test with controls: the same scores with exchanged pictures, and with image tokens of zeros.
+
+A model over images and texts can reach a good score by the texts alone. What it owes to the picture is seen by asking
+it about another picture, and about none.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.runner import TestLoop
+from mmengine.runner.amp import autocast
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from florence_mm.models.multimodal.protocol import Reader
+from florence_mm.models.protocol import unwrap_model
+from florence_mm.registry import LOOPS
+from florence_mm.utils.nearest import did_you_mean
+
+#: Names of the controls.
+CONTROLS = ('exchanged', 'zero')
+
+
+@LOOPS.register_module()
+class ControlledTestLoop(TestLoop):
+    """Test loop of models over images and texts with controls, in one run.
+
+    The first pass is mmengine's. In the pass ``exchanged`` each sample has the next other picture of its batch, those
+    of the last picture have the first (of a batch with one picture, the last picture of the batch before); in ``zero``
+    all image tokens are zeros. Adds the results ``exchanged/<name>`` and ``zero/<name>`` for each score. Predictions
+    are saved from the first pass alone.
+
+    Args:
+        runner, dataloader, evaluator, fp16: passed to :class:`mmengine.runner.TestLoop`.
+        controls (Sequence[str]): Names of controls.
+
+    Raises:
+        ValueError: a control is unknown, the model has no image tokens, or all samples have the same picture.
+    """
+
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: DataLoader | dict,
+        evaluator: Evaluator | dict | list,
+        fp16: bool = False,
+        controls: Sequence[str] = CONTROLS,
+    ) -> None:
+        super().__init__(runner, dataloader, evaluator, fp16)
+        for name in controls:
+            if name not in CONTROLS:
+                known = ', '.join(CONTROLS)
+                raise ValueError(
+                    f'controls of ControlledTestLoop has {name!r}; it knows {known}{did_you_mean(name, CONTROLS)}'
+                )
+        self.controls = tuple(controls)
+
+    def run(self) -> dict[str, float]:
+        """Run all passes and return all scores."""
+        model = unwrap_model(self.runner.model)
+        if not isinstance(model, Reader):
+            raise ValueError(
+                f'ControlledTestLoop got a {type(model).__name__}, which has no image tokens; use it with a model over '
+                'images and texts'
+            )
+        metrics = super().run()
+        for name in self.controls:
+            metrics.update({f'{name}/{key}': value for key, value in self._run_control(name, model).items()})
+        return metrics
+
+    @torch.no_grad()
+    def _run_control(self, name: str, model: nn.Module) -> dict[str, float]:
+        evaluator = Evaluator([metric for metric in self.evaluator.metrics if not getattr(metric, 'only_saves', False)])
+        evaluator.dataset_meta = self.evaluator.dataset_meta
+        self.runner.logger.info(f'Control: {name} pictures')
+        batches = exchange_pictures(self.dataloader) if name == 'exchanged' else self.dataloader
+        with without_picture(model) if name == 'zero' else nullcontext():
+            for data_batch in batches:
+                with autocast(enabled=self.fp16):
+                    outputs = self.runner.model.test_step(data_batch)
+                evaluator.process(data_samples=outputs, data_batch=data_batch)
+        return evaluator.evaluate(len(self.dataloader.dataset))
+
+
+def exchange_pictures(batches: Any) -> Iterator[dict[str, Any]]:
+    """Yield batches in which each sample has another picture.
+
+    Args:
+        batches: batches of a data loader: ``inputs``, one tensor a sample, and ``data_samples``.
+
+    Raises:
+        ValueError: all samples have the same picture.
+    """
+    before: Tensor | None = None
+    for batch in batches:
+        inputs = list(batch['inputs'])
+        pictures: list[Tensor] = []
+        which = [_number(pictures, picture) for picture in inputs]
+        others = [*pictures[1:], pictures[0]]
+        if len(pictures) == 1:
+            if before is None or _same(before, pictures[0]):
+                raise ValueError(
+                    f'all {len(inputs)} samples of a batch have the same picture, which cannot be exchanged; raise '
+                    'batch_size of the data loader'
+                )
+            others = [before]
+        before = pictures[-1]
+        exchanged = [others[number] for number in which]
+        yield {**batch, 'inputs': torch.stack(exchanged) if isinstance(batch['inputs'], Tensor) else exchanged}
+
+
+def _number(pictures: list[Tensor], picture: Tensor) -> int:
+    """Number of a picture among the different ones, to which it is added if it is new."""
+    for number, known in enumerate(pictures):
+        if _same(known, picture):
+            return number
+    pictures.append(picture)
+    return len(pictures) - 1
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other)
+
+
+@contextmanager
+def without_picture(model: nn.Module) -> Iterator[None]:
+    """Make a model encode each image to zeros."""
+    encode: Callable[[Tensor], Tensor] = model.encode_image
+    model.encode_image = lambda inputs: torch.zeros_like(encode(inputs))
+    try:
+        yield
+    finally:
+        del model.encode_image

@@ -1,0 +1,51 @@
+"""Small BLIPs: with a plain ViT, with CoSwin, and with a decoder of its own."""
+
+from instances import Small
+from small_clip_vision import TOWER as CLIP
+from small_coswin import COSWIN
+from small_text import STACK, VOCAB
+from whole_kinds import VisionLanguage
+
+VIT = {**CLIP, 'out_type': 'raw', 'pre_norm': False, 'patch_bias': True, 'act': 'gelu', 'norm_eps': 1e-6}
+TEXT = {key: value for key, value in STACK.items() if key not in ('type', 'vocab_size', 'num_types')}
+BLIP = {
+    'type': 'BLIP',
+    'image_encoder': VIT,
+    'tokenizer': {'type': 'MaskedCLIPTokenizer', 'vocab_size': VOCAB},
+    'text': TEXT,
+    'max_text_len': 20,
+}
+MAPS = {
+    **BLIP,
+    'image_encoder': {**COSWIN, 'out_indices': (2,)},
+    'image_pool': 'mean',
+    'text': {**TEXT, 'hidden_size': 32},
+}
+PROTOCOLS = (
+    *('Reader', 'Embedder', 'HasTowers', 'Fuser', 'Writer', 'ScoresPairs', 'VisionLanguage', 'WholeBatchLoss'),
+)
+
+
+def layers(*parts):
+    return {f'text_encoder.layers.{n}.{part}': 'of another mode' for n in (0, 1) for part in parts}
+
+
+ENCODED = layers('causal_attention')
+UNUSED = {
+    'FusionITCHead': layers('causal_attention', 'crossattention'),
+    'FusionITMHead': ENCODED,
+    'FusionMLMHead': ENCODED,
+    'FusionVQAHead': ENCODED,
+    'FusionCaptionHead': layers('attention'),
+}
+APART = {
+    **dict.fromkeys(UNUSED, {'text_decoder.': 'it writes'}),
+    'FusionITCHead': {'text_decoder.': 'it writes', **layers('crossattention')},
+    'FusionCaptionHead': {'text_encoder.': 'it does not write'},
+}
+
+SMALL = {
+    'BLIP': Small(BLIP, VisionLanguage(PROTOCOLS, UNUSED), PROTOCOLS),
+    'BLIP-coswin': Small(MAPS, VisionLanguage(PROTOCOLS, UNUSED), PROTOCOLS),
+    'BLIP-decoder': Small({**BLIP, 'decoder': {'num_layers': 1}}, VisionLanguage(PROTOCOLS, APART), PROTOCOLS),
+}
