@@ -30,4 +30,8 @@ model = dict(
         checkpoint='work_dirs/git_clip-vit-b-16_64xb64-2e_coco-vg-cc3m-sbu/epoch_2.pth',
     ),
 )
-train_dataloader = dict(batch_size=64)
+# the annotators' own words are learned
+train_sets = [{**part, 'answer_file': '', 'drop_unknown': False} for part in _base_.train_dataloader.dataset.datasets]
+train_dataloader = dict(batch_size=64, dataset=dict(datasets=train_sets))
+val_dataloader = dict(dataset=dict(answer_file=''))
+test_dataloader = dict(dataset=dict(answer_file=''))
