@@ -152,25 +152,34 @@ def test_a_text_follows_its_prompt(name, cached):
 
 
 @every_writer
-@pytest.mark.parametrize('prompted', [False, True])
+@pytest.mark.parametrize(
+    ('image_of', 'prompts', 'texts'),
+    [
+        ([2, 0, 0], None, ['no', 'is a', 'two']),
+        ([2, 0, 0], ['a by', 'no', 'a'], ['no', 'is a', 'two']),
+        ([2, 0, 2, 0, 2, 2], ['a', 'no', 'a', 'no', 'by', 'by'], ['no', 'is a', '', 'two', 'is', 'a no']),
+        ([1, 1], ['no', 'no'], ['', '']),
+    ],
+    ids=['no prompts', 'prompts', 'equal prompts', 'no texts'],
+)
 @torch.no_grad()
-def test_what_predicts_a_text_in_one_pass_is_what_writes_it(name, prompted):
+def test_what_predicts_a_text_in_one_pass_is_what_writes_it(name, image_of, prompts, texts):
     model, image_tokens = shared(name)
-    image_of = [2, 0, 0]
-    prompts = model.tokenize(['a by', 'no', 'a']) if prompted else None
-    texts = model.tokenize(['no', 'is a', 'two'])
-    assert len(set(texts.mask.sum(1).tolist())) > 1
+    prompts, texts = prompts and model.tokenize(prompts), model.tokenize(texts)
     taught = model.teach(image_tokens, image_of, prompts, texts)
-    assert taught.shape[:2] == (3, texts.input_ids.shape[1] - 1)
+    assert taught.shape == (len(image_of), texts.input_ids.shape[1] - 1, model.hidden_size)
+    with torch.enable_grad():
+        learned = model.teach(image_tokens, image_of, prompts, texts)
     for row, image in enumerate(image_of):
         size, prompt = int(texts.mask[row].sum()), None
-        if prompted:
+        if prompts:
             given = int(prompts.mask[row].sum())
             prompt = as_tokens(prompts.input_ids[row : row + 1, :given])
         state = model.start_writing(image_tokens[image : image + 1], [0], prompt)
         ids = torch.cat([state.first_ids, texts.input_ids[row : row + 1, 1 : size - 1]], 1)
         steps = model.write_on(as_tokens(ids), state)[0, -(size - 1) :]
         torch.testing.assert_close(taught[row, : size - 1], steps, **EXACT)
+        torch.testing.assert_close(learned[row, : size - 1].detach(), steps, **EXACT)
 
 
 # --- what inferencers ask ---------------------------------------------------------------------------------------------
