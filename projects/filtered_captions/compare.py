@@ -16,6 +16,7 @@ Each step that is done is not done again.
 
 import argparse
 import json
+import math
 import random
 import sys
 from collections.abc import Mapping, Sequence
@@ -242,9 +243,8 @@ def compare(args: argparse.Namespace) -> int:
     write_atomic(out.with_suffix('.json'), json.dumps(results, indent=2))
     if args.config is not None:
         scores = {WAYS[way]: [one['ways'][way]['score'] for one in results] for way in results[0]['ways']}
-        longest = max(1.0, *(score for each in scores.values() for score in each))
-        title = f'{args.metric} of a new model by the captions that it was trained on'
-        draw_comparison({args.metric: scores}, out.with_suffix('.png'), title, longest)
+        longest = math.ceil(max(score for each in scores.values() for score in each)) or 1
+        draw_comparison({args.metric: scores}, out.with_suffix('.png'), 'New models by their captions', longest)
     return 0
 
 
