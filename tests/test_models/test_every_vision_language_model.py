@@ -96,6 +96,22 @@ def test_a_token_changes_no_earlier_one(name):
 
 
 @every_writer
+@torch.no_grad()
+def test_a_text_is_drawn_by_its_own_random_numbers(name):
+    model = build(name, heads={'caption': {'type': 'FusionCaptionHead', 'num_beams': 3, 'max_length': 6}})
+    _, image_tokens = shared(name)
+    model.draw_texts(0.9)
+
+    def drawn(images, seeds):
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return [written.text for written in model.write(image_tokens[images], None, generators)]
+
+    together = drawn([0, 1, 2, 0], [4, 5, 6, 7])
+    assert [drawn([image], [seed])[0] for image, seed in zip([0, 1, 2, 0], [4, 5, 6, 7], strict=True)] == together
+    assert together[0] != together[3] and together[0] != drawn([1], [4])[0]
+
+
+@every_writer
 @pytest.mark.parametrize('image_of', [[0, 1, 2], [0, 0, 1, 1, 2, 2], [2, 0, 0]])
 @torch.no_grad()
 def test_how_many_tokens_come_at_once_changes_nothing(name, image_of):
