@@ -1,4 +1,4 @@
-"""A small GIT of transformers with weights drawn anew, its tensors by GIT's own names, and ours of its size."""
+"""A small GIT of transformers with weights drawn anew, its tensors in the layout of the public code, and our GIT."""
 
 import re
 

@@ -2,9 +2,11 @@
 
 import json
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmpretrain.structures import DataSample
 from public_git import END, START, TEXT, TOKENS, in_public_layout, our_git, their_git
 from small_coswin import COSWIN
@@ -19,6 +21,7 @@ from florence_mm.models.checkpoints import (
 )
 from florence_mm.models.multimodal import GIT
 from florence_mm.models.tokenizers.protocol import TokenBatch
+from florence_mm.registry import MODELS
 
 CLOSE = {'rtol': 1e-5, 'atol': 1e-5}
 TEXTS = ['a red two', 'no', 'three blue dogs by it']
@@ -237,6 +240,17 @@ def test_the_config_beside_the_file_tells_settings(tmp_path):
         same_weights(tmp_path, their_git())
 
 
+@pytest.mark.parametrize(('size', 'millions'), [('clip-vit-b-16', 176.6), ('clip-vit-l-14', 394.2)])
+def test_the_published_sizes(size, millions):
+    # they count the output layer a second time
+    cfg = Config.fromfile(Path(__file__).parents[2] / f'configs/_base_/models/git_{size}.py').model
+    cfg.heads.caption.tied = False
+    cfg.tokenizer.pretrained = None
+    with torch.device('meta'):
+        model = MODELS.build(cfg)
+    assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1) == millions
+
+
 # --- the model --------------------------------------------------------------------------------------------------------
 
 
@@ -261,6 +275,13 @@ def test_frames_have_vectors_of_their_own(cross_attention):
         torch.testing.assert_close(plain, turned)  # at first they are 0, and nothing tells the order
         model.frame_embeddings.normal_()
         assert (our_logits(model, x, tokens) - our_logits(model, x.flip(2), tokens)).abs().max() > 1e-5
+
+
+def test_a_clip_of_a_pipeline_is_its_frames():
+    model, x = our_git(3).double(), pictures(2, 3, 3).double()
+    torch.testing.assert_close(model.encode_image(x[:, None]), model.encode_image(x), rtol=0, atol=0)
+    with pytest.raises(ValueError, match='GIT got 2 clips a video and reads one; sample its frames as one clip'):
+        model.encode_image(torch.stack([x, x], 1))
 
 
 def test_refused_frames():

@@ -94,9 +94,17 @@ class GIT(VisionLanguageModel):
     def encode_image(self, inputs: Tensor) -> Tensor:
         """Encode preprocessed images ``(U, 3, H, W)``, or videos ``(U, 3, F, H, W)``, to tokens ``(U, S, C)``.
 
+        A video of one clip, ``(U, 1, 3, F, H, W)`` as pipelines of videos make it, is one of its frames.
+
         Raises:
-            ValueError: a video has more frames than ``num_frames``.
+            ValueError: a video has several clips, or more frames than ``num_frames``.
         """
+        if inputs.ndim == 6:
+            if inputs.shape[1] != 1:
+                raise ValueError(
+                    f'GIT got {inputs.shape[1]} clips a video and reads one; sample its frames as one clip'
+                )
+            inputs = inputs.squeeze(1)
         if inputs.ndim == 5:
             return self.image_projection(self._encode_frames(inputs))
         return self.image_projection(self._encode_pictures(inputs))
