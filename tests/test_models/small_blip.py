@@ -4,10 +4,12 @@ from instances import Small
 from small_clip_vision import TOWER as CLIP
 from small_coswin import COSWIN
 from small_text import STACK, VOCAB
-from whole_kinds import VisionLanguage
+from whole_kinds import Reranking, VisionLanguage
 
 VIT = {**CLIP, 'out_type': 'raw', 'pre_norm': False, 'patch_bias': True, 'act': 'gelu', 'norm_eps': 1e-6}
-TEXT = {key: value for key, value in STACK.items() if key not in ('type', 'vocab_size', 'num_types')} | {'num_layers': 1}
+TEXT = {key: value for key, value in STACK.items() if key not in ('type', 'vocab_size', 'num_types')} | {
+    'num_layers': 1
+}
 BLIP = {
     'type': 'BLIP',
     'image_encoder': VIT,
@@ -22,6 +24,10 @@ MAPS = {
     'text': {**TEXT, 'hidden_size': 32},
 }
 DECODER = {**BLIP, 'text': {**TEXT, 'num_layers': 2, 'mlp_ratio': 1}, 'decoder': {'num_layers': 1}}
+RETRIEVAL = {
+    'itc': {'type': 'FusionITCHead', 'embed_dims': 8},
+    'itm': {'type': 'FusionITMHead', 'negatives': 'all'},
+}
 PROTOCOLS = (
     *('Reader', 'Embedder', 'HasTowers', 'Fuser', 'Writer', 'ScoresPairs', 'VisionLanguage', 'WholeBatchLoss'),
 )
@@ -51,5 +57,11 @@ APART = {
 SMALL = {
     'BLIP': Small(BLIP, VisionLanguage(PROTOCOLS, UNUSED), PROTOCOLS),
     'BLIP-coswin': Small(MAPS, VisionLanguage(PROTOCOLS, UNUSED), PROTOCOLS),
+    'RetrievalReranker-blip': Small(
+        {'type': 'RetrievalReranker', 'retriever': None, 'matcher': {**BLIP, 'heads': RETRIEVAL}},
+        Reranking(()),
+        ('Reranker',),
+        without_gradient={'matcher.text_encoder.layers.0.causal_attention': 'it writes'},
+    ),
     'BLIP-decoder': Small(DECODER, VisionLanguage(PROTOCOLS, APART), PROTOCOLS),
 }
