@@ -20,7 +20,7 @@ model = dict(
     tokenizer=dict(
         type='florence_mm.BertTextTokenizer', pretrained='./data/bert-base-uncased', extra_tokens=['[DEC]', '[ENC]']
     ),
-    text=dict(hidden_size=768, num_layers=12, num_heads=12),
+    text=dict(vocab_size=30524, hidden_size=768, num_layers=12, num_heads=12),
 )
 # under --smoke all is small; bf16 is slow on CPUs
 smoke = dict(
