@@ -12,7 +12,7 @@ set_image_size(_base_, 480)
 model = dict(
     text=dict(drop_rate=0.1, attn_drop_rate=0.1),
     heads=dict(
-        caption=dict(
+        answer=dict(
             type='florence_mm.FusionWrittenAnswerHead',
             tied=True,
             transform=False,
@@ -21,5 +21,6 @@ model = dict(
     init_cfg=dict(
         type='florence_mm.Pretrained',
         checkpoint='work_dirs/simvlm-base_512xb9-1m_pairs-texts/iter_1000000.pth',
+        allow_missing=['heads'],
     ),
 )

@@ -27,3 +27,5 @@ param_scheduler = [
 ]
 train_cfg = dict(by_epoch=True, max_epochs=6, val_interval=6)
 train_dataloader = dict(batch_size=36)
+# the same test with other pictures, without image tokens and without any picture
+test_cfg = dict(type='florence_mm.ControlledTestLoop', controls=('exchanged', 'zero', 'alone'))

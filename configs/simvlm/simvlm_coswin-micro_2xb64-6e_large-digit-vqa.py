@@ -10,7 +10,7 @@ _base_ = [
 model = dict(
     image_encoder=dict(init_cfg=None),
     heads=dict(
-        caption=dict(
+        answer=dict(
             type='florence_mm.FusionWrittenAnswerHead',
             answers='data/large_digit_questions/answers.txt',
             max_length=4,
@@ -21,6 +21,7 @@ model = dict(
     init_cfg=dict(
         type='florence_mm.Pretrained',
         checkpoint='work_dirs/simvlm_coswin-micro_2xb36-6e_large-digits/epoch_6.pth',
+        allow_missing=['heads'],
     ),
 )
 optim_wrapper = dict(
@@ -32,3 +33,5 @@ param_scheduler = [
 ]
 train_cfg = dict(by_epoch=True, max_epochs=6, val_interval=6)
 train_dataloader = dict(batch_size=64)
+# the same test with other pictures, without image tokens and without any picture
+test_cfg = dict(type='florence_mm.ControlledTestLoop', controls=('exchanged', 'zero', 'alone'))
