@@ -97,7 +97,7 @@ def images_of_rows(image_tokens: Tensor, image_of: Sequence[int | None]) -> tupl
     """Choose the images that rows have: their tokens ``(U', S, C)``, and the index of each row's image among them."""
     images = sorted(set(image_of) - {None})
     if len(images) < len(image_tokens):
-        image_tokens = image_tokens.index_select(0, torch.tensor(images).to(image_tokens.device))
+        image_tokens = image_tokens.index_select(0, torch.tensor(images, dtype=torch.long).to(image_tokens.device))
     place = {image: number for number, image in enumerate(images)}
     return image_tokens, [place.get(image) for image in image_of]
 
