@@ -9,7 +9,5 @@ _base_ = [
 model = dict(
     heads=dict(caption=dict(type='florence_mm.FusionCaptionHead', random_prefix=True, tied=True, transform=False))
 )
-# the image encoder has no gradient in a process whose samples are all documents
-find_unused_parameters = True
 default_hooks = dict(checkpoint=dict(interval=5_000, by_epoch=False))
 log_processor = dict(by_epoch=False)

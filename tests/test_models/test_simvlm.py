@@ -195,7 +195,8 @@ def test_of_a_text_alone_no_pixel_counts():
         found.append(model.loss(images, samples(pictured=(False,) * 3))['loss_caption'])
     assert found[0] == found[1]
     found[0].backward()
-    assert all(parameter.grad is None for parameter in model.image_encoder.parameters())
+    # there is one of zeros for each parameter, as other processes wait for it
+    assert not any(parameter.grad.any() for parameter in model.image_encoder.parameters())
     assert model.encoder.embeddings.word_embeddings.weight.grad.any()
     torch.manual_seed(1)
     assert model.loss(pictures(3), samples())['loss_caption'] != found[0]

@@ -141,6 +141,8 @@ class SimVLM(VisionLanguageModel):
             real = torch.cat([shown[:, None].expand(-1, image_tokens.shape[1]), real], 1)
             layout = TokenLayout.of(real, device=image_tokens.device)
             x = layout.pack(both)
+        else:  # for the gradients of other processes' images
+            x = x + 0 * image_tokens.sum()
         memory = self.decoder.contexts(layout.pad(self.encoder.run(x, layout)), real)
         return memory if uniform_groups(which, len(first)) else memory.of_rows(which)
 
