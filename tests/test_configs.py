@@ -51,14 +51,15 @@ def test_every_config_has_a_metafile_entry_and_every_entry_a_config():
 def without_files(node):
     """A model's config without files that are no part of the repository.
 
-    Sizes do not hang on them, apart from a vocabulary of answers, which for the embedded questions has 27.
+    Sizes do not hang on them, apart from a vocabulary of answers, which for the embedded questions has 27; heads that
+    write answers have no size of it.
     """
     if isinstance(node, (list, tuple)):
         return [without_files(item) for item in node]
     if not isinstance(node, dict):
         return node
     if isinstance(node.get('answers'), str):
-        assert node['answers'] == 'data/large_digit_questions/answers.txt'
+        assert node['answers'] == 'data/large_digit_questions/answers.txt' or 'WrittenAnswer' in node['type']
         node = {**node, 'answers': [f'answer {number}' for number in range(27)]}
     return {key: None if key == 'pretrained' else without_files(value) for key, value in node.items()}
 

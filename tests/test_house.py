@@ -37,7 +37,6 @@ MODEL_NAMES = ('model', 'backbone', 'detector', 'image_encoder', 'text_encoder',
 #: Tests that import nothing of the folder whose tests they lie among, and what they reach it by.
 BY_OTHER_WAYS = {
     'test_commands/test_start.py': 'florence-mm and tools/ in other processes',
-    'test_datasets/test_text_manifest.py': 'the registry of data sets',
     'test_datasets/test_transforms/test_video_transforms.py': 'the registry of transforms',
     'test_engine/test_resume.py': 'tools/train.py in another process',
     'test_evaluation/test_metrics/test_recognition_metric.py': 'the registry of metrics',

@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -232,27 +233,59 @@ def test_area_and_share_of_false_captions_by_hand(filtered):
     assert filtered.false_share([row for row in rows if row['source'] == 'synthetic'], EXCHANGED) == 0.0
 
 
-def test_all_sets_are_trained_on_by_about_as_many_steps(filtered, tmp_path):
-    name = str(ROOT / 'configs/meter/meter_coswin-micro_caption_2xb16-4e_large-digits.py')
-    for rows, epochs in ((320, 10), (100, 33), (3000, 1)):
-        manifest = tmp_path / 'captions.jsonl'
-        manifest.write_text('{"image": "0.png", "text": "a two"}\n' * rows)
-        cfg = filtered.train_on(load_config(name), manifest, tmp_path, 200)
-        assert cfg.train_cfg.max_epochs == cfg.train_cfg.val_interval == epochs
-        assert cfg.train_dataloader.dataset.ann_file == str(manifest)
-        # the schedule is the same in steps: warm-up over a twentieth of the run
-        assert [one['end'] for one in cfg.param_scheduler] == pytest.approx([0.05 * epochs, epochs])
+CAPTIONS = str(ROOT / 'configs/meter/meter_coswin-micro_caption_2xb16-4e_large-digits.py')
 
 
-def test_what_cannot_be_trained_on_is_refused(filtered, tmp_path):
+@pytest.mark.parametrize('rows', [7, 320, 3000])
+def test_all_sets_are_trained_on_by_as_many_steps(filtered, tmp_path, rows):
     manifest = tmp_path / 'captions.jsonl'
-    manifest.write_text('{"image": "0.png", "text": "a two"}\n' * 3)
-    name = str(ROOT / 'configs/meter/meter_coswin-micro_caption_2xb16-4e_large-digits.py')
-    with pytest.raises(UsageError, match='has fewer rows than a batch of 16; lower batch_size'):
-        filtered.train_on(load_config(name), manifest, tmp_path, 200)
-    other = load_config(str(ROOT / 'configs/meter/meter_coswin-micro_2xb64-6e_large-digit-vqa.py'))
-    with pytest.raises(UsageError, match='trains on florence_mm.VQADataset; give a config that trains on ImageText'):
-        filtered.train_on(other, manifest, tmp_path, 200)
+    manifest.write_text(''.join(f'{{"image": "0.png", "text": "text {n}"}}\n' for n in range(rows)))
+    cfg = filtered.train_on(load_config(CAPTIONS), manifest, tmp_path, 20, 0)
+    listed = Path(cfg.train_dataloader.dataset.ann_file).read_text().splitlines()
+    assert len(listed) == 20 * 16 and set(listed) <= set(manifest.read_text().splitlines())
+    times = Counter(listed)
+    assert len(times) == min(rows, 320) and max(times.values()) - min(times.values()) <= 1
+    assert (cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval, cfg.default_hooks.checkpoint.interval) == (1, 1, 1)
+    # warm-up over a twentieth, as in the config
+    assert [one['end'] for one in cfg.param_scheduler] == pytest.approx([0.05, 1.0])
+    assert all(one['convert_to_iter_based'] for one in cfg.param_scheduler)
+
+
+def test_decay_by_epochs_is_that_of_the_whole_run(filtered, tmp_path):
+    manifest = tmp_path / 'captions.jsonl'
+    manifest.write_text('{"image": "0.png", "text": "a two"}\n')
+    decay = dict(type='ExponentialLR', gamma=0.9, by_epoch=True)
+    cfg = filtered.train_on(load_config(CAPTIONS, {'param_scheduler': [decay]}), manifest, tmp_path, 5, 0)
+    assert cfg.param_scheduler[0]['gamma'] == pytest.approx(0.6561)
+
+
+@pytest.mark.parametrize(
+    ('options', 'sentence'),
+    [
+        (
+            {'train_dataloader.dataset.type': 'florence_mm.VQADataset'},
+            'trains on florence_mm.VQADataset; give a config',
+        ),
+        (
+            {'train_cfg': dict(by_epoch=False, max_iters=9)},
+            r'has no train_cfg\.max_epochs; give a config that trains by',
+        ),
+        (
+            {'param_scheduler': [dict(type='MultiStepLR', milestones=[1])]},
+            'milestones of MultiStepLR is of single epochs',
+        ),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused(filtered, tmp_path, options, sentence):
+    manifest = tmp_path / 'captions.jsonl'
+    manifest.write_text('{"image": "0.png", "text": "a two"}\n')
+    cfg = load_config(CAPTIONS)
+    if 'train_cfg' in options:
+        cfg.train_cfg = options['train_cfg']
+    else:
+        cfg.merge_from_dict(options)
+    with pytest.raises(UsageError, match=sentence):
+        filtered.train_on(cfg, manifest, tmp_path, 200, 0)
 
 
 def test_the_table_of_captions_has_each_seed(filtered):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from florence_mm.config.arguments import device, positive_int
 from florence_mm.config.arguments import seed as seed_number
+from florence_mm.errors import UsageError, shown_path
 
 EXAMPLES = (
     'florence-mm capfilt pairs.jsonl --captioner NAME --filter NAME --out captions',
@@ -46,7 +47,10 @@ def run(args: argparse.Namespace) -> int:
     from florence_mm.visualization.capfilt import draw_text_report
 
     options = CapFiltOptions(args.threshold, args.top_p, args.texts, args.seed, args.batch_size)
-    source = InputOptions(_kind(Path(args.pairs).expanduser()), args.pairs, prefix=args.prefix)
+    path = Path(args.pairs).expanduser()
+    if not path.exists():  # before models are loaded
+        raise UsageError(f'there is no {shown_path(path)}; name a manifest, a folder of pictures and texts, or tars')
+    source = InputOptions(_kind(path), args.pairs, prefix=args.prefix)
     settings = CapFiltSettings(source, Path(args.out).expanduser(), options, args.shards)
     from florence_mm.apis.capfilt import ModelCaptioner, ModelMatcher
 

@@ -103,6 +103,7 @@ OF_CLASS: Mapping[tuple[str, str], Range] = {
     **dict.fromkeys([(f'{kind}CheckpointHook', 'interval') for kind in ('', 'Atomic')], Range(1, off=-1)),
     ('RandomAffineImage', 'scale'): ABOVE_0,
     ('EMAHook', 'momentum'): Range(0, 1, above=True, below=True),
+    ('FusionWrittenAnswerHead', 'rank'): FROM_1,
 }
 
 #: Range by argument where it has one meaning in all OpenMMLab packages, also in dicts without type.

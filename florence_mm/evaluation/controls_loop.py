@@ -1,4 +1,4 @@
-"""Test with controls: the same scores with exchanged pictures, and with image tokens of zeros.
+"""Test with controls: the same scores with exchanged pictures, with image tokens of zeros, and for texts alone.
 
 A model over images and texts can reach a good score by the texts alone. What it owes to the picture is seen by asking
 it about another picture, and about none.
@@ -21,7 +21,9 @@ from florence_mm.registry import LOOPS
 from florence_mm.utils.nearest import did_you_mean
 
 #: Names of the controls.
-CONTROLS = ('exchanged', 'zero')
+CONTROLS = ('exchanged', 'zero', 'alone')
+#: Those that every model takes.
+_DEFAULT = CONTROLS[:2]
 
 
 @LOOPS.register_module()
@@ -30,15 +32,17 @@ class ControlledTestLoop(TestLoop):
 
     The first pass is mmengine's. In the pass ``exchanged`` each sample has the next other picture of its batch, those
     of the last picture have the first (of a batch with one picture, the last picture of the batch before); in ``zero``
-    all image tokens are zeros. Adds the results ``exchanged/<name>`` and ``zero/<name>`` for each score. Predictions
-    are saved from the first pass alone.
+    all image tokens are zeros; in ``alone`` samples have no picture, which only models take that are trained on texts
+    alone, such as SimVLM. Adds the results ``exchanged/<name>``, ``zero/<name>`` and ``alone/<name>`` for each score.
+    Predictions are saved from the first pass alone.
 
     Args:
         runner, dataloader, evaluator, fp16: passed to :class:`mmengine.runner.TestLoop`.
         controls (Sequence[str]): Names of controls.
 
     Raises:
-        ValueError: a control is unknown, the model has no image tokens, or all samples have the same picture.
+        ValueError: a control is unknown, the model has no image tokens or needs a picture, or all samples have the same
+            picture.
     """
 
     def __init__(
@@ -47,7 +51,7 @@ class ControlledTestLoop(TestLoop):
         dataloader: DataLoader | dict,
         evaluator: Evaluator | dict | list,
         fp16: bool = False,
-        controls: Sequence[str] = CONTROLS,
+        controls: Sequence[str] = _DEFAULT,
     ) -> None:
         super().__init__(runner, dataloader, evaluator, fp16)
         for name in controls:
@@ -79,6 +83,9 @@ class ControlledTestLoop(TestLoop):
         batches = exchange_pictures(self.dataloader) if name == 'exchanged' else self.dataloader
         with without_picture(model) if name == 'zero' else nullcontext():
             for data_batch in batches:
+                if name == 'alone':
+                    for sample in data_batch['data_samples']:
+                        sample.set_field(False, 'pictured')
                 with autocast(enabled=self.fp16):
                     outputs = self.runner.model.test_step(data_batch)
                 evaluator.process(data_samples=outputs, data_batch=data_batch)

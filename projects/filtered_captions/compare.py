@@ -16,6 +16,7 @@ Each step that is done is not done again.
 
 import argparse
 import json
+import math
 import random
 import sys
 from collections.abc import Mapping, Sequence
@@ -56,32 +57,57 @@ DEFAULT_WAYS = ('web', 'random', 'capfilt')
 _COLUMNS = {'captions': '.0f', 'false': '.1f', 'score': '.4f'}
 
 
-def train_on(cfg: Config, manifest: Path, pictures: Path, steps: int) -> Config:
-    """Change a config so that it trains on a manifest, by as many whole epochs as make about these steps.
+def train_on(cfg: Config, manifest: Path, pictures: Path, steps: int, seed: int) -> Config:
+    """Change a config so that it trains on a manifest by exactly these steps, which are one epoch.
 
-    Parts of the schedule by epochs are stretched with it.
+    Rows are repeated, all before one comes again, in another order each time; their list is written beside the
+    manifest. Schedules keep their shape.
+
+    Args:
+        cfg: the config.
+        manifest: the captions.
+        pictures: the folder of their pictures.
+        steps: of the optimizer.
+        seed: of the order.
 
     Raises:
-        UsageError: the config does not train on a manifest, or a batch has more rows than it.
+        UsageError: the config does not train on a manifest, by epochs, or has a schedule of single epochs.
     """
     loader = cfg.train_dataloader
     if str(loader.dataset.get('type')).rpartition('.')[2] != 'ImageTextManifest':
         raise UsageError(
             f'{cfg.filename} trains on {loader.dataset.get("type")}; give a config that trains on ImageTextManifest'
         )
-    loader.dataset.ann_file, loader.dataset.data_prefix = str(manifest), str(pictures)
-    per_epoch = sum(1 for _ in read_rows(manifest)) // loader.batch_size
-    if not per_epoch:
-        raise UsageError(f'{manifest} has fewer rows than a batch of {loader.batch_size}; lower batch_size')
-    before, epochs = cfg.train_cfg.max_epochs, max(1, round(steps / per_epoch))
-    cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = cfg.default_hooks.checkpoint.interval = epochs
+    before = cfg.train_cfg.get('max_epochs')
+    if before is None:
+        raise UsageError(f'{cfg.filename} has no train_cfg.max_epochs; give a config that trains by epochs')
+    lines, rng = manifest.read_text().splitlines(), random.Random(seed)
+    wanted: list[str] = []
+    while len(wanted) < steps * loader.batch_size:
+        wanted += rng.sample(lines, len(lines))
+    listed = manifest.with_name(f'{manifest.stem}_{steps}x{loader.batch_size}.jsonl')
+    write_atomic(listed, '\n'.join(wanted[: steps * loader.batch_size]) + '\n')
+    loader.dataset.ann_file, loader.dataset.data_prefix = str(listed), str(pictures)
+    cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = cfg.default_hooks.checkpoint.interval = 1
     for scheduler in cfg.get('param_scheduler') or ():
         if scheduler.get('by_epoch', True):
-            for key in ('begin', 'end', 'T_max'):
-                if key in scheduler:
-                    stretched = scheduler[key] * epochs / before
-                    scheduler[key] = stretched if scheduler.get('convert_to_iter_based') else round(stretched)
+            _shrink(scheduler, before, cfg.filename)
     return cfg
+
+
+def _shrink(scheduler: dict[str, Any], epochs: int, config: str) -> None:
+    """Shrink a schedule by epochs to one epoch."""
+    single = next((key for key in ('milestones', 'step_size') if key in scheduler), None)
+    if single is not None:
+        raise UsageError(
+            f'{config}: {single} of {scheduler["type"]} is of single epochs, and captions are learned in one; give a '
+            'schedule such as CosineAnnealingLR'
+        )
+    scheduler['convert_to_iter_based'] = True
+    for key in {'begin', 'end', 'T_max'} & set(scheduler):
+        scheduler[key] /= epochs
+    if 'gamma' in scheduler:
+        scheduler['gamma'] **= epochs
 
 
 def clean_model(
@@ -96,7 +122,7 @@ def clean_model(
         return name, checkpoint
     written = folder / 'last_checkpoint'  # there is one checkpoint, that of the end
     if not written.exists():
-        cfg = train_on(load_config(name), folder.parent / 'data' / CLEAN, args.scenes / 'train', args.clean_steps)
+        cfg = train_on(load_config(name), folder.parent / 'data' / CLEAN, args.scenes / 'train', args.clean_steps, seed)
         runner_in(cfg, folder, seed).train()
     return name, written.read_text().strip()
 
@@ -171,7 +197,7 @@ def run_seed(args: argparse.Namespace, seed: int) -> dict[str, Any]:
         write_atomic(manifest, ''.join(json.dumps(line) + '\n' for line in lines))
         score = None
         if args.config is not None:
-            cfg = train_on(load_config(args.config), manifest, args.scenes / 'train', args.steps)
+            cfg = train_on(load_config(args.config), manifest, args.scenes / 'train', args.steps, seed)
             metrics = train_and_test(cfg, folder / f'model_{way}', seed)
             if args.metric not in metrics:
                 raise UsageError(f'--metric {args.metric} is none of the test, which has {", ".join(metrics)}')
@@ -217,9 +243,8 @@ def compare(args: argparse.Namespace) -> int:
     write_atomic(out.with_suffix('.json'), json.dumps(results, indent=2))
     if args.config is not None:
         scores = {WAYS[way]: [one['ways'][way]['score'] for one in results] for way in results[0]['ways']}
-        longest = max(1.0, *(score for each in scores.values() for score in each))
-        title = f'{args.metric} of a new model by the captions that it was trained on'
-        draw_comparison({args.metric: scores}, out.with_suffix('.png'), title, longest)
+        longest = math.ceil(max(score for each in scores.values() for score in each)) or 1
+        draw_comparison({args.metric: scores}, out.with_suffix('.png'), 'New models by their captions', longest)
     return 0
 
 

@@ -82,7 +82,7 @@ def test_tars_become_shards(pairs, capsys):
         ('pairs.jsonl', ['--out', 'HERE'], 'which curation did not write; name another folder'),
         ('pairs.jsonl', ['--prefix', '/nowhere'], '(no_image: 2); correct the paths in it, or say with --prefix'),
         ('tars', [], 'lie in tars, which a manifest cannot name; ask for shards with --shards'),
-        ('none.jsonl', [], 'there is nothing in'),
+        ('none.jsonl', [], 'none.jsonl; name a manifest, a folder of pictures and texts, or tars'),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(pairs, capsys, source, arguments, sentence):

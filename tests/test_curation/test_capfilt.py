@@ -195,6 +195,15 @@ def test_tars_become_shards_with_the_source_of_each_text(tmp_path):
     assert [row['reason'] for row in rows_of(found.rejected)] == ['low_score', 'no_text']
 
 
+def test_a_manifest_becomes_shards_of_the_same_texts_too(pairs, tmp_path):
+    found = run_capfilt(settings_of(pairs, tmp_path / 'out', shards=True), Captions(), Matches(false=0.1))
+    data = ImageTextShards(found.shards.root)
+    said = [data.get_data_info(row) for row in range(len(data))]
+    listed = rows_of(found.manifest)
+    assert [one['text'] for one in said] == [row['text'] for row in listed] and len(listed) == 6
+    assert [one['extra']['source'] for one in said] == [row['source'] for row in listed]
+
+
 def test_parts_are_of_a_size_that_loses_minutes():
     assert PART == 256
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mmengine.dataset import pseudo_collate
 
+from florence_mm.datasets import TextManifest
 from florence_mm.errors import DataError, UsageError
 from florence_mm.models.preprocessor import ImageTextDataPreprocessor
 from florence_mm.registry import DATASETS
@@ -22,7 +23,9 @@ def build(folder, rows, **kwargs):
 
 def test_a_text_comes_without_a_picture_and_says_so(tmp_path):
     rows = [{'text': 'A Dog.'}, {'image': 'gone.png', 'texts': ['b', 'c']}, {'image': 'gone.png', 'texts': ['b']}]
-    found = [build(tmp_path, rows, test_mode=True)[index] for index in range(3)]
+    texts = build(tmp_path, rows, test_mode=True)
+    assert isinstance(texts, TextManifest)
+    found = [texts[index] for index in range(3)]
     assert [packed['data_samples'].text for packed in found] == ['A Dog.', 'b', 'b']
     assert found[1]['data_samples'].texts == ['b', 'c']
     for packed in found:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from florence_mm.engine.predictions import SavePredictions
 from florence_mm.evaluation.controls_loop import ControlledTestLoop
+from florence_mm.models.multimodal.batch import FusionBatch
 
 
 class Pictures(Dataset):
@@ -82,6 +83,19 @@ def test_each_sample_is_asked_about_another_picture_and_about_none():
     assert scores['zero/said/pairs'] == [(value, 0.0) for value in (1.0, 1.0, 2.0, 3.0, 4.0)]
 
 
+def test_samples_alone_say_that_they_have_no_picture():
+    class Listener(Teller):
+        def test_step(self, data):
+            for sample in data['data_samples']:
+                sample.set_field(sample.get('pictured', True), 'said')
+            return [sample.to_dict() for sample in data['data_samples']]
+
+    scores = run([1.0, 2.0], 2, [Said()], Listener(), controls=['alone'])
+    assert scores == {'said/pairs': [(1.0, True), (2.0, True)], 'alone/said/pairs': [(1.0, False), (2.0, False)]}
+    with pytest.raises(ValueError, match='sample 0 of the batch has no picture, and METER needs one'):
+        FusionBatch(type('METER', (), {})(), torch.zeros(1, 3, 2, 2), [DataSample(pictured=False)])
+
+
 def test_the_model_is_left_as_it_was_and_predictions_are_its_own(tmp_path):
     model = Teller()
     scores = run([1.0, 2.0], 2, [Said(), SavePredictions(str(tmp_path / 'p.json'))], model, controls=['zero'])
@@ -91,7 +105,7 @@ def test_the_model_is_left_as_it_was_and_predictions_are_its_own(tmp_path):
 
 
 def test_what_cannot_be_controlled():
-    with pytest.raises(ValueError, match="has 'zeros'; it knows exchanged, zero; did you mean 'zero'"):
+    with pytest.raises(ValueError, match="has 'zeros'; it knows exchanged, zero, alone; did you mean 'zero'"):
         run([1.0], 1, [Said()], controls=['zeros'])
     with pytest.raises(ValueError, match='a Linear, which has no image tokens'):
         run([1.0], 1, [Said()], nn.Linear(1, 1))

@@ -31,8 +31,9 @@ def test_models_without_parts():
         parts_of(nn.Linear(2, 2), (32, 32))
 
 
-def test_model_that_only_writes():
-    heads = {'caption': {'type': 'florence_mm.FusionCaptionHead'}}
+@pytest.mark.parametrize('head', ['FusionCaptionHead', 'FusionWrittenAnswerHead'])
+def test_model_that_only_writes(head):
+    heads = {'writes': {'type': f'florence_mm.{head}'}}
     with pytest.raises(UsageError, match="written word by word.*write them with 'florence-mm caption'"):
         parts_of(MODELS.build({**METER, 'heads': heads}), (32, 32))
 

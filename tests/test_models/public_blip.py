@@ -14,7 +14,7 @@ START, END, PAD, MASK, DEC, ENC = 1, 2, 0, 3, 38, 39
 class Ids:
     """A tokenizer of texts that are numbers: ids 4 to 37, with BLIP's two marks behind."""
 
-    vocab_size, extra_ids = VOCAB, {'[DEC]': DEC, '[ENC]': ENC}
+    vocab_size, extra_token_ids = VOCAB, {'[DEC]': DEC, '[ENC]': ENC}
     start_token_id, end_token_id, pad_token_id, mask_token_id = START, END, PAD, MASK
     special_ids, num_truncated = frozenset((START, END, PAD, MASK, DEC, ENC)), 0
 

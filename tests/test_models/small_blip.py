@@ -4,10 +4,12 @@ from instances import Small
 from small_clip_vision import TOWER as CLIP
 from small_coswin import COSWIN
 from small_text import STACK, VOCAB
-from whole_kinds import VisionLanguage
+from whole_kinds import Reranking, VisionLanguage
 
 VIT = {**CLIP, 'out_type': 'raw', 'pre_norm': False, 'patch_bias': True, 'act': 'gelu', 'norm_eps': 1e-6}
-TEXT = {key: value for key, value in STACK.items() if key not in ('type', 'vocab_size', 'num_types')}
+TEXT = {key: value for key, value in STACK.items() if key not in ('type', 'vocab_size', 'num_types')} | {
+    'num_layers': 1
+}
 BLIP = {
     'type': 'BLIP',
     'image_encoder': VIT,
@@ -21,17 +23,24 @@ MAPS = {
     'image_pool': 'mean',
     'text': {**TEXT, 'hidden_size': 32},
 }
+DECODER = {**BLIP, 'text': {**TEXT, 'num_layers': 2, 'mlp_ratio': 1}, 'decoder': {'num_layers': 1}}
+RETRIEVAL = {
+    'itc': {'type': 'FusionITCHead', 'embed_dims': 8},
+    'itm': {'type': 'FusionITMHead', 'negatives': 'all'},
+}
 PROTOCOLS = (
     *('Reader', 'Embedder', 'HasTowers', 'Fuser', 'Writer', 'ScoresPairs', 'VisionLanguage', 'WholeBatchLoss'),
 )
 
 
-def layers(*parts):
-    return {f'text_encoder.layers.{n}.{part}': 'of another mode' for n in (0, 1) for part in parts}
+def layers(*parts, count=1):
+    return {f'text_encoder.layers.{n}.{part}': 'of another mode' for n in range(count) for part in parts}
 
 
 ENCODED = layers('causal_attention')
+ANSWERS = ('FusionWrittenAnswerHead', 'FusionWrittenAnswerHead-restricted', 'FusionWrittenAnswerHead-ranked')
 UNUSED = {
+    **dict.fromkeys(ANSWERS, {}),  # a question is encoded, and its answer written
     'FusionITCHead': layers('causal_attention', 'crossattention'),
     'FusionITMHead': ENCODED,
     'FusionMLMHead': ENCODED,
@@ -40,12 +49,19 @@ UNUSED = {
 }
 APART = {
     **dict.fromkeys(UNUSED, {'text_decoder.': 'it writes'}),
-    'FusionITCHead': {'text_decoder.': 'it writes', **layers('crossattention')},
+    'FusionITCHead': {'text_decoder.': 'it writes', **layers('crossattention', count=2)},
     'FusionCaptionHead': {'text_encoder.': 'it does not write'},
+    **dict.fromkeys(ANSWERS, {}),
 }
 
 SMALL = {
     'BLIP': Small(BLIP, VisionLanguage(PROTOCOLS, UNUSED), PROTOCOLS),
     'BLIP-coswin': Small(MAPS, VisionLanguage(PROTOCOLS, UNUSED), PROTOCOLS),
-    'BLIP-decoder': Small({**BLIP, 'decoder': {'num_layers': 1}}, VisionLanguage(PROTOCOLS, APART), PROTOCOLS),
+    'RetrievalReranker-blip': Small(
+        {'type': 'RetrievalReranker', 'retriever': None, 'matcher': {**BLIP, 'heads': RETRIEVAL}},
+        Reranking(()),
+        ('Reranker',),
+        without_gradient={'matcher.text_encoder.layers.0.causal_attention': 'it writes'},
+    ),
+    'BLIP-decoder': Small(DECODER, VisionLanguage(PROTOCOLS, APART), PROTOCOLS),
 }

@@ -20,11 +20,6 @@ def written(config, fields=ANSWERS):
 
 
 SMALL = {
-    'FusionITCHead': Small(
-        {'type': 'FusionITCHead', 'embed_dims': 8},
-        FusionHead(['image_feat', 'text_feat'], fields=[{'texts': ['two dogs', name]} for name in ('red', 'no', 'by')]),
-        ('WholeBatchLoss', 'LimitsScalars', 'FollowsWeights'),
-    ),
     'FusionITMHead': Small({'type': 'FusionITMHead'}, FusionHead(['match_score']), ('WholeBatchLoss',)),
     'FusionMLMHead': Small(
         {'type': 'FusionMLMHead', 'probability': 0.5}, FusionHead(['pred_text'], discrete=['pred_text'])
@@ -40,5 +35,10 @@ SMALL = {
     'FusionCaptionHead': Small(
         {'type': 'FusionCaptionHead', 'num_beams': 2, 'max_length': 5},
         FusionHead(['pred_caption', 'caption_score'], discrete=['pred_caption', 'caption_score']),
+    ),
+    'FusionITCHead': Small(
+        {'type': 'FusionITCHead', 'embed_dims': 8},
+        FusionHead(['image_feat', 'text_feat'], fields=[{'texts': ['two dogs', name]} for name in ('red', 'no', 'by')]),
+        ('WholeBatchLoss', 'LimitsScalars', 'FollowsWeights'),
     ),
 }

@@ -96,6 +96,22 @@ def test_a_token_changes_no_earlier_one(name):
 
 
 @every_writer
+@torch.no_grad()
+def test_a_text_is_drawn_by_its_own_random_numbers(name):
+    model = build(name, heads={'caption': {'type': 'FusionCaptionHead', 'num_beams': 3, 'max_length': 6}})
+    _, image_tokens = shared(name)
+    model.draw_texts(0.9)
+
+    def drawn(images, seeds):
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return [written.text for written in model.write(image_tokens[images], None, generators)]
+
+    together = drawn([0, 1, 2, 0], [4, 5, 6, 7])
+    assert [drawn([image], [seed])[0] for image, seed in zip([0, 1, 2, 0], [4, 5, 6, 7], strict=True)] == together
+    assert together[0] != together[3] and together[0] != drawn([1], [4])[0]
+
+
+@every_writer
 @pytest.mark.parametrize('image_of', [[0, 1, 2], [0, 0, 1, 1, 2, 2], [2, 0, 0]])
 @torch.no_grad()
 def test_how_many_tokens_come_at_once_changes_nothing(name, image_of):
@@ -152,25 +168,34 @@ def test_a_text_follows_its_prompt(name, cached):
 
 
 @every_writer
-@pytest.mark.parametrize('prompted', [False, True])
+@pytest.mark.parametrize(
+    ('image_of', 'prompts', 'texts'),
+    [
+        ([2, 0, 0], None, ['no', 'is a', 'two']),
+        ([2, 0, 0], ['a by', 'no', 'a'], ['no', 'is a', 'two']),
+        ([2, 0, 2, 0, 2, 2], ['a', 'no', 'a', 'no', 'by', 'by'], ['no', 'is a', '', 'two', 'is', 'a no']),
+        ([1, 1], ['no', 'no'], ['', '']),
+    ],
+    ids=['no prompts', 'prompts', 'equal prompts', 'no texts'],
+)
 @torch.no_grad()
-def test_what_predicts_a_text_in_one_pass_is_what_writes_it(name, prompted):
+def test_what_predicts_a_text_in_one_pass_is_what_writes_it(name, image_of, prompts, texts):
     model, image_tokens = shared(name)
-    image_of = [2, 0, 0]
-    prompts = model.tokenize(['a by', 'no', 'a']) if prompted else None
-    texts = model.tokenize(['no', 'is a', 'two'])
-    assert len(set(texts.mask.sum(1).tolist())) > 1
+    prompts, texts = prompts and model.tokenize(prompts), model.tokenize(texts)
     taught = model.teach(image_tokens, image_of, prompts, texts)
-    assert taught.shape[:2] == (3, texts.input_ids.shape[1] - 1)
+    assert taught.shape == (len(image_of), texts.input_ids.shape[1] - 1, model.hidden_size)
+    with torch.enable_grad():
+        learned = model.teach(image_tokens, image_of, prompts, texts)
     for row, image in enumerate(image_of):
         size, prompt = int(texts.mask[row].sum()), None
-        if prompted:
+        if prompts:
             given = int(prompts.mask[row].sum())
             prompt = as_tokens(prompts.input_ids[row : row + 1, :given])
         state = model.start_writing(image_tokens[image : image + 1], [0], prompt)
         ids = torch.cat([state.first_ids, texts.input_ids[row : row + 1, 1 : size - 1]], 1)
         steps = model.write_on(as_tokens(ids), state)[0, -(size - 1) :]
         torch.testing.assert_close(taught[row, : size - 1], steps, **EXACT)
+        torch.testing.assert_close(learned[row, : size - 1].detach(), steps, **EXACT)
 
 
 # --- what inferencers ask ---------------------------------------------------------------------------------------------

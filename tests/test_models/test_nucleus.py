@@ -100,7 +100,7 @@ def test_errors():
     for temperature in (math.inf, math.nan, -1):
         with pytest.raises(ValueError, match=f'temperature {temperature};'):
             nucleus_search(always(PROBS), 1, rules(), 0.9, temperature)
-    with pytest.raises(ValueError, match='2 texts and 1 generators; give one, or one for each text'):
+    with pytest.raises(ValueError, match='2 texts and 1 generators; give one, or each text its own'):
         nucleus_search(always(PROBS), 2, rules(), 0.9, generator=[torch.Generator()])
     with pytest.raises(ValueError, match='logits are not finite'):
         nucleus_search(lambda ids, parents: torch.full((len(ids), 6), math.nan), 1, rules(), 0.9)

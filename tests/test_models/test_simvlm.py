@@ -36,7 +36,7 @@ def as_bart(model):
     Positions of BART are those of the row: of patches and then of words in its encoder, of words in its decoder.
     """
     transformers = pytest.importorskip('transformers')
-    size, patches = model.hidden_size, model.patch_positions.shape[1]
+    size, patches = model.hidden_size, model.patch_positions.num_embeddings
     config = transformers.BartConfig(
         vocab_size=model.encoder.vocab_size,
         d_model=size,
@@ -57,7 +57,7 @@ def as_bart(model):
     words.word_embeddings.weight.data = bart.shared.weight.data
     table = words.position_embeddings.weight.data
     bart.decoder.embed_positions.weight.data[2 : 2 + len(table)] = table
-    bart.encoder.embed_positions.weight.data[2 : 2 + patches] = model.patch_positions.data[0]
+    bart.encoder.embed_positions.weight.data[2 : 2 + patches] = model.patch_positions.weight
     bart.encoder.embed_positions.weight.data[2 + patches : 2 + patches + len(table)] = table
     for ours, theirs in ((model.encoder, bart.encoder), (model.decoder, bart.decoder)):
         state = {f'layers.{key}': value for key, value in renamed(theirs.layers.state_dict()).items()}
@@ -122,7 +122,7 @@ def each(tokens):
 
 def as_bart_positions(model, bart):
     table = model.encoder.embeddings.position_embeddings.weight
-    bart.encoder.embed_positions.weight.data[2:18] = model.patch_positions[0]
+    bart.encoder.embed_positions.weight.data[2:18] = model.patch_positions.weight
     bart.encoder.embed_positions.weight.data[18 : 18 + len(table)] = table
 
 
@@ -195,7 +195,8 @@ def test_of_a_text_alone_no_pixel_counts():
         found.append(model.loss(images, samples(pictured=(False,) * 3))['loss_caption'])
     assert found[0] == found[1]
     found[0].backward()
-    assert all(parameter.grad is None for parameter in model.image_encoder.parameters())
+    # there is one of zeros for each parameter, as other processes wait for it
+    assert not any(parameter.grad.any() for parameter in model.image_encoder.parameters())
     assert model.encoder.embeddings.word_embeddings.weight.grad.any()
     torch.manual_seed(1)
     assert model.loss(pictures(3), samples())['loss_caption'] != found[0]
@@ -263,6 +264,36 @@ def test_the_prefix_loss_of_a_model_is_that_of_writing_after_the_prefix(name):
     torch.testing.assert_close(loss, total / count)
 
 
+# --- completion -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', ['SimVLM', 'GIT'])
+def test_half_a_text_is_completed(name):
+    head = {'type': 'FusionCaptionHead', 'complete': 0.5, 'max_length': 5}
+    model = build(name, heads={'caption': head})
+    found = model.predict(pictures(3), samples())
+    image_tokens = model.encode_image(pictures(3))
+    for row, (text, sample) in enumerate(zip(TEXTS, found, strict=True)):
+        start, *ids, end = model.tokenize([text]).input_ids[0].tolist()
+        given = ids[: len(ids) // 2]
+        prompt = torch.tensor([[start, *given, end]])
+        prompt = TokenBatch(prompt, torch.ones_like(prompt, dtype=torch.bool))
+        written = model.heads.caption.generate(model, image_tokens[row : row + 1], [0], prompt)
+        assert given and sample.pred_caption == model.tokenizer.decode([*given, *written.ids[0]])
+        assert sample.caption_score == pytest.approx(float(written.log_probs[0]) / (len(written.ids[0]) + 1), rel=1e-9)
+
+
+def test_a_text_alone_is_completed_without_any_picture():
+    head = {'type': 'FusionCaptionHead', 'complete': 0.5, 'max_length': 5}
+    model, said = build('SimVLM', heads={'caption': head}), []
+    for images, pictured in ((pictures(3), False), (pictures(3) + 1, False), (pictures(3), True)):
+        found = model.predict(images, samples(pictured=(True, pictured, True)))
+        said.append([(sample.pred_caption, sample.caption_score) for sample in found])
+    assert said[0][1] == said[1][1] != said[2][1]
+    (alone,) = model.predict(pictures(1), samples(TEXTS[1:2], (False,)))
+    assert alone.pred_caption == said[0][1][0] and alone.caption_score == pytest.approx(said[0][1][1], rel=1e-9)
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -277,6 +308,7 @@ def test_the_prefix_loss_of_a_model_is_that_of_writing_after_the_prefix(name):
             {'heads': {'caption': {'type': 'FusionCaptionHead', 'random_prefix': True, 'prompt': 'a'}}},
             "got the prompt 'a' and random_prefix=True.*leave one of them out",
         ),
+        ({'heads': {'caption': {'type': 'FusionCaptionHead', 'complete': 1.0}}}, 'complete of the caption head is 1.0'),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, sentence):

@@ -232,6 +232,26 @@ def test_equal_questions_about_one_image_are_answered_once(head, monkeypatch):
 
 
 @torch.no_grad()
+def test_a_question_is_read_once_for_all_answers_and_without_a_cache_with_each(monkeypatch):
+    model = answerer({'answers': LIST, 'rank': 6}).double()
+    batch, read = asked(model, pictures(3).double()), []
+    write_on, start_writing = model.write_on, model.start_writing
+
+    def counted(tokens, state):
+        read.append(tokens.input_ids.numel())
+        return write_on(tokens, state)
+
+    monkeypatch.setattr(model, 'write_on', counted)
+    found = model.heads.answer.answer(batch, top=6)
+    # behind what predicts first tokens: each question with the start, and six answers to each as long as the longest
+    questions = sum(len(ids_of(model, question)) + 1 for question in QUESTIONS)
+    assert sum(read[1:]) == questions + 3 * 6 * max(len(ids_of(model, answer)) for answer in LIST)
+    monkeypatch.setattr(model, 'start_writing', lambda *args, cached=False: start_writing(*args))
+    for one, other in zip(found, model.heads.answer.answer(batch, top=6), strict=True):
+        assert one.answers == other.answers and one.scores == pytest.approx(other.scores, rel=1e-9)
+
+
+@torch.no_grad()
 def test_many_answers_are_scored_in_parts(monkeypatch):
     from florence_mm.models.heads.multimodal import written_answer
 

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .bert_layers import join_projections, split_projections
 from .clip import FIXED_SHAPES
 from .clip_settings import IMAGE, as_dict, of_class
 from .exporting import Exported, config_json, hold, register_export
-from .meter import join_projections, split_projections
 from .plain_vit import convert_vit, export_vit, from_tower, is_plain_vit, plain_vit_settings, to_tower
 from .renaming import COMPUTED, Names, Skipped, Source, StateDict, add_prefix, any_key, pop_prefix, register_format
 from .settings import Setting

@@ -17,6 +17,8 @@ from florence_mm.models.tokenizers.protocol import TokenBatch
 
 from .protocol import Fused, PairFeatures, Reader
 
+_SIDE = 64  # pixels of the picture that is encoded where there is none
+
 
 def find_equal(rows: Tensor) -> tuple[list[int], list[int]]:
     """Find equal rows of a tensor, such as equal images of a batch.
@@ -97,7 +99,7 @@ def images_of_rows(image_tokens: Tensor, image_of: Sequence[int | None]) -> tupl
     """Choose the images that rows have: their tokens ``(U', S, C)``, and the index of each row's image among them."""
     images = sorted(set(image_of) - {None})
     if len(images) < len(image_tokens):
-        image_tokens = image_tokens.index_select(0, torch.tensor(images).to(image_tokens.device))
+        image_tokens = image_tokens.index_select(0, torch.tensor(images, dtype=torch.long).to(image_tokens.device))
     place = {image: number for number, image in enumerate(images)}
     return image_tokens, [place.get(image) for image in image_of]
 
@@ -189,8 +191,11 @@ class FusionBatch:
     @cached_property
     def image_tokens(self) -> Tensor:
         """Image tokens ``(U, S, C)``; each different image is encoded once."""
-        if not len(self.images) and self.samples:  # texts alone, of which image encoders cannot make nothing
-            return self.images.new_zeros(0, 1, self.model.hidden_size)
+        if not len(self.images) and self.samples:  # texts alone
+            if not self.model.training:
+                return self.images.new_zeros(0, 1, self.model.hidden_size)
+            # a picture that no sample has: other processes have some, and wait for all in batch norms and gradients
+            return self.model.encode_image(self.images.new_zeros(1, 3, _SIDE, _SIDE))
         return self.model.encode_image(self.images)
 
     def image_tokens_of(self, image_of: Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Image-text retrieval in two stages: a two-tower model finds candidates, a fusion model re-ranks them.
+"""Image-text retrieval in two stages: features find candidates, a fusion model re-ranks them.
 
 The second stage is METER's retrieval by its matching head (arXiv 2111.02387), but only for the best candidates, as in
 ALBEF (arXiv 2107.07651, section 3.4), since the cost of fusing all images with all texts grows with their product.
@@ -18,9 +18,10 @@ from florence_mm.registry import MODELS
 
 @MODELS.register_module()
 class RetrievalReranker(FlorenceModel):
-    """Two-tower retrieval, and a fusion model that re-ranks its best candidates.
+    """Retrieval by features, and a fusion model that re-ranks the best candidates.
 
-    Both models get the same images, in one size. Training trains only the fusion model; the two-tower model is frozen.
+    The features are those of a two-tower model, or of the fusion model's own :class:`FusionITCHead`, as in BLIP. Both
+    models get the same images, in one size. Training trains only the fusion model; the two-tower model is frozen.
     ``predict`` returns only the features of the two-tower model; the second stage is run by
     :class:`florence_mm.evaluation.rerank_loop.RerankTestLoop`. Model and test in a config, for the Karpathy split of
     Flickr30k or COCO::
@@ -39,28 +40,32 @@ class RetrievalReranker(FlorenceModel):
         test_cfg = dict(type='florence_mm.RerankTestLoop', top_k=128)
 
     Args:
-        retriever: two-tower model (or its config), a :class:`UniCL`.
+        retriever: two-tower model (or its config), a :class:`UniCL`; None: the fusion model finds candidates itself.
         matcher: fusion model (or its config) with a matching head, such as :class:`METER` with :class:`FusionITMHead`.
         data_preprocessor: preprocessor of both models; if they have their own, it must normalise equally. By default
             :class:`ImageTextDataPreprocessor`.
         init_cfg: see mmengine.
 
     Raises:
-        ValueError: the fusion model has no matching head, or a model's own preprocessor normalises differently.
+        ValueError: the fusion model has no matching head, or is to find candidates and has no contrastive head; or a
+            model's own preprocessor normalises differently.
     """
 
     def __init__(
         self,
-        retriever: dict | nn.Module,
+        retriever: dict | nn.Module | None,
         matcher: dict | nn.Module,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        self.retriever = self._build('retriever', retriever)
+        self.retriever = None if retriever is None else self._build('retriever', retriever)
         self.matcher = self._build('matcher', matcher)
         self.matcher.require(matches=True)
-        self.retriever.requires_grad_(False).eval()
+        if self.retriever is None:
+            self.matcher.find_head('embed')
+        else:
+            self.retriever.requires_grad_(False).eval()
 
     def _build(self, name: str, model: dict | nn.Module) -> nn.Module:
         """Build a model, with the common preprocessor if its config has none."""
@@ -79,20 +84,28 @@ class RetrievalReranker(FlorenceModel):
     def train(self, mode: bool = True) -> 'RetrievalReranker':
         """Set the mode, except that the two-tower model stays in evaluation mode."""
         super().train(mode)
-        self.retriever.eval()
+        if self.retriever is not None:
+            self.retriever.eval()
         return self
 
     def tensor(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> Any:
-        """Compute the two-tower model's features of images ``(B, 3, H, W)``."""
-        return self.retriever(inputs, data_samples, mode='tensor')
+        """Compute the features ``(B, D)`` by which candidates for images ``(B, 3, H, W)`` are found."""
+        if self.retriever is not None:
+            return self.retriever(inputs, data_samples, mode='tensor')
+        return self.matcher.find_head('embed').embed_images(self.matcher, self.matcher.encode_image(inputs))
 
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
         """Compute the fusion model's losses for images ``(B, 3, H, W)`` and their samples."""
         return self.matcher.loss(inputs, data_samples)
 
     def predict(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> list:
-        """Add the two-tower model's features of images ``(B, 3, H, W)`` to their samples."""
-        return self.retriever.predict(inputs, data_samples)
+        """Add the features of images ``(B, 3, H, W)``, and of their texts, to their samples."""
+        if self.retriever is not None:
+            return self.retriever.predict(inputs, data_samples)
+        with torch.no_grad():
+            batch = self.matcher.make_batch(inputs, data_samples)
+            self.matcher.find_head('embed').predict(batch)
+        return batch.samples
 
     @torch.no_grad()
     def match_pictures(
@@ -113,8 +126,10 @@ class RetrievalReranker(FlorenceModel):
         return self.matcher.match(image_tokens, texts, pairs, pairs_at_once)
 
     def similarity_scale(self) -> float:
-        """Factor from cosines of the two-tower model's features to logits."""
-        return float(self.retriever.temperature())
+        """Factor from cosines of the features to logits."""
+        if self.retriever is not None:
+            return float(self.retriever.temperature())
+        return 1 / float(self.matcher.find_head('embed').temperature)
 
 
 def _normalisation(preprocessor: nn.Module) -> str:

@@ -98,9 +98,10 @@ class SimVLM(VisionLanguageModel):
         self.image_projection = nn.Linear(_width(self.image_encoder), self.hidden_size)
         self.map_size = tuple(map_size)
         std = text.get('init_std', 0.02)
-        self.patch_positions = nn.Parameter(std * torch.randn(1, self.map_size[0] * self.map_size[1], self.hidden_size))
+        self.patch_positions = nn.Embedding(self.map_size[0] * self.map_size[1], self.hidden_size)
         self.patch_norm = nn.LayerNorm(self.hidden_size, eps=text['layer_norm_eps'])
-        init_bert_weights(self.image_projection, std)
+        for part in (self.image_projection, self.patch_positions):
+            init_bert_weights(part, std)
         self.add_heads(heads, std)
 
     @property
@@ -114,7 +115,8 @@ class SimVLM(VisionLanguageModel):
         """Embed preprocessed images ``(U, 3, H, W)`` as patches ``(U, S, C)``, which the encoder reads with a text."""
         outputs = self.image_encoder(inputs)
         x = outputs[-1] if isinstance(outputs, tuple | list) else outputs  # (U, C_v, h, w)
-        positions = resize_position_embedding(self.patch_positions, x.shape[2:], self.map_size)  # (1, S, C)
+        positions = self.patch_positions.weight[None]
+        positions = resize_position_embedding(positions, x.shape[2:], self.map_size)  # (1, S, C)
         x = self.image_projection(x.flatten(2).transpose(1, 2)) + positions
         return dropout(self.patch_norm(x), self.encoder.embeddings.drop_rate if self.training else 0.0)
 
@@ -139,6 +141,8 @@ class SimVLM(VisionLanguageModel):
             real = torch.cat([shown[:, None].expand(-1, image_tokens.shape[1]), real], 1)
             layout = TokenLayout.of(real, device=image_tokens.device)
             x = layout.pack(both)
+        else:  # for the gradients of other processes' images
+            x = x + 0 * image_tokens.sum()
         memory = self.decoder.contexts(layout.pad(self.encoder.run(x, layout)), real)
         return memory if uniform_groups(which, len(first)) else memory.of_rows(which)
 

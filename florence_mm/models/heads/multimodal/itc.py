@@ -142,10 +142,13 @@ class FusionITCHead(BaseModule):
 
     def embed(self, batch: FusionBatch) -> PairFeatures:
         """Compute the features of the images and texts of a batch."""
-        model = batch.model
-        image = _features(self.image_proj, model.pool_image(batch.image_tokens))  # (U, D)
-        text = _features(self.text_proj, model.pool_text(batch.tokens))  # (b, D)
+        image = self.embed_images(batch.model, batch.image_tokens)  # (U, D)
+        text = _features(self.text_proj, batch.model.pool_text(batch.tokens))  # (b, D)
         return PairFeatures(image, text, 1 / self.temperature)
+
+    def embed_images(self, model: Embedder, image_tokens: Tensor) -> Tensor:
+        """Compute the features ``(U, D)`` of images from their tokens ``(U, S, C_v)``, L2-normalised, at least fp32."""
+        return _features(self.image_proj, model.pool_image(image_tokens))
 
     def embed_texts(self, model: Embedder, texts: Sequence[str]) -> Tensor:
         """Compute the features ``(n, D)`` of n texts, L2-normalised, at least fp32."""
@@ -227,7 +230,7 @@ class FusionITCHead(BaseModule):
 
     def predict(self, batch: FusionBatch) -> None:
         """Set ``image_feat (D,)`` of each sample, and ``text_feat (n, D)`` of those with n ``texts``; on the CPU."""
-        image = _features(self.image_proj, batch.model.pool_image(batch.image_tokens)).cpu()  # (U, D)
+        image = self.embed_images(batch.model, batch.image_tokens).cpu()  # (U, D)
         for sample, number in zip(batch.samples, batch.image_of, strict=True):
             sample.set_field(image[number], 'image_feat')
         described = [sample for sample in batch.samples if 'texts' in sample]

@@ -1,6 +1,6 @@
 # Prefix language model on the captions of the embedded scenes and on texts alone (docs/simvlm.md); tested by completing
 # the second half of captions:
-# bash tools/dist_train.sh configs/simvlm/simvlm_coswin-micro_2xb36-6e_large-digits.py 2
+# python tools/train.py configs/simvlm/simvlm_coswin-micro_1xb72-6e_large-digits.py
 _base_ = [
     '../_base_/models/simvlm_coswin-micro.py',
     '../_base_/datasets/large_digit_prefixes.py',
@@ -26,4 +26,6 @@ param_scheduler = [
     dict(type='PolyLR', power=1.0, eta_min=1e-5, by_epoch=True, begin=0.2, end=6, convert_to_iter_based=True),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=6, val_interval=6)
-train_dataloader = dict(batch_size=36)
+train_dataloader = dict(batch_size=72)
+# the same test with other pictures, without image tokens and without any picture
+test_cfg = dict(type='florence_mm.ControlledTestLoop', controls=('exchanged', 'zero', 'alone'))
