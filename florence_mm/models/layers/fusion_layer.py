@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from florence_mm.models.generation.cache import KeyValueCache
-from florence_mm.ops.inference import add_mlp, fast_path_allowed, is_gelu, is_plain, is_untouched
+from florence_mm.ops.inference import add_mlp, fast_path_allowed, few_rows_linear, is_gelu, is_plain, is_untouched
 
 from .token_layout import TokenLayout, layout_of
 from .transformer import FEW_ROWS, CrossAttention, KeysValues, PostNorm, SelfAttention
@@ -158,9 +158,12 @@ class FusionLayer(nn.Module):
         return out.index_copy(0, others, rest)
 
     def _mlp(self, x: Tensor, inner: nn.Sequential, output: PostNorm) -> Tensor:
-        if not self.training and fast_path_allowed(x) and len(x) > FEW_ROWS and _is_plain_mlp(inner, output):
+        fast = not self.training and fast_path_allowed(x)
+        if fast and len(x) > FEW_ROWS and _is_plain_mlp(inner, output):
             x = add_mlp(x.clone(), x, inner.dense, output.dense)
             return output.LayerNorm(x)
+        if fast and is_untouched(inner):
+            return output(inner.act(few_rows_linear(x, inner.dense)), x)
         return output(inner(x), x)
 
 
