@@ -70,9 +70,17 @@ class ControlledTestLoop(TestLoop):
                 f'ControlledTestLoop got a {type(model).__name__}, which has no image tokens; use it with a model over '
                 'images and texts'
             )
-        metrics = super().run()
+        runner = self.runner
+        runner.call_hook('before_test')
+        runner.call_hook('before_test_epoch')
+        runner.model.eval()
+        for index, data_batch in enumerate(self.dataloader):
+            self.run_iter(index, data_batch)
+        metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
         for name in self.controls:
             metrics.update({f'{name}/{key}': value for key, value in self._run_control(name, model).items()})
+        runner.call_hook('after_test_epoch', metrics=metrics)
+        runner.call_hook('after_test')
         return metrics
 
     @torch.no_grad()

@@ -65,14 +65,17 @@ class Said(BaseMetric):
 
 
 def run(values, batch_size, metrics, model=None, **options):
+    hooks = []
     runner = SimpleNamespace(
         model=model or Teller(),
-        call_hook=lambda *args, **kwargs: None,
+        call_hook=lambda name, **told: hooks.append((name, told.get('metrics'))),
         logger=logging.getLogger('test'),
         visualizer=SimpleNamespace(),
     )
     loader = DataLoader(Pictures(values), batch_size=batch_size, collate_fn=collate)
-    return ControlledTestLoop(runner, loader, Evaluator(metrics), **options).run()
+    scores = ControlledTestLoop(runner, loader, Evaluator(metrics), **options).run()
+    assert hooks[-2:] == [('after_test_epoch', scores), ('after_test', None)]  # so that all scores are logged
+    return scores
 
 
 def test_each_sample_is_asked_about_another_picture_and_about_none():
