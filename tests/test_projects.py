@@ -1,4 +1,4 @@
-"""The projects: the parts without the framework, pretraining in stages and by losses, filtered captions, curation."""
+"""The projects: the parts without the framework, and pretraining in stages and by several losses."""
 
 import ast
 import dataclasses
@@ -288,39 +288,6 @@ def test_what_cannot_be_trained_on_is_refused(filtered, tmp_path, options, sente
         filtered.train_on(cfg, manifest, tmp_path, 200, 0)
 
 
-def test_wrong_configs_are_refused_before_a_model_is_trained(filtered, tmp_path):
-    captions = str(ROOT / 'configs/meter/meter_coswin-micro_caption_2xb16-4e_large-digits.py')
-    questions = str(ROOT / 'configs/meter/meter_coswin-micro_2xb64-6e_large-digit-vqa.py')
-    curation = str(ROOT / 'configs/curation/digits.py')
-    right = {'captioner': captions, 'filter': captions, 'config': None}
-    checkpoints = {'captioner_checkpoint': None, 'filter_checkpoint': None}
-    filtered.check_arguments(SimpleNamespace(**right, **checkpoints))
-    for key in right:
-        with pytest.raises(UsageError, match='large-digit-vqa.py trains on florence_mm.VQADataset; give a config'):
-            filtered.check_arguments(SimpleNamespace(**{**right, key: questions}, **checkpoints))
-    with pytest.raises(UsageError, match='digits.py does not train; give a config that trains on ImageTextManifest'):
-        filtered.check_arguments(SimpleNamespace(**{**right, 'filter': curation}, **checkpoints))
-    # a model with weights is not trained
-    filtered.check_arguments(SimpleNamespace(**{**right, 'filter': questions, **checkpoints, 'filter_checkpoint': 'a'}))
-
-
-@pytest.mark.parametrize(
-    ('option', 'value', 'accepted'),
-    [
-        ('--exchanged', '1.5', 'a finite number of at least 0 and at most 1'),
-        ('--clean', 'half', 'a finite number of at least 0 and at most 1'),
-        ('--threshold', 'nan', 'a finite number of at least 0 and at most 1'),
-        ('--top-p', '-1', 'a finite number of at least 0 and at most 1'),
-        ('--seeds', '-1', 'a whole number of at least 0'),
-    ],
-)
-def test_wrong_numbers_of_captions_are_one_sentence(filtered, monkeypatch, capsys, option, value, accepted):
-    monkeypatch.setattr('sys.argv', ['compare.py', '--captioner', 'a', '--filter', 'b', option, value])
-    with pytest.raises(SystemExit, match='^2$'):
-        filtered.main()
-    assert f'error: argument {option}: {value!r} is not accepted; give {accepted}' in capsys.readouterr().err
-
-
 def test_the_table_of_captions_has_each_seed(filtered):
     way = {'captions': 10, 'false': 40.0, 'score': 2.0}
     results = [
@@ -329,27 +296,3 @@ def test_the_table_of_captions_has_each_seed(filtered):
     lines = filtered.describe(results, 'caption/CIDEr-D').splitlines()
     assert 'Area under the ROC curve of the filter: 0.9100 (0.9000, 0.9200)' in lines
     assert lines[-1] == '| as they came | 10 (10, 10) | 40.0 (40.0, 40.0) | 2.5000 (2.0000, 3.0000) |'
-
-
-# --- projects/curated_digits ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def curated(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-    return importlib.import_module('projects.curated_digits.compare')
-
-
-def test_few_steps_are_two_epochs_and_few_pairs_are_one_sentence(curated, tmp_path):
-    cfg = curated.training_config(tmp_path, 640, tmp_path, 3)
-    assert [one['end'] for one in cfg.param_scheduler] == [1, 2] and cfg.train_cfg.max_epochs == 2
-    assert curated.training_config(tmp_path, 640, tmp_path, 100).train_cfg.max_epochs == 10
-    with pytest.raises(UsageError, match=r'^63 pairs of .* are fewer than a batch of 64; lower --min-score$'):
-        curated.training_config(tmp_path, 63, tmp_path, 462)
-
-
-def test_a_score_that_is_no_number_is_one_sentence(curated, monkeypatch, capsys):
-    monkeypatch.setattr('sys.argv', ['compare.py', '--min-score', 'nan'])
-    with pytest.raises(SystemExit, match='^2$'):
-        curated.main()
-    assert "--min-score: 'nan' is not accepted; give a finite number" in capsys.readouterr().err

@@ -29,7 +29,7 @@ from .capfilt_report import TextReport, make_text_report
 from .capfilt_texts import Captioner, Matcher, ShardTexts, is_kept, read_texts, write_texts
 from .columns import kept_schema, require_pyarrow
 from .inputs import RawShard, find_shards
-from .options import CapFiltOptions, InputOptions, StageCOptions, require_path
+from .options import CapFiltOptions, InputOptions, StageCOptions
 from .reasons import LOW_SCORE
 from .stage_c import Places, claim_folder, write_kept
 from .state import one_run
@@ -70,7 +70,6 @@ class CapFiltSettings:
                 f'the pictures of {shown_path(self.source.path)} lie in tars, which a manifest cannot name; ask for '
                 'shards with --shards'
             )
-        require_path('out', self.out, written=True)
         if self.out.exists() and not self.out.is_dir():
             raise UsageError(f'{shown_path(self.out)} is a file; name a folder to write to')
 

@@ -1,17 +1,14 @@
 """Settings of a run of curation, checked before anything is read."""
 
 import math
-import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from florence_mm.errors import UsageError, shown, shown_path
+from florence_mm.errors import UsageError, shown
 from florence_mm.utils.nearest import near_or_all
 from florence_mm.utils.numbers import is_finite, is_whole
-from florence_mm.utils.text_files import is_encodable
 
 KINDS = ('tars', 'manifest', 'parquet', 'folder')
 DUPLICATES = ('one', 'texts', 'all')
@@ -52,7 +49,6 @@ class InputOptions:
         if self.kind not in KINDS:
             raise UsageError(f'inputs: kind={self.kind!r} is none of {", ".join(KINDS)}')
         require('inputs: path', self.path, isinstance(self.path, str) and bool(self.path), 'a file or folder')
-        require_path('inputs: path', self.path)
         for name, value in self.names.items():
             if name not in FIELDS:
                 raise UsageError(f'inputs: names has {name!r}, which is no field{near_or_all(name, FIELDS)}')
@@ -247,31 +243,3 @@ def require(name: str, value: Any, right: bool, expected: str) -> None:
     """
     if not right:
         raise UsageError(f'{name}={shown(value)} must be {expected}')
-
-
-def require_path(key: str, path: str | os.PathLike, written: bool = False) -> None:
-    """Check that a path can be the name of a file here.
-
-    Args:
-        key: what the message calls it.
-        path: the file or folder.
-        written: whether tables are written there; DuckDB and Arrow take names in UTF-8 alone.
-
-    Raises:
-        UsageError: it cannot.
-    """
-    text = os.fspath(path)
-    try:
-        os.fsencode(text)
-        right = is_encodable(text) or not written
-    except UnicodeEncodeError:
-        right = False
-    if right:
-        return
-    encoding = sys.getfilesystemencoding()
-    if encoding != 'utf-8':  # such as in ASCII, by LC_ALL=C where Python's UTF-8 mode is switched off
-        raise UsageError(
-            f'{key}={shown_path(text)} has letters outside {encoding}, which names of files are in by LC_ALL or LANG; '
-            'set PYTHONUTF8=1'
-        )
-    raise UsageError(f'{key}={shown_path(text)} is not UTF-8, in which names of tables must be; name another one')

@@ -9,7 +9,7 @@ from florence_mm.errors import UsageError, shown
 from florence_mm.utils.nearest import near_or_all
 from florence_mm.utils.numbers import is_whole
 
-from .options import InputOptions, StageAOptions, StageBOptions, StageCOptions, as_options, require_path
+from .options import InputOptions, StageAOptions, StageBOptions, StageCOptions, as_options
 from .pool import ENGINES
 
 _STAGES = {'stage_a': StageAOptions, 'stage_b': StageBOptions, 'stage_c': StageCOptions}
@@ -87,7 +87,6 @@ class Settings:
         if self.stage_b.near_cosine is not None and not self.stage_a.embeddings:
             raise UsageError('stage_b.near_cosine compares embeddings; set stage_a.embeddings=True')
         for name, folder in (('work', self.work), ('out', self.out)):
-            require_path(name, folder, written=True)
             if folder.exists() and not folder.is_dir():
                 raise UsageError(f'{name}={shown(str(folder))} is no folder; name another one, or remove the file')
         if self.work.resolve() == self.out.resolve():

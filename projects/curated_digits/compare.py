@@ -25,7 +25,7 @@ import torch  # isort: skip
 from mmengine.config import Config
 
 from florence_mm.apis.relevance import MakeTowers
-from florence_mm.config.arguments import finite_float, positive_int
+from florence_mm.config.arguments import positive_int
 from florence_mm.config.arguments import seed as seed_number
 from florence_mm.config.load import load_config
 from florence_mm.config.pick import insert_after
@@ -34,7 +34,7 @@ from florence_mm.corpora.raw_digits import write_raw_digits
 from florence_mm.curation.run import Result, curate
 from florence_mm.curation.settings import make_settings
 from florence_mm.engine.launch import train_and_test
-from florence_mm.errors import UsageError, one_sentence_errors
+from florence_mm.errors import one_sentence_errors
 from florence_mm.utils.files import write_atomic
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,15 +57,9 @@ def make_shards(raw: Path, folder: Path, workers: int, changes: Mapping[str, Any
 
 
 def training_config(shards: Path, total: int, digits: Path, steps: int) -> Config:
-    """Config of a model on a set of shards, tested on the held-out digits, by as many epochs as make the steps.
-
-    Raises:
-        UsageError: there are fewer pairs than a batch has.
-    """
-    if total < _BATCH:
-        raise UsageError(f'{total} pairs of {shards} are fewer than a batch of {_BATCH}; lower --min-score')
+    """Config of a model on a set of shards, tested on the held-out digits, by as many epochs as make the steps."""
     cfg = load_config(str(MODEL))
-    epochs = max(2, round(steps / (total // _BATCH)))  # the first one warms up
+    epochs = max(1, round(steps / (total // _BATCH)))
     cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval = epochs, epochs
     cfg.default_hooks.checkpoint.interval = epochs
     cosine = cfg.param_scheduler[1]
@@ -129,9 +123,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seeds', type=seed_number, nargs='+', default=[0, 1, 2], help='default: 0 1 2')
     parser.add_argument('--steps', type=positive_int, default=STEPS, help='of each model (default: %(default)s)')
-    parser.add_argument(
-        '--min-score', type=finite_float, default=0.5, help='least cosine that is kept (default: %(default)s)'
-    )
+    parser.add_argument('--min-score', type=float, default=0.5, help='least cosine that is kept (default: %(default)s)')
     parser.add_argument('--workers', type=positive_int, default=2, help='processes that curate (default: 2)')
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/curation_compared'), help='default: %(default)s'

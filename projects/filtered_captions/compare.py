@@ -29,7 +29,7 @@ import torch  # isort: skip
 from mmengine.config import Config
 
 from florence_mm.apis.capfilt import ModelCaptioner, ModelMatcher
-from florence_mm.config.arguments import positive_int, probability
+from florence_mm.config.arguments import positive_int
 from florence_mm.config.arguments import seed as seed_number
 from florence_mm.config.load import load_config
 from florence_mm.config.metafiles import is_model_name
@@ -57,31 +57,6 @@ DEFAULT_WAYS = ('web', 'random', 'capfilt')
 _COLUMNS = {'captions': '.0f', 'false': '.1f', 'score': '.4f'}
 
 
-def check_trains_on_captions(cfg: Config) -> Config:
-    """Check that a config trains on a manifest of captions, and return it.
-
-    Raises:
-        UsageError: it does not.
-    """
-    kind = (cfg.get('train_dataloader') or {}).get('dataset', {}).get('type')
-    if str(kind).rpartition('.')[2] != 'ImageTextManifest':
-        found = f'trains on {kind}' if kind else 'does not train'
-        raise UsageError(f'{cfg.filename} {found}; give a config that trains on ImageTextManifest')
-    return cfg
-
-
-def check_arguments(args: argparse.Namespace) -> None:
-    """Check configs that models are trained by, before the first of them is.
-
-    Raises:
-        UsageError: one is not there, or does not train on a manifest of captions.
-    """
-    models = ((args.captioner, args.captioner_checkpoint), (args.filter, args.filter_checkpoint))
-    trained = [name for name, checkpoint in models if checkpoint is None and not is_model_name(name)]
-    for name in (*trained, *([args.config] if args.config is not None else [])):
-        check_trains_on_captions(load_config(name))
-
-
 def train_on(cfg: Config, manifest: Path, pictures: Path, steps: int, seed: int) -> Config:
     """Change a config so that it trains on a manifest by exactly these steps, which are one epoch.
 
@@ -98,7 +73,11 @@ def train_on(cfg: Config, manifest: Path, pictures: Path, steps: int, seed: int)
     Raises:
         UsageError: the config does not train on a manifest, by epochs, or has a schedule of single epochs.
     """
-    loader = check_trains_on_captions(cfg).train_dataloader
+    loader = cfg.train_dataloader
+    if str(loader.dataset.get('type')).rpartition('.')[2] != 'ImageTextManifest':
+        raise UsageError(
+            f'{cfg.filename} trains on {loader.dataset.get("type")}; give a config that trains on ImageTextManifest'
+        )
     before = cfg.train_cfg.get('max_epochs')
     if before is None:
         raise UsageError(f'{cfg.filename} has no train_cfg.max_epochs; give a config that trains by epochs')
@@ -255,7 +234,6 @@ def describe(results: Sequence[Mapping[str, Any]], metric: str) -> str:
 def compare(args: argparse.Namespace) -> int:
     """Run all seeds, and write ``comparison.md``, ``.json`` and ``.png`` into the work folder; returns the status."""
     torch.set_num_threads(args.threads)
-    check_arguments(args)
     args.work_dir, args.scenes = args.work_dir.absolute(), args.scenes.absolute()
     results = [run_seed(args, seed) for seed in args.seeds]
     text = describe(results, args.metric)
@@ -282,10 +260,10 @@ def main() -> int:
     parser.add_argument('--metric', default='caption/CIDEr-D', help='of the test (default: %(default)s)')
     parser.add_argument('--steps', type=positive_int, default=500, help='of each new model (default: %(default)s)')
     parser.add_argument('--clean-steps', type=positive_int, default=500, help='of captioner and filter (default: 500)')
-    parser.add_argument('--exchanged', type=probability, default=0.4, help='part of captions (default: %(default)s)')
-    parser.add_argument('--clean', type=probability, default=0.25, help='part of the pictures (default: %(default)s)')
-    parser.add_argument('--threshold', type=probability, default=0.5, help='least match kept (default: %(default)s)')
-    parser.add_argument('--top-p', type=probability, default=0.9, help='nucleus of captions (default: %(default)s)')
+    parser.add_argument('--exchanged', type=float, default=0.4, help='part of the captions (default: %(default)s)')
+    parser.add_argument('--clean', type=float, default=0.25, help='part of the pictures (default: %(default)s)')
+    parser.add_argument('--threshold', type=float, default=0.5, help='least probability kept (default: %(default)s)')
+    parser.add_argument('--top-p', type=float, default=0.9, help='nucleus of captions (default: %(default)s)')
     parser.add_argument('--threads', type=positive_int, default=1, help='of torch (default: %(default)s)')
     parser.add_argument('--scenes', type=Path, default=Path('data/large_digits'), help='default: %(default)s')
     parser.add_argument(

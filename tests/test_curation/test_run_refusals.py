@@ -2,8 +2,6 @@
 
 import json
 import logging
-import os
-from functools import partial
 
 import cv2
 import numpy as np
@@ -193,23 +191,3 @@ def test_a_file_in_place_of_a_folder(tmp_path, name):
     (tmp_path / name).write_text('a file')
     with pytest.raises(UsageError, match=rf"{name}='.*{name}' is no folder; name another one"):
         settings_of(tmp_path)
-
-
-@pytest.mark.parametrize('name', ['work', 'out'])
-def test_a_folder_whose_name_is_not_utf_8(tmp_path, name):
-    with pytest.raises(UsageError, match=rf'^{name}=.*caf\\xe9 is not UTF-8, in which names of tables must be; name'):
-        settings_of(tmp_path, **{name: str(tmp_path / 'caf\udce9')})
-
-
-@pytest.mark.parametrize('name', ['work', 'out', 'inputs: path'])
-@pytest.mark.parametrize('given', ['é', '\udcc3\udca9'], ids=['config', 'command line'])
-def test_names_outside_ascii_where_names_of_files_are_ascii(tmp_path, monkeypatch, name, given):
-    ascii_names = partial(str.encode, encoding='ascii', errors='surrogateescape')
-    monkeypatch.setattr('os.fsencode', lambda path: ascii_names(os.fspath(path)))
-    monkeypatch.setattr('sys.getfilesystemencoding', lambda: 'ascii')
-    options = {'inputs': [{'kind': 'tars', 'path': given}]} if name == 'inputs: path' else {name: given}
-    if name == 'inputs: path' and given != 'é':  # the bytes that are on the disk: tars can be read
-        assert settings_of(tmp_path, **options).inputs[0].path == given
-        return
-    with pytest.raises(UsageError, match=f'^{name}=.* has letters outside ascii, .*; set PYTHONUTF8=1$'):
-        settings_of(tmp_path, **options)

@@ -55,31 +55,6 @@ def test_without_a_gpu_there_is_a_sentence(gpu, monkeypatch, capsys):
     )
 
 
-@pytest.mark.parametrize(
-    ('arguments', 'sentence'),
-    [
-        (['--device', 'cuda', '--dry-run'], 'error: --device cuda: torch finds no GPU; --device cpu --dry-run tries'),
-        (['--seconds', 'nan'], "error: argument --seconds: 'nan' is not accepted; give a finite number"),
-        (['--seconds', '0'], "error: argument --seconds: '0' is not accepted; give a finite number above 0"),
-        (['--dry-run', '--device', 'cpu', '--out', 'folder'], 'error: folder is a folder, and a file is to be written'),
-        (['--dry-run', '--device', 'cpu', '--out', 'file/gpu.json'], 'error: file'),
-    ],
-)
-def test_wrong_arguments_are_one_sentence_before_anything_is_measured(
-    gpu, monkeypatch, tmp_path, capsys, arguments, sentence
-):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    monkeypatch.setattr(gpu, 'run_part', None)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / 'folder').mkdir()
-    (tmp_path / 'file').touch()
-    monkeypatch.setattr(sys, 'argv', ['gpu.py', *arguments])
-    with pytest.raises(SystemExit, match='^2$'):
-        gpu.main()
-    written = capsys.readouterr()
-    assert sentence in written.err.splitlines()[-1] and not written.out
-
-
 def test_the_dry_run_has_every_part(gpu, command):
     parts = [name for name in gpu.PARTS if name != 'operators']
     status, rows = command('--dry-run', '--only', *parts)
