@@ -25,7 +25,7 @@ QUICK_GELU_FACTOR = 1.702
 _HIDDEN_ELEMENTS = 1_200_000  # of an MLP's hidden layer at a time: 4.8 MB in float32
 _ONEDNN_ELEMENTS = 100_000  # of a hidden layer in float32, from which on oneDNN's calls are worth their time
 # the product of at most so many rows and a weight of at least so many numbers is computed transposed
-_FEW_ROWS, _LARGE = 6, 4_000_000
+_FEW_ROWS, _LARGE = 6, 500_000
 _DROPOUT_RATES = ('p', 'rate', 'dropout', 'attention_dropout', 'drop_prob', 'drop_rate', 'attn_drop_rate')
 _SMALL = 16384  # elements; CPU tensors up to this size are compared element by element
 _WORDS = 255  # words of 8 bytes in one partial sum; odd, so that flipping the highest bit of all of them changes it
@@ -159,7 +159,7 @@ def _by_onednn(x: Tensor, hidden: int) -> bool:
 
 
 def few_rows_linear(x: Tensor, layer: nn.Linear | nn.Embedding) -> Tensor:
-    """Apply a large linear layer without bias to few rows, such as for the next token's logits.
+    """Apply a large linear layer to few rows, such as those of the next token of a few texts.
 
     Args:
         x: ``(N, C)``.
@@ -170,10 +170,12 @@ def few_rows_linear(x: Tensor, layer: nn.Linear | nn.Embedding) -> Tensor:
     """
     tied = isinstance(layer, nn.Embedding)
     few = x.ndim == 2 and fast_path_allowed(x) and len(x) <= _FEW_ROWS
-    plain = few and (_has_tensors(layer) if tied else is_plain(layer) and layer.bias is None)
+    plain = few and (_has_tensors(layer) if tied else is_plain(layer))
     if not plain or layer.weight.numel() < _LARGE or not fast_path_allowed(x, layer.weight):
         return F.linear(x, layer.weight) if tied else layer(x)
-    return torch.mm(layer.weight, x.t()).t().contiguous()
+    if tied or layer.bias is None:
+        return torch.mm(layer.weight, x.t()).t().contiguous()
+    return torch.addmm(layer.bias[:, None], layer.weight, x.t()).t().contiguous()
 
 
 # --- results that are kept --------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import florence_mm  # noqa: F401  (patches the stack before other packages are imported)
 from florence_mm.models.checkpoints import convert_state_dict
-from florence_mm.models.multimodal import GIT
+from florence_mm.models.multimodal import BLIP, GIT
 from florence_mm.models.multimodal.base import VisionLanguageModel
 
 SIZE, BEAMS, LENGTH, WORDS = 224, 3, 20, 30522
@@ -39,11 +39,20 @@ class Writers:
         ours: our model, whose head ``caption`` writes.
         peer: the peer's model.
         match: pairs of our parameters and the peer's, whose gradients are compared.
+        mark: id that the peer's texts begin with; None: the start token.
+        given: ids that the peer's ``generate`` leaves out again at the end of what it is given.
     """
 
     ours: VisionLanguageModel
     peer: nn.Module
     match: list[tuple[nn.Parameter, nn.Parameter]]
+    mark: int | None = None
+    given: int = 0
+
+    def begin(self, ids: Tensor) -> Tensor:
+        """Replace the start token of texts ``(B, T)`` by the peer's."""
+        first = torch.full_like(ids[:, :1], self.ours.tokenizer.start_token_id if self.mark is None else self.mark)
+        return torch.cat([first, ids[:, 1:]], 1)
 
 
 def _git() -> Writers:
@@ -74,8 +83,42 @@ def _git() -> Writers:
     return Writers(ours, peer, match)
 
 
+def _blip() -> Writers:
+    from transformers import BlipConfig, BlipForConditionalGeneration
+
+    image = {'arch': 'base-16', 'out_type': 'raw', 'act': 'gelu', 'norm_eps': 1e-6}
+    ours = BLIP(
+        image_encoder={'type': 'CLIPVisionTower', **image, 'pre_norm': False, 'patch_bias': True},
+        tokenizer={'type': 'MaskedCLIPTokenizer', 'vocab_size': WORDS - 1},
+        heads={'caption': {'type': 'FusionCaptionHead', 'tied': True}},
+    )
+    words = ours.tokenizer
+    ids = {'bos_token_id': ours.dec_token_id, 'sep_token_id': words.end_token_id, 'pad_token_id': words.pad_token_id}
+    text = {'num_attention_heads': 12, 'encoder_hidden_size': 768, 'vocab_size': WORDS + 2}
+    peer = BlipForConditionalGeneration(
+        BlipConfig(
+            text_config={**text, **ids, 'eos_token_id': words.end_token_id},
+            vision_config={'image_size': SIZE, 'layer_norm_eps': 1e-6},
+        )
+    )
+    for name, parameter in peer.named_parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.05)
+        elif 'bias' in name:
+            nn.init.normal_(parameter, std=0.02)
+    ours.load_state_dict(convert_state_dict(dict(peer.state_dict()))[1])
+    decoder, first = peer.text_decoder.bert, ours.text_encoder.layers[0]
+    match = [
+        (ours.word_embeddings.weight, decoder.embeddings.word_embeddings.weight),
+        (ours.image_encoder.conv1.weight, peer.vision_model.embeddings.patch_embedding.weight),
+        (first.output.dense.weight, decoder.encoder.layer[0].output.dense.weight),
+        (first.crossattention.query.weight, decoder.encoder.layer[0].crossattention.self.query.weight),
+    ]
+    return Writers(ours, peer, match, ours.dec_token_id, given=1)
+
+
 #: Families by name; each makes its models.
-FAMILIES: dict[str, Callable[[], Writers]] = {'git': _git}
+FAMILIES: dict[str, Callable[[], Writers]] = {'git': _git, 'blip': _blip}
 
 
 def _only_end(ids: Tensor, scores: Tensor, end: int, length: int) -> Tensor:
@@ -92,14 +135,15 @@ def _captions(make: Callable[[], Writers]) -> Pair:
     head = ours.heads['caption']
     head.num_beams, head.max_length, head.min_length = BEAMS, LENGTH - 1, LENGTH - 1
     image = torch.randn(1, 3, SIZE, SIZE)
-    start = torch.full((1, 1), words.start_token_id)
+    start = writers.begin(torch.full((1, 1 + writers.given), words.end_token_id))
+    marks = range(words.vocab_size, head.vocab_size)
     end = partial(_only_end, end=words.end_token_id, length=LENGTH)
     options: dict[str, Any] = {
         'num_beams': BEAMS,
         'do_sample': False,
         'max_new_tokens': LENGTH,
         'min_new_tokens': LENGTH - 1,
-        'suppress_tokens': sorted(words.special_ids - {words.end_token_id}),
+        'suppress_tokens': sorted({*words.special_ids, *marks} - {words.end_token_id}),
         'logits_processor': [end],
     }
 
@@ -130,8 +174,9 @@ def _training(make: Callable[[], Writers]) -> Pair:
     images = torch.randn(len(CAPTIONS), 3, SIZE, SIZE)
     samples = [DataSample(text=text) for text in CAPTIONS]
     tokens = writers.ours.tokenize(CAPTIONS)
-    labels = tokens.input_ids.masked_fill(~tokens.mask, -100)
-    inputs = {'input_ids': tokens.input_ids, 'attention_mask': tokens.mask.long(), 'labels': labels}
+    ids = writers.begin(tokens.input_ids)
+    labels = ids.masked_fill(~tokens.mask, -100)
+    inputs = {'input_ids': ids, 'attention_mask': tokens.mask.long(), 'labels': labels}
     compared: set[nn.Module] = set()
 
     def step(model: nn.Module, side: int, loss: Callable[[], Tensor]) -> list[Tensor]:

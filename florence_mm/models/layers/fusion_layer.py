@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from florence_mm.models.generation.cache import KeyValueCache
-from florence_mm.ops.inference import add_mlp, fast_path_allowed, is_gelu, is_plain, is_untouched
+from florence_mm.ops.inference import add_mlp, fast_path_allowed, few_rows_linear, is_gelu, is_plain, is_untouched
 
 from .token_layout import TokenLayout, layout_of
 from .transformer import FEW_ROWS, CrossAttention, KeysValues, PostNorm, SelfAttention
@@ -158,10 +158,12 @@ class FusionLayer(nn.Module):
         return out.index_copy(0, others, rest)
 
     def _mlp(self, x: Tensor, inner: nn.Sequential, output: PostNorm) -> Tensor:
-        if not self.training and fast_path_allowed(x) and len(x) > FEW_ROWS and _is_plain_mlp(inner, output):
+        if self.training or not fast_path_allowed(x) or not _is_plain_mlp(inner, output):
+            return output(inner(x), x)
+        if len(x) > FEW_ROWS:
             x = add_mlp(x.clone(), x, inner.dense, output.dense)
             return output.LayerNorm(x)
-        return output(inner(x), x)
+        return output(inner.act(few_rows_linear(x, inner.dense)), x)
 
 
 def _mlp(hidden_size: int, width: int, drop_rate: float, layer_norm_eps: float) -> tuple[nn.Sequential, PostNorm]:

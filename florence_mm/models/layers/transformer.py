@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from florence_mm.models.generation.cache import KeyValueCache, causal_mask
 from florence_mm.moved import moved_names
 from florence_mm.ops.attention import attention, dropout, prefixed_attention
-from florence_mm.ops.inference import is_plain, is_traced
+from florence_mm.ops.inference import few_rows_linear, is_plain, is_traced
 
 from .shared_tokens import attend_once
 from .token_layout import TokenLayout
@@ -45,7 +45,8 @@ class PostNorm(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """Compute ``(N, C)`` from ``x (N, in_features)`` and ``residual (N, C)``."""
-        return self.LayerNorm(dropout(self.dense(x), self.drop_rate if self.training else 0.0) + residual)
+        x = few_rows_linear(x, self.dense)
+        return self.LayerNorm(dropout(x, self.drop_rate if self.training else 0.0) + residual)
 
 
 def self_attention(
@@ -104,7 +105,7 @@ class SelfAttention(nn.Module):
     ) -> Tensor:
         """Attend, packed tokens ``(N, C)`` to ``(N, C)``; see :func:`self_attention`."""
         rate = self.attn_drop_rate if self.training else 0.0
-        return self.output(self_attention(self.qkv(x), layout, self.num_heads, cache, rate, prefix), x)
+        return self.output(self_attention(few_rows_linear(x, self.qkv), layout, self.num_heads, cache, rate, prefix), x)
 
     def keys_values(self, x: Tensor, layout: TokenLayout) -> KeysValues:
         """Compute keys and values ``(B, H, L, D)`` of packed tokens ``(N, C)`` without their queries, for a prefix."""
@@ -158,7 +159,7 @@ class CrossAttention(nn.Module):
         There may be fewer contexts than sequences. Then each context has equally many consecutive sequences, whose
         queries are multiplied with its keys in one product.
         """
-        (query,) = split_heads(self.query(x), layout, 1, self.num_heads)
+        (query,) = split_heads(few_rows_linear(x, self.query), layout, 1, self.num_heads)
         rate = self.attn_drop_rate if self.training else 0.0
         contexts = keys_values[0].shape[0]  # of an exported model there are as many as sequences, whatever their number
         each = 1 if is_traced() else query.shape[0] // contexts
