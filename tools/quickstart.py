@@ -10,14 +10,17 @@ Usage: python tools/quickstart.py [--seed 0]
 
 import argparse
 import json
+import logging
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import florence_mm  # noqa: F401  (patches the stack before mmengine's registries are used)
 
 import numpy as np  # isort: skip
 import torch
+from mmengine.logging import MMLogger
 from sklearn.linear_model import LogisticRegression
 
 from florence_mm.config.arguments import probability, seed
@@ -86,6 +89,23 @@ def draw_examples(runner: FlorenceRunner, path: Path) -> None:
     )
 
 
+class QuietConsoleRunner(FlorenceRunner):
+    """Runner whose records of several lines, such as the config and the environment, are in the log file alone."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Build the logger."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(is_one_line)
+        return logger
+
+
+def is_one_line(record: logging.LogRecord) -> bool:
+    """Whether a record has one line."""
+    return '\n' not in record.getMessage().strip()
+
+
 def run(args: argparse.Namespace) -> int:
     """Prepare data, train, evaluate, draw, and compare with the baseline; returns the exit status."""
     # a model this small gains nothing from a second thread
@@ -105,7 +125,8 @@ def run(args: argparse.Namespace) -> int:
     write_digits(args.data)
     baseline = pixel_baseline()
 
-    runner = FlorenceRunner.from_cfg(cfg)
+    runner = QuietConsoleRunner.from_cfg(cfg)
+    print(f'the whole log is in {runner.log_dir}')
     start = time.time()
     runner.train()
     seconds = time.time() - start

@@ -1,5 +1,5 @@
-# Contrast, matching and captions of the embedded scenes; tested by retrieval, re-ranked by matching:
-# bash tools/dist_train.sh configs/blip/blip_coswin-micro_2xb32-12e_large-digits.py 2, then tools/dist_test.sh
+# Contrast, matching and captions of the embedded scenes; tested by its captions:
+# bash tools/dist_train.sh configs/blip/blip_coswin-micro_2xb32-12e_large-digits.py 2
 _base_ = [
     '../_base_/models/blip_coswin-micro.py',
     '../_base_/datasets/large_digit_captions.py',
@@ -19,7 +19,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=0.5, convert_to_iter_based=True),
     dict(type='PolyLR', power=1.0, eta_min=1e-5, by_epoch=True, begin=0.5, end=12, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=12)
-val_dataloader = val_evaluator = val_cfg = None
-test_evaluator = dict(_delete_=True, type='florence_mm.ImageTextRecall')
-test_cfg = dict(type='florence_mm.RerankTestLoop', top_k=16)
+train_cfg = dict(by_epoch=True, max_epochs=12, val_interval=12)
+test_cfg = dict(type='florence_mm.ControlledTestLoop')

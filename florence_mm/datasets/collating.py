@@ -30,7 +30,19 @@ def collate_in_one_piece(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]
     Returns:
         ``inputs``, ``(B, ...)`` if all inputs have one shape and type, otherwise a list; ``data_samples``, a list
         in the training process.
+
+    Raises:
+        TypeError: a sample is not such a dict, or what a worker has to send cannot be pickled.
     """
+    for sample in samples:
+        if not (isinstance(sample, Mapping) and isinstance(sample.get('inputs'), Tensor) and 'data_samples' in sample):
+            found = f'the keys {", ".join(map(str, sample))}' if isinstance(sample, Mapping) else type(sample).__name__
+            raise TypeError(
+                f"collate_in_one_piece got a sample with {found}, not a tensor 'inputs' and 'data_samples'; end its "
+                'pipeline with a step that packs, such as PackImageText, or collate by pseudo_collate'
+            )
+    if not samples:
+        raise TypeError('collate_in_one_piece got no sample; give at least one')
     batch = pseudo_collate(samples)
     inputs = batch['inputs']
     if len({(image.shape, image.dtype) for image in inputs}) == 1:
@@ -44,12 +56,16 @@ class _Pickled:
     """A value that arrives in another process as itself, its tensors by value instead of through shared memory."""
 
     def __init__(self, value: Any) -> None:
-        self.value = value
+        file = io.BytesIO()
+        try:
+            # now, as an error of the thread that sends would leave the training process waiting for ever
+            _ByValue(file, pickle.HIGHEST_PROTOCOL).dump(value)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise TypeError(f'a data sample cannot be sent from its worker ({error}); take num_workers=0') from error
+        self.content = file.getvalue()
 
     def __reduce__(self) -> tuple:
-        file = io.BytesIO()
-        _ByValue(file, pickle.HIGHEST_PROTOCOL).dump(self.value)
-        return pickle.loads, (file.getvalue(),)
+        return pickle.loads, (self.content,)
 
 
 class _ByValue(pickle.Pickler):

@@ -70,16 +70,23 @@ class ControlledTestLoop(TestLoop):
                 f'ControlledTestLoop got a {type(model).__name__}, which has no image tokens; use it with a model over '
                 'images and texts'
             )
-        metrics = super().run()
+        self.runner.call_hook('before_test')
+        self.runner.call_hook('before_test_epoch')
+        self.runner.model.eval()
+        for index, data_batch in enumerate(self.dataloader):
+            self.run_iter(index, data_batch)
+        metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
         for name in self.controls:
             metrics.update({f'{name}/{key}': value for key, value in self._run_control(name, model).items()})
+        self.runner.call_hook('after_test_epoch', metrics=metrics)  # which logs and writes all
+        self.runner.call_hook('after_test')
         return metrics
 
     @torch.no_grad()
     def _run_control(self, name: str, model: nn.Module) -> dict[str, float]:
         evaluator = Evaluator([metric for metric in self.evaluator.metrics if not getattr(metric, 'only_saves', False)])
         evaluator.dataset_meta = self.evaluator.dataset_meta
-        self.runner.logger.info(f'Control: {name} pictures')
+        self.runner.logger.info(f'Control: {name}')
         batches = exchange_pictures(self.dataloader) if name == 'exchanged' else self.dataloader
         with without_picture(model) if name == 'zero' else nullcontext():
             for data_batch in batches:

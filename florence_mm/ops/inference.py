@@ -25,8 +25,7 @@ QUICK_GELU_FACTOR = 1.702
 _HIDDEN_ELEMENTS = 1_200_000  # of an MLP's hidden layer at a time: 4.8 MB in float32
 _ONEDNN_ELEMENTS = 100_000  # of a hidden layer in float32, from which on oneDNN's calls are worth their time
 # the product of at most so many rows and a weight of at least so many numbers is computed transposed
-_FEW_ROWS, _LARGE = 6, 4_000_000
-_FEWER_ROWS, _MEDIUM = 3, 500_000
+_FEW_ROWS, _LARGE = 6, 500_000
 _DROPOUT_RATES = ('p', 'rate', 'dropout', 'attention_dropout', 'drop_prob', 'drop_rate', 'attn_drop_rate')
 _SMALL = 16384  # elements; CPU tensors up to this size are compared element by element
 _WORDS = 255  # words of 8 bytes in one partial sum; odd, so that flipping the highest bit of all of them changes it
@@ -159,31 +158,24 @@ def _by_onednn(x: Tensor, hidden: int) -> bool:
     return x.dtype == torch.float32 and hidden >= _ONEDNN_ELEMENTS and prefers_onednn()
 
 
-def few_rows_linear(x: Tensor, layer: nn.Module) -> Tensor:
-    """Apply a linear layer, which may have few rows to compute: the next token of each beam of a text.
-
-    On the fast path the transposed product is computed. For three rows PyTorch's own takes two to three times as long,
-    as it reads a weight more slowly than memory gives it.
+def few_rows_linear(x: Tensor, layer: nn.Linear | nn.Embedding) -> Tensor:
+    """Apply a large linear layer to few rows, such as those of the next token of a few texts.
 
     Args:
-        x: ``(..., C)``; the fast path is for ``(N, C)``.
-        layer: a linear layer, or embeddings ``(V, C)``, with all of which the products are computed.
+        x: ``(N, C)``.
+        layer: its weight is ``(V, C)``; of embeddings, the products with all of them.
 
     Returns:
-        ``(..., V)``.
+        ``(N, V)``. On the fast path the transposed product is computed, which takes less than half the time.
     """
     tied = isinstance(layer, nn.Embedding)
     few = x.ndim == 2 and fast_path_allowed(x) and len(x) <= _FEW_ROWS
-    plain = few and (_has_tensors(layer) if tied else is_plain(layer) and isinstance(layer, nn.Linear))
-    if plain:
-        bias = None if tied else layer.bias
-        least = _MEDIUM if len(x) <= _FEWER_ROWS and x.dtype == torch.float32 else _LARGE
-        # in less than float32 a bias that is added afterwards is rounded once more
-        rounds = bias is not None and x.dtype != torch.float32
-        if layer.weight.numel() >= least and not rounds and fast_path_allowed(x, layer.weight):
-            out = torch.mm(layer.weight, x.t()).t().contiguous()
-            return out if bias is None else out.add_(bias)
-    return F.linear(x, layer.weight) if tied else layer(x)
+    plain = few and (_has_tensors(layer) if tied else is_plain(layer))
+    if not plain or layer.weight.numel() < _LARGE or not fast_path_allowed(x, layer.weight):
+        return F.linear(x, layer.weight) if tied else layer(x)
+    if tied or layer.bias is None:
+        return torch.mm(layer.weight, x.t()).t().contiguous()
+    return torch.addmm(layer.bias[:, None], layer.weight, x.t()).t().contiguous()
 
 
 # --- results that are kept --------------------------------------------------------------------------------------------

@@ -53,3 +53,42 @@ def test_inputs_of_other_shapes_or_types_stay_a_list() -> None:
         torch.uint8,
         torch.float32,
     ]
+
+
+@pytest.mark.parametrize(
+    ('samples', 'found'),
+    [
+        ([], 'got no sample; give at least one'),
+        ([{'inputs': torch.zeros(1)}], "with the keys inputs, not a tensor 'inputs' and 'data_samples'; end its pipel"),
+        ([packed(0), {'data_samples': 1}], 'with the keys data_samples, not a tensor'),
+        ([{'inputs': {'image': torch.zeros(1)}, 'data_samples': 1}], 'with the keys inputs, data_samples, not a tens'),
+        ([{'inputs': torch.zeros(1).numpy(), 'data_samples': 1}], 'with the keys inputs, data_samples, not a tensor'),
+        ([(torch.zeros(1), 1)], 'a sample with tuple, not a tensor'),
+    ],
+)
+def test_samples_that_are_not_packed_are_one_sentence(samples: list, found: str) -> None:
+    with pytest.raises(TypeError, match=f'^collate_in_one_piece .*{found}'):
+        collate_in_one_piece(samples)
+
+
+def test_nested_values_of_all_kinds_arrive_as_they_are() -> None:
+    values = {
+        'list': [torch.arange(3, dtype=torch.int32), {'turned': torch.arange(6.0).reshape(2, 3).T}],
+        'empty': torch.zeros(0, 4),
+        'sparse': torch.eye(2).to_sparse(),
+        'number': torch.tensor(True),
+    }
+    sample = {'inputs': torch.zeros(1), 'data_samples': values}
+    loader = DataLoader([sample], num_workers=1, collate_fn=collate_in_one_piece)
+    found = next(iter(loader))['data_samples']
+    assert torch.equal(found['list'][0][0], values['list'][0])
+    assert torch.equal(found['list'][1]['turned'][0], values['list'][1]['turned'])
+    assert found['empty'][0].shape == (0, 4)
+    assert torch.equal(found['sparse'][0].to_dense(), torch.eye(2))
+    assert found['number'] == [torch.tensor(True)]
+
+
+def test_what_cannot_be_sent_is_an_error_and_no_wait_for_ever() -> None:
+    sample = {'inputs': torch.zeros(1), 'data_samples': lambda: 1}
+    with pytest.raises(TypeError, match=r'a data sample cannot be sent from its worker \(.*\); take num_workers=0'):
+        next(iter(DataLoader([sample], num_workers=1, collate_fn=collate_in_one_piece)))

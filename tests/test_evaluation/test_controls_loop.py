@@ -64,10 +64,10 @@ class Said(BaseMetric):
         return {'pairs': sorted(results)}
 
 
-def run(values, batch_size, metrics, model=None, **options):
+def run(values, batch_size, metrics, model=None, call_hook=lambda *args, **kwargs: None, **options):
     runner = SimpleNamespace(
         model=model or Teller(),
-        call_hook=lambda *args, **kwargs: None,
+        call_hook=call_hook,
         logger=logging.getLogger('test'),
         visualizer=SimpleNamespace(),
     )
@@ -81,6 +81,13 @@ def test_each_sample_is_asked_about_another_picture_and_about_none():
     assert scores['said/pairs'] == [(1.0, 1.0), (1.0, 1.0), (2.0, 2.0), (3.0, 3.0), (4.0, 4.0)]
     assert scores['exchanged/said/pairs'] == [(1.0, 2.0), (1.0, 2.0), (2.0, 3.0), (3.0, 1.0), (4.0, 3.0)]
     assert scores['zero/said/pairs'] == [(value, 0.0) for value in (1.0, 1.0, 2.0, 3.0, 4.0)]
+
+
+def test_hooks_that_write_scores_get_those_of_the_controls():
+    told = {}
+    scores = run([1.0, 2.0], 2, [Said()], call_hook=lambda name, **given: told.setdefault(name, given))
+    assert told['after_test_epoch'] == {'metrics': scores} and len(scores) == 3
+    assert list(told)[:2] == ['before_test', 'before_test_epoch'] and list(told)[-1] == 'after_test'
 
 
 def test_samples_alone_say_that_they_have_no_picture():

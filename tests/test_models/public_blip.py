@@ -53,20 +53,21 @@ def hugging_face(kind, image_width=IMAGE_WIDTH, **text):
     return randomise(getattr(transformers, f'BlipFor{kind}')(config))
 
 
-def ours(heads, image_width=IMAGE_WIDTH, **kwargs):
-    """Our model of the same sizes."""
+def ours(heads, image_width=IMAGE_WIDTH, tokenizer=None, **kwargs):
+    """Our model of the same sizes; arguments that BLIP does not have are of its text model."""
     arch = {'embed_dims': image_width, 'num_layers': 2, 'num_heads': 4, 'patch_size': 8, 'mlp_ratio': 96 / image_width}
     image = {'type': 'CLIPVisionTower', 'arch': arch, 'img_size': 32, 'out_type': 'raw', 'act': 'gelu'}
     text = {'hidden_size': WIDTH, 'num_layers': 2, 'num_heads': 4, 'mlp_ratio': 2, 'max_positions': 20}
-    model = BLIP(
+    known = ('decoder', 'image_pool', 'enc_token_id', 'dec_token_id')
+    own = {key: kwargs.pop(key) for key in known if key in kwargs}
+    return BLIP(
         {**image, 'norm_eps': 1e-6, 'pre_norm': False, 'patch_bias': True},
-        Ids(),
-        text,
-        heads={'itc': None, **heads} if 'itc' in heads else heads,
+        tokenizer or Ids(),
+        {**text, **kwargs},
+        heads=heads,
         max_text_len=MAX_LEN,
-        **kwargs,
-    )
-    return model.eval()
+        **own,
+    ).eval()
 
 
 HEADS = {

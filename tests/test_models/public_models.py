@@ -3,6 +3,8 @@
 import re
 
 import torch
+from public_blip import hugging_face as their_blip
+from public_blip import salesforce
 from public_detectors import in_detectron2_layout, mmdet_detector, our_detector, peer_with_biases, scattered
 from public_git import in_public_layout, their_git
 from public_meter import build, lightning, public
@@ -194,6 +196,8 @@ STATES = {
     'METER': lambda folder: lightning(public(build().image_encoder))['state_dict'],
     'GIT': lambda folder: in_public_layout(their_git(frames=2)),
     'Hugging Face GIT': lambda folder: saved(their_git(frames=2, tie_word_embeddings=False), folder),
+    'BLIP': lambda folder: salesforce(),
+    'Hugging Face BLIP': lambda folder: saved(their_blip('ImageTextRetrieval'), folder),
     'DyHead': lambda folder: detectron2_state(),
     'mmdet DyHead': lambda folder: scattered(mmdet_detector()).state_dict(),
     'mmengine run': lambda folder: {'conv1.weight': torch.randn(4, 3, 7, 7), 'bn1.running_mean': torch.randn(4)},

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from mmpretrain.structures import DataSample
-from public_blip import DEC, ENC, HEADS, MOMENTUM, WIDTH, hugging_face, ours, salesforce
+from public_blip import DEC, ENC, HEADS, IMAGE_WIDTH, MOMENTUM, WIDTH, hugging_face, ours, randomise, salesforce
 from torch.nn import functional as F
 
 from florence_mm.models.checkpoints import convert_state_dict, export_state_dict, load_checkpoint
@@ -127,6 +127,20 @@ def test_an_answer_sees_the_states_of_its_question(tmp_path):
         states = theirs.text_encoder(asked, encoder_hidden_states=seen, return_dict=True).last_hidden_state
         expected = theirs.text_decoder(written, encoder_hidden_states=states, return_dict=True).logits[0, :-1]
         torch.testing.assert_close(model.heads['vqa'](hidden[row, : len(expected)]), expected, **CLOSE)
+
+
+@torch.no_grad()
+def test_an_image_encoder_can_start_from_timms(tmp_path):
+    from timm.models.vision_transformer import VisionTransformer
+
+    sizes = {'img_size': 32, 'patch_size': 8, 'embed_dim': IMAGE_WIDTH, 'depth': 2, 'num_heads': 4, 'mlp_ratio': 2}
+    theirs = randomise(VisionTransformer(num_classes=5, **sizes))
+    tower = ours({}).image_encoder
+    torch.save(theirs.state_dict(), tmp_path / 'vit.pth')
+    report = load_checkpoint(tower, tmp_path / 'vit.pth', strict=True)
+    assert report.format == 'plain ViT'
+    pictures = images()
+    torch.testing.assert_close(tower(pictures)[0], theirs.forward_features(pictures), **CLOSE)
 
 
 # --- layouts ----------------------------------------------------------------------------------------------------------

@@ -14,10 +14,6 @@ def timm_model(name, **kwargs):
     return timm.create_model(name, pretrained=False, **kwargs).state_dict()
 
 
-def timm_vit():
-    return timm_model('vit_tiny_patch16_224', depth=1)
-
-
 def timm_swin_v2():
     return timm_model('swinv2_cr_tiny_224', depths=(1, 1, 1, 1))
 
@@ -87,7 +83,6 @@ def resnet():
 
 
 OTHERS = [
-    timm_vit,
     timm_swin_v2,
     timm_swin_v2_of_microsoft,
     torchvision_swin_v2,

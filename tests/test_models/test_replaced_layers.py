@@ -22,7 +22,7 @@ every_module = pytest.mark.parametrize('name', MODULES)
 def small_limits(monkeypatch):
     for module, limit in ((clip_block, 'FEW_ROWS'), (fusion_layer, 'FEW_ROWS'), (swin, '_QKV_ELEMENTS')):
         monkeypatch.setattr(module, limit, 0)
-    for limit in ('_LARGE', '_MEDIUM', '_KEPT'):
+    for limit in ('_LARGE', '_KEPT'):
         monkeypatch.setattr(inference, limit, 0)
 
 

@@ -264,6 +264,15 @@ def test_the_prefix_loss_of_a_model_is_that_of_writing_after_the_prefix(name):
     torch.testing.assert_close(loss, total / count)
 
 
+@torch.no_grad()
+def test_of_a_text_without_words_the_end_is_learned():
+    model = small()
+    image_tokens, empty = model.encode_image(pictures(1)), model.tokenize([''])
+    (hidden,) = model.teach(image_tokens, [0], empty, empty)
+    expected = F.cross_entropy(model.heads.caption(hidden), torch.tensor([model.tokenizer.end_token_id]))
+    torch.testing.assert_close(model.loss(pictures(1), samples([''], [True]))['loss_caption'], expected)
+
+
 # --- completion -------------------------------------------------------------------------------------------------------
 
 
@@ -315,3 +324,10 @@ def test_what_does_not_fit_is_refused(changes, sentence):
     config = {**find_smalls()['SimVLM'].config, **changes}
     with pytest.raises(ValueError, match=sentence):
         find_smalls()['SimVLM'].registry.build(config)
+
+
+def test_a_prompt_longer_than_the_texts_is_refused():
+    model = small()
+    prompts = TokenBatch(torch.full((1, 22), 5), torch.ones(1, 22, dtype=torch.bool))
+    with pytest.raises(ValueError, match='texts have 21 tokens and the text stack takes 20; lower max_text_len'):
+        model.start_writing(model.encode_image(pictures(1)), [0], prompts)

@@ -132,7 +132,7 @@ def test_a_part_without_time_and_one_that_fails_do_not_end_the_others(gpu, comma
         'a figure: ',
     ]
     assert [one['name'] for one in rows] == ['fails', 'the first', 'slow', 'a figure']
-    status, rows = command('--dry-run', '--seconds', '-1')
+    status, rows = command('--dry-run', '--seconds', '1e-9')
     assert status == 0 and rows[1]['note'] == 'no time is left; run it with --only slow'
 
 

@@ -12,10 +12,11 @@ from gpu_common import FAILURES, Row, Setting, first_line
 from torch import Tensor, nn
 
 from florence_mm.ops import inference
-from florence_mm.ops.attention import attention, window_attention
+from florence_mm.ops.attention import attention, prefixed_attention, window_attention
 from florence_mm.ops.boxes import box_iou, nms, soft_nms
 from florence_mm.ops.contrastive import unified_contrastive_loss
 from florence_mm.ops.deform_conv import modulated_deform_conv2d
+from florence_mm.ops.distilled_contrastive import distilled_contrastive_loss
 from florence_mm.ops.focal_loss import sigmoid_focal_loss
 from florence_mm.ops.linear import product
 from florence_mm.ops.linear_focal_loss import linear_focal_loss
@@ -79,6 +80,12 @@ def _contrastive(image: Tensor, text: Tensor, on: Callable) -> tuple[Tensor, Ten
     return unified_contrastive_loss(image, text, on(torch.arange(len(image)) % 5), on(torch.tensor(14.0)))
 
 
+def _distilled(queries: Tensor, keys: Tensor, on: Callable) -> Tensor:
+    queries, keys = nn.functional.normalize(queries, dim=1), nn.functional.normalize(keys, dim=1)
+    positives = on(torch.arange(len(queries))[:, None] % 8 == torch.arange(len(keys)) % 8)
+    return distilled_contrastive_loss(queries, queries + 0.1, keys, positives, on(torch.tensor(0.07)), 0.4)
+
+
 def _linear_focal(x: Tensor, weight: Tensor, bias: Tensor, on: Callable) -> Tensor:
     labels = torch.arange(len(x)) % (len(weight) + 1)
     return linear_focal_loss(x, weight, bias, labels, on(torch.ones(len(x)))) / len(x)
@@ -138,6 +145,7 @@ CASES = (
         False,
     ),
     Case('contrastive', 'UniCL loss', {'image': (64, 32), 'text': (64, 32)}, _contrastive),
+    Case('distilled_contrastive', "BLIP's contrastive loss", {'queries': (16, 32), 'keys': (48, 32)}, _distilled),
     Case(
         'deform_conv',
         'deformable convolution',
@@ -149,6 +157,12 @@ CASES = (
         'focal loss',
         {'x': (40, 7)},
         lambda x, on: sigmoid_focal_loss(x, on(torch.arange(40) % 8)),
+    ),
+    Case(
+        'attention',
+        'attention behind a prefix',
+        {**dict.fromkeys('qkv', (4, 4, 20, 16)), **dict.fromkeys('xy', (2, 4, 30, 16))},
+        lambda q, k, v, x, y, on: prefixed_attention(q, k, v, x, y, causal=True),
     ),
     Case('inference', 'quick GELU', {'x': (40, 8)}, lambda x, on: inference.quick_gelu(x)),
     Case(

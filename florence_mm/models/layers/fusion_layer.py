@@ -158,13 +158,12 @@ class FusionLayer(nn.Module):
         return out.index_copy(0, others, rest)
 
     def _mlp(self, x: Tensor, inner: nn.Sequential, output: PostNorm) -> Tensor:
-        fast = not self.training and fast_path_allowed(x)
-        if fast and len(x) > FEW_ROWS and _is_plain_mlp(inner, output):
+        if self.training or not fast_path_allowed(x) or not _is_plain_mlp(inner, output):
+            return output(inner(x), x)
+        if len(x) > FEW_ROWS:
             x = add_mlp(x.clone(), x, inner.dense, output.dense)
             return output.LayerNorm(x)
-        if fast and is_untouched(inner):
-            return output(inner.act(few_rows_linear(x, inner.dense)), x)
-        return output(inner(x), x)
+        return output(inner.act(few_rows_linear(x, inner.dense)), x)
 
 
 def _mlp(hidden_size: int, width: int, drop_rate: float, layer_norm_eps: float) -> tuple[nn.Sequential, PostNorm]:

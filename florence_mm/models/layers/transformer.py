@@ -45,9 +45,8 @@ class PostNorm(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """Compute ``(N, C)`` from ``x (N, in_features)`` and ``residual (N, C)``."""
-        return self.LayerNorm(
-            dropout(few_rows_linear(x, self.dense), self.drop_rate if self.training else 0.0) + residual
-        )
+        x = few_rows_linear(x, self.dense)
+        return self.LayerNorm(dropout(x, self.drop_rate if self.training else 0.0) + residual)
 
 
 def self_attention(
