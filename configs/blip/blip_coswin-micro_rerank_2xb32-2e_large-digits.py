@@ -39,6 +39,6 @@ train_cfg = dict(by_epoch=True, max_epochs=2)
 train_dataloader = dict(batch_size=32)
 val_dataloader = val_evaluator = val_cfg = None
 test_evaluator = dict(_delete_=True, type='florence_mm.ImageTextRecall')
-test_cfg = dict(type='florence_mm.RerankTestLoop', top_k=16)
+test_cfg = dict(type='florence_mm.RerankTestLoop', top_k=16, similarity_weight=1.0)
 # self-attention of captions gets no gradient
 find_unused_parameters = True
