@@ -233,6 +233,7 @@ def test_area_and_share_of_false_captions_by_hand(filtered):
     assert filtered.false_share([row for row in rows if row['source'] == 'synthetic'], EXCHANGED) == 0.0
 
 
+GIT = str(ROOT / 'configs/git/git_coswin-micro_caption_2xb16-4e_large-digits.py')
 CAPTIONS = str(ROOT / 'configs/meter/meter_coswin-micro_caption_2xb16-4e_large-digits.py')
 
 
@@ -296,3 +297,70 @@ def test_the_table_of_captions_has_each_seed(filtered):
     lines = filtered.describe(results, 'caption/CIDEr-D').splitlines()
     assert 'Area under the ROC curve of the filter: 0.9100 (0.9000, 0.9200)' in lines
     assert lines[-1] == '| as they came | 10 (10, 10) | 40.0 (40.0, 40.0) | 2.5000 (2.0000, 3.0000) |'
+
+
+# --- projects/compared_runs -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.chdir(ROOT)  # where the paths in plans are
+    return importlib.import_module('projects.compared_runs.compare')
+
+
+def plan_of(compared, folder, **parts):
+    parts = {'title': 'Ways', 'metrics': {'caption/CIDEr-D': 'CIDEr-D'}, **parts}
+    (folder / 'plan.py').write_text(''.join(f'{key} = {value!r}\n' for key, value in parts.items()))
+    return compared.read_plan(folder / 'plan.py')
+
+
+def test_ways_differ_by_what_their_plan_says(compared, tmp_path, monkeypatch):
+    options = {'model.cross_attention': True, 'load_from': 'seed{seed}/a.pth'}
+    ways = {'plain': {'config': GIT}, 'other': {'config': GIT, 'options': options, 'without': ['model.heads.caption']}}
+    plan, seen = plan_of(compared, tmp_path, ways=ways), []
+
+    def train_and_test(cfg, folder, seed):
+        model = cfg.model
+        seen.append((model.get('cross_attention', False), cfg.load_from, len(model.heads), folder.as_posix()))
+        return {'caption/CIDEr-D': seed + len(model.heads)}
+
+    monkeypatch.setattr(compared, 'train_and_test', train_and_test)
+    results = compared.run(plan, [0, 3], Path('work'))
+    assert seen == [
+        (False, None, 1, 'work/plain/seed0'),
+        (True, 'seed0/a.pth', 0, 'work/other/seed0'),
+        (False, None, 1, 'work/plain/seed3'),
+        (True, 'seed3/a.pth', 0, 'work/other/seed3'),
+    ]
+    assert results == {'plain': {'caption/CIDEr-D': [1.0, 4.0]}, 'other': {'caption/CIDEr-D': [0.0, 3.0]}}
+    table = compared.describe(plan, results, [0, 3])
+    assert table.startswith('Ways; seeds 0, 3, mean and each') and '| plain | 2.500 (1.000, 4.000) |' in table
+    compared.draw(plan, results, tmp_path / 'plot.png')
+    assert (tmp_path / 'plot.png').stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ('parts', 'sentence'),
+    [
+        ({'ways': {}}, 'has no ways; give title, metrics and ways'),
+        ({'ways': {'a': {'options': {}}}}, "way 'a' of .* has no config; name one"),
+        ({'ways': {'a': {'config': 'x.py', 'option': {}}}}, "way 'a' of .* has 'option'; it takes config, options"),
+    ],
+)
+def test_plans_that_say_too_little(compared, tmp_path, parts, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        plan_of(compared, tmp_path, **parts)
+
+
+def test_what_is_not_in_a_config_cannot_be_left_out(compared):
+    with pytest.raises(UsageError, match=r'has no model\.heads\.vqa, which is to be left out'):
+        compared.make_config({'config': GIT, 'without': ['model.heads.vqa']}, 0)
+
+
+@pytest.mark.parametrize('name', ['git_access', 'blip_losses'])
+def test_the_plans_here_name_configs_and_scores(compared, name):
+    plan = compared.read_plan(ROOT / f'projects/compared_runs/configs/{name}.py')
+    configs = [compared.make_config(way, 0) for way in plan.ways.values()]
+    assert len({cfg.pretty_text for cfg in configs}) == len(configs) >= 3
+    assert all(cfg.val_evaluator.type == 'florence_mm.CaptionScores' for cfg in configs)

@@ -24,8 +24,9 @@ from .mkldnn_products import gelu_linear, has_bfloat16_products, has_mkldnn, lin
 QUICK_GELU_FACTOR = 1.702
 _HIDDEN_ELEMENTS = 1_200_000  # of an MLP's hidden layer at a time: 4.8 MB in float32
 _ONEDNN_ELEMENTS = 100_000  # of a hidden layer in float32, from which on oneDNN's calls are worth their time
-# the product of at most so many rows and a weight of at least so many numbers is computed transposed
-_FEW_ROWS, _LARGE = 6, 500_000
+# the product of so few rows and a weight of so many numbers is computed transposed; with more numbers, of more rows
+_FEW_ROWS, _LARGE = 3, 500_000
+_MORE_ROWS, _VERY_LARGE = 6, 4_000_000
 _DROPOUT_RATES = ('p', 'rate', 'dropout', 'attention_dropout', 'drop_prob', 'drop_rate', 'attn_drop_rate')
 _SMALL = 16384  # elements; CPU tensors up to this size are compared element by element
 _WORDS = 255  # words of 8 bytes in one partial sum; odd, so that flipping the highest bit of all of them changes it
@@ -169,9 +170,9 @@ def few_rows_linear(x: Tensor, layer: nn.Linear | nn.Embedding) -> Tensor:
         ``(N, V)``. On the fast path the transposed product is computed, which takes less than half the time.
     """
     tied = isinstance(layer, nn.Embedding)
-    few = x.ndim == 2 and fast_path_allowed(x) and len(x) <= _FEW_ROWS
-    plain = few and (_has_tensors(layer) if tied else is_plain(layer))
-    if not plain or layer.weight.numel() < _LARGE or not fast_path_allowed(x, layer.weight):
+    few = x.ndim == 2 and fast_path_allowed(x) and len(x) <= _MORE_ROWS
+    plain = few and (_has_tensors(layer) if tied else is_plain(layer)) and fast_path_allowed(x, layer.weight)
+    if not plain or layer.weight.numel() < (_LARGE if len(x) <= _FEW_ROWS else _VERY_LARGE):
         return F.linear(x, layer.weight) if tied else layer(x)
     if tied or layer.bias is None:
         return torch.mm(layer.weight, x.t()).t().contiguous()
