@@ -10,7 +10,7 @@ The plan is a Python file with
   ``--cfg-options``, and dotted keys that are left out, such as a head. ``{seed}`` in a value is the seed, so that a run
   can begin with a checkpoint of its own.
 
-Runs are in ``WORK_DIR/WAY/seedN``; what is done is not done again. ``comparison.md``, ``.json`` and ``.png`` are written.
+Runs are in ``WORK_DIR/WAY/seedN``; what is done is not done again. Results are ``comparison.md``, ``.json``, ``.png``.
 """
 
 import argparse
