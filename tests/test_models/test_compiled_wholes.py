@@ -24,8 +24,8 @@ STILL = {'hidden_size': 16, 'num_layers': 2, 'num_heads': 2, 'drop_rate': 0.0, '
     [
         # texts come in two numbers, those of the classes and those of the batch
         ('UniCL-video', ['image_encoder', 'text_encoder'], 3),
-        # also questions and causal texts of captions, alone, with a batch free, and word by word with a cache
-        ('METER', ['image_encoder', 'text_encoder', 'cross_modal'], 7),
+        # also texts of contrast, and causal texts of captions, alone, with a batch free, and word by word with a cache
+        ('METER', ['image_encoder', 'text_encoder', 'cross_modal'], 8),
         (
             'ZeroShotDetector-shared',
             ['detector.backbone', 'detector.neck', 'detector.bbox_head', 'classifier.text_encoder'],
