@@ -1,18 +1,7 @@
 # GIT on the image tower of the embedded scenes of large digits (64 pixels); its text layers are drawn anew
-towers = 'work_dirs/unicl_coswin-micro_2xb32-5e_large-digits/epoch_5.pth'
+_base_ = './large-digits_coswin-micro.py'
 model = dict(
     type='florence_mm.GIT',
-    data_preprocessor=dict(type='florence_mm.ImageTextDataPreprocessor'),
-    image_encoder=dict(
-        type='florence_mm.CoSwin',
-        arch='micro',
-        img_size=32,  # of the pretraining: the size of the windows' bias tables
-        patch_size=4,
-        out_indices=(2,),
-        drop_path_rate=0.0,
-        init_cfg=dict(type='florence_mm.Pretrained', checkpoint=towers, prefix='image_encoder.'),
-    ),
-    tokenizer=dict(type='florence_mm.MaskedCLIPTokenizer', vocab_size=4096),
     text=dict(
         hidden_size=96,
         num_layers=3,

@@ -1,26 +1,15 @@
 # METER on two towers that descend from the quickstart's, for the embedded scenes of large digits (64 pixels)
-towers = 'work_dirs/unicl_coswin-micro_2xb32-5e_large-digits/epoch_5.pth'
+_base_ = './large-digits_coswin-micro.py'
 model = dict(
     type='florence_mm.METER',
-    data_preprocessor=dict(type='florence_mm.ImageTextDataPreprocessor'),
-    image_encoder=dict(
-        type='florence_mm.CoSwin',
-        arch='micro',
-        img_size=32,  # of the pretraining: the size of the windows' bias tables
-        patch_size=4,
-        out_indices=(2,),
-        drop_path_rate=0.0,
-        init_cfg=dict(type='florence_mm.Pretrained', checkpoint=towers, prefix='image_encoder.'),
-    ),
     text_encoder=dict(
         type='florence_mm.CLIPTokenEncoder',
         tower=dict(
             arch='micro',
             vocab_size=4096,
-            init_cfg=dict(type='florence_mm.Pretrained', checkpoint=towers, prefix='text_encoder.'),
+            init_cfg=dict(type='florence_mm.Pretrained', checkpoint={{_base_.towers}}, prefix='text_encoder.'),
         ),
     ),
-    tokenizer=dict(type='florence_mm.MaskedCLIPTokenizer', vocab_size=4096),
     fusion=dict(
         hidden_size=96, num_layers=2, num_heads=4, mlp_ratio=2.0, drop_rate=0.0, attn_drop_rate=0.0, init_std=96**-0.5
     ),

@@ -6,6 +6,7 @@ tokens, ``C`` channels, ``H`` heads, ``D = C / H``.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -213,22 +214,14 @@ class TextStack(LayerStack):
     Args:
         vocab_size: number of ids.
         hidden_size: C.
-        num_layers: number of layers.
-        num_heads: heads of each layer.
-        mlp_ratio: hidden width of the MLPs in multiples of C.
         max_positions: longest text in tokens.
         position_offset: rows of the position table before that of the first token; 2 in BART.
         num_types: token types, of which all tokens have the first; 2 in BERT, 0: none.
         drop_rate: dropout before each residual and behind the embeddings.
-        attn_drop_rate: dropout of attention weights.
         layer_norm_eps: epsilon of the layer norms; 1e-12 in BERT, 1e-5 in BART.
         embed_norm_eps: that of the embeddings' norm; None: the same. 1e-8 in GIT.
-        cross_attention: each layer attends to another sequence, if one is given.
-        context_dims: channels of the other sequence; None: C.
-        causal_attention: the layers have a self-attention of their own for causal texts, as in BLIP.
-        init_std: standard deviation of the initial weights of linear layers and embeddings.
-        with_cp: recompute each layer in the backward pass instead of keeping its activations.
-        init_cfg: see mmengine.
+        layers: further arguments of :class:`LayerStack`: ``num_layers`` (12), ``num_heads`` (12), ``mlp_ratio``,
+            ``cross_attention`` and the others.
 
     Attributes:
         embed_dims (int): C.
@@ -243,22 +236,13 @@ class TextStack(LayerStack):
         self,
         vocab_size: int = 30522,
         hidden_size: int = 768,
-        num_layers: int = 12,
-        num_heads: int = 12,
-        mlp_ratio: float = 4,
         max_positions: int = 512,
         position_offset: int = 0,
         num_types: int = 2,
         drop_rate: float = 0.1,
-        attn_drop_rate: float = 0.1,
         layer_norm_eps: float = 1e-12,
         embed_norm_eps: float | None = None,
-        cross_attention: bool = False,
-        context_dims: int | None = None,
-        causal_attention: bool = False,
-        init_std: float = 0.02,
-        with_cp: bool = False,
-        init_cfg: dict | list[dict] | None = None,
+        **layers: Any,
     ) -> None:
         for name, value in {'vocab_size': vocab_size, 'max_positions': max_positions}.items():
             if value < 1:
@@ -268,21 +252,13 @@ class TextStack(LayerStack):
                 f'position_offset={position_offset} and num_types={num_types} of the text stack must be at least 0'
             )
         norm_eps = layer_norm_eps if embed_norm_eps is None else embed_norm_eps
+        sizes = (vocab_size, hidden_size, max_positions, position_offset, num_types)
         super().__init__(
-            hidden_size,
-            num_layers,
-            num_heads,
-            mlp_ratio,
-            drop_rate,
-            attn_drop_rate,
-            layer_norm_eps,
-            cross_attention,
-            context_dims,
-            causal_attention,
-            init_std,
-            with_cp,
-            init_cfg,
-            TextEmbeddings(vocab_size, hidden_size, max_positions, position_offset, num_types, norm_eps, drop_rate),
+            hidden_size=hidden_size,
+            drop_rate=drop_rate,
+            layer_norm_eps=layer_norm_eps,
+            embeddings=TextEmbeddings(*sizes, norm_eps, drop_rate),
+            **layers,
         )
         self.embed_dims, self.context_length, self.vocab_size = hidden_size, max_positions, vocab_size
 
