@@ -8,6 +8,7 @@ from small_text import STACK
 
 from florence_mm.models.checkpoints.bert_layers import join_projections
 from florence_mm.models.generation import CacheStack
+from florence_mm.models.layers.token_layout import TokenLayout
 from florence_mm.models.text import TextStack
 
 CLOSE = {'rtol': 1e-5, 'atol': 1e-5}
@@ -82,6 +83,17 @@ def test_texts_of_one_picture_share_its_memory(kind):
     torch.testing.assert_close(model(ids, REAL.repeat(2, 1), True, memory=memory.of_rows([0, 0, 1, 1])), shared)
     exchanged = model(ids, REAL.repeat(2, 1), True, memory=memory.of_rows([1, 1, 0, 0]))
     assert ((exchanged - shared).abs().amax(2) > 1e-6)[REAL.repeat(2, 1)].all()
+
+
+@torch.no_grad()
+def test_a_prefix_computed_apart_is_the_beginning_of_one_sequence_through_all_layers():
+    model, tokens = build('TextStack', num_layers=3), numbers(2, 6, 16).double()
+    text = model(IDS, REAL, True, memory=model.prefixes(tokens))
+    words, layout = model.embed(IDS, REAL, True)
+    together = torch.cat([tokens, layout.pad(words)], 1)  # (2, 6 + 5, 16)
+    whole = TokenLayout.of(torch.cat([torch.ones(2, 6, dtype=torch.bool), REAL], 1), causal=True, prefix=6)
+    expected = whole.pad(model.run(whole.pack(together), whole))[:, 6:]
+    torch.testing.assert_close(text[REAL], expected[REAL])
 
 
 @pytest.mark.parametrize('kind', ['contexts', 'prefixes'])
