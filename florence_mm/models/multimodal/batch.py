@@ -9,11 +9,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from florence_mm.language.labels import text_label
 from florence_mm.models.tokenizers.protocol import TokenBatch
+from florence_mm.ops.inference import drops_at_random, is_recorded
 
 from .protocol import Fused, PairFeatures, Reader
 
@@ -69,6 +70,32 @@ def _find_neighbours(rows: Tensor, sums: Tensor) -> tuple[list[int], list[int]]:
     return first, [number[leaders[place]] for place in range(len(rows))]
 
 
+def last_output(outputs: Tensor | Sequence[Tensor]) -> Tensor:
+    """Return the output of a backbone, or the last of several."""
+    return outputs[-1] if isinstance(outputs, tuple | list) else outputs
+
+
+def as_tokens(x: Tensor) -> Tensor:
+    """Take the positions of a map ``(U, C, H, W)`` as tokens ``(U, S, C)``; tokens stay as they are."""
+    return x.flatten(2).transpose(1, 2) if x.ndim == 4 else x
+
+
+def different_texts(encoder: nn.Module, tokens: TokenBatch) -> tuple[TokenBatch, list[int] | None]:
+    """Choose the different ones among texts, such as one question about several images, to encode each once.
+
+    Args:
+        encoder: the module that encodes them; if it drops at random, or is recorded, all texts are kept.
+        tokens: B texts.
+
+    Returns:
+        the different texts, and for each of the B which of these it equals, for :func:`rows_of`; None: all are kept.
+    """
+    if drops_at_random(encoder) or is_recorded():
+        return tokens, None
+    first, which = find_equal(torch.cat([tokens.input_ids, tokens.mask], 1))
+    return TokenBatch(tokens.input_ids[first], tokens.mask[first]), which
+
+
 def uniform_groups(image_of: Sequence[int], images: int) -> bool:
     """Whether each image has equally many consecutive rows, which can then attend to its keys in one product."""
     return len(image_of) % images == 0 and list(image_of) == [
@@ -104,9 +131,14 @@ def images_of_rows(image_tokens: Tensor, image_of: Sequence[int | None]) -> tupl
     return image_tokens, [place.get(image) for image in image_of]
 
 
-def rows_of(x: Tensor, image_of: Sequence[int]) -> Tensor:
-    """Expand features of images ``(U, ...)`` to rows ``(B, ...)``; returns ``x`` itself if each image has one row."""
-    if list(image_of) == list(range(len(x))):
+def rows_of(x: Tensor, image_of: Sequence[int] | None) -> Tensor:
+    """Expand features of images ``(U, ...)`` to rows ``(B, ...)``; returns ``x`` itself if each image has one row.
+
+    Args:
+        x: features of images, or of different texts.
+        image_of: index of the image of each row; None: rows are images.
+    """
+    if image_of is None or list(image_of) == list(range(len(x))):
         return x
     return x.index_select(0, torch.tensor(image_of).to(x.device, non_blocking=True))
 

@@ -21,11 +21,10 @@ from florence_mm.models.generation.state import WriterState
 from florence_mm.models.layers.token_layout import TokenLayout, layout_of
 from florence_mm.models.text.stack import TextStack
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
-from florence_mm.ops.inference import drops_at_random, is_recorded
 from florence_mm.registry import MODELS
 
 from .base import VisionLanguageModel
-from .batch import find_equal, uniform_groups
+from .batch import as_tokens, different_texts, find_equal, last_output, rows_of, uniform_groups
 from .protocol import Fused
 
 
@@ -44,9 +43,7 @@ class BLIPTowers(nn.Module):
 
     def encode_image(self, inputs: Tensor) -> Tensor:
         """Encode preprocessed images ``(U, 3, H, W)`` to tokens ``(U, S, C_v)``."""
-        outputs = self.image_encoder(inputs)
-        x = outputs[-1] if isinstance(outputs, tuple | list) else outputs  # (U, C_v, H, W) or (U, S, C_v)
-        return x.flatten(2).transpose(1, 2) if x.ndim == 4 else x
+        return as_tokens(last_output(self.image_encoder(inputs)))
 
     def pool_image(self, image_tokens: Tensor) -> Tensor:
         """Reduce image tokens ``(U, S, C_v)`` to one vector ``(U, C_v)``: the class token, or their mean."""
@@ -54,14 +51,8 @@ class BLIPTowers(nn.Module):
 
     def pool_text(self, tokens: TokenBatch) -> Tensor:
         """Encode ids ``(B, T)`` without an image to the vector ``(B, C)`` of the start token; equal texts once."""
-        ids, mask, which = tokens.input_ids, tokens.mask, None
-        if not drops_at_random(self.text_encoder) and not is_recorded():
-            first, which = find_equal(torch.cat([ids, mask], 1))
-            ids, mask = ids[first], mask[first]
-        x = self.text_encoder(ids, mask)[:, 0]
-        if which is None or len(x) == len(which):
-            return x
-        return x.index_select(0, torch.tensor(which).to(x.device, non_blocking=True))
+        tokens, which = different_texts(self.text_encoder, tokens)
+        return rows_of(self.text_encoder(tokens.input_ids, tokens.mask)[:, 0], which)
 
 
 @MODELS.register_module()

@@ -24,7 +24,7 @@ from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS
 
 from .base import VisionLanguageModel
-from .batch import uniform_groups
+from .batch import as_tokens, last_output, uniform_groups
 
 #: GIT's decoder, which is drawn anew.
 _STACK = {'num_layers': 6, 'max_positions': 1024, 'num_types': 0, 'embed_norm_eps': 1e-8}
@@ -110,9 +110,7 @@ class GIT(VisionLanguageModel):
         return self.image_projection(self._encode_pictures(inputs))
 
     def _encode_pictures(self, inputs: Tensor) -> Tensor:
-        outputs = self.image_encoder(inputs)
-        x = outputs[-1] if isinstance(outputs, tuple | list) else outputs  # (U, C_v, H, W) or (U, N, C_v)
-        return x.flatten(2).transpose(1, 2) if x.ndim == 4 else x
+        return as_tokens(last_output(self.image_encoder(inputs)))  # (U, N, C_v)
 
     def _encode_frames(self, inputs: Tensor) -> Tensor:
         frames, most = inputs.shape[2], 0 if self.frame_embeddings is None else len(self.frame_embeddings)

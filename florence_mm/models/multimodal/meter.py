@@ -17,11 +17,10 @@ from florence_mm.models.base import build_part, check_text_sizes, check_width
 from florence_mm.models.generation.cache import CacheStack
 from florence_mm.models.generation.state import WriterState
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
-from florence_mm.ops.inference import drops_at_random, is_recorded
 from florence_mm.registry import MODELS
 
 from .base import VisionLanguageModel
-from .batch import find_equal, rows_of, uniform_groups
+from .batch import as_tokens, different_texts, last_output, rows_of, uniform_groups
 from .co_attention import CoAttentionFusion
 from .protocol import Fused, TextAttention
 
@@ -81,14 +80,9 @@ class METER(VisionLanguageModel):
 
     def encode_image(self, inputs: Tensor) -> Tensor:
         """Encode preprocessed images ``(B, 3, H, W)`` to transformed tokens ``(B, N, C)`` with type embedding."""
-        x = self._image_output(inputs)  # (B, C_v, H, W) or (B, N, C_v)
-        x = x.flatten(2).transpose(1, 2) if x.ndim == 4 else x  # (B, N, C_v)
+        x = as_tokens(last_output(self.image_encoder(inputs)))  # (B, N, C_v)
         x = self.cross_modal.image_transform(x)  # (B, N, C)
         return x + self.token_type_embeddings.weight[1]
-
-    def _image_output(self, inputs: Tensor) -> Tensor:
-        outputs = self.image_encoder(inputs)
-        return outputs[-1] if isinstance(outputs, tuple | list) else outputs
 
     def encode_tokens(self, tokens: TokenBatch, causal: bool = False) -> Tensor:
         """Encode ids ``(B, T)`` to transformed tokens ``(B, T, C)`` with type embedding.
@@ -99,14 +93,9 @@ class METER(VisionLanguageModel):
             tokens: ids and mask from :meth:`tokenize`.
             causal: each token sees only itself and those before it, for captions.
         """
-        input_ids, mask, which = tokens.input_ids, tokens.mask, None
-        if not drops_at_random(self.text_encoder) and not is_recorded():
-            first, which = find_equal(torch.cat([input_ids, mask], 1))
-            input_ids, mask = input_ids[first], mask[first]
-        x = self._transform_text(self.text_encoder(input_ids, mask, causal))  # (U, T, C), of U different texts
-        if which is None or len(x) == len(which):
-            return x
-        return x.index_select(0, torch.tensor(which).to(x.device, non_blocking=True))  # (B, T, C)
+        tokens, which = different_texts(self.text_encoder, tokens)
+        x = self._transform_text(self.text_encoder(tokens.input_ids, tokens.mask, causal))
+        return rows_of(x, which)  # (B, T, C)
 
     def _transform_text(self, x: Tensor) -> Tensor:
         return self.cross_modal.text_transform(x) + self.token_type_embeddings.weight[0]  # (B, T, C_t) -> (B, T, C)
@@ -154,7 +143,7 @@ class METER(VisionLanguageModel):
         if layers is not None and not len(layers):
             raise ValueError('layers is empty; name at least one co-attention layer, or None for all')
         layers = range(len(self.cross_modal.layers.text_layers)) if layers is None else layers
-        output = self._image_output(inputs)
+        output = last_output(self.image_encoder(inputs))
         tokens, text_tokens = self.encode_text([text])
         fused = self.fuse(text_tokens, tokens.mask, self.encode_image(inputs), list(layers))
         weights = torch.stack([fused.attention[layer].text_to_image[0] for layer in layers])  # (layers, heads, T, N)

@@ -32,7 +32,7 @@ from florence_mm.ops.position import resize_position_embedding
 from florence_mm.registry import MODELS
 
 from .base import VisionLanguageModel
-from .batch import find_equal, uniform_groups
+from .batch import as_tokens, find_equal, last_output, uniform_groups
 
 #: BART's embeddings and layers; the paper trains without dropout.
 _STACK = {
@@ -113,11 +113,10 @@ class SimVLM(VisionLanguageModel):
 
     def encode_image(self, inputs: Tensor) -> Tensor:
         """Embed preprocessed images ``(U, 3, H, W)`` as patches ``(U, S, C)``, which the encoder reads with a text."""
-        outputs = self.image_encoder(inputs)
-        x = outputs[-1] if isinstance(outputs, tuple | list) else outputs  # (U, C_v, h, w)
+        x = last_output(self.image_encoder(inputs))  # (U, C_v, h, w)
         positions = self.patch_positions.weight[None]
         positions = resize_position_embedding(positions, x.shape[2:], self.map_size)  # (1, S, C)
-        x = self.image_projection(x.flatten(2).transpose(1, 2)) + positions
+        x = self.image_projection(as_tokens(x)) + positions
         return dropout(self.patch_norm(x), self.encoder.embeddings.drop_rate if self.training else 0.0)
 
     def encode_tokens(self, tokens: TokenBatch) -> Tensor:
