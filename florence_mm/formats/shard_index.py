@@ -82,13 +82,13 @@ class ShardIndex(Sequence[Place]):
             DataError: it is damaged, or of another format.
         """
         path = index_path(tar)
-        if not path.is_file():
+        try:
+            rows = np.load(path, mmap_mode='r')
+        except FileNotFoundError:  # not asked before: another process may remove it from a cache at any moment
             raise FileNotFoundError(
                 f'{shown_path(tar)} has no index {path.name} beside it; make one with '
                 'florence_mm.formats.shards.write_set'
-            )
-        try:
-            rows = np.load(path, mmap_mode='r')
+            ) from None
         except (ValueError, EOFError, OSError) as error:
             raise DataError(
                 f'the index {shown_path(path)} cannot be read ({error}); remove it and write the set again'

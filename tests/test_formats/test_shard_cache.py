@@ -6,10 +6,12 @@ import pickle
 import threading
 import time
 
+import numpy as np
 import pytest
 from broken_store import Broken
 
 from florence_mm.errors import UsageError
+from florence_mm.formats.open_shards import OpenShards
 from florence_mm.formats.shard_cache import ShardCache
 from florence_mm.formats.shard_store import Store
 from florence_mm.formats.shards import index_path, write_set, write_shard
@@ -153,6 +155,22 @@ def test_several_processes_share_a_cache(make, shards):
         process.join()
     assert sorted(found) == sorted([(number, number) for number in range(SHARDS)] * 3)
     assert sorted(Broken.log.read_text().split()) == [f'{number}.tar' for number in range(SHARDS)]
+
+
+def test_files_that_another_process_removes_while_they_are_opened_are_fetched_again(make, shards, monkeypatch):
+    cache, load, loads = make(), np.load, []
+
+    def removed_first(path, *args, **kwargs):
+        loads.append(path)
+        if len(loads) == 1:  # as another process does that needs room
+            path.unlink()
+            cache.path(shards[2]).unlink()
+        return load(path, *args, **kwargs)
+
+    monkeypatch.setattr(np, 'load', removed_first)
+    found = OpenShards(shards, cache).read(2, 0)
+    assert (found.shard, len(loads)) == (shards[2], 2)
+    assert Broken.log.read_text().split() == ['2.tar'] * 2
 
 
 def test_a_killed_process_leaves_no_lock(make, shards, monkeypatch):
