@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import florence_mm  # noqa: F401  (patches the stack before the peers are imported)
 from florence_mm.models.checkpoints.bert_layers import join_projections
-from florence_mm.models.multimodal import CoAttentionStacks
+from florence_mm.models.multimodal.co_attention import CoAttentionStacks
 
 PAIRS, TEXT, IMAGE = 4, 50, 144
 LENGTHS = {'full': (TEXT,) * PAIRS, 'captions': (12, 50, 20, 31), 'questions': (8, 12, 9, 7)}

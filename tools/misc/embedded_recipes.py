@@ -79,6 +79,9 @@ _CROPS = 'unicl_coswin-micro_2xb64-4e_scene-crops'
 _MOTIONS = 'video_coswin-micro_2xb5-3e_clips'
 _LARGE_DIGITS = 'unicl_coswin-micro_2xb32-5e_large-digits'
 _METER = 'meter_coswin-micro_2xb32-2e_large-digits'
+_GIT = 'git_coswin-micro_caption_2xb16-4e_large-digits'
+_SIMVLM = 'simvlm_coswin-micro_1xb72-6e_large-digits'
+_BLIP = 'blip_coswin-micro_2xb32-12e_large-digits'
 
 
 def _trained(name: str, epochs: int) -> str:
@@ -232,6 +235,86 @@ RECIPES: tuple[Recipe, ...] = (
         score='reranked/i2t_R@1',
         least=0.30,
         above='retrieval/i2t_R@1',  # 0.370 from 0.335
+        tested_apart=True,
+    ),
+    _recipe(
+        _GIT,
+        4,
+        'captions of scenes, by one stack of layers',
+        'git',
+        200,
+        data=('large_digits',),
+        begins_with=(_LARGE_DIGITS,),
+        score='caption/CIDEr-D',
+        least=2.6,
+        above='exchanged/caption/CIDEr-D',
+        tested_apart=True,
+    ),
+    _recipe(
+        'git_coswin-micro_2xb64-6e_large-digit-vqa',
+        6,
+        'written answers to questions about scenes',
+        'git',
+        200,
+        data=('large_digits',),
+        begins_with=(_GIT,),
+        score='vqa/accuracy',
+        least=0.75,
+        above='exchanged/vqa/accuracy',
+        tested_apart=True,
+    ),
+    _recipe(
+        _SIMVLM,
+        6,
+        'completions of captions of scenes',
+        'simvlm',
+        240,
+        processes=1,
+        data=('large_digits',),
+        begins_with=(_LARGE_DIGITS,),
+        score='caption/CIDEr-D',
+        least=3.2,
+        above='alone/caption/CIDEr-D',
+        tested_apart=True,
+    ),
+    _recipe(
+        'simvlm_coswin-micro_1xb128-6e_large-digit-vqa',
+        6,
+        'written answers to questions about scenes, after a prefix language model',
+        'simvlm',
+        240,
+        processes=1,
+        data=('large_digits',),
+        begins_with=(_SIMVLM,),
+        score='vqa/accuracy',
+        least=0.70,
+        above='alone/vqa/accuracy',
+        tested_apart=True,
+    ),
+    _recipe(
+        _BLIP,
+        12,
+        'contrast, matching and captions of scenes in one model',
+        'blip',
+        300,
+        data=('large_digits',),
+        begins_with=(_LARGE_DIGITS,),
+        score='caption/CIDEr-D',
+        least=2.6,
+        above='exchanged/caption/CIDEr-D',
+        tested_apart=True,
+    ),
+    _recipe(
+        'blip_coswin-micro_rerank_2xb32-2e_large-digits',
+        2,
+        'retrieval of scenes by caption, re-ranked by the model that finds the candidates',
+        'blip',
+        90,
+        data=('large_digits',),
+        begins_with=(_BLIP,),
+        score='reranked/i2t_R@1',
+        least=0.45,
+        above='retrieval/i2t_R@1',
         tested_apart=True,
     ),
 )
