@@ -1,6 +1,6 @@
 # BLIP's pretraining (section 4.1): contrast with a momentum model and a queue of 57,600, matching, captions; ViT-B/16,
-# batches of 2,880 at 224 pixels, 20 epochs of 14 million pictures. The image encoder starts from DeiT, the text model and
-# the layers before the words of captions from BERT; cross-attention is drawn
+# batches of 2,880 at 224 pixels, 20 epochs of 14 million pictures. The image encoder starts from DeiT, the text model
+# and the head of captions from BERT, cross-attention from random weights
 _base_ = [
     '../_base_/models/blip_vit-b-16.py',
     '../_base_/datasets/blip_pretrain.py',

@@ -47,5 +47,7 @@ def resize_batch(images: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if images.shape[-2:] == size:
         return images
-    resized = F.interpolate(images.flatten(0, -4), size, mode='bicubic', antialias=True)  # (..., C, H, W) -> (N, C, H, W)
+    resized = F.interpolate(
+        images.flatten(0, -4), size, mode='bicubic', antialias=True
+    )  # (..., C, H, W) -> (N, C, H, W)
     return resized.clamp_(0, 255).unflatten(0, images.shape[:-3])

@@ -5,8 +5,8 @@ import torch
 from mmpretrain.structures import DataSample
 from public_blip import HEADS, VOCAB, WIDTH, Ids, hugging_face, ours, randomise, salesforce
 
-from florence_mm.errors import UsageError
 from florence_mm.engine.run_weights import fit_run_weights
+from florence_mm.errors import UsageError
 from florence_mm.models.checkpoints import convert_state_dict, load_checkpoint
 from florence_mm.models.text import TextStack
 
@@ -85,7 +85,9 @@ def test_blips_text_model_starts_from_bert(old_names, tmp_path):
     # what the file lacks is named
     report = load_checkpoint(model.text_encoder, file, prefix='text_encoder.')
     cross = {key for key in drawn if '.crossattention.' in key}
-    assert cross == set(report.missing) and all(torch.equal(model.text_encoder.state_dict()[k], drawn[k]) for k in cross)
+    assert cross == set(report.missing) and all(
+        torch.equal(model.text_encoder.state_dict()[k], drawn[k]) for k in cross
+    )
     assert report.unexpected == ['embeddings.token_type_embeddings.weight']
     assert report.resized == {'embeddings.word_embeddings.weight': f'{(WORDS, WIDTH)} to {(VOCAB, WIDTH)}'}
     assert 'crossattention' in report.summary

@@ -15,9 +15,9 @@ from florence_mm.utils.numbers import is_whole
 class ImageSizesHook(Hook):
     """Give the images of each training iteration one of several sizes, in turns.
 
-    Iteration ``i``, from 0, has ``sizes[i % len(sizes)]``, as in GIT's pretraining (``train.py`` of its public code): on
-    all processes the same, and in a resumed run the one of a run that was not stopped. The data preprocessor resizes the
-    batch on its device, so the pipeline should give the largest size. Validation and test keep the pipeline's size.
+    Iteration ``i``, from 0, has ``sizes[i % len(sizes)]``, as in GIT's pretraining (``train.py`` of its public code),
+    on all processes, and in a resumed run as in one that was not stopped. The data preprocessor resizes the batch on
+    its device, so the pipeline should give the largest size. Validation and test keep the pipeline's size.
 
     Args:
         sizes (Sequence[int]): Sides of the square images in pixels.

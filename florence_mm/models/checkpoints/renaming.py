@@ -55,8 +55,8 @@ class Format:
             part. Weights with the part give other features without it.
         fixed_shapes: regular expression of keys of tensors that no rule fits to another shape and without which all
             others are worthless -> the argument that makes the shape.
-        more_rows: regular expression of keys of tensors with a row a word, of which a model may have more than the file:
-            those of its own words behind the file's, which keep their initial values.
+        more_rows: regular expression of keys of tensors with a row a word, of which a model may have more than the
+            file: those of its own words behind the file's, which keep their initial values.
     """
 
     name: str
