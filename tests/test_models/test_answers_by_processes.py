@@ -8,6 +8,8 @@ from instances import build
 from mmpretrain.structures import DataSample
 from torch.nn.parallel import DistributedDataParallel
 
+from florence_mm.models.heads.multimodal import FusionWrittenAnswerHead
+
 EXACT = {'rtol': 1e-6, 'atol': 1e-9}
 QUESTIONS = ['what colour is it', 'how many', 'is it red', 'how many are there', 'which']
 #: Of each question: several answers with their shares, one, none that is left after normalisation, one, several.
@@ -18,7 +20,7 @@ FAMILIES = ['METER', 'GIT', 'SimVLM', 'BLIP', 'BLIP-decoder']
 
 
 def model_of(name):
-    head = {'type': 'FusionWrittenAnswerHead', 'max_length': 6, 'label_smoothing': 0.1}
+    head = {'type': FusionWrittenAnswerHead, 'max_length': 6, 'label_smoothing': 0.1}
     return build(name, heads={'answer': head}).eval()
 
 
