@@ -21,7 +21,7 @@ def bert(kind='BertForPreTraining', **config):
     sizes = {'hidden_size': WIDTH, 'num_hidden_layers': 2, 'num_attention_heads': 4, 'intermediate_size': 64}
     return randomise(
         getattr(transformers, kind)(
-            transformers.BertConfig(vocab_size=WORDS, max_position_embeddings=20, **sizes, **config)
+            transformers.BertConfig(vocab_size=WORDS, max_position_embeddings=20, **{**sizes, **config})
         )
     )
 
@@ -101,6 +101,11 @@ def test_what_is_not_bert_is_refused(tmp_path):
     stack = TextStack(WORDS, WIDTH, 20, num_layers=2, num_heads=4, mlp_ratio=2, layer_norm_eps=1e-5)
     with pytest.raises(ValueError, match='need layer_norm_eps=1e-12'):
         load_checkpoint(stack, saved(state, tmp_path), prefix='text_encoder.')
+    # heads of 64 channels, as all of BERT's sizes have; no tensor tells
+    wide = TextStack(WORDS, 128, 20, num_layers=2, num_heads=4, mlp_ratio=2)
+    with pytest.raises(ValueError, match='need hidden_size / num_heads=64 and TextStack has .*=32'):
+        load_checkpoint(wide, saved(bert(hidden_size=128).state_dict(), tmp_path), prefix='text_encoder.')
+    saved(state, tmp_path)
     # words of another vocabulary, not one with words behind BERT's
     small = TextStack(WORDS - 1, WIDTH, 20, num_layers=2, num_heads=4, mlp_ratio=2)
     report = load_checkpoint(small, saved(state, tmp_path), prefix='text_encoder.')
