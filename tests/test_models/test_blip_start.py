@@ -7,7 +7,7 @@ from public_blip import HEADS, VOCAB, WIDTH, Ids, hugging_face, ours, randomise,
 
 from florence_mm.engine.run_weights import fit_run_weights
 from florence_mm.errors import UsageError
-from florence_mm.models.checkpoints import convert_state_dict, load_checkpoint
+from florence_mm.models.checkpoints import convert_file, convert_state_dict, load_checkpoint
 from florence_mm.models.text import TextStack
 
 CLOSE = {'rtol': 1e-5, 'atol': 1e-5}
@@ -91,6 +91,18 @@ def test_blips_text_model_starts_from_bert(old_names, tmp_path):
     assert report.unexpected == ['embeddings.token_type_embeddings.weight']
     assert report.resized == {'embeddings.word_embeddings.weight': f'{(WORDS, WIDTH)} to {(VOCAB, WIDTH)}'}
     assert 'crossattention' in report.summary
+
+
+def test_a_converted_file_gives_the_same_start(tmp_path):
+    file = saved(bert().state_dict(), tmp_path)
+    convert_file(file, tmp_path / 'ours.safetensors')
+    models = [ours(CAPTION) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    for model, name in zip(models, (file, tmp_path / 'ours.safetensors'), strict=True):
+        report = load_checkpoint(model, name, allow_missing=['image_encoder'])
+        assert report.resized.keys() == {'text_encoder.embeddings.word_embeddings.weight', 'heads.caption.bias'}
+    states = [model.state_dict() for model in models]
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 
 def test_what_is_not_bert_is_refused(tmp_path):

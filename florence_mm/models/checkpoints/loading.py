@@ -149,7 +149,8 @@ def load_tensors(
     for leave_out in (fit_classifier, partial(drop_other_tower, model=type(model).__name__), fit_text_modes):
         state, left_out = leave_out(state, own)
         report.skipped.update(left_out)
-    fitting = fit_state_dict(model, state, found.more_rows if found else None)
+    origin = FORMATS.get(str(source.meta.get('converted_from')), found)
+    fitting = fit_state_dict(model, state, origin.more_rows if origin else None)
     if not fitting.tensors:
         raise ValueError(
             f'nothing in {path} ({name}) matches {type(model).__name__}{left_out_sentence(report.skipped)}: its keys '
