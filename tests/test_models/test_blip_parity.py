@@ -214,6 +214,17 @@ def test_transformers_reads_what_we_write(kind, tmp_path):
     assert torch.equal(*results)
 
 
+def test_of_a_pretrained_model_transformers_reads_contrast_and_matching():
+    import transformers
+
+    settings = {'num_heads of the image tower': 4, 'num_heads of the text model': 4}
+    exported = export_state_dict(randomise(ours(HEADS)).state_dict(), 'Hugging Face BLIP', settings=settings)
+    assert exported.config['architectures'] == ['BlipForImageTextRetrieval']
+    theirs = transformers.BlipForImageTextRetrieval(transformers.BlipConfig(**exported.config))
+    report = theirs.load_state_dict(exported.tensors, strict=False)
+    assert not report.missing_keys and all(key.startswith('text_decoder.') for key in report.unexpected_keys)
+
+
 def test_a_momentum_model_goes_on_from_a_public_file(tmp_path):
     heads = {**HEADS, 'itc': MOMENTUM, 'itm': {**HEADS['itm'], 'negatives': 'all'}}
     state = salesforce()

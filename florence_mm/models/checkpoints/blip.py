@@ -276,8 +276,12 @@ def _hf_config(
     }
     # BERT's ids of start, end and padding, and the two marks behind them
     marks = {'bos_token_id': len(words) - 2, 'sep_token_id': 102, 'pad_token_id': 0}
-    encoder, decoder = (any_key(theirs, rf'^text_{name}\.') for name in ('encoder', 'decoder'))
-    kind = 'ConditionalGeneration' if not encoder else 'QuestionAnswering' if decoder else 'ImageTextRetrieval'
+    encoder, decoder, matching = (
+        any_key(theirs, rf'^{name}') for name in (r'text_encoder\.', r'text_decoder\.', 'itm_')
+    )
+    # a model of the pretraining has all three; transformers has no class of all, and reads its encoder
+    asks = decoder and not matching
+    kind = 'ConditionalGeneration' if not encoder else 'QuestionAnswering' if asks else 'ImageTextRetrieval'
     fixed = {
         'architectures': [f'BlipFor{kind}'],
         'model_type': 'blip',
