@@ -280,9 +280,14 @@ def test_a_padded_head_writes_tokens_alone(beams):
 def test_errors():
     with pytest.raises(ValueError, match='num_beams=0'):
         captioner(head={'num_beams': 0})
-    model = captioner(head={'max_length': 11})
+    # before training, not at the first prediction
     with pytest.raises(ValueError, match='max_length of the caption head is 11, but texts.*at most 10'):
-        model.predict(pictures(1), samples(['']))
+        captioner(head={'max_length': 11})
+    with pytest.raises(ValueError, match='follows has 11 tokens with the start, which leaves none for a word'):
+        captioner(head={'prompt': 'a red two ' * 9})
+    with pytest.raises(ValueError, match=r'at least 0 and at most 2\.5 tokens; give whole numbers'):
+        captioner(head={'max_length': 2.5})
+    model = captioner()
     images = model.encode_image(pictures(2)).detach()
     for prompts in (['a'], ['a', 'b', 'c']):
         with pytest.raises(ValueError, match=f'2 images and {len(prompts)} prompts'):

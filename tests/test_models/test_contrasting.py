@@ -7,10 +7,12 @@ from pathlib import Path
 import forks
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 import florence_mm  # noqa: F401  (first, it patches mmpretrain)
 from florence_mm.language.labels import text_label
+from florence_mm.models.heads.multimodal.momentum import MomentumCopies
 from florence_mm.models.heads.multimodal.negatives import draw_negatives, false_and_true_pairs
 from florence_mm.ops.collectives import Peers
 
@@ -151,6 +153,18 @@ def test_copies_have_no_gradient_and_stay_in_evaluation_mode():
     # a copy's head follows the copy
     assert torch.equal(copy.heads['itc'].copies['towers'].words.weight, model.parts.words.weight)
     assert not torch.equal(copy.parts.words.weight, model.parts.words.weight)
+
+
+def test_copies_take_over_and_average_the_statistics_of_batch_norms():
+    norm = nn.BatchNorm1d(2)
+    copies = MomentumCopies({'norm': deepcopy(norm)}, 0.75)
+    norm(torch.tensor([[0.0, 10.0], [20.0, 30.0]]))  # means of 10 and 20, of which a tenth is taken over
+    for factor, batches in ((1.0, 1), (1.25, 2)):  # the copy keeps three quarters of what it has
+        norm.num_batches_tracked.fill_(batches)
+        copies.follow({'norm': norm})
+        torch.testing.assert_close(copies['norm'].running_mean, factor * torch.tensor([1.0, 2.0]))
+        assert copies['norm'].num_batches_tracked == batches
+        norm.running_mean.mul_(2)
 
 
 @pytest.mark.parametrize('value', [0.5, 0.001])

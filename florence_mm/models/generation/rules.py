@@ -46,10 +46,11 @@ class DecodingRules:
     allowed: AllowedNext | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_length <= self.max_length or not self.max_length:
+        lengths = (self.min_length, self.max_length)
+        if any(length % 1 for length in lengths) or not 0 <= self.min_length <= self.max_length or not self.max_length:
             raise ValueError(
                 f'a text cannot have at least {self.min_length} and at most {self.max_length} tokens; give '
-                '0 <= min_length <= max_length and max_length of at least 1'
+                'whole numbers, 0 <= min_length <= max_length and max_length of at least 1'
             )
         if self.end_id in self.banned:
             raise ValueError(f'the end token {self.end_id} is forbidden, and no text could end; allow it')

@@ -61,6 +61,14 @@ class FusionCaptionHead(WritingHead):
         self.random_prefix = random_prefix
         self.complete = complete
 
+    def take_model(self, model: Writer) -> None:
+        """Check that the prompt and the lengths of captions fit the model.
+
+        Raises:
+            ValueError: they do not.
+        """
+        self.rules(model, 1 + len(self._beginning(model)))
+
     # --- training -----------------------------------------------------------------------------------------------------
 
     def loss(self, batch: FusionBatch) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ NO_LABEL = -1
 
 
 class MomentumCopies(nn.ModuleDict):
-    """Copies of modules whose weights are moving averages of theirs; they have no gradient and no dropout.
+    """Copies of modules whose weights and statistics are moving averages of theirs; they have no gradient and no dropout.
 
     Args:
         copies: modules by name, of the architectures of those that they follow.
@@ -39,11 +39,10 @@ class MomentumCopies(nn.ModuleDict):
         """Move the weights towards those of the modules, once a training step."""
         keep = torch.where(self.started, self.momentum, 0.0)
         for name, module in modules.items():
-            others = dict(module.named_parameters())  # a copy may lack some
-            for key, parameter in self[name].named_parameters():
-                own, other = _local(parameter), _local(others[key])
-                # on the device, where the flag lies, so that nothing waits for it
-                own.copy_(other + keep.to(own.dtype) * (own - other))
+            # a copy may lack some; statistics of batches are averaged as the weights that they belong to
+            others = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+            for key, own in (*self[name].named_parameters(), *self[name].named_buffers()):
+                _follow(_local(own), _local(others[key]), keep)
         self.started.fill_(True)
 
 
@@ -90,6 +89,15 @@ class FeatureQueue(nn.Module):
             buffer = getattr(self, name)
             buffer.index_copy_(0, rows, new.to(buffer.dtype))
         self.place.add_(len(label)).remainder_(self.size)
+
+
+def _follow(own: Tensor, other: Tensor, keep: Tensor) -> None:
+    """Move a tensor towards another one; what has no fractions, such as a number of batches, becomes the other's."""
+    if not own.is_floating_point():
+        own.copy_(other)
+        return
+    # on the device, where the flag lies, so that nothing waits for it
+    own.copy_(other + keep.to(own.dtype) * (own - other))
 
 
 def _local(x: Tensor) -> Tensor:
