@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import florence_mm  # noqa: F401  (first, it patches mmpretrain)
 from florence_mm.language.labels import text_label
-from florence_mm.models.heads.multimodal.momentum import MomentumCopies
+from florence_mm.models.heads.multimodal.momentum import NO_LABEL, MomentumCopies
 from florence_mm.models.heads.multimodal.negatives import draw_negatives, false_and_true_pairs
 from florence_mm.ops.collectives import Peers
 
@@ -141,6 +141,33 @@ def test_a_new_training_keeps_the_momentum_model_and_begins_soft_targets_anew():
     model.init_weights()
     assert int(head.steps) == 0 and bool(head.copies.started)
     assert all(torch.equal(value, kept[name]) for name, value in head.copies.state_dict().items())
+
+
+def test_of_a_checkpoint_of_another_width_neither_momentum_model_nor_queue_is_half_taken():
+    model = build()
+    learn(model, steps=3)
+    other = build({**MOMENTUM, 'embed_dims': D + 1}, seed=1)
+    own = other.state_dict()
+    there = {name: value for name, value in model.state_dict().items() if value.shape == own[name].shape}
+    assert 'heads.itc.queue.label' in there and 'heads.itc.copies.started' in there
+    other.load_state_dict(there, strict=False)
+    head = other.heads['itc']
+    # labels of features that were not loaded would make random ones positives
+    assert head.queue.label.unique().tolist() == [NO_LABEL] and int(head.queue.place) == 0
+    assert not head.copies.started
+    other.train()(pictures(), samples(), mode='loss')
+    # the first step takes over what was loaded, and the projection that was not
+    for copy, module in ((head.copies['image_proj'], head.image_proj), (head.copies['towers'].words, other.parts.words)):
+        assert torch.equal(copy.weight, module.weight)
+
+
+def test_a_checkpoint_without_momentum_model_or_queue_changes_neither():
+    model = build()
+    learn(model, steps=3)
+    label = model.heads['itc'].queue.label.clone()
+    plain = {name: x for name, x in model.state_dict().items() if '.copies.' not in name and '.queue.' not in name}
+    model.load_state_dict(plain, strict=False)
+    assert model.heads['itc'].copies.started and torch.equal(model.heads['itc'].queue.label, label)
 
 
 def test_copies_have_no_gradient_and_stay_in_evaluation_mode():

@@ -4,6 +4,7 @@ Shape legend: ``B`` pairs of all processes, ``Q`` pairs in the queue, ``D`` embe
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,12 @@ class MomentumCopies(nn.ModuleDict):
     def train(self, mode: bool = True) -> 'MomentumCopies':
         """Stay in evaluation mode."""
         return super().train(False)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Load; copies of which a checkpoint has a part alone take over the weights of the modules once more."""
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if _lacks_some(self, state_dict, prefix):
+            self.started.fill_(False)
 
     @torch.no_grad()
     def follow(self, modules: Mapping[str, nn.Module]) -> None:
@@ -68,6 +75,13 @@ class FeatureQueue(nn.Module):
         self.register_buffer('label', torch.full((size,), NO_LABEL))
         self.register_buffer('place', torch.tensor(0))
 
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Load; a queue of which a checkpoint has a part alone, or another size, begins without pairs."""
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if _lacks_some(self, state_dict, prefix):
+            self.label.fill_(NO_LABEL)
+            self.place.zero_()
+
     def check_batch(self, count: int) -> None:
         """Check that whole batches fill the queue.
 
@@ -89,6 +103,13 @@ class FeatureQueue(nn.Module):
             buffer = getattr(self, name)
             buffer.index_copy_(0, rows, new.to(buffer.dtype))
         self.place.add_(len(label)).remainder_(self.size)
+
+
+def _lacks_some(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str) -> bool:
+    """Whether a state has some tensors of a module, but not all."""
+    own = module.state_dict()
+    there = [key for key, x in own.items() if prefix + key in state_dict and state_dict[prefix + key].shape == x.shape]
+    return 0 < len(there) < len(own)
 
 
 def _follow(own: Tensor, other: Tensor, keep: Tensor) -> None:
