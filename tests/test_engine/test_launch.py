@@ -42,7 +42,9 @@ def test_what_is_done_is_done_for_the_same_config_alone(tmp_path):
 
     (tmp_path / 'test_metrics.json').write_text('{"metrics": {"top1": 0.5}}')
     assert scores() == scores() == scores(work_dir='moved') == {'top1': 0.5}
-    with pytest.raises(UsageError, match=r"run of another config \(model\.depth 2 -> 3\); name another folder, or remo"):
+    with pytest.raises(
+        UsageError, match=r'run of another config \(model\.depth 2 -> 3\); name another folder, or remo'
+    ):
         scores(model={'type': 'GIT', 'depth': 3})
     with pytest.raises(UsageError, match=r"\(load_from 'a\.pth' -> 'b\.pth' and 1 more\)"):
         scores(model={'type': 'GIT'}, load_from='b.pth')

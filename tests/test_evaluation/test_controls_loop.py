@@ -130,5 +130,7 @@ def test_what_cannot_be_controlled():
         run([1.0], 1, [Said()], controls=['zeros'])
     with pytest.raises(ValueError, match='a Linear, which has no image tokens'):
         run([1.0], 1, [Said()], nn.Linear(1, 1))
-    with pytest.raises(ValueError, match='all 3 samples of the test have the same picture, which cannot be exchanged; test with'):
+    with pytest.raises(
+        ValueError, match='all 3 samples of the test have the same picture, which cannot be exchanged; test with'
+    ):
         run([1.0, 1.0, 1.0], 2, [Said()])

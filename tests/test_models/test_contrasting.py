@@ -157,7 +157,10 @@ def test_of_a_checkpoint_of_another_width_neither_momentum_model_nor_queue_is_ha
     assert not head.copies.started
     other.train()(pictures(), samples(), mode='loss')
     # the first step takes over what was loaded, and the projection that was not
-    for copy, module in ((head.copies['image_proj'], head.image_proj), (head.copies['towers'].words, other.parts.words)):
+    for copy, module in (
+        (head.copies['image_proj'], head.image_proj),
+        (head.copies['towers'].words, other.parts.words),
+    ):
         assert torch.equal(copy.weight, module.weight)
 
 

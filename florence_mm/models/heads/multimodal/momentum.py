@@ -15,7 +15,7 @@ NO_LABEL = -1
 
 
 class MomentumCopies(nn.ModuleDict):
-    """Copies of modules whose weights and statistics are moving averages of theirs; they have no gradient and no dropout.
+    """Copies of modules, whose weights and statistics are moving averages of theirs, without gradient and dropout.
 
     Args:
         copies: modules by name, of the architectures of those that they follow.
