@@ -33,8 +33,10 @@ class ControlledTestLoop(TestLoop):
     The first pass is mmengine's. In the pass ``exchanged`` each sample has the next other picture of its batch, those
     of the last picture have the first (of a batch with one picture, the nearest other one of the batches before, or
     else after); in ``zero`` all image tokens are zeros; in ``alone`` samples have no picture, which only models take
-    that are trained on texts alone, such as SimVLM. Adds the results ``exchanged/<name>``, ``zero/<name>`` and ``alone/<name>`` for each score.
-    Predictions are saved from the first pass alone.
+    that are trained on texts alone, such as SimVLM.
+
+    Adds the results ``exchanged/<name>``, ``zero/<name>`` and ``alone/<name>`` for each score. Predictions are saved
+    from the first pass alone.
 
     Args:
         runner, dataloader, evaluator, fp16: passed to :class:`mmengine.runner.TestLoop`.
