@@ -7,6 +7,7 @@ from pathlib import Path
 import forks
 import pytest
 import torch
+from mmpretrain.structures import DataSample
 from torch import nn
 from torch.nn import functional as F
 
@@ -14,6 +15,7 @@ import florence_mm  # noqa: F401  (first, it patches mmpretrain)
 from florence_mm.language.labels import text_label
 from florence_mm.models.heads.multimodal.momentum import NO_LABEL, MomentumCopies
 from florence_mm.models.heads.multimodal.negatives import draw_negatives, false_and_true_pairs
+from florence_mm.models.multimodal.batch import FusionBatch
 from florence_mm.ops.collectives import Peers
 
 worker = runpy.run_path(str(Path(__file__).with_name('contrasting_worker.py')))
@@ -73,6 +75,14 @@ def labels_of(positives):
         return list(range(8)), [-1] * 8
     names = TEXTS if positives == 'equal_texts' else worker['IMAGES']
     return [[text_label(name) for name in names]] * 2
+
+
+def test_names_of_images_are_compared_letter_by_letter():
+    head = build({'embed_dims': D, 'positives': 'equal_images'}, '').heads['itc']
+    names = ['a.jpg', 'A.jpg', 'a.jpg.', ' a.jpg', 'a.jpg', '...', '\udcff.jpg']
+    batch = FusionBatch(None, None, [DataSample(img_path=name) for name in names], range(7), torch.zeros(7, 1, 1))
+    labels = head._labels(batch).tolist()
+    assert labels[0] == labels[4] and len(set(labels)) == 6 and min(labels) >= 0
 
 
 def by_hand(model, image_queue, text_queue, labels, own_labels, alpha, step):
