@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .rules import Decoded, DecodingRules, NextLogits, before_end, best_next
+from .rules import Decoded, DecodingRules, NextLogits, before_end, best_next, check_some_follow
 
 
 @torch.no_grad()
@@ -17,12 +17,16 @@ def greedy_search(
         batch_size: B.
         rules: special tokens, lengths, banned and allowed tokens.
         first_ids: ``(B, P)`` ids given at the start; None: the start token.
+
+    Raises:
+        ValueError: no token can follow.
     """
     ids = rules.first_ids(first_ids, batch_size)  # (B, P)
     before = ids.shape[1]
     total, done = torch.zeros(batch_size, dtype=torch.float64), torch.zeros(batch_size, dtype=torch.bool)
     while not done.all():
         values, tokens = best_next(next_logits(ids, None), ids[:, before:], rules, 1, ~done)
+        check_some_follow(values[:, 0], ids.shape[1] - before)
         total += values[:, 0].masked_fill(done, 0)
         token = tokens[:, 0].masked_fill(done, rules.end_id)
         ids = torch.cat([ids, token[:, None]], 1)
