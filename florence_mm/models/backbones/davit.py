@@ -16,8 +16,16 @@ from torch import Tensor, nn
 
 from florence_mm.models.layers.mlp import DropPath, Mlp
 from florence_mm.models.layers.swin import ConvEmbed, to_map, to_tokens
-from florence_mm.ops.dual_attention import channel_attention, edge_plan, edge_window_attention, whole_window_attention
-from florence_mm.ops.inference import add_mlp, convolve, is_plain, is_recorded, is_untouched
+from florence_mm.ops.dual_attention import (
+    EdgePlan,
+    channel_attention,
+    edge_plan,
+    edge_window_attention,
+    whole_window_attention,
+)
+from florence_mm.ops.inference import add_mlp, convolve, fast_path_allowed, is_plain, is_recorded, is_untouched
+from florence_mm.ops.linear import product
+from florence_mm.ops.recomputed import norm_linear, norm_mlp, recomputing_allowed
 from florence_mm.ops.windows import fix_sizes, from_windows, to_windows, window_plan
 from florence_mm.registry import MODELS
 
@@ -54,11 +62,21 @@ class PaddedWindowAttention(nn.Module):
         if not len(x):
             return x  # empty: there is nothing to attend to
         plan = edge_plan(len(x), size, self.window_size, x.device)
-        rows = to_windows(x.reshape(1, -1, x.shape[-1]), plan)[0]  # (B * L, C)
-        qkv = self.qkv(rows)
-        zeros = self.qkv.bias if is_plain(self.qkv) else self.qkv(rows.new_zeros(1, rows.shape[-1]))[0]
-        rows = self.proj(edge_window_attention(qkv, zeros.to(qkv.dtype), plan.groups, self.num_heads))
-        return from_windows(rows[None], plan).view(x.shape)
+        rows = to_windows(x.reshape(1, -1, x.shape[-1]), plan)  # (1, B * L, C)
+        return self._attend(_linear(rows, self.qkv), plan).view(x.shape)
+
+    def after_norm(self, x: Tensor, size: tuple[int, int], norm: nn.LayerNorm) -> Tensor:
+        """Compute ``self(norm(x), size)`` in training by :mod:`florence_mm.ops.recomputed`."""
+        plan = edge_plan(len(x), size, self.window_size, x.device)
+        rows = x.reshape(1, -1, x.shape[-1])  # (1, B * L, C)
+        return self._attend(norm_linear(rows, norm, self.qkv.weight, self.qkv.bias, plan), plan).view(x.shape)
+
+    def _attend(self, qkv: Tensor, plan: EdgePlan) -> Tensor:
+        """Attend with queries, keys and values in window order ``(1, B * L, 3 C)``; returns ``(1, B * L, C)``."""
+        qkv, empty = qkv[0], qkv.new_zeros(1, qkv.shape[-1] // 3)
+        zeros = self.qkv.bias if is_plain(self.qkv) else self.qkv(empty)[0]
+        rows = edge_window_attention(qkv, zeros.to(qkv.dtype), plan.groups, self.num_heads)
+        return from_windows(_linear(rows[None], self.proj), plan)
 
 
 class ChannelAttention(nn.Module):
@@ -79,8 +97,16 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Attend between channels of a map of ``size``, ``(B, L, C)`` to ``(B, L, C)``."""
-        count = x.shape[1] if self.channel_scale == 'tokens' else x.shape[2] // self.num_groups
-        return self.proj(channel_attention(self.qkv(x), self.num_groups, count**-0.5))
+        return self._attend(_linear(x, self.qkv))
+
+    def after_norm(self, x: Tensor, size: tuple[int, int], norm: nn.LayerNorm) -> Tensor:
+        """Compute ``self(norm(x), size)`` in training by :mod:`florence_mm.ops.recomputed`."""
+        return self._attend(norm_linear(x, norm, self.qkv.weight, self.qkv.bias))
+
+    def _attend(self, qkv: Tensor) -> Tensor:
+        """Attend with queries, keys and values ``(B, L, 3 C)``; returns ``(B, L, C)``."""
+        count = qkv.shape[1] if self.channel_scale == 'tokens' else qkv.shape[2] // (3 * self.num_groups)
+        return _linear(channel_attention(qkv, self.num_groups, count**-0.5), self.proj)
 
 
 class ConvAttentionBlock(nn.Module):
@@ -106,19 +132,37 @@ class ConvAttentionBlock(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Apply the block to tokens ``(B, L, C)`` of a map of ``size``; the shape stays."""
         x = _with_position(x, size, self.conv1)
-        x = x + self.drop_path(self.attn(self.norm1(x), size))
+        recomputing = self._recomputes(x)
+        branch = self.attn.after_norm(x, size, self.norm1) if recomputing else self.attn(self.norm1(x), size)
+        x = x + self.drop_path(branch)
         x = _with_position(x, size, self.conv2)
+        if recomputing:
+            return x + self.drop_path(norm_mlp(x, self.norm2, self.mlp.fc1, self.mlp.fc2))
         if self._works_in_place():
             return add_mlp(x, self.norm2(x), self.mlp.fc1, self.mlp.fc2)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def _works_in_place(self) -> bool:
-        """Whether the convolution's sum may be written to."""
-        if self.training or is_recorded():
+        """Whether the convolution's sum may be written to, as nobody has touched what comes after it."""
+        if self.training or is_recorded() or type(self.mlp) is not Mlp or type(self.norm2) is not nn.LayerNorm:
             return False
-        mlp = self.mlp
-        ours = type(mlp) is Mlp and type(self.norm2) is nn.LayerNorm
-        return ours and is_untouched(mlp, self.norm2, self.drop_path) and is_plain(mlp.fc1, mlp.fc2)
+        return is_untouched(self.mlp, self.norm2, self.drop_path) and is_plain(self.mlp.fc1, self.mlp.fc2)
+
+    def _recomputes(self, x: Tensor) -> bool:
+        """Whether the block trains by :mod:`florence_mm.ops.recomputed`, which reads the weights of its layers."""
+        attn, mlp = self.attn, self.mlp
+        if not self.training or not len(x) or type(mlp) is not Mlp:
+            return False
+        if type(attn) not in (PaddedWindowAttention, ChannelAttention):
+            return False
+        return recomputing_allowed(x, self, self.norm1, self.norm2, attn.qkv, attn.proj, mlp.fc1, mlp.fc2)
+
+
+def _linear(x: Tensor, layer: nn.Linear) -> Tensor:
+    """Apply a linear layer, in inference on a CPU by the library that is faster there."""
+    if fast_path_allowed(x) and is_plain(layer) and fast_path_allowed(x, layer.weight):
+        return product(x, layer.weight, layer.bias)
+    return layer(x)
 
 
 def _with_position(x: Tensor, size: tuple[int, int], conv: nn.Conv2d) -> Tensor:
