@@ -123,7 +123,5 @@ def test_refusals(kwargs, message):
 
 @pytest.mark.parametrize('shape', [(3, 64, 64), (1, 4, 64, 64), (1, 3, 31, 64)])
 def test_inputs_that_are_refused(shape):
-    with pytest.raises(
-        ValueError, match=r'DaViT got an input of shape .*takes \(B, 3, H, W\) with H and W at'
-    ):
+    with pytest.raises(ValueError, match=r'DaViT got an input of shape .*takes \(B, 3, H, W\) with H and W at'):
         davit()(torch.randn(shape))
