@@ -8,6 +8,7 @@ from pathlib import Path
 from florence_mm.errors import DataError
 from florence_mm.formats.coco import read_coco_file
 from florence_mm.language.prompts import get_class_names
+from florence_mm.utils.digests import sha256_of
 
 # HSV hues 0, 60, ..., 300 degrees
 COLOURS = ('red', 'yellow', 'green', 'cyan', 'blue', 'magenta')
@@ -118,6 +119,28 @@ def _corners(values: Sequence[float]) -> tuple[tuple[float, float], ...]:
 def with_article(name: str) -> str:
     """Put the article before a name: ``'an eight'``, ``'a two'``."""
     return f'{"an" if name.startswith("e") else "a"} {name}'
+
+
+def scene_files(scenes: str | Path, splits: Sequence[str]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Find the annotation files of a folder of scenes.
+
+    Args:
+        scenes (str | Path): The folder that ``prepare_scenes.py`` wrote.
+        splits (Sequence[str]): ``'train'``, ``'test'`` or both.
+
+    Returns:
+        tuple: path by split, and the SHA-256 of the file by split.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+    """
+    paths = {split: Path(scenes, 'annotations', f'{split}.json') for split in splits}
+    for path in paths.values():
+        if not path.is_file():
+            raise FileNotFoundError(
+                f'there are no annotations {path}; write scenes with tools/dataset_converters/prepare_scenes.py'
+            )
+    return paths, {split: sha256_of(path) for split, path in paths.items()}
 
 
 def read_scenes(path: str | Path) -> list[Scene]:
