@@ -1,4 +1,4 @@
-"""What a scene's annotations say of a digit's shape: outlines of its visible ink, its rotated rectangle, reading order."""
+"""Shapes of the digits of a scene: outlines of the visible ink, rotated rectangles, and the order of reading."""
 
 from collections.abc import Sequence
 

@@ -1,8 +1,8 @@
 """Embedded tasks: what a model that writes boxes, outlines and texts is asked about the scenes of digits.
 
 Each task has its own file of lines (:mod:`florence_mm.formats.tasks`), so that a mixture gives each its weight. A digit
-is referred to only by words that fit no other (:func:`referring_phrases`). Pictures are those of the scenes, written with
-outlines.
+is referred to only by words that fit no other (:func:`referring_phrases`). Pictures are those of the scenes, whose
+annotations have outlines.
 """
 
 import json
@@ -34,8 +34,8 @@ class TaskOptions:
     """Options of :func:`write_tasks`.
 
     Attributes:
-        tolerance (float): How far the outline in an answer may lie from that of the scene, as a fraction of the picture;
-            larger makes shorter answers.
+        tolerance (float): How far the outline in an answer may lie from that of the scene, as a fraction of the
+            picture; larger makes shorter answers.
         seed (int): Another seed gives other captions and phrases.
 
     Raises:
@@ -47,7 +47,9 @@ class TaskOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance <= 0.1:
-            raise ValueError(f'tolerance={self.tolerance} of the tasks must be a fraction of the picture, from 0 to 0.1')
+            raise ValueError(
+                f'tolerance={self.tolerance} of the tasks must be a fraction of the picture, from 0 to 0.1'
+            )
         if self.seed < 0:
             raise ValueError(f'seed={self.seed} of the tasks must be at least 0')
 

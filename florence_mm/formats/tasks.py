@@ -60,7 +60,8 @@ def parse_task_row(raw: Mapping[str, Any]) -> TaskRow:
     Raises:
         ValueError: it is no picture with a task and its answer; the message is only the reason, without file or line.
 
-    >>> parse_task_row({'image': '1.jpg', 'task': '<OD>', 'regions': [{'text': 'dog', 'boxes': [[0, 0, 0.5, 1]]}]}).regions
+    >>> dogs = [{'text': 'dog', 'boxes': [[0, 0, 0.5, 1]]}]
+    >>> parse_task_row({'image': '1.jpg', 'task': '<OD>', 'regions': dogs}).regions
     (Region(text='dog', boxes=((0.0, 0.0, 0.5, 1.0),), polygons=(), quad=None, score=None),)
     """
     for key in ('image', 'task'):
