@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
-# outlines are traced on a mask enlarged so much, so that they run along the edges of the ink, not through its pixels
-_FINE = 8
+from florence_mm.formats.outlines import mask_outlines
+
 # how far an outline may lie from the edge of the ink, in pixels
 TOLERANCE = 0.5
 
@@ -18,57 +17,20 @@ def outline_keys(digits: Sequence[tuple[np.ndarray, float]]) -> list[dict]:
         digits (Sequence): Of each digit its visible ink ``(H, W)`` bool and the degrees by which it is turned.
 
     Returns:
-        list[dict]: of each digit ``segmentation``, COCO's polygons of pixels (:func:`ink_outlines`); ``quad``, the
-        corners of its rotated rectangle (:func:`ink_quad`); and ``order``, its place in reading order, from 0
-        (:func:`reading_order`).
+        list[dict]: of each digit ``segmentation``, COCO's polygons of pixels, filled outlines
+        (:func:`~florence_mm.formats.outlines.mask_outlines`); ``quad``, the corners of its rotated rectangle
+        (:func:`ink_quad`); and ``order``, its place in reading order, from 0 (:func:`reading_order`).
     """
     quads = [ink_quad(ink, angle) for ink, angle in digits]
     places = {index: place for place, index in enumerate(reading_order(quads))}
     return [
         {
-            'segmentation': [np.round(part, 2).ravel().tolist() for part in ink_outlines(ink)],
+            'segmentation': [np.round(part, 2).ravel().tolist() for part in mask_outlines(ink, TOLERANCE)],
             'quad': np.round(quads[index], 2).ravel().tolist(),
             'order': places[index],
         }
         for index, (ink, _) in enumerate(digits)
     ]
-
-
-def ink_outlines(ink: np.ndarray, tolerance: float = TOLERANCE) -> list[np.ndarray]:
-    """Trace the outer outline of every connected part of a mask.
-
-    Pixels that touch at a corner are connected. What a part encloses belongs to its outline, as polygons of COCO have
-    no holes: the loop of a zero is filled.
-
-    Args:
-        ink (np.ndarray): ``(H, W)`` bool with a true pixel.
-        tolerance (float): Largest distance of the outline from the edges of the pixels, in pixels. A part too small for
-            it keeps its exact outline.
-
-    Returns:
-        list[np.ndarray]: of each part ``(n, 2)`` float64, n at least 3, corners ``x, y`` in pixels, clockwise as seen,
-        from the corner nearest to the top left. The largest part is first.
-    """
-    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
-    top, left = int(rows[0]) - 1, int(columns[0]) - 1
-    part = np.pad(ink[top + 1 : rows[-1] + 1, left + 1 : columns[-1] + 1].astype(np.float32), 1)
-    # interpolated, so that an edge of steps becomes a straight one
-    fine = cv2.resize(part, None, fx=_FINE, fy=_FINE, interpolation=cv2.INTER_LINEAR) >= 0.5
-    traced = cv2.findContours(fine.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
-    outlines = []
-    for contour in sorted(traced, key=cv2.contourArea, reverse=True):
-        coarse = cv2.approxPolyDP(contour, tolerance * _FINE, closed=True)
-        corners = (coarse if len(coarse) > 2 and cv2.contourArea(coarse) > 0 else contour)[:, 0]
-        outlines.append(_clockwise((corners + 0.5) / _FINE + (left, top)))
-    return outlines
-
-
-def _clockwise(corners: np.ndarray) -> np.ndarray:
-    """Order corners clockwise as seen, with y down, from the one nearest to the top left of their box."""
-    x, y = corners.T
-    if np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y) < 0:
-        corners = corners[::-1]
-    return np.roll(corners, -int(np.argmin((corners - corners.min(0)).sum(1))), axis=0)
 
 
 def ink_quad(ink: np.ndarray, angle: float) -> np.ndarray:

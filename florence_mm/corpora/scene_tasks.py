@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from florence_mm.errors import DataError
+from florence_mm.formats.outlines import coarser
 from florence_mm.formats.tasks import TaskRow, task_line
 from florence_mm.language.regions import Box, Polygon, Region
 
@@ -104,15 +105,13 @@ class _Shapes:
 
     def outline(self, digit: SceneDigit) -> tuple[Polygon, ...]:
         """The outline with fewer corners and without specks."""
-        parts = [np.array(part, dtype=np.float32)[:, None] for part in digit.outline]
-        least = MIN_PART * max(map(cv2.contourArea, parts))
-        polygons = []
-        for part in parts:
-            if cv2.contourArea(part) >= least:
-                coarse = cv2.approxPolyDP(part, self.tolerance, closed=True)
-                points = (coarse if len(coarse) > 2 else part)[:, 0].astype(np.float64) / self.size
-                polygons.append(tuple(map(tuple, points.tolist())))
-        return tuple(polygons)
+        parts = [np.array(part) for part in digit.outline]
+        areas = [cv2.contourArea(part.astype(np.float32)) for part in parts]
+        return tuple(
+            tuple(map(tuple, (coarser(part, self.tolerance) / self.size).tolist()))
+            for part, area in zip(parts, areas, strict=True)
+            if area >= MIN_PART * max(areas)
+        )
 
 
 _Rows = Iterator[TaskRow]

@@ -15,7 +15,7 @@ from scipy import ndimage
 from florence_mm.corpora.digit_ink import MIN_CONTRAST, draw_ink, ink_colour, tight_box
 from florence_mm.corpora.digits import digit_indices, load_digits_split
 from florence_mm.corpora.scene_backgrounds import LUMA, make_background
-from florence_mm.corpora.scene_outlines import TOLERANCE, ink_outlines, ink_quad, outline_keys, reading_order
+from florence_mm.corpora.scene_outlines import TOLERANCE, ink_quad, outline_keys, reading_order
 from florence_mm.corpora.scenes import (
     MAX_IOU,
     MIN_VISIBLE,
@@ -25,6 +25,7 @@ from florence_mm.corpora.scenes import (
     make_scene,
     write_scenes,
 )
+from florence_mm.formats.outlines import mask_outlines
 from florence_mm.language.prompts import get_class_names
 from florence_mm.utils.boxes import box_iou
 
@@ -237,7 +238,7 @@ def test_outline_of_a_square_and_of_two_parts():
     ink = np.zeros((20, 20), dtype=bool)
     ink[4:10, 3:11] = True  # 8 wide, 6 high
     ink[15:18, 15:18] = True
-    large, small = ink_outlines(ink, tolerance=0.1)
+    large, small = mask_outlines(ink, tolerance=0.1)
     # through the edges of the pixels, but for a sixteenth of a pixel and corners that are cut a little
     for part, box in ((large, (3, 4, 11, 10)), (small, (15, 15, 18, 18))):
         np.testing.assert_allclose([*part.min(0), *part.max(0)], box, atol=0.07)
@@ -248,10 +249,10 @@ def test_outline_of_a_square_and_of_two_parts():
     # a hole belongs to the outline, and a single pixel has one
     ring = ink.copy()
     ring[6:8, 5:8] = False
-    np.testing.assert_array_equal(ink_outlines(ring, tolerance=0.1)[0], large)
+    np.testing.assert_array_equal(mask_outlines(ring, tolerance=0.1)[0], large)
     dot = np.zeros((5, 5), dtype=bool)
     dot[2, 3] = True
-    (corners,) = ink_outlines(dot, tolerance=3.0)
+    (corners,) = mask_outlines(dot, tolerance=3.0)
     assert len(corners) >= 3 and corners.min() >= 2 and (corners <= (4, 3)).all()
 
 
