@@ -9,8 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-#: Ids that may follow: a collection, of which a range is fastest; or, for many ids, ``(V,)`` bool on the CPU, True where
-#: one may follow. A mask shorter than the logits allows none of the ids beyond it. None: all may.
+#: Ids that may follow: a collection, of which a range is fastest; or, for many ids, ``(V,)`` bool on the CPU, True for
+#: those that may. A mask shorter than the logits allows none of the ids beyond it. None: all may.
 Following = Collection[int] | Tensor | None
 
 #: Function from the ids generated so far, without those given at the start, to the ids that may follow.
