@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from .marks import MARK, POLYGON, POLYGON_END, SEPARATOR, location_mark
+from .marks import MARK, POLYGON, POLYGON_END, SEPARATOR, Piece, location_mark, split_marks
 from .regions import (
     Region,
     Target,
@@ -21,7 +21,7 @@ from .regions import (
     from_top_left,
 )
 from .task_list import TASKS, Task, find_task
-from .task_parsing import Parsed, Place, bin_centre, parse_text, plain
+from .task_parsing import Parsed, Place, bin_centre, box_of_bins, parse_pieces, plain, without_special
 
 __all__ = ['TASKS', 'Order', 'Parsed', 'Place', 'Task', 'TaskFormat', 'find_task']
 
@@ -142,6 +142,8 @@ class TaskFormat:
     def quantised(self, task: str, target: Target, rng: RandomOrder | None = None) -> Target:
         """Return a target as parsing its written answer gives it: in the order of the answer, at the centres of bins.
 
+        A box both of whose edges lie in one bin has them at the quarters of that bin, and is not empty.
+
         Raises:
             ValueError: see :meth:`write`.
         """
@@ -150,19 +152,21 @@ class TaskFormat:
             return Target(self._answer_text(spec, target))
         return Target(regions=tuple(map(self._region, self._ordered(spec, self._binned(spec, target), rng))))
 
-    def parse(self, task: str, text: str, given: str | None = None) -> Parsed:
+    def parse(self, task: str, text: str | Sequence[Piece], given: str | None = None) -> Parsed:
         """Parse what a model wrote; what does not parse is left out, with a sentence about it.
 
         Args:
             task: name or public mark.
-            text: what was written.
+            text: what was written; or its pieces, see :func:`~florence_mm.language.marks.split_marks`.
             given: the text given with the task; a phrase that is not in its caption is a fault, but kept.
 
         Raises:
             ValueError: the task is unknown.
         """
-        parsed = parse_text(find_task(task), text, self.num_bins)
-        return parsed if given is None else check_phrases(parsed, find_task(task), given)
+        spec = find_task(task)
+        pieces = split_marks(without_special(text)) if isinstance(text, str) else text
+        parsed = parse_pieces(spec, pieces, self.num_bins)
+        return parsed if given is None else check_phrases(parsed, spec, given)
 
     # --- from fractions to bins ---------------------------------------------------------------------------------------
 
@@ -267,9 +271,9 @@ class TaskFormat:
         return region.text + (outline if bare else f'{POLYGON}{outline}{POLYGON_END}')
 
     def _region(self, region: _Written) -> Region:
-        shapes = [tuple(bin_centre(number, self.num_bins) for number in shape) for shape in region.shapes]
         if region.kind == 'boxes':
-            return Region(region.text, boxes=tuple(shapes))
+            return Region(region.text, boxes=tuple(box_of_bins(shape, self.num_bins) for shape in region.shapes))
+        shapes = [[bin_centre(number, self.num_bins) for number in shape] for shape in region.shapes]
         points = tuple(tuple(_pairs(shape)) for shape in shapes)
         return Region(region.text, quad=points[0]) if region.kind == 'quad' else Region(region.text, polygons=points)
 
