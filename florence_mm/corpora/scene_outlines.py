@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from florence_mm.formats.outlines import mask_outlines
+from florence_mm.language.reading import reading_order
+from florence_mm.language.regions import bounding_box
 
 # how far an outline may lie from the edge of the ink, in pixels
 TOLERANCE = 0.5
@@ -19,10 +21,11 @@ def outline_keys(digits: Sequence[tuple[np.ndarray, float]]) -> list[dict]:
     Returns:
         list[dict]: of each digit ``segmentation``, COCO's polygons of pixels, filled outlines
         (:func:`~florence_mm.formats.outlines.mask_outlines`); ``quad``, the corners of its rotated rectangle
-        (:func:`ink_quad`); and ``order``, its place in reading order, from 0 (:func:`reading_order`).
+        (:func:`ink_quad`); and ``order``, its place in reading order, from 0
+        (:func:`~florence_mm.language.reading.reading_order`).
     """
     quads = [ink_quad(ink, angle) for ink, angle in digits]
-    places = {index: place for place, index in enumerate(reading_order(quads))}
+    places = {index: place for place, index in enumerate(reading_order([bounding_box(quad) for quad in quads]))}
     return [
         {
             'segmentation': [np.round(part, 2).ravel().tolist() for part in mask_outlines(ink, TOLERANCE)],
@@ -52,26 +55,3 @@ def ink_quad(ink: np.ndarray, angle: float) -> np.ndarray:
     upright = corners @ matrix
     (left, top), (right, bottom) = upright.min(0), upright.max(0)
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]]) @ matrix.T
-
-
-def reading_order(shapes: Sequence[np.ndarray]) -> list[int]:
-    """Sort shapes as text is read: line by line from the top, each from the left.
-
-    The highest centre begins a line, and the shapes whose centre is above the bottom of that first one belong to it.
-
-    Args:
-        shapes (Sequence[np.ndarray]): Corners ``(n, 2)`` of each shape, y down.
-
-    Returns:
-        list[int]: indices of the shapes.
-    """
-    boxes = [(*shape.min(0).tolist(), *shape.max(0).tolist()) for shape in shapes]
-    centres = [((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in boxes]
-    left = sorted(range(len(boxes)), key=lambda index: centres[index][1])
-    ordered: list[int] = []
-    while left:
-        bottom = boxes[left[0]][3]
-        line = [index for index in left if centres[index][1] < bottom]
-        ordered += sorted(line, key=lambda index: centres[index][0])
-        left = [index for index in left if index not in line]
-    return ordered

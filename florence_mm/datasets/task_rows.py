@@ -8,6 +8,7 @@ import numpy as np
 from florence_mm.formats.annotated import AnnotatedPicture
 from florence_mm.formats.outlines import coarser
 from florence_mm.formats.tasks import TaskRow
+from florence_mm.language.reading import reading_order
 from florence_mm.language.regions import Box, Polygon, Region, bounding_box
 
 Rows = Iterator[TaskRow]
@@ -35,11 +36,11 @@ def with_coarser_outlines(picture: AnnotatedPicture, tolerance: float) -> Annota
     def reduced(polygon: Polygon) -> Polygon:
         return tuple(map(tuple, coarser(np.array(polygon), tolerance).tolist()))
 
-    regions = (
-        replace(region, polygons=tuple(map(reduced, region.polygons))) if region.polygons else region
-        for region in picture.regions
-    )
-    return replace(picture, regions=tuple(regions))
+    def changed(regions: tuple[Region, ...]) -> tuple[Region, ...]:
+        return tuple(replace(region, polygons=tuple(map(reduced, region.polygons))) for region in regions)
+
+    phrases = tuple((text, changed(regions)) for text, regions in picture.phrases)
+    return replace(picture, regions=changed(picture.regions), phrases=phrases)
 
 
 def _captions(picture: AnnotatedPicture) -> Rows:
@@ -61,7 +62,8 @@ def _labelled_quads(picture: AnnotatedPicture) -> Rows:
 
 
 def _read_text(picture: AnnotatedPicture) -> Rows:
-    words = [region.text for region in in_reading_order(picture.regions)]
+    order = reading_order([bounding_box(region.quad) for region in picture.regions])
+    words = [picture.regions[index].text for index in order]
     if words:
         yield TaskRow('', '', answers=(' '.join(words),))
 
@@ -69,7 +71,7 @@ def _read_text(picture: AnnotatedPicture) -> Rows:
 def _grounded_captions(picture: AnnotatedPicture) -> Rows:
     for text, regions in picture.phrases:
         if regions:
-            yield TaskRow('', '', text, regions=regions)
+            yield TaskRow('', '', text, regions=tuple(Region(region.text, region.boxes) for region in regions))
 
 
 def _grounded_phrases(picture: AnnotatedPicture) -> Rows:
@@ -83,10 +85,10 @@ def _phrases(picture: AnnotatedPicture) -> Rows:
 
 
 def _outlines(picture: AnnotatedPicture) -> Rows:
-    # an answer of several outlines of equal text would be one of several objects
-    for text, found in _by_text(picture).items():
-        if len(found) == 1 and found[0].polygons:
-            yield TaskRow('', '', text, regions=(Region(polygons=found[0].polygons),))
+    for text, regions in picture.phrases:
+        outlines = tuple(Region(polygons=region.polygons) for region in regions if region.polygons)
+        if outlines:
+            yield TaskRow('', '', text, regions=outlines)
 
 
 def _texts_of_regions(picture: AnnotatedPicture) -> Rows:
@@ -111,22 +113,6 @@ def _by_text(picture: AnnotatedPicture) -> Mapping[str, list[Region]]:
     for region in picture.regions:
         found.setdefault(region.text, []).append(region)
     return found
-
-
-def in_reading_order(regions: tuple[Region, ...]) -> list[Region]:
-    """Sort words by lines from the top, each from the left.
-
-    The highest centre begins a line, to which all belong whose centre is above the bottom edge of that first word.
-    """
-    boxes = [bounding_box(region.quad) for region in regions]
-    left = sorted(range(len(boxes)), key=lambda i: boxes[i][1] + boxes[i][3])
-    ordered: list[int] = []
-    while left:
-        bottom = 2 * boxes[left[0]][3]
-        line = [i for i in left if i == left[0] or boxes[i][1] + boxes[i][3] < bottom]
-        left = left[len(line) :]
-        ordered += sorted(line, key=lambda i: boxes[i][0])
-    return [regions[i] for i in ordered]
 
 
 #: Makers of rows by task.

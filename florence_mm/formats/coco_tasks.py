@@ -127,7 +127,7 @@ def read_coco_captions(path: str | Path) -> Pictures:
 
 
 def read_refcoco(ann_file: str | Path, ref_file: str | Path, split: str) -> Pictures:
-    """Yield the pictures of RefCOCO, RefCOCO+ or RefCOCOg as published, with a region for every sentence.
+    """Yield the pictures of RefCOCO, RefCOCO+ or RefCOCOg as published, with a region and a phrase for every sentence.
 
     ``refs(unc).p`` and its like are pickles; nothing that one names is called, and one that names anything is refused
     (:mod:`florence_mm.utils.plain_pickle`). Beside them lies ``instances.json`` with the objects.
@@ -164,11 +164,12 @@ def read_refcoco(ann_file: str | Path, ref_file: str | Path, split: str) -> Pict
         where = f'{ref_file}, image {id_}'
         try:
             places = PixelPlaces(image['width'], image['height'])
-            regions = [region for ref in found for region in _referred(ref, objects[ref['ann_id']], places)]
+            regions = tuple(region for ref in found for region in _referred(ref, objects[ref['ann_id']], places))
         except ValueError as error:
             yield DataError(f'{where}: {error}')
             continue
-        yield AnnotatedPicture(image['file_name'], where, tuple(regions), clipped=places.clipped)
+        phrases = tuple((region.text, (region,)) for region in regions)
+        yield AnnotatedPicture(image['file_name'], where, regions, phrases=phrases, clipped=places.clipped)
 
 
 def _read_refs(path: str | Path) -> list[dict]:

@@ -15,7 +15,7 @@ from scipy import ndimage
 from florence_mm.corpora.digit_ink import MIN_CONTRAST, draw_ink, ink_colour, tight_box
 from florence_mm.corpora.digits import digit_indices, load_digits_split
 from florence_mm.corpora.scene_backgrounds import LUMA, make_background
-from florence_mm.corpora.scene_outlines import TOLERANCE, ink_quad, outline_keys, reading_order
+from florence_mm.corpora.scene_outlines import TOLERANCE, ink_quad, outline_keys
 from florence_mm.corpora.scenes import (
     MAX_IOU,
     MIN_VISIBLE,
@@ -27,6 +27,7 @@ from florence_mm.corpora.scenes import (
 )
 from florence_mm.formats.outlines import mask_outlines
 from florence_mm.language.prompts import get_class_names
+from florence_mm.language.reading import reading_order
 from florence_mm.utils.boxes import box_iou
 
 TOOL = Path(__file__).parents[2] / 'tools/dataset_converters/prepare_scenes.py'
@@ -274,12 +275,9 @@ def test_quad_of_a_bar_that_is_turned():
 
 
 def test_reading_order_is_by_lines():
-    def square(x, y, side=4):
-        return np.array([[x, y], [x + side, y], [x + side, y + side], [x, y + side]])
-
-    # two lines, of which the first slants a little
-    shapes = [square(20, 3), square(0, 10), square(10, 1), square(0, 0), square(9, 11)]
-    assert reading_order(shapes) == [3, 2, 0, 1, 4]
+    # two lines of squares, of which the first slants a little
+    corners = [(20, 3), (0, 10), (10, 1), (0, 0), (9, 11)]
+    assert reading_order([(x, y, x + 4, y + 4) for x, y in corners]) == [3, 2, 0, 1, 4]
     assert reading_order([]) == []
 
 
