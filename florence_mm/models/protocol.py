@@ -85,6 +85,14 @@ class FollowsWeights(Protocol):
 
 
 @runtime_checkable
+class CountsSteps(Protocol):
+    """A module that counts training steps, such as :class:`FusionITCHead`, whose soft targets grow with them."""
+
+    def restart(self) -> None:
+        """Count from 0 again, for a new training that begins with loaded weights."""
+
+
+@runtime_checkable
 class PoolsImages(Protocol):
     """A model with one vector an image before any projection, such as :class:`UniCL`: what linear probes classify."""
 
