@@ -5,14 +5,17 @@ from .geometry import RandomAffineImage
 from .loading import LoadImage
 from .prompt import RandomPrompt
 from .resizing import RandomResizedCrop, Resize, ResizeEdge
+from .tasks import PackTask, RandomFlipTask
 from .video import VideoDecode, VideoInit
 
 __all__ = [
     'LoadImage',
     'PackImageText',
+    'PackTask',
     'PackVQA',
     'PackVideoText',
     'RandomAffineImage',
+    'RandomFlipTask',
     'RandomPrompt',
     'RandomResizedCrop',
     'Resize',
