@@ -21,6 +21,9 @@ from florence_mm.registry import MODELS
 from .reduction import mean_over_processes
 from .writing import WritingHead
 
+#: More than any answer has: the head cuts those that are too long itself.
+_NO_LIMIT = 1 << 30
+
 
 @MODELS.register_module()
 class TaskHead(WritingHead):
@@ -84,10 +87,10 @@ class TaskHead(WritingHead):
         """Tokenize answers; those that are too long are cut, and have no end token."""
         # a prompt that is the beginning of its text gives away its end token, and the text its start token
         limit = model.max_text_len - (0 if model.prompts_apart else prompts.input_ids.shape[1] - 2)
-        tokens = model.tokenizer(texts, limit + 1)
+        tokens = model.tokenizer(texts, _NO_LIMIT)
         if tokens.input_ids.shape[1] <= limit:
             return tokens
-        cut = int(tokens.mask[:, limit].sum())
+        cut = int((tokens.mask.sum(1) > limit).sum())
         if not self.num_cut:
             print_log(
                 f'{cut} of {len(texts)} answers have more than {limit} tokens with start and end, and are learned up '
