@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .marks import POLYGON, POLYGON_END, SEPARATOR, Piece, split_marks
+from .marks import POLYGON, POLYGON_END, SEPARATOR, Piece
 from .regions import Box, Polygon, Region, Target
 from .task_list import Task
 
@@ -41,11 +41,15 @@ class Parsed:
     places: tuple[Place, ...] = ()
 
 
-def parse_text(task: Task, text: str, num_bins: int) -> Parsed:
-    """Parse the text of an answer; see :meth:`florence_mm.language.tasks.TaskFormat.parse`."""
+def without_special(text: str) -> str:
+    """A written text without the marks of its start, end and padding.
+
+    >>> without_special('</s><s>a dog</s><pad>')
+    'a dog'
+    """
     for mark in _SPECIAL:
         text = text.replace(mark, '')
-    return parse_pieces(task, split_marks(text), num_bins)
+    return text
 
 
 def parse_pieces(task: Task, pieces: Sequence[Piece], num_bins: int) -> Parsed:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from .marks import MARK, POLYGON, POLYGON_END, SEPARATOR, location_mark
+from .marks import MARK, POLYGON, POLYGON_END, SEPARATOR, Piece, location_mark, split_marks
 from .regions import (
     Region,
     Target,
@@ -21,7 +21,7 @@ from .regions import (
     from_top_left,
 )
 from .task_list import TASKS, Task, find_task
-from .task_parsing import Parsed, Place, bin_centre, parse_text, plain
+from .task_parsing import Parsed, Place, bin_centre, parse_pieces, plain, without_special
 
 __all__ = ['TASKS', 'Order', 'Parsed', 'Place', 'Task', 'TaskFormat', 'find_task']
 
@@ -150,19 +150,21 @@ class TaskFormat:
             return Target(self._answer_text(spec, target))
         return Target(regions=tuple(map(self._region, self._ordered(spec, self._binned(spec, target), rng))))
 
-    def parse(self, task: str, text: str, given: str | None = None) -> Parsed:
+    def parse(self, task: str, text: str | Sequence[Piece], given: str | None = None) -> Parsed:
         """Parse what a model wrote; what does not parse is left out, with a sentence about it.
 
         Args:
             task: name or public mark.
-            text: what was written.
+            text: what was written; or its pieces, see :func:`~florence_mm.language.marks.split_marks`.
             given: the text given with the task; a phrase that is not in its caption is a fault, but kept.
 
         Raises:
             ValueError: the task is unknown.
         """
-        parsed = parse_text(find_task(task), text, self.num_bins)
-        return parsed if given is None else check_phrases(parsed, find_task(task), given)
+        spec = find_task(task)
+        pieces = split_marks(without_special(text)) if isinstance(text, str) else text
+        parsed = parse_pieces(spec, pieces, self.num_bins)
+        return parsed if given is None else check_phrases(parsed, spec, given)
 
     # --- from fractions to bins ---------------------------------------------------------------------------------------
 
