@@ -121,7 +121,11 @@ def hf_florence_settings(source: Source) -> Iterable[Setting]:
     if config.get('model_type') != 'florence2' or 'encoder_attention_heads' not in text:
         return florence_settings(source)
     heads = text['encoder_attention_heads']
-    for name, right in (('scale_embedding', False), ('activation_function', 'gelu'), ('decoder_attention_heads', heads)):
+    for name, right in (
+        ('scale_embedding', False),
+        ('activation_function', 'gelu'),
+        ('decoder_attention_heads', heads),
+    ):
         if (value := text.get(name, right)) != right:
             raise ValueError(
                 f'the config beside {source.path} says {name}={value!r}, and our Florence-2 computes with {right!r}; '
@@ -158,8 +162,10 @@ def convert_florence(state: StateDict) -> tuple[StateDict, Skipped]:
 
 @register_format(
     'Hugging Face Florence-2',
-    lambda keys: any_key(keys, r'^model\.multi_modal_projector\.image_proj_norm\.')
-    and any_key(keys, r'^model\.language_model\.encoder\.layers\.'),
+    lambda keys: (
+        any_key(keys, r'^model\.multi_modal_projector\.image_proj_norm\.')
+        and any_key(keys, r'^model\.language_model\.encoder\.layers\.')
+    ),
     settings=hf_florence_settings,
 )
 def convert_hf_florence(state: StateDict) -> tuple[StateDict, Skipped]:
@@ -289,7 +295,7 @@ def export_hf_florence(state: StateDict, settings: dict[str, Any]) -> Exported:
         **add_prefix({**_HF_PROJECTOR.to_theirs(between), _TIME: time}, _HF_BETWEEN),
         **add_prefix({'shared.weight': words, **text}, _HF_TEXT),
     }
-    absent = {key: 'tied by transformers' for key in (*(_HF_TEXT + copy for copy in _COPIES), 'lm_head.weight')}
+    absent = dict.fromkeys((*(_HF_TEXT + copy for copy in _COPIES), 'lm_head.weight'), 'tied by transformers')
     return Exported(theirs, left_out, absent, config, notes + more)
 
 
