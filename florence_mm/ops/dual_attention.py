@@ -9,7 +9,7 @@ of DaViT has 196 tokens and would have 576 with padding.
 **Channels.** Groups of channels take the place of heads, and the channels of a group attend to each other: ``d x d``
 scores a group, from all tokens.
 
-Shapes: ``B`` images, ``H, W`` sizes of the map, ``L = H W`` tokens, ``C`` channels, ``h`` heads or groups, ``d = C / h``.
+Shapes: ``B`` images, ``H, W`` size of a map, ``L = H W`` tokens, ``C`` channels, ``h`` heads or groups, ``d = C / h``.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Backbones for images and clips: CoSwin, Video CoSwin, DaViT and CLIP's image towers. Not here: their layers (``layers``)."""
+"""Backbones for images and clips: CoSwin, Video CoSwin, DaViT, CLIP's towers. Not here: their layers (``layers``)."""
 
 from .clip_resnet import CLIPResNet
 from .clip_vision import CLIPVisionTower

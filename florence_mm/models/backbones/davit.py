@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from florence_mm.models.layers.mlp import DropPath, Mlp
 from florence_mm.models.layers.swin import ConvEmbed, to_map, to_tokens
 from florence_mm.ops.dual_attention import channel_attention, edge_plan, edge_window_attention, whole_window_attention
-from florence_mm.ops.inference import add_mlp, convolve, fast_path_allowed, is_plain, is_recorded, is_untouched
+from florence_mm.ops.inference import add_mlp, convolve, is_plain, is_recorded, is_untouched
 from florence_mm.ops.windows import fix_sizes, from_windows, to_windows, window_plan
 from florence_mm.registry import MODELS
 
@@ -273,6 +273,7 @@ class DaViT(Pyramid):
             stem, stages, widths, patch_size, drop_rate, out_indices, with_cp, frozen_stages, init_cfg, norms
         )
         self.embed_dims, self.num_heads, self.num_groups = (arch[k] for k in ('embed_dims', 'num_heads', 'num_groups'))
+        self.window_size = window_size or arch.get('window_size', 12)
         self.in_channels, self.out_norm, self.channel_scale = in_channels, out_norm, channel_scale
         self._freeze()
 
