@@ -7,7 +7,6 @@ layer is the word embeddings. Our head is named ``tasks``.
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from .bert_layers import join_projections, split_projections
 from .classifiers import is_davit
 from .clip_settings import as_dict
 from .davit import (
+    DAVIT_SIZES,
     davit_config,
     davit_settings,
     from_florence,
@@ -37,6 +37,9 @@ _PROJECTION = 'image_projector.dense.weight'
 _STEPS = 100  # of the cosine embeddings of time, of which pictures have the first
 #: BART's, of encoder and decoder alike.
 _STACK = Names(
+    # first, so that on the way back they are renamed last, when the outputs of attentions have their names
+    ('.fc2.', '.output.dense.'),
+    ('.final_layer_norm.', '.output.LayerNorm.'),
     ('.embed_positions.', '.embeddings.position_embeddings.'),
     ('.layernorm_embedding.', '.embeddings.LayerNorm.'),
     ('.self_attn.q_proj.', '.attention.self.query.'),
@@ -50,8 +53,6 @@ _STACK = Names(
     ('.encoder_attn.out_proj.', '.crossattention.output.dense.'),
     ('.encoder_attn_layer_norm.', '.crossattention.output.LayerNorm.'),
     ('.fc1.', '.intermediate.dense.'),
-    ('.fc2.', '.output.dense.'),
-    ('.final_layer_norm.', '.output.LayerNorm.'),
 )
 _PROJECTOR = Names(
     ('^image_pos_embed.row_embeddings.', '^image_projector.rows.'),
@@ -76,6 +77,8 @@ _OURS = (
 )
 _PARTS = ('encoder', 'decoder')
 _HEAD_WIDTH = 64
+_FIXED = ('channel_scale', 'position_offset', 'layer_norm_eps')  # what transformers computes with, too
+_RELEASED = Source('florence-2://')  # settings of released weights, beside which no config.json is looked for
 _TIED = 'the word embeddings, to which the head is tied'
 _HEADS = 'num_heads of the text stacks'
 
@@ -245,7 +248,7 @@ def _time(width: int) -> Tensor:
     return table
 
 
-@register_export('Florence-2', _is_florence, settings=florence_settings(Source('')))
+@register_export('Florence-2', _is_florence, settings=florence_settings(_RELEASED))
 def export_florence(state: StateDict, settings: dict[str, Any]) -> Exported:
     """Write Florence-2 as its own code reads it.
 
@@ -267,7 +270,7 @@ def export_florence(state: StateDict, settings: dict[str, Any]) -> Exported:
 
 
 #: What its config.json tells, and what it does not.
-_HF_SETTINGS = (_heads(), *(s if not s.accepted else replace(s, accepted=()) for s in davit_settings(Source(''))))
+_HF_SETTINGS = (_heads(), *DAVIT_SIZES, *(s for s in florence_settings(_RELEASED) if s.argument in _FIXED))
 
 
 @register_export('Hugging Face Florence-2', _is_florence, settings=_HF_SETTINGS, model_types=('florence2',))

@@ -60,7 +60,14 @@ class TaskHead(WritingHead):
 
     noun = 'task'
 
-    def __init__(self, tied: bool = True, transform: bool = False, learned_bias: bool = False, **writing: Any) -> None:
+    def __init__(
+        self,
+        constrained: bool = True,
+        tied: bool = True,
+        transform: bool = False,
+        learned_bias: bool = False,
+        **writing: Any,
+    ) -> None:
         super().__init__(tied=tied, transform=transform, learned_bias=learned_bias, **writing)
         self.constrained = constrained
         self.num_cut = 0
