@@ -21,7 +21,7 @@ from .regions import (
     from_top_left,
 )
 from .task_list import TASKS, Task, find_task
-from .task_parsing import Parsed, Place, bin_centre, parse_pieces, plain, without_special
+from .task_parsing import Parsed, Place, bin_centre, box_of_bins, parse_pieces, plain, without_special
 
 __all__ = ['TASKS', 'Order', 'Parsed', 'Place', 'Task', 'TaskFormat', 'find_task']
 
@@ -141,6 +141,8 @@ class TaskFormat:
 
     def quantised(self, task: str, target: Target, rng: RandomOrder | None = None) -> Target:
         """Return a target as parsing its written answer gives it: in the order of the answer, at the centres of bins.
+
+        A box both of whose edges lie in one bin has them at the quarters of that bin, and is not empty.
 
         Raises:
             ValueError: see :meth:`write`.
@@ -269,9 +271,9 @@ class TaskFormat:
         return region.text + (outline if bare else f'{POLYGON}{outline}{POLYGON_END}')
 
     def _region(self, region: _Written) -> Region:
-        shapes = [tuple(bin_centre(number, self.num_bins) for number in shape) for shape in region.shapes]
         if region.kind == 'boxes':
-            return Region(region.text, boxes=tuple(shapes))
+            return Region(region.text, boxes=tuple(box_of_bins(shape, self.num_bins) for shape in region.shapes))
+        shapes = [[bin_centre(number, self.num_bins) for number in shape] for shape in region.shapes]
         points = tuple(tuple(_pairs(shape)) for shape in shapes)
         return Region(region.text, quad=points[0]) if region.kind == 'quad' else Region(region.text, polygons=points)
 

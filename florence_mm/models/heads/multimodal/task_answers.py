@@ -61,11 +61,9 @@ def read_answer(
     regions, places = [], []
     for region, place in zip(parsed.target.regions, parsed.places, strict=True):
         for part, shape in zip(_shapes(region), place.shapes, strict=True):
-            means = [
-                _mean([value for index in indices for value in log_probs[index]]) for indices in (place.text, shape)
-            ]
-            known = [mean for mean in means if mean is not None]
-            regions.append(replace(part, score=math.exp(sum(known) / len(known))))
+            tokens = ([x for piece in pieces_of for x in log_probs[piece]] for pieces_of in (place.text, shape))
+            score = math.exp(_mean([_mean(values) for values in tokens if values]))
+            regions.append(replace(part, score=score))
             places.append(Place(place.text, (shape,)))
     return replace(parsed, target=Target(parsed.target.text, tuple(regions)), places=tuple(places))
 
