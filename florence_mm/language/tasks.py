@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from .marks import MARK, POLYGON, POLYGON_END, SEPARATOR, Piece, location_mark, split_marks
+from .reading import reading_order
 from .regions import (
     Region,
     Target,
@@ -257,7 +258,7 @@ class TaskFormat:
         elif self.order == 'area':
             places = sorted(places, key=lambda i: (-_area(boxes[i]), boxes[i][1], boxes[i], str(items[i])))
         elif self.order == 'reading':
-            places = _by_lines(boxes, [str(item) for item in items])
+            places = reading_order(boxes, [str(item) for item in items])
         return tuple(items[place] for place in places)
 
     # --- from bins to texts and fractions -----------------------------------------------------------------------------
@@ -301,21 +302,6 @@ def check_phrases(parsed: Parsed, task: Task, given: str) -> Parsed:
     missing = [region.text for region in parsed.target.regions if not in_caption(region.text, given)]
     faults = tuple(f'the phrase {phrase!r} is not in the caption {given!r}' for phrase in missing)
     return Parsed(parsed.target, parsed.faults + faults, parsed.text, parsed.places)
-
-
-def _by_lines(boxes: Sequence[_Bins], names: Sequence[str]) -> list[int]:
-    """Order boxes by lines from the top, each from the left.
-
-    The highest centre begins a line, to which all belong whose centre is above the bottom edge of that first box.
-    """
-    left = sorted(range(len(boxes)), key=lambda i: (boxes[i][1] + boxes[i][3], boxes[i], names[i]))
-    ordered: list[int] = []
-    while left:
-        bottom = 2 * boxes[left[0]][3]
-        line = [i for i in left if i == left[0] or boxes[i][1] + boxes[i][3] < bottom]
-        left = left[len(line) :]  # a line is the beginning of what is left, as that is sorted by centres
-        ordered += sorted(line, key=lambda i: (boxes[i], names[i]))
-    return ordered
 
 
 def _area(box: _Bins) -> int:
