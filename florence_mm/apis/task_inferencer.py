@@ -91,9 +91,9 @@ class TaskInferencer(Inferencer):
             One dict per image, in order: ``file`` (None for one in memory), ``width``, ``height``, ``task``, what was
             given as ``text`` or ``region``, and the answer: ``answer``, a text, or ``regions``, a dict each with
             ``text``, ``score`` (from 0 to 1), and ``box`` (``[x0, y0, x1, y1]``), ``quad`` (four corners) or
-            ``polygons`` (of each part the corners) in pixels; ``written``, what the model wrote, its ``score``, the mean
-            log-probability of its tokens, and ``faults``, sentences about what did not parse. With ``out_dir`` also
-            ``picture``, the name of the drawing. Of an image that failed: ``file`` and ``error``, a sentence.
+            ``polygons`` (of each part the corners) in pixels; ``written``, what the model wrote, its ``score``, the
+            mean log-probability of its tokens, and ``faults``, sentences about what did not parse. With ``out_dir``
+            also ``picture``, the name of the drawing. Of an image that failed: ``file`` and ``error``, a sentence.
 
         Raises:
             UsageError: there are no images, the task is unknown, lacks what it takes or got something else, or ``out``

@@ -1,6 +1,6 @@
 # Florence-2-base: DaViT-B, and BART of 6 + 6 layers, 768 wide. The vocabulary is BART's, which is RoBERTa's, with marks
-# and 1,000 locations behind it; its folder is that of `facebook/bart-base` on the Hugging Face hub; beginning with ./ it
-# is never looked for there
+# and 1,000 locations behind it; its folder is that of `facebook/bart-base` on the Hugging Face hub; beginning with ./
+# it is never looked for there
 model = dict(
     type='florence_mm.Florence2',
     data_preprocessor=dict(type='florence_mm.ImageTextDataPreprocessor'),
@@ -19,7 +19,7 @@ model = dict(
 smoke = dict(
     optim_wrapper=dict(type='mmengine.OptimWrapper'),
     model=dict(
-        image_encoder=dict(arch='micro'),
+        image_encoder=dict(arch=dict(embed_dims=[8, 16, 32, 64], depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 4])),
         text=dict(hidden_size=48, num_layers=1, num_heads=4),
         heads=dict(tasks=dict(num_beams=1, max_length=10)),
     ),
