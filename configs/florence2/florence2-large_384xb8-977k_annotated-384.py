@@ -14,3 +14,5 @@ param_scheduler = [
 ]
 train_cfg = dict(max_iters=max_iters)
 auto_scale_lr = dict(base_batch_size=3072)
+default_hooks = dict(checkpoint=dict(interval=5_000, by_epoch=False))
+log_processor = dict(by_epoch=False)

@@ -19,7 +19,9 @@ model = dict(
 smoke = dict(
     optim_wrapper=dict(type='mmengine.OptimWrapper'),
     model=dict(
-        image_encoder=dict(arch=dict(embed_dims=[8, 16, 32, 64], depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 4])),
+        image_encoder=dict(
+            arch=dict(_delete_=True, embed_dims=[8, 16, 32, 64], depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 4])
+        ),
         text=dict(hidden_size=48, num_layers=1, num_heads=4),
         heads=dict(tasks=dict(num_beams=1, max_length=10)),
     ),

@@ -13,5 +13,3 @@ param_scheduler = [
 ]
 train_cfg = dict(by_epoch=False, max_iters=max_iters)
 auto_scale_lr = dict(base_batch_size=2048, enable=False)
-default_hooks = dict(checkpoint=dict(interval=5_000, by_epoch=False))
-log_processor = dict(by_epoch=False)
