@@ -141,6 +141,14 @@ class WholeBatchLoss(Protocol):
         """What to set instead of gradient accumulation, as an order; None if the loss is one of each sample."""
 
 
+@runtime_checkable
+class ResizesBatches(Protocol):
+    """A data preprocessor that resizes the images of training batches, as :class:`ImageTextDataPreprocessor`."""
+
+    def set_train_size(self, size: int | None) -> None:
+        """Set the side of the square that they are resized to; None: they keep their size."""
+
+
 def unwrap_model(model: nn.Module) -> nn.Module:
     """Return the model inside mmengine's wrappers for distributed training and test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):

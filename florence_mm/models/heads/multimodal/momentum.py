@@ -3,9 +3,12 @@
 Shape legend: ``B`` pairs of all processes, ``Q`` pairs in the queue, ``D`` embedding width.
 """
 
+import logging
 from collections.abc import Mapping
+from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,6 +32,7 @@ class MomentumCopies(nn.ModuleDict):
         self.momentum = momentum
         self.register_buffer('started', torch.tensor(False))
         self.requires_grad_(False).eval()
+        self.register_load_state_dict_pre_hook(_start_with_all)
 
     def train(self, mode: bool = True) -> 'MomentumCopies':
         """Stay in evaluation mode."""
@@ -90,6 +94,21 @@ class FeatureQueue(nn.Module):
             buffer = getattr(self, name)
             buffer.index_copy_(0, rows, new.to(buffer.dtype))
         self.place.add_(len(label)).remainder_(self.size)
+
+
+def _start_with_all(copies: MomentumCopies, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Let copies of which a checkpoint lacks some start as copies of the modules, and say so."""
+    needed = [f'{prefix}{name}' for name, _ in copies.named_parameters()]
+    missing = [key for key in needed if key not in state]
+    if missing and len(missing) < len(needed):
+        state[f'{prefix}started'] = torch.tensor(False)
+        print_log(
+            f'the momentum model in the checkpoint is of another model, which lacks {len(missing)} of the '
+            f'{len(needed)} tensors or has them in another shape, among them {missing[0]}; all of the momentum model '
+            'begins as a copy of the model',
+            'current',
+            logging.WARNING,
+        )
 
 
 def _local(x: Tensor) -> Tensor:
