@@ -46,8 +46,8 @@ def timm_davit(florence=False, classes=0):
     return spread(DaVit(embed_dims=(16, 32, 64), num_classes=classes, **SIZES, **kind))
 
 
-def florence_davit():
-    """The tower of transformers as Florence-2's own code names it, with the norm and head of a classifier."""
+def named_as_florence(state):
+    """Tensors of the tower of transformers as Florence-2's own code names them."""
 
     def name(key):
         key = re.sub(r'^convs\.(\d)\.conv', r'convs.\1.proj', key)
@@ -57,7 +57,12 @@ def florence_davit():
         key = re.sub(r'channel_block\.norm1', 'channel_block.channel_attn.norm', key)
         return key.replace('.ffn.', '.ffn.fn.net.').replace('norm2', 'ffn.norm')
 
-    state = {name(key): value for key, value in hf_davit().state_dict().items()}
+    return {name(key): value for key, value in state.items()}
+
+
+def florence_davit():
+    """The tower of transformers as Florence-2's own code names it, with the norm and head of a classifier."""
+    state = named_as_florence(hf_davit().state_dict())
     return {**state, **numbers('norms', 64), 'head.weight': torch.randn(3, 64), 'head.bias': torch.randn(3)}
 
 

@@ -88,7 +88,9 @@ def _scale(value: str) -> Setting:
 
 
 #: What transformers builds a tower from, beside its tensors.
-_SIZES = tuple(Setting(name, r'^[^.]*$', _attribute(name), ()) for name in ('num_heads', 'num_groups', 'window_size'))
+DAVIT_SIZES = tuple(
+    Setting(name, r'^[^.]*$', _attribute(name), ()) for name in ('num_heads', 'num_groups', 'window_size')
+)
 
 
 def _window(source: Source, usual: int) -> Setting:
@@ -104,7 +106,7 @@ def _window(source: Source, usual: int) -> Setting:
     return Setting('window_size', r'(^|\.)spatial_block\.attn$', read, (side or usual,))
 
 
-def _settings(source: Source) -> Iterable[Setting]:
+def davit_settings(source: Source) -> Iterable[Setting]:
     """Scale and window of the attentions; and the norm of a classifier is one of pooled features."""
     first = any_key(source.keys, r'(^|\.)main_blocks\.|^stages\.\d+\.blocks\.\d+\.1\.')
     found = [_scale('channels' if first else 'tokens'), _window(source, 7 if first else 12)]
@@ -126,7 +128,7 @@ def _lone_norm(module: Any) -> str | None:
     _FLORENCE,
     lambda k: any_key(k, _TOWER + r'blocks\.\d+\.\d+\.channel_block\.channel_attn\.fn\.qkv\.'),
     priority=-1,
-    settings=_settings,
+    settings=davit_settings,
 )
 def convert_florence_davit(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert the tower of Florence-2, alone or in its model."""
@@ -137,20 +139,20 @@ def convert_florence_davit(state: StateDict) -> tuple[StateDict, Skipped]:
     _HUGGING_FACE,
     lambda k: any_key(k, _TOWER + r'blocks\.\d+\.\d+\.channel_block\.channel_attn\.qkv\.'),
     priority=-1,
-    settings=_settings,
+    settings=davit_settings,
 )
 def convert_hf_davit(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert a ``Florence2VisionBackbone``, alone or in its model."""
     return _convert_tower(state, from_hugging_face)
 
 
-@register_format(_TIMM, lambda k: any_key(k, r'^stages\.\d+\.blocks\.\d+\.\w+\.cpe1\.proj\.'), settings=_settings)
+@register_format(_TIMM, lambda k: any_key(k, r'^stages\.\d+\.blocks\.\d+\.\w+\.cpe1\.proj\.'), settings=davit_settings)
 def convert_timm_davit(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert timm's DaViT, of ImageNet or Florence-2, with the head of a classifier."""
     return convert_with_head(state, _convert_timm, 'head.fc.')
 
 
-@register_format(_FIRST, lambda k: any_key(k, r'^main_blocks\.\d+\.\d+\.1\.attn\.qkv\.'), settings=_settings)
+@register_format(_FIRST, lambda k: any_key(k, r'^main_blocks\.\d+\.\d+\.1\.attn\.qkv\.'), settings=davit_settings)
 def convert_first_davit(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert DaViT's first code, with the head of a classifier."""
     return convert_with_head(state, _convert_first, 'head.')
@@ -217,13 +219,13 @@ def export_florence_davit(state: StateDict, settings: dict[str, Any]) -> Exporte
     return Exported(to_florence(state) | head, left_out)
 
 
-@register_export(_HUGGING_FACE, is_davit, model_types=('florence_vision',), settings=[_scale('tokens'), *_SIZES])
+@register_export(_HUGGING_FACE, is_davit, model_types=('florence_vision',), settings=[_scale('tokens'), *DAVIT_SIZES])
 def export_hf_davit(state: StateDict, settings: dict[str, Any]) -> Exported:
     """Write a ``Florence2VisionBackbone`` with its ``config.json``; it has no norm of its output."""
     if 'norm.weight' in state:
         raise ValueError('it has norm.weight, the norm of its output, which a Florence2VisionBackbone lacks')
     state, left_out = take_davit(state, 'transformers', (3,))
-    return Exported(to_hugging_face(state), left_out, config=_config(state, settings))
+    return Exported(to_hugging_face(state), left_out, config=davit_config(state, settings))
 
 
 @register_export(_TIMM, is_davit)
@@ -283,7 +285,7 @@ def _check_scale(known: dict[str, Any], right: str, layout: str, state: StateDic
         )
 
 
-def _config(state: StateDict, settings: dict[str, Any]) -> dict[str, Any]:
+def davit_config(state: StateDict, settings: dict[str, Any]) -> dict[str, Any]:
     """What transformers builds the backbone from; heads and windows are settings that no tensor tells."""
     require(state, 'patch_embed.proj.weight', 'layers.0.blocks.0.spatial_block.mlp.fc1.weight')
     stem = state['patch_embed.proj.weight']
