@@ -21,5 +21,5 @@ SMALL = {
     'UniCL': Small(UNICL, TwoTowers(), PROTOCOLS),
     'UniCL-clip': Small({**UNICL, 'image_encoder': CLIP}, TwoTowers(), PROTOCOLS),
     'UniCL-video': Small(VIDEO_UNICL, TwoTowers((2, 3, 4, 32, 32)), PROTOCOLS),
-    'ImageTextDataPreprocessor': Small({'type': 'ImageTextDataPreprocessor'}, DataPreprocessor()),
+    'ImageTextDataPreprocessor': Small({'type': 'ImageTextDataPreprocessor'}, DataPreprocessor(), ('ResizesBatches',)),
 }

@@ -191,3 +191,20 @@ def test_match_scores_of_pairs_do_not_depend_on_the_others(name):
     assert len({round(float(score), 9) for score in scores}) == len(pairs)
     assert len(model.match_pictures({'inputs': list(images)}, TEXTS, [])) == 0
     assert model.similarity_scale() > 0
+
+
+# --- preprocessors ----------------------------------------------------------------------------------------------------
+
+
+@fulfilling('ResizesBatches')
+def test_training_batches_get_the_size_that_is_set_and_others_keep_theirs(name):
+    preprocessor, kind = build(name), SMALLS[name].kind
+    data = {'inputs': [torch.full_like(item, 40.0 + place) for place, item in enumerate(kind.items(preprocessor))]}
+    before = preprocessor(data, training=True)['inputs']
+    preprocessor.set_train_size(4)
+    resized = preprocessor(data, training=True)['inputs']
+    assert resized.shape[2:] == (4, 4) != before.shape[2:]
+    torch.testing.assert_close(resized, before[:, :, :4, :4], **EXACT)  # a picture of one colour keeps it
+    assert torch.equal(preprocessor(data, training=False)['inputs'], before)
+    preprocessor.set_train_size(None)
+    assert torch.equal(preprocessor(data, training=True)['inputs'], before)

@@ -7,7 +7,7 @@ from torch import nn
 
 from florence_mm.models.backbones import VideoCoSwin
 from florence_mm.models.checkpoints import convert_state_dict
-from florence_mm.models.layers.swin import ConvEmbed, PatchMerging, to_tokens
+from florence_mm.models.layers.patches import ConvEmbed, PatchMerging, to_tokens
 
 ARCH = {'embed_dims': 16, 'depths': [2, 2, 2], 'num_heads': [1, 2, 4]}
 

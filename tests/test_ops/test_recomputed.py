@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from florence_mm.models.layers.swin import PatchMerging, WindowBlock
+from florence_mm.models.layers.patches import PatchMerging
+from florence_mm.models.layers.swin import WindowBlock
 from florence_mm.ops import linear, recomputed
 from florence_mm.ops.inference import quick_gelu
 from florence_mm.ops.recomputed import norm_linear, norm_mlp, recomputing_allowed, trained_linear

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from florence_mm.models.layers.swin import ConvEmbed, PatchEmbed, PatchMerging, WindowBlock
+from florence_mm.models.layers.patches import ConvEmbed, PatchEmbed, PatchMerging
+from florence_mm.models.layers.swin import WindowBlock
 from florence_mm.ops.position import resize_position_embedding
 from florence_mm.ops.windows import fix_sizes
 from florence_mm.registry import MODELS

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from florence_mm.models.layers.dual_block import DualBlock, NormConvEmbed
-from florence_mm.models.layers.swin import ConvEmbed
+from florence_mm.models.layers.patches import ConvEmbed
 from florence_mm.ops.windows import fix_sizes
 from florence_mm.registry import MODELS
 

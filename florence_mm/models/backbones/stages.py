@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from florence_mm.models.checkpoints.fitting import fit_on_load
 from florence_mm.models.layers.initialisation import trunc_normal_
-from florence_mm.models.layers.swin import to_map
+from florence_mm.models.layers.patches import to_map
 
 #: Fewest pixels of a side of an input.
 MIN_SIDE = 32

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from florence_mm.models.layers.swin import ConvEmbed, PatchEmbed, PatchMerging
+from florence_mm.models.layers.patches import ConvEmbed, PatchEmbed, PatchMerging
 from florence_mm.ops.windows import fix_sizes
 from florence_mm.registry import MODELS
 

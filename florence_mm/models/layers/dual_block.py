@@ -25,7 +25,7 @@ from florence_mm.ops.recomputed import norm_linear, norm_mlp, recomputing_allowe
 from florence_mm.ops.windows import from_windows, to_windows, window_plan
 
 from .mlp import DropPath, Mlp
-from .swin import to_map, to_tokens
+from .patches import to_map, to_tokens
 
 
 class PaddedWindowAttention(nn.Module):
