@@ -9,6 +9,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from florence_mm.errors import UsageError
+from florence_mm.language.spacing import join_punctuation
 from florence_mm.models.multimodal.protocol import VisionLanguage, unwrap_reranker
 
 from .embedding import fingerprint
@@ -71,7 +72,7 @@ class ModelCaptioner(_Looker):
         drawn = self._model.write(tokens[torch.tensor(image_of, device=tokens.device)], None, generators)
         texts: list[list[str]] = [[] for _ in seeds]
         for place, one in zip(image_of, drawn, strict=True):
-            texts[place].append(one.text)
+            texts[place].append(join_punctuation(one.text))
         return texts
 
 

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from florence_mm.errors import UsageError, shown
+from florence_mm.language.spacing import join_punctuation
 from florence_mm.models.multimodal.protocol import Attending, VisionLanguage, unwrap_reranker
 from florence_mm.models.tokenizers.words import find_word
 from florence_mm.utils.files import refuse_overwriting
@@ -159,7 +160,7 @@ class MultimodalInferencer(Inferencer):
                 said[image].setdefault('matches', []).append(match)
         if caption:
             for own, written in zip(said, self.model.write(tokens), strict=True):
-                own |= {'caption': written.text, 'caption_score': round(written.score, 4)}
+                own |= {'caption': join_punctuation(written.text), 'caption_score': round(written.score, 4)}
         return said
 
     def _prepare(self, images: Sequence[ReadInput]) -> tuple[list[dict], Tensor]:
@@ -167,6 +168,17 @@ class MultimodalInferencer(Inferencer):
         packed = [self.pipeline(one.image, one.file) for one in images]
         data = self.model.data_preprocessor({'inputs': [one['inputs'] for one in packed]}, False)
         return packed, data['inputs']
+
+    def require_attention(self) -> None:
+        """Check that the attention of the model can be drawn.
+
+        Raises:
+            UsageError: the model does not return it.
+        """
+        if not isinstance(self.model, Attending):
+            raise UsageError(
+                f'{type(self.model).__name__} has no attention to draw; use a model that has, such as METER'
+            )
 
     @torch.no_grad()
     def draw_attention(
@@ -192,10 +204,7 @@ class MultimodalInferencer(Inferencer):
             DataError: the image cannot be read.
             UsageError: the model does not return attention, or ``path`` is the image.
         """
-        if not isinstance(self.model, Attending):
-            raise UsageError(
-                f'{type(self.model).__name__} has no attention to draw; use a model that has, such as METER'
-            )
+        self.require_attention()
         if not isinstance(text, str) or not isinstance(word, str):
             raise UsageError(f'{shown(text)} and {shown(word)} are given as text and word; give one of each')
         if layers is not None and not (isinstance(layers, Sequence) and all(map(is_whole, layers))):

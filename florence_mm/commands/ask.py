@@ -77,6 +77,8 @@ def ask(args: argparse.Namespace, config: object, checkpoint: str | Path | None)
 
     print_any_name()
     inferencer = MultimodalInferencer(config, checkpoint, args.device, args.batch_size, args.precision)
+    if args.attention:
+        inferencer.require_attention()
     results = inferencer(
         args.images, args.question, args.match, args.caption, args.top, args.out, out_dir=args.out_dir or None
     )

@@ -11,9 +11,10 @@ from florence_mm.utils.nearest import near_or_all
 
 
 def without_short(schedulers: Any, epoch_length: int, logger: MMLogger) -> Any:
-    """Leave out schedules that last less than one iteration, such as a warm-up of half an epoch of one batch.
+    """Leave out schedules that last less than one iteration, and warm-ups of one, as of a fifth of an epoch of 5 batches.
 
-    mmengine rounds their begin and end down to the same iteration and then raises an error. Each is logged.
+    mmengine rounds begin and end of the former down to the same iteration and then raises an error; the latter begin at
+    their factor and end before they raise it, so that the whole run would keep a hundredth of its rate. Each is logged.
 
     Args:
         schedulers (dict or list): ``param_scheduler`` of a config.
@@ -26,8 +27,9 @@ def without_short(schedulers: Any, epoch_length: int, logger: MMLogger) -> Any:
     for schedule in schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]:
         if isinstance(schedule, Mapping) and _is_short(schedule, epoch_length):
             logger.warning(
-                f'{schedule["type"]} from epoch {schedule.get("begin", 0)} to {schedule["end"]} lasts less than one of '
-                f'the {epoch_length} iterations of an epoch and is left out'
+                f'{schedule["type"]} from epoch {schedule.get("begin", 0)} to {schedule["end"]} lasts '
+                f'{"one" if _iterations(schedule, epoch_length) else "less than one"} of the {epoch_length} iterations '
+                'of an epoch and is left out'
             )
         else:
             kept.append(schedule)
@@ -57,6 +59,12 @@ def check_followed(schedulers: Any, metrics: Mapping[str, Any]) -> None:
 def _is_short(schedule: Mapping, epoch_length: int) -> bool:
     if not schedule.get('convert_to_iter_based') or schedule.get('end') is None:
         return False
-    begin, end = schedule.get('begin', 0), schedule['end']
+    if not schedule.get('begin', 0) < schedule['end'] < math.inf:
+        return False
+    warm_up = str(schedule['type']).rpartition('.')[2].startswith('Linear') and schedule.get('end_factor', 1) == 1
+    return _iterations(schedule, epoch_length) <= warm_up
+
+
+def _iterations(schedule: Mapping, epoch_length: int) -> int:
     length = schedule.get('epoch_length') or epoch_length
-    return begin < end < math.inf and int(begin * length) >= int(end * length)
+    return int(schedule['end'] * length) - int(schedule.get('begin', 0) * length)

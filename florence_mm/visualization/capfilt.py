@@ -37,9 +37,14 @@ def draw_examples(examples: Mapping[str, Sequence[Example]], path: str | Path) -
         path: the file.
     """
     cells = [_draw_example(kind, example) for kind, found in examples.items() for example in found]
-    height = max(len(cell) for cell in cells)
-    filled = [np.pad(cell, ((0, height - len(cell)), (0, 0), (0, 0)), constant_values=255) for cell in cells]
-    save_png(tile(filled, _COLUMNS), path)
+    save_png(np.concatenate([_draw_row(cells[i : i + _COLUMNS]) for i in range(0, len(cells), _COLUMNS)]), path)
+
+
+def _draw_row(cells: Sequence[np.ndarray]) -> np.ndarray:
+    """Tile a row, as high as its highest cell and as wide as a full one."""
+    blank = np.full((max(map(len, cells)), cells[0].shape[1], 3), 255, np.uint8)
+    filled = [np.concatenate([cell, blank[len(cell) :]]) for cell in cells]
+    return tile(filled + [blank] * (_COLUMNS - len(cells)), _COLUMNS)
 
 
 def _draw_example(kind: str, example: Example) -> np.ndarray:

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from florence_mm.apis import MultimodalInferencer
 from florence_mm.errors import DataError, UsageError
 from florence_mm.models.checkpoints import write_safetensors
+from florence_mm.models.multimodal.protocol import Written
 from florence_mm.models.preprocessor import ImageTextDataPreprocessor
 from florence_mm.visualization.canvas import FAINT, INK, PAPER, fit_image, font
 
@@ -222,7 +223,16 @@ def test_the_command(checkpoint, tmp_path, monkeypatch, capsys):
     ):
         status, _, error = run(checkpoint, *arguments)
         assert status == 2 and error.startswith('error: ') and sentence in error and error.count('\n') == 1
+    with monkeypatch.context() as patch:  # a model without attention is refused before it looks at a picture
+        patch.setattr('florence_mm.apis.multimodal_inferencer.Attending', ())
+        status, shown, error = run(checkpoint, file, '--caption', '--attention', 'blue', png)
+        assert status == 2 and not shown and 'has no attention to draw' in error
     assert run('nowhere.pth', file, '--caption')[2] == 'error: checkpoint nowhere.pth does not exist; check the path\n'
+
+
+def test_captions_have_no_space_before_punctuation(inferencer, monkeypatch):
+    monkeypatch.setattr(inferencer.model, 'write', lambda tokens: [Written('one digit : a five , red', -1.0)])
+    assert inferencer(picture(), caption=True)[0]['caption'] == 'one digit: a five, red'
 
 
 def test_answers_are_drawn_below_their_image(inferencer, tmp_path):

@@ -67,10 +67,10 @@ def test_a_failing_step_is_named_with_what_the_sample_has():
 
 @pytest.mark.parametrize(
     'epoch_length, kept',
-    # half an epoch of one batch is no iteration, of two batches one
-    [(1, ['CosineAnnealingLR']), (2, ['LinearLR', 'CosineAnnealingLR'])],
+    # half an epoch of one batch is no iteration, of two batches one, which would keep the rate at a third
+    [(1, ['CosineAnnealingLR']), (2, ['CosineAnnealingLR']), (4, ['LinearLR', 'CosineAnnealingLR'])],
 )
-def test_a_warm_up_of_no_iteration_is_left_out_and_logged(epoch_length, kept, caplog):
+def test_a_warm_up_of_no_or_one_iteration_is_left_out_and_logged(epoch_length, kept, caplog):
     schedulers = [
         {'type': 'LinearLR', 'end': 0.5, 'convert_to_iter_based': True},
         {'type': 'CosineAnnealingLR', 'begin': 0.5, 'end': 8, 'convert_to_iter_based': True},

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
 from florence_mm.language.answers import clean_answer, normalize_answer
+from florence_mm.utils.words import counted
 
 # annotators who must agree for an accuracy of 1
 FULL_AGREEMENT = 3
@@ -32,7 +33,10 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     (0.9, 0.3)
     """
     if len(answers) < 2:
-        raise ValueError(f'{len(answers)} answers of annotators; the official accuracy needs at least two')
+        raise ValueError(
+            f"{counted(len(answers), 'answer')} of annotators; the official accuracy needs at least two, so repeat the "
+            'answer of a single one four times'
+        )
     prediction, answers = clean_answer(prediction), [clean_answer(answer) for answer in answers]
     if len(set(answers)) > 1:
         prediction, answers = normalize_answer(prediction), [normalize_answer(answer) for answer in answers]
