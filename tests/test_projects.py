@@ -380,8 +380,18 @@ def test_a_whole_section_can_be_left_out(compared):
 
 
 def test_what_is_not_in_a_config_cannot_be_left_out(compared):
-    with pytest.raises(UsageError, match=r'has no model\.heads\.vqa, which is to be left out'):
-        compared.make_config({'config': GIT, 'without': ['model.heads.vqa']}, 0)
+    for key in ('model.heads.vqa', 'modle.heads', 'vqa'):
+        with pytest.raises(UsageError, match=rf'has no {re.escape(key)}, which is to be left out'):
+            compared.make_config({'config': GIT, 'without': [key]}, 0)
+
+
+@pytest.mark.parametrize('key', ['test_cfg', 'model.heads', 'model.heads.caption'])
+def test_keys_of_any_depth_are_left_out(compared, key):
+    cfg, whole = compared.make_config({'config': GIT, 'without': [key]}, 0), load_config(GIT)
+    *folders, last = key.split('.')
+    for folder in folders:
+        cfg, whole = cfg[folder], whole[folder]
+    assert set(whole) - set(cfg) == {last}
 
 
 @pytest.mark.parametrize('name', ['git_access', 'blip_losses'])

@@ -16,19 +16,31 @@ from .embedding import fingerprint
 from .zoo import init_model
 
 
-class _Looker:
-    """A vision-language model with its preparation of pictures."""
+class _PictureModel:
+    """A vision-language model with its preparation of pictures; the base of captioner and filter.
+
+    Attributes:
+        role: what the model is in CapFilt.
+        does: what it must be able to do, in words, and as the argument of ``VisionLanguage.require``.
+    """
+
+    role: str
+    does: tuple[str, str]
 
     def __init__(
-        self, model: str | Path | Config, checkpoint: str | Path | None, device: str | None, what: str, does: str
+        self, model: str | Path | Config, checkpoint: str | Path | None = None, device: str | None = None
     ) -> None:
         self._loaded = init_model(model, checkpoint, device)
-        name = self._loaded.name
+        name, (words, method) = self._loaded.name, self.does
         self._model = unwrap_reranker(self._loaded.model)
         if not isinstance(self._model, VisionLanguage):
-            raise UsageError(f'{name} is a {type(self._model).__name__}, and no {what}; give a model that {does}')
+            raise UsageError(f'{name} is a {type(self._model).__name__}, and no {self.role}; give a model that {words}')
         if self._loaded.pipeline is None:
             raise UsageError(f'{name} has no test_dataloader, which says how to prepare pictures')
+        try:
+            self._model.require(**{method: True})
+        except ValueError as error:
+            raise UsageError(f'{name} is no {self.role}: {error}') from None
         self.name = fingerprint(self._loaded.model, self._loaded.cfg, self._loaded.pipeline.pipeline)
 
     def _encode(self, images: Sequence[np.ndarray]) -> Tensor:
@@ -37,7 +49,7 @@ class _Looker:
         return self._model.encode_image(self._model.data_preprocessor(packed, False)['inputs'])
 
 
-class ModelCaptioner(_Looker):
+class ModelCaptioner(_PictureModel):
     """A model that writes, as CapFilt uses it (:class:`florence_mm.curation.capfilt_texts.Captioner`).
 
     Args:
@@ -52,14 +64,7 @@ class ModelCaptioner(_Looker):
         UsageError: the model does not write.
     """
 
-    def __init__(
-        self, model: str | Path | Config, checkpoint: str | Path | None = None, device: str | None = None
-    ) -> None:
-        super().__init__(model, checkpoint, device, 'captioner', 'writes')
-        try:
-            self._model.require(writes=True)
-        except ValueError as error:
-            raise UsageError(f'{self._loaded.name} is no captioner: {error}') from None
+    role, does = 'captioner', ('writes', 'writes')
 
     @torch.no_grad()
     def __call__(self, images: Sequence[np.ndarray], seeds: Sequence[Sequence[int]], top_p: float) -> list[list[str]]:
@@ -76,7 +81,7 @@ class ModelCaptioner(_Looker):
         return texts
 
 
-class ModelMatcher(_Looker):
+class ModelMatcher(_PictureModel):
     """A model that matches, as CapFilt filters with it (:class:`florence_mm.curation.capfilt_texts.Matcher`).
 
     Args:
@@ -91,14 +96,7 @@ class ModelMatcher(_Looker):
         UsageError: the model does not match pictures and texts.
     """
 
-    def __init__(
-        self, model: str | Path | Config, checkpoint: str | Path | None = None, device: str | None = None
-    ) -> None:
-        super().__init__(model, checkpoint, device, 'filter', 'matches pictures and texts')
-        try:
-            self._model.require(matches=True)
-        except ValueError as error:
-            raise UsageError(f'{self._loaded.name} is no filter: {error}') from None
+    role, does = 'filter', ('matches pictures and texts', 'matches')
 
     @torch.no_grad()
     def __call__(

@@ -25,17 +25,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument('pairs', help='manifest, folder of pictures and texts, or tars')
     for what, does in (('captioner', 'writes'), ('filter', 'matches pictures and texts')):
-        parser.add_argument(f'--{what}', required=True, metavar='NAME', help=f'model that {does}, or its config file')
-        parser.add_argument(f'--{what}-checkpoint', metavar='FILE', help="its weights (default: the name's)")
+        parser.add_argument(
+            f'--{what}', required=True, metavar='NAME', help=f'name or config file of a model that {does}'
+        )
+        parser.add_argument(f'--{what}-checkpoint', metavar='FILE', help=f"weights of the {what} (default: the name's)")
     parser.add_argument('--out', required=True, metavar='FOLDER', help='folder that is written to')
-    parser.add_argument('--prefix', metavar='FOLDER', help='what paths of a manifest begin in (default: its folder)')
+    parser.add_argument('--prefix', metavar='FOLDER', help='folder of the paths in a manifest (default: its own)')
     parser.add_argument('--shards', action='store_true', help='write shards for training too')
     parser.add_argument(
         '--threshold', type=float, default=0.5, help='least probability of a match that is kept (default: 0.5)'
     )
     parser.add_argument('--top-p', type=float, default=0.9, help='nucleus that words are drawn from (default: 0.9)')
     parser.add_argument('--texts', type=positive_int, default=1, help='captions drawn of a picture (default: 1)')
-    parser.add_argument('--seed', type=seed_number, default=0, help='of the captions (default: 0)')
+    parser.add_argument('--seed', type=seed_number, default=0, help='seed of the captions (default: 0)')
     parser.add_argument('--batch-size', type=positive_int, default=16, help='pictures per batch (default: 16)')
     parser.add_argument('--device', type=device, help='cpu, cuda or cuda:NUMBER; default: the GPU if there is one')
 

@@ -77,11 +77,12 @@ def make_config(way: Mapping[str, Any], seed: int) -> Config:
         inner = _inside(cfg, folder) if folder else cfg
         if not isinstance(inner, Mapping | Config) or last not in inner:
             raise UsageError(f'config {way["config"]} has no {key}, which is to be left out; name a key that it has')
-        inner.pop(last)
+        inner.pop(last)  # of a Config nothing can be deleted
     return cfg
 
 
 def _inside(cfg: Config, key: str) -> Any:
+    """What a dotted key of a config names; None if there is none."""
     inner: Any = cfg
     for part in key.split('.'):
         inner = inner.get(part) if isinstance(inner, Mapping | Config) else None

@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -240,8 +241,9 @@ def test_models_that_do_not_return_what_they_should(pairs, tmp_path, caption, ma
         )
 
 
-def test_parts_are_of_a_size_that_loses_minutes():
-    assert PART == 256
+def test_the_page_says_after_how_many_pictures_the_state_is_written():
+    page = Path(__file__).parents[2] / 'docs/capfilt.md'
+    assert f'The state is written after every {PART} pictures.' in page.read_text()
 
 
 def test_the_table_of_texts_has_all_probabilities(pairs, tmp_path):

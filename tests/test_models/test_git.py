@@ -10,7 +10,6 @@ from mmengine.config import Config
 from mmpretrain.structures import DataSample
 from public_git import END, START, TEXT, TOKENS, in_public_layout, our_git, their_git
 from small_coswin import COSWIN
-from torch.nn import functional as F
 
 from florence_mm.models.checkpoints import (
     convert_file,
@@ -307,4 +306,4 @@ def test_the_prefix_learns_by_the_words_behind_it():
     loss = model(pictures(3, 3), [DataSample(text=text) for text in TEXTS], mode='loss')['loss_caption']
     loss.backward()
     without = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()}
-    assert without == set() and F.relu(loss) > 0
+    assert without == set()

@@ -1,4 +1,4 @@
-# BLIP on the image tower of the embedded scenes of large digits (64 pixels); its text model is drawn anew
+# BLIP on the image tower of the embedded scenes of large digits (64 pixels); its text model starts from random weights
 _base_ = './large-digits_coswin-micro.py'
 model = dict(
     type='florence_mm.BLIP',

@@ -1,4 +1,4 @@
-# GIT on the image tower of the embedded scenes of large digits (64 pixels); its text layers are drawn anew
+# GIT on the image tower of the embedded scenes of large digits (64 pixels); its text layers start from random weights
 _base_ = './large-digits_coswin-micro.py'
 model = dict(
     type='florence_mm.GIT',

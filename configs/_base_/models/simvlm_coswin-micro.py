@@ -1,4 +1,5 @@
-# SimVLM on the image tower of the embedded scenes of large digits (64 pixels); encoder and decoder are drawn anew
+# SimVLM on the image tower of the embedded scenes of large digits (64 pixels); encoder and decoder start from random
+# weights
 _base_ = './large-digits_coswin-micro.py'
 model = dict(
     type='florence_mm.SimVLM',

@@ -34,7 +34,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """
     if len(answers) < 2:
         raise ValueError(
-            f"{counted(len(answers), 'answer')} of annotators; the official accuracy needs at least two, so repeat the "
+            f'{counted(len(answers), "answer")} of annotators; the official accuracy needs at least two, so repeat the '
             'answer of a single one four times'
         )
     prediction, answers = clean_answer(prediction), [clean_answer(answer) for answer in answers]

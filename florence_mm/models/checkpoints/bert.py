@@ -7,34 +7,22 @@ Files have ``bert.`` before the keys of the model and ``cls.`` before those of i
 import re
 from collections.abc import Iterable
 
-from torch import nn
-
 from .bert_layers import LAYERS, WORDS_HEAD, join_projections
 from .renaming import Skipped, Source, StateDict, add_prefix, any_key, pop_prefix, register_format, rename
 from .settings import Setting
 from .text_modes import as_causal
+from .text_settings import HEAD_WIDTH, head_width, norm_eps
 
 _NORMS = [(r'LayerNorm\.gamma$', 'LayerNorm.weight'), (r'LayerNorm\.beta$', 'LayerNorm.bias')]
 _KINDS = 'embeddings.token_type_embeddings.weight'
 _NO_PART = 'of a pooler or of a head for pairs of sentences, which our models do not have'
-_HEAD_WIDTH = 64
-
-
-def _eps(module: nn.Module) -> float | None:
-    return getattr(module, 'eps', None)
-
-
-def _head_width(module: nn.Module) -> int | None:
-    """Channels of a head of self-attention; None for a stack too narrow to be a released one."""
-    width = getattr(getattr(module, 'qkv', None), 'in_features', 0)
-    return width // module.num_heads if width >= _HEAD_WIDTH else None
 
 
 def bert_settings(source: Source) -> Iterable[Setting]:
     """Settings of BERT, of all its sizes."""
     return (
-        Setting('layer_norm_eps', r'(^|\.)LayerNorm$', _eps, (1e-12,)),
-        Setting('hidden_size / num_heads', r'(^|\.)layers\.\d+\.attention$', _head_width, (_HEAD_WIDTH,)),
+        Setting('layer_norm_eps', r'(^|\.)LayerNorm$', norm_eps, (1e-12,)),
+        Setting('hidden_size / num_heads', r'(^|\.)layers\.\d+\.attention$', head_width, (HEAD_WIDTH,)),
     )
 
 

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .bert_layers import LAYERS, WORDS_HEAD, join_projections, split_projections
 from .clip import FIXED_SHAPES
@@ -23,8 +22,8 @@ from .exporting import Exported, config_json, hold, register_export
 from .plain_vit import convert_vit, export_vit, from_tower, is_plain_vit, plain_vit_settings, to_tower
 from .renaming import COMPUTED, Names, Skipped, Source, StateDict, add_prefix, any_key, pop_prefix, register_format
 from .settings import Setting
-from .text_modes import as_causal
-from .text_settings import head_count
+from .text_modes import as_causal, as_own, same
+from .text_settings import head_count, norm_eps
 
 _CROSS = r'^text_(encoder|decoder\.bert)\.encoder\.layer\.\d+\.crossattention\.self\.query\.weight$'
 #: Theirs and ours, of what is not a tower.
@@ -80,12 +79,12 @@ def _convert_text(state: StateDict) -> StateDict:
         ('predictions.decoder.bias', head.get('bias')),
     ):
         tied = head.pop(key, None)
-        if tied is not None and (own is None or not torch.equal(tied, own)):
+        if tied is not None and not same(own, tied):
             raise ValueError(f'its text_decoder.cls.{key} is not tied to the decoder, which BLIP needs')
     apart = (
         encoder
         and decoder
-        and any('.attention.' not in key and not _same(encoder.get(key), decoder[key]) for key in decoder)
+        and any('.attention.' not in key and not same(encoder.get(key), decoder[key]) for key in decoder)
     )
     name = 'vqa' if apart else 'caption'
     converted = add_prefix(head, f'heads.{name}.')
@@ -93,10 +92,6 @@ def _convert_text(state: StateDict) -> StateDict:
         return {**converted, **add_prefix(encoder, 'text_encoder.'), **add_prefix(decoder, 'text_decoder.')}
     shared = {**(encoder or decoder), **as_causal(decoder or encoder)}
     return {**converted, **add_prefix(shared, 'text_encoder.')}
-
-
-def _same(one: Tensor | None, other: Tensor) -> bool:
-    return one is not None and torch.equal(one, other)
 
 
 @register_format(
@@ -158,9 +153,9 @@ def _export_text(state: StateDict) -> StateDict:
     """Give encoder, decoder and vocabulary head their names; removes them from ``state``."""
     encoder, decoder = pop_prefix(state, r'text_encoder\.'), pop_prefix(state, r'text_decoder\.')
     head = pop_prefix(state, r'heads\.(caption|vqa)\.')
+    causal = as_own(encoder)
     own = {key: value for key, value in encoder.items() if '.causal_attention.' not in key}
     if not decoder:
-        causal = {key.replace('.causal_attention.', '.attention.'): v for key, v in encoder.items() if key not in own}
         decoder = {**own, **causal}
         one_mode = all(torch.equal(value, own[key]) for key, value in causal.items())
         matching = any_key(state, r'^heads\.it[cm]\.')
@@ -210,7 +205,7 @@ _HF_SETTINGS = (
     Setting('norm_eps of the image tower', '', of_class(IMAGE, 'norm_eps'), ()),
     Setting('act of the image tower', '', of_class(IMAGE, 'act'), ()),
     Setting(_TEXT_HEADS, r'(^|\.)text_encoder\..*attention$', lambda module: getattr(module, 'num_heads', None), ()),
-    Setting(_EPS, r'(^|\.)text_encoder\..*LayerNorm$', lambda module: getattr(module, 'eps', None), ()),
+    Setting(_EPS, r'(^|\.)text_encoder\..*LayerNorm$', norm_eps, ()),
 )
 
 

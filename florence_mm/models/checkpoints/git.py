@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from .bert_layers import join_projections, split_projections
 from .clip import FIXED_SHAPES, convert_vit, export_vit
@@ -20,7 +19,7 @@ from .clip_settings import IMAGE, as_dict, hugging_face_image_tower, of_class, o
 from .exporting import CONFIG, Exported, config_json, hold, register_export, require
 from .renaming import Names, Skipped, Source, StateDict, add_prefix, any_key, pop_prefix, register_format
 from .settings import Setting, read_config
-from .text_settings import head_count, head_setting
+from .text_settings import HEAD_WIDTH, head_count, head_setting, head_width, norm_eps
 
 _WORDS = 'text_stack.embeddings.word_embeddings.weight'
 _OUTPUT, _BIAS = 'heads.caption.decoder.weight', 'heads.caption.bias'
@@ -51,7 +50,6 @@ _OPTIONAL = {
     r'^frame_embeddings$': 'num_frames of GIT to the number of its frames',
     r'^heads\.caption\.decoder\.': 'tied=False of the caption head',
 }
-_HEAD_WIDTH = 64
 _EPS_ADVICE = "GIT's own code has 1e-8 and transformers the epsilon of the layers, with the same weights"
 
 
@@ -59,13 +57,7 @@ _EPS_ADVICE = "GIT's own code has 1e-8 and transformers the epsilon of the layer
 
 
 def _eps(argument: str, modules: str, *accepted: float, advice: str = '') -> Setting:
-    return Setting(argument, modules, lambda module: getattr(module, 'eps', None), accepted, advice)
-
-
-def _head_width(module: nn.Module) -> int | None:
-    """Channels of a head of self-attention; None for a stack too narrow to be a released one."""
-    width = module.qkv.in_features
-    return width // module.num_heads if width >= _HEAD_WIDTH else None
+    return Setting(argument, modules, norm_eps, accepted, advice)
 
 
 def _text(eps: float, embed_eps: tuple[float, ...], projection_eps: float, width: int | None) -> Iterable[Setting]:
@@ -77,12 +69,12 @@ def _text(eps: float, embed_eps: tuple[float, ...], projection_eps: float, width
     yield _eps('projection_eps', r'^image_projection\.1$', projection_eps)
     if width is not None:
         heads = r'^text_stack\.layers\.\d+\.attention$'
-        yield Setting('hidden_size / num_heads of the text stack', heads, _head_width, (width,))
+        yield Setting('hidden_size / num_heads of the text stack', heads, head_width, (width,))
 
 
 def git_settings(source: Source) -> Iterable[Setting]:
     """Settings of GIT's own code, which are in it and in no file."""
-    return (*openai_image_tower(), *_text(1e-12, (1e-8,), 1e-5, _HEAD_WIDTH))
+    return (*openai_image_tower(), *_text(1e-12, (1e-8,), 1e-5, HEAD_WIDTH))
 
 
 def hf_git_settings(source: Source) -> Iterable[Setting]:

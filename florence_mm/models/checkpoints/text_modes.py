@@ -21,6 +21,11 @@ def as_causal(state: StateDict) -> StateDict:
     return {key.replace(_OWN, _CAUSAL): value for key, value in state.items() if _OWN in key}
 
 
+def as_own(state: StateDict) -> StateDict:
+    """The self-attention of causal texts under the name of the only one; the inverse of :func:`as_causal`."""
+    return {key.replace(_CAUSAL, _OWN): value for key, value in state.items() if _CAUSAL in key}
+
+
 def fit_text_modes(state: StateDict, own: Collection[str]) -> tuple[StateDict, Skipped]:
     """Give the parts of a text model that reads and writes the names that they have in a model.
 
@@ -43,7 +48,7 @@ def fit_text_modes(state: StateDict, own: Collection[str]) -> tuple[StateDict, S
     copies = {
         key: 'a copy of the self-attention, for texts that are written'
         for key, value in state.items()
-        if _CAUSAL in key and _equal(state.get(key.replace(_CAUSAL, _OWN)), value)
+        if _CAUSAL in key and same(state.get(key.replace(_CAUSAL, _OWN)), value)
     }
     return {key: value for key, value in state.items() if key not in copies}, copies
 
@@ -62,5 +67,6 @@ def _apart(state: StateDict, own: Collection[str]) -> StateDict:
     return apart
 
 
-def _equal(one: Tensor | None, other: Tensor) -> bool:
+def same(one: Tensor | None, other: Tensor) -> bool:
+    """Whether a tensor is there and equals another bit by bit."""
     return one is not None and torch.equal(one, other)

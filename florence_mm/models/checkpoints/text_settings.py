@@ -14,9 +14,20 @@ from .clip_settings import IMAGE, as_dict, of_class, openai_image_tower, text_to
 from .renaming import Source, any_key
 from .settings import Setting
 
+#: Channels of a head of self-attention in the released models.
+HEAD_WIDTH = 64
+_ROBERTA_EPS = "config's layer_norm_eps of the text encoder"
 
-def _eps(norm: nn.Module) -> float | None:
+
+def norm_eps(norm: nn.Module) -> float | None:
+    """Epsilon of a norm; None for another module."""
     return getattr(norm, 'eps', None)
+
+
+def head_width(attention: nn.Module) -> int | None:
+    """Channels of a head of our self-attention; None for one too narrow to be of a released model, and for others."""
+    width = getattr(getattr(attention, 'qkv', None), 'in_features', 0)
+    return width // attention.num_heads if width >= HEAD_WIDTH else None
 
 
 def unicl_settings(source: Source) -> Iterable[Setting]:
@@ -31,7 +42,7 @@ def medimageinsight_settings(source: Source) -> Iterable[Setting]:
 
 def roberta_settings(source: Source) -> Iterable[Setting]:
     """Settings of RoBERTa."""
-    return (Setting("config's layer_norm_eps of the text encoder", r'(^|\.)model\..*LayerNorm$', _eps, (1e-5,)),)
+    return (Setting(_ROBERTA_EPS, r'(^|\.)model\..*LayerNorm$', norm_eps, (1e-5,)),)
 
 
 def _image_pool(kind: str) -> Callable[[nn.Module], str | None]:
@@ -54,8 +65,8 @@ def meter_settings(source: Source) -> Iterable[Setting]:
         Setting(pool, '', _image_pool(IMAGE), ('first',))
         if clip
         else Setting(pool, '', _image_pool('CoSwin'), ('mean',)),
-        Setting("config's layer_norm_eps of the text encoder", r'^text_encoder\.model\..*LayerNorm$', _eps, (1e-5,)),
-        Setting('layer_norm_eps of the fusion', r'^cross_modal\..*LayerNorm$', _eps, (1e-12,)),
+        Setting(_ROBERTA_EPS, r'^text_encoder\.model\..*LayerNorm$', norm_eps, (1e-5,)),
+        Setting('layer_norm_eps of the fusion', r'^cross_modal\..*LayerNorm$', norm_eps, (1e-12,)),
     )
 
 
@@ -74,5 +85,6 @@ def head_count(known: Mapping[str, Any], width: int, what: str = 'text encoder')
     """
     if heads := known.get('num_heads', as_dict(known.get('config.json')).get('num_attention_heads')):
         return heads, []
-    heads = max(width // 64, 1)
-    return heads, [f'the file does not tell the number of heads of its {what}, {heads} of 64 channels are taken']
+    heads = max(width // HEAD_WIDTH, 1)
+    note = f'the file does not tell the number of heads of its {what}, {heads} of {HEAD_WIDTH} channels are taken'
+    return heads, [note]

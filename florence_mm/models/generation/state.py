@@ -30,6 +30,11 @@ class WriterState:
     caches: Sequence[CacheStack] = field(default_factory=tuple)
 
     @property
+    def cache(self) -> CacheStack | None:
+        """The cache of a model with one stack of layers; None: it gets all tokens at each step."""
+        return self.caches[0] if self.caches else None
+
+    @property
     def length(self) -> int:
         """Number of cached tokens, which the model need not get again."""
         return self.caches[0].length if self.caches else 0

@@ -67,9 +67,9 @@ class FusionLayer(nn.Module):
         if cross_attention:
             self.crossattention = CrossAttention(hidden_size, num_heads, *rates, context_dims)
         width = int(mlp_ratio * hidden_size)
-        self.intermediate, self.output = _mlp(hidden_size, width, drop_rate, layer_norm_eps)
+        self.intermediate, self.output = _make_mlp(hidden_size, width, drop_rate, layer_norm_eps)
         if lead_mlp:
-            self.lead_intermediate, self.lead_output = _mlp(hidden_size, width, drop_rate, layer_norm_eps)
+            self.lead_intermediate, self.lead_output = _make_mlp(hidden_size, width, drop_rate, layer_norm_eps)
         self.has_crossattention, self.has_causal_attention = cross_attention, causal_attention
         self.has_lead_mlp = lead_mlp
 
@@ -166,7 +166,7 @@ class FusionLayer(nn.Module):
         return output(inner.act(few_rows_linear(x, inner.dense)), x)
 
 
-def _mlp(hidden_size: int, width: int, drop_rate: float, layer_norm_eps: float) -> tuple[nn.Sequential, PostNorm]:
+def _make_mlp(hidden_size: int, width: int, drop_rate: float, layer_norm_eps: float) -> tuple[nn.Sequential, PostNorm]:
     inner = nn.Sequential(OrderedDict(dense=nn.Linear(hidden_size, width), act=nn.GELU()))
     return inner, PostNorm(width, hidden_size, drop_rate, layer_norm_eps)
 

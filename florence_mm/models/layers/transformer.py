@@ -35,7 +35,14 @@ KeysValues = tuple[Tensor, Tensor]
 
 
 class PostNorm(nn.Module):
-    """Linear layer, dropout, residual, layer norm."""
+    """Linear layer, dropout, residual, layer norm.
+
+    Args:
+        in_features: channels of the input.
+        hidden_size: C, channels of residual and output.
+        drop_rate: dropout before the residual.
+        layer_norm_eps: epsilon of the layer norm.
+    """
 
     def __init__(self, in_features: int, hidden_size: int, drop_rate: float, layer_norm_eps: float) -> None:
         super().__init__()
@@ -85,7 +92,15 @@ def self_attention(
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention, with its output layer, residual and norm."""
+    """Multi-head self-attention, with its output layer, residual and norm.
+
+    Args:
+        hidden_size: C.
+        num_heads: H.
+        drop_rate: dropout before the residual.
+        attn_drop_rate: dropout of attention weights.
+        layer_norm_eps: epsilon of the layer norm.
+    """
 
     def __init__(
         self, hidden_size: int, num_heads: int, drop_rate: float, attn_drop_rate: float, layer_norm_eps: float
@@ -118,7 +133,7 @@ class SelfAttention(nn.Module):
         return key, value
 
     def with_keys_values(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, KeysValues]:
-        """Attend without a mask over causes, and return keys and values ``(B, H, L, D)``, too."""
+        """Attend as :meth:`forward` does; returns the keys and values ``(B, H, L, D)`` too, for what comes behind."""
         qkv = self.qkv(x)
         _, key, value = split_heads(qkv, layout, 3, self.num_heads)
         rate = self.attn_drop_rate if self.training else 0.0
@@ -129,6 +144,11 @@ class CrossAttention(nn.Module):
     """Multi-head cross-attention to another sequence, with its output layer, residual and norm.
 
     Args:
+        hidden_size: C.
+        num_heads: H.
+        drop_rate: dropout before the residual.
+        attn_drop_rate: dropout of attention weights.
+        layer_norm_eps: epsilon of the layer norm.
         context_dims: channels of the other sequence; None: C.
     """
 
@@ -158,6 +178,12 @@ class CrossAttention(nn.Module):
 
         There may be fewer contexts than sequences. Then each context has equally many consecutive sequences, whose
         queries are multiplied with its keys in one product.
+
+        Args:
+            x: packed tokens.
+            layout: layout of ``x``.
+            keys_values: keys and values of the contexts from :meth:`keys_values`.
+            context_layout: layout of the contexts.
         """
         (query,) = split_heads(few_rows_linear(x, self.query), layout, 1, self.num_heads)
         rate = self.attn_drop_rate if self.training else 0.0

@@ -113,11 +113,11 @@ class BLIP(VisionLanguageModel):
         self.image_dims = self.image_encoder.num_features
         ids = [self._mark('[DEC]', dec_token_id, 0), self._mark('[ENC]', enc_token_id, 1)]
         self.dec_token_id, self.enc_token_id = ids
-        text = {'vocab_size': max(*ids, self.tokenizer.vocab_size - 1) + 1, **text, 'cross_attention': True}
+        needed = max(*ids, self.tokenizer.vocab_size - 1) + 1
+        text = {'vocab_size': needed, **text, 'cross_attention': True}
         self.text_encoder = TextStack(**{**text, 'context_dims': self.image_dims, 'causal_attention': decoder is None})
         # a decoder of its own reads questions, whose width is C
         self.text_decoder = None if decoder is None else TextStack(**{**text, **decoder})
-        needed = max(*ids, self.tokenizer.vocab_size - 1) + 1
         for stack in filter(None, (self.text_encoder, self.text_decoder)):
             check_text_sizes(stack, needed, max_text_len, 'max_text_len')
         self.add_heads(heads, text.get('init_std', 0.02))
@@ -239,7 +239,8 @@ class BLIP(VisionLanguageModel):
         """Check that the decoder's cross-attention takes what it is to read."""
         takes = self._writing_stack.layers[0].crossattention.key_value.in_features
         if width != takes:
-            advice = 'leave out `decoder`' if self.text_decoder is not None else 'give it a decoder of its own, {}'
+            own = 'give it a decoder of its own (`decoder={}`)'
+            advice = own if self.text_decoder is None else 'leave out `decoder`'
             raise ValueError(
                 f'the decoder of this BLIP reads what is {takes} wide, and {what} are {width} wide; {advice} in the '
                 'config of the model'
@@ -253,9 +254,8 @@ class BLIP(VisionLanguageModel):
                 ones, without padding.
             state: state from :meth:`start_writing`.
         """
-        cache = state.caches[0] if state.caches else None
         ids = tokens.input_ids if state.length else self._behind(tokens.input_ids, self.dec_token_id)
-        return self._writing_stack(ids, tokens.mask, causal=True, cache=cache, memory=state.memory)
+        return self._writing_stack(ids, tokens.mask, causal=True, cache=state.cache, memory=state.memory)
 
     def teach(
         self, image_tokens: Tensor, image_of: Sequence[int], prompts: TokenBatch | None, texts: TokenBatch
@@ -269,5 +269,4 @@ class BLIP(VisionLanguageModel):
             texts: B texts, with start and end tokens.
         """
         state = self.start_writing(image_tokens, image_of, prompts)
-        # the last token of a text has no successor, so it is not an input
-        return self.write_on(TokenBatch(texts.input_ids[:, :-1], texts.mask[:, 1:]), state)
+        return self.write_on(texts.without_last(), state)

@@ -26,7 +26,7 @@ from florence_mm.registry import MODELS
 from .base import VisionLanguageModel
 from .batch import as_tokens, last_output, uniform_groups
 
-#: GIT's decoder, which is drawn anew.
+#: GIT's text layers, which start from random weights.
 _STACK = {'num_layers': 6, 'max_positions': 1024, 'num_types': 0, 'embed_norm_eps': 1e-8}
 
 
@@ -162,5 +162,4 @@ class GIT(VisionLanguageModel):
                 ones, without padding.
             state: state from :meth:`start_writing`.
         """
-        cache = state.caches[0] if state.caches else None
-        return self.text_stack(tokens.input_ids, tokens.mask, causal=True, cache=cache, memory=state.memory)
+        return self.text_stack(tokens.input_ids, tokens.mask, causal=True, cache=state.cache, memory=state.memory)

@@ -171,17 +171,14 @@ class SimVLM(VisionLanguageModel):
                 ones, without padding.
             state: state from :meth:`start_writing`.
         """
-        cache = state.caches[0] if state.caches else None
-        x, layout = self.encoder.embed(tokens.input_ids, tokens.mask, causal=True, cache=cache)
-        return layout.pad(self.decoder.run(x, layout, cache, state.memory))
+        x, layout = self.encoder.embed(tokens.input_ids, tokens.mask, causal=True, cache=state.cache)
+        return layout.pad(self.decoder.run(x, layout, state.cache, state.memory))
 
     def teach(
         self, image_tokens: Tensor, image_of: Sequence[int | None], prompts: TokenBatch | None, texts: TokenBatch
     ) -> Tensor:
         """Compute the hidden states ``(B, T - 1, C)`` that predict whole texts, see the protocol's ``Writer.teach``."""
-        # the last token of a text has no successor, so it is not an input
-        before = TokenBatch(texts.input_ids[:, :-1], texts.mask[:, 1:])
-        return self.write_on(before, self.start_writing(image_tokens, image_of, prompts))
+        return self.write_on(texts.without_last(), self.start_writing(image_tokens, image_of, prompts))
 
 
 def _width(image_encoder: nn.Module) -> int:

@@ -35,9 +35,7 @@ def teach_after_prompts(
     """
     ids, mask = texts.input_ids, texts.mask  # (B, T)
     if prompts is None:
-        # the last token of a text has no successor, so it is not an input
-        before = TokenBatch(ids[:, :-1], mask[:, 1:])
-        return model.write_on(before, model.start_writing(image_tokens, image_of))  # (B, T - 1, C)
+        return model.write_on(texts.without_last(), model.start_writing(image_tokens, image_of))  # (B, T - 1, C)
     given = (prompts.mask.sum(1) - 1).tolist()  # without the end
     lengths = (mask.sum(1) - 1).tolist()  # without the start
     longest = max(before + length for before, length in zip(given, lengths, strict=True))

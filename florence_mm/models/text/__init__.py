@@ -1,4 +1,4 @@
-"""Text encoders: from token ids to features. Not here: tokenizers."""
+"""Text encoders and decoders: from token ids to features. Not here: tokenizers."""
 
 from florence_mm.moved import moved_names
 

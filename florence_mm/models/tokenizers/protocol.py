@@ -25,6 +25,10 @@ class TokenBatch:
     input_ids: Tensor
     mask: Tensor
 
+    def without_last(self) -> 'TokenBatch':
+        """Leave out the last token of each text: a writer does not read it, as nothing follows it."""
+        return TokenBatch(self.input_ids[:, :-1], self.mask[:, 1:])
+
 
 @runtime_checkable
 class TextTokenizer(Protocol):

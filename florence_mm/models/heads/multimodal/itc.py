@@ -155,8 +155,8 @@ class FusionITCHead(BaseModule):
         return _features(self.text_proj, model.pool_text(model.tokenize(texts)))
 
     @torch.no_grad()
-    def _teach(self, batch: FusionBatch) -> tuple[Tensor, Tensor]:
-        """Features of images ``(b, D)`` and texts ``(b, D)`` by the momentum model."""
+    def _momentum_features(self, batch: FusionBatch) -> tuple[Tensor, Tensor]:
+        """Compute the momentum model's features of images ``(b, D)`` and texts ``(b, D)``."""
         towers = self.copies['towers']
         image = _features(self.copies['image_proj'], towers.pool_image(towers.encode_image(batch.images)))
         text = _features(self.copies['text_proj'], towers.pool_text(batch.tokens))
@@ -193,10 +193,11 @@ class FusionITCHead(BaseModule):
         return {'loss_itc': loss, 'temperature': self.temperature.detach().clone()}
 
     def _distilled(self, batch: FusionBatch, image: Tensor, text: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss against the momentum model's features of the batch and the queue, and renew the queue."""
         peers = Peers()
         peers.check_equal_shapes(image)
-        teacher_image, teacher_text = self._teach(batch)  # (b, D) each
-        new = [peers.gather_rows(x) for x in (teacher_image, teacher_text, labels)]  # (B, D), (B, D), (B,)
+        image_m, text_m = self._momentum_features(batch)  # (b, D) each
+        new = [peers.gather_rows(x) for x in (image_m, text_m, labels)]  # (B, D), (B, D), (B,)
         if self.queue is not None:
             self.queue.check_batch(len(new[2]))
         queue = () if self.queue is None else (self.queue.image, self.queue.text, self.queue.label)
@@ -207,9 +208,9 @@ class FusionITCHead(BaseModule):
             if self.alpha_steps
             else self.alpha
         )
-        own = (positives, self.temperature, alpha)
-        loss_i2t = distilled_contrastive_loss(image, teacher_image, keys[1], *own)
-        loss_t2i = distilled_contrastive_loss(text, teacher_text, keys[0], *own)
+        targets = (positives, self.temperature, alpha)
+        loss_i2t = distilled_contrastive_loss(image, image_m, keys[1], *targets)
+        loss_t2i = distilled_contrastive_loss(text, text_m, keys[0], *targets)
         if self.queue is not None:
             if self.positives == 'own_text':  # numbers of pairs mean nothing in another batch
                 new[2] = torch.full_like(new[2], NO_LABEL)

@@ -56,15 +56,13 @@ def mask_tokens(
 class FusionMLMHead(VocabularyHead):
     """Masked language modelling: predict masked tokens. Logits are computed only for them.
 
-    Logits are computed for hidden tokens alone.
-
     Args:
-        probability: of a token, or a word, to be chosen; 0.15 in BERT and METER.
-        whole_word: hide whole words.
-        hidden_size: C, which the model gives.
-        vocab_size: V, which the model gives; may be more than the tokenizer's ids, as in padded weights, and not less.
-        layer_norm_eps: 1e-12 in METER.
-        init_std: standard deviation of the linear layers' first weights, which the model gives.
+        probability: probability that a token, or a word, is masked; 0.15 in BERT and METER.
+        whole_word: mask whole words.
+        hidden_size: C, set by the model.
+        vocab_size: V, set by the model; at least the number of the tokenizer's ids, more in padded weights.
+        layer_norm_eps: epsilon of the layer norm; 1e-12 in METER.
+        init_std: standard deviation of the initial weights of linear layers, set by the model.
         init_cfg: see mmengine.
 
     Raises:
