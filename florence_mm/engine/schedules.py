@@ -11,7 +11,7 @@ from florence_mm.utils.nearest import near_or_all
 
 
 def without_short(schedulers: Any, epoch_length: int, logger: MMLogger) -> Any:
-    """Leave out schedules that last less than one iteration, and warm-ups of one, as of a fifth of an epoch of 5 batches.
+    """Leave out schedules of less than one iteration, and warm-ups of one, as of a fifth of an epoch of 5 batches.
 
     mmengine rounds begin and end of the former down to the same iteration and then raises an error; the latter begin at
     their factor and end before they raise it, so that the whole run would keep a hundredth of its rate. Each is logged.
