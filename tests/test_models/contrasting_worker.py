@@ -96,10 +96,11 @@ def samples(texts=TEXTS, images=IMAGES):
 
 def learn(model, take=slice(None), steps=2, of=None):
     """Losses, gradients and what is kept after some steps with the pairs of the process."""
+    rank = dist.get_rank() if dist.is_initialized() else 0
     optimizer = torch.optim.SGD([p for p in (of or model).parameters() if p.requires_grad], 0.1)
     seen = {}
     for step in range(steps):
-        torch.manual_seed(10 + step)
+        torch.manual_seed(10 + step + 100 * rank)  # negatives are drawn by the first process for all
         losses = model(pictures(step)[take], samples(TEXTS[take], IMAGES[take]), mode='loss')
         optimizer.zero_grad()
         sum(value for name, value in losses.items() if 'loss' in name).backward()

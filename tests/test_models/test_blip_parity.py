@@ -9,6 +9,7 @@ from public_blip import (
     HEADS,
     IMAGE_WIDTH,
     MOMENTUM,
+    PAD,
     SHARED,
     WIDTH,
     hugging_face,
@@ -203,6 +204,8 @@ def test_transformers_reads_what_we_write(kind, tmp_path):
     assert not exported.notes
     config = transformers.BlipConfig(**exported.config)
     assert config.architectures == [f'BlipFor{kind}']
+    marks = (config.text_config.bos_token_id, config.text_config.sep_token_id, config.text_config.pad_token_id)
+    assert marks == (DEC, 102, PAD)  # BERT's end, whatever the tokenizer of the test has
     again = getattr(transformers, config.architectures[0])(config).eval()
     report = again.load_state_dict(exported.tensors, strict=False)
     assert not report.missing_keys and not report.unexpected_keys
