@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .bert_layers import join_projections, split_projections
 from .classifiers import is_davit
@@ -30,7 +30,7 @@ from .exporting import CONFIG, Exported, config_json, hold, register_export, req
 from .formats import keep
 from .renaming import Names, Skipped, Source, StateDict, add_prefix, any_key, pop_prefix, register_format
 from .settings import Setting, read_config
-from .text_settings import head_count
+from .text_settings import HEAD_WIDTH, head_count, head_width
 
 _WORDS, _BIAS = 'encoder.embeddings.word_embeddings.weight', 'heads.tasks.bias'
 _PROJECTION = 'image_projector.dense.weight'
@@ -76,7 +76,6 @@ _OURS = (
     r'|intermediate|output)\.)|encoder\.embeddings\.word_embeddings\.|image_projector\.)'
 )
 _PARTS = ('encoder', 'decoder')
-_HEAD_WIDTH = 64
 _FIXED = ('channel_scale', 'position_offset', 'layer_norm_eps')  # what transformers computes with, too
 _RELEASED = Source('florence-2://')  # settings of released weights, beside which no config.json is looked for
 _TIED = 'the word embeddings, to which the head is tied'
@@ -84,12 +83,6 @@ _HEADS = 'num_heads of the text stacks'
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
-
-
-def _head_width(module: nn.Module) -> int | None:
-    """Channels of a head of self-attention; None for a stack too narrow to be a released one."""
-    width = module.qkv.in_features
-    return width // module.num_heads if width >= _HEAD_WIDTH else None
 
 
 def _of(name: str) -> Any:
@@ -109,7 +102,7 @@ def _heads(*accepted: int) -> Setting:
 def florence_settings(source: Source) -> Iterable[Setting]:
     """Settings of Florence-2: heads of 64 channels, and those of its image encoder."""
     width = 'hidden_size / num_heads of the text stacks'
-    heads = Setting(width, r'^(en|de)coder\.layers\.\d+\.attention$', _head_width, (_HEAD_WIDTH,))
+    heads = Setting(width, r'^(en|de)coder\.layers\.\d+\.attention$', head_width, (HEAD_WIDTH,))
     return (*davit_settings(source), *_text(heads))
 
 

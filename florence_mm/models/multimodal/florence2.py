@@ -212,8 +212,7 @@ class Florence2(VisionLanguageModel):
                 ones, without padding.
             state: state from :meth:`start_writing`.
         """
-        cache = state.caches[0] if state.caches else None
-        return self.decoder(tokens.input_ids, tokens.mask, causal=True, cache=cache, memory=state.memory)
+        return self.decoder(tokens.input_ids, tokens.mask, causal=True, cache=state.cache, memory=state.memory)
 
     def teach(
         self, image_tokens: Tensor, image_of: Sequence[int], prompts: TokenBatch | None, texts: TokenBatch
