@@ -102,7 +102,8 @@ def check_text_list(texts: Sequence[str], max_length: int) -> None:
 
 def pad_ids(rows: Sequence[Sequence[int]], pad_token_id: int) -> TokenBatch:
     """Pad rows of ids to one batch."""
-    lengths = torch.tensor([len(row) for row in rows])
-    longest = int(lengths.max())
-    ids = torch.tensor([[*row, *[pad_token_id] * (longest - len(row))] for row in rows])  # (B, T)
-    return TokenBatch(ids, torch.arange(longest) < lengths[:, None])
+    longest = max(map(len, rows))
+    # on the CPU, also where a model is being built on the meta device
+    ids = torch.tensor([[*row, *[pad_token_id] * (longest - len(row))] for row in rows], device='cpu')  # (B, T)
+    real = torch.tensor([[place < len(row) for place in range(longest)] for row in rows], device='cpu')
+    return TokenBatch(ids, real)
