@@ -40,7 +40,7 @@ def layers(*parts, count=1):
 ENCODED = layers('causal_attention')
 ANSWERS = ('FusionWrittenAnswerHead', 'FusionWrittenAnswerHead-restricted', 'FusionWrittenAnswerHead-ranked')
 UNUSED = {
-    **dict.fromkeys(ANSWERS, {}),  # a question is encoded, and its answer written
+    **dict.fromkeys((*ANSWERS, 'TaskHead'), {}),  # a question is encoded, and its answer written
     'FusionITCHead': layers('causal_attention', 'crossattention'),
     'FusionITMHead': ENCODED,
     'FusionMLMHead': ENCODED,
@@ -51,7 +51,7 @@ APART = {
     **dict.fromkeys(UNUSED, {'text_decoder.': 'it writes'}),
     'FusionITCHead': {'text_decoder.': 'it writes', **layers('crossattention', count=2)},
     'FusionCaptionHead': {'text_encoder.': 'it does not write'},
-    **dict.fromkeys(ANSWERS, {}),
+    **dict.fromkeys((*ANSWERS, 'TaskHead'), {}),
 }
 
 SMALL = {

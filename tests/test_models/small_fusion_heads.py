@@ -34,7 +34,16 @@ SMALL = {
     'FusionWrittenAnswerHead-ranked': written({**LISTED, 'rank': 2}),
     'FusionCaptionHead': Small(
         {'type': 'FusionCaptionHead', 'num_beams': 2, 'max_length': 5},
-        FusionHead(['pred_caption', 'caption_score'], discrete=['pred_caption', 'caption_score']),
+        FusionHead(['pred_caption', 'caption_score'], discrete=['pred_caption', 'caption_score'], does='writes'),
+    ),
+    'TaskHead': Small(
+        {'type': 'TaskHead', 'max_length': 5, 'tied': False},
+        FusionHead(
+            ['pred_text', 'text_score'],
+            discrete=['pred_text', 'text_score'],
+            fields=[{'prompt': prompt, 'task': 'caption'} for prompt in ('what is it', 'a', 'two by')],
+            does='writes',
+        ),
     ),
     'FusionITCHead': Small(
         {'type': 'FusionITCHead', 'embed_dims': 8},

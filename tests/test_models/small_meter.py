@@ -35,7 +35,11 @@ WRITES = {
 ANSWERS = ('FusionWrittenAnswerHead', 'FusionWrittenAnswerHead-restricted', 'FusionWrittenAnswerHead-ranked')
 PARTS = ('text_pooler', 'image_pooler', 'layers.')
 UNFUSED = {f'cross_modal.{part}': 'it reads what is not fused' for part in PARTS}
-UNUSED = {'FusionITCHead': UNFUSED, 'FusionMLMHead': UNPOOLED, **dict.fromkeys(('FusionCaptionHead', *ANSWERS), WRITES)}
+UNUSED = {
+    'FusionITCHead': UNFUSED,
+    'FusionMLMHead': UNPOOLED,
+    **dict.fromkeys(('FusionCaptionHead', 'TaskHead', *ANSWERS), WRITES),
+}
 
 SMALL = {
     'METER': Small(METER, VisionLanguage(PROTOCOLS, UNUSED), PROTOCOLS),

@@ -7,12 +7,13 @@ from florence_mm.moved import moved_names
 
 from .base import VisionLanguageModel
 from .blip import BLIP
+from .florence2 import Florence2
 from .git import GIT
 from .meter import METER
 from .reranker import RetrievalReranker
 from .simvlm import SimVLM
 
-__all__ = ['BLIP', 'GIT', 'METER', 'RetrievalReranker', 'SimVLM', 'VisionLanguageModel']
+__all__ = ['BLIP', 'GIT', 'METER', 'Florence2', 'RetrievalReranker', 'SimVLM', 'VisionLanguageModel']
 
 __getattr__ = moved_names(
     __name__,

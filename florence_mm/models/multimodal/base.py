@@ -46,9 +46,11 @@ class VisionLanguageModel(FlorenceModel):
 
     Attributes:
         needs_pictures (bool): every sample must have an image; families for which it is False also train on texts.
+        prompts_apart (bool): prompts are read apart from the texts that follow them, and may differ in length.
     """
 
     needs_pictures = True
+    prompts_apart = False
 
     def __init__(
         self,
@@ -190,6 +192,10 @@ class VisionLanguageModel(FlorenceModel):
     def tokenize(self, texts: Sequence[str]) -> TokenBatch:
         """Convert texts to ids, truncated to ``max_text_len``."""
         return self.tokenizer(texts, self.max_text_len)
+
+    def tokenize_prompts(self, prompts: Sequence[str]) -> TokenBatch:
+        """Convert prompts to ids; here they are as long as texts may be."""
+        return self.tokenize(prompts)
 
     def encode_text(self, texts: Sequence[str]) -> tuple[TokenBatch, Tensor]:
         """Convert B texts to ids, and encode them to ``(B, T, C)``."""

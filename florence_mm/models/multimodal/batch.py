@@ -96,6 +96,25 @@ def different_texts(encoder: nn.Module, tokens: TokenBatch) -> tuple[TokenBatch,
     return TokenBatch(tokens.input_ids[first], tokens.mask[first]), which
 
 
+def different_pairs(
+    model: nn.Module, image_of: Sequence[int | None], prompts: TokenBatch
+) -> tuple[list[int], list[int]]:
+    """Find the different pairs of an image and a prompt, which a model reads together, to encode each once.
+
+    Args:
+        model: the model that encodes them; if it drops at random, all pairs are kept.
+        image_of: index of the image of each of the B prompts; None: it has none.
+        prompts: B prompts.
+
+    Returns:
+        the rows of the different pairs, and for each of the B which of these it equals.
+    """
+    if drops_at_random(model):
+        return list(range(len(image_of))), list(range(len(image_of)))
+    images = torch.tensor([[-1 if image is None else image] for image in image_of])
+    return find_equal(torch.cat([images, prompts.input_ids.masked_fill(~prompts.mask, -1)], 1))
+
+
 def uniform_groups(image_of: Sequence[int], images: int) -> bool:
     """Whether each image has equally many consecutive rows, which can then attend to its keys in one product."""
     return len(image_of) % images == 0 and list(image_of) == [

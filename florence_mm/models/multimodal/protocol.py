@@ -155,7 +155,14 @@ class Fuser(Reader, Protocol):
 
 @runtime_checkable
 class Writer(Reader, Protocol):
-    """A reader that generates texts about images."""
+    """A reader that generates texts about images.
+
+    It also has ``prompts_apart``: whether it reads prompts apart from the texts that follow them, so that they may
+    differ in length; otherwise a prompt is the beginning of its text.
+    """
+
+    def tokenize_prompts(self, prompts: Sequence[str]) -> TokenBatch:
+        """Convert prompts to ids of the longest length that it takes."""
 
     def start_writing(
         self,
@@ -199,6 +206,19 @@ class Writer(Reader, Protocol):
 
         Raises:
             ValueError: a prompt and its text are together longer than the model's texts.
+        """
+
+
+@runtime_checkable
+class TeachesStart(Writer, Protocol):
+    """A writer whose texts follow the end token, so that it predicts their start token too, as BART does."""
+
+    def teach_from_end(
+        self, image_tokens: Tensor, image_of: Sequence[int], prompts: TokenBatch | None, texts: TokenBatch
+    ) -> Tensor:
+        """Compute the hidden states ``(B, T, C)`` that predict whole texts, the start token included.
+
+        State t predicts ``texts.input_ids[:, t]``; those from the second on are what ``teach`` returns.
         """
 
 

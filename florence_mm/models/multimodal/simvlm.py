@@ -27,12 +27,11 @@ from florence_mm.models.layers.token_layout import TokenLayout
 from florence_mm.models.text.stack import LayerStack, StackMemory, TextStack
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.ops.attention import dropout
-from florence_mm.ops.inference import drops_at_random
 from florence_mm.ops.position import resize_position_embedding
 from florence_mm.registry import MODELS
 
 from .base import VisionLanguageModel
-from .batch import as_tokens, find_equal, last_output, uniform_groups
+from .batch import as_tokens, different_pairs, last_output, uniform_groups
 
 #: BART's embeddings and layers; the paper trains without dropout.
 _STACK = {
@@ -127,11 +126,9 @@ class SimVLM(VisionLanguageModel):
         """Encode images with the beginnings of B texts to what the decoder sees; equal pairs are encoded once."""
         ids = self.first_ids(len(image_of), None) if prompts is None else prompts.input_ids[:, :-1]  # (B, P)
         real = torch.ones_like(ids, dtype=torch.bool) if prompts is None else prompts.mask[:, 1:]  # without the end
-        images = torch.tensor([-1 if image is None else image for image in image_of])
-        first, which = list(range(len(image_of))), list(range(len(image_of)))
-        if not drops_at_random(self):
-            first, which = find_equal(torch.cat([images[:, None], ids.masked_fill(~real, -1)], 1))
-            ids, real, images = ids[first], real[first], images[first]
+        first, which = different_pairs(self, image_of, TokenBatch(ids, real))
+        images = torch.tensor([-1 if image_of[row] is None else image_of[row] for row in first])
+        ids, real = ids[first], real[first]
         x, layout = self.encoder.embed(ids, real)
         shown = images >= 0
         if bool(shown.any()):  # a text without an image has padding in its place

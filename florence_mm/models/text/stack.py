@@ -62,6 +62,10 @@ class TextEmbeddings(nn.Module):
         num_types: token types, of which all tokens have the first; 2 in BERT, 0: none.
         layer_norm_eps: epsilon of the layer norm.
         drop_rate: dropout behind the layer norm.
+        words: word embeddings of another stack, which are shared and remain a part of that stack; None: its own.
+
+    Attributes:
+        word_embeddings (nn.Embedding): its own word embeddings, or the shared ones.
     """
 
     def __init__(
@@ -73,20 +77,32 @@ class TextEmbeddings(nn.Module):
         num_types: int,
         layer_norm_eps: float,
         drop_rate: float,
+        words: nn.Embedding | None = None,
     ) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(vocab_size, hidden_size)
+        if words is None:
+            self.word_embeddings = nn.Embedding(vocab_size, hidden_size)
+        else:  # past nn.Module, for which it would be a part of this one too
+            object.__setattr__(self, 'word_embeddings', words)
         self.position_embeddings = nn.Embedding(max_positions + position_offset, hidden_size)
         self.token_type_embeddings = nn.Embedding(num_types, hidden_size) if num_types else None
         self.LayerNorm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
         self.position_offset, self.drop_rate = position_offset, drop_rate
 
-    def forward(self, input_ids: Tensor, layout: TokenLayout, start: int = 0) -> Tensor:
-        """Embed ids ``(B, T)``, the first of which are at position ``start``, to packed ``(N, C)``."""
+    def forward(self, input_ids: Tensor, layout: TokenLayout, start: int = 0, before: Tensor | None = None) -> Tensor:
+        """Embed tokens to packed ``(N, C)``.
+
+        Args:
+            input_ids: ``(B, T)``.
+            layout: layout of all tokens, those of ``before`` included.
+            start: position of the first token.
+            before: ``(B, S, C)``, tokens before the ids in the place of word embeddings, such as those of an image.
+        """
         first = start + self.position_offset
-        x = layout.pack(
-            self.word_embeddings(input_ids) + self.position_embeddings.weight[first : first + layout.length]
-        )
+        x = self.word_embeddings(input_ids)
+        if before is not None:
+            x = torch.cat([before.to(x.dtype), x], 1)  # (B, S + T, C)
+        x = layout.pack(x + self.position_embeddings.weight[first : first + layout.length])
         if self.token_type_embeddings is not None:
             x = x + self.token_type_embeddings.weight[0]
         return dropout(self.LayerNorm(x), self.drop_rate if self.training else 0.0)
@@ -220,6 +236,7 @@ class TextStack(LayerStack):
         drop_rate: dropout before each residual and behind the embeddings.
         layer_norm_eps: epsilon of the layer norms; 1e-12 in BERT, 1e-5 in BART.
         embed_norm_eps: that of the embeddings' norm; None: the same. 1e-8 in GIT.
+        words: word embeddings of another stack to share, as BART's decoder shares the encoder's; None: its own.
         layers: further arguments of :class:`LayerStack`: ``num_layers`` (12), ``num_heads`` (12), ``mlp_ratio``,
             ``cross_attention`` and the others.
 
@@ -229,7 +246,7 @@ class TextStack(LayerStack):
         vocab_size (int): number of ids.
 
     Raises:
-        ValueError: there are no layers, ids or positions, or a size does not fit.
+        ValueError: there are no layers, ids or positions, a size does not fit, or the shared words have another one.
     """
 
     def __init__(
@@ -242,6 +259,7 @@ class TextStack(LayerStack):
         drop_rate: float = 0.1,
         layer_norm_eps: float = 1e-12,
         embed_norm_eps: float | None = None,
+        words: nn.Embedding | None = None,
         **layers: Any,
     ) -> None:
         for name, value in {'vocab_size': vocab_size, 'max_positions': max_positions}.items():
@@ -251,13 +269,18 @@ class TextStack(LayerStack):
             raise ValueError(
                 f'position_offset={position_offset} and num_types={num_types} of the text stack must be at least 0'
             )
+        if words is not None and words.weight.shape != (vocab_size, hidden_size):
+            raise ValueError(
+                f'the shared word embeddings are {tuple(words.weight.shape)} and the text stack has vocab_size='
+                f'{vocab_size} and hidden_size={hidden_size}; give both stacks the same'
+            )
         norm_eps = layer_norm_eps if embed_norm_eps is None else embed_norm_eps
         sizes = (vocab_size, hidden_size, max_positions, position_offset, num_types)
         super().__init__(
             hidden_size=hidden_size,
             drop_rate=drop_rate,
             layer_norm_eps=layer_norm_eps,
-            embeddings=TextEmbeddings(*sizes, norm_eps, drop_rate),
+            embeddings=TextEmbeddings(*sizes, norm_eps, drop_rate, words),
             **layers,
         )
         self.embed_dims, self.context_length, self.vocab_size = hidden_size, max_positions, vocab_size
@@ -291,18 +314,36 @@ class TextStack(LayerStack):
         return layout.pad(self.run(x, layout, cache, memory))
 
     def embed(
-        self, input_ids: Tensor, mask: Tensor, causal: bool = False, cache: CacheStack | None = None
+        self,
+        input_ids: Tensor,
+        mask: Tensor,
+        causal: bool = False,
+        cache: CacheStack | None = None,
+        before: Tensor | None = None,
     ) -> tuple[Tensor, TokenLayout]:
-        """Embed texts, or their next tokens, to packed ``(N, C)`` with their layout; see :meth:`forward`."""
+        """Embed texts, or their next tokens, to packed ``(N, C)`` with their layout; see :meth:`forward`.
+
+        Args:
+            input_ids: ``(B, T)`` int64.
+            mask: ``(B, T)`` bool.
+            causal: each token sees only itself and those before it.
+            cache: keys and values of earlier tokens.
+            before: ``(B, S, C)``, tokens of each sequence before its text, such as those of an image; positions count
+                from the first of them. Not with a cache.
+        """
         if not input_ids.shape[0]:  # len() would fix the number in an export
             raise ValueError('the text stack got no texts; give at least one')
+        given = 0 if before is None else before.shape[1]
         held = 0 if cache is None else cache.length
-        if (length := held + input_ids.shape[1]) > self.context_length:
+        if (length := held + given + input_ids.shape[1]) > self.context_length:
+            what = f'{given} tokens before texts make' if given else 'texts have'
             raise ValueError(
-                f'texts have {length} tokens and the text stack takes {self.context_length}; lower max_text_len of the '
+                f'{what} {length} tokens and the text stack takes {self.context_length}; lower max_text_len of the '
                 'model or raise max_positions of the stack'
             )
         device = self.embeddings.word_embeddings.weight.device
         shape = input_ids.shape
+        if before is not None:
+            mask = torch.cat([mask.new_ones(shape[0], given), mask], 1)
         layout = TokenLayout.of(mask, causal, device) if cache is None else TokenLayout(*shape, causal=True)
-        return self.embeddings(input_ids.to(device, non_blocking=True), layout, held), layout
+        return self.embeddings(input_ids.to(device, non_blocking=True), layout, held, before), layout

@@ -4,6 +4,7 @@ from .caption import FusionCaptionHead
 from .itc import FusionITCHead
 from .itm import FusionITMHead
 from .mlm import FusionMLMHead
+from .tasks import TaskHead
 from .vqa import FusionVQAHead
 from .written_answer import FusionWrittenAnswerHead
 
@@ -14,4 +15,5 @@ __all__ = [
     'FusionMLMHead',
     'FusionVQAHead',
     'FusionWrittenAnswerHead',
+    'TaskHead',
 ]

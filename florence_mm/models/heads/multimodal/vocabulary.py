@@ -22,6 +22,7 @@ class VocabularyHead(BaseModule):
         tied: multiply with the word embeddings of the model's text stack, which :meth:`tie` gives, as BERT, GIT and
             BLIP do; False: with weights of its own, as METER does.
         transform: a linear layer, GELU and layer norm before; GIT has none.
+        learned_bias: the bias on the logits is a parameter; False: it stays 0, or what a checkpoint gives, as in BART.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class VocabularyHead(BaseModule):
         init_cfg: dict | None = None,
         tied: bool = False,
         transform: bool = True,
+        learned_bias: bool = True,
     ) -> None:
         super().__init__(init_cfg)
         self.vocab_size, self.tied = vocab_size, tied
@@ -48,7 +50,10 @@ class VocabularyHead(BaseModule):
         # in a tuple, as the embeddings are part of the text stack, not of the head
         self._embeddings: tuple[nn.Embedding, ...] = ()
         self.decoder = None if tied else nn.Linear(hidden_size, vocab_size, bias=False)
-        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        if learned_bias:
+            self.bias = nn.Parameter(torch.zeros(vocab_size))
+        else:
+            self.register_buffer('bias', torch.zeros(vocab_size))
         init_bert_weights(self, init_std)
 
     def tie(self, embeddings: nn.Embedding | None) -> None:

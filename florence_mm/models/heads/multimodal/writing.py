@@ -50,7 +50,7 @@ class WritingHead(VocabularyHead):
         vocab_size: V, set by the model; at least the number of the tokenizer's ids, more in padded weights.
         layer_norm_eps: epsilon of the layer norm; 1e-12 in METER.
         init_std: standard deviation of the initial weights of linear layers, set by the model.
-        layers: ``tied``, ``transform`` and ``init_cfg``, see
+        layers: ``tied``, ``transform``, ``learned_bias`` and ``init_cfg``, see
             :class:`~florence_mm.models.heads.multimodal.vocabulary.VocabularyHead`.
 
     Raises:
@@ -159,10 +159,12 @@ class WritingHead(VocabularyHead):
         ids: list[list[int]] = [[] for _ in image_of]
         log_probs = torch.zeros(len(ids), dtype=torch.float64)
         lengths = [0] * len(ids) if prompts is None else prompts.mask.sum(1).tolist()
-        for rows in even_groups(image_of, lengths):
+        # prompts that are the beginnings of texts must have one length
+        for rows in even_groups(image_of, [0] * len(ids) if model.prompts_apart else lengths):
             part = None
-            if prompts is not None:  # without padding
-                part = TokenBatch(*(x[rows, : lengths[rows[0]]] for x in (prompts.input_ids, prompts.mask)))
+            if prompts is not None:
+                longest = max(lengths[row] for row in rows)
+                part = TokenBatch(*(x[rows, :longest] for x in (prompts.input_ids, prompts.mask)))
             own = generator if isinstance(generator, Generator | None) else [generator[row] for row in rows]
             tokens, places = images_of_rows(image_tokens, [image_of[row] for row in rows])
             decoded = self._generate(model, tokens, places, part, beginning, allowed, cached, own)
