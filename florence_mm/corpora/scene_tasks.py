@@ -1,8 +1,8 @@
 """Embedded tasks: what a model that writes boxes, outlines and texts is asked about the scenes of digits.
 
 Each task has its own file of lines (:mod:`florence_mm.formats.tasks`), so that a mixture gives each its weight. A digit
-is referred to only by words that fit no other (:func:`referring_phrases`). Pictures are those of the scenes, written with
-outlines.
+is referred to only by words that fit no other (:func:`referring_phrases`). Pictures are those of the scenes, whose
+annotations have outlines.
 """
 
 import json
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from florence_mm.errors import DataError
+from florence_mm.formats.outlines import coarser
 from florence_mm.formats.tasks import TaskRow, task_line
 from florence_mm.language.regions import Box, Polygon, Region
 
@@ -34,8 +35,8 @@ class TaskOptions:
     """Options of :func:`write_tasks`.
 
     Attributes:
-        tolerance (float): How far the outline in an answer may lie from that of the scene, as a fraction of the picture;
-            larger makes shorter answers.
+        tolerance (float): How far the outline in an answer may lie from that of the scene, as a fraction of the
+            picture; larger makes shorter answers.
         seed (int): Another seed gives other captions and phrases.
 
     Raises:
@@ -47,7 +48,9 @@ class TaskOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance <= 0.1:
-            raise ValueError(f'tolerance={self.tolerance} of the tasks must be a fraction of the picture, from 0 to 0.1')
+            raise ValueError(
+                f'tolerance={self.tolerance} of the tasks must be a fraction of the picture, from 0 to 0.1'
+            )
         if self.seed < 0:
             raise ValueError(f'seed={self.seed} of the tasks must be at least 0')
 
@@ -102,15 +105,13 @@ class _Shapes:
 
     def outline(self, digit: SceneDigit) -> tuple[Polygon, ...]:
         """The outline with fewer corners and without specks."""
-        parts = [np.array(part, dtype=np.float32)[:, None] for part in digit.outline]
-        least = MIN_PART * max(map(cv2.contourArea, parts))
-        polygons = []
-        for part in parts:
-            if cv2.contourArea(part) >= least:
-                coarse = cv2.approxPolyDP(part, self.tolerance, closed=True)
-                points = (coarse if len(coarse) > 2 else part)[:, 0].astype(np.float64) / self.size
-                polygons.append(tuple(map(tuple, points.tolist())))
-        return tuple(polygons)
+        parts = [np.array(part) for part in digit.outline]
+        areas = [cv2.contourArea(part.astype(np.float32)) for part in parts]
+        return tuple(
+            tuple(map(tuple, (coarser(part, self.tolerance) / self.size).tolist()))
+            for part, area in zip(parts, areas, strict=True)
+            if area >= MIN_PART * max(areas)
+        )
 
 
 _Rows = Iterator[TaskRow]

@@ -13,20 +13,28 @@ from .image_folder import ImageFolderText
 from .manifest import ImageTextManifest
 from .mixture import WeightedMixture
 from .shards import ImageTextShards
+from .task_sources import CocoTasks, Flickr30kEntitiesTasks, RefCocoTasks, SceneTextTasks, VisualGenomeTasks
+from .tasks import TaskManifest
 from .texts import TextManifest
 from .video_list import VideoList
 from .vqa import VQADataset
 
 __all__ = [
+    'CocoTasks',
     'DataError',
     'DetectionDataset',
+    'Flickr30kEntitiesTasks',
     'ImageFolderText',
     'ImageTextDataset',
     'ImageTextManifest',
     'ImageTextShards',
+    'RefCocoTasks',
+    'SceneTextTasks',
+    'TaskManifest',
     'TextManifest',
     'VQADataset',
     'VideoList',
+    'VisualGenomeTasks',
     'WeightedMixture',
     'collate_in_one_piece',
     'transforms',

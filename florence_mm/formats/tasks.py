@@ -15,7 +15,7 @@ from florence_mm.language.tasks import TaskFormat, find_task
 from florence_mm.utils.nearest import did_you_mean
 from florence_mm.utils.numbers import is_finite
 
-from .captions import checked_caption, checked_captions, checked_path
+from .captions import checked_caption, checked_path
 
 #: Keys of a line; others are kept as ``extra``.
 KEYS = ('image', 'task', 'text', 'region', 'answer', 'answers', 'regions')
@@ -60,7 +60,8 @@ def parse_task_row(raw: Mapping[str, Any]) -> TaskRow:
     Raises:
         ValueError: it is no picture with a task and its answer; the message is only the reason, without file or line.
 
-    >>> parse_task_row({'image': '1.jpg', 'task': '<OD>', 'regions': [{'text': 'dog', 'boxes': [[0, 0, 0.5, 1]]}]}).regions
+    >>> dogs = [{'text': 'dog', 'boxes': [[0, 0, 0.5, 1]]}]
+    >>> parse_task_row({'image': '1.jpg', 'task': '<OD>', 'regions': dogs}).regions
     (Region(text='dog', boxes=((0.0, 0.0, 0.5, 1.0),), polygons=(), quad=None, score=None),)
     """
     for key in ('image', 'task'):
@@ -80,7 +81,9 @@ def parse_task_row(raw: Mapping[str, Any]) -> TaskRow:
     if given[0] == 'answer':
         answers = (checked_caption(raw['answer'], 'answer'),)
     elif given[0] == 'answers':
-        answers = tuple(checked_captions(raw['answers']))
+        answers = tuple(checked_caption(text, 'answer') for text in _list(raw['answers'], '`answers`'))
+        if not answers:
+            raise ValueError('`answers` is an empty list; give at least one')
     else:
         regions = _regions(raw['regions'])
     row = TaskRow(
@@ -102,6 +105,10 @@ def check_task_row(row: TaskRow) -> None:
     Raises:
         ValueError: it has not; the message is only the reason, without file or line.
     """
+    task = find_task(row.task)
+    if row.answers if task.answers != 'text' else row.regions:
+        kind, other = ('text', 'regions') if task.answers == 'text' else ('regions', 'a text')
+        raise ValueError(f'{task.name} is answered by {kind}, and the row has {other}')
     _FORMAT.prompt(row.task, row.text or None, row.region)
     for target in row.targets():
         _FORMAT.write(row.task, target, given=row.text or None)

@@ -107,16 +107,23 @@ def bounding_box(points: Sequence[Sequence[float]]) -> Box:
     return min(xs), min(ys), max(xs), max(ys)
 
 
+def signed_area(points: Sequence[Sequence[float]]) -> float:
+    """Area of a polygon, positive if its corners run clockwise on the screen, where y points down.
+
+    >>> signed_area([(0, 0), (2, 0), (2, 1), (0, 1)]), signed_area([(0, 0), (0, 1), (2, 1), (2, 0)])
+    (2.0, -2.0)
+    """
+    following = [*points[1:], points[0]]
+    return sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in zip(points, following, strict=True)) / 2
+
+
 def clockwise(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Order the corners of a polygon clockwise on the screen, from the same first corner.
 
     >>> clockwise([(0, 0), (0, 1), (1, 1), (1, 0)])
     [(0, 0), (1, 0), (1, 1), (0, 1)]
     """
-    following = [*points[1:], points[0]]
-    # the y axis points down, so that a positive area runs clockwise on the screen
-    area = sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in zip(points, following, strict=True))
-    return [points[0], *points[:0:-1]] if area < 0 else list(points)
+    return [points[0], *points[:0:-1]] if signed_area(points) < 0 else list(points)
 
 
 def from_top_left(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .marks import POLYGON, POLYGON_END, SEPARATOR, Piece, split_marks
+from .marks import POLYGON, POLYGON_END, SEPARATOR, Piece
 from .regions import Box, Polygon, Region, Target
 from .task_list import Task
 
@@ -41,11 +41,15 @@ class Parsed:
     places: tuple[Place, ...] = ()
 
 
-def parse_text(task: Task, text: str, num_bins: int) -> Parsed:
-    """Parse the text of an answer; see :meth:`florence_mm.language.tasks.TaskFormat.parse`."""
+def without_special(text: str) -> str:
+    """A written text without the marks of its start, end and padding.
+
+    >>> without_special('</s><s>a dog</s><pad>')
+    'a dog'
+    """
     for mark in _SPECIAL:
         text = text.replace(mark, '')
-    return parse_pieces(task, split_marks(text), num_bins)
+    return text
 
 
 def parse_pieces(task: Task, pieces: Sequence[Piece], num_bins: int) -> Parsed:
@@ -173,7 +177,7 @@ class _Parser:
             if x1 < x0 or y1 < y0:
                 self.faults.append(f'the box {_marks(four)} ends before it begins and is left out')
                 continue
-            yield self._fractions(four), tuple(place for place, _ in four)
+            yield box_of_bins((x0, y0, x1, y1), self.num_bins), tuple(place for place, _ in four)
 
     def _quads(self, group: _Group):
         """Read the quadrilateral of eight locations behind a text, with its place."""
@@ -224,11 +228,8 @@ class _Parser:
             self.faults.append(f'{_marks(outside)} is outside {POLYGON} and {POLYGON_END} and is left out')
         return objects
 
-    def _fractions(self, pieces: Sequence[tuple[int, Piece]]) -> Box:
-        return tuple(bin_centre(piece.bin, self.num_bins) for _, piece in pieces)
-
     def _points(self, pieces: Sequence[tuple[int, Piece]]) -> Polygon:
-        numbers = self._fractions(pieces)
+        numbers = [bin_centre(piece.bin, self.num_bins) for _, piece in pieces]
         return tuple(zip(numbers[::2], numbers[1::2], strict=True))
 
 
@@ -239,6 +240,20 @@ def bin_centre(number: int, num_bins: int) -> float:
     (0.125, 0.875)
     """
     return (number + 0.5) / num_bins
+
+
+def box_of_bins(bins: Sequence[int], num_bins: int) -> Box:
+    """Box as fractions from the bins of its edges, which lie at the centres of these.
+
+    Two edges in one bin lie at its quarters, so that no box is empty.
+
+    >>> box_of_bins((0, 1, 2, 1), 4)
+    (0.125, 0.3125, 0.625, 0.4375)
+    """
+    x0, y0, x1, y1 = bins
+    quarters = [0.25 if first == last else 0.0 for first, last in ((x0, x1), (y0, y1))]
+    shifts = (-quarters[0], -quarters[1], *quarters)
+    return tuple((number + 0.5 + shift) / num_bins for number, shift in zip(bins, shifts, strict=True))
 
 
 def plain(text: str) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from .marks import MARK, POLYGON, POLYGON_END, SEPARATOR, location_mark
+from .marks import MARK, POLYGON, POLYGON_END, SEPARATOR, Piece, location_mark, split_marks
+from .reading import reading_order
 from .regions import (
     Region,
     Target,
@@ -21,7 +22,7 @@ from .regions import (
     from_top_left,
 )
 from .task_list import TASKS, Task, find_task
-from .task_parsing import Parsed, Place, bin_centre, parse_text, plain
+from .task_parsing import Parsed, Place, bin_centre, box_of_bins, parse_pieces, plain, without_special
 
 __all__ = ['TASKS', 'Order', 'Parsed', 'Place', 'Task', 'TaskFormat', 'find_task']
 
@@ -142,6 +143,8 @@ class TaskFormat:
     def quantised(self, task: str, target: Target, rng: RandomOrder | None = None) -> Target:
         """Return a target as parsing its written answer gives it: in the order of the answer, at the centres of bins.
 
+        A box both of whose edges lie in one bin has them at the quarters of that bin, and is not empty.
+
         Raises:
             ValueError: see :meth:`write`.
         """
@@ -150,19 +153,21 @@ class TaskFormat:
             return Target(self._answer_text(spec, target))
         return Target(regions=tuple(map(self._region, self._ordered(spec, self._binned(spec, target), rng))))
 
-    def parse(self, task: str, text: str, given: str | None = None) -> Parsed:
+    def parse(self, task: str, text: str | Sequence[Piece], given: str | None = None) -> Parsed:
         """Parse what a model wrote; what does not parse is left out, with a sentence about it.
 
         Args:
             task: name or public mark.
-            text: what was written.
+            text: what was written; or its pieces, see :func:`~florence_mm.language.marks.split_marks`.
             given: the text given with the task; a phrase that is not in its caption is a fault, but kept.
 
         Raises:
             ValueError: the task is unknown.
         """
-        parsed = parse_text(find_task(task), text, self.num_bins)
-        return parsed if given is None else check_phrases(parsed, find_task(task), given)
+        spec = find_task(task)
+        pieces = split_marks(without_special(text)) if isinstance(text, str) else text
+        parsed = parse_pieces(spec, pieces, self.num_bins)
+        return parsed if given is None else check_phrases(parsed, spec, given)
 
     # --- from fractions to bins ---------------------------------------------------------------------------------------
 
@@ -253,7 +258,7 @@ class TaskFormat:
         elif self.order == 'area':
             places = sorted(places, key=lambda i: (-_area(boxes[i]), boxes[i][1], boxes[i], str(items[i])))
         elif self.order == 'reading':
-            places = _by_lines(boxes, [str(item) for item in items])
+            places = reading_order(boxes, [str(item) for item in items])
         return tuple(items[place] for place in places)
 
     # --- from bins to texts and fractions -----------------------------------------------------------------------------
@@ -267,9 +272,9 @@ class TaskFormat:
         return region.text + (outline if bare else f'{POLYGON}{outline}{POLYGON_END}')
 
     def _region(self, region: _Written) -> Region:
-        shapes = [tuple(bin_centre(number, self.num_bins) for number in shape) for shape in region.shapes]
         if region.kind == 'boxes':
-            return Region(region.text, boxes=tuple(shapes))
+            return Region(region.text, boxes=tuple(box_of_bins(shape, self.num_bins) for shape in region.shapes))
+        shapes = [[bin_centre(number, self.num_bins) for number in shape] for shape in region.shapes]
         points = tuple(tuple(_pairs(shape)) for shape in shapes)
         return Region(region.text, quad=points[0]) if region.kind == 'quad' else Region(region.text, polygons=points)
 
@@ -297,21 +302,6 @@ def check_phrases(parsed: Parsed, task: Task, given: str) -> Parsed:
     missing = [region.text for region in parsed.target.regions if not in_caption(region.text, given)]
     faults = tuple(f'the phrase {phrase!r} is not in the caption {given!r}' for phrase in missing)
     return Parsed(parsed.target, parsed.faults + faults, parsed.text, parsed.places)
-
-
-def _by_lines(boxes: Sequence[_Bins], names: Sequence[str]) -> list[int]:
-    """Order boxes by lines from the top, each from the left.
-
-    The highest centre begins a line, to which all belong whose centre is above the bottom edge of that first box.
-    """
-    left = sorted(range(len(boxes)), key=lambda i: (boxes[i][1] + boxes[i][3], boxes[i], names[i]))
-    ordered: list[int] = []
-    while left:
-        bottom = 2 * boxes[left[0]][3]
-        line = [i for i in left if i == left[0] or boxes[i][1] + boxes[i][3] < bottom]
-        left = left[len(line) :]  # a line is the beginning of what is left, as that is sorted by centres
-        ordered += sorted(line, key=lambda i: (boxes[i], names[i]))
-    return ordered
 
 
 def _area(box: _Bins) -> int:

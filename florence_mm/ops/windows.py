@@ -12,6 +12,7 @@ zeros).
 import math
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -110,11 +111,16 @@ def window_plan(
     key = (tuple(size), tuple(window_size), tuple(shift_size), str(device), is_traced())
     if torch.jit.is_tracing():  # a repeated trace must record the same operators
         return _make_plan(*key[:3], torch.device(device), True)
+    return kept_plan(key, lambda: _make_plan(*key[:3], torch.device(device), is_traced()))
+
+
+def kept_plan(key: tuple, make: Callable[[], 'WindowPlan']) -> 'WindowPlan':
+    """Return the plan of a key; it is made if it is not one of the last 64 that were used."""
     with _lock:
         if key in _cache:
             _cache.move_to_end(key)
             return _cache[key]
-    plan = _make_plan(*key[:3], torch.device(device), is_traced())
+    plan = make()
     # tensors of a tracer (FakeTensor and the like) must not outlive it
     if plan.order is None or type(plan.order) is Tensor:
         with _lock:

@@ -2,6 +2,7 @@
 
 import re
 
+import public_davit
 import torch
 from public_blip import hugging_face as their_blip
 from public_blip import salesforce
@@ -168,6 +169,8 @@ def clip_resnet():
 VARIANTS = {
     'CLIP, a ResNet': ('CLIP', lambda: clip_resnet().state_dict()),
     'Swin, a classifier': ('Swin or CoSwin', lambda: official_swin(timm_classifier().state_dict())),
+    'timm DaViT, of Florence-2': ('timm DaViT', lambda: public_davit.timm_davit(florence=True).state_dict()),
+    'MedImageInsight, a DaViT': ('MedImageInsight', lambda: public_davit.med_image_insight(two_towers())),
     'timm Swin, a classifier': ('timm Swin', lambda: timm_classifier().state_dict()),
 }
 
@@ -180,6 +183,10 @@ STATES = {
     'torchvision Swin': lambda folder: torchvision_swin().state_dict(),
     'mmdet or mmpretrain Swin': lambda folder: mmdet_swin().state_dict(),
     'Hugging Face Swin': lambda folder: saved(hf_swin(use_absolute_embeddings=True), folder),
+    'DaViT': lambda folder: public_davit.first_davit(),
+    'Florence-2 DaViT': lambda folder: public_davit.florence_davit(),
+    'timm DaViT': lambda folder: public_davit.timm_davit(classes=3).state_dict(),
+    'Hugging Face DaViT': lambda folder: saved(public_davit.hf_davit(), folder),
     'Video Swin or VideoCoSwin': lambda folder: video_state('norm'),
     'mmaction2 Video Swin': lambda folder: video_state('norm2'),
     'UniCL': lambda folder: two_towers().state_dict(),

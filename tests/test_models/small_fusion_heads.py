@@ -40,7 +40,7 @@ SMALL = {
         {'type': 'TaskHead', 'max_length': 5, 'tied': False},
         FusionHead(
             ['pred_text', 'text_score'],
-            discrete=['pred_text', 'text_score'],
+            discrete=['pred_text'],
             fields=[{'prompt': prompt, 'task': 'caption'} for prompt in ('what is it', 'a', 'two by')],
             does='writes',
         ),

@@ -5,7 +5,6 @@ numpy's constructors, which the published files name, are replaced by records of
 name is refused.
 """
 
-import io
 import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from florence_mm.errors import DataError
+from florence_mm.utils.plain_pickle import UnpicklingRefused, load_plain
 from florence_mm.utils.reading import read_bytes
 from florence_mm.utils.text_files import read_lines
 
@@ -169,27 +169,19 @@ def _encode(text: Any, encoding: Any = 'latin1') -> bytes:
     return text.encode('latin1')
 
 
-class _Unpickler(pickle.Unpickler):
-    """Unpickler for plain values and records of arrays."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return the record for one of the four names that the published files use."""
-        known = {
-            ('numpy.core.multiarray', '_reconstruct'): lambda *_: _Array(),
-            ('numpy._core.multiarray', '_reconstruct'): lambda *_: _Array(),
-            ('numpy', 'ndarray'): 'ndarray',
-            ('numpy', 'dtype'): lambda *args: _Dtype(*args),
-            ('_codecs', 'encode'): lambda *args: _encode(*args),
-        }
-        if (module, name) not in known:
-            raise pickle.UnpicklingError(f'it names {module}.{name}, which no published file does')
-        return known[module, name]
+#: What stands in for the names that the published files use.
+_KNOWN = {
+    ('numpy.core.multiarray', '_reconstruct'): lambda *_: _Array(),
+    ('numpy._core.multiarray', '_reconstruct'): lambda *_: _Array(),
+    ('numpy', 'ndarray'): 'ndarray',
+    ('numpy', 'dtype'): lambda *args: _Dtype(*args),
+    ('_codecs', 'encode'): lambda *args: _encode(*args),
+}
 
 
 def _load(path: Path) -> Any:
     data = read_bytes(path, what='file', limit=_LARGEST)
     try:
-        return _Unpickler(io.BytesIO(data), encoding='bytes').load()
-    except Exception as error:  # a damaged pickle raises almost anything
-        reason = str(error).split('\n')[0] or type(error).__name__
-        raise DataError(f'{path} is not a file of CIFAR ({reason}); download it again') from None
+        return load_plain(data, _KNOWN, encoding='bytes')
+    except UnpicklingRefused as error:
+        raise DataError(f'{path} is not a file of CIFAR ({error}); download it again') from None

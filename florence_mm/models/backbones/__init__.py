@@ -1,8 +1,9 @@
-"""Backbones for images and clips: CoSwin, Video CoSwin and CLIP's image towers. Not here: their layers (``layers``)."""
+"""Backbones for images and clips: CoSwin, Video CoSwin, DaViT, CLIP's towers. Not here: their layers (``layers``)."""
 
 from .clip_resnet import CLIPResNet
 from .clip_vision import CLIPVisionTower
 from .coswin import CoSwin
+from .davit import DaViT
 from .video_coswin import VideoCoSwin
 
-__all__ = ['CLIPResNet', 'CLIPVisionTower', 'CoSwin', 'VideoCoSwin']
+__all__ = ['CLIPResNet', 'CLIPVisionTower', 'CoSwin', 'DaViT', 'VideoCoSwin']

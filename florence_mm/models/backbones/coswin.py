@@ -4,7 +4,8 @@ A Swin Transformer (arXiv 2103.14030) whose patch embedding and patch merging ar
 embeddings of CvT (arXiv 2103.15808). Layers and keys are those of the public ``coswin.py`` of MedImageInsight; with
 ``conv_embed=False`` it is Swin with the keys of ``swin_transformer.py``, so that Swin's and UniCL's releases load.
 
-:class:`WindowPyramid` is the part shared with :mod:`.video_coswin`: the stages of window blocks.
+:class:`WindowPyramid` is the part shared with :mod:`.video_coswin`: the stages of window blocks. :mod:`.stages`
+has what is around the blocks.
 
 Shapes: ``B`` batch, ``C`` channels, ``S`` sizes of a map (``H, W`` or ``T, H, W``), ``L`` tokens, the product of ``S``.
 """
@@ -13,38 +14,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from florence_mm.models.checkpoints.fitting import fit_on_load
-from florence_mm.models.layers.initialisation import trunc_normal_
-from florence_mm.models.layers.swin import ConvEmbed, PatchEmbed, PatchMerging, WindowBlock, to_map
+from florence_mm.models.layers.swin import ConvEmbed, PatchEmbed, PatchMerging, WindowBlock
 from florence_mm.ops.position import resize_position_embedding
 from florence_mm.ops.windows import fix_sizes
 from florence_mm.registry import MODELS
 
-from .arch import resolve_arch
-
-MIN_SIDE = 32
-
-
-class Stage(nn.Module):
-    """One stage: blocks with regular and shifted windows in turn, then downsampling.
-
-    Args:
-        blocks: the blocks.
-        downsample: reduces the map to the resolution of the next stage; ``None`` in the last stage.
-    """
-
-    def __init__(self, blocks: Sequence[WindowBlock], downsample: nn.Module | None) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.downsample = downsample
+from .arch import drop_path_rates, resolve_arch
+from .stages import MIN_SIDE, Pyramid, Stage
 
 
-class WindowPyramid(BaseModule):
-    """Base class of CoSwin and Video CoSwin: patch embedding, stages and output norms.
+class WindowPyramid(Pyramid):
+    """Base class of CoSwin and Video CoSwin: stages of blocks with regular and shifted windows in turn.
 
     Args:
         arch: sizes from :func:`~florence_mm.models.backbones.arch.resolve_arch`.
@@ -79,25 +61,11 @@ class WindowPyramid(BaseModule):
         init_cfg: dict | list[dict] | None,
         **block_args: Any,
     ) -> None:
-        super().__init__(init_cfg)
-        self.embed_dims, self.depths, self.num_heads = (arch[key] for key in ('embed_dims', 'depths', 'num_heads'))
-        self.num_layers = len(self.depths)
-        self.out_indices = (self.num_layers - 1,) if out_indices is None else tuple(out_indices)
-        self.frozen_stages = frozen_stages
-        self.with_cp = with_cp
-        wrong = [i for i in (*self.out_indices, max(frozen_stages, 0)) if not 0 <= i < self.num_layers]
-        if wrong:
-            raise ValueError(
-                f'stage {wrong[0]} in out_indices or frozen_stages, but stages are 0 to {self.num_layers - 1}'
-            )
-
-        widths = [self.embed_dims * 2**i for i in range(self.num_layers)]
-        self.patch_embed = stem
-        self.pos_drop = nn.Dropout(drop_rate)
-        total = sum(self.depths)
-        rates = [drop_path_rate * i / max(total - 1, 1) for i in range(total)]
-        self.layers = nn.ModuleList()
-        for i, (depth, heads, window) in enumerate(zip(self.depths, self.num_heads, windows, strict=True)):
+        depths, num_heads = arch['depths'], arch['num_heads']
+        widths = [arch['embed_dims'] * 2**i for i in range(len(depths))]
+        rates = drop_path_rates(drop_path_rate, depths)
+        stages = []
+        for i, (heads, window) in enumerate(zip(num_heads, windows, strict=True)):
             blocks = [
                 WindowBlock(
                     embed_dims=widths[i],
@@ -105,90 +73,15 @@ class WindowPyramid(BaseModule):
                     window_size=window,
                     shift_size=tuple(w // 2 if j % 2 else 0 for w in window),
                     mlp_ratio=arch.get('mlp_ratio', 4.0),
-                    drop_path_rate=rates[sum(self.depths[:i]) + j],
+                    drop_path_rate=rate,
                     **block_args,
                 )
-                for j in range(depth)
+                for j, rate in enumerate(rates[i])
             ]
-            last = i == self.num_layers - 1
-            self.layers.append(Stage(blocks, None if last else make_downsample(widths[i], widths[i + 1])))
-        for i in self.out_indices:
-            self.add_module(self._norm_name(i), nn.LayerNorm(widths[i]))
-        self.num_features = widths[-1]
-        self.feature_info = [
-            {'num_chs': width, 'reduction': reduction * 2**i, 'module': f'layers.{i}'} for i, width in enumerate(widths)
-        ]
-        self._init_parameters()
-        self.register_load_state_dict_pre_hook(fit_on_load)
-
-    def run_stages(self, x: Tensor, size: tuple[int, ...]) -> list[Tensor]:
-        """Run the stages on the stem's tokens ``(B, L, C)``, a map of ``size``; return the maps ``(B, C_i, *S_i)``."""
-        outs = []
-        for i, stage in enumerate(self.layers):
-            for block in stage.blocks:
-                if self.with_cp and torch.is_grad_enabled():
-                    x = checkpoint(block, x, size, use_reentrant=False)
-                else:
-                    x = block(x, size)
-            if i in self.out_indices:
-                out = getattr(self, self._norm_name(i))(x)
-                outs.append(to_map(out, size).contiguous())  # (B, C, *S)
-            if i == max(self.out_indices):
-                break
-            if stage.downsample is not None:
-                x, size = stage.downsample(x, size)
-        return outs
-
-    def train(self, mode: bool = True) -> 'WindowPyramid':
-        """Set the mode, except that frozen stages stay in evaluation mode."""
-        super().train(mode)
-        self._freeze()
-        return self
-
-    def last_blocks(self) -> list[nn.Module]:
-        """The last block of each stage, whose output is the stage's tokens."""
-        return [stage.blocks[-1] for stage in self.layers]
-
-    def no_weight_decay(self) -> set[str]:
-        """Parameters without weight decay: bias tables, position embedding, layer scales, norms, biases."""
-        return {
-            name
-            for name, parameter in self.named_parameters()
-            if parameter.ndim == 1 or name.endswith(('relative_position_bias_table', 'absolute_pos_embed'))
-        }
-
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Return depth of a parameter and number of depths, for layer-wise learning rates (mmpretrain's interface)."""
-        num_depths = sum(self.depths) + 2
-        parts = param_name.removeprefix(prefix).split('.')
-        if not param_name.startswith(prefix) or parts[0].startswith('norm'):
-            return num_depths - 1, num_depths
-        if parts[0] != 'layers':
-            return 0, num_depths
-        stage = int(parts[1])
-        if parts[2] == 'downsample':
-            return sum(self.depths[: stage + 1]), num_depths
-        return sum(self.depths[:stage]) + int(parts[3]) + 1, num_depths
-
-    def _norm_name(self, stage: int) -> str:
-        return 'norm' if stage == self.num_layers - 1 else f'norm{stage}'
-
-    def _init_parameters(self) -> None:
-        """Initialise linear layers with a truncated normal of std 0.02; convolutions keep PyTorch's initialisation."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
-    def _freeze(self) -> None:
-        if self.frozen_stages < 0:
-            return
-        frozen = [self.patch_embed, self.pos_drop, *self.layers[: self.frozen_stages + 1]]
-        frozen += [getattr(self, self._norm_name(i)) for i in self.out_indices if i <= self.frozen_stages]
-        for module in frozen:
-            module.eval()
-            module.requires_grad_(False)
+            last = i == len(depths) - 1
+            stages.append(Stage(blocks, None if last else make_downsample(widths[i], widths[i + 1])))
+        super().__init__(stem, stages, widths, reduction, drop_rate, out_indices, with_cp, frozen_stages, init_cfg)
+        self.embed_dims, self.num_heads = arch['embed_dims'], num_heads
 
 
 @MODELS.register_module()

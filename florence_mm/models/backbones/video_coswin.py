@@ -16,7 +16,8 @@ from florence_mm.ops.windows import fix_sizes
 from florence_mm.registry import MODELS
 
 from .arch import resolve_arch
-from .coswin import MIN_SIDE, WindowPyramid
+from .coswin import WindowPyramid
+from .stages import MIN_SIDE
 
 _LONGEST_WINDOW = 8  # time steps, as in Video Swin
 

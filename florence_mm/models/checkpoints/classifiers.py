@@ -1,4 +1,4 @@
-"""Swin with the linear head of a classifier, whose place is in mmpretrain's ``ImageClassifier``.
+"""Swin or DaViT with the linear head of a classifier, whose place is in mmpretrain's ``ImageClassifier``.
 
 Under our names a backbone has no prefix and its head is ``head.weight`` and ``head.bias``, as in Swin's releases. In an
 ``ImageClassifier`` they are ``backbone.*`` and ``head.fc.*``.
@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from .renaming import Skipped, StateDict, add_prefix, any_key, pop_prefix
 
 TABLE = r'layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table$'
+CHANNELS = r'layers\.\d+\.blocks\.\d+\.channel_block\.attn\.qkv\.weight$'
 NOT_BACKBONE = 'not part of the backbone'
 _OURS, _CLASSIFIERS = 'head.', 'head.fc.'
 _BACKBONE = 'backbone.'
@@ -18,6 +19,15 @@ _KINDS = ('weight', 'bias')
 def is_backbone(keys: Collection[str]) -> bool:
     """Whether our keys are those of a Swin or CoSwin, without a prefix."""
     return any_key(keys, f'^{TABLE}')
+
+
+def is_davit(keys: Collection[str]) -> bool:
+    """Whether our keys are those of a DaViT, without a prefix."""
+    return any_key(keys, f'^{CHANNELS}')
+
+
+def _has_head(keys: Collection[str]) -> bool:
+    return is_backbone(keys) or is_davit(keys)
 
 
 def convert_with_head(
@@ -42,14 +52,14 @@ def convert_with_head(
 
 def pop_head(state: StateDict) -> StateDict:
     """Remove the head of a backbone from ``state`` and return it, by ``weight`` and ``bias``; empty without one."""
-    return pop_prefix(state, rf'head\.(?=({"|".join(_KINDS)})$)') if is_backbone(state) else {}
+    return pop_prefix(state, rf'head\.(?=({"|".join(_KINDS)})$)') if _has_head(state) else {}
 
 
 def bare_backbone(state: StateDict) -> StateDict:
     """Take the prefix from the backbone and the head of an ``ImageClassifier``; other tensors stay as they are."""
     bare = {key.removeprefix(_BACKBONE): value for key, value in state.items() if key.startswith(_BACKBONE)}
     heads = {key: value for key, value in state.items() if key.startswith(_CLASSIFIERS)}
-    if not heads or len(bare) + len(heads) < len(state) or not is_backbone(bare):
+    if not heads or len(bare) + len(heads) < len(state) or not _has_head(bare):
         return state
     return bare | {_OURS + key.removeprefix(_CLASSIFIERS): value for key, value in heads.items()}
 
@@ -66,7 +76,7 @@ def fit_classifier(state: StateDict, own: Collection[str]) -> tuple[StateDict, S
     """
     backbone = dict(state)
     head = pop_head(backbone)
-    if is_backbone(backbone) and f'{_CLASSIFIERS}weight' in own and any(_BACKBONE + key in own for key in backbone):
+    if _has_head(backbone) and f'{_CLASSIFIERS}weight' in own and any(_BACKBONE + key in own for key in backbone):
         return add_prefix(backbone, _BACKBONE) | add_prefix(head, _CLASSIFIERS), {}
     if not head or f'{_OURS}weight' in own:
         return state, {}

@@ -21,6 +21,8 @@ RUN = 'mmengine run'
 _OWN_PARTS = (
     r'^((detector\.)?backbone|(classifier\.|retriever\.|reranker\.)?image_encoder)\.'
     r'layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table$',
+    r'^((detector\.)?backbone\.|(classifier\.|retriever\.|reranker\.)?image_encoder\.)?'
+    r'layers\.\d+\.blocks\.\d+\.channel_block\.attn\.qkv\.weight$',
     r'^((retriever\.|classifier\.)?text_encoder\.)?(tower\.)?resblocks\.\d+\.attn\.in_proj_weight$',
     r'^text_encoder\.model\.encoder\.layer\.\d+\.attention\.self\.query\.',
     r'^(detector\.)?(bbox_head\.)?blocks\.\d+\.offset_conv\.',

@@ -22,7 +22,7 @@ _NAME = 'timm Swin'
 )
 def convert_timm_swin(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert timm's layout, with the head of a classifier."""
-    return convert_with_head(_move_merging(state, -1), convert_swin, 'head.fc.', 'head.')
+    return convert_with_head(move_merging(state, -1), convert_swin, 'head.fc.', 'head.')
 
 
 @register_export(_NAME, is_swin, settings=[small_maps(False)])
@@ -31,10 +31,11 @@ def export_timm_swin(state: StateDict, settings: dict[str, Any]) -> Exported:
     head = add_prefix(pop_head(state), 'head.fc.')
     state, left_out = take_swin(state, 'timm')
     absent = {} if head else {'head': 'made by timm unless num_classes=0'}
-    return Exported(_move_merging(state, 1) | head, left_out, absent)
+    return Exported(move_merging(state, 1) | head, left_out, absent)
 
 
-def _move_merging(state: StateDict, by: int) -> StateDict:
+def move_merging(state: StateDict, by: int) -> StateDict:
+    """Add ``by`` to the number of the stage whose downsampling a key names."""
     return {
         re.sub(r'^layers\.(\d+)\.downsample', lambda m: f'layers.{int(m[1]) + by}.downsample', key): value
         for key, value in state.items()

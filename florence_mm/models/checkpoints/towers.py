@@ -6,6 +6,8 @@ Sources of the layouts: UniCL ``model/model.py``, MedImageInsight ``UniCLModel.p
 from collections.abc import Callable, Collection
 from typing import Any
 
+from .classifiers import is_davit
+from .davit import from_florence, take_davit, to_florence
 from .exporting import Exported, hold, register_export, require
 from .renaming import Names, Skipped, Source, StateDict, add_prefix, any_key, pop_prefix, register_format
 from .swin import is_backbone, is_swin, position_indices, take_swin
@@ -31,8 +33,11 @@ def convert_old_unicl(state: StateDict) -> tuple[StateDict, Skipped]:
     'MedImageInsight', lambda k: any_key(k, r'^lang_encoder\.resblocks\.'), settings=medimageinsight_settings
 )
 def convert_medimageinsight(state: StateDict) -> tuple[StateDict, Skipped]:
-    """Convert MedImageInsight's two towers."""
-    return _MEDIMAGEINSIGHT.to_ours(state), {}
+    """Convert MedImageInsight's two towers; that of its release for images is a DaViT."""
+    state = _MEDIMAGEINSIGHT.to_ours(state)
+    image = pop_prefix(state, r'image_encoder\.')
+    image = image if is_backbone(image) else from_florence(image)
+    return {**add_prefix(image, 'image_encoder.'), **state}, {}
 
 
 def _has_two_towers(keys: Collection[str]) -> bool:
@@ -55,7 +60,7 @@ def export_old_unicl(state: StateDict, settings: dict[str, Any]) -> Exported:
 
 @register_export('MedImageInsight', _has_two_towers, settings=medimageinsight_settings(Source('')))
 def export_medimageinsight(state: StateDict, settings: dict[str, Any]) -> Exported:
-    """Write MedImageInsight's layout; a window backbone must be a CoSwin."""
+    """Write MedImageInsight's layout; a window backbone must be a CoSwin, or a DaViT."""
     exported = _two_towers(state, 'MedImageInsight', _take_coswin)
     exported.tensors = _MEDIMAGEINSIGHT.to_theirs(exported.tensors)
     return exported
@@ -70,6 +75,11 @@ def _two_towers(state: StateDict, layout: str, take: Callable[[StateDict, str], 
         image |= position_indices(image)
         left_out |= add_prefix(more, 'image_encoder.')
         absent = {'image_encoder.*.attn_mask': 'computed by the package, from the size of its pictures'}
+    if is_davit(image):
+        if take is take_swin:
+            raise ValueError(f'its image encoder is a DaViT, which {layout} lacks; write it as MedImageInsight')
+        image, more = take_davit(image, layout, (3,))
+        image, left_out = to_florence(image), left_out | add_prefix(more, 'image_encoder.')
     return Exported({**add_prefix(image, 'image_encoder.'), **state}, left_out, absent)
 
 

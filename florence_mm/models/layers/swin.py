@@ -321,13 +321,21 @@ class ConvEmbed(nn.Module):
         embed_dims: channels of the output.
         kernel_size: size of the kernel along each axis.
         stride: stride along each axis.
+        padding: zeros on both sides of each axis in space; default: what follows from kernel and stride.
     """
 
     def __init__(
-        self, in_channels: int, embed_dims: int, kernel_size: tuple[int, ...], stride: tuple[int, ...]
+        self,
+        in_channels: int,
+        embed_dims: int,
+        kernel_size: tuple[int, ...],
+        stride: tuple[int, ...],
+        padding: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
-        padding = [(k - s + 1) // 2 for k, s in zip(kernel_size, stride, strict=True)]
+        if padding is None:
+            padding = [(k - s + 1) // 2 for k, s in zip(kernel_size, stride, strict=True)]
+        padding = list(padding)
         padding[:-2] = [0] * (len(padding) - 2)  # time is padded by _pad_time
         self.proj = _CONV[len(padding)](in_channels, embed_dims, tuple(kernel_size), tuple(stride), tuple(padding))
         self.norm = nn.LayerNorm(embed_dims)

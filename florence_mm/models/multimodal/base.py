@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.model import ModuleDict
 from torch import Tensor, nn
 
 from florence_mm.models.base import FlorenceModel, build_part
@@ -17,19 +16,11 @@ from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import TASK_UTILS
 
 from .batch import FusionBatch
-from .head_building import build_head
-from .protocol import Answered, Fused, Written
+from .head_building import METHODS, build_heads
+from .protocol import Answered, Fused, Solved, TaskQuestion, Written
 from .teaching import teach_after_prompts
 
 _PAIRS_AT_ONCE = 64  # image-text pairs that are fused together
-
-#: Methods of heads that a whole model is asked for: what they do, and an example of such a head.
-_METHODS = {
-    'answer': ('answers questions', 'FusionVQAHead'),
-    'match_logit': ('matches images and sentences', 'FusionITMHead'),
-    'write': ('writes captions', 'FusionCaptionHead'),
-    'embed': ('embeds images and texts', 'FusionITCHead'),
-}
 
 
 class VisionLanguageModel(FlorenceModel):
@@ -79,37 +70,7 @@ class VisionLanguageModel(FlorenceModel):
             ValueError: a head is no config, the model lacks methods that a head needs, a head has fewer outputs than
                 the tokenizer ids, or two heads do the same, such as answering.
         """
-        words = getattr(self, 'word_embeddings', None)  # of families with a text stack
-        given = {
-            'hidden_size': self.hidden_size,
-            'pooled_size': self.pooled_size,
-            'image_dims': self.image_dims,
-            'vocab_size': self.tokenizer.vocab_size if words is None else words.num_embeddings,
-            'init_std': init_std,
-        }
-        self.heads = ModuleDict({name: build_head(name, head, given) for name, head in (heads or {}).items()})
-        for method, (does, _) in _METHODS.items():
-            able = [name for name, head in self.heads.items() if hasattr(head, method)]
-            if len(able) > 1:
-                # they would give losses and predictions of one name, and only the first would be asked
-                raise ValueError(f'the heads {" and ".join(able)} are each one that {does}; leave one')
-        for name, head in self.heads.items():
-            if getattr(head, 'tied', False):
-                head.tie(words)
-            needs = getattr(head, 'needs', None)
-            if needs is not None and not isinstance(self, needs):
-                raise ValueError(
-                    f'the head {name!r} ({type(head).__name__}) needs a {needs.__name__.lower()}, which '
-                    f'{type(self).__name__} is not; give it another head'
-                )
-            # a larger one is padded: ids beyond the tokenizer's are never targets or generated
-            if getattr(head, 'vocab_size', self.tokenizer.vocab_size) < self.tokenizer.vocab_size:
-                raise ValueError(
-                    f'vocab_size of the head {name!r} is {head.vocab_size} and the tokenizer has '
-                    f'{self.tokenizer.vocab_size} ids; the head needs as many'
-                )
-            if hasattr(head, 'take_model'):
-                head.take_model(self)
+        self.heads = build_heads(self, heads or {}, init_std)
 
     def init_weights(self) -> None:
         """Initialise, or load what ``init_cfg`` names; heads that count training steps begin anew."""
@@ -220,7 +181,7 @@ class VisionLanguageModel(FlorenceModel):
     # --- what is asked ------------------------------------------------------------------------------------------------
 
     def find_head(self, method: str) -> nn.Module:
-        """Return the first head that has the method ``'answer'``, ``'match_logit'``, ``'write'`` or ``'embed'``.
+        """Return the first head that has one of the methods of :data:`~.head_building.METHODS`, such as ``'answer'``.
 
         Raises:
             ValueError: no head has it.
@@ -228,19 +189,19 @@ class VisionLanguageModel(FlorenceModel):
         for head in self.heads.values():
             if hasattr(head, method):
                 return head
-        does, example = _METHODS[method]
+        does, example = METHODS[method]
         raise ValueError(
             f'the model has no head that {does}, it has {", ".join(self.heads) or "none"}; name one in its config, '
             f'such as {example}'
         )
 
-    def require(self, answers: bool = False, matches: bool = False, writes: bool = False) -> None:
-        """Check that heads of the model can answer questions, match sentences or write texts.
+    def require(self, answers: bool = False, matches: bool = False, writes: bool = False, solves: bool = False) -> None:
+        """Check that heads of the model can answer questions, match sentences, write texts or solve tasks.
 
         Raises:
             ValueError: no head has the method.
         """
-        for method, wanted in zip(_METHODS, (answers, matches, writes), strict=False):
+        for method, wanted in zip(METHODS, (answers, matches, writes, solves), strict=False):
             if wanted:
                 self.find_head(method)
 
@@ -339,6 +300,22 @@ class VisionLanguageModel(FlorenceModel):
             ValueError: the model has no head that writes.
         """
         return self.find_head('write').write(self, image_tokens, prompts, generator)
+
+    @torch.no_grad()
+    def solve(
+        self, image_tokens: Tensor, questions: Sequence[TaskQuestion], generator: RandomSource = None
+    ) -> list[Solved]:
+        """Solve tasks.
+
+        Args:
+            image_tokens: ``(U, S, C)`` of :meth:`encode_image`.
+            questions: tasks with the indices of their images, and with the text or region that they take.
+            generator: random numbers for a head that draws texts: a CPU generator, or one per question.
+
+        Raises:
+            ValueError: the model has no head that solves tasks, a task is unknown, or lacks what it takes.
+        """
+        return self.find_head('solve').solve(self, image_tokens, questions, generator)
 
     def draw_texts(self, top_p: float, temperature: float = 1.0) -> None:
         """Let :meth:`write` draw texts by nucleus sampling from now on, whatever the config says."""

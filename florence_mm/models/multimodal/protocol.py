@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from florence_mm.language.regions import Box, Target
 from florence_mm.models.generation.nucleus import RandomSource
 from florence_mm.models.generation.state import WriterState
 from florence_mm.models.tokenizers.protocol import TokenBatch
@@ -73,6 +74,40 @@ class Written:
     """
 
     text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class TaskQuestion:
+    """A task that a model is asked to solve.
+
+    Attributes:
+        image: index of the image.
+        task: name of the task or its public mark, see :data:`florence_mm.language.tasks.TASKS`.
+        text: the text that some tasks take.
+        region: the box that some tasks take, as fractions of the image.
+    """
+
+    image: int
+    task: str
+    text: str | None = None
+    region: Box | None = None
+
+
+@dataclass(frozen=True)
+class Solved:
+    """Answer to a task.
+
+    Attributes:
+        text: what was written, marks included.
+        target: what it says; regions have scores.
+        faults: sentences about what was written and does not parse.
+        score: mean log-probability of the tokens, the end token included.
+    """
+
+    text: str
+    target: Target
+    faults: tuple[str, ...]
     score: float
 
 
@@ -234,8 +269,8 @@ class Attending(Protocol):
 class VisionLanguage(Protocol):
     """A whole model, as inferencers, tools and re-ranking use it."""
 
-    def require(self, answers: bool = False, matches: bool = False, writes: bool = False) -> None:
-        """Raise ValueError if the model cannot answer, match or write, as requested."""
+    def require(self, answers: bool = False, matches: bool = False, writes: bool = False, solves: bool = False) -> None:
+        """Raise ValueError if the model cannot answer, match, write or solve tasks, as requested."""
 
     def use_dataset_meta(self, dataset_meta: Mapping[str, Any]) -> None:
         """Take over the metainfo of the data set that the weights were trained on, such as the answers."""
@@ -260,6 +295,11 @@ class VisionLanguage(Protocol):
         self, image_tokens: Tensor, prompts: Sequence[str] | None = None, generator: RandomSource = None
     ) -> list[Written]:
         """Generate a text for each image, with random numbers of ``generator`` if texts are drawn."""
+
+    def solve(
+        self, image_tokens: Tensor, questions: Sequence[TaskQuestion], generator: RandomSource = None
+    ) -> list[Solved]:
+        """Solve tasks, such as detection, by writing."""
 
     def draw_texts(self, top_p: float, temperature: float = 1.0) -> None:
         """Let :meth:`write` draw texts by nucleus sampling from now on."""

@@ -12,14 +12,21 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from florence_mm.language.tasks import TASKS, TaskFormat, find_task
 from florence_mm.models.generation import RandomSource
 from florence_mm.models.multimodal.batch import FusionBatch
-from florence_mm.models.multimodal.protocol import TeachesStart, Writer, Written
+from florence_mm.models.multimodal.protocol import Solved, TaskQuestion, TeachesStart, Writer, Written
+from florence_mm.models.tokenizers.locations import LocationTokenizer
 from florence_mm.models.tokenizers.protocol import TokenBatch
 from florence_mm.registry import MODELS
 
 from .reduction import mean_over_processes
+from .task_answers import read_answer
+from .task_grammar import TaskGrammar
 from .writing import WritingHead
+
+#: More than any answer has: the head cuts those that are too long itself.
+_NO_LIMIT = 1 << 30
 
 
 @MODELS.register_module()
@@ -30,7 +37,14 @@ class TaskHead(WritingHead):
     the answers are learned, each with the same weight, whatever its task. By default the logits are products with the
     word embeddings, plus a bias that is not learned, as in BART.
 
+    What is written follows the format of its task (:class:`~.task_grammar.TaskGrammar`), and is read as
+    :func:`~.task_answers.read_answer` says, with scores of regions. The tokenizer of the model must be a
+    :class:`~florence_mm.models.tokenizers.locations.LocationTokenizer`; with another one, only tasks that are answered
+    by a text are solved.
+
     Args:
+        constrained: write only what the format of the task permits; False: anything, and what does not parse is
+            returned with sentences about it.
         tied: multiply with the word embeddings of the model; False: with weights of its own.
         transform: a linear layer, GELU and layer norm before.
         learned_bias: learn the bias on the logits; False: it is 0, or what a checkpoint gives.
@@ -46,8 +60,16 @@ class TaskHead(WritingHead):
 
     noun = 'task'
 
-    def __init__(self, tied: bool = True, transform: bool = False, learned_bias: bool = False, **writing: Any) -> None:
+    def __init__(
+        self,
+        constrained: bool = True,
+        tied: bool = True,
+        transform: bool = False,
+        learned_bias: bool = False,
+        **writing: Any,
+    ) -> None:
         super().__init__(tied=tied, transform=transform, learned_bias=learned_bias, **writing)
+        self.constrained = constrained
         self.num_cut = 0
 
     # --- training -----------------------------------------------------------------------------------------------------
@@ -84,10 +106,10 @@ class TaskHead(WritingHead):
         """Tokenize answers; those that are too long are cut, and have no end token."""
         # a prompt that is the beginning of its text gives away its end token, and the text its start token
         limit = model.max_text_len - (0 if model.prompts_apart else prompts.input_ids.shape[1] - 2)
-        tokens = model.tokenizer(texts, limit + 1)
+        tokens = model.tokenizer(texts, _NO_LIMIT)
         if tokens.input_ids.shape[1] <= limit:
             return tokens
-        cut = int(tokens.mask[:, limit].sum())
+        cut = int((tokens.mask.sum(1) > limit).sum())
         if not self.num_cut:
             print_log(
                 f'{cut} of {len(texts)} answers have more than {limit} tokens with start and end, and are learned up '
@@ -112,13 +134,54 @@ class TaskHead(WritingHead):
     # --- prediction ---------------------------------------------------------------------------------------------------
 
     def predict(self, batch: FusionBatch) -> None:
-        """Set ``pred_text`` and ``text_score``, its mean log-probability per token, of each sample."""
-        prompts = batch.model.tokenize_prompts(batch.field('prompt')) if batch.samples else None
-        for sample, written in zip(
-            batch.samples, self._write(batch.model, batch.image_tokens, batch.image_of, prompts), strict=True
-        ):
-            sample.set_field(written.text, 'pred_text')
-            sample.set_field(written.score, 'text_score')
+        """Set ``pred_text``, ``pred_target``, ``pred_faults`` and ``text_score`` of each sample.
+
+        They are what was written, what it says (:class:`~florence_mm.language.regions.Target`, whose regions have
+        scores), sentences about what did not parse, and the mean log-probability of the tokens. Equal questions about
+        one image are answered once.
+        """
+        if not batch.samples:
+            return
+        names, prompts = batch.field('task'), batch.field('prompt')
+        given = [sample.get('prompt_text') or None for sample in batch.samples]
+        asked = list(zip(batch.image_of, names, prompts, given, strict=True))
+        different = {one: number for number, one in enumerate(dict.fromkeys(asked))}
+        images, *questions = zip(*different, strict=True)
+        solved = self._solve(batch.model, batch.image_tokens, images, *questions)
+        for sample, one in zip(batch.samples, asked, strict=True):
+            found = solved[different[one]]
+            for name, value in (
+                ('pred_text', found.text),
+                ('pred_target', found.target),
+                ('pred_faults', found.faults),
+                ('text_score', found.score),
+            ):
+                sample.set_field(value, name)
+
+    def solve(
+        self,
+        model: Writer,
+        image_tokens: Tensor,
+        questions: Sequence[TaskQuestion],
+        generator: RandomSource = None,
+    ) -> list[Solved]:
+        """Solve tasks.
+
+        Args:
+            model: the model with this head.
+            image_tokens: ``(U, S, C)``.
+            questions: the tasks, with what is given with them.
+            generator: with ``top_p``, the source of random numbers: one CPU generator, or one for each question.
+
+        Raises:
+            ValueError: a task is unknown, what it takes is missing or something else is given.
+        """
+        if not questions:
+            return []
+        written = self._format(model)
+        prompts = [written.prompt(one.task, one.text, one.region) for one in questions]
+        images, tasks = [one.image for one in questions], [one.task for one in questions]
+        return self._solve(model, image_tokens, images, tasks, prompts, [one.text for one in questions], generator)
 
     def write(
         self,
@@ -132,24 +195,62 @@ class TaskHead(WritingHead):
         Args:
             model: the model with this head.
             image_tokens: ``(U, S, C)``.
-            prompts: U prompts; None: nothing is asked.
-            generator: with ``top_p``, the source of random numbers.
-        """
-        asked = None if not prompts else model.tokenize_prompts(prompts)
-        return self._write(model, image_tokens, range(len(image_tokens)), asked, generator)
+            prompts: U prompts; None: those of captions.
+            generator: see :meth:`solve`.
 
-    def _write(
-        self,
-        model: Writer,
-        image_tokens: Tensor,
-        image_of: Sequence[int],
-        prompts: TokenBatch | None,
-        generator: RandomSource = None,
-    ) -> list[Written]:
-        if not len(image_of):
+        Raises:
+            ValueError: the number of prompts is not that of images.
+        """
+        images = len(image_tokens)
+        if prompts is None:
+            prompts = [TASKS['caption'].sentence] * images
+        if isinstance(prompts, str) or len(prompts) != images:
+            raise ValueError(f'there are {images} images and {len(prompts)} prompts; give each image one')
+        if not images:
             return []
-        decoded = self.generate(model, image_tokens, image_of, prompts, generator=generator)
+        decoded = self.generate(
+            model, image_tokens, range(images), model.tokenize_prompts(prompts), generator=generator
+        )
         return [
             Written(model.tokenizer.decode(ids), float(log_prob) / (len(ids) + 1))
             for ids, log_prob in zip(decoded.ids, decoded.log_probs, strict=True)
         ]
+
+    def _solve(
+        self,
+        model: Writer,
+        image_tokens: Tensor,
+        image_of: Sequence[int],
+        tasks: Sequence[str],
+        prompts: Sequence[str],
+        given: Sequence[str | None],
+        generator: RandomSource = None,
+    ) -> list[Solved]:
+        """Answer prompts of tasks, and read the answers."""
+        tokenizer, written = model.tokenizer, self._format(model)
+        allowed = None
+        if isinstance(tokenizer, LocationTokenizer):
+            if self.constrained:
+                grammars = {task: TaskGrammar(task, tokenizer) for task in set(tasks)}
+                allowed = [grammars[task] for task in tasks]
+        elif wrong := next((task for task in tasks if find_task(task).answers != 'text'), None):
+            raise ValueError(
+                f'{wrong} is answered by regions, and {type(tokenizer).__name__} has no locations; put it into a '
+                'LocationTokenizer'
+            )
+        asked = model.tokenize_prompts(prompts)
+        decoded = self.generate(model, image_tokens, image_of, asked, allowed=allowed, generator=generator)
+        solved = []
+        for task, text, ids, of_tokens in zip(tasks, given, decoded.ids, decoded.token_log_probs, strict=True):
+            if isinstance(tokenizer, LocationTokenizer):
+                read = read_answer(task, ids, of_tokens, tokenizer, written, text)
+            else:
+                read = written.parse(task, tokenizer.decode(ids), text)
+            score = sum(of_tokens) / len(of_tokens)
+            solved.append(Solved(tokenizer.decode(ids), read.target, read.faults, score))
+        return solved
+
+    @staticmethod
+    def _format(model: Writer) -> TaskFormat:
+        tokenizer = model.tokenizer
+        return TaskFormat(tokenizer.num_bins) if isinstance(tokenizer, LocationTokenizer) else TaskFormat()
