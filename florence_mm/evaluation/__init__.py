@@ -5,13 +5,29 @@ predictions, which models make.
 """
 
 from . import controls_loop, functional, metrics, rerank_loop
-from .metrics import CaptionScores, DetectionMetric, ImageTextRecall, VQAAccuracy, ZeroShotAccuracy
+from .metrics import (
+    CaptionScores,
+    DetectionMetric,
+    ImageTextRecall,
+    PhraseRecall,
+    PolygonIoU,
+    ReferringAccuracy,
+    TextAccuracy,
+    VQAAccuracy,
+    WrittenBoxes,
+    ZeroShotAccuracy,
+)
 
 __all__ = [
     'CaptionScores',
     'DetectionMetric',
     'ImageTextRecall',
+    'PhraseRecall',
+    'PolygonIoU',
+    'ReferringAccuracy',
+    'TextAccuracy',
     'VQAAccuracy',
+    'WrittenBoxes',
     'ZeroShotAccuracy',
     'controls_loop',
     'functional',

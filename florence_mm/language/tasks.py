@@ -1,9 +1,8 @@
 """The format of tasks (Florence-2, arXiv 2311.06242): prompts, the texts that answer them, and their parsing.
 
 An answer is a text with coordinates in it: each side of the picture has ``num_bins`` locations, ``<loc_0>`` … at the
-left and top. A box is four of them (left, top, right, bottom), behind the text that it belongs to::
-
-    dog<loc_10><loc_20><loc_500><loc_600>cat<loc_0><loc_0><loc_99><loc_99><loc_200><loc_0><loc_299><loc_99>
+left and top. A box is four of them (left, top, right, bottom), behind the text that it belongs to: two cats and a dog
+are written ``dog<loc_10><loc_20><loc_500><loc_600>cat<loc_0><loc_0><loc_99><loc_99><loc_200><loc_0><loc_299><loc_99>``.
 """
 
 from collections.abc import Sequence

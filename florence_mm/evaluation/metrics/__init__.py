@@ -3,7 +3,19 @@
 from .captions import CaptionScores
 from .detection import DetectionMetric
 from .retrieval import ImageTextRecall
+from .tasks import PhraseRecall, PolygonIoU, ReferringAccuracy, TextAccuracy, WrittenBoxes
 from .vqa import VQAAccuracy
 from .zero_shot import ZeroShotAccuracy
 
-__all__ = ['CaptionScores', 'DetectionMetric', 'ImageTextRecall', 'VQAAccuracy', 'ZeroShotAccuracy']
+__all__ = [
+    'CaptionScores',
+    'DetectionMetric',
+    'ImageTextRecall',
+    'PhraseRecall',
+    'PolygonIoU',
+    'ReferringAccuracy',
+    'TextAccuracy',
+    'VQAAccuracy',
+    'WrittenBoxes',
+    'ZeroShotAccuracy',
+]
