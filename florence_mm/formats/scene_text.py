@@ -24,9 +24,9 @@ _ILLEGIBLE = '.'
 def read_scene_text(path: str | Path, split: str | None = None) -> Iterator[AnnotatedPicture | DataError]:
     """Yield the pictures with their legible words, each with a quadrilateral and a box.
 
-    The quadrilateral is the outline of the word if that has four corners, the smallest rotated rectangle around one of
-    more, and the box if there is no outline. Corners run clockwise from the one nearest to the top left. Illegible and
-    empty words are left out.
+    The quadrilateral is the outline of the word if that has four corners, clockwise from the one that the file has
+    first, where reading starts; the smallest rotated rectangle around one of more, from its top left; and the box if
+    there is no outline. Illegible and empty words are left out.
 
     Args:
         path: ``COCO_Text.json``, ``cocotext.v2.json``, ``TextOCR_0.1_train.json`` or their like.
@@ -89,8 +89,9 @@ def _word(id_: str, word: Mapping[str, Any], places: PixelPlaces) -> Region:
 
 
 def _quad(corners: Polygon, places: PixelPlaces) -> Polygon:
-    if len(corners) != 4:
-        size = np.array([places.width, places.height], dtype=np.float32)
-        around = cv2.boxPoints(cv2.minAreaRect(np.array(corners, dtype=np.float32) * size)) / size
-        corners = tuple(map(tuple, np.clip(around.astype(np.float64), 0, 1).tolist()))
-    return tuple(from_top_left(clockwise(corners)))
+    if len(corners) == 4:
+        return tuple(clockwise(corners))
+    size = np.array([places.width, places.height], dtype=np.float32)
+    around = cv2.boxPoints(cv2.minAreaRect(np.array(corners, dtype=np.float32) * size))
+    around = np.array(from_top_left(clockwise(around.astype(np.float64).tolist()))) / size
+    return tuple(map(tuple, np.clip(around, 0, 1).tolist()))
