@@ -2,7 +2,7 @@
 
 Blocks attend in turn within windows of tokens and between channels, where all tokens take part, so that a window needs
 no shift. A depthwise convolution before each attention and each MLP tells positions; there is no table of positions.
-Layers are those of the public code of DaViT and Florence-2; names of stages are CoSwin's.
+Names of stages are CoSwin's.
 
 Shapes: ``B`` batch, ``H, W`` sizes of a map, ``L = H W`` tokens, ``C`` channels.
 """
@@ -10,15 +10,11 @@ Shapes: ``B`` batch, ``H, W`` sizes of a map, ``L = H W`` tokens, ``C`` channels
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from florence_mm.models.layers.mlp import DropPath, Mlp
-from florence_mm.models.layers.swin import ConvEmbed, to_map, to_tokens
-from florence_mm.ops.dual_attention import channel_attention, edge_plan, edge_window_attention, whole_window_attention
-from florence_mm.ops.inference import add_mlp, convolve, is_plain, is_recorded, is_untouched
-from florence_mm.ops.windows import fix_sizes, from_windows, to_windows, window_plan
+from florence_mm.models.layers.dual_block import DualBlock, NormConvEmbed
+from florence_mm.models.layers.swin import ConvEmbed
+from florence_mm.ops.windows import fix_sizes
 from florence_mm.registry import MODELS
 
 from .arch import DAVIT_ARCHITECTURES, drop_path_rates, resolve_arch
@@ -27,164 +23,6 @@ from .stages import MIN_SIDE, Pyramid, Stage
 CHANNEL_SCALES = ('tokens', 'channels')
 OUT_NORMS = ('map', 'pooled')
 _OPTIONAL = ('num_groups', 'patch_size', 'window_size', 'mlp_ratio')
-
-
-class PaddedWindowAttention(nn.Module):
-    """Multi-head self-attention within windows without shift and bias table, in which padded tokens take part.
-
-    Args:
-        embed_dims: ``C``.
-        num_heads: heads.
-        window_size: side of a window in tokens.
-    """
-
-    def __init__(self, embed_dims: int, num_heads: int, window_size: int) -> None:
-        super().__init__()
-        self.num_heads, self.window_size = num_heads, window_size
-        self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
-        self.proj = nn.Linear(embed_dims, embed_dims)
-
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """Attend within the windows of a map of ``size``, ``(B, L, C)`` to ``(B, L, C)``."""
-        if is_recorded():
-            window = (self.window_size, self.window_size)
-            plan = window_plan(size, window, (0, 0), x.device)
-            x = whole_window_attention(self.qkv(to_windows(x, plan)), self.window_size**2, self.num_heads)
-            return from_windows(self.proj(x), plan)
-        if not len(x):
-            return x  # empty: there is nothing to attend to
-        plan = edge_plan(len(x), size, self.window_size, x.device)
-        rows = to_windows(x.reshape(1, -1, x.shape[-1]), plan)[0]  # (B * L, C)
-        qkv = self.qkv(rows)
-        zeros = self.qkv.bias if is_plain(self.qkv) else self.qkv(rows.new_zeros(1, rows.shape[-1]))[0]
-        rows = self.proj(edge_window_attention(qkv, zeros.to(qkv.dtype), plan.groups, self.num_heads))
-        return from_windows(rows[None], plan).view(x.shape)
-
-
-class ChannelAttention(nn.Module):
-    """Self-attention between the channels of each group.
-
-    Args:
-        embed_dims: ``C``.
-        num_groups: groups.
-        scale: what the scores are divided by the square root of: ``'tokens'``, their number (Florence-2), or
-            ``'channels'``, those of a group (DaViT).
-    """
-
-    def __init__(self, embed_dims: int, num_groups: int, scale: str = 'tokens') -> None:
-        super().__init__()
-        self.num_groups, self.channel_scale = num_groups, scale
-        self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
-        self.proj = nn.Linear(embed_dims, embed_dims)
-
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """Attend between channels of a map of ``size``, ``(B, L, C)`` to ``(B, L, C)``."""
-        count = x.shape[1] if self.channel_scale == 'tokens' else x.shape[2] // self.num_groups
-        return self.proj(channel_attention(self.qkv(x), self.num_groups, count**-0.5))
-
-
-class ConvAttentionBlock(nn.Module):
-    """Depthwise convolution, attention, depthwise convolution, MLP, each with a residual.
-
-    Args:
-        embed_dims: ``C``.
-        attn: the attention, from tokens ``(B, L, C)`` and the size of their map to tokens.
-        mlp_ratio: hidden width of the MLP in multiples of ``C``.
-        drop_path_rate: stochastic depth of attention and MLP, see :class:`DropPath`.
-    """
-
-    def __init__(self, embed_dims: int, attn: nn.Module, mlp_ratio: float, drop_path_rate: float) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(embed_dims, embed_dims, 3, padding=1, groups=embed_dims)
-        self.norm1 = nn.LayerNorm(embed_dims)
-        self.attn = attn
-        self.conv2 = nn.Conv2d(embed_dims, embed_dims, 3, padding=1, groups=embed_dims)
-        self.norm2 = nn.LayerNorm(embed_dims)
-        self.mlp = Mlp(embed_dims, int(embed_dims * mlp_ratio))
-        self.drop_path = DropPath(drop_path_rate)
-
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """Apply the block to tokens ``(B, L, C)`` of a map of ``size``; the shape stays."""
-        x = _with_position(x, size, self.conv1)
-        x = x + self.drop_path(self.attn(self.norm1(x), size))
-        x = _with_position(x, size, self.conv2)
-        if self._works_in_place():
-            return add_mlp(x, self.norm2(x), self.mlp.fc1, self.mlp.fc2)
-        return x + self.drop_path(self.mlp(self.norm2(x)))
-
-    def _works_in_place(self) -> bool:
-        """Whether the convolution's sum may be written to."""
-        if self.training or is_recorded():
-            return False
-        mlp = self.mlp
-        ours = type(mlp) is Mlp and type(self.norm2) is nn.LayerNorm
-        return ours and is_untouched(mlp, self.norm2, self.drop_path) and is_plain(mlp.fc1, mlp.fc2)
-
-
-def _with_position(x: Tensor, size: tuple[int, int], conv: nn.Conv2d) -> Tensor:
-    """Add a depthwise convolution of the map to its tokens ``(B, L, C)`` (conditional position encoding)."""
-    return x + to_tokens(conv(to_map(x, size)))
-
-
-class DualBlock(nn.Module):
-    """Two blocks: window attention, then channel attention.
-
-    Args:
-        embed_dims: ``C``.
-        num_heads: heads of the window attention.
-        num_groups: groups of the channel attention.
-        window_size: side of a window in tokens.
-        mlp_ratio: hidden width of the MLPs in multiples of ``C``.
-        drop_path_rates: stochastic depth of the two blocks.
-        channel_scale: see :class:`ChannelAttention`.
-    """
-
-    def __init__(
-        self,
-        embed_dims: int,
-        num_heads: int,
-        num_groups: int,
-        window_size: int,
-        mlp_ratio: float = 4.0,
-        drop_path_rates: Sequence[float] = (0.0, 0.0),
-        channel_scale: str = 'tokens',
-    ) -> None:
-        super().__init__()
-        spatial, channel = drop_path_rates
-        attn = PaddedWindowAttention(embed_dims, num_heads, window_size)
-        self.spatial_block = ConvAttentionBlock(embed_dims, attn, mlp_ratio, spatial)
-        attn = ChannelAttention(embed_dims, num_groups, channel_scale)
-        self.channel_block = ConvAttentionBlock(embed_dims, attn, mlp_ratio, channel)
-
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """Apply both blocks to tokens ``(B, L, C)`` of a map of ``size``; the shape stays."""
-        if torch.jit.is_tracing():  # sizes are tensors, and a trace is of one size
-            size = tuple(int(s) for s in size)
-        return self.channel_block(self.spatial_block(x, size), size)
-
-
-class NormConvEmbed(nn.Module):
-    """Downsampling of DaViT: LayerNorm, then a convolution of stride 2; keys ``norm``, ``proj``.
-
-    Args:
-        in_channels: channels of the input.
-        embed_dims: channels of the output.
-        kernel_size: side of the kernel: an odd one is padded with zeros on all sides; 2 at the end of odd sizes alone.
-    """
-
-    def __init__(self, in_channels: int, embed_dims: int, kernel_size: int = 3) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(in_channels)
-        padding = kernel_size // 2 if kernel_size % 2 else 0
-        self.proj = nn.Conv2d(in_channels, embed_dims, kernel_size, 2, padding)
-
-    def forward(self, x: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
-        """Merge tokens ``(B, L, C)`` of a map of ``size``; returns tokens and the new size."""
-        x = to_map(self.norm(x), size)
-        if self.proj.kernel_size[0] == 2 and (size[0] % 2 or size[1] % 2):
-            x = F.pad(x, (0, size[1] % 2, 0, size[0] % 2))
-        x = convolve(self.proj, x)
-        return to_tokens(x), tuple(x.shape[2:])
 
 
 @MODELS.register_module()
