@@ -1,5 +1,5 @@
 # All tasks about the embedded scenes from one checkpoint (docs/florence2.md, "The embedded task"):
-# python tools/train.py configs/florence2/florence2_coswin-micro_1xb64-4e_large-digit-tasks.py
+# python tools/train.py configs/florence2/florence2_coswin-micro_1xb32-2e_large-digit-tasks.py
 _base_ = [
     '../_base_/models/florence2_coswin-micro.py',
     '../_base_/datasets/large_digit_tasks.py',
@@ -28,6 +28,7 @@ test_pipeline = [
     dict(type='florence_mm.PackTask', format=dict(num_bins=num_bins)),
 ]
 train_dataloader = dict(
+    batch_size=32,  # many updates count for more than large batches
     sampler=dict(_delete_=True, type='florence_mm.PictureSampler', shuffle=True),
     dataset=dict(
         _delete_=True,
@@ -35,7 +36,7 @@ train_dataloader = dict(
         datasets=[
             dict(
                 type='florence_mm.TaskManifest',
-                ann_file=f'data/large_digit_tasks/train_{name}.jsonl',
+                ann_file=f'data/large_digit_coarse_tasks/train_{name}.jsonl',  # outlines of ten corners instead of fifteen
                 data_prefix='data/outlined_large_digits/train',
                 pipeline=train_pipeline,
             )
@@ -71,8 +72,8 @@ optim_wrapper = dict(
     optimizer=dict(lr=1.5e-3), paramwise_cfg=dict(_delete_=True, orthogonal=('image_encoder', 'encoder', 'decoder'))
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=0.1, convert_to_iter_based=True),
-    dict(type='PolyLR', power=1.0, eta_min=1e-5, by_epoch=True, begin=0.1, end=4, convert_to_iter_based=True),
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=0.05, convert_to_iter_based=True),
+    dict(type='PolyLR', power=1.0, eta_min=1e-5, by_epoch=True, begin=0.05, end=2, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=4, val_interval=4)
+train_cfg = dict(by_epoch=True, max_epochs=2, val_interval=2)
 test_cfg = dict(type='florence_mm.ControlledTestLoop', controls=('exchanged',))
