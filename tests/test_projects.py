@@ -289,6 +289,20 @@ def test_what_cannot_be_trained_on_is_refused(filtered, tmp_path, options, sente
         filtered.train_on(cfg, manifest, tmp_path, 200, 0)
 
 
+def test_no_captions_are_refused(filtered, tmp_path):
+    (tmp_path / 'drawn.jsonl').write_text('')
+    with pytest.raises(UsageError, match=r'drawn\.jsonl has no captions to train on; lower --threshold, or leave'):
+        filtered.train_on(load_config(CAPTIONS), tmp_path / 'drawn.jsonl', tmp_path, 2, 0)
+
+
+def test_other_captions_are_another_run(filtered, tmp_path):
+    manifest, lists = tmp_path / 'captions.jsonl', []
+    for text in ('a two', 'a two', 'a three'):
+        manifest.write_text(f'{{"image": "0.png", "text": "{text}"}}\n')
+        lists.append(filtered.train_on(load_config(CAPTIONS), manifest, tmp_path, 2, 0).train_dataloader.dataset)
+    assert lists[0].ann_file == lists[1].ann_file != lists[2].ann_file
+
+
 def test_the_table_of_captions_has_each_seed(filtered):
     way = {'captions': 10, 'false': 40.0, 'score': 2.0}
     results = [
@@ -351,6 +365,18 @@ def test_ways_differ_by_what_their_plan_says(compared, tmp_path, monkeypatch):
 def test_plans_that_say_too_little(compared, tmp_path, parts, sentence):
     with pytest.raises(UsageError, match=sentence):
         plan_of(compared, tmp_path, **parts)
+
+
+def test_ways_of_one_folder_are_refused(compared, tmp_path):
+    ways = {'with ITC': {'config': GIT}, 'with-ITC': {'config': GIT}}
+    with pytest.raises(UsageError, match="ways 'with ITC' and 'with-ITC' of .* have one folder, with_ITC; rename one"):
+        plan_of(compared, tmp_path, ways=ways)
+
+
+def test_a_whole_section_can_be_left_out(compared):
+    assert 'param_scheduler' in compared.make_config({'config': GIT}, 0)
+    cfg = compared.make_config({'config': GIT, 'without': ['param_scheduler', 'model.heads.caption.tied']}, 0)
+    assert 'param_scheduler' not in cfg and 'tied' not in cfg.model.heads.caption and 'heads' in cfg.model
 
 
 def test_what_is_not_in_a_config_cannot_be_left_out(compared):

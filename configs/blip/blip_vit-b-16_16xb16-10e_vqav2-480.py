@@ -1,6 +1,6 @@
 # Questions of VQAv2 (section 4.4; configs/vqa.yaml of the public code): 480 pixels, 10 epochs, 2e-5. An answer is
 # written from the states of its question; in the test the best of the answer list is chosen, of 128 by their first
-# token. Encoder and decoder stay shared as in pretraining; the public code trains them apart, which is decoder=dict()
+# token. Encoder and decoder, which share weights in pretraining, start from them and share none from there on
 _base_ = [
     '../_base_/models/blip_vit-b-16.py',
     '../_base_/datasets/vqav2.py',
@@ -21,6 +21,7 @@ for part in _base_.train_dataloader.dataset.datasets:
 del part
 model = dict(
     image_encoder=dict(img_size=480),
+    decoder=dict(),
     heads=dict(
         vqa=dict(
             type='florence_mm.FusionWrittenAnswerHead',

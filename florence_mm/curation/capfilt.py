@@ -103,14 +103,20 @@ def run_capfilt(settings: CapFiltSettings, captioner: Captioner, matcher: Matche
 
     Raises:
         UsageError: the source has nothing or none of its pictures can be read, no text is kept, another run works in
-            the folder, or it holds a run of other settings.
+            the folder, or it holds a run of other settings or shards that are not asked for again.
         DataError: a whole file cannot be read.
+        ValueError: a model does not return what :class:`Captioner` and :class:`Matcher` say.
     """
     out, state = settings.out, settings.out / _STATE
     claim_folder(out, MARK, 'capfilt')
     with one_run(state):
         shards = find_shards((settings.source,), state / 'lists', (out,))
         _check_same(settings, captioner, matcher)
+        if (out / SHARDS).exists() and not settings.shards:  # they would be of another manifest
+            raise UsageError(
+                f'{shown_path(out)} has shards of an earlier run; ask for them again with --shards, or remove '
+                f'{shown_path(out / SHARDS)}'
+            )
         texts = _write_all(shards, settings, captioner, matcher)
         _check_any_picture(settings, texts)
         report = make_text_report(texts, shards, settings.options)

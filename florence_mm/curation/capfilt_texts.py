@@ -319,6 +319,12 @@ def _caption(pictures: Sequence[_Picture], options: CapFiltOptions, captioner: C
     """Draw captions of pictures, and make their rows."""
     seeds = [[seed_of(one.pairs[0].image, options.seed, n) for n in range(options.texts)] for one in pictures]
     drawn = captioner([one.image for one in pictures], seeds, options.top_p)
+    found, wanted = ([len(several) for several in each] for each in (drawn, seeds))
+    if found != wanted:
+        raise ValueError(
+            f'the captioner {captioner.name} returned {found} captions of {len(pictures)} pictures with {wanted} '
+            'seeds; return one for each seed'
+        )
     for picture, texts in zip(pictures, drawn, strict=True):
         pair, number = picture.pairs[0], picture.rows[0]['picture']
         for text in texts:
@@ -335,6 +341,11 @@ def _match(pictures: Sequence[_Picture], matcher: Matcher) -> None:
     number = {text: n for n, text in enumerate(texts)}
     images = [picture.image for picture in pictures]
     found = matcher(images, texts, [(place, number[row['text']]) for place, row in pairs]) if pairs else np.zeros(0)
+    if found.shape != (len(pairs),) or bool(((found < 0) | (found > 1)).any()):
+        raise ValueError(
+            f'the filter {matcher.name} returned {found.tolist()[:3]} ... of shape {found.shape} for {len(pairs)} '
+            'pairs; return a probability for each pair'
+        )
     for (_, row), probability in zip(pairs, found.tolist(), strict=True):
         if np.isfinite(probability):
             row['match'] = probability

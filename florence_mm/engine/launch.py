@@ -12,11 +12,15 @@ from florence_mm.config.check import check_whole_config
 from florence_mm.config.merge import section
 from florence_mm.errors import UsageError
 from florence_mm.moved import moved_names
-from florence_mm.utils.files import require_checkpoint  # noqa: F401  of all that start a run from a checkpoint
+from florence_mm.utils.files import require_checkpoint, write_atomic  # the first is of all that start runs, too
 from florence_mm.utils.json_files import read_json
 
+from .changed_settings import PLACES, changed_keys
 from .checkpointing import find_latest
 from .runner import FlorenceRunner
+
+#: File in the folder of a run with the config that it was begun with.
+_BEGUN_WITH = 'begun_with.py'
 
 __getattr__ = moved_names(__name__, {'load_config': 'florence_mm.config.load'})
 
@@ -107,10 +111,14 @@ def runner_in(cfg: Config, work_dir: str | Path, seed: int) -> Runner:
 
     Args:
         cfg: the config, which is changed.
-        work_dir: the folder; what is in it is taken for a run of this config.
+        work_dir: the folder.
         seed: of the run.
+
+    Raises:
+        UsageError: the folder holds a run of another config.
     """
     set_work_dir(cfg, str(work_dir))
+    _require_same(cfg, Path(work_dir) / _BEGUN_WITH)
     set_seed(cfg, seed)
     set_resume(cfg, 'auto')
     return build_runner(cfg)
@@ -121,10 +129,30 @@ def train_and_test(cfg: Config, work_dir: str | Path, seed: int) -> dict[str, fl
 
     Args:
         cfg, work_dir, seed: see :func:`runner_in`.
+
+    Raises:
+        UsageError: the folder holds a run of another config.
     """
     scores = Path(work_dir) / 'test_metrics.json'
-    if not scores.exists():
+    if scores.exists():
+        _require_same(cfg, Path(work_dir) / _BEGUN_WITH)
+    else:
         runner = runner_in(cfg, work_dir, seed)
         runner.train()
         runner.test()
     return read_json(scores)['metrics']
+
+
+def _require_same(cfg: Config, file: Path) -> None:
+    """Check that a run that goes on, or is done, has the config that it was begun with, which is written down."""
+    if not file.exists():
+        write_atomic(file, cfg.pretty_text)
+        return
+    # a run that begins with other weights is another one
+    changed = changed_keys(file.read_text(), cfg, tuple(place for place in PLACES if place != 'load_from'))
+    if changed:
+        more = f' and {len(changed) - 1} more' if len(changed) > 1 else ''
+        raise UsageError(
+            f'{file.parent} holds a run of another config ({changed[0]}{more}); name another folder, or remove this '
+            'one to begin anew'
+        )

@@ -14,6 +14,7 @@ from florence_mm.models.checkpoints.coverage import check_coverage, missing_sent
 from florence_mm.models.checkpoints.fitting import fit_state_dict
 from florence_mm.models.checkpoints.loading import check_origin
 from florence_mm.models.checkpoints.renaming import Source
+from florence_mm.models.checkpoints.text_modes import fit_text_modes
 
 from .parallelize import is_sharded, unsharded_layout
 
@@ -45,6 +46,8 @@ def fit_run_weights(
     state = {key.removeprefix('module.'): value for key, value in state.items()}
     layout = unsharded_layout(model)
     theirs = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    if not whole:
+        theirs, _ = fit_text_modes(theirs, layout)
     if layout.keys().isdisjoint(theirs):
         raise UsageError(
             f'no weight in {path} belongs to this model (it starts with {next(iter(theirs), None)!r}, the model with '

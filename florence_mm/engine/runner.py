@@ -19,7 +19,7 @@ from florence_mm.config.check import check_whole_config
 from florence_mm.datasets.reading import check_pipelines
 from florence_mm.errors import UsageError, raise_if_asked
 from florence_mm.models.checkpoints.parts import is_parts
-from florence_mm.models.protocol import unwrap_model
+from florence_mm.models.protocol import CountsSteps, unwrap_model
 from florence_mm.registry import RUNNERS
 
 from . import accumulation
@@ -250,6 +250,10 @@ class FlorenceRunner(ShardingRunner):
                 checkpoint['optimizer'] = split_optimizer_state(checkpoint['optimizer'], optimizer)
         checkpoint = _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=revise_keys)
         self._has_loaded = True
+        if not self._resuming and not self._needs_all:  # a new training
+            for module in model.modules():
+                if isinstance(module, CountsSteps):
+                    module.restart()
         if self._resuming:
             self.logger.info(f'Loaded the checkpoint {filename}')
         return checkpoint

@@ -31,10 +31,12 @@ class ControlledTestLoop(TestLoop):
     """Test loop of models over images and texts with controls, in one run.
 
     The first pass is mmengine's. In the pass ``exchanged`` each sample has the next other picture of its batch, those
-    of the last picture have the first (of a batch with one picture, the last picture of the batch before); in ``zero``
-    all image tokens are zeros; in ``alone`` samples have no picture, which only models take that are trained on texts
-    alone, such as SimVLM. Adds the results ``exchanged/<name>``, ``zero/<name>`` and ``alone/<name>`` for each score.
-    Predictions are saved from the first pass alone.
+    of the last picture have the first (of a batch with one picture, the nearest other one of the batches before, or
+    else after); in ``zero`` all image tokens are zeros; in ``alone`` samples have no picture, which only models take
+    that are trained on texts alone, such as SimVLM.
+
+    Adds the results ``exchanged/<name>``, ``zero/<name>`` and ``alone/<name>`` for each score. Predictions are saved
+    from the first pass alone.
 
     Args:
         runner, dataloader, evaluator, fp16: passed to :class:`mmengine.runner.TestLoop`.
@@ -108,22 +110,39 @@ def exchange_pictures(batches: Any) -> Iterator[dict[str, Any]]:
     Raises:
         ValueError: all samples have the same picture.
     """
-    before: Tensor | None = None
+    last: list[Tensor] = []  # the two last pictures, the latest first
+    waiting: list[dict[str, Any]] = []  # the first batches, as long as all have the same picture
     for batch in batches:
-        inputs = list(batch['inputs'])
         pictures: list[Tensor] = []
-        which = [_number(pictures, picture) for picture in inputs]
+        which = [_number(pictures, picture) for picture in batch['inputs']]
+        if last:
+            other = next((picture for picture in pictures if not _same(picture, last[0])), None)
+            if other is not None:
+                yield from (_with_pictures(one, [other] * len(one['inputs'])) for one in waiting)
+                waiting = []
         others = [*pictures[1:], pictures[0]]
         if len(pictures) == 1:
-            if before is None or _same(before, pictures[0]):
-                raise ValueError(
-                    f'all {len(inputs)} samples of a batch have the same picture, which cannot be exchanged; raise '
-                    'batch_size of the data loader'
-                )
-            others = [before]
-        before = pictures[-1]
-        exchanged = [others[number] for number in which]
-        yield {**batch, 'inputs': torch.stack(exchanged) if isinstance(batch['inputs'], Tensor) else exchanged}
+            others = [picture for picture in last if not _same(picture, pictures[0])][:1]
+        last = _latest([*reversed(pictures), *last])
+        if others:
+            yield _with_pictures(batch, [others[number] for number in which])
+        else:
+            waiting.append(batch)
+    if waiting:
+        count = sum(len(batch['inputs']) for batch in waiting)
+        raise ValueError(
+            f'all {count} samples of the test have the same picture, which cannot be exchanged; test with several, or '
+            "leave 'exchanged' out of controls"
+        )
+
+
+def _with_pictures(batch: dict[str, Any], pictures: list[Tensor]) -> dict[str, Any]:
+    return {**batch, 'inputs': torch.stack(pictures) if isinstance(batch['inputs'], Tensor) else pictures}
+
+
+def _latest(pictures: list[Tensor]) -> list[Tensor]:
+    """The first of the pictures, and the next that is not the same."""
+    return [pictures[0], *[picture for picture in pictures[1:] if not _same(picture, pictures[0])][:1]]
 
 
 def _number(pictures: list[Tensor], picture: Tensor) -> int:

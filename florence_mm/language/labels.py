@@ -50,5 +50,14 @@ def text_label(text: str) -> int:
     normalized = normalize_text(text)
     if is_blank(normalized):
         raise ValueError(f'text {text!r} is empty after normalisation; give a caption or a class name')
-    digest = hashlib.blake2b(normalized.encode(), digest_size=8).digest()
+    return name_label(normalized)
+
+
+def name_label(name: str) -> int:
+    """Hash a name, such as an image's, to a 63-bit label; other than of a text, each of its characters counts.
+
+    >>> name_label('a.jpg') == name_label('a.jpg') != name_label('A.jpg')
+    True
+    """
+    digest = hashlib.blake2b(name.encode('utf-8', 'surrogateescape'), digest_size=8).digest()
     return int.from_bytes(digest, 'big') >> 1

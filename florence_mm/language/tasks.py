@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from .marks import MARK, POLYGON, POLYGON_END, SEPARATOR, Piece, location_mark, split_marks
+from .phrases import in_caption
 from .reading import reading_order
 from .regions import (
     Region,
@@ -276,22 +277,6 @@ class TaskFormat:
         shapes = [[bin_centre(number, self.num_bins) for number in shape] for shape in region.shapes]
         points = tuple(tuple(_pairs(shape)) for shape in shapes)
         return Region(region.text, quad=points[0]) if region.kind == 'quad' else Region(region.text, polygons=points)
-
-
-def in_caption(phrase: str, caption: str) -> bool:
-    """Whether a phrase is in a caption, as whole words, without regard to case and white space.
-
-    >>> in_caption('The dog', 'A cat and the  dog.'), in_caption('do', 'A cat and the dog.')
-    (True, False)
-    """
-    phrase, caption = plain(phrase).casefold(), plain(caption).casefold()
-    start = caption.find(phrase)
-    while start >= 0:
-        before, after = caption[:start][-1:], caption[start + len(phrase) :][:1]
-        if not (before.isalnum() and phrase[:1].isalnum()) and not (after.isalnum() and phrase[-1:].isalnum()):
-            return True
-        start = caption.find(phrase, start + 1)
-    return False
 
 
 def check_phrases(parsed: Parsed, task: Task, given: str) -> Parsed:

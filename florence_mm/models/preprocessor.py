@@ -7,6 +7,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
+from florence_mm.ops.resizing import resize_batch
 from florence_mm.registry import MODELS
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -34,6 +35,11 @@ class ImageTextDataPreprocessor(BaseDataPreprocessor):
         super().__init__(non_blocking)
         self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self._train_size: tuple[int, int] | None = None
+
+    def set_train_size(self, size: int | None) -> None:
+        """Resize the images of training batches to squares of this side from now on; None: they keep their size."""
+        self._train_size = None if size is None else (size, size)
 
     def forward(self, data: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
         """Normalise one batch.
@@ -43,7 +49,7 @@ class ImageTextDataPreprocessor(BaseDataPreprocessor):
                 ``(N, C, T, H, W)``, or a tensor with an axis B before these; uint8 or float, RGB; and optionally
                 ``data_samples``, a list. Images ``(C, 0, 0)`` of a list, those of texts alone, become black ones
                 of the others' size.
-            training: not used; mmengine passes it.
+            training: whether the batch is one of training, whose images get the size of :meth:`set_train_size`.
 
         Returns:
             ``inputs`` as a float tensor with axis B, and the unchanged ``data_samples``.
@@ -68,6 +74,8 @@ class ImageTextDataPreprocessor(BaseDataPreprocessor):
                 f'(B, {channels}, T, H, W), for several clips a video (B, N, {channels}, T, H, W)'
             )
         images = images.to(self.mean.device, non_blocking=self._non_blocking)
+        if training and self._train_size is not None:
+            images = _resized(images.to(self.mean.dtype), self._train_size)
         # (C, 1, 1), for clips (C, 1, 1, 1)
         mean, std = (x if images.ndim == 4 else x.unsqueeze(-1) for x in (self.mean, self.std))
         # in place, as fresh memory of float size costs more than the arithmetic; never in the caller's tensor
@@ -80,6 +88,13 @@ class ImageTextDataPreprocessor(BaseDataPreprocessor):
         if self._non_blocking and self.mean.is_cuda and not first.is_cuda:
             out = torch.empty((len(images), *first.shape), dtype=first.dtype, pin_memory=True)
         return torch.stack(images, out=out)
+
+
+def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize images ``(B, C, H, W)``, or each frame of clips ``(..., C, T, H, W)``."""
+    if images.ndim == 4:
+        return resize_batch(images, size)
+    return resize_batch(images.transpose(-4, -3), size).transpose(-4, -3)
 
 
 def _with_pixels(images: Sequence[Tensor]) -> Sequence[Tensor]:

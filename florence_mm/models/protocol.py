@@ -85,6 +85,14 @@ class FollowsWeights(Protocol):
 
 
 @runtime_checkable
+class CountsSteps(Protocol):
+    """A module that counts training steps, such as :class:`FusionITCHead`, whose soft targets grow with them."""
+
+    def restart(self) -> None:
+        """Count from 0 again, for a new training that begins with loaded weights."""
+
+
+@runtime_checkable
 class PoolsImages(Protocol):
     """A model with one vector an image before any projection, such as :class:`UniCL`: what linear probes classify."""
 
@@ -139,6 +147,14 @@ class WholeBatchLoss(Protocol):
 
     def whole_batch_advice(self) -> str | None:
         """What to set instead of gradient accumulation, as an order; None if the loss is one of each sample."""
+
+
+@runtime_checkable
+class ResizesBatches(Protocol):
+    """A data preprocessor that resizes the images of training batches, as :class:`ImageTextDataPreprocessor`."""
+
+    def set_train_size(self, size: int | None) -> None:
+        """Set the side of the square that they are resized to; None: they keep their size."""
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:

@@ -1,7 +1,8 @@
-"""Resizing of 8-bit images with antialiasing, in integers and without copies."""
+"""Resizing with antialiasing: of 8-bit images in integers and without copies, and of whole batches on their device."""
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 #: what torch's antialiased kernel has
@@ -32,3 +33,21 @@ def resize_image(image: np.ndarray, size: tuple[int, int], interpolation: str = 
         pixels = F.interpolate(pixels, tuple(size), mode=interpolation, antialias=True)
     resized = pixels.permute(0, 2, 3, 1).numpy()  # (1, H, W, C), contiguous as the input was
     return np.ascontiguousarray(resized).reshape(*size, *image.shape[2:])
+
+
+def resize_batch(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize images of one size with an antialiased bicubic filter, as :func:`resize_image` does, in floating point.
+
+    Args:
+        images: ``(..., C, H, W)``, values from 0 to 255, floating point.
+        size: height and width of the result.
+
+    Returns:
+        ``(..., C, height, width)``, values from 0 to 255; ``images`` itself if they have that size.
+    """
+    if images.shape[-2:] == size:
+        return images
+    resized = F.interpolate(
+        images.flatten(0, -4), size, mode='bicubic', antialias=True
+    )  # (..., C, H, W) -> (N, C, H, W)
+    return resized.clamp_(0, 255).unflatten(0, images.shape[:-3])

@@ -45,18 +45,22 @@ def read_plan(path: Path) -> Config:
     """Read a plan.
 
     Raises:
-        UsageError: it lacks a part, or a way has an unknown key or no config.
+        UsageError: it lacks a part, a way has an unknown key or no config, or two ways have one folder.
     """
     if not path.is_file():
         raise UsageError(f'{path} does not exist; give the file of a plan')
     plan = Config.fromfile(path)
     if lacking := [key for key in ('title', 'metrics', 'ways') if not plan.get(key)]:
         raise UsageError(f'{path} has no {lacking[0]}; give title, metrics and ways')
+    folders: dict[str, str] = {}
     for name, way in plan.ways.items():
         if unknown := sorted(way.keys() - _KEYS):
             raise UsageError(f'way {name!r} of {path} has {unknown[0]!r}; it takes {", ".join(sorted(_KEYS))}')
         if 'config' not in way:
             raise UsageError(f'way {name!r} of {path} has no config; name one')
+        other = folders.setdefault(_folder(name), name)
+        if other != name:
+            raise UsageError(f'ways {other!r} and {name!r} of {path} have one folder, {_folder(name)}; rename one')
     return plan
 
 
@@ -70,10 +74,10 @@ def make_config(way: Mapping[str, Any], seed: int) -> Config:
     cfg = load_config(way['config'], options)
     for key in way.get('without') or ():
         folder, _, last = key.rpartition('.')
-        inner = cfg.get(folder) if '.' not in folder else _inside(cfg, folder)
-        if not isinstance(inner, Mapping) or last not in inner:
+        inner = _inside(cfg, folder) if folder else cfg
+        if not isinstance(inner, Mapping | Config) or last not in inner:
             raise UsageError(f'config {way["config"]} has no {key}, which is to be left out; name a key that it has')
-        del inner[last]
+        inner.pop(last)
     return cfg
 
 
@@ -82,6 +86,11 @@ def _inside(cfg: Config, key: str) -> Any:
     for part in key.split('.'):
         inner = inner.get(part) if isinstance(inner, Mapping | Config) else None
     return inner
+
+
+def _folder(way: str) -> str:
+    """Name of the folder of a way's runs."""
+    return re.sub(r'\W+', '_', way)
 
 
 def _with_seed(value: Any, seed: int) -> Any:
@@ -98,7 +107,7 @@ def run(plan: Config, seeds: Sequence[int], work_dir: Path) -> Results:
     found: Results = {name: {metric: [] for metric in plan.metrics} for name in ways}
     for place, seed in enumerate(seeds):
         for name, configs in ways.items():
-            folder = work_dir / re.sub(r'\W+', '_', name) / f'seed{seed}'
+            folder = work_dir / _folder(name) / f'seed{seed}'
             print(f'{name}, seed {seed}: {folder}')
             scores = train_and_test(configs[place], folder, seed)
             for metric, values in found[name].items():

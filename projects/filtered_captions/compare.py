@@ -36,6 +36,7 @@ from florence_mm.config.metafiles import is_model_name
 from florence_mm.corpora.exchanged_captions import CLEAN, WEB, Exchanged, write_exchanged_captions
 from florence_mm.curation.capfilt import REPORT, CapFilt, CapFiltSettings, run_capfilt
 from florence_mm.curation.options import CapFiltOptions, InputOptions
+from florence_mm.curation.state import combined_digest
 from florence_mm.engine.launch import runner_in, train_and_test
 from florence_mm.errors import UsageError, one_sentence_errors
 from florence_mm.evaluation.functional.roc import roc_auc
@@ -71,7 +72,8 @@ def train_on(cfg: Config, manifest: Path, pictures: Path, steps: int, seed: int)
         seed: of the order.
 
     Raises:
-        UsageError: the config does not train on a manifest, by epochs, or has a schedule of single epochs.
+        UsageError: there are no captions, or the config does not train on a manifest, by epochs, or has a schedule of
+            single epochs.
     """
     loader = cfg.train_dataloader
     if str(loader.dataset.get('type')).rpartition('.')[2] != 'ImageTextManifest':
@@ -81,11 +83,15 @@ def train_on(cfg: Config, manifest: Path, pictures: Path, steps: int, seed: int)
     before = cfg.train_cfg.get('max_epochs')
     if before is None:
         raise UsageError(f'{cfg.filename} has no train_cfg.max_epochs; give a config that trains by epochs')
-    lines, rng = manifest.read_text().splitlines(), random.Random(seed)
+    text, rng = manifest.read_text(), random.Random(seed)
+    lines = text.splitlines()
+    if not lines:
+        raise UsageError(f'{manifest} has no captions to train on; lower --threshold, or leave this way out of --ways')
     wanted: list[str] = []
     while len(wanted) < steps * loader.batch_size:
         wanted += rng.sample(lines, len(lines))
-    listed = manifest.with_name(f'{manifest.stem}_{steps}x{loader.batch_size}.jsonl')
+    # its name tells a run on these captions from one on others
+    listed = manifest.with_name(f'{manifest.stem}_{steps}x{loader.batch_size}_{combined_digest(text)[:8]}.jsonl')
     write_atomic(listed, '\n'.join(wanted[: steps * loader.batch_size]) + '\n')
     loader.dataset.ann_file, loader.dataset.data_prefix = str(listed), str(pictures)
     cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = cfg.default_hooks.checkpoint.interval = 1

@@ -18,7 +18,7 @@ class Words:
         if len(asked) == 2 and isinstance(asked[1], float):
             return [['a drawn text' for _ in seeds] for seeds in asked[0]]
         texts, pairs = asked
-        return np.array([len(texts[text]) / 20 for _, text in pairs])
+        return np.array([min(len(texts[text]) / 20, 1.0) for _, text in pairs])
 
 
 @pytest.fixture

@@ -204,6 +204,42 @@ def test_a_manifest_becomes_shards_of_the_same_texts_too(pairs, tmp_path):
     assert [one['extra']['source'] for one in said] == [row['source'] for row in listed]
 
 
+def test_shards_are_never_of_another_threshold_than_the_manifest(pairs, tmp_path):
+    run_capfilt(settings_of(pairs, tmp_path / 'out', shards=True), Captions(), Matches(true=0.9))
+    with pytest.raises(UsageError, match=r'has shards of an earlier run; ask for them again with --shards, or remove'):
+        run_capfilt(settings_of(pairs, tmp_path / 'out', threshold=0.8), Captions(), Matches(true=0.9))
+    settings = settings_of(pairs, tmp_path / 'out', threshold=0.8, shards=True)
+    found = run_capfilt(settings, Captions(), Matches(true=0.9))
+    assert len(rows_of(found.manifest)) == len(ImageTextShards(found.shards.root)) == 2
+
+
+@pytest.mark.parametrize(
+    ('caption', 'match', 'sentence'),
+    [
+        (
+            lambda seeds: ['a'] * len(seeds),
+            0.5,
+            r'captioner writer returned \[1, 1\] captions of 2 .* with \[2, 2\] seeds',
+        ),
+        (lambda seeds: [['a', 'b']] * (len(seeds) - 1), 0.5, r'returned \[2\] captions of 2 pictures'),
+        (None, 1.5, r'the filter filter returned \[1\.5, 1\.5, 1\.5\] .* return a probability'),
+        (None, -2.0, r'returned \[-2\.0, .* pairs; return a probability for each pair'),
+    ],
+)
+def test_models_that_do_not_return_what_they_should(pairs, tmp_path, caption, match, sentence):
+    captioner = Captions()
+    if caption is not None:
+        captioner = type(
+            'Other', (), {'name': 'writer', '__call__': lambda self, images, seeds, top_p: caption(seeds)}
+        )()
+    with pytest.raises(ValueError, match=sentence):
+        run_capfilt(
+            settings_of(pairs, tmp_path / 'out', texts=2, batch_size=2),
+            captioner,
+            Matches(true=match, false=match, drawn=match, a=match, b=match),
+        )
+
+
 def test_parts_are_of_a_size_that_loses_minutes():
     assert PART == 256
 

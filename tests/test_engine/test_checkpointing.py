@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_project import ToyMetric, toy_config
+from mmengine.registry import MODELS
+from toy_project import ToyMetric, ToyModel, toy_config
 
 from florence_mm.engine import checkpointing
 from florence_mm.engine.checkpointing import find_latest, read_run_checkpoint
@@ -307,6 +308,28 @@ def test_loading_weights(train, trained, tmp_path):
     run = train('b', load_from=str(trained), optim_wrapper=fresh, param_scheduler=None, custom_hooks=[])
     saved = torch.load(trained, weights_only=True)['state_dict']
     assert run.iter == 17 and all(torch.equal(saved[key], value) for key, value in run.model.state_dict().items())
+
+
+def test_what_counts_steps_begins_anew_with_loaded_weights_alone(train, tmp_path):
+    @MODELS.register_module(name='CountingToy', force=True)
+    class CountingToy(ToyModel):
+        def __init__(self, **arguments):
+            super().__init__(**arguments)
+            self.register_buffer('seen', torch.tensor(0))
+
+        def restart(self):
+            self.seen.zero_()
+
+        def forward(self, inputs, index, mode='tensor'):
+            self.seen += mode == 'loss'
+            return super().forward(inputs, index, mode)
+
+    model = {'type': 'CountingToy'}
+    steps = int(train(model=model).model.seen)
+    assert steps == 17
+    path = str(tmp_path / 'run/iter_15.pth')
+    assert int(train('again', model=model, load_from=path).model.seen) == 17
+    assert int(train('resumed', model=model, load_from=path, resume=True).model.seen) == 17  # 15 and 2 more
 
 
 def test_resume_without_a_checkpoint_starts_at_the_beginning(train):

@@ -83,6 +83,20 @@ def test_each_sample_is_asked_about_another_picture_and_about_none():
     assert scores['zero/said/pairs'] == [(value, 0.0) for value in (1.0, 1.0, 2.0, 3.0, 4.0)]
 
 
+@pytest.mark.parametrize(
+    ('values', 'size', 'others'),
+    [
+        ([1.0, 1.0, 2.0, 3.0, 3.0], 4, [2.0, 2.0, 3.0, 1.0, 2.0]),  # the last batch has the last picture of the others
+        ([1.0, 1.0, 1.0, 2.0, 2.0, 2.0], 2, [2.0, 2.0, 2.0, 1.0, 1.0, 1.0]),
+        ([1.0, 1.0, 1.0, 1.0, 2.0, 3.0], 2, [2.0, 2.0, 2.0, 2.0, 3.0, 2.0]),  # the first two wait
+        ([1.0, 2.0, 2.0, 3.0], 1, [2.0, 1.0, 1.0, 2.0]),
+    ],
+)
+def test_a_batch_of_one_picture_gets_the_nearest_other_one(values, size, others):
+    scores = run(values, size, [Said()], controls=['exchanged'])
+    assert scores['exchanged/said/pairs'] == list(zip(values, others, strict=True))
+
+
 def test_hooks_that_write_scores_get_those_of_the_controls():
     told = {}
     scores = run([1.0, 2.0], 2, [Said()], call_hook=lambda name, **given: told.setdefault(name, given))
@@ -116,5 +130,7 @@ def test_what_cannot_be_controlled():
         run([1.0], 1, [Said()], controls=['zeros'])
     with pytest.raises(ValueError, match='a Linear, which has no image tokens'):
         run([1.0], 1, [Said()], nn.Linear(1, 1))
-    with pytest.raises(ValueError, match='all 2 samples of a batch have the same picture.*raise batch_size'):
-        run([1.0, 1.0], 2, [Said()])
+    with pytest.raises(
+        ValueError, match='all 3 samples of the test have the same picture, which cannot be exchanged; test with'
+    ):
+        run([1.0, 1.0, 1.0], 2, [Said()])

@@ -48,6 +48,6 @@ SMALL = {
     'FusionITCHead': Small(
         {'type': 'FusionITCHead', 'embed_dims': 8},
         FusionHead(['image_feat', 'text_feat'], fields=[{'texts': ['two dogs', name]} for name in ('red', 'no', 'by')]),
-        ('WholeBatchLoss', 'LimitsScalars', 'FollowsWeights'),
+        ('WholeBatchLoss', 'LimitsScalars', 'FollowsWeights', 'CountsSteps'),
     ),
 }

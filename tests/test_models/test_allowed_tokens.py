@@ -105,6 +105,19 @@ def test_what_is_allowed_without_effect_and_what_cannot_be(search):
         search(logits_of(0), 1, rules(lambda written: [A, 5]))
 
 
+@pytest.mark.parametrize('beams', [2, 3, 5])
+def test_a_beam_that_cannot_go_on_ends_none_of_the_others(beams):
+    # A alone would be too short, so that the first beam dies; of the other text no beam does
+    texts = {0: TokenTrie([[A], [B, A]], END), 1: TokenTrie([[A, B], [B, A]], END)}
+    likes_a = torch.full((5,), -5.0).index_fill_(0, torch.tensor([A]), 2.0)
+    for number, expected in ((0, [B, A]), (1, [A, B])):
+        least = DecodingRules(START, END, max_length=4, min_length=2, allowed=texts[number])
+        assert beam_search(lambda ids, parents: likes_a.expand(len(ids), 5), 1, least, beams).ids == [expected]
+    with pytest.raises(ValueError, match='no token can follow the 1 written so far'):
+        alone = DecodingRules(START, END, max_length=4, min_length=2, allowed=TokenTrie([[A]], END))
+        beam_search(lambda ids, parents: likes_a.expand(len(ids), 5), 1, alone, beams)
+
+
 def test_tries():
     trie = TokenTrie([*TEXTS, [A]], END)
     assert [set(trie(beginning)) for beginning in ([], [A], [A, B], [B], [C, A])] == [

@@ -3,10 +3,24 @@
 import pytest
 import torch
 from mmpretrain.structures import DataSample
-from public_blip import DEC, ENC, HEADS, IMAGE_WIDTH, MOMENTUM, WIDTH, hugging_face, ours, randomise, salesforce
+from public_blip import (
+    DEC,
+    ENC,
+    HEADS,
+    IMAGE_WIDTH,
+    MOMENTUM,
+    SHARED,
+    WIDTH,
+    hugging_face,
+    in_their_names,
+    ours,
+    randomise,
+    salesforce,
+)
 from torch.nn import functional as F
 
 from florence_mm.models.checkpoints import convert_state_dict, export_state_dict, load_checkpoint
+from florence_mm.models.heads.multimodal import momentum
 from florence_mm.models.tokenizers.protocol import TokenBatch
 
 CLOSE = {'rtol': 1e-5, 'atol': 1e-5}
@@ -154,6 +168,8 @@ def test_an_image_encoder_can_start_from_timms(tmp_path):
         (lambda: hugging_face('QuestionAnswering').state_dict(), 'Hugging Face BLIP'),
         (salesforce, 'BLIP'),
         (lambda: salesforce(retrieval=True), 'BLIP'),
+        (lambda: in_their_names(hugging_face('ConditionalGeneration').state_dict()), 'BLIP'),
+        (lambda: in_their_names(hugging_face('QuestionAnswering', image_width=WIDTH).state_dict()), 'BLIP'),
     ],
 )
 def test_a_file_comes_back_bit_by_bit(make, name):
@@ -166,11 +182,19 @@ def test_a_file_comes_back_bit_by_bit(make, name):
     assert all(torch.equal(value, state[key]) for key, value in exported.tensors.items())
 
 
-def test_transformers_reads_what_we_write(tmp_path):
+@pytest.mark.parametrize('kind', ['ConditionalGeneration', 'ImageTextRetrieval', 'QuestionAnswering'])
+@torch.no_grad()
+def test_transformers_reads_what_we_write(kind, tmp_path):
     import transformers
 
-    theirs = hugging_face('ImageTextRetrieval')
-    model = loaded(ours(HEADS), theirs.state_dict(), tmp_path)
+    width = WIDTH if kind == 'QuestionAnswering' else IMAGE_WIDTH
+    theirs = hugging_face(kind, image_width=width)
+    heads, more = {
+        'ConditionalGeneration': ({'caption': HEADS['caption']}, {}),
+        'ImageTextRetrieval': ({name: HEADS[name] for name in ('itc', 'itm')}, {}),
+        'QuestionAnswering': ({'vqa': HEADS['caption']}, {'decoder': {}}),
+    }[kind]
+    model = loaded(ours(heads, width, **more), theirs.state_dict(), tmp_path)
     exported = export_state_dict(
         model.state_dict(),
         'Hugging Face BLIP',
@@ -178,13 +202,27 @@ def test_transformers_reads_what_we_write(tmp_path):
     )
     assert not exported.notes
     config = transformers.BlipConfig(**exported.config)
-    again = transformers.BlipForImageTextRetrieval(config).eval()
+    assert config.architectures == [f'BlipFor{kind}']
+    again = getattr(transformers, config.architectures[0])(config).eval()
     report = again.load_state_dict(exported.tensors, strict=False)
-    assert not report.missing_keys
+    assert not report.missing_keys and not report.unexpected_keys
     given, mask = ids(model, ENC)
-    with torch.no_grad():
-        scores = [one(given, images(), attention_mask=mask).itm_score for one in (theirs, again)]
-    assert torch.equal(*scores)
+    inputs = {'input_ids': given, 'pixel_values': images(), 'attention_mask': mask}
+    if kind == 'QuestionAnswering':
+        inputs['decoder_input_ids'] = given
+    results = [one(**inputs).to_tuple()[0] for one in (theirs, again)]
+    assert torch.equal(*results)
+
+
+def test_of_a_pretrained_model_transformers_reads_contrast_and_matching():
+    import transformers
+
+    settings = {'num_heads of the image tower': 4, 'num_heads of the text model': 4}
+    exported = export_state_dict(randomise(ours(HEADS)).state_dict(), 'Hugging Face BLIP', settings=settings)
+    assert exported.config['architectures'] == ['BlipForImageTextRetrieval']
+    theirs = transformers.BlipForImageTextRetrieval(transformers.BlipConfig(**exported.config))
+    report = theirs.load_state_dict(exported.tensors, strict=False)
+    assert not report.missing_keys and all(key.startswith('text_decoder.') for key in report.unexpected_keys)
 
 
 def test_a_momentum_model_goes_on_from_a_public_file(tmp_path):
@@ -204,9 +242,22 @@ def test_a_momentum_model_goes_on_from_a_public_file(tmp_path):
     assert int(head.queue.place) == 8
 
 
-def test_a_momentum_model_of_another_size(tmp_path):
-    state = salesforce()
+def test_a_momentum_model_of_another_size(tmp_path, monkeypatch):
+    state, said = salesforce(), []
+    monkeypatch.setattr(momentum, 'print_log', lambda text, *_: said.append(text))
     torch.save(state, tmp_path / 'public.pth')
+    # features of another width: what is left of the momentum model would follow no model
+    narrow = ours({**HEADS, 'itc': {**MOMENTUM, 'embed_dims': SHARED // 2}})
+    report = load_checkpoint(narrow, tmp_path / 'public.pth')
+    assert 'of another shape' in report.skipped['heads.itc.copies.image_proj.weight']
+    lost = 'lacks 4 of the 78 tensors or has them in another shape, among them heads.itc.copies.image_proj.weight'
+    assert len(said) == 1 and said[0].startswith(
+        f'the momentum model in the checkpoint is of another model, which {lost}'
+    )
+    assert not narrow.heads['itc'].copies.started
+    narrow.heads['itc'].follow_weights()
+    for key, value in narrow.heads['itc'].copies['towers'].image_encoder.named_parameters():
+        assert torch.equal(value, narrow.image_encoder.get_parameter(key)), key
     other = {**HEADS, 'itc': {**MOMENTUM, 'queue_size': 24}}
     with pytest.raises(ValueError, match=r'heads\.itc\.queue'):
         load_checkpoint(ours(other), tmp_path / 'public.pth', strict=True)

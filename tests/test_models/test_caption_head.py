@@ -10,7 +10,7 @@ from mmpretrain.structures import DataSample
 
 from florence_mm.models.multimodal.batch import FusionBatch
 from florence_mm.models.text.roberta import RobertaTextEncoder
-from florence_mm.models.tokenizers.protocol import TokenBatch
+from florence_mm.models.tokenizers.protocol import TokenBatch, pad_ids
 
 tiny = runpy.run_path(str(Path(__file__).with_name('tiny_meter.py')))
 tiny_meter, pictures = tiny['tiny_meter'], tiny['pictures']
@@ -140,6 +140,27 @@ def test_a_prompt_is_read_and_neither_learned_nor_reported():
     with pytest.raises(ValueError, match='at most 1 tokens'):
         short = captioner(head={'max_length': 2, 'prompt': 'a red two and a'}, max_text_len=8)
         short.predict(images, [DataSample() for _ in images])
+
+
+def test_a_caption_that_is_cut_at_its_beginning_has_its_prompt_all_the_same():
+    class KeepsEnd:
+        def __init__(self, tokenizer):
+            self.inner = tokenizer
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def __call__(self, texts, max_length):
+            tokens = self.inner(texts, 99)
+            rows = [row[:length] for row, length in zip(tokens.input_ids.tolist(), tokens.mask.sum(1), strict=True)]
+            return pad_ids([[row[0], *row[1:][1 - max_length :]] for row in rows], self.pad_token_id)
+
+    model = captioner(head={'prompt': 'a red'}, max_text_len=8)
+    images = pictures(2)
+    expected = model.loss(images, samples(['two and a blue', 'two']))
+    model.tokenizer = KeepsEnd(model.tokenizer)
+    seen = model.loss(images, samples(['digits no digits no two and a blue', 'two']))
+    assert seen == expected and seen['loss_caption'] > 0
 
 
 def test_words_see_the_picture_and_the_words_before_them():
@@ -280,9 +301,14 @@ def test_a_padded_head_writes_tokens_alone(beams):
 def test_errors():
     with pytest.raises(ValueError, match='num_beams=0'):
         captioner(head={'num_beams': 0})
-    model = captioner(head={'max_length': 11})
+    # before training, not at the first prediction
     with pytest.raises(ValueError, match='max_length of the caption head is 11, but texts.*at most 10'):
-        model.predict(pictures(1), samples(['']))
+        captioner(head={'max_length': 11})
+    with pytest.raises(ValueError, match='follows has 11 tokens with the start, which leaves none for a word'):
+        captioner(head={'prompt': 'a red two ' * 9})
+    with pytest.raises(ValueError, match=r'at least 0 and at most 2\.5 tokens; give whole numbers'):
+        captioner(head={'max_length': 2.5})
+    model = captioner()
     images = model.encode_image(pictures(2)).detach()
     for prompts in (['a'], ['a', 'b', 'c']):
         with pytest.raises(ValueError, match=f'2 images and {len(prompts)} prompts'):

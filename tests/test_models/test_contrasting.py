@@ -7,11 +7,15 @@ from pathlib import Path
 import forks
 import pytest
 import torch
+from mmpretrain.structures import DataSample
+from torch import nn
 from torch.nn import functional as F
 
 import florence_mm  # noqa: F401  (first, it patches mmpretrain)
 from florence_mm.language.labels import text_label
+from florence_mm.models.heads.multimodal.momentum import NO_LABEL, MomentumCopies
 from florence_mm.models.heads.multimodal.negatives import draw_negatives, false_and_true_pairs
+from florence_mm.models.multimodal.batch import FusionBatch
 from florence_mm.ops.collectives import Peers
 
 worker = runpy.run_path(str(Path(__file__).with_name('contrasting_worker.py')))
@@ -71,6 +75,14 @@ def labels_of(positives):
         return list(range(8)), [-1] * 8
     names = TEXTS if positives == 'equal_texts' else worker['IMAGES']
     return [[text_label(name) for name in names]] * 2
+
+
+def test_names_of_images_are_compared_letter_by_letter():
+    head = build({'embed_dims': D, 'positives': 'equal_images'}, '').heads['itc']
+    names = ['a.jpg', 'A.jpg', 'a.jpg.', ' a.jpg', 'a.jpg', '...', '\udcff.jpg']
+    batch = FusionBatch(None, None, [DataSample(img_path=name) for name in names], range(7), torch.zeros(7, 1, 1))
+    labels = head._labels(batch).tolist()
+    assert labels[0] == labels[4] and len(set(labels)) == 6 and min(labels) >= 0
 
 
 def by_hand(model, image_queue, text_queue, labels, own_labels, alpha, step):
@@ -141,6 +153,36 @@ def test_a_new_training_keeps_the_momentum_model_and_begins_soft_targets_anew():
     assert all(torch.equal(value, kept[name]) for name, value in head.copies.state_dict().items())
 
 
+def test_of_a_checkpoint_of_another_width_neither_momentum_model_nor_queue_is_half_taken():
+    model = build()
+    learn(model, steps=3)
+    other = build({**MOMENTUM, 'embed_dims': D + 1}, seed=1)
+    own = other.state_dict()
+    there = {name: value for name, value in model.state_dict().items() if value.shape == own[name].shape}
+    assert 'heads.itc.queue.label' in there and 'heads.itc.copies.started' in there
+    other.load_state_dict(there, strict=False)
+    head = other.heads['itc']
+    # labels of features that were not loaded would make random ones positives
+    assert head.queue.label.unique().tolist() == [NO_LABEL] and int(head.queue.place) == 0
+    assert not head.copies.started
+    other.train()(pictures(), samples(), mode='loss')
+    # the first step takes over what was loaded, and the projection that was not
+    for copy, module in (
+        (head.copies['image_proj'], head.image_proj),
+        (head.copies['towers'].words, other.parts.words),
+    ):
+        assert torch.equal(copy.weight, module.weight)
+
+
+def test_a_checkpoint_without_momentum_model_or_queue_changes_neither():
+    model = build()
+    learn(model, steps=3)
+    label = model.heads['itc'].queue.label.clone()
+    plain = {name: x for name, x in model.state_dict().items() if '.copies.' not in name and '.queue.' not in name}
+    model.load_state_dict(plain, strict=False)
+    assert model.heads['itc'].copies.started and torch.equal(model.heads['itc'].queue.label, label)
+
+
 def test_copies_have_no_gradient_and_stay_in_evaluation_mode():
     model = build().train()
     copies = model.heads['itc'].copies
@@ -151,6 +193,18 @@ def test_copies_have_no_gradient_and_stay_in_evaluation_mode():
     # a copy's head follows the copy
     assert torch.equal(copy.heads['itc'].copies['towers'].words.weight, model.parts.words.weight)
     assert not torch.equal(copy.parts.words.weight, model.parts.words.weight)
+
+
+def test_copies_take_over_and_average_the_statistics_of_batch_norms():
+    norm = nn.BatchNorm1d(2)
+    copies = MomentumCopies({'norm': deepcopy(norm)}, 0.75)
+    norm(torch.tensor([[0.0, 10.0], [20.0, 30.0]]))  # means of 10 and 20, of which a tenth is taken over
+    for factor, batches in ((1.0, 1), (1.25, 2)):  # the copy keeps three quarters of what it has
+        norm.num_batches_tracked.fill_(batches)
+        copies.follow({'norm': norm})
+        torch.testing.assert_close(copies['norm'].running_mean, factor * torch.tensor([1.0, 2.0]))
+        assert copies['norm'].num_batches_tracked == batches
+        norm.running_mean.mul_(2)
 
 
 @pytest.mark.parametrize('value', [0.5, 0.001])

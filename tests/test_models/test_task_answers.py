@@ -7,6 +7,7 @@ import pytest
 import torch
 from test_location_tokenizer import BASES, answer, every_base, ids_of
 
+from florence_mm.language.phrases import caption_phrases, in_caption
 from florence_mm.language.tasks import TASKS, TaskFormat, find_task
 from florence_mm.models.generation import DecodingRules, StepwiseAllowed, beam_search, greedy_search, nucleus_search
 from florence_mm.models.heads.multimodal.task_answers import read_answer
@@ -124,6 +125,24 @@ def test_texts_of_a_list():
                 target = FORMAT.parse(task, [piece for piece, _ in CLIP.pieces(ids)]).target
                 seen |= {target.text} if task == 'region_category' else {region.text for region in target.regions}
         assert seen == set(names)
+
+
+def test_phrases_of_a_caption_alone():
+    caption, rng = 'A red dog, a cat (asleep) and 2 dogs.', random.Random(0)
+    phrases = caption_phrases(caption, longest=3)
+    assert (
+        all(in_caption(phrase, caption) for phrase in phrases) and 'red dog, a' in phrases and 'and 2 dogs' in phrases
+    )
+    grammar, seen = TaskGrammar('phrase_grounding', CLIP, phrases), set()
+    for _ in range(60):
+        ids = []
+        while (token := rng.choice(sorted(listed(grammar(ids))))) != CLIP.end_token_id and len(ids) < 60:
+            ids.append(token)
+        if token == CLIP.end_token_id:
+            parsed = FORMAT.parse('phrase_grounding', [piece for piece, _ in CLIP.pieces(ids)], given=caption)
+            assert not parsed.faults
+            seen |= {region.text for region in parsed.target.regions}
+    assert len(seen) > 10
 
 
 def test_grammars_that_cannot_be():

@@ -4,7 +4,12 @@ import re
 
 import torch
 
-from .renaming import StateDict
+from .renaming import Names, StateDict
+
+#: BERT's layers, theirs and ours, without the prefix of the model.
+LAYERS = Names(('^encoder.layer.#.', '^layers.#.'))
+#: The head that predicts words, under ``cls.``.
+WORDS_HEAD = Names(('^predictions.transform.', '^transform.'), ('^predictions.bias$', '^bias$'))
 
 
 def join_projections(state: StateDict) -> StateDict:

@@ -16,18 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .bert_layers import join_projections, split_projections
+from .bert_layers import LAYERS, WORDS_HEAD, join_projections, split_projections
 from .clip import FIXED_SHAPES
 from .clip_settings import IMAGE, as_dict, of_class
 from .exporting import Exported, config_json, hold, register_export
 from .plain_vit import convert_vit, export_vit, from_tower, is_plain_vit, plain_vit_settings, to_tower
 from .renaming import COMPUTED, Names, Skipped, Source, StateDict, add_prefix, any_key, pop_prefix, register_format
 from .settings import Setting
+from .text_modes import as_causal
 from .text_settings import head_count
 
 _CROSS = r'^text_(encoder|decoder\.bert)\.encoder\.layer\.\d+\.crossattention\.self\.query\.weight$'
-_LAYERS = Names(('^encoder.layer.#.', '^layers.#.'))
-_HEAD = Names(('^predictions.transform.', '^transform.'), ('^predictions.bias$', '^bias$'))
 #: Theirs and ours, of what is not a tower.
 _PARTS = Names(
     ('^vision_proj.', '^heads.itc.image_proj.'),
@@ -65,14 +64,7 @@ def _detect(keys: set[str], image: str) -> bool:
 def _take_text(state: StateDict, prefix: str) -> StateDict:
     """Take a text model out of a state, under our names."""
     part = {key: value for key, value in pop_prefix(state, prefix).items() if not key.endswith(COMPUTED)}
-    return join_projections(_LAYERS.to_ours(part))
-
-
-def _causal(state: StateDict) -> StateDict:
-    """The self-attention of a text model under the name of that for causal texts."""
-    return {
-        key.replace('.attention.', '.causal_attention.'): value for key, value in state.items() if '.attention.' in key
-    }
+    return join_projections(LAYERS.to_ours(part))
 
 
 def _convert_text(state: StateDict) -> StateDict:
@@ -82,7 +74,7 @@ def _convert_text(state: StateDict) -> StateDict:
         ValueError: the head's matrix is not the word embeddings.
     """
     encoder, decoder = _take_text(state, r'text_encoder\.'), _take_text(state, r'text_decoder\.bert\.')
-    head = _HEAD.to_ours(pop_prefix(state, r'text_decoder\.cls\.'))
+    head = WORDS_HEAD.to_ours(pop_prefix(state, r'text_decoder\.cls\.'))
     for key, own in (
         ('predictions.decoder.weight', decoder.get('embeddings.word_embeddings.weight')),
         ('predictions.decoder.bias', head.get('bias')),
@@ -99,7 +91,7 @@ def _convert_text(state: StateDict) -> StateDict:
     converted = add_prefix(head, f'heads.{name}.')
     if apart:
         return {**converted, **add_prefix(encoder, 'text_encoder.'), **add_prefix(decoder, 'text_decoder.')}
-    shared = {**(encoder or decoder), **_causal(decoder or encoder)}
+    shared = {**(encoder or decoder), **as_causal(decoder or encoder)}
     return {**converted, **add_prefix(shared, 'text_encoder.')}
 
 
@@ -159,7 +151,7 @@ def _fits(keys: set[str]) -> bool:
 
 
 def _give_text(state: StateDict, prefix: str) -> StateDict:
-    return add_prefix(_LAYERS.to_theirs(split_projections(state)), prefix)
+    return add_prefix(LAYERS.to_theirs(split_projections(state)), prefix)
 
 
 def _export_text(state: StateDict) -> StateDict:
@@ -184,7 +176,7 @@ def _export_text(state: StateDict) -> StateDict:
             'predictions.decoder.weight': decoder['embeddings.word_embeddings.weight'],
             'predictions.decoder.bias': head['bias'],
         }
-        theirs |= add_prefix({**_HEAD.to_theirs(head), **tied}, 'text_decoder.cls.')
+        theirs |= add_prefix({**WORDS_HEAD.to_theirs(head), **tied}, 'text_decoder.cls.')
     return theirs
 
 
@@ -284,8 +276,12 @@ def _hf_config(
     }
     # BERT's ids of start, end and padding, and the two marks behind them
     marks = {'bos_token_id': len(words) - 2, 'sep_token_id': 102, 'pad_token_id': 0}
-    encoder, decoder = (any_key(theirs, rf'^text_{name}\.') for name in ('encoder', 'decoder'))
-    kind = 'ConditionalGeneration' if not encoder else 'QuestionAnswering' if decoder else 'ImageTextRetrieval'
+    encoder, decoder, matching = (
+        any_key(theirs, rf'^{name}') for name in (r'text_encoder\.', r'text_decoder\.', 'itm_')
+    )
+    # a model of the pretraining has all three; transformers has no class of all, and reads its encoder
+    asks = decoder and not matching
+    kind = 'ConditionalGeneration' if not encoder else 'QuestionAnswering' if asks else 'ImageTextRetrieval'
     fixed = {
         'architectures': [f'BlipFor{kind}'],
         'model_type': 'blip',

@@ -1,10 +1,12 @@
 """Fitting tensors of a checkpoint to a model with another window size, resolution, context length or axes of time."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
@@ -35,7 +37,7 @@ class Fitting:
     unfit: list[str] = field(default_factory=list)
 
 
-def fit_state_dict(model: nn.Module, state: StateDict) -> Fitting:
+def fit_state_dict(model: nn.Module, state: StateDict, more_rows: str | None = None) -> Fitting:
     """Fit tensors to the shapes of a model, by the rules of public code.
 
     - Weights of an image model are inflated for a video model (:mod:`~florence_mm.models.checkpoints.inflation`).
@@ -43,10 +45,12 @@ def fit_state_dict(model: nn.Module, state: StateDict) -> Fitting:
       interpolated: bicubic, over time linear (:mod:`florence_mm.ops.position`).
     - So are those of CLIP's image tower, apart from that of its class token; see its argument ``antialias``.
     - Position embeddings of a text encoder are cut to the first positions if the model's context is shorter.
+    - Tensors that ``more_rows`` names get the model's own rows behind theirs.
 
     Args:
         model: the target; it is not changed.
         state: tensors under the model's names; keys that it lacks are dropped.
+        more_rows: see :class:`~florence_mm.models.checkpoints.renaming.Format`.
 
     Raises:
         ValueError: a table for a 2-D window is not that of a square window.
@@ -55,7 +59,12 @@ def fit_state_dict(model: nn.Module, state: StateDict) -> Fitting:
     state, inflated = inflate(model, {key: value for key, value in state.items() if key in own})
     fitting = Fitting(inflated=inflated)
     for key, value in state.items():
-        fitted = value if value.shape == own[key].shape else _fit(model, key, value, own[key])
+        if value.shape == own[key].shape:
+            fitted = value
+        elif more_rows and re.search(more_rows, key):
+            fitted = _with_more_rows(value, own[key])
+        else:
+            fitted = _fit(model, key, value, own[key])
         if fitted is None:
             fitting.unfit.append(key)
             continue
@@ -74,6 +83,13 @@ def fit_on_load(model: nn.Module, state_dict: dict, prefix: str, *_: Any) -> Non
     state_dict.update({prefix + key: fitting.tensors[key] for key in (*fitting.inflated, *fitting.resized)})
     if fitting.inflated:
         print_log(f'inflated {len(fitting.inflated)} of {len(theirs)} tensors of an image model', 'current')
+
+
+def _with_more_rows(value: Tensor, own: Tensor) -> Tensor | None:
+    """Put the model's own rows behind those of a file; None if it has fewer, or other columns."""
+    if value.shape[1:] != own.shape[1:] or len(value) > len(own):
+        return None
+    return torch.cat([value.to(own), own[len(value) :]])
 
 
 def _fit(model: nn.Module, key: str, value: Tensor, own: Tensor) -> Tensor | None:

@@ -22,6 +22,7 @@ from .formats import converted, find_format, first_parts, without_computed
 from .reading import read_checkpoint
 from .renaming import FORMATS, Format, Source, StateDict
 from .settings import Setting, check_settings
+from .text_modes import fit_text_modes
 
 
 @dataclass
@@ -145,10 +146,11 @@ def load_tensors(
             )
 
     own = model.state_dict()
-    for leave_out in (fit_classifier, partial(drop_other_tower, model=type(model).__name__)):
+    for leave_out in (fit_classifier, partial(drop_other_tower, model=type(model).__name__), fit_text_modes):
         state, left_out = leave_out(state, own)
         report.skipped.update(left_out)
-    fitting = fit_state_dict(model, state)
+    origin = FORMATS.get(str(source.meta.get('converted_from')), found)
+    fitting = fit_state_dict(model, state, origin.more_rows if origin else None)
     if not fitting.tensors:
         raise ValueError(
             f'nothing in {path} ({name}) matches {type(model).__name__}{left_out_sentence(report.skipped)}: its keys '

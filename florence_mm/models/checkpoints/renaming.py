@@ -55,6 +55,8 @@ class Format:
             part. Weights with the part give other features without it.
         fixed_shapes: regular expression of keys of tensors that no rule fits to another shape and without which all
             others are worthless -> the argument that makes the shape.
+        more_rows: regular expression of keys of tensors with a row a word, of which a model may have more than the
+            file: those of its own words behind the file's, which keep their initial values.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Format:
     settings: Settings | None = None
     optional_parts: Mapping[str, str] = field(default_factory=dict)
     fixed_shapes: Mapping[str, str] = field(default_factory=dict)
+    more_rows: str | None = None
 
 
 #: Registered formats by name.
@@ -77,6 +80,7 @@ def register_format(
     settings: Settings | None = None,
     optional_parts: Mapping[str, str] | None = None,
     fixed_shapes: Mapping[str, str] | None = None,
+    more_rows: str | None = None,
 ) -> Callable:
     """Register the decorated function as the conversion of a format; any module under ``florence_mm.models`` may.
 
@@ -87,6 +91,7 @@ def register_format(
         settings: see :class:`Format`.
         optional_parts: see :class:`Format`.
         fixed_shapes: see :class:`Format`.
+        more_rows: see :class:`Format`.
 
     Raises:
         ValueError: the name is taken.
@@ -97,7 +102,8 @@ def register_format(
     ) -> Callable[[StateDict], tuple[StateDict, Skipped]]:
         if name in FORMATS:
             raise ValueError(f'a checkpoint format named {name!r} is registered already; choose another name')
-        FORMATS[name] = Format(name, detect, convert, priority, settings, optional_parts or {}, fixed_shapes or {})
+        parts = (optional_parts or {}, fixed_shapes or {}, more_rows)
+        FORMATS[name] = Format(name, detect, convert, priority, settings, *parts)
         return convert
 
     return register

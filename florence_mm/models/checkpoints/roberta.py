@@ -38,7 +38,7 @@ def convert_roberta(state: StateDict) -> tuple[StateDict, Skipped]:
     if kinds is not None and len(kinds) != 1:
         raise ValueError(
             f'its text encoder has {len(kinds)} token types, as BERT, whose positions are counted otherwise; give a '
-            'RoBERTa, which has one'
+            'RoBERTa, which has one; a BERT is read from a file whose keys begin with bert.'
         )
     state, skipped = keep_matching(
         state, r'^(roberta\.)?(embeddings|encoder)\.', 'of the pooler or a head, which METER does not take over'

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .allowed import AllowedRows
-from .rules import Decoded, DecodingRules, NextLogits, best_next, decoded
+from .rules import Decoded, DecodingRules, NextLogits, best_next, check_some_follow, decoded
 
 
 @torch.no_grad()
@@ -42,7 +42,8 @@ def beam_search(
         the best of the K beams of each text. ``log_probs`` are not divided by the length.
 
     Raises:
-        ValueError: ``num_beams`` is below 1, or ``length_penalty`` is negative or not finite.
+        ValueError: ``num_beams`` is below 1, ``length_penalty`` is negative or not finite, or no beam of a text can go
+            on.
     """
     if num_beams < 1 or not 0 <= length_penalty < math.inf:  # NaN is neither
         raise ValueError(
@@ -75,6 +76,8 @@ def beam_search(
         values[done, 0] = 0
         lengths = lengths + ~done
         sums = total[..., None] + values
+        # a beam that cannot go on is no more, as long as another one of its text can
+        check_some_follow(torch.from_numpy(sums.reshape(batch_size, -1).max(1)), ids.shape[2] - first.shape[1])
         scores = (sums / (lengths[..., None] ** length_penalty)).reshape(batch_size, -1)  # (B, K k)
         chosen = np.argsort(-scores, axis=1, kind='stable')[:, :num_beams]  # (B, K)
         parent = chosen // tokens.shape[2]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .allowed import AllowedRows
-from .rules import Decoded, DecodingRules, NextLogits, best_next, decoded
+from .rules import Decoded, DecodingRules, NextLogits, best_next, check_some_follow, decoded
 
 
 @torch.no_grad()
@@ -18,6 +18,9 @@ def greedy_search(
         batch_size: B.
         rules: special tokens, lengths, banned and allowed tokens.
         first_ids: ``(B, P)`` ids given at the start; None: the start token.
+
+    Raises:
+        ValueError: no token can follow.
     """
     ids = rules.first_ids(first_ids, batch_size)  # (B, P)
     before = ids.shape[1]
@@ -28,6 +31,7 @@ def greedy_search(
         following = allowed(ids[:, before:], None, ~done)
         values, tokens = best_next(next_logits(ids, None), ids.shape[1] - before, rules, 1, following)
         of_tokens = torch.cat([of_tokens, values], 1)
+        check_some_follow(values[:, 0], ids.shape[1] - before)
         total += values[:, 0].masked_fill(done, 0)
         token = tokens[:, 0].masked_fill(done, rules.end_id)
         ids = torch.cat([ids, token[:, None]], 1)

@@ -45,10 +45,11 @@ class DecodingRules:
     allowed: AllowedNext | Sequence[AllowedNext | None] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_length <= self.max_length or not self.max_length:
+        lengths = (self.min_length, self.max_length)
+        if any(length % 1 for length in lengths) or not 0 <= self.min_length <= self.max_length or not self.max_length:
             raise ValueError(
                 f'a text cannot have at least {self.min_length} and at most {self.max_length} tokens; give '
-                '0 <= min_length <= max_length and max_length of at least 1'
+                'whole numbers, 0 <= min_length <= max_length and max_length of at least 1'
             )
         if self.end_id in self.banned:
             raise ValueError(f'the end token {self.end_id} is forbidden, and no text could end; allow it')
@@ -122,16 +123,11 @@ def best_next(
     Returns:
         log-probabilities (float64) and ids, ``(rows, k)`` each, on the CPU, best first; k is 1 if the text must end.
         The log-probabilities are not renormalised after tokens are forbidden, and -inf where fewer than k are allowed.
-
-    Raises:
-        ValueError: no token can follow.
     """
     log_probs = permitted_log_probs(logits, length, rules, following)
     count = 1 if length == rules.max_length else min(count, log_probs.shape[1])
     values, tokens = log_probs.topk(count, dim=1)
-    values = values.double().cpu()
-    check_some_follow(values[:, 0], length)
-    return values, tokens.cpu()
+    return values.double().cpu(), tokens.cpu()
 
 
 def check_some_follow(best: Tensor, written: int) -> None:

@@ -52,6 +52,8 @@ def test_a_mixture_of_tasks_by_hand():
     evaluator.dataset_meta = {}
     for start in range(0, len(SAMPLES), 3):
         evaluator.process(SAMPLES[start : start + 3])
+    # processes gather lists of equal lengths
+    assert all(len(metric.results) == len(SAMPLES) for metric in evaluator.metrics)
     scores = evaluator.evaluate(len(SAMPLES))
     assert {key: value for key, value in scores.items() if not key.startswith('written/A')} == pytest.approx(
         {

@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from florence_mm.models.generation import Decoded, RandomSource
 from florence_mm.models.multimodal.batch import FusionBatch
 from florence_mm.models.multimodal.protocol import Writer, Written
+from florence_mm.models.tokenizers.protocol import TokenBatch, pad_ids
 from florence_mm.registry import MODELS
 
 from .cuts import cut_texts, draw_cuts
@@ -61,12 +62,20 @@ class FusionCaptionHead(WritingHead):
         self.random_prefix = random_prefix
         self.complete = complete
 
+    def take_model(self, model: Writer) -> None:
+        """Check that the prompt and the lengths of captions fit the model.
+
+        Raises:
+            ValueError: they do not.
+        """
+        self.rules(model, 1 + len(self._beginning(model)))
+
     # --- training -----------------------------------------------------------------------------------------------------
 
     def loss(self, batch: FusionBatch) -> dict[str, Tensor]:
         """Compute the cross-entropy of each token given those before it, a mean over all processes' tokens."""
         model = batch.model
-        tokens = model.tokenize([f'{self.prompt} {text}' for text in batch.texts]) if self.prompt else batch.tokens
+        tokens = self._prompted(model, batch.texts) if self.prompt else batch.tokens
         prompts = None
         if self.random_prefix:
             prompts, tokens = cut_texts(tokens, draw_cuts(tokens.mask), model.tokenizer.pad_token_id)
@@ -82,6 +91,21 @@ class FusionCaptionHead(WritingHead):
             'loss_caption': mean_over_processes(self.token_losses(logits, target).sum(), len(target)),
             'acc_caption': (logits.argmax(1) == target).float().mean(),
         }
+
+    def _prompted(self, model: Writer, texts: Sequence[str]) -> TokenBatch:
+        """Tokenize texts behind the prompt, which they have too where a too long text keeps its end alone."""
+        tokens, beginning = model.tokenize([f'{self.prompt} {text}' for text in texts]), self._beginning(model)
+        size = len(beginning)
+        cut = (tokens.input_ids[:, 1 : size + 1] != torch.tensor(beginning)).any(1).tolist()
+        if not any(cut):
+            return tokens
+        rows = [
+            row[:length] for row, length in zip(tokens.input_ids.tolist(), tokens.mask.sum(1).tolist(), strict=True)
+        ]
+        for place in (place for place, is_cut in enumerate(cut) if is_cut):
+            start, *rest = model.tokenizer([texts[place]], model.max_text_len - size).input_ids[0].tolist()
+            rows[place] = [start, *beginning, *rest]
+        return pad_ids(rows, model.tokenizer.pad_token_id)
 
     def _beginning(self, model: Writer) -> list[int]:
         """The prompt as ids, without start and end."""

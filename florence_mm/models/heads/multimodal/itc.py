@@ -11,7 +11,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from florence_mm.language.labels import text_label
+from florence_mm.language.labels import name_label
 from florence_mm.models.layers.initialisation import init_bert_weights
 from florence_mm.models.multimodal.batch import FusionBatch, rows_of
 from florence_mm.models.multimodal.protocol import Embedder, HasTowers, PairFeatures
@@ -223,7 +223,7 @@ class FusionITCHead(BaseModule):
             return torch.tensor(batch.text_labels)
         if self.positives == 'equal_images':
             ids = batch.field('img_id' if 'img_id' in batch.samples[0] else 'img_path')
-            return torch.tensor([text_label(f'{number}') for number in ids])
+            return torch.tensor([name_label(f'{number}') for number in ids])
         return torch.tensor(list(Peers().row_numbers(len(batch.samples))))
 
     # --- prediction ---------------------------------------------------------------------------------------------------

@@ -3,9 +3,12 @@
 Shape legend: ``B`` pairs of all processes, ``Q`` pairs in the queue, ``D`` embedding width.
 """
 
+import logging
 from collections.abc import Mapping
+from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,7 +17,7 @@ NO_LABEL = -1
 
 
 class MomentumCopies(nn.ModuleDict):
-    """Copies of modules whose weights are moving averages of theirs; they have no gradient and no dropout.
+    """Copies of modules, whose weights and statistics are moving averages of theirs, without gradient and dropout.
 
     Args:
         copies: modules by name, of the architectures of those that they follow.
@@ -34,16 +37,29 @@ class MomentumCopies(nn.ModuleDict):
         """Stay in evaluation mode."""
         return super().train(False)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Load; copies of which a checkpoint has a part alone take over the weights of the modules once more."""
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        missing, own = _missing(self, state_dict, prefix)
+        if 0 < len(missing) < own:
+            self.started.fill_(False)
+            print_log(
+                f'the momentum model in the checkpoint is of another model, which lacks {len(missing)} of the {own} '
+                f'tensors or has them in another shape, among them {missing[0]}; all of the momentum model begins as '
+                'a copy of the model',
+                'current',
+                logging.WARNING,
+            )
+
     @torch.no_grad()
     def follow(self, modules: Mapping[str, nn.Module]) -> None:
         """Move the weights towards those of the modules, once a training step."""
         keep = torch.where(self.started, self.momentum, 0.0)
         for name, module in modules.items():
-            others = dict(module.named_parameters())  # a copy may lack some
-            for key, parameter in self[name].named_parameters():
-                own, other = _local(parameter), _local(others[key])
-                # on the device, where the flag lies, so that nothing waits for it
-                own.copy_(other + keep.to(own.dtype) * (own - other))
+            # a copy may lack some; statistics of batches are averaged as the weights that they belong to
+            others = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+            for key, own in (*self[name].named_parameters(), *self[name].named_buffers()):
+                _follow(_local(own), _local(others[key]), keep)
         self.started.fill_(True)
 
 
@@ -69,6 +85,14 @@ class FeatureQueue(nn.Module):
         self.register_buffer('label', torch.full((size,), NO_LABEL))
         self.register_buffer('place', torch.tensor(0))
 
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Load; a queue of which a checkpoint has a part alone, or another size, begins without pairs."""
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        missing, own = _missing(self, state_dict, prefix)
+        if 0 < len(missing) < own:
+            self.label.fill_(NO_LABEL)
+            self.place.zero_()
+
     def check_batch(self, count: int) -> None:
         """Check that whole batches fill the queue.
 
@@ -90,6 +114,22 @@ class FeatureQueue(nn.Module):
             buffer = getattr(self, name)
             buffer.index_copy_(0, rows, new.to(buffer.dtype))
         self.place.add_(len(label)).remainder_(self.size)
+
+
+def _missing(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str) -> tuple[list[str], int]:
+    """Keys of a module's tensors that a state lacks or has in another shape, and how many tensors the module has."""
+    own = {f'{prefix}{name}': x for name, x in module.state_dict().items() if name != 'started'}
+    lacking = [key for key, x in own.items() if key not in state_dict or state_dict[key].shape != x.shape]
+    return lacking, len(own)
+
+
+def _follow(own: Tensor, other: Tensor, keep: Tensor) -> None:
+    """Move a tensor towards another one; what has no fractions, such as a number of batches, becomes the other's."""
+    if not own.is_floating_point():
+        own.copy_(other)
+        return
+    # on the device, where the flag lies, so that nothing waits for it
+    own.copy_(other + keep.to(own.dtype) * (own - other))
 
 
 def _local(x: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ from florence_mm.models.generation.allowed import Following
 from florence_mm.models.tokenizers.locations import LocationTokenizer
 
 
-class Place(NamedTuple):
-    """A place in an answer.
+class GrammarState(NamedTuple):
+    """How far an answer is written.
 
     Attributes:
         phase: ``'start'`` of the answer, in a ``'text'``, in a ``'box'``, ``'quad'`` or ``'outline'``, or after one:
@@ -38,7 +38,7 @@ class Place(NamedTuple):
 
 
 class TaskGrammar:
-    """What may follow in the answer to a task: a function for ``DecodingRules.allowed``, or of a place token by token.
+    """What may follow in the answer to a task: a function for ``DecodingRules.allowed``, or of a state, token by token.
 
     Boxes have four locations and end where they begin or behind; quadrilaterals have eight; a part of an outline has at
     least three points; a text has something to read, and there is one before each labelled region.
@@ -49,7 +49,7 @@ class TaskGrammar:
         texts: every text of the answer is one of these, such as class names, or the phrases of a caption; None: any.
 
     Attributes:
-        start (Place): start of an answer.
+        start (GrammarState): state before the first token.
 
     Raises:
         ValueError: the task is unknown or writes no texts, there are no texts, or one has no tokens.
@@ -60,7 +60,7 @@ class TaskGrammar:
     True
     """
 
-    start = Place()
+    start = GrammarState()
 
     def __init__(self, task: str, tokenizer: LocationTokenizer, texts: Sequence[str] | None = None) -> None:
         self.task = find_task(task)
@@ -84,8 +84,8 @@ class TaskGrammar:
 
     # --- going on -----------------------------------------------------------------------------------------------------
 
-    def follow(self, state: Place, token: int) -> Place:
-        """Return the place after one more token."""
+    def follow(self, state: GrammarState, token: int) -> GrammarState:
+        """Return the state after one more token."""
         if token in self.locations:
             return self._follow_location(state, token - self.locations.start)
         mark = self._marks.get(token)
@@ -94,25 +94,25 @@ class TaskGrammar:
             if self._trie is not None:
                 before = state.node if state.phase == 'text' and state.node is not None else self._trie.start
                 node = self._trie.follow(before, token)
-            return Place('text', node=node)
+            return GrammarState('text', node=node)
         if mark == SEPARATOR:
-            return Place('outline', closed=state.closed)
-        return Place('outline', closed=True) if mark == POLYGON else Place('after outline')
+            return GrammarState('outline', closed=state.closed)
+        return GrammarState('outline', closed=True) if mark == POLYGON else GrammarState('after outline')
 
-    def _follow_location(self, state: Place, number: int) -> Place:
+    def _follow_location(self, state: GrammarState, number: int) -> GrammarState:
         if state.phase == 'outline' or self.task.answers == 'polygons':
-            return Place('outline', state.count + 1, closed=state.closed)
+            return GrammarState('outline', state.count + 1, closed=state.closed)
         if self.task.answers == 'labelled_quads':
             count = state.count + 1
-            return Place('quad', count) if count < 8 else Place('after quad')
+            return GrammarState('quad', count) if count < 8 else GrammarState('after quad')
         if state.phase != 'box':
-            return Place('box', 1, number)
+            return GrammarState('box', 1, number)
         if state.count == 3:
-            return Place('after box')
-        return Place('box', state.count + 1, state.x0, number if state.count == 1 else state.y0)
+            return GrammarState('after box')
+        return GrammarState('box', state.count + 1, state.x0, number if state.count == 1 else state.y0)
 
-    def following(self, state: Place) -> Following:
-        """Return the ids that may follow at a place."""
+    def following(self, state: GrammarState) -> Following:
+        """Return the ids that may follow in a state."""
         phase, tokens, answers = state.phase, self._tokens, self.task.answers
         if phase == 'text':
             return self._after_text(state.node)

@@ -95,6 +95,18 @@ class FusionWrittenAnswerHead(KnownAnswers, WritingHead):
         """The answers that it chooses from; empty if it writes freely."""
         return list(self.answers) if self.rank or self.restrict else []
 
+    def take_model(self, model: Writer) -> None:
+        """Check that questions, answers and the list of answers fit the model.
+
+        Raises:
+            ValueError: no question fits beside an answer, a length is impossible, or a listed answer is too long or not
+                made of tokens that can be written.
+        """
+        self._room(model)
+        self.rules(model, 1)
+        if self.rank or self.restrict:
+            self.answer_ids(model.tokenizer, self.max_length)
+
     # --- training -----------------------------------------------------------------------------------------------------
 
     def loss(self, batch: FusionBatch) -> dict[str, Tensor]:
@@ -146,13 +158,17 @@ class FusionWrittenAnswerHead(KnownAnswers, WritingHead):
 
     def _prompts(self, model: Writer, questions: Sequence[str]) -> TokenBatch:
         """Tokenize questions to what an answer of ``max_length`` tokens leaves of the longest text."""
+        return model.tokenizer(questions, self._room(model))
+
+    def _room(self, model: Writer) -> int:
+        """Most tokens of a question, start and end included."""
         room = model.max_text_len - self.max_length
         if room < 3:
             raise ValueError(
                 f'max_length of the answer head is {self.max_length} where texts of the model have at most '
                 f'{model.max_text_len} tokens, which leaves none for a question; lower it or raise max_text_len'
             )
-        return model.tokenizer(questions, room)
+        return room
 
     def _predictions(
         self,
@@ -192,9 +208,6 @@ class FusionWrittenAnswerHead(KnownAnswers, WritingHead):
 
         Returns:
             of each question the answers with their probabilities, that all their tokens are written.
-
-        Raises:
-            ValueError: a listed answer is too long, or not made of tokens that can be written.
         """
         if not batch.samples:
             return []
