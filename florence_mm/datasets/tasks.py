@@ -1,6 +1,7 @@
 """Data sets of tasks that are answered by texts and regions, as Florence-2 learns them (arXiv 2311.06242)."""
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,12 @@ import numpy as np
 from florence_mm.errors import DataError
 from florence_mm.formats.rows import read_rows
 from florence_mm.formats.tasks import TaskRow, parse_task_row
+from florence_mm.language.regions import Region, Target
 from florence_mm.registry import DATASETS
 
 from .base import ImageTextDataset
+
+_REGION = tuple(field.name for field in fields(Region))
 
 
 class TaskDataset(ImageTextDataset):
@@ -33,30 +37,33 @@ class TaskDataset(ImageTextDataset):
                 yield item
                 continue
             where, row = item
+            # plain tuples, as dataclasses would take twice the bytes; the file is named once, by the data set
             found: dict[str, Any] = {
                 'image': row.image,
-                'where': where,
-                'task': row.task,
-                'prompt_text': row.text,
-                'prompt_region': row.region,
-                'targets': row.targets(),
+                'where': where.removeprefix(self.location),
+                'asked': (row.task, row.text, row.region),
+                'answers': row.answers,
+                'regions': tuple(tuple(getattr(region, key) for key in _REGION) for region in row.regions),
             }
             yield {**found, 'extra': row.extra} if row.extra else found
 
     def _to_sample(self, row: dict) -> dict:
-        sample = {
-            'img_path': self.image_path(row['image']),
-            'source': row['where'],
-            **{key: row[key] for key in ('task', 'prompt_text', 'prompt_region', 'extra') if key in row},
-        }
-        targets = row['targets']
-        if not self.test_mode and len(targets) > 1:
-            sample['gt_target'] = targets[np.random.randint(len(targets))]
+        sample = {'img_path': self.image_path(row['image']), 'source': self._source(row['where'])}
+        sample['task'], sample['prompt_text'], sample['prompt_region'] = row['asked']
+        if 'extra' in row:
+            sample['extra'] = row['extra']
+        answers = row['answers']
+        if not answers:
+            sample['gt_target'] = Target(regions=tuple(Region(*values) for values in row['regions']))
             return sample
-        sample['gt_target'] = targets[0]
-        if self.test_mode and targets[0].text:
-            sample['texts'] = [target.text for target in targets]
+        drawn = 0 if self.test_mode or len(answers) == 1 else np.random.randint(len(answers))
+        sample['gt_target'] = Target(answers[drawn])
+        if self.test_mode:
+            sample['texts'] = list(answers)
         return sample
+
+    def _source(self, where: str) -> str:
+        return f'{self.location}{where}' if where.startswith(',') else where
 
 
 @DATASETS.register_module()

@@ -9,11 +9,11 @@ import torch
 
 from florence_mm.config.check import check_config
 from florence_mm.datasets import CocoTasks, Flickr30kEntitiesTasks, RefCocoTasks, SceneTextTasks, TaskManifest
-from florence_mm.datasets.transforms import PackTask
+from florence_mm.datasets.transforms import PackTask, RandomFlipTask
 from florence_mm.errors import DataError, UsageError
 from florence_mm.language.regions import Region, Target
 from florence_mm.language.tasks import TaskFormat
-from florence_mm.registry import DATASETS
+from florence_mm.registry import DATASETS, TRANSFORMS
 
 BOX = [0.1, 0.2, 0.5, 0.6]
 PIPELINE = [{'type': 'LoadImage'}, {'type': 'PackTask', 'format': {'num_bins': 10}}]
@@ -294,3 +294,48 @@ def test_arguments_that_do_not_fit(folder):
     config = {'type': 'florence_mm.CocoTasks', 'task': 'detection', 'ann_file': 'a.json', 'test_moed': True}
     with pytest.raises(UsageError, match='test_moed.*did you mean.*test_mode'):
         check_config({'train_dataloader': {'dataset': config}}, whole=False)
+
+
+def test_a_mirrored_picture_has_its_places_on_the_other_side():
+    image = np.zeros((2, 4, 3), np.uint8)
+    image[:, 0] = 255
+    corners = ((0.0, 0.0), (0.25, 0.0), (0.25, 1.0))
+    sample = {
+        'img': image,
+        'task': 'region_segmentation',
+        'prompt_text': '',
+        'prompt_region': (0.0, 0.0, 0.25, 1.0),
+        'gt_target': Target(regions=(Region(polygons=(corners,)),)),
+    }
+    flip = TRANSFORMS.build({'type': 'RandomFlipTask', 'prob': 1})
+    found = flip(dict(sample))
+    assert found['img'][0, :, 0].tolist() == [0, 0, 0, 255]
+    assert found['prompt_region'] == (0.75, 0.0, 1.0, 1.0)
+    # still clockwise
+    assert found['gt_target'].regions[0].polygons == (((0.75, 1.0), (0.75, 0.0), (1.0, 0.0)),)
+    boxed = {**sample, 'task': 'detection', 'prompt_region': None}
+    boxed['gt_target'] = Target(regions=(Region('dog', boxes=((0.0, 0.0, 0.25, 1.0), (0.5, 0.0, 1.0, 1.0))),))
+    assert flip(dict(boxed))['gt_target'].regions[0].boxes == ((0.75, 0.0, 1.0, 1.0), (0.0, 0.0, 0.5, 1.0))
+    for still in (
+        {'prompt_text': 'the Leftmost dog'},
+        {'gt_target': Target('a dog on the right')},
+        {'gt_target': Target(regions=(Region('left ear', boxes=((0.0, 0.0, 0.25, 1.0),)),))},
+        {'task': 'ocr_with_region'},
+    ):
+        assert np.array_equal(flip({**sample, **still})['img'], image)
+    assert repr(flip) == 'RandomFlipTask(prob=1)'
+    with pytest.raises(ValueError, match='prob=2 must be a probability'):
+        RandomFlipTask(2)
+
+
+def test_steps_that_would_make_places_wrong_are_refused(folder):
+    def with_step(line, **step):
+        return build(folder, line, pipeline=[PIPELINE[0], step, PIPELINE[1]])[0]
+
+    with pytest.raises(UsageError, match='mirrored without the places of its task; take .*RandomFlipTask'):
+        with_step(DOGS, type='mmcv.RandomFlip', prob=1.0)
+    crop = {'type': 'florence_mm.RandomResizedCrop', 'scale': 16}
+    for line in (DOGS, CATEGORY):
+        with pytest.raises(UsageError, match='RandomResizedCrop cannot change the places of a task'):
+            with_step(line, **crop)
+    assert with_step(CAPTION, **crop)['inputs'].shape == (3, 16, 16)

@@ -5,7 +5,7 @@ from .geometry import RandomAffineImage
 from .loading import LoadImage
 from .prompt import RandomPrompt
 from .resizing import RandomResizedCrop, Resize, ResizeEdge
-from .tasks import PackTask
+from .tasks import PackTask, RandomFlipTask
 from .video import VideoDecode, VideoInit
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     'PackVQA',
     'PackVideoText',
     'RandomAffineImage',
+    'RandomFlipTask',
     'RandomPrompt',
     'RandomResizedCrop',
     'Resize',

@@ -233,6 +233,12 @@ class RandomResizedCrop(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Replace ``img``, or ``undecoded`` of ``LoadImage(scaled=True)``, by a part of it as ``img``."""
         _refuse_others(results, 'RandomResizedCrop', (*_PLACES, 'gt_seg_map'))
+        target = results.get('gt_target')
+        if results.get('prompt_region') is not None or target is not None and target.regions:
+            raise UsageError(
+                'florence_mm.RandomResizedCrop cannot change the places of a task with the image; take Resize, which '
+                'leaves them as they are'
+            )
         undecoded = results.pop('undecoded', None)
         if undecoded is None:
             image = results['img']
