@@ -117,20 +117,23 @@ def edge_window_attention(qkv: Tensor, zeros: Tensor, groups: tuple[Windows, ...
     return outs[0] if len(outs) == 1 else torch.cat(outs)
 
 
-def whole_window_attention(qkv: Tensor, tokens: int, num_heads: int) -> Tensor:
+def whole_window_attention(qkv: Tensor, windows: int, num_heads: int) -> Tensor:
     """Attend within windows that hold their padded tokens; for graphs, whose sizes may be free.
 
     Args:
         qkv: ``(B, W * N, 3 C)`` in window order.
-        tokens: ``N``.
+        windows: ``W``.
         num_heads: ``h``.
 
     Returns:
         ``(B, W * N, C)``.
     """
-    # (B * W, N, 3, h, d) -> three of (B * W, h, N, d)
-    q, k, v = qkv.reshape(-1, tokens, 3, num_heads, qkv.shape[-1] // (3 * num_heads)).permute(2, 0, 3, 1, 4)
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(*qkv.shape[:2], -1)
+    batch, slots, channels = qkv.shape
+    # (B, W, N, 3, h, d) -> three of (B * W, h, N, d)
+    qkv = qkv.view(batch, windows, slots // windows, 3, num_heads, channels // (3 * num_heads))
+    q, k, v = (x.flatten(0, 1) for x in qkv.permute(3, 0, 1, 4, 2, 5))
+    out = F.scaled_dot_product_attention(q, k, v)
+    return out.view(batch, windows, num_heads, slots // windows, -1).transpose(2, 3).reshape(batch, slots, -1)
 
 
 def channel_attention(qkv: Tensor, groups: int, scale: float) -> Tensor:

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from public_davit import davit
 from torch.export import Dim, export
 
 from florence_mm.models.backbones.coswin import CoSwin
+from florence_mm.models.backbones.davit import DaViT
 from florence_mm.models.backbones.video_coswin import VideoCoSwin
 from florence_mm.ops.traced_windows import traced_partition
 from florence_mm.ops.windows import window_plan
@@ -37,6 +39,24 @@ def test_swin_with_a_bounded_batch():
     swin = CoSwin(SMALL, 32, patch_size=4, conv_embed=False).requires_grad_(False).eval()
     exported = export(swin, (torch.randn(2, 3, 64, 96),), dynamic_shapes=({0: Dim('B', min=1, max=9)},)).module()
     assert max(difference(exported, swin, batch, 3, 64, 96) for batch in (1, 2, 9)) < 1e-5
+
+
+def test_davit_with_free_batch_and_size():
+    model = DaViT({'embed_dims': [16], 'depths': [1], 'num_heads': [2]}, window_size=4).requires_grad_(False).eval()
+    x = torch.randn(2, 3, 64, 96)
+    exported = export(model, (x,), dynamic_shapes=({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},)).module()
+    for shape in ((2, 3, 64, 96), (1, 3, 48, 48), (3, 3, 100, 122)):
+        assert difference(exported, model, *shape) < 1e-5
+
+
+@pytest.mark.parametrize('first', [False, True])
+def test_davit_of_one_size(first):
+    model = davit(first=first).requires_grad_(False)
+    x, other = torch.randn(2, 3, 68, 96), torch.randn(2, 3, 68, 96)
+    exported = export(model, (x,), dynamic_shapes=({0: Dim.AUTO},)).module()
+    assert max(difference(exported, model, batch, 3, 68, 96) for batch in (1, 2, 5)) < 1e-5
+    traced = torch.jit.trace(lambda x: model(x)[-1], x, check_trace=True)
+    assert (traced(other) - model(other)[-1]).abs().max() < 1e-5
 
 
 def test_coswin_traced_twice_alike(coswin):

@@ -48,7 +48,7 @@ class PaddedWindowAttention(nn.Module):
         if is_recorded():
             window = (self.window_size, self.window_size)
             plan = window_plan(size, window, (0, 0), x.device)
-            x = whole_window_attention(self.qkv(to_windows(x, plan)), self.window_size**2, self.num_heads)
+            x = whole_window_attention(self.qkv(to_windows(x, plan)), plan.num_windows, self.num_heads)
             return from_windows(self.proj(x), plan)
         if not len(x):
             return x  # empty: there is nothing to attend to
@@ -216,7 +216,7 @@ class NormConvEmbed(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """Merge tokens ``(B, L, C)`` of a map of ``size``; returns tokens and the new size."""
         x = to_map(self.norm(x), size)
-        if self.proj.kernel_size[0] == 2 and (size[0] % 2 or size[1] % 2):
-            x = F.pad(x, (0, size[1] % 2, 0, size[0] % 2))
+        if self.proj.kernel_size[0] == 2 and (is_recorded() or size[0] % 2 or size[1] % 2):
+            x = F.pad(x, (0, 1, 0, 1))  # the convolution does not read what is beyond an even size
         x = convolve(self.proj, x)
         return to_tokens(x), tuple(x.shape[2:])
