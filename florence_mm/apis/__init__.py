@@ -11,6 +11,7 @@ _MODULES = {
     'ImageInferencer': 'image_inferencer',
     'MultimodalInferencer': 'multimodal_inferencer',
     'RetrievalInferencer': 'retrieval_inferencer',
+    'TaskInferencer': 'task_inferencer',
     'VideoInferencer': 'video_inferencer',
     'LoadedModel': 'loaded_model',
     'ModelEntry': 'zoo',

@@ -51,6 +51,7 @@ TASKS = (
     'visual-question-answering',
     'captioning',
     'reranked-retrieval',
+    'vision-tasks',
 )
 _CONFIG_SUFFIXES = ('.py', '.yaml', '.yml', '.json')
 

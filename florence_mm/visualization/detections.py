@@ -77,9 +77,8 @@ def draw_detections(
     if len(names) and (boxes.shape[1:] != (4,) or not np.isfinite(boxes).all()):
         raise ValueError(f'boxes have shape {boxes.shape} or values that are not finite; expected (n, 4) numbers')
     class_names = list(dict.fromkeys(names)) if class_names is None else list(class_names)
-    longest = max(image.shape[:2], default=0)
-    factor = -(-_LEAST_SIDE // longest) if 0 < longest < _LEAST_SIDE else 1
-    picture = Image.fromarray(fit_image(image, factor * image.shape[0], factor * image.shape[1]))
+    enlarged, factor = enlarge(image)
+    picture = Image.fromarray(enlarged)
     side = max(picture.size)
     draw = ImageDraw.Draw(picture)
     placed: list[Rectangle] = []
@@ -103,10 +102,21 @@ def draw_detections(
         room -= area
         colour = class_colour(names[i], class_names)
         draw.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=colour)
-        draw.text((place[0] + 4, place[1] + 1), text, font=face, fill=_readable_on(colour))
+        draw.text((place[0] + 4, place[1] + 1), text, font=face, fill=readable_on(colour))
     if len(order) < len(names):
         _write_below(draw, f'the {len(order)} best of {len(names)} boxes', picture.size)
     return np.array(picture)
+
+
+def enlarge(image: np.ndarray) -> tuple[np.ndarray, int]:
+    """Enlarge an image ``(H, W, 3)`` of less than 480 pixels by an integer factor; returns it and the factor.
+
+    Raises:
+        ValueError: ``image`` has another shape or type.
+    """
+    longest = max(image.shape[:2], default=0)
+    factor = -(-_LEAST_SIDE // longest) if 0 < longest < _LEAST_SIDE else 1
+    return fit_image(image, factor * image.shape[0], factor * image.shape[1]), factor
 
 
 def _fitting_font(size: int, names: Sequence[str], scored: bool, picture: tuple[int, int]) -> ImageFont.FreeTypeFont:
@@ -172,7 +182,7 @@ def _outline(draw: ImageDraw.ImageDraw, box: Rectangle, colour: Colour, thicknes
     draw.rectangle((x1, y1, x2, y2), outline=colour, width=thickness)
 
 
-def _readable_on(colour: Colour) -> Colour:
+def readable_on(colour: Colour) -> Colour:
     """Light or dark text colour, whichever has more contrast to ``colour``."""
     brightness = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
     return INK if brightness > 140 else PAPER

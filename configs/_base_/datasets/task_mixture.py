@@ -1,0 +1,75 @@
+# The public tasks that a generalist is tuned on, as published files, each with a weight; annotations lie where their
+# authors' archives put them. Weights are ours
+image_size = 768
+pipeline = [
+    dict(type='florence_mm.LoadImage'),
+    dict(type='florence_mm.Resize', scale=(image_size, image_size)),
+    dict(type='florence_mm.PackTask'),
+]
+coco = dict(type='florence_mm.CocoTasks', data_root='data/coco', data_prefix='train2017', pipeline=pipeline)
+refcoco = dict(
+    type='florence_mm.RefCocoTasks',
+    data_root='data/refcoco/refcoco',
+    ref_file='refs(unc).p',
+    ann_file='instances.json',
+    data_prefix='../../coco/train2014',
+    pipeline=pipeline,
+)
+flickr30k = dict(
+    type='florence_mm.Flickr30kEntitiesTasks',
+    data_root='data/flickr30k_entities',
+    data_prefix='images',
+    pipeline=pipeline,
+)
+visual_genome = dict(
+    type='florence_mm.VisualGenomeTasks',
+    data_root='data/visual_genome',
+    ann_file='region_descriptions.json',
+    data_prefix='',
+    pipeline=pipeline,
+)
+scene_text = dict(
+    type='florence_mm.SceneTextTasks',
+    task='ocr_with_region',
+    data_root='data/textocr',
+    ann_file='TextOCR_0.1_train.json',
+    data_prefix='train_images',
+    pipeline=pipeline,
+)
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=8,
+    persistent_workers=True,
+    drop_last=True,
+    sampler=dict(type='florence_mm.ResumableSampler', shuffle=True),
+    dataset=dict(
+        type='florence_mm.WeightedMixture',
+        epoch_size=1_000_000,
+        datasets=[
+            dict(weight=4, dataset=dict(**coco, task='caption', ann_file='annotations/captions_train2017.json')),
+            dict(weight=4, dataset=dict(**coco, task='detection', ann_file='annotations/instances_train2017.json')),
+            dict(weight=2, dataset=dict(**refcoco, task='phrase_grounding', split='train')),
+            dict(weight=2, dataset=dict(**refcoco, task='referring_segmentation', split='train', tolerance=0.002)),
+            dict(weight=2, dataset=dict(**flickr30k, task='phrase_grounding', ann_file='train.txt')),
+            dict(weight=1, dataset=dict(**visual_genome, task='dense_region_caption')),
+            dict(weight=1, dataset=dict(**visual_genome, task='region_description')),
+            dict(weight=1, dataset=dict(**scene_text)),
+        ],
+    ),
+)
+val_dataloader = dict(
+    batch_size=16,
+    num_workers=8,
+    persistent_workers=True,
+    sampler=dict(type='florence_mm.ResumableSampler', shuffle=False, round_up=False),
+    dataset=dict(
+        type='mmengine.ConcatDataset',
+        datasets=[
+            dict(**refcoco, task='phrase_grounding', split='val', test_mode=True),
+            dict(**refcoco, task='referring_segmentation', split='val', test_mode=True),
+        ],
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = [dict(type='florence_mm.ReferringAccuracy'), dict(type='florence_mm.PolygonIoU')]
+test_evaluator = val_evaluator
