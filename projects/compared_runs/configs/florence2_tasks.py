@@ -1,5 +1,5 @@
-# What kinds of annotation do for each other in Florence-2, with as many updates: the paper's stages (image level, + region,
-# + pixel), and tasks alone
+# What kinds of annotation do for each other in Florence-2, with as many updates: the paper's stages (image level, then
+# regions, then pixels), and tasks alone
 CONFIG = 'configs/florence2/florence2_coswin-micro_1xb32-2400_large-digit-tasks.py'
 _pipeline = [
     dict(type='florence_mm.LoadImage', keep_mb=256),
