@@ -1,6 +1,6 @@
 # What kinds of annotation do for each other in Florence-2, with as many updates: the paper's stages (image level, then
 # regions, then pixels), and tasks alone
-CONFIG = 'configs/florence2/florence2_coswin-micro_1xb32-2400_large-digit-tasks.py'
+CONFIG = 'configs/florence2/florence2_coswin-micro_2xb16-5k_large-digit-tasks.py'
 _pipeline = [
     dict(type='florence_mm.LoadImage', keep_mb=256),
     dict(type='florence_mm.PackTask', format=dict(num_bins=32)),

@@ -1,5 +1,5 @@
 # All tasks about the embedded scenes from one checkpoint (docs/florence2.md, "The embedded task"):
-# python tools/train.py configs/florence2/florence2_coswin-micro_1xb32-2400_large-digit-tasks.py
+# bash tools/dist_train.sh configs/florence2/florence2_coswin-micro_2xb16-5k_large-digit-tasks.py 2
 _base_ = [
     '../_base_/models/florence2_coswin-micro.py',
     '../_base_/datasets/large_digit_tasks.py',
@@ -29,7 +29,7 @@ test_pipeline = [
 ]
 # learned outlines have ten corners on average, those of the test fifteen
 train_dataloader = dict(
-    batch_size=32,  # many updates count for more than large batches
+    batch_size=16,  # many updates count for more than large batches
     sampler=dict(_delete_=True, type='florence_mm.PictureSampler', shuffle=True, infinite=True),
     dataset=dict(
         _delete_=True,
@@ -72,7 +72,7 @@ test_evaluator = val_evaluator
 optim_wrapper = dict(
     optimizer=dict(lr=1.5e-3), paramwise_cfg=dict(_delete_=True, orthogonal=('image_encoder', 'encoder', 'decoder'))
 )
-max_iters = 2400
+max_iters = 5000
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=60),
     dict(type='PolyLR', power=1.0, eta_min=1e-5, by_epoch=False, begin=60, end=max_iters),
