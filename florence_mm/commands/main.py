@@ -27,7 +27,7 @@ PROG = 'florence-mm'
 PURPOSE = 'Florence, a vision foundation model: classify, search, detect, ask, train and evaluate.'
 #: Subcommands in the order of the help; one that is in no group comes last.
 GROUPS = {
-    'Your pictures and videos': ('classify', 'search', 'detect', 'video', 'ask', 'caption', 'demo'),
+    'Your pictures and videos': ('classify', 'search', 'detect', 'video', 'ask', 'caption', 'solve', 'demo'),
     'Training and evaluation': ('curate', 'capfilt', 'train', 'test', 'evaluate'),
     'Models': ('models', 'convert', 'export'),
     'This installation': ('doctor', 'completion'),

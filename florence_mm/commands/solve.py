@@ -1,4 +1,4 @@
-"""Solve a task about images with a model that writes: detection, phrases, polygons, texts in pictures, captions.
+"""Solve a task about images with a model that writes: detection, phrases, polygons, texts.
 
 --task is the name of a task, or the mark by which public code names it; some take a --text, such as a caption whose
 phrases are located, and some a --region, whose class, description or outline is written. Results are printed, with

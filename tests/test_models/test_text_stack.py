@@ -139,3 +139,32 @@ def test_refused_sizes(change):
 def test_too_long_texts():
     with pytest.raises(ValueError, match='texts have 61 tokens and the text stack takes 60; lower max_text_len'):
         TextStack(**SIZES)(torch.ones(1, 61, dtype=torch.long), torch.ones(1, 61, dtype=torch.bool))
+
+
+# --- shared words, and tokens before texts ----------------------------------------------------------------------------
+
+SMALL = {'vocab_size': 30, 'hidden_size': 8, 'num_layers': 1, 'num_heads': 2, 'max_positions': 9, 'num_types': 0}
+
+
+def test_shared_words_are_part_of_one_stack():
+    one = TextStack(**SMALL)
+    words = one.embeddings.word_embeddings
+    other = TextStack(**SMALL, words=words)
+    assert other.embeddings.word_embeddings is words
+    assert not [key for key in other.state_dict() if 'word_embeddings' in key]
+    with pytest.raises(ValueError, match=r'embeddings are \(30, 8\) and the text stack has vocab_size=31'):
+        TextStack(**{**SMALL, 'vocab_size': 31}, words=words)
+
+
+@torch.no_grad()
+def test_positions_count_from_the_first_token_before_a_text():
+    stack = TextStack(**SMALL, position_offset=2).eval()
+    words, table = stack.embeddings.word_embeddings.weight, stack.embeddings.position_embeddings.weight
+    before = torch.randn(2, 3, 8)
+    ids, mask = torch.tensor([[4, 5], [6, 0]]), torch.tensor([[True, True], [True, False]])
+    x, layout = stack.embed(ids, mask, before=before)
+    assert (layout.batch, layout.length, len(x)) == (2, 5, 9)
+    rows = [torch.cat([before[0], words[[4, 5]]]) + table[2:7], torch.cat([before[1], words[[6]]]) + table[2:6]]
+    torch.testing.assert_close(x, stack.embeddings.LayerNorm(torch.cat(rows)))
+    with pytest.raises(ValueError, match='8 tokens before texts make 10 tokens and the text stack takes 9'):
+        stack.embed(ids, mask, before=torch.zeros(2, 8, 8))
