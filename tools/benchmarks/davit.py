@@ -4,6 +4,7 @@ python tools/benchmarks/davit.py [--only NAME] [--rounds N] [--out FILE]
 """
 
 import sys
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -15,23 +16,25 @@ from florence_mm.models.backbones import DaViT
 from florence_mm.models.checkpoints.formats import convert_state_dict
 
 
-def _timm() -> tuple[nn.Module, str]:
+def _timm() -> tuple[nn.Module, Callable]:
     import timm
 
-    return timm.create_model('davit_base_fl', num_classes=0), 'forward_features'
+    model = timm.create_model('davit_base_fl', num_classes=0, drop_path_rate=0.0)
+    return model, model.forward_features
 
 
-def _transformers() -> tuple[nn.Module, str]:
+def _transformers() -> tuple[nn.Module, Callable]:
     from transformers import Florence2VisionConfig
     from transformers.models.florence2.modeling_florence2 import Florence2VisionBackbone
 
-    return Florence2VisionBackbone(Florence2VisionConfig()), 'forward'
+    model = Florence2VisionBackbone(Florence2VisionConfig(drop_path_rate=0.0))
+    return model, lambda x: model(x).last_hidden_state
 
 
 def _base(peer: str, side: int, batch: int = 1, train: bool = False) -> Pair:
     """Florence-2-base's image tower without stochastic depth; in training both passes."""
     torch.manual_seed(0)
-    theirs, method = {'timm': _timm, 'transformers': _transformers}[peer]()
+    theirs, peer_call = {'timm': _timm, 'transformers': _transformers}[peer]()
     for name, parameter in theirs.named_parameters():  # those of transformers are of std 0.02, also of convolutions
         nn.init.normal_(parameter, 1.0 if 'norm' in name and parameter.ndim == 1 else 0.0, 0.03)
     ours = DaViT('base', drop_path_rate=0.0)
@@ -39,20 +42,12 @@ def _base(peer: str, side: int, batch: int = 1, train: bool = False) -> Pair:
     ours.load_state_dict(convert_state_dict(state)[1])
     for model in (ours, theirs):
         model.train(train)
-        for module in model.modules():  # timm's and ours have none, transformers' is set to its rate
-            if hasattr(module, 'drop_prob'):
-                module.drop_prob = 0.0
     x = torch.randn(batch, 3, side, side)
-
-    def run(model: nn.Module, name: str) -> torch.Tensor:
-        out = getattr(model, name)(x)
-        return out[0] if isinstance(out, tuple) else getattr(out, 'last_hidden_state', out)
-
-    calls = partial(run, ours, 'forward'), partial(run, theirs, method)
+    calls = (lambda: ours(x)[0]), (lambda: peer_call(x))
     if not train:
         return Pair(*(torch.inference_mode()(call) for call in calls))
 
-    def step(model: nn.Module, call: partial) -> list[torch.Tensor]:
+    def step(model: nn.Module, call: Callable) -> list[torch.Tensor]:
         model.zero_grad(set_to_none=True)
         out = call()
         out.square().mean().backward()
