@@ -324,17 +324,4 @@ RECIPES: tuple[Recipe, ...] = (
         above='retrieval/i2t_R@1',
         tested_apart=True,
     ),
-    Recipe(
-        'florence2_coswin-micro_2xb16-5k_large-digit-tasks',
-        'boxes, phrases, outlines, texts and captions of scenes from one model',
-        'florence2',
-        'work_dirs/florence2_coswin-micro_2xb16-5k_large-digit-tasks/iter_5000.pth',
-        600,
-        data=('large_digit_tasks',),
-        begins_with=(_LARGE_DIGITS,),
-        score='written/F1',
-        least=0.70,
-        above='exchanged/written/F1',
-        tested_apart=True,
-    ),
 )
