@@ -2,7 +2,7 @@ import pytest
 from mmengine.evaluator import Evaluator
 from mmengine.structures import BaseDataElement
 
-from florence_mm.evaluation import CaptionScores, MovedRegions
+from florence_mm.evaluation.metrics import CaptionScores, MovedRegions
 from florence_mm.language.regions import Target
 
 
