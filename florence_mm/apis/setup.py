@@ -214,7 +214,7 @@ class TestData:
     """Pipeline and class names of a config's test data.
 
     Args:
-        dataset: config of the test data set, which may be wrapped.
+        dataset: config of the test data set, which may be wrapped, or a concatenation, of which the first part counts.
         kind: kind of the inputs for messages, as in "image".
 
     Attributes:
@@ -229,8 +229,8 @@ class TestData:
     def __init__(self, dataset: Mapping[str, Any], kind: str) -> None:
         if not isinstance(dataset, Mapping):
             raise UsageError(f'test_dataloader.dataset is {shown(dataset)}; give a dict with type and pipeline')
-        while 'pipeline' not in dataset and 'dataset' in dataset:
-            dataset = dataset['dataset']
+        while 'pipeline' not in dataset and ('dataset' in dataset or dataset.get('datasets')):
+            dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]  # all parts prepare alike
         if not dataset.get('pipeline'):
             raise UsageError(f'test_dataloader.dataset has no pipeline, which says how to prepare {kind}s')
         self.dataset = dataset

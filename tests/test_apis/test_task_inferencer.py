@@ -9,6 +9,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from florence_mm.apis import TaskInferencer
+from florence_mm.apis.setup import TestData
 from florence_mm.commands import solve as command
 from florence_mm.errors import UsageError
 from florence_mm.language.regions import Region, Target
@@ -165,3 +166,12 @@ def test_the_command(tmp_path, capsys):
         }
     )
     assert capsys.readouterr().out == 'a.png:\n  0.50 dog [1.0, 2.0, 3.0, 4.0]\n  (the rest is left out)\n'
+
+
+@pytest.mark.parametrize(
+    'wrapped', [[DATASET, DATASET], [{'dataset': DATASET, 'weight': 2}]], ids=['joined', 'mixture']
+)
+def test_a_test_of_several_data_sets_has_the_pipeline_of_the_first(wrapped):
+    assert TestData({'type': 'mmengine.ConcatDataset', 'datasets': wrapped}, 'image').pipeline == PIPELINE
+    with pytest.raises(UsageError, match='has no pipeline'):
+        TestData({'type': 'mmengine.ConcatDataset', 'datasets': []}, 'image')

@@ -1,4 +1,4 @@
-"""Small Florence-2s: with a backbone of ours, and with more decoder than encoder layers."""
+"""Small Florence-2s: with a backbone of ours, with two of its maps, and with more decoder than encoder layers."""
 
 from instances import Small
 from small_coswin import COSWIN
@@ -19,5 +19,11 @@ PROTOCOLS = ('Reader', 'Writer', 'TeachesStart', 'VisionLanguage', 'WholeBatchLo
 
 SMALL = {
     'Florence2': Small(FLORENCE2, VisionLanguage(PROTOCOLS), PROTOCOLS),
+    'Florence2-joined': Small(
+        {**FLORENCE2, 'image_encoder': {**COSWIN, 'out_indices': (1, 2)}, 'join_maps': True, 'max_map_size': 10}
+        | {'text': {**FLORENCE2['text'], 'max_positions': 140}},
+        VisionLanguage(PROTOCOLS),
+        PROTOCOLS,
+    ),
     'Florence2-deeper': Small({**FLORENCE2, 'decoder_layers': 3}, VisionLanguage(PROTOCOLS), PROTOCOLS),
 }

@@ -6,9 +6,10 @@ import pytest
 import torch
 from instances import build
 from mmpretrain.structures import DataSample
+from small_coswin import COSWIN
 
 from florence_mm.models.multimodal import Florence2
-from florence_mm.models.multimodal.florence2 import ImageProjector
+from florence_mm.models.multimodal.florence2 import ImageProjector, joined_maps
 from florence_mm.models.multimodal.protocol import TaskQuestion
 from florence_mm.models.tokenizers import LocationTokenizer, MaskedCLIPTokenizer
 
@@ -79,6 +80,28 @@ def test_places_of_a_map_are_told_apart_and_the_mean_is_before_them():
     torch.testing.assert_close(tokens[1, 0], projector.norm(mean), **CLOSE)
     with pytest.raises(ValueError, match=r'a map of 4 x 2 and max_map_size is 3; make images smaller or raise'):
         projector(torch.zeros(1, 4, 4, 2, dtype=torch.float64))
+
+
+@torch.no_grad()
+def test_maps_of_several_stages_are_joined_at_the_size_of_the_first():
+    fine, coarse = torch.arange(16.0).reshape(1, 1, 4, 4), torch.tensor([[[[0.0, 1], [2, 3]]]])
+    joined = joined_maps((fine, coarse))
+    assert torch.equal(joined[:, :1], fine)
+    # centres of pixels: a quarter and three quarters of the way between the coarse ones
+    expected = torch.tensor([[0, 0.25, 0.75, 1], [0.5, 0.75, 1.25, 1.5], [1.5, 1.75, 2.25, 2.5], [2, 2.25, 2.75, 3]])
+    torch.testing.assert_close(joined[0, 1], expected)
+    encoder, sizes = {**COSWIN, 'out_indices': (1, 2)}, {'max_map_size': 8}
+    one, both = (small(image_encoder=encoder, join_maps=joins, **sizes) for joins in (False, True))
+    assert one.image_projector.dense.in_features == 32 and both.image_projector.dense.in_features == 16 + 32
+    assert one.encode_image(images(1)).shape[1] == 1 + 4 * 4 and both.encode_image(images(1)).shape[1] == 1 + 8 * 8
+
+    class Flat(torch.nn.Module):
+        num_features = 8
+
+    with pytest.raises(
+        ValueError, match='join_maps needs a backbone with feature_info and out_indices, which Flat has not'
+    ):
+        small(image_encoder=Flat(), join_maps=True)
 
 
 @torch.no_grad()

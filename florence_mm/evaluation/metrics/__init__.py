@@ -2,6 +2,7 @@
 
 from .captions import CaptionScores
 from .detection import DetectionMetric
+from .moved_regions import MovedRegions
 from .retrieval import ImageTextRecall
 from .tasks import PhraseRecall, PolygonIoU, ReferringAccuracy, TextAccuracy, WrittenBoxes
 from .vqa import VQAAccuracy
@@ -11,6 +12,7 @@ __all__ = [
     'CaptionScores',
     'DetectionMetric',
     'ImageTextRecall',
+    'MovedRegions',
     'PhraseRecall',
     'PolygonIoU',
     'ReferringAccuracy',

@@ -9,6 +9,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from florence_mm.evaluation.functional.captions import caption_words, cider_d, corpus_bleu, rouge_l
+from florence_mm.language.task_list import find_task
 from florence_mm.registry import METRICS
 from florence_mm.utils.files import write_atomic
 
@@ -26,6 +27,8 @@ class CaptionScores(BaseMetric):
     Args:
         outfile (str | None): Write the captions to this file in the format of the COCO evaluation, ``[{"image_id": ...,
             "caption": ...}, ...]``; samples then need ``img_id``, or ``image_id`` in ``extra``, a manifest's column.
+        tasks (Sequence[str] | None): Take the samples of these tasks alone, names or public marks, whose caption is the
+            text of ``pred_target``; None: all samples, with ``pred_caption``.
         collect_device, prefix, collect_dir: see :class:`mmengine.evaluator.BaseMetric`.
 
     Raises:
@@ -40,8 +43,12 @@ class CaptionScores(BaseMetric):
         collect_device: str = 'cpu',
         prefix: str | None = None,
         collect_dir: str | None = None,
+        tasks: Sequence[str] | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        if isinstance(tasks, str) or tasks is not None and not tasks:
+            raise ValueError(f'tasks of CaptionScores is {tasks!r}; give a list of at least one task, or None')
+        self.tasks = None if tasks is None else [find_task(task).name for task in tasks]
         if outfile is not None and not outfile.endswith('.json'):
             raise ValueError(f'outfile={outfile!r} of CaptionScores must end in .json')
         self.outfile = outfile
@@ -50,8 +57,11 @@ class CaptionScores(BaseMetric):
         """Store the caption and the references of each sample."""
         for sample in data_samples:
             source = sample.get('source', 'a sample')
+            if self.tasks is not None and find_task(sample.get('task', '')).name not in self.tasks:
+                self.results.append(None)  # several processes gather lists of equal lengths
+                continue
             for key, hint in (
-                ('pred_caption', 'evaluate a model that writes captions'),
+                ('pred_caption' if self.tasks is None else 'pred_target', 'evaluate a model that writes captions'),
                 ('texts', 'evaluate rows with captions, with the data set in test mode'),
             ):
                 if key not in sample:
@@ -62,10 +72,19 @@ class CaptionScores(BaseMetric):
                     f'{source} has neither `img_id` nor `image_id` in `extra`, which the outfile of CaptionScores '
                     'needs; give the manifest a column image_id'
                 )
-            self.results.append((image_id, sample['pred_caption'], list(sample['texts'])))
+            caption = sample['pred_caption'] if self.tasks is None else sample['pred_target'].text
+            self.results.append((image_id, caption, list(sample['texts'])))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Compute the scores over all samples."""
+        results = [result for result in results if result is not None]
+        if not results:
+            print_log(
+                f'CaptionScores got no sample of {", ".join(self.tasks or ())} and has no results',
+                logger='current',
+                level=logging.WARNING,
+            )
+            return {}
         if self.outfile is not None:
             captions = {image_id: caption for image_id, caption, _ in results}
             written = [{'image_id': image_id, 'caption': caption} for image_id, caption in captions.items()]

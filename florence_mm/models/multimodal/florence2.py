@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from florence_mm.models.base import build_part, check_text_sizes, check_width
 from florence_mm.models.generation.cache import CacheStack
@@ -85,6 +86,28 @@ class ImageProjector(nn.Module):
         return self.norm(self.dense(x))
 
 
+def joined_channels(image_encoder: nn.Module) -> int:
+    """Channels of all maps that a backbone returns.
+
+    Raises:
+        ValueError: it does not say which stages' maps it returns.
+    """
+    stages = getattr(image_encoder, 'feature_info', None), getattr(image_encoder, 'out_indices', None)
+    if None in stages:
+        raise ValueError(
+            f'join_maps needs a backbone with feature_info and out_indices, which {type(image_encoder).__name__} has '
+            'not; give one that returns the maps of several stages, such as DaViT, or leave join_maps out'
+        )
+    return sum(stages[0][index]['num_chs'] for index in stages[1])
+
+
+def joined_maps(maps: Sequence[Tensor]) -> Tensor:
+    """Enlarge maps ``(U, C_i, H_i, W_i)`` to the size of the first; return all channels, ``(U, C_v, H, W)``."""
+    size = maps[0].shape[2:]
+    same = (x if x.shape[2:] == size else F.interpolate(x, size=size, mode='bilinear') for x in maps)
+    return torch.cat(list(same), 1)
+
+
 @MODELS.register_module()
 class Florence2(VisionLanguageModel):
     """Florence-2, an encoder-decoder that reads an image with a prompt; it is a reader and a writer.
@@ -95,6 +118,9 @@ class Florence2(VisionLanguageModel):
     Args:
         image_encoder: the backbone (or its config), which returns a map ``(U, C_v, H, W)``, or a tuple of which the
             last is used: DaViT, or any of ours. Its ``num_features`` is C_v.
+        join_maps: use all maps of the tuple: coarser ones are enlarged to the size of the first, and channels are put
+            behind each other, so that small objects have places of their own. C_v is the sum of the channels in
+            ``feature_info`` of the stages in ``out_indices`` of the backbone.
         tokenizer: the :class:`~florence_mm.models.tokenizers.protocol.TextTokenizer` (or its config), usually a
             ``LocationTokenizer``.
         text: arguments of :class:`~florence_mm.models.text.stack.TextStack` for encoder and decoder, which share word
@@ -120,6 +146,7 @@ class Florence2(VisionLanguageModel):
         text: Mapping[str, Any] | None = None,
         decoder_layers: int | None = None,
         max_map_size: int = 50,
+        join_maps: bool = False,
         heads: Mapping[str, dict | nn.Module] | None = None,
         max_text_len: int = 1024,
         max_prompt_len: int = 256,
@@ -137,7 +164,9 @@ class Florence2(VisionLanguageModel):
         layers = text['num_layers'] if decoder_layers is None else decoder_layers
         in_decoder = {**text, 'num_layers': layers, 'cross_attention': True, 'words': self.word_embeddings}
         self.decoder = TextStack(**in_decoder)
-        self.image_projector = ImageProjector(self.image_encoder.num_features, self.hidden_size, max_map_size)
+        self.join_maps = join_maps
+        channels = joined_channels(self.image_encoder) if join_maps else self.image_encoder.num_features
+        self.image_projector = ImageProjector(channels, self.hidden_size, max_map_size)
         self.max_prompt_len = max_prompt_len
         init_bert_weights(self.image_projector, text.get('init_std', 0.02))
         self.add_heads(heads, text.get('init_std', 0.02))
@@ -155,7 +184,8 @@ class Florence2(VisionLanguageModel):
         Raises:
             ValueError: the map of the image encoder has more rows or columns than ``max_map_size``.
         """
-        return self.image_projector(last_output(self.image_encoder(inputs)))
+        maps = self.image_encoder(inputs)
+        return self.image_projector(joined_maps(maps) if self.join_maps else last_output(maps))
 
     def encode_tokens(self, tokens: TokenBatch) -> Tensor:
         """Encode ids ``(B, T)`` of texts without an image to ``(B, T, C)``; all tokens see each other."""
