@@ -3,7 +3,6 @@
 Some pictures have clean captions, on which a captioner and a filter can be fine-tuned.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from .generated import write_generated
 from .scene_captions import make_captions
-from .scene_facts import Scene, read_scenes
+from .scene_facts import Scene, read_scenes, scene_files
 
 RECORD = 'exchanged_captions.json'
 VERSION = 1
@@ -65,12 +64,8 @@ def write_exchanged_captions(scenes: str | Path, out: str | Path, options: Excha
     """
     options = options or Exchanged()
     options.check()
-    path = Path(scenes, 'annotations', 'train.json')
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'there are no annotations {path}; write scenes with tools/dataset_converters/prepare_scenes.py'
-        )
-    drawn = read_scenes(path)
+    paths, digests = scene_files(scenes, ['train'])
+    drawn = read_scenes(paths['train'])
     rng = np.random.default_rng([options.seed, *b'exchanged captions'])
     order = rng.permutation(len(drawn)).tolist()
     count = round(options.clean * len(drawn))
@@ -86,7 +81,7 @@ def write_exchanged_captions(scenes: str | Path, out: str | Path, options: Excha
         CLEAN: [{'image': drawn[place].file_name, 'texts': make_captions(rng, drawn[place])} for place in clean],
     }
     content = [(name, ''.join(json.dumps(row) + '\n' for row in rows).encode()) for name, rows in files.items()]
-    wanted = {'version': VERSION, 'scenes': hashlib.sha256(path.read_bytes()).hexdigest(), **options._asdict()}
+    wanted = {'version': VERSION, 'scenes': digests['train'], **options._asdict()}
     write_generated(Path(out), RECORD, wanted, content, len(content), 'exchanging captions')
     return len(web), exchanged
 

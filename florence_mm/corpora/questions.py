@@ -9,7 +9,6 @@ Files are those of VQAv2 (questions and annotations) and of COCO (captions). ``i
 file name. Training and test have different images of different digits, as the scenes have.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ from florence_mm.language.prompts import get_class_names
 
 from .generated import write_generated
 from .scene_captions import make_captions
-from .scene_facts import COLOURS, Scene, read_scenes, with_article
+from .scene_facts import COLOURS, Scene, read_scenes, scene_files, with_article
 
 RECORD = 'questions.json'
 # increased when files of the same options change
@@ -259,13 +258,7 @@ def write_questions(scenes: str | Path, out: str | Path, options: QuestionOption
         DataError: the scenes' annotations are unusable.
     """
     options = options or QuestionOptions()
-    paths = {split: Path(scenes, 'annotations', f'{split}.json') for split in SPLITS}
-    for path in paths.values():
-        if not path.is_file():
-            raise FileNotFoundError(
-                f'there are no annotations {path}; write scenes with tools/dataset_converters/prepare_scenes.py'
-            )
-    digests = {split: hashlib.sha256(path.read_bytes()).hexdigest() for split, path in paths.items()}
+    paths, digests = scene_files(scenes, SPLITS)
     wanted = {'version': VERSION, 'scenes': digests, **asdict(options)}
     total = 4 * len(SPLITS) + 1
     return write_generated(Path(out), RECORD, wanted, _files(paths, options), total, 'asking questions')

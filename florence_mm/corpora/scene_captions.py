@@ -1,7 +1,8 @@
-"""Captions of the embedded scenes in several wordings."""
+"""Captions of the embedded scenes in several wordings, and what each of their phrases names."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,18 @@ from florence_mm.language.prompts import get_class_names
 from .scene_facts import Scene, SceneDigit, with_article
 
 NUM_CAPTIONS = 5
+
+
+class Phrase(NamedTuple):
+    """A part of a caption.
+
+    Attributes:
+        text (str): The words.
+        digits (tuple): The digits that they name; empty for words in between.
+    """
+
+    text: str
+    digits: tuple[SceneDigit, ...] = ()
 
 
 def make_captions(rng: np.random.Generator, scene: Scene, number: int = NUM_CAPTIONS) -> list[str]:
@@ -22,14 +35,21 @@ def make_captions(rng: np.random.Generator, scene: Scene, number: int = NUM_CAPT
         scene (Scene): The scene.
         number (int): Number of captions, at most :data:`NUM_CAPTIONS`.
     """
+    return [caption_text(phrases) for phrases in make_phrased_captions(rng, scene, number)]
+
+
+def make_phrased_captions(
+    rng: np.random.Generator, scene: Scene, number: int = NUM_CAPTIONS
+) -> list[tuple[Phrase, ...]]:
+    """Make the captions of :func:`make_captions` as their parts, in order."""
     wordings = _WORDINGS if scene.digits else _EMPTY_WORDINGS
     chosen = rng.choice(len(wordings), size=number, replace=False)
-    return [wordings[i](scene) for i in chosen]
+    return [tuple(wordings[i](scene)) for i in chosen]
 
 
-def join(parts: list[str]) -> str:
-    """Join parts as in ``'a two, a five and an eight'``."""
-    return parts[0] if len(parts) == 1 else f'{", ".join(parts[:-1])} and {parts[-1]}'
+def caption_text(phrases: Sequence[Phrase]) -> str:
+    """Return the caption of these parts."""
+    return ''.join(phrase.text for phrase in phrases)
 
 
 def count_digits(scene: Scene) -> str:
@@ -40,51 +60,70 @@ def count_digits(scene: Scene) -> str:
     return f'{words[number] if number < len(words) else number} digit{"" if number == 1 else "s"}'
 
 
-def _listed(scene: Scene) -> str:
-    return join([with_article(digit.name) for digit in scene.digits])
+def describe(digit: SceneDigit) -> str:
+    """Name a digit with its colour, if that has a name, as in ``'a red two'``."""
+    return with_article(f'{digit.colour} {digit.name}' if digit.colour else digit.name)
 
 
-def _coloured(scene: Scene) -> str:
-    def describe(digit: SceneDigit) -> str:
-        return with_article(f'{digit.colour} {digit.name}' if digit.colour else digit.name)
+def _joined(before: str, phrases: Sequence[Phrase], after: str = '') -> list[Phrase]:
+    """Join phrases as in ``'a two, a five and an eight'``."""
+    parts = [Phrase(before)] if before else []
+    for number, phrase in enumerate(phrases, 1):
+        if number > 1:
+            parts.append(Phrase(' and ' if number == len(phrases) else ', '))
+        parts.append(phrase)
+    return [*parts, Phrase(after)] if after else parts
 
-    return join([describe(digit) for digit in scene.digits])
+
+def _listed(scene: Scene) -> list[Phrase]:
+    return [Phrase(with_article(digit.name), (digit,)) for digit in scene.digits]
 
 
-def _counted(scene: Scene) -> str:
+def _coloured(scene: Scene) -> list[Phrase]:
+    return [Phrase(describe(digit), (digit,)) for digit in scene.digits]
+
+
+def _counted(scene: Scene) -> list[Phrase]:
     counts = Counter(digit.label for digit in scene.digits)
     words = get_class_names('digits')
 
-    def describe(label: int, number: int) -> str:
+    def name(label: int, number: int) -> str:
         if number == 1:
             return with_article(words[label])
         return f'{words[number] if number < len(words) else number} {words[label]}{"es" if label == 6 else "s"}'
 
-    return join([describe(label, counts[label]) for label in sorted(counts)])
+    return [
+        Phrase(name(label, counts[label]), tuple(digit for digit in scene.digits if digit.label == label))
+        for label in sorted(counts)
+    ]
 
 
-def _ends(scene: Scene) -> str:
-    if len(scene.digits) == 1:
-        return f'a single digit, {with_article(scene.digits[0].name)}'
+def _ends(scene: Scene) -> list[Phrase]:
     first, last = scene.digits[0], scene.digits[-1]
-    return (
-        f'{count_digits(scene)} from {with_article(first.name)} on the left to {with_article(last.name)} on the right'
-    )
+    if len(scene.digits) == 1:
+        return [Phrase('a single digit, '), Phrase(with_article(first.name), (first,))]
+    return [
+        Phrase(f'{count_digits(scene)} from '),
+        Phrase(with_article(first.name), (first,)),
+        Phrase(' on the left to '),
+        Phrase(with_article(last.name), (last,)),
+        Phrase(' on the right'),
+    ]
 
 
-_WORDINGS: tuple[Callable[[Scene], str], ...] = (
-    lambda scene: f'{count_digits(scene)}: {_listed(scene)}',
-    lambda scene: f'{_listed(scene)}.',
-    lambda scene: f'a picture of {_listed(scene)}',
-    lambda scene: f'there {"is" if len(scene.digits) == 1 else "are"} {_counted(scene)}',
-    lambda scene: f'{count_digits(scene)}, {_coloured(scene)}',
-    lambda scene: f'{_coloured(scene)} on a dark background',
+_WORDINGS: tuple[Callable[[Scene], list[Phrase]], ...] = (
+    lambda scene: _joined(f'{count_digits(scene)}: ', _listed(scene)),
+    lambda scene: _joined('', _listed(scene), '.'),
+    lambda scene: _joined('a picture of ', _listed(scene)),
+    lambda scene: _joined(f'there {"is" if len(scene.digits) == 1 else "are"} ', _counted(scene)),
+    lambda scene: _joined(f'{count_digits(scene)}, ', _coloured(scene)),
+    lambda scene: _joined('', _coloured(scene), ' on a dark background'),
     _ends,
 )
-_EMPTY_WORDINGS: tuple[Callable[[Scene], str], ...] = (
-    lambda scene: 'no digits',
-    lambda scene: 'there are no digits',
-    lambda scene: 'a picture of nothing but a background.',
-    lambda scene: 'an empty background without digits',
-    lambda scene: 'a picture without digits',
+_EMPTY_WORDINGS: tuple[Callable[[Scene], list[Phrase]], ...] = (
+    lambda scene: [Phrase('no digits')],
+    lambda scene: [Phrase('there are no digits')],
+    lambda scene: [Phrase('a picture of nothing but a background.')],
+    lambda scene: [Phrase('an empty background without digits')],
+    lambda scene: [Phrase('a picture without digits')],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from florence_mm.errors import DataError
 from florence_mm.formats.coco import read_coco_file
 from florence_mm.language.prompts import get_class_names
+from florence_mm.utils.digests import sha256_of
 
 # HSV hues 0, 60, ..., 300 degrees
 COLOURS = ('red', 'yellow', 'green', 'cyan', 'blue', 'magenta')
@@ -27,11 +28,18 @@ class SceneDigit:
         label (int): 0 to 9.
         box (tuple): ``x, y, width, height`` in pixels.
         colour (str | None): One of :data:`COLOURS`; None if the ink is between two of them or pale.
+        outline (tuple): Polygons of the visible ink, each of corners ``x, y`` in pixels; empty if the scenes were
+            written without outlines.
+        quad (tuple): Corners ``x, y`` of the rotated rectangle, clockwise from its top left; empty as above.
+        order (int): Place in reading order, from 0; -1 as above.
     """
 
     label: int
     box: tuple[float, float, float, float]
     colour: str | None
+    outline: tuple[tuple[tuple[float, float], ...], ...] = ()
+    quad: tuple[tuple[float, float], ...] = ()
+    order: int = -1
 
     @property
     def name(self) -> str:
@@ -103,9 +111,36 @@ def colour_name(colour: Sequence[int]) -> str | None:
     return COLOURS[nearest % 6]
 
 
+def _corners(values: Sequence[float]) -> tuple[tuple[float, float], ...]:
+    """Pair ``x, y, x, y, ...``."""
+    return tuple(zip(values[::2], values[1::2], strict=True))
+
+
 def with_article(name: str) -> str:
     """Put the article before a name: ``'an eight'``, ``'a two'``."""
     return f'{"an" if name.startswith("e") else "a"} {name}'
+
+
+def scene_files(scenes: str | Path, splits: Sequence[str]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Find the annotation files of a folder of scenes.
+
+    Args:
+        scenes (str | Path): The folder that ``prepare_scenes.py`` wrote.
+        splits (Sequence[str]): ``'train'``, ``'test'`` or both.
+
+    Returns:
+        tuple: path by split, and the SHA-256 of the file by split.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+    """
+    paths = {split: Path(scenes, 'annotations', f'{split}.json') for split in splits}
+    for path in paths.values():
+        if not path.is_file():
+            raise FileNotFoundError(
+                f'there are no annotations {path}; write scenes with tools/dataset_converters/prepare_scenes.py'
+            )
+    return paths, {split: sha256_of(path) for split, path in paths.items()}
 
 
 def read_scenes(path: str | Path) -> list[Scene]:
@@ -128,7 +163,14 @@ def read_scenes(path: str | Path) -> list[Scene]:
                 'tools/dataset_converters/prepare_scenes.py, which leaves the pictures as they are'
             )
         label = labels[names[item['category_id']]]
-        digits[item['image_id']].append(SceneDigit(label, tuple(item['bbox']), colour_name(item['colour'])))
+        shape = {}
+        if 'quad' in item:
+            shape = {
+                'outline': tuple(map(_corners, item['segmentation'])),
+                'quad': _corners(item['quad']),
+                'order': item['order'],
+            }
+        digits[item['image_id']].append(SceneDigit(label, tuple(item['bbox']), colour_name(item['colour']), **shape))
     scenes = []
     for image in content['images']:
         stem = Path(image['file_name']).stem

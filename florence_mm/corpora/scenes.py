@@ -4,12 +4,13 @@ Digits of one split of :mod:`.digits` are enlarged, rotated, coloured and drawn 
 partly over each other. Annotations are COCO's: the box of a digit is the tight box of its visible ink. Image ``i`` of
 a folder depends only on the seed, the name of the folder and ``i``, so that more images do not change the first ones,
 and a damaged one can be drawn again. Beyond COCO's keys an annotation has
-``colour`` (red, green and blue of the ink, 0 to 255), ``visible`` and ``digit`` (see :class:`SceneObject`).
+``colour`` (red, green and blue of the ink, 0 to 255), ``visible`` and ``digit`` (see :class:`SceneObject`), and with
+``SceneOptions(outlines=True)`` the keys of :func:`.scene_outlines.outline_keys`.
 """
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
@@ -23,10 +24,13 @@ from .digit_ink import draw_ink, ink_colour, tight_box
 from .digits import Split, digit_indices, load_digits_split
 from .generated import write_generated
 from .scene_backgrounds import make_background
+from .scene_outlines import outline_keys
 
 RECORD = 'scenes.json'
 # increased when files of the same options change, so that an older folder is not taken for current
 VERSION = 2
+# the same, of the files with outlines
+OUTLINES_VERSION = 3
 # height of a digit in units of the image's; its width is about three quarters of it
 HEIGHTS = (0.17, 0.4)
 MAX_ANGLE = 20.0  # degrees
@@ -47,6 +51,8 @@ class SceneObject:
         box (tuple): ``x, y, width, height`` in pixels: the tight box of the visible ink.
         visible (float): Fraction of the ink that no later digit covers.
         colour (tuple): Red, green and blue of the ink, 0 to 255.
+        angle (float): Degrees by which the digit is turned, counterclockwise.
+        ink (np.ndarray): The visible ink, ``(size, size)`` bool.
     """
 
     label: int
@@ -54,6 +60,8 @@ class SceneObject:
     box: tuple[int, int, int, int]
     visible: float
     colour: tuple[int, int, int]
+    angle: float
+    ink: np.ndarray = field(repr=False, compare=False)
 
 
 def compose_scene(
@@ -88,17 +96,27 @@ def compose_scene(
     for _ in range(count):
         # draw the class first, so that classes are equally frequent
         choice = rng.choice(np.flatnonzero(labels == rng.choice(classes)))
-        alpha = _place(rng, images[choice], size, heights, objects)
-        if alpha is None:
+        placed = _place(rng, images[choice], size, heights, objects)
+        if placed is None:
             raise DataError(
                 f'{count} digits do not fit into a scene of {size}x{size} pixels with little overlap; ask for fewer'
             )
+        alpha, angle = placed
         ink = alpha > 0.5
         for other in objects:
             other['seen'] &= ~ink
         colour = ink_colour(rng, canvas[ink].mean(0))
         canvas = canvas + alpha[..., None] * (colour - canvas)
-        objects.append({'choice': choice, 'ink': ink, 'seen': ink.copy(), 'box': tight_box(ink), 'colour': colour})
+        objects.append(
+            {
+                'choice': choice,
+                'ink': ink,
+                'seen': ink.copy(),
+                'box': tight_box(ink),
+                'colour': colour,
+                'angle': angle,
+            }
+        )
     picture = np.rint(255 * canvas).astype(np.uint8)
     return picture, [
         SceneObject(
@@ -107,6 +125,8 @@ def compose_scene(
             box=tight_box(item['seen']),
             visible=round(float(item['seen'].sum() / item['ink'].sum()), 4),
             colour=tuple(np.rint(255 * item['colour']).astype(int).tolist()),
+            angle=item['angle'],
+            ink=item['seen'],
         )
         for item in objects
     ]
@@ -114,8 +134,8 @@ def compose_scene(
 
 def _place(
     rng: np.random.Generator, image: np.ndarray, size: int, heights: tuple[float, float], objects: list[dict]
-) -> np.ndarray | None:
-    """Place a digit with little overlap and return its opacity; None if no such place was found."""
+) -> tuple[np.ndarray, float] | None:
+    """Place a digit with little overlap and return its opacity and angle; None if no such place was found."""
     for attempt in range(_ATTEMPTS):
         # sizes are uniform in their logarithm; after many failures only small digits are tried
         largest = heights[1] * (heights[0] / heights[1]) ** (attempt / _ATTEMPTS)
@@ -131,7 +151,7 @@ def _place(
             overlap <= MAX_IOU and (other['seen'] & ~ink).sum() >= MIN_VISIBLE * other['ink'].sum()
             for overlap, other in zip(overlaps, objects, strict=True)
         ):
-            return alpha
+            return alpha, angle
     return None
 
 
@@ -154,6 +174,8 @@ class SceneOptions:
         heights (tuple): Smallest and largest height of a digit in units of the image's.
         seed (int): Another seed gives other images.
         held_out (tuple): If given, ``train_base`` is also written, without these classes.
+        outlines (bool): Annotations have outlines, rotated rectangles and reading order too. The pictures, and all
+            other keys, are the same.
 
     Raises:
         ValueError: a number is out of range, or ``held_out`` has an unknown class or all classes.
@@ -166,6 +188,7 @@ class SceneOptions:
     heights: tuple[float, float] = HEIGHTS
     seed: int = 0
     held_out: tuple[str, ...] = ()
+    outlines: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (('train', 1), ('test', 1), ('size', 64), ('seed', 0)):
@@ -184,6 +207,14 @@ class SceneOptions:
                 raise ValueError(f'held_out={name!r} is not one of the classes {", ".join(names)}')
         if len(set(self.held_out)) == len(names):
             raise ValueError('held_out names all classes; leave at least one for training')
+        if not isinstance(self.outlines, bool):
+            raise ValueError(f'outlines={self.outlines!r} of the scenes must be True or False')
+
+    @property
+    def record(self) -> dict:
+        """All that the files depend on; without outlines that of the releases that had none."""
+        values = asdict(self)
+        return {'version': OUTLINES_VERSION if values.pop('outlines') else VERSION, **values}
 
     @property
     def folders(self) -> dict[str, tuple[Split, int, list[int]]]:
@@ -221,7 +252,8 @@ def _files(options: SceneOptions, folder: str) -> Iterator[tuple[str, bytes]]:
         name = f'{index:06d}.png'
         yield f'{folder}/{name}', cv2.imencode('.png', picture[..., ::-1])[1].tobytes()
         images.append({'id': index + 1, 'file_name': name, 'width': options.size, 'height': options.size})
-        for item in objects:
+        extra = outline_keys([(item.ink, item.angle) for item in objects]) if options.outlines else [{}] * len(objects)
+        for item, keys in zip(objects, extra, strict=True):
             annotations.append(
                 {
                     'id': len(annotations) + 1,
@@ -233,6 +265,7 @@ def _files(options: SceneOptions, folder: str) -> Iterator[tuple[str, bytes]]:
                     'visible': item.visible,
                     'colour': list(item.colour),
                     'digit': item.digit,
+                    **keys,
                 }
             )
     content = {
@@ -262,4 +295,4 @@ def write_scenes(out: str | Path, options: SceneOptions | None = None) -> tuple[
     options = options or SceneOptions()
     total = sum(number + 1 for _, number, _ in options.folders.values())
     files = (file for folder in options.folders for file in _files(options, folder))
-    return write_generated(Path(out), RECORD, {'version': VERSION, **asdict(options)}, files, total, 'drawing scenes')
+    return write_generated(Path(out), RECORD, options.record, files, total, 'drawing scenes')

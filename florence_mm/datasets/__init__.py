@@ -13,6 +13,7 @@ from .image_folder import ImageFolderText
 from .manifest import ImageTextManifest
 from .mixture import WeightedMixture
 from .shards import ImageTextShards
+from .tasks import TaskManifest
 from .texts import TextManifest
 from .video_list import VideoList
 from .vqa import VQADataset
@@ -24,6 +25,7 @@ __all__ = [
     'ImageTextDataset',
     'ImageTextManifest',
     'ImageTextShards',
+    'TaskManifest',
     'TextManifest',
     'VQADataset',
     'VideoList',

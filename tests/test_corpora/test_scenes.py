@@ -2,16 +2,20 @@ import json
 import runpy
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from pycocotools import mask as maskUtils
 from pycocotools.coco import COCO
+from scipy import ndimage
 
 from florence_mm.corpora.digit_ink import MIN_CONTRAST, draw_ink, ink_colour, tight_box
 from florence_mm.corpora.digits import digit_indices, load_digits_split
 from florence_mm.corpora.scene_backgrounds import LUMA, make_background
+from florence_mm.corpora.scene_outlines import TOLERANCE, ink_outlines, ink_quad, outline_keys, reading_order
 from florence_mm.corpora.scenes import (
     MAX_IOU,
     MIN_VISIBLE,
@@ -198,6 +202,7 @@ def test_bad_options_have_their_sentence():
         ({'digits': (4, 2)}, r'digits=\(4, 2\).*smallest and the largest'),
         ({'heights': (0.4, 0.3)}, r'heights=\(0.4, 0.3\).*least and the greatest'),
         ({'heights': (0.0, 0.3)}, 'from above 0 to 0.7'),
+        ({'outlines': 'no'}, "outlines='no' of the scenes must be True or False"),
         ({'held_out': ('tree',)}, "held_out='tree' is not one of the classes zero, one"),
         ({'held_out': tuple(get_class_names('digits'))}, 'names all classes'),
     ):
@@ -222,3 +227,113 @@ def test_command(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         run_tool(monkeypatch, '--out', tmp_path, '--held-out', 'ten')
     assert stopped.value.code == 2 and "held_out='ten' is not one of" in capsys.readouterr().err
+
+
+def mask_of(polygons, size):
+    return maskUtils.decode(maskUtils.merge(maskUtils.frPyObjects(polygons, size, size)))
+
+
+def test_outline_of_a_square_and_of_two_parts():
+    ink = np.zeros((20, 20), dtype=bool)
+    ink[4:10, 3:11] = True  # 8 wide, 6 high
+    ink[15:18, 15:18] = True
+    large, small = ink_outlines(ink, tolerance=0.1)
+    # through the edges of the pixels, but for a sixteenth of a pixel and corners that are cut a little
+    for part, box in ((large, (3, 4, 11, 10)), (small, (15, 15, 18, 18))):
+        np.testing.assert_allclose([*part.min(0), *part.max(0)], box, atol=0.07)
+        x, y = part.T
+        area = np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y) / 2  # positive: clockwise, as y points down
+        assert area == pytest.approx((box[2] - box[0]) * (box[3] - box[1]), rel=0.15)
+        assert np.argmin((part - part.min(0)).sum(1)) == 0
+    # a hole belongs to the outline, and a single pixel has one
+    ring = ink.copy()
+    ring[6:8, 5:8] = False
+    np.testing.assert_array_equal(ink_outlines(ring, tolerance=0.1)[0], large)
+    dot = np.zeros((5, 5), dtype=bool)
+    dot[2, 3] = True
+    (corners,) = ink_outlines(dot, tolerance=3.0)
+    assert len(corners) >= 3 and corners.min() >= 2 and (corners <= (4, 3)).all()
+
+
+def test_quad_of_a_bar_that_is_turned():
+    bar = np.zeros((12, 12), dtype=bool)
+    bar[4:6, 2:10] = True
+    np.testing.assert_allclose(ink_quad(bar, 0), [[2, 4], [10, 4], [10, 6], [2, 6]])
+    # of a bar that was turned by a right angle, counterclockwise, the top left is now at the bottom left
+    np.testing.assert_allclose(ink_quad(bar, 90), [[2, 6], [2, 4], [10, 4], [10, 6]], atol=1e-9)
+    # a square on its corner: pixels whose corners have |x - 6| + |y - 6| <= 4
+    rows, columns = np.indices((12, 12)) + 0.5
+    diamond = np.abs(rows - 6) + np.abs(columns - 6) <= 4
+    corners = ink_quad(diamond, 45)
+    np.testing.assert_allclose(corners.mean(0), [6, 6], atol=1e-9)
+    sides = np.linalg.norm(corners - np.roll(corners, -1, 0), axis=1)
+    np.testing.assert_allclose(sides, 10 / np.sqrt(2), atol=1e-9)
+    # turned counterclockwise by 45 degrees, the top left is the leftmost
+    assert np.argmin(corners[:, 0]) == 0 and np.argmin(corners[:, 1]) == 1
+
+
+def test_reading_order_is_by_lines():
+    def square(x, y, side=4):
+        return np.array([[x, y], [x + side, y], [x + side, y + side], [x, y + side]])
+
+    # two lines, of which the first slants a little
+    shapes = [square(20, 3), square(0, 10), square(10, 1), square(0, 0), square(9, 11)]
+    assert reading_order(shapes) == [3, 2, 0, 1, 4]
+    assert reading_order([]) == []
+
+
+def test_outlines_add_keys_and_change_nothing_else(scenes, tmp_path):
+    assert write_scenes(tmp_path, SceneOptions(**{**asdict(OPTIONS), 'outlines': True})) == (143, 143)
+    for path in scenes.rglob('*.png'):
+        assert path.read_bytes() == (tmp_path / path.relative_to(scenes)).read_bytes()
+    for split in ('train', 'test', 'train_base'):
+        plain, outlined = read(scenes, split), read(tmp_path, split)
+        added = [{key: item.pop(key) for key in ('segmentation', 'quad', 'order')} for item in outlined['annotations']]
+        assert plain == outlined
+        for item, shape in zip(plain['annotations'], added, strict=True):
+            x, y, width, height = item['bbox']
+            every = np.concatenate([np.reshape(part, (-1, 2)) for part in shape['segmentation']])
+            # the outline has the box of the visible ink, to the tolerance
+            np.testing.assert_allclose(
+                [*every.min(0), *every.max(0)], [x, y, x + width, y + height], atol=TOLERANCE + 0.1
+            )
+            left, top = np.reshape(shape['quad'], (-1, 2)).min(0)
+            assert left <= x + 0.01 and top <= y + 0.01
+        orders = {}
+        for item, shape in zip(plain['annotations'], added, strict=True):
+            orders.setdefault(item['image_id'], []).append(shape['order'])
+        assert all(sorted(places) == list(range(len(places))) for places in orders.values())
+    # the record without outlines is that of the releases that had none, so that their folders stay as they are
+    options = json.loads((scenes / 'scenes.json').read_bytes())['options']
+    assert options == {
+        'version': 2,
+        'train': 60,
+        'test': 20,
+        'size': 128,
+        'digits': [3, 7],
+        'heights': [0.17, 0.4],
+        'seed': 3,
+        'held_out': ['three', 'seven'],
+    }
+    assert json.loads((tmp_path / 'scenes.json').read_bytes())['options'] == {**options, 'version': 3}
+
+
+def test_outline_is_that_of_the_visible_ink():
+    overlaps, covered = [], 0
+    for index in range(12):
+        _, objects = make_scene(OPTIONS, 'test', index)
+        for item, keys in zip(objects, outline_keys([(one.ink, one.angle) for one in objects]), strict=True):
+            assert item.box == tight_box(item.ink)
+            covered += item.visible < 1
+            # filled, as polygons have no holes; three times as fine, as pycocotools rounds corners to pixels
+            filled = ndimage.binary_fill_holes(item.ink, structure=np.ones((3, 3)) * [[0, 1, 0], [1, 1, 1], [0, 1, 0]])
+            fine = np.kron(filled, np.ones((3, 3), dtype=bool))
+            drawn = mask_of([[3 * value for value in part] for part in keys['segmentation']], 3 * 128)
+            overlaps.append((fine & (drawn > 0)).sum() / (fine | (drawn > 0)).sum())
+            # all ink is in the rotated rectangle
+            rows, columns = np.nonzero(item.ink)
+            quad = np.array(keys['quad'], dtype=np.float32).reshape(-1, 2)
+            inside = [cv2.pointPolygonTest(quad, (x + 0.5, y + 0.5), True) for x, y in zip(columns, rows, strict=True)]
+            assert min(inside) > 0.2
+    assert covered > 3 and len(overlaps) > 30
+    assert min(overlaps) > 0.87 and np.mean(overlaps) > 0.94

@@ -46,4 +46,14 @@ SMALL = {
         {'type': 'BertTextTokenizer', 'extra_tokens': ['[DEC]', '[ENC]']}, Tokenizer(), ['TextTokenizer']
     ),
     'RobertaTextTokenizer': Small({'type': 'RobertaTextTokenizer'}, Tokenizer(), ['TextTokenizer']),
+    **{
+        f'LocationTokenizer-{name}': Small(
+            {'type': 'LocationTokenizer', 'tokenizer': config, 'num_bins': 8}, Tokenizer(), ['TextTokenizer']
+        )
+        for name, config in {
+            'clip': {'type': 'MaskedCLIPTokenizer', 'vocab_size': VOCAB},
+            'bert': {'type': 'BertTextTokenizer'},
+            'roberta': {'type': 'RobertaTextTokenizer'},
+        }.items()
+    },
 }

@@ -29,12 +29,16 @@ def rules(allowed, max_length=4, min_length=0):
     return DecodingRules(START, END, max_length, min_length, {START}, allowed)
 
 
+def log_probs(next_logits, text):
+    ids = [START, *text, END]
+    return [
+        next_logits(torch.tensor([ids[:place]])).double().log_softmax(1)[0, ids[place]].item()
+        for place in range(1, len(ids))
+    ]
+
+
 def log_prob(next_logits, text):
-    ids, total = [START], 0.0
-    for token in (*text, END):
-        total += next_logits(torch.tensor([ids])).double().log_softmax(1)[0, token].item()
-        ids.append(token)
-    return total
+    return sum(log_probs(next_logits, text))
 
 
 def test_beams_choose_the_most_probable_text_of_a_list():
@@ -59,6 +63,8 @@ def test_every_search_writes_texts_of_the_list(search):
         assert all(ids in TEXTS for ids in found.ids)
         expected = [log_prob(model, ids) for ids in found.ids]  # not renormalised over those that are allowed
         assert found.log_probs.tolist() == pytest.approx(expected, abs=1e-5)
+        for ids, of_tokens in zip(found.ids, found.token_log_probs, strict=True):
+            assert of_tokens == pytest.approx(log_probs(model, ids), abs=1e-5)
         written.update(map(tuple, found.ids))
     assert len(written) >= 4
 
@@ -113,3 +119,53 @@ def test_tries():
         TokenTrie([], END)
     with pytest.raises(ValueError, match=r'\[1, 0\] contain the end token 0; give texts without'):
         TokenTrie([[A, END]], END)
+
+
+class Stepwise:
+    """A trie that fails if it is asked about all tokens."""
+
+    def __init__(self, texts):
+        self._trie = TokenTrie(texts, END)
+        self.start, self.follow, self.following = self._trie.start, self._trie.follow, self._trie.following
+
+    def __call__(self, written):
+        raise AssertionError('all tokens were read')
+
+
+@every_search
+def test_a_state_is_followed_through_all_beams_as_if_all_tokens_were_read(search):
+    for seed in range(8):
+        found = []
+        for allowed in (Stepwise(TEXTS), lambda written: TokenTrie(TEXTS, END)(written)):
+            torch.manual_seed(seed)
+            found.append(search(logits_of(seed), 3, rules(allowed)))
+        assert found[0].ids == found[1].ids and found[0].token_log_probs == found[1].token_log_probs
+
+
+@every_search
+def test_each_text_may_have_its_own_function(search):
+    tries = [TokenTrie([[A]], END), None, lambda written: [C] if len(written) < 2 else [END]]
+    torch.manual_seed(0)
+    found = search(logits_of(2), 3, rules(tries))
+    assert found.ids[0] == [A] and found.ids[2] == [C, C]
+    torch.manual_seed(0)
+    assert found.ids[1] == search(logits_of(2), 3, rules(None)).ids[1]
+    with pytest.raises(ValueError, match='there are 2 texts and 3 functions of what is allowed; give one, or each'):
+        search(logits_of(2), 2, rules(tries))
+
+
+@every_search
+def test_ranges_and_masks_are_collections(search):
+    def mask(*ids):
+        return torch.isin(torch.arange(4), torch.tensor(ids))  # shorter than the vocabulary: START may not follow
+
+    for listed, other in (([A, B, C], range(A, C + 1)), ([A, C, END], mask(A, C, END)), ([END], mask(END))):
+        for seed in range(4):
+            torch.manual_seed(seed)
+            expected = search(logits_of(seed), 2, rules(lambda written, listed=listed: listed))
+            torch.manual_seed(seed)
+            found = search(logits_of(seed), 2, rules(lambda written, other=other: other))
+            assert found.ids == expected.ids and torch.equal(found.log_probs, expected.log_probs)
+    for beyond in (range(3, 7), torch.ones(7, dtype=torch.bool)):
+        with pytest.raises(ValueError, match='to 6 and the logits are of 5 tokens'):
+            search(logits_of(0), 1, rules(lambda written, beyond=beyond: beyond))

@@ -48,6 +48,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--held-out', nargs='+', default=(), metavar='CLASS', help='also write train_base without these classes'
     )
+    parser.add_argument(
+        '--outlines',
+        action='store_true',
+        help='annotations also have the outlines of the ink, rotated rectangles and reading order',
+    )
     return parser.parse_args()
 
 
@@ -84,6 +89,7 @@ def main() -> None:
             tuple(args.heights),
             args.seed,
             tuple(args.held_out),
+            args.outlines,
         )
         written, total = write_scenes(out, options)
         for folder in options.folders:

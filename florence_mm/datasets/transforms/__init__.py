@@ -5,11 +5,13 @@ from .geometry import RandomAffineImage
 from .loading import LoadImage
 from .prompt import RandomPrompt
 from .resizing import RandomResizedCrop, Resize, ResizeEdge
+from .tasks import PackTask
 from .video import VideoDecode, VideoInit
 
 __all__ = [
     'LoadImage',
     'PackImageText',
+    'PackTask',
     'PackVQA',
     'PackVideoText',
     'RandomAffineImage',

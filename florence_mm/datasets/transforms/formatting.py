@@ -31,6 +31,32 @@ def _pack_sample(results: dict, meta_keys: Sequence[str]) -> DataSample:
     return sample
 
 
+def pack_image(results: dict, step: str) -> torch.Tensor:
+    """Return ``img`` of a pipeline's dict as ``(3, H, W)`` uint8.
+
+    Args:
+        results (dict): The dict of the pipeline.
+        step (str): The packing step, for messages.
+
+    Raises:
+        UsageError: there is no image.
+        ValueError: the image is not ``(H, W, 3)`` uint8.
+    """
+    img = results.get('img')
+    if img is None:
+        raise UsageError(
+            f'{step} got a sample without an image; put a step that loads it before it, such as '
+            "dict(type='florence_mm.LoadImage')"
+        )
+    if img.ndim != 3 or img.shape[2] != 3 or img.dtype != np.uint8:
+        raise ValueError(
+            f'{results.get("source", "a sample")}: {step} got an image of shape {img.shape} and type '
+            f'{img.dtype}; expected (H, W, 3) uint8, so take normalising transforms out of the pipeline'
+        )
+    # (H, W, 3) -> (3, H, W), contiguous so that workers send it in one piece
+    return torch.from_numpy(np.ascontiguousarray(img.transpose(2, 0, 1)))
+
+
 @TRANSFORMS.register_module()
 class PackImageText(BaseTransform):
     """Pack an image and its texts: ``inputs`` ``(3, H, W)`` uint8, and a ``DataSample``.
@@ -53,19 +79,7 @@ class PackImageText(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """``dict(inputs=..., data_samples=...)``."""
-        img = results.get('img')
-        if img is None:
-            raise UsageError(
-                'PackImageText got a sample without an image; put a step that loads it before it, such as '
-                "dict(type='florence_mm.LoadImage')"
-            )
-        if img.ndim != 3 or img.shape[2] != 3 or img.dtype != np.uint8:
-            raise ValueError(
-                f'{results.get("source", "a sample")}: PackImageText got an image of shape {img.shape} and type '
-                f'{img.dtype}; expected (H, W, 3) uint8, so take normalising transforms out of the pipeline'
-            )
-        # (H, W, 3) -> (3, H, W), contiguous so that workers send it in one piece
-        inputs = torch.from_numpy(np.ascontiguousarray(img.transpose(2, 0, 1)))
+        inputs = pack_image(results, 'PackImageText')
         return {'inputs': inputs, 'data_samples': _pack_sample(results, self.meta_keys)}
 
     def __repr__(self) -> str:

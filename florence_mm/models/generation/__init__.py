@@ -3,11 +3,12 @@
 Not here: anything with weights.
 """
 
+from .allowed import AllowedNext, StepwiseAllowed
 from .beam import beam_search
 from .cache import CacheStack, KeyValueCache
 from .greedy import greedy_search
 from .nucleus import RandomSource, nucleus_search
-from .rules import AllowedNext, Decoded, DecodingRules, NextLogits
+from .rules import Decoded, DecodingRules, NextLogits
 from .state import WriterState
 from .tries import TokenTrie
 
@@ -19,6 +20,7 @@ __all__ = [
     'KeyValueCache',
     'NextLogits',
     'RandomSource',
+    'StepwiseAllowed',
     'TokenTrie',
     'WriterState',
     'beam_search',

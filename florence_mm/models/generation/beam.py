@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .rules import Decoded, DecodingRules, NextLogits, before_end, best_next
+from .allowed import AllowedRows
+from .rules import Decoded, DecodingRules, NextLogits, best_next, decoded
 
 
 @torch.no_grad()
@@ -58,12 +59,16 @@ def beam_search(
     decided = np.zeros(batch_size, bool)
     own_rows = np.arange(batch_size * num_beams).reshape(shape)
     longest = (rules.max_length + 1) ** length_penalty
+    of_tokens = np.zeros((*shape, 0))  # (B, K, L - P)
+    allowed = AllowedRows(rules.allowed, batch_size, rules.max_length)
     parents: Tensor | None = None
     while not decided.all():
         rows = torch.from_numpy(ids).flatten(0, 1)  # (B K, L)
         live = torch.from_numpy((total > -np.inf) & ~done).flatten()
+        written = rows[:, first.shape[1] :]
+        following = allowed(written, parents, live)
         # 2 x (B K, k)
-        best = best_next(next_logits(rows, parents), rows[:, first.shape[1] :], rules, num_beams, live)
+        best = best_next(next_logits(rows, parents), written.shape[1], rules, num_beams, following)
         values, tokens = (x.numpy().reshape(*shape, -1) for x in best)  # (B, K, k)
         # a finished beam has one continuation, the end token at no cost
         values[done], tokens[done] = -np.inf, rules.end_id
@@ -76,9 +81,11 @@ def beam_search(
         rows = np.take_along_axis(own_rows, parent, 1)
         parents = None if (rows == own_rows).all() else torch.from_numpy(rows.ravel())
         token = np.take_along_axis(tokens.reshape(batch_size, -1), chosen, 1)
+        value = np.take_along_axis(values.reshape(batch_size, -1), chosen, 1)
         total = np.take_along_axis(sums.reshape(batch_size, -1), chosen, 1)
         lengths, done = np.take_along_axis(lengths, parent, 1), np.take_along_axis(done, parent, 1)
         ids = np.concatenate([np.take_along_axis(ids, parent[..., None], 1), token[..., None]], 2)
+        of_tokens = np.concatenate([np.take_along_axis(of_tokens, parent[..., None], 1), value[..., None]], 2)
         done |= token == rules.end_id
         # an upper bound: sums only fall, and the divisor is largest at the greatest length
         possible = np.where(done, -np.inf, total).max(1) / longest
@@ -87,5 +94,5 @@ def beam_search(
         total[decided[:, None] & ~done] = -np.inf
     best = np.where(done, total / lengths**length_penalty, -np.inf).argmax(1)  # (B,)
     rows = np.arange(batch_size)
-    written = torch.from_numpy(ids[rows, best, first.shape[1] :])
-    return Decoded([before_end(row, rules) for row in written], torch.from_numpy(total[rows, best]))
+    written, values = (torch.from_numpy(x) for x in (ids[rows, best, first.shape[1] :], of_tokens[rows, best]))
+    return decoded(written, values, torch.from_numpy(total[rows, best]), rules)

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from .rules import Decoded, DecodingRules, NextLogits, before_end, best_next
+from .allowed import AllowedRows
+from .rules import Decoded, DecodingRules, NextLogits, best_next, decoded
 
 
 @torch.no_grad()
@@ -21,10 +22,14 @@ def greedy_search(
     ids = rules.first_ids(first_ids, batch_size)  # (B, P)
     before = ids.shape[1]
     total, done = torch.zeros(batch_size, dtype=torch.float64), torch.zeros(batch_size, dtype=torch.bool)
+    allowed = AllowedRows(rules.allowed, batch_size, rules.max_length)
+    of_tokens = total.new_zeros(batch_size, 0)  # (B, L - P)
     while not done.all():
-        values, tokens = best_next(next_logits(ids, None), ids[:, before:], rules, 1, ~done)
+        following = allowed(ids[:, before:], None, ~done)
+        values, tokens = best_next(next_logits(ids, None), ids.shape[1] - before, rules, 1, following)
+        of_tokens = torch.cat([of_tokens, values], 1)
         total += values[:, 0].masked_fill(done, 0)
         token = tokens[:, 0].masked_fill(done, rules.end_id)
         ids = torch.cat([ids, token[:, None]], 1)
         done |= token == rules.end_id
-    return Decoded([before_end(row, rules) for row in ids[:, before:]], total)
+    return decoded(ids[:, before:], of_tokens, total, rules)

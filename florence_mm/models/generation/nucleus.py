@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from .rules import Decoded, DecodingRules, NextLogits, before_end, check_some_follow, permitted_log_probs
+from .allowed import AllowedRows
+from .rules import Decoded, DecodingRules, NextLogits, check_some_follow, decoded, permitted_log_probs
 
 #: Source of the random numbers of B texts: one generator for all, one for each, or None, torch's global one.
 RandomSource = Generator | Sequence[Generator] | None
@@ -54,14 +55,19 @@ def nucleus_search(
     ids = rules.first_ids(first_ids, batch_size)  # (B, P)
     before = ids.shape[1]
     total, done = torch.zeros(batch_size, dtype=torch.float64), torch.zeros(batch_size, dtype=torch.bool)
+    allowed = AllowedRows(rules.allowed, batch_size, rules.max_length)
+    of_tokens = total.new_zeros(batch_size, 0)  # (B, L - P)
     while not done.all():
-        log_probs = permitted_log_probs(next_logits(ids, None), ids[:, before:], rules, ~done).double()  # (B, V)
+        following = allowed(ids[:, before:], None, ~done)
+        logits = next_logits(ids, None)
+        log_probs = permitted_log_probs(logits, ids.shape[1] - before, rules, following).double()  # (B, V)
         token = _draw(log_probs / temperature, top_p, _uniform(done, generator), ids.shape[1] - before)  # (B,)
-        total += log_probs.gather(1, token[:, None])[:, 0].cpu().masked_fill(done, 0)
+        of_tokens = torch.cat([of_tokens, log_probs.gather(1, token[:, None]).cpu()], 1)
+        total += of_tokens[:, -1].masked_fill(done, 0)
         token = token.cpu().masked_fill(done, rules.end_id)
         ids = torch.cat([ids, token[:, None]], 1)
         done |= token == rules.end_id
-    return Decoded([before_end(row, rules) for row in ids[:, before:]], total)
+    return decoded(ids[:, before:], of_tokens, total, rules)
 
 
 def check_sampling(top_p: float, temperature: float) -> None:

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from florence_mm.ops.precision import at_least_float32
 
+from .allowed import AllowedNext, Following, keep_allowed
+
 #: Function from ids ``(rows, L)``, on the CPU, to the logits ``(rows, V)`` of the next token. The second argument,
 #: ``(rows,)`` int64, is the row of the previous call that each row continues; None: rows are unchanged.
 NextLogits = Callable[[Tensor, Tensor | None], Tensor]
-
-#: Function from the ids generated so far, without those given at the start, to the ids that may follow; None: all may.
-AllowedNext = Callable[[Sequence[int]], Collection[int] | None]
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,8 @@ class DecodingRules:
         min_length: fewest tokens between the given ones and the end token.
         banned: tokens that are never generated.
         allowed: restricts the next tokens by those before them, such as a
-            :class:`~florence_mm.models.generation.tries.TokenTrie` to a list of texts; None: no restriction. The end
-            that ``max_length`` forces needs no permission.
+            :class:`~florence_mm.models.generation.tries.TokenTrie` to a list of texts; None: no restriction. A list has
+            one for each text. The end that ``max_length`` forces needs no permission.
 
     Raises:
         ValueError: the lengths are impossible, or the end token is banned.
@@ -43,7 +42,7 @@ class DecodingRules:
     max_length: int
     min_length: int = 0
     banned: Collection[int] = field(default_factory=frozenset)
-    allowed: AllowedNext | None = None
+    allowed: AllowedNext | Sequence[AllowedNext | None] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_length <= self.max_length or not self.max_length:
@@ -71,73 +70,54 @@ class Decoded:
     Attributes:
         ids: B lists of ids, without those given at the start and without the end token.
         log_probs: ``(B,)`` float64, log-probability of each text with its end token.
+        token_log_probs: B lists of the log-probabilities of the ids and of the end token.
     """
 
     ids: list[list[int]]
     log_probs: Tensor
+    token_log_probs: list[list[float]]
 
 
-def permitted_log_probs(logits: Tensor, written: Tensor, rules: DecodingRules, live: Tensor | None = None) -> Tensor:
+def permitted_log_probs(logits: Tensor, length: int, rules: DecodingRules, following: Sequence[Following]) -> Tensor:
     """Compute the log-probabilities of the next token, -inf where the rules forbid it; they are not renormalised.
 
     Args:
         logits: ``(rows, V)`` of the next token.
-        written: ``(rows, n)`` ids generated so far, on the CPU.
-        rules: special tokens, lengths, banned and allowed tokens.
-        live: ``(rows,)`` bool, rows that go on; ``rules.allowed`` is not asked about the others. None: all.
+        length: number of tokens generated so far.
+        rules: special tokens, lengths and banned tokens.
+        following: what ``rules.allowed`` lets follow in each row, see
+            :class:`~florence_mm.models.generation.allowed.AllowedRows`.
 
     Returns:
         ``(rows, V)`` of fp32 at least, on the device of the logits.
 
     Raises:
-        ValueError: ``rules.allowed`` returns an id that the vocabulary lacks.
+        ValueError: an id that may follow is not in the vocabulary.
     """
     log_probs = at_least_float32(logits).log_softmax(1)
-    if written.shape[1] == rules.max_length:
+    if length == rules.max_length:
         end = log_probs[:, rules.end_id].clone()
         log_probs.fill_(-torch.inf)
         log_probs[:, rules.end_id] = end
         return log_probs
     log_probs.index_fill_(1, rules.banned_ids.to(logits.device), -torch.inf)
-    if written.shape[1] < rules.min_length:
+    if length < rules.min_length:
         log_probs[:, rules.end_id] = -torch.inf
-    if rules.allowed is not None:
-        _keep_allowed(log_probs, written, rules.allowed, live)
+    keep_allowed(log_probs, following)
     return log_probs
 
 
-def _keep_allowed(log_probs: Tensor, written: Tensor, allowed: AllowedNext, live: Tensor | None) -> None:
-    """Set the log-probabilities ``(rows, V)`` of tokens that ``allowed`` does not name to -inf."""
-    going = range(len(written)) if live is None else live.nonzero().squeeze(1).tolist()
-    rows, named, restricted = [], [], []
-    for row in going:
-        following = allowed(written[row].tolist())
-        if following is not None:
-            restricted.append(row)
-            named += following
-            rows += [row] * len(following)
-    if named and not 0 <= min(named) <= max(named) < log_probs.shape[1]:
-        raise ValueError(
-            f'the allowed ids range from {min(named)} to {max(named)} and the logits are of {log_probs.shape[1]} '
-            'tokens; allow ids of the same vocabulary'
-        )
-    places = tuple(torch.tensor(x, dtype=torch.int64).to(log_probs.device) for x in (rows, named))
-    kept = log_probs[places]
-    log_probs.index_fill_(0, torch.tensor(restricted, dtype=torch.int64).to(log_probs.device), -torch.inf)
-    log_probs[places] = kept
-
-
 def best_next(
-    logits: Tensor, written: Tensor, rules: DecodingRules, count: int, live: Tensor | None = None
+    logits: Tensor, length: int, rules: DecodingRules, count: int, following: Sequence[Following]
 ) -> tuple[Tensor, Tensor]:
     """Return the most probable next tokens of each row that the rules allow.
 
     Args:
         logits: ``(rows, V)`` of the next token.
-        written: ``(rows, n)`` ids generated so far, on the CPU.
-        rules: special tokens, lengths, banned and allowed tokens.
+        length: number of tokens generated so far.
+        rules: special tokens, lengths and banned tokens.
         count: number of tokens to return per row.
-        live: see :func:`permitted_log_probs`.
+        following: see :func:`permitted_log_probs`.
 
     Returns:
         log-probabilities (float64) and ids, ``(rows, k)`` each, on the CPU, best first; k is 1 if the text must end.
@@ -146,11 +126,11 @@ def best_next(
     Raises:
         ValueError: no token can follow.
     """
-    log_probs = permitted_log_probs(logits, written, rules, live)
-    count = 1 if written.shape[1] == rules.max_length else min(count, log_probs.shape[1])
+    log_probs = permitted_log_probs(logits, length, rules, following)
+    count = 1 if length == rules.max_length else min(count, log_probs.shape[1])
     values, tokens = log_probs.topk(count, dim=1)
     values = values.double().cpu()
-    check_some_follow(values[:, 0], written.shape[1])
+    check_some_follow(values[:, 0], length)
     return values, tokens.cpu()
 
 
@@ -171,7 +151,17 @@ def check_some_follow(best: Tensor, written: int) -> None:
         )
 
 
-def before_end(written: Tensor, rules: DecodingRules) -> list[int]:
-    """Cut a row of generated ids before its first end token."""
-    ids = written.tolist()
-    return ids[: ids.index(rules.end_id)]
+def decoded(written: Tensor, token_log_probs: Tensor, log_probs: Tensor, rules: DecodingRules) -> Decoded:
+    """Cut generated texts before their first end tokens.
+
+    Args:
+        written: ``(B, n)`` ids without those given at the start.
+        token_log_probs: ``(B, n)`` log-probabilities of the ids.
+        log_probs: ``(B,)``, of the texts.
+        rules: has the end token.
+    """
+    rows = written.tolist()
+    lengths = [row.index(rules.end_id) for row in rows]
+    ids = [row[:length] for row, length in zip(rows, lengths, strict=True)]
+    of_tokens = zip(token_log_probs.tolist(), lengths, strict=True)
+    return Decoded(ids, log_probs, [row[: length + 1] for row, length in of_tokens])

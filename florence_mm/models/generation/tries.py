@@ -1,5 +1,6 @@
 """Tries of token sequences, which restrict generation to a list of texts."""
 
+import functools
 from collections.abc import Collection, Sequence
 
 
@@ -14,6 +15,7 @@ class TokenTrie:
 
     Attributes:
         longest (int): number of tokens of the longest sequence.
+        start (dict): the root, from which :meth:`follow` goes on; a node is a dict of the nodes after it by id.
 
     Raises:
         ValueError: there are no sequences, or one contains the end token.
@@ -26,21 +28,26 @@ class TokenTrie:
     def __init__(self, sequences: Sequence[Sequence[int]], end_id: int) -> None:
         if not len(sequences):
             raise ValueError('there are no texts to choose from; give at least one')
-        self._root: dict[int, dict] = {}
+        self.start: dict[int, dict] = {}
         self.longest = max(map(len, sequences))
         for sequence in sequences:
             if end_id in sequence:
                 raise ValueError(
                     f'the ids {list(sequence)} contain the end token {end_id}; give texts without start and end'
                 )
-            node = self._root
+            node = self.start
             for token in sequence:
                 node = node.setdefault(token, {})
             node[end_id] = {}
 
+    def follow(self, state: dict, token: int) -> dict:
+        """Return the node after one more token; an empty one if no sequence goes on so."""
+        return state.get(token, {})
+
+    def following(self, state: dict) -> Collection[int]:
+        """Return the ids that may follow a node."""
+        return state.keys()
+
     def __call__(self, written: Sequence[int]) -> Collection[int]:
         """Return the ids that may follow ``written``; none if no sequence begins so."""
-        node = self._root
-        for token in written:
-            node = node.get(token, {})
-        return node.keys()
+        return self.following(functools.reduce(self.follow, written, self.start))

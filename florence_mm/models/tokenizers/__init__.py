@@ -2,12 +2,14 @@
 
 from .bert import BertTextTokenizer
 from .clip import CLIPTokenizer, MaskedCLIPTokenizer
+from .locations import LocationTokenizer
 from .protocol import TextTokenizer, TokenBatch
 from .roberta import RobertaTextTokenizer
 
 __all__ = [
     'BertTextTokenizer',
     'CLIPTokenizer',
+    'LocationTokenizer',
     'MaskedCLIPTokenizer',
     'RobertaTextTokenizer',
     'TextTokenizer',

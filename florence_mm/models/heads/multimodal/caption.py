@@ -168,6 +168,6 @@ class FusionCaptionHead(WritingHead):
         if not isinstance(generator, Generator | None) and len(generator) != images:
             raise ValueError(f'there are {images} images and {len(generator)} generators; give one, or each image one')
         if not images:
-            return Decoded([], torch.zeros(0, dtype=torch.float64))
+            return Decoded([], torch.zeros(0, dtype=torch.float64), [])
         tokens, beginning = (None, self._beginning(model)) if prompts is None else (model.tokenize(prompts), [])
         return self.generate(model, image_tokens, range(images), tokens, beginning, cached=cached, generator=generator)

@@ -140,7 +140,7 @@ class WritingHead(VocabularyHead):
         image_of: Sequence[int | None],
         prompts: TokenBatch | None = None,
         beginning: Sequence[int] = (),
-        allowed: AllowedNext | None = None,
+        allowed: AllowedNext | Sequence[AllowedNext | None] | None = None,
         cached: bool = True,
         generator: RandomSource = None,
     ) -> Decoded:
@@ -158,6 +158,7 @@ class WritingHead(VocabularyHead):
         """
         ids: list[list[int]] = [[] for _ in image_of]
         log_probs = torch.zeros(len(ids), dtype=torch.float64)
+        of_tokens: list[list[float]] = [[] for _ in image_of]
         lengths = [0] * len(ids) if prompts is None else prompts.mask.sum(1).tolist()
         for rows in even_groups(image_of, lengths):
             part = None
@@ -165,10 +166,12 @@ class WritingHead(VocabularyHead):
                 part = TokenBatch(*(x[rows, : lengths[rows[0]]] for x in (prompts.input_ids, prompts.mask)))
             own = generator if isinstance(generator, Generator | None) else [generator[row] for row in rows]
             tokens, places = images_of_rows(image_tokens, [image_of[row] for row in rows])
-            decoded = self._generate(model, tokens, places, part, beginning, allowed, cached, own)
-            for row, text, log_prob in zip(rows, decoded.ids, decoded.log_probs, strict=True):
-                ids[row], log_probs[row] = text, log_prob
-        return Decoded(ids, log_probs)
+            may_follow = [allowed[row] for row in rows] if isinstance(allowed, Sequence) else allowed
+            decoded = self._generate(model, tokens, places, part, beginning, may_follow, cached, own)
+            for place, row in enumerate(rows):
+                ids[row], log_probs[row] = decoded.ids[place], decoded.log_probs[place]
+                of_tokens[row] = decoded.token_log_probs[place]
+        return Decoded(ids, log_probs, of_tokens)
 
     def _generate(
         self,
@@ -177,7 +180,7 @@ class WritingHead(VocabularyHead):
         image_of: Sequence[int],
         prompts: TokenBatch | None,
         beginning: Sequence[int],
-        allowed: AllowedNext | None,
+        allowed: AllowedNext | Sequence[AllowedNext | None] | None,
         cached: bool,
         generator: RandomSource,
     ) -> Decoded:
@@ -209,7 +212,9 @@ class WritingHead(VocabularyHead):
 
         return next_logits
 
-    def rules(self, model: Writer, first: int, allowed: AllowedNext | None = None) -> DecodingRules:
+    def rules(
+        self, model: Writer, first: int, allowed: AllowedNext | Sequence[AllowedNext | None] | None = None
+    ) -> DecodingRules:
         """Make the rules of generation after ``first`` given ids, the start token included.
 
         Raises:
