@@ -76,11 +76,14 @@ class Round(NamedTuple):
         annotations: task file of what is kept.
         dropped: the other annotations, each with its reason.
         report: numbers and examples.
+        parts: the pictures with all their annotations, see :func:`.annotation_pictures.read_part`. The old ones of a
+            picture come first, in the order in which they were given and found.
     """
 
     annotations: Path
     dropped: Path
     report: AnnotationReport
+    parts: list[Path]
 
 
 def run_annotation(settings: AnnotationSettings, models: Models) -> list[Round]:
@@ -181,7 +184,7 @@ class _Run:
             )
         self._write(filtered, *paths)
         report.write(out / REPORT)
-        return Round(*paths, report)
+        return Round(*paths, report, filtered)
 
     # --- steps of a part ----------------------------------------------------------------------------------------------
 
@@ -210,11 +213,13 @@ class _Run:
             if any(image is None for image in images):
                 raise UsageError('a picture cannot be read that was read before; restore it and run the command again')
             known = [[item for item in picture.items if item.drop is None] for picture in seen]
-            found = annotate(images, [[] for _ in seen], [_Knowing(model.load(), known)]) if seen else []
+            predictor = model.load()
+            found = annotate(images, [[] for _ in seen], [_Knowing(predictor, known)]) if seen else []
             for picture, items in zip(seen, found, strict=True):
                 new = [item for item in items if item.kind in kinds]
                 asked = [n for n, item in enumerate(picture.items) if item.kind in kinds]
-                merged = merge_predictions([picture.items[n] for n in asked], new, self.settings.merge)
+                old = [picture.items[n] for n in asked]
+                merged = merge_predictions(old, new, self.settings.merge, predictor.tasks)
                 for n, item in zip(asked, merged, strict=False):
                     picture.items[n] = item
                 picture.items += merged[len(asked) :]

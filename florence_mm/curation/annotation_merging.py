@@ -12,7 +12,7 @@ new one, an unknown p being ``prior`` and an unknown q 1:
 - a new item without an old one is added if its score is at least ``add``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -49,13 +49,16 @@ def _before(items: Sequence[Item], index: int, source: str) -> bool:
     return sources.index(items[index].source) < sources.index(source)
 
 
-def merge_predictions(old: Sequence[Item], new: Sequence[Item], options: MergeOptions) -> list[Item]:
+def merge_predictions(
+    old: Sequence[Item], new: Sequence[Item], options: MergeOptions, tasks: Collection[str]
+) -> list[Item]:
     """Merge a model's predictions with the old annotations of a picture by the rule above.
 
     Args:
         old: the annotations; what has a reason takes no part.
         new: the predictions; the same.
         options: see :class:`.annotation_options.MergeOptions`.
+        tasks: tasks that the model answers; of others its silence says nothing.
 
     Returns:
         the old items with their new scores and boxes, and then the new ones: kept, ``merged`` or ``not_added``.
@@ -73,7 +76,7 @@ def merge_predictions(old: Sequence[Item], new: Sequence[Item], options: MergeOp
             doubt = _contradiction(item, others, free, options)
             if index in partner:
                 item = _agree(item, new[partner[index]], options)
-            silent = index not in partner and item.box is not None
+            silent = index not in partner and item.box is not None and item.task in tasks
             factor = min(options.unseen if silent else 1.0, 1 - doubt)
             if factor < 1:
                 item = replace(item, score=round(_score(item, options.prior) * factor, DIGITS))

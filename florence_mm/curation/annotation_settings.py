@@ -1,7 +1,7 @@
 """Settings of a run of the data engine, from a config file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,16 @@ class AnnotationSettings:
         require('batch_size', size, is_whole(size) and size >= 1, 'a whole number from 1')
         if self.out.exists() and not self.out.is_dir():
             raise UsageError(f'{shown_path(self.out)} is a file; name a folder to write to')
+
+
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Put what a config leaves out into it, so that command lines can change that too."""
+    plain = {'specialists': [], 'chooser': None, 'parser': None, 'trainer': None, 'device': None, 'batch_size': 16}
+    steps = {}
+    for key, kind in _STEPS.items():
+        given = config.get(key) or {}
+        steps[key] = {**asdict(kind()), **given} if isinstance(given, Mapping) else given
+    return {**plain, **config, **steps}
 
 
 def make_annotation_settings(config: Mapping[str, Any]) -> AnnotationSettings:

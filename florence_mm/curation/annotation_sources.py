@@ -23,10 +23,12 @@ class Specialist(Protocol):
     Attributes:
         source: name in reports and of its annotations.
         name: what tells its annotations from those of another model, such as a digest of its weights.
+        tasks: names of the tasks that it answers.
     """
 
     source: str
     name: str
+    tasks: tuple[str, ...]
 
     def __call__(self, images: Sequence[np.ndarray], known: Sequence[Sequence[Item]]) -> Sequence[Sequence[Item]]:
         """Annotate pictures.
