@@ -11,14 +11,14 @@ import argparse
 import json
 import random
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import florence_mm  # noqa: F401  patches the installed packages, so it comes before anything that imports them
-
+import cv2
 import numpy as np
-import torch
+from threadpoolctl import threadpool_limits
 
 from florence_mm.config.arguments import positive_int
 from florence_mm.config.arguments import seed as seed_number
@@ -124,6 +124,7 @@ def evaluate(rounds: Sequence[Round], planted: Planted, truth: Sequence[TaskRow]
 
 def run_seed(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Plant faults and refine with a seed."""
+    start = time.process_time()
     folder = args.work_dir / f'seed{seed}'
     scenes = read_scenes(args.scenes / 'annotations' / 'train.json')[: args.pictures]
     truth = true_rows(scenes)
@@ -133,16 +134,16 @@ def run_seed(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     settings = AnnotationSettings(
         PictureOptions(str(source), prefix=str(args.scenes / 'train')),
         folder / 'annotated',
-        FilterOptions(min_score=args.min_score, nms=None, nms_any=0.6),
-        MergeOptions(),
+        FilterOptions(min_score=args.min_score),
+        MergeOptions(add=args.add, move=False),
         RefineOptions(rounds=2),
         batch_size=64,
     )
-    trainer = RegionTrainer(TrainingOptions(epochs=args.epochs, seed=seed))
+    trainer = RegionTrainer(TrainingOptions(seed=seed))
     rounds = run_annotation(settings, Models(trainer=trainer))
     for one in rounds:
         draw_annotation_report(one.report, one.annotations.parent / REPORT)
-    result = evaluate(rounds, planted, truth, seed)
+    result = evaluate(rounds, planted, truth, seed) | {'seconds': round(time.process_time() - start)}
     for way, found in result['ways'].items():
         print(f'seed {seed}: {WAYS[way]}: precision {found["precision"]:.4f}, recall {found["recall"]:.4f}', flush=True)
     return result
@@ -178,9 +179,10 @@ def describe(results: Sequence[dict[str, Any]]) -> str:
 
 def compare(args: argparse.Namespace) -> int:
     """Run all seeds, and write ``comparison.md``, ``.json`` and ``.png`` into the work folder; returns the status."""
-    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(args.threads)
     args.work_dir, args.scenes = args.work_dir.absolute(), args.scenes.absolute()
-    results = [run_seed(args, seed) for seed in args.seeds]
+    with threadpool_limits(args.threads):
+        results = [run_seed(args, seed) for seed in args.seeds]
     text = describe(results)
     print(f'\n{text}')
     out = args.work_dir / 'comparison'
@@ -200,11 +202,11 @@ def main() -> int:
     parser.add_argument('--seeds', type=seed_number, nargs='+', default=[0, 1, 2], help='default: 0 1 2')
     parser.add_argument('--share', type=float, default=0.3, help='of annotations with a fault (default: %(default)s)')
     parser.add_argument('--pictures', type=positive_int, default=4000, help='default: %(default)s')
-    parser.add_argument('--epochs', type=positive_int, default=12, help='of each training (default: %(default)s)')
     parser.add_argument(
-        '--min-score', type=float, default=0.6, help='least score of a kept annotation (default: %(default)s)'
+        '--min-score', type=float, default=0.3, help='least score of a kept annotation (default: %(default)s)'
     )
-    parser.add_argument('--threads', type=positive_int, default=1, help='of torch (default: %(default)s)')
+    parser.add_argument('--add', type=float, default=0.8, help='least score of an added one (default: %(default)s)')
+    parser.add_argument('--threads', type=positive_int, default=1, help='of the solver (default: %(default)s)')
     parser.add_argument('--scenes', type=Path, default=Path('data/large_digits'), help='default: %(default)s')
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/refined_annotations'), help='default: %(default)s'
