@@ -27,6 +27,8 @@ from florence_mm.utils.files import write_atomic
 
 #: Sides of windows in sides of their boxes: to find the edges, and to tell the name.
 WIDE, TIGHT = 1.8, 1.25
+#: Least score of a name that is given beside the best one.
+LEAST = 0.2
 _TASK = 'detection'
 _SIDE = 32  # pixels of a window
 _HISTOGRAMS = cv2.HOGDescriptor((_SIDE, _SIDE), (16, 16), (8, 8), (8, 8), 9)
@@ -48,9 +50,9 @@ class TrainingOptions:
         seed: of the features and windows.
     """
 
-    features: int = 3000
-    gamma: float = 0.3
-    ridge: float = 0.3
+    features: int = 2000
+    gamma: float = 0.4
+    ridge: float = 1.0
     wide: int = 4
     tight: int = 3
     shift: float = 0.7
@@ -122,7 +124,7 @@ class RegionModel:
         self._weights, self._searches = weights, searches
 
     def __call__(self, images: Sequence[np.ndarray], known: Sequence[Sequence[Item]]) -> list[list[Item]]:
-        """Say what is at the known regions, where exactly, and how sure it is."""
+        """Say what is at the known regions, where exactly, and how sure it is; several names where it is not sure."""
         found: list[list[Item]] = [[] for _ in images]
         places = [(n, item.box) for n, items in enumerate(known) for item in items if item.task == _TASK]
         if not places:
@@ -133,8 +135,8 @@ class RegionModel:
             boxes = boxes_from(self._predict('edges', describe_windows(images, owners, windows)), windows)
         scores = self._predict('names', describe_windows(images, owners, windows_around(boxes, TIGHT))).clip(0, 1)
         for n, box, each in zip(owners, boxes.tolist(), scores, strict=True):
-            label = int(each.argmax())
-            found[n].append(Item(_TASK, self.labels[label], tuple(box), float(each[label])))
+            for label in np.flatnonzero(each >= min(LEAST, each.max())).tolist():
+                found[n].append(Item(_TASK, self.labels[label], tuple(box), float(each[label])))
         return found
 
     def _predict(self, what: str, described: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 import json
 import math
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -58,12 +57,17 @@ def detection(*regions):
     return [{'text': text, 'boxes': [list(box)]} for text, box in regions]
 
 
-@pytest.fixture
-def tasks(tmp_path, monkeypatch):
-    """Seven pictures in parts of two, of which one is damaged and one is not there."""
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    """Parts of two pictures, and no waiting for the disk."""
     monkeypatch.setattr(annotation_pictures, 'PART', 2)
-    folder = tmp_path / 'raw'
-    folder.mkdir()
+    monkeypatch.setattr('os.fsync', lambda descriptor: None)
+
+
+@pytest.fixture(scope='module')
+def tasks(tmp_path_factory):
+    """Seven pictures, of which one is damaged and one is not there."""
+    folder = tmp_path_factory.mktemp('raw')
     for number in range(6):
         (folder / f'{number}.jpg').write_bytes(picture(number) if number != 3 else b'<html>404</html>')
     rows = [
@@ -168,18 +172,24 @@ def test_kinds_that_are_not_refined_stay(tasks, tmp_path):
     assert first.annotations.read_bytes() == second.annotations.read_bytes()
 
 
-@pytest.fixture
-def whole(tasks, tmp_path):
+@pytest.fixture(scope='module')
+def whole(tasks, tmp_path_factory):
     """The files of a run that was not stopped."""
-    out = tmp_path / 'out'
-    run_annotation(settings_of(tasks, out, 2), Models((Finds(*SPECIALIST),), trainer=Trains()))
-    found = files_of(out)
-    shutil.rmtree(out)
-    return found
+    out = tmp_path_factory.mktemp('whole') / 'out'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(annotation_pictures, 'PART', 2)
+        run_annotation(settings_of(tasks, out, 2), Models((Finds(*SPECIALIST),), trainer=Trains()))
+    return files_of(out)
 
 
-@pytest.mark.parametrize('name', ['write_part', 'write_record', 'task_line', 'write_atomic', 'make_report'])
-@pytest.mark.parametrize('after', [0, 4, 9])
+@pytest.mark.parametrize(
+    ('name', 'after'),
+    [
+        *(('write_part', 0), ('write_part', 3), ('write_part', 9), ('write_part', 14)),
+        *(('write_record', 0), ('write_record', 1), ('write_record', 12)),
+        *(('task_line', 4), ('write_atomic', 0), ('make_report', 0), ('make_report', 2)),
+    ],
+)
 def test_a_run_that_was_killed_ends_with_the_same_bytes(tasks, tmp_path, whole, monkeypatch, name, after):
     out, calls = tmp_path / 'out', []
     where = annotation_pictures if name == 'write_record' and not after else annotation  # of the list of pictures too
