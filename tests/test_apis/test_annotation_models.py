@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 
 from florence_mm.apis.annotation import (
@@ -72,6 +73,15 @@ def writer():
     return Config({'model': {'type': lambda: tiny_meter(heads)}, 'test_dataloader': loader})
 
 
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    """Checkpoints of the models whose weights are known by hand, which building one would draw anew."""
+    folder = tmp_path_factory.mktemp('weights')
+    for name, make in (('towers', two_towers), ('detector', finder)):
+        torch.save({'state_dict': make().state_dict(), 'meta': {}}, folder / f'{name}.pth')
+    return SimpleNamespace(towers=str(folder / 'towers.pth'), detector=str(folder / 'detector.pth'))
+
+
 class Words:
     """Takes each word for a noun chunk."""
 
@@ -81,18 +91,21 @@ class Words:
         return [Parse((), tuple(text.split())) for text in texts]
 
 
-def test_a_detector_gives_boxes_as_fractions():
-    specialist = DetectorSpecialist('objects', detector(), classes=['red', 'blue'], device='cpu')
+def test_a_detector_gives_boxes_as_fractions(weights):
+    specialist = DetectorSpecialist('objects', detector(), weights.detector, classes=['red', 'blue'], device='cpu')
     found = specialist([street(), street()[:, ::-1]], [[], []])
     assert [(item.task, item.text) for item in found[0]] == [('detection', 'red'), ('detection', 'blue')]
     assert [item.box for item in found[0]] == pytest.approx([RED, BLUE])
     assert found[0][0].score == pytest.approx(math.sqrt(0.81 * SURE), abs=1e-4)
     assert found[1][0].box == pytest.approx((1 - RED[2], RED[1], 1 - RED[0], RED[3]))
-    assert specialist.name != DetectorSpecialist('objects', detector(), classes=['red'], device='cpu').name
+    assert (
+        specialist.name
+        != DetectorSpecialist('objects', detector(), weights.detector, classes=['red'], device='cpu').name
+    )
 
 
-def test_noun_chunks_are_looked_for():
-    specialist = GroundingSpecialist('phrases', detector(), device='cpu', parser=Words())
+def test_noun_chunks_are_looked_for(weights):
+    specialist = GroundingSpecialist('phrases', detector(), weights.detector, device='cpu', parser=Words())
     known = [[Item('caption', 'red blue'), Item('detection', 'red', RED)], []]
     first, second = specialist([street(), street()], known)
     assert [(item.text, item.caption, item.task) for item in first] == [
@@ -101,23 +114,23 @@ def test_noun_chunks_are_looked_for():
     ]
     assert first[1].box == pytest.approx(BLUE) and second == []
     with pytest.raises(UsageError, match='phrases: noun chunks need a parser; add parser='):
-        GroundingSpecialist('phrases', detector(), device='cpu')
+        GroundingSpecialist('phrases', detector(), weights.detector, device='cpu')
 
 
-def test_crops_are_classified_and_compared_with_texts():
+def test_crops_are_classified_and_compared_with_texts(weights):
     known = [[Item('detection', 'thing', RED), Item('region_proposal', '', RED), Item('detection', 'thing', BLUE)]]
-    specialist = RegionClassifier('names', towers(), classes=['blue', 'red'], device='cpu')
+    specialist = RegionClassifier('names', towers(), weights.towers, classes=['blue', 'red'], device='cpu')
     (found,) = specialist([street()], known)
     assert found == [Item('detection', 'red', RED, round(SURE, 4)), Item('detection', 'blue', BLUE, round(SURE, 4))]
-    assert RegionClassifier('names', towers(), classes=['blue', 'red'], least=0.9999, device='cpu')(
+    assert RegionClassifier('names', towers(), weights.towers, classes=['blue', 'red'], least=0.9999, device='cpu')(
         [street()], known
     ) == [[]]
-    chooser = TowerChooser(towers(), device='cpu')
+    chooser = TowerChooser(towers(), weights.towers, device='cpu')
     image = street()
     nearness = chooser([image[16:48, 8:40], image[24:72, 64:96]], [['red', 'blue'], ['blue']])
     assert nearness[0] == pytest.approx([1, 0], abs=1e-6) and nearness[1] == pytest.approx([1], abs=1e-6)
     with pytest.raises(UsageError, match='names: classes is empty'):
-        RegionClassifier('names', towers(), device='cpu')
+        RegionClassifier('names', towers(), weights.towers, device='cpu')
 
 
 def test_captions_of_pictures_and_regions():
