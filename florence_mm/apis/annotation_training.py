@@ -99,7 +99,10 @@ def _imported(name: str, where: str) -> Any:
 
 def _call(make: Any, options: Mapping[str, Any], where: str, run: Mapping[str, Any]) -> Any:
     """Call with a config's options, and with those of the run that the function takes and the config does not set."""
-    taken = inspect.signature(make).parameters
+    try:
+        taken = inspect.signature(make).parameters
+    except (TypeError, ValueError):
+        raise UsageError(f'{where}: {shown(make)} is no function whose arguments are known; name another') from None
     options = {**{key: value for key, value in run.items() if key in taken}, **options}
     any_key = any(one.kind is one.VAR_KEYWORD for one in taken.values())
     for key in options:

@@ -62,7 +62,8 @@ def detector():
 
 
 def towers():
-    loader = data_of('florence_mm.LoadImage', pack='florence_mm.PackImageText')
+    resize = {'type': 'mmcv.Resize', 'scale': (16, 16)}
+    loader = data_of('florence_mm.LoadImage', resize, pack='florence_mm.PackImageText')
     return Config({'model': {'type': two_towers}, 'test_dataloader': loader})
 
 
@@ -95,7 +96,7 @@ def test_a_detector_gives_boxes_as_fractions(weights):
     specialist = DetectorSpecialist('objects', detector(), weights.detector, classes=['red', 'blue'], device='cpu')
     found = specialist([street(), street()[:, ::-1]], [[], []])
     assert [(item.task, item.text) for item in found[0]] == [('detection', 'red'), ('detection', 'blue')]
-    assert [item.box for item in found[0]] == pytest.approx([RED, BLUE])
+    assert [item.box for item in found[0]] == [pytest.approx(RED), pytest.approx(BLUE)]
     assert found[0][0].score == pytest.approx(math.sqrt(0.81 * SURE), abs=1e-4)
     assert found[1][0].box == pytest.approx((1 - RED[2], RED[1], 1 - RED[0], RED[3]))
     assert (
@@ -184,7 +185,10 @@ def test_specialists_of_a_config(monkeypatch):
         ({'specialists': [{'kind': 'no_such_module:f'}]}, 'no_such_module:f cannot be imported'),
         ({'specialists': [{'kind': 'mine:Mine', 'tasks': ['detecton']}]}, "there is no task 'detecton'"),
         ({'specialists': [{'kind': 'mine:Mine', 'tasks': 'detection'}]}, 'give a tuple of names of tasks'),
-        ({'specialists': [{'kind': 'builtins:str', 'object': 'x'}]}, "has 'source', which is no option"),
+        (
+            {'specialists': [{'kind': 'mine:Mine', 'checkpont': 'x'}]},
+            "which is no option of it; did you mean 'checkpoint'",
+        ),
         ({'trainer': {'kind': 'conf'}}, "trainer: kind='conf' is none of config, command, and no 'module:function'"),
         ({'trainer': {'kind': 'command', 'command': 'true'}}, "trainer has no 'specialist'; add it"),
     ],

@@ -83,7 +83,7 @@ def test_the_command_writes_task_files_and_prints_what_became_of_the_annotations
         (['--cfg-options', 'filter.max_objects=3'], 'filter.max_objects needs a parser'),
         (['--rounds', '-1'], 'refine.rounds=-1 must be a whole number from 0'),
         (['--cfg-options', 'filter.min_score=0.95'], 'no annotation of 2 is kept in round 0 (low_score: 2)'),
-        (['--cfg-options', 'filter.scor=1'], "did you mean 'min_score'"),
+        (['--cfg-options', 'filter.min_scor=1'], "did you mean 'min_score'"),
     ],
 )
 def test_mistakes_end_in_a_sentence(config, capsys, arguments, says):
