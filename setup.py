@@ -23,6 +23,8 @@ CLUSTER = ['daft>=0.7', 'ray>=2.50']
 DEMO = ['gradio>=6.29,<7']
 EXPORT = ['onnx>=1.20', 'onnxruntime>=1.22', 'onnxscript>=0.6', 'openvino>=2026.2', 'nncf>=3.2']
 SEARCH = ['faiss-cpu>=1.9']
+# dependency parses of texts, for the filters of annotations; its models are installed apart
+PARSE = ['spacy>=3.8']
 DOCS = ['mkdocs-material>=9.7; python_version >= "3.11"', 'mkdocstrings-python>=2; python_version >= "3.11"']
 # computes the protocol of LVIS too, which our average precision is compared with; reads the shards that we write
 PEERS = ['faster-coco-eval>=1.8,<1.9', 'webdataset>=1']
@@ -79,6 +81,7 @@ setup(
         'demo': DEMO,
         'export': EXPORT,
         'search': SEARCH,
+        'parse': PARSE,
         'docs': DOCS,
         # backends of mmengine for logs
         'tensorboard': ['tensorboard>=2.20'],

@@ -266,7 +266,7 @@ def _take_given(picture: _Picture, number: int) -> None:
     first = picture.pairs[0]
     unseen = first.drop or reasons.NO_IMAGE
     if first.image is not None:
-        picture.image, unseen = _decode(first.image)
+        picture.image, unseen = decode_or_reason(first.image)
     for pair in picture.pairs:
         drop = pair.drop or unseen
         if drop is None and is_blank(normalize_text(pair.text)):
@@ -275,7 +275,8 @@ def _take_given(picture: _Picture, number: int) -> None:
         picture.rows.append(row | {'label_text': pair.label_text, 'augmented': pair.augmented})
 
 
-def _decode(data: bytes) -> tuple[np.ndarray | None, str | None]:
+def decode_or_reason(data: bytes) -> tuple[np.ndarray | None, str | None]:
+    """Decode a picture's file to ``(H, W, 3)`` uint8 RGB; None and the reason if it cannot be."""
     reason = promised_size(data, StageAOptions.max_pixels)[1]
     if reason is not None:
         return None, reason
