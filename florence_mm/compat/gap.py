@@ -4,6 +4,7 @@ import importlib.abc
 import importlib.util
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -45,7 +46,11 @@ class Gap:
             after_import(self.after, self._apply)
 
     def _apply(self, *module: ModuleType) -> None:
-        if self.needed():
+        # the package may be imported while a model is being built on the meta device, which has no values to test
+        torch = sys.modules.get('torch')
+        with nullcontext() if torch is None else torch.device('cpu'):
+            needed = self.needed()
+        if needed:
             self.patch(*module)
             self.state = 'patched'
         else:

@@ -9,7 +9,9 @@ import sys
 import textwrap
 
 import pytest
+import torch
 
+from florence_mm.compat.gap import Gap
 from florence_mm.compat.late import LateDict, late_modules, late_submodules
 
 TOY = {
@@ -217,3 +219,10 @@ def test_what_is_imported_before_us_stays(fresh_process):
         """
     )
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_a_feature_test_has_values_while_a_model_is_built_on_the_meta_device():
+    gap = Gap('meta', 'torch', 'why', needed=lambda: torch.ones(2).sum().item() == 2, patch=lambda: None)
+    with torch.device('meta'):
+        gap.install()
+    assert gap.state == 'patched'
