@@ -121,6 +121,7 @@ def test_two_smoke_steps(path, tmp_path, nothing_for_people):
     metrics = run_smoke(cfg, tmp_path)
     # ranks begin at 1, CIDEr-D ends at 10; the four generated questions of a test split have no answers
     limits = {'MdR': (1, float('inf')), 'MnR': (1, float('inf')), 'CIDEr-D': (0, 10), 'num_without_answers': (4, 4)}
+    limits |= dict.fromkeys(('AP_s', 'AP_m', 'AP_l'), (-1, 1))  # COCO's -1 where no object is of the size
     for key, value in metrics.items():
         low, high = next((limits[end] for end in limits if key.endswith(end)), (0, 1))
         assert low <= value <= high, key

@@ -3,7 +3,12 @@ _base_ = './unicl_coswin-t_8xb512-32e_in21k-yfcc14m.py'
 
 model = dict(
     image_encoder=dict(
-        _delete_=True, type='florence_mm.DaViT', arch='base', out_norm='pooled', drop_path_rate=0.2, with_cp=True
+        _delete_=True,
+        type='florence_mm.FlorenceDaViT',
+        arch='base',
+        out_norm='pooled',
+        drop_path_rate=0.2,
+        with_cp=True,
     ),
     text_encoder=dict(with_cp=True),
 )

@@ -33,7 +33,7 @@ def test_models_without_parts():
 
 @pytest.mark.parametrize('head', ['FusionCaptionHead', 'FusionWrittenAnswerHead'])
 def test_model_that_only_writes(head):
-    heads = {'writes': {'type': f'florence_mm.{head}'}}
+    heads = {'writes': {'type': f'florence_mm.{head}', 'max_length': 4}}
     with pytest.raises(UsageError, match="written word by word.*write them with 'florence-mm caption'"):
         parts_of(MODELS.build({**METER, 'heads': heads}), (32, 32))
 

@@ -5,7 +5,7 @@ import re
 import torch
 from torch import nn
 
-from florence_mm.models.backbones import DaViT
+from florence_mm.models.backbones import FlorenceDaViT
 
 SIZES = {'depths': (1, 2, 1), 'num_heads': (1, 2, 4)}
 ARCH = {'embed_dims': [16, 32, 64], **{key: list(value) for key, value in SIZES.items()}}
@@ -23,7 +23,7 @@ def davit(first=False, **kwargs):
     """Ours; ``first``: as DaViT's first code has it."""
     if first:
         kwargs = {'window_size': 4, 'merge_kernel': 2, 'channel_scale': 'channels', 'out_norm': 'pooled', **kwargs}
-    return spread(DaViT(ARCH, drop_path_rate=0.0, **kwargs), 1)
+    return spread(FlorenceDaViT(ARCH, drop_path_rate=0.0, **kwargs), 1)
 
 
 def hf_davit(**kwargs):

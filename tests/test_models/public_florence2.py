@@ -52,7 +52,7 @@ def florence(words=VOCAB + 1, **kwargs):
     """Our model of the same sizes, with as many word embeddings."""
     text = {'num_layers': 2, 'hidden_size': WIDTH, 'num_heads': 4, 'mlp_ratio': 2, 'max_positions': 50}
     config = {
-        'image_encoder': {'type': 'DaViT', 'arch': ARCH, 'drop_path_rate': 0.0},
+        'image_encoder': {'type': 'FlorenceDaViT', 'arch': ARCH, 'drop_path_rate': 0.0},
         'tokenizer': Ids(),
         'text': {**text, 'vocab_size': words, 'drop_rate': 0.0, 'attn_drop_rate': 0.0},
         'decoder_layers': 3,

@@ -3,6 +3,7 @@
 import re
 
 import public_davit
+import public_florence2
 import torch
 from public_blip import hugging_face as their_blip
 from public_blip import salesforce
@@ -187,6 +188,8 @@ STATES = {
     'Florence-2 DaViT': lambda folder: public_davit.florence_davit(),
     'timm DaViT': lambda folder: public_davit.timm_davit(classes=3).state_dict(),
     'Hugging Face DaViT': lambda folder: saved(public_davit.hf_davit(), folder),
+    'Florence-2': lambda folder: public_florence2.public(),
+    'Hugging Face Florence-2': lambda folder: saved(public_florence2.hugging_face(), folder),
     'Video Swin or VideoCoSwin': lambda folder: video_state('norm'),
     'mmaction2 Video Swin': lambda folder: video_state('norm2'),
     'UniCL': lambda folder: two_towers().state_dict(),

@@ -5,7 +5,7 @@ import torch
 from public_davit import ARCH, davit, spread
 
 from florence_mm.models.algorithms import UniCL
-from florence_mm.models.backbones import DaViT
+from florence_mm.models.backbones import FlorenceDaViT
 from florence_mm.models.text import CLIPTextTower
 
 
@@ -14,13 +14,13 @@ from florence_mm.models.text import CLIPTextTower
 )
 def test_parameter_counts(arch, millions):
     with torch.device('meta'):
-        model = DaViT(arch)
+        model = FlorenceDaViT(arch)
     assert sum(p.numel() for p in model.parameters()) == round(1e6 * millions)
 
 
 def test_imagenets_classifier_has_the_papers_size():
     with torch.device('meta'):
-        model = DaViT('tiny', window_size=7, merge_kernel=2, channel_scale='channels', out_norm='pooled')
+        model = FlorenceDaViT('tiny', window_size=7, merge_kernel=2, channel_scale='channels', out_norm='pooled')
     assert sum(p.numel() for p in model.parameters()) + 769_000 == 28_360_168  # 28.3 M (arXiv 2204.03645)
 
 
@@ -92,7 +92,7 @@ def test_frozen_stages():
 
 
 def test_stochastic_depth_rises_over_the_blocks_of_both_kinds():
-    model = DaViT(ARCH, drop_path_rate=0.7)
+    model = FlorenceDaViT(ARCH, drop_path_rate=0.7)
     rates = [
         block.drop_path.rate
         for stage in model.layers
@@ -118,7 +118,7 @@ def test_stochastic_depth_rises_over_the_blocks_of_both_kinds():
 )
 def test_refusals(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        DaViT(**kwargs)
+        FlorenceDaViT(**kwargs)
 
 
 @pytest.mark.parametrize('shape', [(3, 64, 64), (1, 4, 64, 64), (1, 3, 31, 64)])

@@ -6,7 +6,7 @@ from public_davit import davit, florence_davit, hf_davit, spread, timm_davit
 from safetensors.torch import load_file
 from torch import nn
 
-from florence_mm.models.backbones import DaViT
+from florence_mm.models.backbones import FlorenceDaViT
 from florence_mm.models.checkpoints import convert_file, convert_state_dict, load_checkpoint, write_safetensors
 
 SIDES = (64, 96, 100)
@@ -66,7 +66,7 @@ def test_all_stages_of_florences_base():
     import timm
 
     peer = spread(timm.create_model('davit_base_fl', num_classes=0))
-    ours = share(DaViT('base', out_indices=(0, 1, 2, 3)).eval(), peer, 'timm DaViT')
+    ours = share(FlorenceDaViT('base', out_indices=(0, 1, 2, 3)).eval(), peer, 'timm DaViT')
     assert sum(parameter.numel() for parameter in ours.parameters()) == 90_368_000
     for side in SIDES:
         x = torch.randn(1, 3, side, side)

@@ -6,7 +6,7 @@ from public_davit import davit
 from torch.export import Dim, export
 
 from florence_mm.models.backbones.coswin import CoSwin
-from florence_mm.models.backbones.davit import DaViT
+from florence_mm.models.backbones.davit import FlorenceDaViT
 from florence_mm.models.backbones.video_coswin import VideoCoSwin
 from florence_mm.ops.traced_windows import traced_partition
 from florence_mm.ops.windows import window_plan
@@ -42,7 +42,9 @@ def test_swin_with_a_bounded_batch():
 
 
 def test_davit_with_free_batch_and_size():
-    model = DaViT({'embed_dims': [16], 'depths': [1], 'num_heads': [2]}, window_size=4).requires_grad_(False).eval()
+    model = (
+        FlorenceDaViT({'embed_dims': [16], 'depths': [1], 'num_heads': [2]}, window_size=4).requires_grad_(False).eval()
+    )
     x = torch.randn(2, 3, 64, 96)
     exported = export(model, (x,), dynamic_shapes=({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},)).module()
     for shape in ((2, 3, 64, 96), (1, 3, 48, 48), (3, 3, 100, 122)):

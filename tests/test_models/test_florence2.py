@@ -41,7 +41,7 @@ def test_the_published_sizes(arch, text, total):
         vocab_size, special_ids = 51289, frozenset()
 
     with torch.device('meta'):
-        model = Florence2({'type': 'DaViT', 'arch': arch}, Words(), text, heads={'tasks': {'type': 'TaskHead'}})
+        model = Florence2({'type': 'FlorenceDaViT', 'arch': arch}, Words(), text, heads={'tasks': {'type': 'TaskHead'}})
     assert sum(value.numel() for value in model.parameters()) == total
     transformers = pytest.importorskip('transformers')
     widths, heads, width = ((128, 256, 512, 1024), (4, 8, 16, 32), 768)

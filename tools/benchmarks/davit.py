@@ -12,7 +12,7 @@ from common import Case, Pair, main
 from torch import nn
 
 import florence_mm  # noqa: F401  (patches the stack before the peers are imported)
-from florence_mm.models.backbones import DaViT
+from florence_mm.models.backbones import FlorenceDaViT
 from florence_mm.models.checkpoints.formats import convert_state_dict
 
 
@@ -37,7 +37,7 @@ def _base(peer: str, side: int, batch: int = 1, train: bool = False) -> Pair:
     theirs, peer_call = {'timm': _timm, 'transformers': _transformers}[peer]()
     for name, parameter in theirs.named_parameters():  # those of transformers are of std 0.02, also of convolutions
         nn.init.normal_(parameter, 1.0 if 'norm' in name and parameter.ndim == 1 else 0.0, 0.03)
-    ours = DaViT('base', drop_path_rate=0.0)
+    ours = FlorenceDaViT('base', drop_path_rate=0.0)
     state = {key: value.clone() for key, value in theirs.state_dict().items() if not key.startswith('head.')}
     ours.load_state_dict(convert_state_dict(state)[1])
     for model in (ours, theirs):

@@ -52,7 +52,7 @@ def _models() -> tuple[Florence2, nn.Module]:
 
     torch.manual_seed(0)
     ours = Florence2(
-        image_encoder={'type': 'DaViT', 'arch': 'base', 'drop_path_rate': 0.0},
+        image_encoder={'type': 'FlorenceDaViT', 'arch': 'base', 'drop_path_rate': 0.0},
         tokenizer=Ids(),
         text={'vocab_size': WORDS + 1, 'drop_rate': 0.0, 'attn_drop_rate': 0.0},
         heads={'tasks': {'type': 'TaskHead', 'max_length': COUNT, 'min_length': COUNT}},

@@ -17,6 +17,7 @@ from florence_mm.ops.boxes import box_iou, nms, soft_nms
 from florence_mm.ops.contrastive import unified_contrastive_loss
 from florence_mm.ops.deform_conv import modulated_deform_conv2d
 from florence_mm.ops.distilled_contrastive import distilled_contrastive_loss
+from florence_mm.ops.dual_attention import channel_attention, edge_plan, edge_window_attention
 from florence_mm.ops.focal_loss import sigmoid_focal_loss
 from florence_mm.ops.linear import product
 from florence_mm.ops.linear_focal_loss import linear_focal_loss
@@ -106,7 +107,18 @@ def _kept(x: Tensor, scores: Tensor, on: Callable) -> Tensor:
     return nms(_boxes(x), scores.detach().float(), 0.3)
 
 
+def _edges(qkv: Tensor, zeros: Tensor, on: Callable) -> Tensor:
+    return edge_window_attention(qkv, zeros, edge_plan(2, (5, 7), 4).groups, 2)
+
+
 CASES = (
+    Case('dual_attention', 'attention in windows at the edges', {'qkv': (70, 24), 'zeros': (24,)}, _edges),
+    Case(
+        'dual_attention',
+        'attention between channels',
+        {'qkv': (2, 35, 24)},
+        lambda qkv, on: channel_attention(qkv, 2, 35**-0.5),
+    ),
     Case('attention', 'attention', dict.fromkeys('qkv', (2, 4, 20, 16)), lambda q, k, v, on: attention(q, k, v)),
     Case(
         'attention',

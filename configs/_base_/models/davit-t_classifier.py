@@ -8,7 +8,7 @@ model = dict(
         num_classes=1000,
     ),
     backbone=dict(
-        type='florence_mm.DaViT',
+        type='florence_mm.FlorenceDaViT',
         arch='tiny',
         window_size=7,
         merge_kernel=2,

@@ -4,7 +4,7 @@
 model = dict(
     type='florence_mm.Florence2',
     data_preprocessor=dict(type='florence_mm.ImageTextDataPreprocessor'),
-    image_encoder=dict(type='florence_mm.DaViT', arch='base', drop_path_rate=0.1),
+    image_encoder=dict(type='florence_mm.FlorenceDaViT', arch='base', drop_path_rate=0.1),
     tokenizer=dict(
         type='florence_mm.LocationTokenizer',
         tokenizer=dict(type='florence_mm.RobertaTextTokenizer', pretrained='./data/bart-base'),

@@ -3,7 +3,7 @@
 from .clip_resnet import CLIPResNet
 from .clip_vision import CLIPVisionTower
 from .coswin import CoSwin
-from .davit import DaViT
+from .davit import FlorenceDaViT
 from .video_coswin import VideoCoSwin
 
-__all__ = ['CLIPResNet', 'CLIPVisionTower', 'CoSwin', 'DaViT', 'VideoCoSwin']
+__all__ = ['CLIPResNet', 'CLIPVisionTower', 'CoSwin', 'FlorenceDaViT', 'VideoCoSwin']

@@ -26,7 +26,7 @@ _OPTIONAL = ('num_groups', 'patch_size', 'window_size', 'mlp_ratio')
 
 
 @MODELS.register_module()
-class DaViT(Pyramid):
+class FlorenceDaViT(Pyramid):
     """Dual attention vision transformer; returns a pyramid of feature maps.
 
     The defaults are those of Florence-2's image tower, whose map is not normalised. DaViT's classifiers of ImageNet

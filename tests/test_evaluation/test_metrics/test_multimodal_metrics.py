@@ -112,7 +112,7 @@ def test_labels_are_read_from_the_data_set():
         metric.process(None, [{**labelled, 'pred_label': torch.tensor([1])}])
     with pytest.raises(ValueError, match='a sample has no `pred_answer`'):
         metric.process(None, [labelled])
-    with pytest.raises(ValueError, match='file, question 7: 1 answers of annotators'):
+    with pytest.raises(ValueError, match='file, question 7: 1 answer of annotators'):
         metric.process(None, [{**question(7, 'x', ['x']), 'source': 'file, question 7'}])
     with pytest.raises(ValueError, match='file, question 7 has no `question_id`'):
         metric.process(None, [{'source': 'file, question 7', 'pred_answer': 'x'}])
