@@ -1,8 +1,9 @@
 """Annotate images with models, filter the annotations, and refine them in rounds.
 
 The data engine of Florence-2: CONFIG names pictures, models that annotate them, filters, and what is trained to refine
-the annotations (see docs/annotation.md). The result is a task file a round, which TaskManifest reads, with a report and pictures. A run that
-was stopped goes on where it was when the command is run again; what was made of other options or inputs is made again.
+the annotations (see docs/annotation.md). The result is a task file a round, which TaskManifest reads, with a report and
+pictures. A run that was stopped goes on where it was when the command is run again; what was made of other options or
+inputs is made again.
 
 Exit status: 0 after a finished run, 2 with one sentence if the pictures, an option or a model are unusable.
 """
