@@ -189,7 +189,7 @@ STATES = {
     'timm DaViT': lambda folder: public_davit.timm_davit(classes=3).state_dict(),
     'Hugging Face DaViT': lambda folder: saved(public_davit.hf_davit(), folder),
     'Florence-2': lambda folder: public_florence2.public(),
-    'Hugging Face Florence-2': lambda folder: saved(public_florence2.hugging_face(), folder),
+    'Hugging Face Florence-2': lambda folder: saved(public_florence2.hugging_face_without_mark(), folder),
     'Video Swin or VideoCoSwin': lambda folder: video_state('norm'),
     'mmaction2 Video Swin': lambda folder: video_state('norm2'),
     'UniCL': lambda folder: two_towers().state_dict(),
