@@ -12,6 +12,6 @@ IMAGES = Backbone((3, 32, 40))
 
 SMALL = {
     'FlorenceDaViT': Small(DAVIT, IMAGES, PROTOCOLS),
-    'DaViT-detector': Small({**DAVIT, 'out_norm': 'map'}, IMAGES, PROTOCOLS),
-    'DaViT-first': Small({**DAVIT, **FIRST}, IMAGES, PROTOCOLS),
+    'FlorenceDaViT-detector': Small({**DAVIT, 'out_norm': 'map'}, IMAGES, PROTOCOLS),
+    'FlorenceDaViT-first': Small({**DAVIT, **FIRST}, IMAGES, PROTOCOLS),
 }

@@ -151,13 +151,13 @@ def test_tower_inside_a_file_of_the_whole_model(tmp_path):
 def test_settings_of_another_variant_are_refused(tmp_path):
     torch.save(timm_davit(classes=3).state_dict(), tmp_path / 'first.pth')
     torch.save(timm_davit(florence=True).state_dict(), tmp_path / 'second.pth')
-    with pytest.raises(ValueError, match=r"need channel_scale='channels' and DaViT has channel_scale='tokens'"):
+    with pytest.raises(ValueError, match=r"need channel_scale='channels' and FlorenceDaViT has channel_scale='tokens'"):
         load_checkpoint(davit(first=True, channel_scale='tokens'), tmp_path / 'first.pth')
-    with pytest.raises(ValueError, match=r"need out_norm='pooled' or 'none' and DaViT has out_norm='map'"):
+    with pytest.raises(ValueError, match=r"need out_norm='pooled' or 'none' and FlorenceDaViT has out_norm='map'"):
         load_checkpoint(davit(first=True, out_norm='map'), tmp_path / 'first.pth')
-    with pytest.raises(ValueError, match=r'need window_size=7 and DaViT has window_size=12'):
+    with pytest.raises(ValueError, match=r'need window_size=7 and FlorenceDaViT has window_size=12'):
         load_checkpoint(davit(first=True, window_size=12), tmp_path / 'first.pth')
-    with pytest.raises(ValueError, match=r'need window_size=12 and DaViT has window_size=7'):
+    with pytest.raises(ValueError, match=r'need window_size=12 and FlorenceDaViT has window_size=7'):
         load_checkpoint(davit(window_size=7), tmp_path / 'second.pth')
     # a detector begins with the norm of the last stage
     load_checkpoint(davit(first=True, out_norm='map', out_indices=(1, 2)), tmp_path / 'first.pth')
