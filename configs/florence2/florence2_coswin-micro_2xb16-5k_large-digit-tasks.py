@@ -7,59 +7,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# all rows about a picture, of all tasks, come one after the other, so that batches have few pictures to encode
-num_bins = 32  # a location for two pixels
-task_files = [
-    'caption',
-    'detection',
-    'region_category',
-    'phrase_grounding',
-    'referring',
-    'referring_segmentation',
-    'ocr_with_region',
-]
-train_pipeline = [
-    dict(type='florence_mm.LoadImage', keep_mb=256),
-    dict(type='florence_mm.PackTask', format=dict(num_bins=num_bins)),
-]
-test_pipeline = [
-    dict(type='florence_mm.LoadImage'),
-    dict(type='florence_mm.Resize', scale=(64, 64)),
-    dict(type='florence_mm.PackTask', format=dict(num_bins=num_bins)),
-]
-# learned outlines have ten corners on average, those of the test fifteen
-train_dataloader = dict(
-    batch_size=16,  # many updates count for more than large batches
-    sampler=dict(_delete_=True, type='florence_mm.PictureSampler', shuffle=True, infinite=True),
-    dataset=dict(
-        _delete_=True,
-        type='mmengine.ConcatDataset',
-        datasets=[
-            dict(
-                type='florence_mm.TaskManifest',
-                ann_file=f'data/large_digit_coarse_tasks/train_{name}.jsonl',
-                data_prefix='data/outlined_large_digits/train',
-                pipeline=train_pipeline,
-            )
-            for name in task_files
-        ],
-    ),
-)
-val_dataloader = dict(
-    dataset=dict(
-        datasets=[
-            dict(
-                type='florence_mm.TaskManifest',
-                ann_file=f'data/large_digit_tasks/test_{name}.jsonl',
-                data_prefix='data/outlined_large_digits/test',
-                test_mode=True,
-                pipeline=test_pipeline,
-            )
-            for name in task_files
-        ],
-    ),
-)
-test_dataloader = val_dataloader
 val_evaluator = [
     dict(type='florence_mm.WrittenBoxes'),
     dict(type='florence_mm.TextAccuracy', tasks=['region_category']),

@@ -1,14 +1,14 @@
 # The embedded tasks about scenes with one to three large digits (docs/data.md, "The embedded tasks")
-num_bins = 64  # a location a pixel
-task_weights = dict(
-    caption=1,
-    detection=2,
-    region_category=1,
-    phrase_grounding=1,
-    referring=1,
-    referring_segmentation=2,
-    ocr_with_region=1,
-)
+num_bins = 32  # a location for two pixels
+task_files = [
+    'caption',
+    'detection',
+    'region_category',
+    'phrase_grounding',
+    'referring',
+    'referring_segmentation',
+    'ocr_with_region',
+]
 # neither flipped nor cropped: answers have places, and a mirrored digit is none
 train_pipeline = [
     dict(type='florence_mm.LoadImage', keep_mb=256),
@@ -21,24 +21,22 @@ test_pipeline = [
     dict(type='florence_mm.PackTask', format=dict(num_bins=num_bins)),
 ]
 train_dataloader = dict(
-    batch_size=64,
+    batch_size=16,  # many updates count for more than large batches
     num_workers=0,  # a worker would take longer to hand over pictures this small than they take to read
     drop_last=True,
-    sampler=dict(type='florence_mm.ResumableSampler', shuffle=True),
+    # all rows about a picture, of all tasks, come one after the other, so that batches have few pictures to encode
+    sampler=dict(type='florence_mm.PictureSampler', shuffle=True, infinite=True),
     dataset=dict(
-        type='florence_mm.WeightedMixture',
-        epoch_size=32_000,
+        type='mmengine.ConcatDataset',
         datasets=[
             dict(
-                weight=weight,
-                dataset=dict(
-                    type='florence_mm.TaskManifest',
-                    ann_file=f'data/large_digit_tasks/train_{name}.jsonl',
-                    data_prefix='data/outlined_large_digits/train',
-                    pipeline=train_pipeline,
-                ),
+                type='florence_mm.TaskManifest',
+                # learned outlines have ten corners on average, those of the test fifteen
+                ann_file=f'data/large_digit_coarse_tasks/train_{name}.jsonl',
+                data_prefix='data/outlined_large_digits/train',
+                pipeline=train_pipeline,
             )
-            for name, weight in task_weights.items()
+            for name in task_files
         ],
     ),
 )
@@ -56,7 +54,7 @@ val_dataloader = dict(
                 test_mode=True,
                 pipeline=test_pipeline,
             )
-            for name in task_weights
+            for name in task_files
         ],
     ),
 )

@@ -1,11 +1,7 @@
 # The public tasks that a generalist is tuned on, as published files, each with a weight; annotations lie where their
 # authors' archives put them. Weights are ours
-image_size = 768
-pipeline = [
-    dict(type='florence_mm.LoadImage'),
-    dict(type='florence_mm.Resize', scale=(image_size, image_size)),
-    dict(type='florence_mm.PackTask'),
-]
+_base_ = './coco_tasks.py'
+pipeline = {{_base_.pipeline}}
 coco = dict(type='florence_mm.CocoTasks', data_root='data/coco', data_prefix='train2017', pipeline=pipeline)
 refcoco = dict(
     type='florence_mm.RefCocoTasks',
@@ -37,12 +33,8 @@ scene_text = dict(
     pipeline=pipeline,
 )
 train_dataloader = dict(
-    batch_size=16,
-    num_workers=8,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='florence_mm.ResumableSampler', shuffle=True),
     dataset=dict(
+        _delete_=True,
         type='florence_mm.WeightedMixture',
         epoch_size=1_000_000,
         datasets=[
@@ -58,11 +50,8 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=16,
-    num_workers=8,
-    persistent_workers=True,
-    sampler=dict(type='florence_mm.ResumableSampler', shuffle=False, round_up=False),
     dataset=dict(
+        _delete_=True,
         type='mmengine.ConcatDataset',
         datasets=[
             dict(**refcoco, task='phrase_grounding', split='val', test_mode=True),
@@ -71,5 +60,8 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = [dict(type='florence_mm.ReferringAccuracy'), dict(type='florence_mm.PolygonIoU')]
+val_evaluator = [
+    dict(type='florence_mm.ReferringAccuracy'),
+    dict(type='florence_mm.PolygonIoU'),
+]
 test_evaluator = val_evaluator
