@@ -37,6 +37,15 @@ def _fractions(boxes: Sequence[Sequence[float]], width: int, height: int) -> lis
     return [tuple(box) for box in whole.clip(0, 1).tolist()]
 
 
+def _known_boxes(known: _Known) -> list[tuple[int, Any]]:
+    """The different boxes of known regions, each behind the number of its picture."""
+    return [
+        (n, box)
+        for n, items in enumerate(known)
+        for box in dict.fromkeys(item.box for item in items if item.kind == 'region' and item.box is not None)
+    ]
+
+
 class DetectorSpecialist:
     """A detector with fixed classes, or of classes by name: the task ``detection``.
 
@@ -156,11 +165,7 @@ class CaptionSpecialist:
         """Write a caption of each picture, or of each known region."""
         if self._task != 'region_description':
             return [[item] for item in self._write(list(images), [None] * len(images))]
-        places = [
-            (n, box)
-            for n, items in enumerate(known)
-            for box in dict.fromkeys(item.box for item in items if item.kind == 'region' and item.box is not None)
-        ]
+        places = _known_boxes(known)
         found: _Found = [[] for _ in images]
         written = self._write([crop(images[n], box) for n, box in places], [box for _, box in places])
         for (n, _), item in zip(places, written, strict=True):
@@ -207,11 +212,7 @@ class RegionClassifier:
 
     def __call__(self, images: _Images, known: _Known) -> _Found:
         """Classify the crops of known regions, equal boxes once."""
-        places = [
-            (n, box)
-            for n, items in enumerate(known)
-            for box in dict.fromkeys(item.box for item in items if item.kind == 'region' and item.box is not None)
-        ]
+        places = _known_boxes(known)
         found: _Found = [[] for _ in images]
         if places:
             crops = [crop(images[n], box) for n, box in places]

@@ -29,6 +29,19 @@ class WriterState:
     memory: Any = None
     caches: Sequence[CacheStack] = field(default_factory=tuple)
 
+    @classmethod
+    def start(
+        cls, image_of: Sequence[int | None], first_ids: Tensor, memory: Any, cached: bool, stacks: int = 1
+    ) -> 'WriterState':
+        """Start the generation of B rows.
+
+        Args:
+            image_of, first_ids, memory: see the attributes.
+            cached: cache keys and values.
+            stacks: stacks of layers that have a cache.
+        """
+        return cls(list(image_of), first_ids, memory, tuple(CacheStack() for _ in range(stacks)) if cached else ())
+
     @property
     def cache(self) -> CacheStack | None:
         """The cache of a model with one stack of layers; None: it gets all tokens at each step."""

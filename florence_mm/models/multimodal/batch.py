@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from florence_mm.language.labels import text_label
+from florence_mm.models.text.stack import StackMemory
 from florence_mm.models.tokenizers.protocol import TokenBatch
 from florence_mm.ops.inference import drops_at_random, is_recorded
 
@@ -120,6 +121,11 @@ def uniform_groups(image_of: Sequence[int], images: int) -> bool:
     return len(image_of) % images == 0 and list(image_of) == [
         number for number in range(images) for _ in range(len(image_of) // images)
     ]
+
+
+def memory_of_rows(memory: StackMemory, image_of: Sequence[int], images: int) -> StackMemory:
+    """Give each row the memory of its image; it stays as it is where :func:`uniform_groups` need none of their own."""
+    return memory if uniform_groups(image_of, images) else memory.of_rows(image_of)
 
 
 def even_groups(image_of: Sequence[int | None], kinds: Sequence[int]) -> list[list[int]]:

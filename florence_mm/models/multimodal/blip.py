@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from florence_mm.models.base import build_part, check_text_sizes, check_width
-from florence_mm.models.generation.cache import CacheStack
 from florence_mm.models.generation.state import WriterState
 from florence_mm.models.layers.token_layout import TokenLayout, layout_of
 from florence_mm.models.text.stack import TextStack
@@ -24,7 +23,7 @@ from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS
 
 from .base import VisionLanguageModel
-from .batch import as_tokens, different_texts, find_equal, last_output, rows_of, uniform_groups
+from .batch import as_tokens, different_texts, find_equal, last_output, memory_of_rows, rows_of
 from .protocol import Fused
 
 
@@ -219,11 +218,8 @@ class BLIP(VisionLanguageModel):
             memory, mask, memory_of = self._read_questions(image_tokens, image_of, prompts)
             count = len(memory)
         self._check_width(memory.shape[2], 'images' if prompts is None else 'questions')
-        memory = self._writing_stack.contexts(memory, mask)
-        if not uniform_groups(memory_of, count):
-            memory = memory.of_rows(memory_of)
-        caches = (CacheStack(),) if cached else ()
-        return WriterState(list(image_of), self.first_ids(len(image_of), None), memory, caches)
+        memory = memory_of_rows(self._writing_stack.contexts(memory, mask), memory_of, count)
+        return WriterState.start(image_of, self.first_ids(len(image_of), None), memory, cached)
 
     def _read_questions(
         self, image_tokens: Tensor, image_of: Sequence[int], questions: TokenBatch

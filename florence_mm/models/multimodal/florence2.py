@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from florence_mm.models.base import build_part, check_text_sizes, check_width
-from florence_mm.models.generation.cache import CacheStack
 from florence_mm.models.generation.state import WriterState
 from florence_mm.models.layers.initialisation import init_bert_weights
 from florence_mm.models.text.stack import StackMemory, TextStack
@@ -24,7 +23,7 @@ from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS
 
 from .base import VisionLanguageModel
-from .batch import as_tokens, different_pairs, last_output, uniform_groups
+from .batch import as_tokens, different_pairs, last_output, memory_of_rows
 
 #: BART's embeddings and layers, in the size of the base model.
 _STACK = {
@@ -207,7 +206,7 @@ class Florence2(VisionLanguageModel):
         x, layout = self.encoder.embed(ids, real, before=image_tokens.index_select(0, images))
         x = layout.pad(self.encoder.run(x, layout))  # (B, S + P, C)
         memory = self.decoder.contexts(x, torch.cat([real.new_ones(len(ids), image_tokens.shape[1]), real], 1))
-        return memory if uniform_groups(which, len(first)) else memory.of_rows(which)
+        return memory_of_rows(memory, which, len(first))
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -231,8 +230,7 @@ class Florence2(VisionLanguageModel):
             cached: cache keys and values of the tokens that :meth:`write_on` gets.
         """
         memory = self._read(image_tokens, image_of, prompts)
-        caches = (CacheStack(),) if cached else ()
-        return WriterState(list(image_of), self.first_ids(len(image_of), prompts), memory, caches)
+        return WriterState.start(image_of, self.first_ids(len(image_of), prompts), memory, cached)
 
     def write_on(self, tokens: TokenBatch, state: WriterState) -> Tensor:
         """Compute the hidden states ``(B, n, C)`` of the next n tokens of each text.

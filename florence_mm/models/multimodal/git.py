@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from florence_mm.models.base import build_part, check_text_sizes, check_width
-from florence_mm.models.generation.cache import CacheStack
 from florence_mm.models.generation.state import WriterState
 from florence_mm.models.layers.initialisation import init_bert_weights
 from florence_mm.models.text.stack import StackMemory, TextStack
@@ -24,7 +23,7 @@ from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS
 
 from .base import VisionLanguageModel
-from .batch import as_tokens, last_output, uniform_groups
+from .batch import as_tokens, last_output, memory_of_rows
 
 #: GIT's text layers, which start from random weights.
 _STACK = {'num_layers': 6, 'max_positions': 1024, 'num_types': 0, 'embed_norm_eps': 1e-8}
@@ -143,11 +142,8 @@ class GIT(VisionLanguageModel):
             prompts: B prompts of equal length; None: no prompts.
             cached: cache keys and values of the tokens that :meth:`write_on` gets.
         """
-        memory = self._remember(image_tokens)
-        if not uniform_groups(image_of, len(image_tokens)):
-            memory = memory.of_rows(image_of)
-        caches = (CacheStack(),) if cached else ()
-        return WriterState(list(image_of), self.first_ids(len(image_of), prompts), memory, caches)
+        memory = memory_of_rows(self._remember(image_tokens), image_of, len(image_tokens))
+        return WriterState.start(image_of, self.first_ids(len(image_of), prompts), memory, cached)
 
     def _remember(self, image_tokens: Tensor) -> StackMemory:
         return (

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from florence_mm.models.base import build_part, check_text_sizes, check_width
-from florence_mm.models.generation.cache import CacheStack
 from florence_mm.models.generation.state import WriterState
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS
@@ -178,9 +177,8 @@ class METER(VisionLanguageModel):
         contexts = self.cross_modal.layers.image_contexts(image_tokens)
         if not uniform_groups(image_of, len(image_tokens)):
             contexts = [(rows_of(keys, image_of), rows_of(values, image_of)) for keys, values in contexts]
-        # caches of the text encoder and of the text stack
-        caches = (CacheStack(), CacheStack()) if cached else ()
-        return WriterState(list(image_of), self.first_ids(len(image_of), prompts), contexts, caches)
+        # the text encoder and the text stack have a cache each
+        return WriterState.start(image_of, self.first_ids(len(image_of), prompts), contexts, cached, stacks=2)
 
     def write_on(self, tokens: TokenBatch, state: WriterState) -> Tensor:
         """Compute the hidden states ``(B, n, C)`` of the next n tokens of each text.

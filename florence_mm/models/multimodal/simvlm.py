@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from florence_mm.models.base import build_part, check_text_sizes, check_width
-from florence_mm.models.generation.cache import CacheStack
 from florence_mm.models.generation.state import WriterState
 from florence_mm.models.layers.initialisation import init_bert_weights
 from florence_mm.models.layers.token_layout import TokenLayout
@@ -31,7 +30,7 @@ from florence_mm.ops.position import resize_position_embedding
 from florence_mm.registry import MODELS
 
 from .base import VisionLanguageModel
-from .batch import as_tokens, different_pairs, last_output, uniform_groups
+from .batch import as_tokens, different_pairs, last_output, memory_of_rows
 
 #: BART's embeddings and layers; the paper trains without dropout.
 _STACK = {
@@ -140,7 +139,7 @@ class SimVLM(VisionLanguageModel):
         else:  # for the gradients of other processes' images
             x = x + 0 * image_tokens.sum()
         memory = self.decoder.contexts(layout.pad(self.encoder.run(x, layout)), real)
-        return memory if uniform_groups(which, len(first)) else memory.of_rows(which)
+        return memory_of_rows(memory, which, len(first))
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -160,8 +159,7 @@ class SimVLM(VisionLanguageModel):
             cached: cache keys and values of the tokens that :meth:`write_on` gets.
         """
         memory = self._encode(image_tokens, image_of, prompts)
-        caches = (CacheStack(),) if cached else ()
-        return WriterState(list(image_of), self.first_ids(len(image_of), None), memory, caches)
+        return WriterState.start(image_of, self.first_ids(len(image_of), None), memory, cached)
 
     def write_on(self, tokens: TokenBatch, state: WriterState) -> Tensor:
         """Compute the hidden states ``(B, n, C)`` of the next n tokens of each text.

@@ -161,10 +161,7 @@ class FusionCaptionHead(WritingHead):
                 is not that of images, or there are generators and no ``top_p``.
         """
         decoded = self.decode(model, image_tokens, prompts, generator=generator)
-        return [
-            Written(model.tokenizer.decode(ids), float(log_prob) / (len(ids) + 1))
-            for ids, log_prob in zip(decoded.ids, decoded.log_probs, strict=True)
-        ]
+        return self.as_texts(model, decoded)
 
     @torch.no_grad()
     def decode(

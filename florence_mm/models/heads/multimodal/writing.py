@@ -25,7 +25,7 @@ from florence_mm.models.generation import (
 from florence_mm.models.generation.nucleus import check_sampling
 from florence_mm.models.generation.state import WriterState
 from florence_mm.models.multimodal.batch import even_groups, images_of_rows
-from florence_mm.models.multimodal.protocol import Writer
+from florence_mm.models.multimodal.protocol import Writer, Written
 from florence_mm.models.tokenizers.protocol import TokenBatch
 from florence_mm.ops.precision import at_least_float32
 
@@ -201,6 +201,14 @@ class WritingHead(VocabularyHead):
         if beams == 1:
             return greedy_search(next_logits, count, rules, first)
         return beam_search(next_logits, count, rules, beams, self.length_penalty, first)
+
+    @staticmethod
+    def as_texts(model: Writer, decoded: Decoded) -> list[Written]:
+        """What was generated as texts, with the mean log-probability of their tokens, the end included."""
+        return [
+            Written(model.tokenizer.decode(ids), float(log_prob) / (len(ids) + 1))
+            for ids, log_prob in zip(decoded.ids, decoded.log_probs, strict=True)
+        ]
 
     def _next_logits(self, model: Writer, state: WriterState) -> NextLogits:
         """Make the function that returns the logits of the next token; the state caches earlier tokens."""
