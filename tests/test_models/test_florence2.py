@@ -149,6 +149,20 @@ def test_targets_alone_are_learned_with_equal_weight():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize('other', [10, 1000])
+def test_places_of_other_locations_are_refused(other):
+    """With more a location would be read as a text, and with fewer every place would move."""
+    model = small()
+    sample = DataSample(task='detection', prompt='locate', text='dog<loc_1><loc_2><loc_3><loc_4>', num_bins=other)
+    sentence = f'a sample has places of {other} locations a side and the vocabulary of the model has'
+    with pytest.raises(ValueError, match=sentence):
+        model.loss(images(1), [sample])
+    with pytest.raises(ValueError, match=sentence):
+        model.predict(images(1), [sample])
+    sample.set_field(model.tokenizer.num_bins, 'num_bins')
+    model.loss(images(1), [sample])
+
+
 def test_a_text_longer_than_the_decoder_is_learned_up_to_there_and_without_an_end(caplog):
     model = small()
     whole = [DataSample(task='region_proposal', prompt='locate', text='<loc_7>' * count) for count in (18, 40, 4)]

@@ -86,7 +86,8 @@ class PackTask(BaseTransform):
     """Pack an image, a task and its answer: ``inputs`` ``(3, H, W)`` uint8, and a ``DataSample``.
 
     Fields of the sample: ``task`` (str, its name), ``prompt`` (str, the sentence that asks for it), ``prompt_text``
-    (str) and ``prompt_region`` (four fractions, or None) that are given with it; if there is an answer ``gt_target``
+    (str) and ``prompt_region`` (four fractions, or None) that are given with it, ``num_bins`` (int), the locations that
+    the texts have; if there is an answer ``gt_target``
     (:class:`~florence_mm.language.regions.Target`) and ``text`` (str, the answer as it is written); and in test mode
     ``texts``, all equally good answers, if these are texts.
 
@@ -96,7 +97,7 @@ class PackTask(BaseTransform):
 
     Args:
         format (Mapping): Arguments of :class:`florence_mm.language.tasks.TaskFormat`, such as ``dict(num_bins=64)``;
-            the model must have the same. ``order='random'`` draws from numpy's global generator.
+            a model of other locations refuses the sample. ``order='random'`` draws from numpy's global generator.
         meta_keys (Sequence[str]): Keys of the pipeline's dict that go into the sample's meta information.
 
     Raises:
@@ -127,6 +128,7 @@ class PackTask(BaseTransform):
         try:
             prompt = self.format.prompt(task, text or None, region)
             fields = {'task': task, 'prompt': prompt, 'prompt_text': text, 'prompt_region': region}
+            fields['num_bins'] = self.format.num_bins
             if 'gt_target' in results:
                 fields['gt_target'] = results['gt_target']
                 fields['text'] = self.format.write(task, results['gt_target'], np.random, given=text or None)

@@ -84,6 +84,7 @@ class TaskHead(WritingHead):
             log the mean cross-entropy ``nll_<task>`` of each task in the batch.
         """
         model = batch.model
+        self._check_locations(model, batch.samples)
         prompts = model.tokenize_prompts(batch.field('prompt'))
         texts = self._targets(model, batch.texts, prompts)
         if isinstance(model, TeachesStart):
@@ -142,6 +143,7 @@ class TaskHead(WritingHead):
         """
         if not batch.samples:
             return
+        self._check_locations(batch.model, batch.samples)
         names, prompts = batch.field('task'), batch.field('prompt')
         given = [sample.get('prompt_text') or None for sample in batch.samples]
         asked = list(zip(batch.image_of, names, prompts, given, strict=True))
@@ -211,10 +213,7 @@ class TaskHead(WritingHead):
         decoded = self.generate(
             model, image_tokens, range(images), model.tokenize_prompts(prompts), generator=generator
         )
-        return [
-            Written(model.tokenizer.decode(ids), float(log_prob) / (len(ids) + 1))
-            for ids, log_prob in zip(decoded.ids, decoded.log_probs, strict=True)
-        ]
+        return self.as_texts(model, decoded)
 
     def _solve(
         self,
@@ -249,6 +248,17 @@ class TaskHead(WritingHead):
             score = sum(of_tokens) / len(of_tokens)
             solved.append(Solved(tokenizer.decode(ids), read.target, read.faults, score))
         return solved
+
+    @staticmethod
+    def _check_locations(model: Writer, samples: Sequence[Any]) -> None:
+        """Check that places in the texts of samples mean to the model what they meant to who wrote them."""
+        known = getattr(model.tokenizer, 'num_bins', None)
+        other = next((s.num_bins for s in samples if 'num_bins' in s and s.num_bins != known), None)
+        if known is not None and other is not None:
+            raise ValueError(
+                f'a sample has places of {other} locations a side and the vocabulary of the model has {known}; give '
+                'PackTask and LocationTokenizer the same num_bins'
+            )
 
     @staticmethod
     def _format(model: Writer) -> TaskFormat:
