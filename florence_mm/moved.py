@@ -55,7 +55,7 @@ MODULES: dict[str, str | tuple[str, ...]] = {
     'models.algorithms.retrieval_reranker': 'models.multimodal.reranker',
     'models.algorithms.zero_shot_checks': 'models.detectors.zero_shot_checks',
     'models.algorithms.zero_shot_detector': 'models.detectors.zero_shot_detector',
-    'models.backbones.embeddings': 'models.layers.patches',
+    'models.backbones.embeddings': 'models.backbones.stages',
     'models.backbones.window_block': 'models.layers.swin',
     'models.heads.dyhead_block': 'models.layers.dyhead_block',
     'models.multimodal.fusion': (

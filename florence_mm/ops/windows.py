@@ -201,6 +201,16 @@ class _Permute(torch.autograd.Function):
         return _Permute.apply(grad, ctx.plan, not ctx.to_windows), None, None
 
 
+def to_tokens(x: Tensor) -> Tensor:
+    """Flatten a map ``(B, C, *S)`` to tokens ``(B, L, C)``."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def to_map(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Reshape tokens ``(B, L, C)`` to a map ``(B, C, *S)``."""
+    return x.transpose(1, 2).unflatten(2, size)
+
+
 def to_windows(x: Tensor, plan: WindowPlan) -> Tensor:
     """Partition into windows: map order ``(B, L, C)`` to window order ``(B, W * N, C)``; padded slots are zero."""
     if is_compiling():

@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from florence_mm.models.backbones import VideoCoSwin
+from florence_mm.models.backbones.stages import ConvEmbed, PatchMerging
 from florence_mm.models.checkpoints import convert_state_dict
-from florence_mm.models.layers.patches import ConvEmbed, PatchMerging, to_tokens
+from florence_mm.ops.windows import to_tokens
 
 ARCH = {'embed_dims': 16, 'depths': [2, 2, 2], 'num_heads': [1, 2, 4]}
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from florence_mm.models.layers.patches import PatchMerging
+from florence_mm.models.backbones.stages import PatchMerging
 from florence_mm.models.layers.swin import WindowBlock
 from florence_mm.ops import linear, recomputed
 from florence_mm.ops.inference import quick_gelu

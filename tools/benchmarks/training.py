@@ -22,8 +22,8 @@ from torch import Tensor, nn
 import florence_mm  # noqa: F401  (patches the stack before the peers are imported)
 from florence_mm.models.algorithms import UniCL
 from florence_mm.models.backbones import CoSwin
+from florence_mm.models.backbones.stages import ConvEmbed
 from florence_mm.models.checkpoints.formats import convert_state_dict
-from florence_mm.models.layers.patches import ConvEmbed
 from florence_mm.models.text import CLIPTextTower
 from florence_mm.models.tokenizers import CLIPTokenizer
 

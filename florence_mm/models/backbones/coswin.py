@@ -16,14 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from florence_mm.models.layers.patches import ConvEmbed, PatchEmbed, PatchMerging
 from florence_mm.models.layers.swin import WindowBlock
 from florence_mm.ops.position import resize_position_embedding
 from florence_mm.ops.windows import fix_sizes
 from florence_mm.registry import MODELS
 
 from .arch import drop_path_rates, resolve_arch
-from .stages import MIN_SIDE, Pyramid, Stage
+from .stages import MIN_SIDE, ConvEmbed, PatchEmbed, PatchMerging, Pyramid, Stage
 
 
 class WindowPyramid(Pyramid):

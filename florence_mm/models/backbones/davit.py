@@ -13,12 +13,11 @@ from typing import Any
 from torch import Tensor
 
 from florence_mm.models.layers.dual_block import DualBlock, NormConvEmbed
-from florence_mm.models.layers.patches import ConvEmbed
 from florence_mm.ops.windows import fix_sizes
 from florence_mm.registry import MODELS
 
 from .arch import DAVIT_ARCHITECTURES, drop_path_rates, resolve_arch
-from .stages import MIN_SIDE, Pyramid, Stage
+from .stages import MIN_SIDE, ConvEmbed, Pyramid, Stage
 
 CHANNEL_SCALES = ('tokens', 'channels')
 OUT_NORMS = ('map', 'pooled')

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from florence_mm.models.layers.patches import ConvEmbed, PatchEmbed, PatchMerging
 from florence_mm.ops.windows import fix_sizes
 from florence_mm.registry import MODELS
 
 from .arch import resolve_arch
 from .coswin import WindowPyramid
-from .stages import MIN_SIDE
+from .stages import MIN_SIDE, ConvEmbed, PatchEmbed, PatchMerging
 
 _LONGEST_WINDOW = 8  # time steps, as in Video Swin
 

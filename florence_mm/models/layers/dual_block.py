@@ -22,10 +22,9 @@ from florence_mm.ops.dual_attention import (
 from florence_mm.ops.inference import add_mlp, convolve, fast_path_allowed, is_plain, is_recorded, is_untouched
 from florence_mm.ops.linear import product
 from florence_mm.ops.recomputed import norm_linear, norm_mlp, recomputing_allowed
-from florence_mm.ops.windows import from_windows, to_windows, window_plan
+from florence_mm.ops.windows import from_windows, to_map, to_tokens, to_windows, window_plan
 
 from .mlp import DropPath, Mlp
-from .patches import to_map, to_tokens
 
 
 class PaddedWindowAttention(nn.Module):
