@@ -69,11 +69,10 @@ DATA: dict[str, tuple[str, ...]] = {
         f'{_CONVERTERS}/prepare_scenes.py --out data/large_digits {_LARGE}',
         f'{_CONVERTERS}/prepare_questions.py --scenes data/large_digits --out data/large_digit_questions',
     ),
-    # the same pictures with outlines, and what is asked about them; learned outlines have fewer corners
+    # the same pictures with outlines, and what is asked about them; outlines of ten corners instead of fifteen
     'large_digit_tasks': (
         f'{_CONVERTERS}/prepare_scenes.py --out data/outlined_large_digits --outlines {_LARGE}',
-        f'{_CONVERTERS}/prepare_tasks.py --scenes data/outlined_large_digits --out data/large_digit_tasks',
-        f'{_CONVERTERS}/prepare_tasks.py --scenes data/outlined_large_digits --out data/large_digit_coarse_tasks '
+        f'{_CONVERTERS}/prepare_tasks.py --scenes data/outlined_large_digits --out data/large_digit_tasks '
         '--tolerance 0.03125',
     ),
 }
