@@ -1,7 +1,7 @@
-"""Steps of a search at which few tokens may follow: their logits alone are computed then, and the probabilities later.
+"""Steps of a search at which few tokens may follow: their logits alone are computed, and probabilities at the end.
 
-A choice among few tokens needs no sum over the vocabulary, the probability of the chosen one does. For it, the states of
-all such steps are multiplied with the vocabulary at once, which takes a fraction of the time for each.
+A choice among few tokens needs no sum over the vocabulary, the probability of the chosen one does. For it, the states
+of all such steps are multiplied with the vocabulary at once, which takes a fraction of the time for each.
 
 Shape legend: ``B`` texts, ``L`` tokens so far, ``n`` tokens that may follow, ``V`` vocabulary, ``S`` such steps.
 """
