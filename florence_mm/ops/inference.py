@@ -18,17 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as all_modules
 
-from .linear import product
 from .mkldnn_products import gelu_linear, has_bfloat16_products, has_mkldnn, linear_add, prefers_onednn
 
 #: Factor of QuickGELU: ``x * sigmoid(1.702 x)`` is ``silu(1.702 x) / 1.702``.
 QUICK_GELU_FACTOR = 1.702
 _HIDDEN_ELEMENTS = 1_200_000  # of an MLP's hidden layer at a time: 4.8 MB in float32
 _ONEDNN_ELEMENTS = 100_000  # of a hidden layer in float32, from which on oneDNN's calls are worth their time
-# the product of so few rows and a weight of so many numbers is computed transposed; with more numbers, of more rows
-_FEW_ROWS, _LARGE = 3, 500_000
-_MORE_ROWS, _VERY_LARGE = 6, 4_000_000
-_ONEDNN_ROWS = 16  # up to which oneDNN takes products with large weights; with very large ones those of any
 _DROPOUT_RATES = ('p', 'rate', 'dropout', 'attention_dropout', 'drop_prob', 'drop_rate', 'attn_drop_rate')
 _SMALL = 16384  # elements; CPU tensors up to this size are compared element by element
 _WORDS = 255  # words of 8 bytes in one partial sum; odd, so that flipping the highest bit of all of them changes it
@@ -112,6 +107,15 @@ def _has_tensors(layer: nn.Module) -> bool:
     )
 
 
+def has_plain_weight(layer: nn.Linear | nn.Embedding) -> bool:
+    """Whether products with a layer's weight are what the layer computes: see :func:`is_plain`; embeddings have hooks.
+
+    >>> has_plain_weight(nn.Embedding(5, 2)), has_plain_weight(nn.utils.parametrizations.weight_norm(nn.Linear(2, 3)))
+    (True, False)
+    """
+    return _has_tensors(layer) if isinstance(layer, nn.Embedding) else is_plain(layer)
+
+
 def is_gelu(module: nn.Module) -> bool:
     """Whether a module is the exact GELU of PyTorch, and untouched."""
     return type(module) is nn.GELU and module.approximate == 'none' and is_untouched(module)
@@ -159,72 +163,6 @@ def _by_onednn(x: Tensor, hidden: int) -> bool:
     if x.dtype == torch.bfloat16:
         return has_bfloat16_products()
     return x.dtype == torch.float32 and hidden >= _ONEDNN_ELEMENTS and prefers_onednn()
-
-
-def few_rows_linear(x: Tensor, layer: nn.Linear | nn.Embedding) -> Tensor:
-    """Apply a large linear layer to few rows, such as those of the next token of a few texts.
-
-    Args:
-        x: ``(N, C)``.
-        layer: its weight is ``(V, C)``; of embeddings, the products with all of them.
-
-    Returns:
-        ``(N, V)``. On the fast path the transposed product is computed, which takes less than half the time, or
-        oneDNN's where that is faster.
-    """
-    tied = isinstance(layer, nn.Embedding)
-    large = layer.weight.numel() >= (_LARGE if len(x) <= _ONEDNN_ROWS else _VERY_LARGE)
-    if not (large and x.ndim == 2 and fast_path_allowed(x) and has_plain_weight(layer)):
-        return F.linear(x, layer.weight) if tied else layer(x)
-    if not fast_path_allowed(x, layer.weight):
-        return F.linear(x, layer.weight) if tied else layer(x)
-    return _few_rows_product(x, layer.weight, None if tied else layer.bias)
-
-
-def some_outputs(x: Tensor, layer: nn.Linear | nn.Embedding, outputs: range | Tensor) -> Tensor:
-    """Compute some outputs of a linear layer that :func:`has_plain_weight`, without its bias and without gradients.
-
-    Args:
-        x: ``(N, C)``.
-        layer: its weight is ``(V, C)``.
-        outputs: their n places, ascending; those of a range are read without a copy.
-
-    Returns:
-        ``(N, n)``.
-    """
-    if isinstance(outputs, range):
-        weight = layer.weight[outputs.start : outputs.stop]
-    else:
-        weight = layer.weight.index_select(0, outputs.to(layer.weight.device))
-    return _few_rows_product(x, weight, None) if weight.numel() >= _LARGE else F.linear(x, weight)
-
-
-def has_plain_weight(layer: nn.Linear | nn.Embedding) -> bool:
-    """Whether products with a layer's weight are what the layer computes: see :func:`is_plain`; embeddings have hooks.
-
-    >>> has_plain_weight(nn.Embedding(5, 2)), has_plain_weight(nn.utils.parametrizations.weight_norm(nn.Linear(2, 3)))
-    (True, False)
-    """
-    return _has_tensors(layer) if isinstance(layer, nn.Embedding) else is_plain(layer)
-
-
-def is_large_on_cpu(layer: nn.Linear | nn.Embedding) -> bool:
-    """Whether some outputs of a layer are worth computing without the others: it is large, and this is inference."""
-    return layer.weight.numel() >= _LARGE and has_plain_weight(layer) and fast_path_allowed(layer.weight)
-
-
-def _few_rows_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    very_large = weight.numel() >= _VERY_LARGE
-    if x.dtype == torch.float32 and prefers_onednn():
-        # two or three rows are faster transposed, but for weights with more columns than rows
-        is_transposed = 1 < len(x) <= _FEW_ROWS and weight.shape[0] >= weight.shape[1]
-        if not is_transposed and (very_large or len(x) <= _ONEDNN_ROWS):
-            return product(x, weight, bias)
-    if len(x) > (_MORE_ROWS if very_large else _FEW_ROWS):
-        return F.linear(x, weight, bias)
-    if bias is None:
-        return torch.mm(weight, x.t()).t().contiguous()
-    return torch.addmm(bias[:, None], weight, x.t()).t().contiguous()
 
 
 # --- results that are kept --------------------------------------------------------------------------------------------
