@@ -1,6 +1,6 @@
 """Products of few rows with large weights, as each step of writing has them: of next tokens, and of some words alone.
 
-Reading the weight is what takes the time. MKL reads it several times for a few rows, and once in the transposed product;
+Reading the weight is what takes the time. MKL reads it several times for few rows, and once in the transposed product;
 oneDNN is faster still, where it is fast (AMD with AVX-512), but for two or three rows.
 """
 

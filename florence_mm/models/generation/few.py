@@ -60,6 +60,8 @@ class TextSteps:
 
     def __init__(self, next_logits: NextLogits, batch_size: int, rules: DecodingRules, given: int) -> None:
         self._next_logits, self._rules, self._given = next_logits, rules, given
+        selective = isinstance(next_logits, SelectiveLogits) and next_logits.most
+        self._selective: SelectiveLogits | None = next_logits if selective else None
         self._allowed = AllowedRows(rules.allowed, batch_size, rules.max_length)
         self._left: list[int] = []  # lengths at which probabilities are left for later
 
@@ -81,7 +83,7 @@ class TextSteps:
             log_probs = permitted_log_probs(self._next_logits(ids, None), length, self._rules, following)
             return log_probs, range(log_probs.shape[1])
         self._left.append(length)
-        logits = at_least_float32(self._next_logits.among(ids, tokens))
+        logits = at_least_float32(self._selective.among(ids, tokens))
         if length < self._rules.max_length:
             keep_allowed_among(logits, tokens, following)
             _forbid(logits, tokens, self._rules, length)
@@ -89,12 +91,12 @@ class TextSteps:
 
     def _few(self, following: Sequence[Following], done: Tensor, length: int) -> range | Tensor | None:
         """Tokens that may follow in texts that go on, if they are few enough for their logits to be computed alone."""
-        if not isinstance(self._next_logits, SelectiveLogits) or not self._next_logits.most:
+        if self._selective is None:
             return None
         if length == self._rules.max_length:
             return range(self._rules.end_id, self._rules.end_id + 1)
         live = [allowed for allowed, ended in zip(following, done.tolist(), strict=True) if not ended]
-        return few_tokens(live, self._next_logits.vocab_size, self._next_logits.most)
+        return few_tokens(live, self._selective.vocab_size, self._selective.most)
 
     def finish(self, ids: Tensor, log_probs: Tensor) -> Decoded:
         """Return the texts, with the probabilities that were left for the end.
@@ -113,7 +115,7 @@ class TextSteps:
             left = torch.tensor(self._left)
             which = real[:, left]
             values = log_probs.new_zeros(which.shape)
-            values[which] = self._next_logits.log_probs(written[:, left], which).to(values)
+            values[which] = self._selective.log_probs(written[:, left], which).to(values)
             worst = values.amin(0)  # (S,)
             wrong = int((worst > -torch.inf).long().argmin())  # the first, if there is one
             check_some_follow(worst, self._left[wrong])
