@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from florence_mm.models.generation import DecodingRules, TokenTrie, greedy_search, nucleus_search
-from florence_mm.models.generation.allowed import few_tokens
+from florence_mm.models.generation.allowed import few_tokens, keep_allowed_among
 from florence_mm.models.heads.multimodal.tasks import TaskHead
 from florence_mm.models.heads.multimodal.vocabulary import VocabularyHead
 from florence_mm.models.multimodal import Florence2
@@ -104,6 +104,27 @@ def test_few_tokens():
             few_tokens([wrong], 10, 11)
 
 
+def test_of_some_logits_those_that_may_not_follow_are_dropped():
+    mask = torch.tensor([False, True, False, True])
+    logits = torch.zeros(5, 3)
+    keep_allowed_among(logits, torch.tensor([1, 2, 9]), [mask, range(2, 10), None, [9, 4], ()])
+    assert (logits == 0).tolist() == [
+        [True, False, False],
+        [False, True, True],
+        [True, True, True],
+        [False, False, True],
+        [False, False, False],
+    ]
+
+
+@searches
+def test_texts_that_have_ended_ask_for_nothing(search):
+    model = Selective(0, 30)
+    limits = DecodingRules(START, END, 6, 0, (), [lambda written: [END], lambda written: range(5, 12)])
+    assert list(map(len, search(model, 2, limits).ids)) == [0, 6]
+    assert model.counts == {'all': 0, 'some': 7}
+
+
 @searches
 def test_what_cannot_go_on_is_said(search):
     banned = DecodingRules(START, END, 4, 0, {START, 3}, lambda written: [3] if written else [4])
@@ -142,6 +163,7 @@ def model():
     ).eval()
     for parameter in small.parameters():
         nn.init.normal_(parameter, std=0.3)
+    nn.init.normal_(small.heads['tasks'].bias)
     return small
 
 
