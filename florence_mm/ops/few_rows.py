@@ -15,7 +15,9 @@ from .mkldnn_products import prefers_onednn
 # the product of so few rows and a weight of so many numbers is computed transposed; with more numbers, of more rows
 _FEW_ROWS, _LARGE = 3, 500_000
 _MORE_ROWS, _VERY_LARGE = 6, 4_000_000
-_ONEDNN_ROWS = 16  # up to which oneDNN takes products with large weights; with very large ones those of any
+# oneDNN takes products of so few rows with large weights, and others of so many multiplications, as it makes a kernel
+# for each new number of rows; those with very large weights always
+_ONEDNN_ROWS, _ONEDNN_MULTIPLICATIONS = 16, 2**28
 
 
 def few_rows_linear(x: Tensor, layer: nn.Linear | nn.Embedding) -> Tensor:
@@ -27,11 +29,11 @@ def few_rows_linear(x: Tensor, layer: nn.Linear | nn.Embedding) -> Tensor:
 
     Returns:
         ``(N, V)``. On the fast path the transposed product is computed, which takes less than half the time, or
-        oneDNN's where that is faster.
+        oneDNN's where that is faster, also of many rows.
     """
     tied = isinstance(layer, nn.Embedding)
     plain = x.ndim == 2 and fast_path_allowed(x) and has_plain_weight(layer) and fast_path_allowed(x, layer.weight)
-    if not plain or layer.weight.numel() < (_LARGE if len(x) <= _ONEDNN_ROWS else _VERY_LARGE):
+    if not plain or layer.weight.numel() < _LARGE:
         return F.linear(x, layer.weight) if tied else layer(x)
     return _few_rows_product(x, layer.weight, None if tied else layer.bias)
 
@@ -64,7 +66,8 @@ def _few_rows_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if x.dtype == torch.float32 and prefers_onednn():
         # two or three rows are faster transposed, but for weights with more columns than rows
         is_transposed = 1 < len(x) <= _FEW_ROWS and weight.shape[0] >= weight.shape[1]
-        if not is_transposed and (very_large or len(x) <= _ONEDNN_ROWS):
+        is_worth_it = very_large or len(x) <= _ONEDNN_ROWS or x.numel() * weight.shape[0] >= _ONEDNN_MULTIPLICATIONS
+        if is_worth_it and not is_transposed:
             return product(x, weight, bias)
     if len(x) > (_MORE_ROWS if very_large else _FEW_ROWS):
         return F.linear(x, weight, bias)

@@ -7,7 +7,7 @@ from torch import nn
 from florence_mm.ops.few_rows import few_rows_linear, some_outputs
 
 
-@pytest.mark.parametrize('rows', [1, 3, 4, 7, 16, 17])
+@pytest.mark.parametrize('rows', [1, 3, 4, 7, 16, 17, 500])
 @pytest.mark.parametrize('sizes', [(768, 768), (3072, 256), (256, 16000)], ids=['square', 'wide', 'very large'])
 @pytest.mark.parametrize('bias', [True, False])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])

@@ -171,7 +171,7 @@ class CrossAttention(nn.Module):
 
     def keys_values(self, context: Tensor, layout: TokenLayout) -> KeysValues:
         """Compute keys and values ``(B, H, S, D)`` of a context ``(M, C)``; they can be reused for the same context."""
-        key, value = split_heads(self.key_value(context), layout, 2, self.num_heads)
+        key, value = split_heads(few_rows_linear(context, self.key_value), layout, 2, self.num_heads)
         return key, value
 
     def forward(self, x: Tensor, layout: TokenLayout, keys_values: KeysValues, context_layout: TokenLayout) -> Tensor:
