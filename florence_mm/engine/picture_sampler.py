@@ -36,9 +36,11 @@ class PictureSampler(ResumableSampler):
             some ranks also take the first sample of the next rank's part. Always so for infinite sampling. Defaults to
             True.
         key (str): Field of the samples that identifies the image.
+        together (int, optional): Most samples of an image that come consecutively when shuffling; an image that has
+            more is drawn several times an epoch, so that batches have more images. None: all.
 
     Raises:
-        ValueError: the data set is empty, or its samples do not have ``key``.
+        ValueError: the data set is empty, its samples do not have ``key``, or ``together`` is below 1.
     """
 
     def __init__(
@@ -49,9 +51,12 @@ class PictureSampler(ResumableSampler):
         infinite: bool = False,
         round_up: bool = True,
         key: str = 'img_path',
+        together: int | None = None,
     ) -> None:
+        if together is not None and together < 1:
+            raise ValueError(f'together is {together}; give at least 1 sample of an image, or None for all')
         super().__init__(dataset, shuffle, seed, infinite, round_up, order='drawn')
-        self.key = key
+        self.key, self.together = key, together
         numbers: dict[Any, int] = {}
         progress = ProgressLog('finding the samples of each image', len(dataset))
         found = []
@@ -98,8 +103,20 @@ class PictureSampler(ResumableSampler):
                 samples = torch.randperm(len(samples), generator=generator)
                 places = torch.randperm(len(places), generator=generator)
             images, order = places[self._image_of[samples]].sort(stable=True)
-            self._cached = (self.seed, epoch), samples[order], images
+            samples = samples[order]
+            if self.shuffle and self.together is not None:
+                order = _shuffled_groups(images, self.together, generator)
+                samples, images = samples[order], images[order]
+            self._cached = (self.seed, epoch), samples, images
         return self._cached[1], self._cached[2]
+
+
+def _shuffled_groups(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Order that permutes groups of at most ``size`` consecutive samples of an image; ``images`` is sorted."""
+    counts = images.bincount()
+    within = torch.arange(len(images)) - (counts.cumsum(0) - counts)[images]
+    group = (within.remainder(size) == 0).cumsum(0) - 1
+    return torch.randperm(int(group[-1]) + 1, generator=generator)[group].argsort(stable=True)
 
 
 def _image_keys(dataset: Any, key: str) -> Iterable:

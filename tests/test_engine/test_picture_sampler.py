@@ -77,6 +77,31 @@ def test_an_epoch_has_every_sample_once_by_pictures_in_a_new_order():
     assert indices(sampler) == orders[0] != indices(PictureSampler(dataset, seed=2))
 
 
+def test_at_most_so_many_samples_of_a_picture_come_together():
+    # nine pictures of seven samples: groups of three, three and one, anywhere in the order
+    dataset = Questions([chr(97 + i % 9) for i in range(63)])
+    sampler = PictureSampler(dataset, seed=1, together=3)
+    orders = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        found = indices(sampler)
+        assert sorted(found) == list(range(63))
+        orders.append(found)
+    runs = [len(list(run)) for _, run in itertools.groupby(names(dataset, orders[0]))]
+    # 27 groups, of which few happen to stand beside another of their picture
+    assert 22 <= len(runs) <= 27 and set(runs) <= {1, 3, 4, 6}
+    assert orders[0] != orders[1]
+    seeds = {
+        picture: {seed for index, seed in draws(sampler) if dataset.pictures[index] == picture} for picture in 'ab'
+    }
+    assert all(len(found) == 1 for found in seeds.values()) and seeds['a'] != seeds['b']
+    whole = PictureSampler(dataset, seed=1, together=7)
+    assert together(names(dataset, indices(whole)))
+    assert indices(PictureSampler(Questions(), shuffle=False, seed=0, together=1)) == [0, 2, 5, 1, 4, 3, 6, 7]
+    with pytest.raises(ValueError, match='together is 0; give at least 1 sample of an image'):
+        PictureSampler(Questions(), together=0)
+
+
 def test_samples_of_a_picture_share_a_seed_for_an_epoch():
     sampler = PictureSampler(Questions(), seed=1)
     seeds = {}

@@ -27,6 +27,26 @@ def images(count=3):
     return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(3)).double()
 
 
+def test_neighbouring_places_start_alike():
+    model = small(smooth_places=True, spread=False)
+    model.init_weights()
+    words, locations = model.word_embeddings.weight.detach(), model.tokenizer.location_ids
+    waves = words[locations.start : locations.stop]
+    # as large as other words
+    torch.testing.assert_close(waves.square().mean().sqrt(), words[: locations.start].std(), rtol=0.1, atol=0)
+    for table in (waves, model.image_projector.rows.weight.detach(), model.image_projector.columns.weight.detach()):
+        # products of two rows depend on their distance alone, and fall with it at first
+        products = table @ table.T
+        for offset in range(len(table)):
+            diagonal = products.diagonal(offset)
+            torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), rtol=1e-4, atol=1e-5)
+        assert products[0, 1] > products[0, 3] and products[0, 1] > 0.25 * products[0, 0]
+    apart = small(spread=False).word_embeddings.weight.detach()[locations.start : locations.stop]
+    assert (apart @ apart.T)[0, 1] < 0.5 * apart.square().sum(1).mean()
+    with pytest.raises(ValueError, match='MaskedCLIPTokenizer has no locations; give a LocationTokenizer'):
+        small(tokenizer={'type': 'MaskedCLIPTokenizer', 'vocab_size': 600}, heads={}, smooth_places=True)
+
+
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 BASE = {'num_layers': 6, 'hidden_size': 768, 'num_heads': 12}

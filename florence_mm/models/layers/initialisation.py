@@ -1,5 +1,8 @@
 """Initialisation of weights."""
 
+import math
+
+import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
@@ -21,3 +24,26 @@ def init_bert_weights(module: nn.Module, std: float = 0.02) -> None:
             nn.init.normal_(part.weight, std=std)
         if isinstance(part, nn.Linear) and part.bias is not None:
             nn.init.zeros_(part.bias)
+
+
+def init_smooth_rows(weight: Tensor, rows: range, std: float) -> None:
+    """Initialise rows of a table as waves over their number, so that neighbours are alike and distant ones are not.
+
+    Half of the C channels are sines and half cosines, of half a wave over all rows up to a quarter of a wave from a row
+    to the next, turned by a random rotation: the product of two rows depends on their distance alone (nearly, if C is
+    odd).
+
+    Args:
+        weight: ``(N, C)``.
+        rows: those that are initialised.
+        std: root of the mean square of their values.
+    """
+    count, channels = len(rows), weight.shape[1]
+    rates = torch.logspace(0, math.log10(max(1.0, count / 2)), -(-channels // 2)) * math.pi / count
+    angles = torch.arange(count)[:, None] * rates
+    waves = torch.cat([angles.sin(), angles.cos()], 1)[:, :channels]
+    rotation = torch.linalg.qr(torch.randn(channels, channels)).Q
+    values = weight.detach().clone()
+    values[rows.start : rows.stop] = waves @ rotation * (std * math.sqrt(2))
+    with torch.no_grad():
+        weight.copy_(values)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from florence_mm.models.base import build_part, check_text_sizes, check_width
 from florence_mm.models.generation.state import WriterState
-from florence_mm.models.layers.initialisation import init_bert_weights
+from florence_mm.models.layers.initialisation import init_bert_weights, init_smooth_rows
 from florence_mm.models.text.stack import StackMemory, TextStack
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS
@@ -34,6 +34,9 @@ _STACK = {
     'num_types': 0,
     'layer_norm_eps': 1e-5,
 }
+
+#: Root mean square of embeddings of rows and columns that start smooth.
+_PLACES_STD = 0.2
 
 
 class ImageProjector(nn.Module):
@@ -126,6 +129,9 @@ class Florence2(VisionLanguageModel):
             embeddings; by default those of the base model, 6 layers of width 768 and 1,024 positions.
         decoder_layers: layers of the decoder; None: as many as the encoder has.
         max_map_size: most rows and columns of the map of image tokens; each has a learned embedding.
+        smooth_places: words of neighbouring locations, and embeddings of neighbouring rows and columns of the map,
+            start alike (:func:`~florence_mm.models.layers.initialisation.init_smooth_rows`), by which places are
+            learned in fewer updates. By default each is drawn by itself.
         heads: heads (or their configs) by name, such as ``dict(tasks=dict(type='TaskHead'))``.
         max_text_len: longest text in tokens, start and end included; at most the positions of the decoder.
         max_prompt_len: longest prompt in tokens, start and end included; longer ones are cut.
@@ -146,6 +152,7 @@ class Florence2(VisionLanguageModel):
         decoder_layers: int | None = None,
         max_map_size: int = 50,
         join_maps: bool = False,
+        smooth_places: bool = False,
         heads: Mapping[str, dict | nn.Module] | None = None,
         max_text_len: int = 1024,
         max_prompt_len: int = 256,
@@ -167,8 +174,22 @@ class Florence2(VisionLanguageModel):
         channels = joined_channels(self.image_encoder) if join_maps else self.image_encoder.num_features
         self.image_projector = ImageProjector(channels, self.hidden_size, max_map_size)
         self.max_prompt_len = max_prompt_len
-        init_bert_weights(self.image_projector, text.get('init_std', 0.02))
-        self.add_heads(heads, text.get('init_std', 0.02))
+        std = text.get('init_std', 0.02)
+        init_bert_weights(self.image_projector, std)
+        if smooth_places:
+            self._start_smooth(std)
+        self.add_heads(heads, std)
+
+    def _start_smooth(self, std: float) -> None:
+        if (locations := getattr(self.tokenizer, 'location_ids', None)) is None:
+            raise ValueError(
+                f'smooth_places is set, and {type(self.tokenizer).__name__} has no locations; give a '
+                'LocationTokenizer, or leave it out'
+            )
+        init_smooth_rows(self.word_embeddings.weight, locations, std)
+        # they are added to features of a backbone, whose channels have about unit variance
+        for places in (self.image_projector.rows, self.image_projector.columns):
+            init_smooth_rows(places.weight, range(places.num_embeddings), _PLACES_STD)
 
     @property
     def word_embeddings(self) -> nn.Embedding:
