@@ -148,9 +148,10 @@ def items_of(row: TaskRow, source: str = GIVEN) -> list[Item]:
     found = []
     for region in row.regions:
         same = Item(spec.name, region.text, None, region.score, source, row.text)
-        if region.quad is not None:
+        # a region may have more than its task writes
+        if spec.answers == 'labelled_quads' and region.quad is not None:
             found.append(replace(same, quad=region.quad, box=bounding_box(region.quad)))
-        elif region.polygons:
+        elif spec.answers == 'polygons' or spec.answers == 'labelled_shapes' and not region.boxes:
             points = [point for part in region.polygons for point in part]
             found.append(replace(same, polygons=region.polygons, box=row.region or bounding_box(points)))
         else:

@@ -170,7 +170,7 @@ def task_line(row: TaskRow) -> dict[str, Any]:
         row: what the line says; it is checked.
 
     Raises:
-        ValueError: see :func:`check_task_row`.
+        ValueError: see :func:`check_task_row`; or a box is empty when it is rounded.
 
     >>> task_line(TaskRow('1.jpg', 'region_category', region=(0.0, 0.0, 0.5, 1.0), answers=('dog',)))
     {'image': '1.jpg', 'task': 'region_category', 'region': [0.0, 0.0, 0.5, 1.0], 'answer': 'dog'}
@@ -187,7 +187,9 @@ def task_line(row: TaskRow) -> dict[str, Any]:
         line['answers'] = list(row.answers)
     else:
         line['regions'] = [_region_line(region) for region in row.regions]
-    return {**line, **row.extra}
+    line = {**line, **row.extra}
+    parse_task_row(line)  # a line that is written can be read
+    return line
 
 
 def _region_line(region: Region) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -109,3 +110,15 @@ def test_reasons_are_those_of_the_module_and_known_to_curation_where_shared():
     named = {value for name, value in vars(annotation_reasons).items() if name.isupper() and isinstance(value, str)}
     assert set(annotation_reasons.REASONS) == named and len(annotation_reasons.REASONS) == len(named)
     assert named & set(reasons.REASONS) >= {'low_score', 'no_image', 'undecodable', 'blank_text', 'invalid_text'}
+
+
+@pytest.mark.parametrize('task', [name for name, task in TASKS.items() if task.answers != 'text'])
+def test_items_have_the_shape_that_their_task_writes(task):
+    row, _ = ROWS[task]
+    # as of instances, which have boxes and outlines
+    regions = tuple(
+        replace(region, boxes=region.boxes or (BOX,), polygons=region.polygons or (PART,), quad=region.quad or QUAD)
+        for region in row.regions
+    )
+    items = [checked(item) for item in items_of(replace(row, regions=regions), 'x')]
+    assert {item.drop for item in items} == {None} and rows_of('a.jpg', items) == [row]
