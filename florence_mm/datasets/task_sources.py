@@ -2,7 +2,8 @@
 
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from mmengine.logging import print_log
@@ -214,18 +215,36 @@ class SceneTextTasks(AnnotatedTasks):
     Args:
         ann_file (str): ``cocotext.v2.json``, ``TextOCR_0.1_train.json`` or their like.
         split (str | None): Only pictures of this ``set``; None: all.
+        folders (Mapping | None): Folders by the names that they have in the file. Paths of TextOCR begin with ``train``
+            or ``test``, and its archives unpack to ``train_images`` and ``test_images``.
         task, tolerance, **kwargs: See :class:`AnnotatedTasks`.
     """
 
     tasks = ('ocr_with_region', 'ocr', 'region_ocr')
 
-    def __init__(self, task: str, ann_file: str, split: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        task: str,
+        ann_file: str,
+        split: str | None = None,
+        folders: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         require(
             'split', split, split is None or isinstance(split, str), "the name of a split, such as 'train', or None"
         )
+        named = isinstance(folders, Mapping) and all(isinstance(name, str) for pair in folders.items() for name in pair)
+        require('folders', folders, folders is None or named, "names by names, such as dict(train='train_images')")
+        self.folders = dict(folders or {})
         self.split = split
         super().__init__(task, ann_file, **kwargs)
 
     def iter_pictures(self) -> Iterator[AnnotatedPicture | DataError]:
         """Yield the pictures of the split."""
-        return read_scene_text(self.ann_file, self.split)
+        for picture in read_scene_text(self.ann_file, self.split):
+            if not isinstance(picture, DataError):
+                folder, slash, rest = picture.image.partition('/')
+                picture = replace(
+                    picture, image=f'{self.folders.get(folder, folder) if slash else folder}{slash}{rest}'
+                )
+            yield picture

@@ -10,7 +10,7 @@ import numpy as np
 
 from florence_mm.errors import DataError, shown
 from florence_mm.language.labels import is_blank
-from florence_mm.language.regions import Polygon, Region, clockwise, from_top_left
+from florence_mm.language.regions import Point, Polygon, Region, clockwise, from_top_left
 from florence_mm.utils.json_files import read_json
 
 from .annotated import AnnotatedPicture, PixelPlaces, read_each
@@ -26,8 +26,8 @@ def read_scene_text(path: str | Path, split: str | None = None) -> Iterator[Anno
     """Yield the pictures with their legible words, each with a quadrilateral and a box.
 
     The quadrilateral is the outline of the word if that has four corners, clockwise from the one that the file has
-    first, where reading starts; the smallest rotated rectangle around one of more, from its top left; and the box if
-    there is no outline. Illegible and empty words are left out.
+    first, where reading starts; the smallest rotated rectangle, from its top left, around one of more, or one whose
+    sides cross, of which TextOCR has some; and the box if there is no outline. Illegible and empty words are left out.
 
     Args:
         path: ``COCO_Text.json``, ``cocotext.v2.json``, ``TextOCR_0.1_train.json`` or their like.
@@ -92,9 +92,22 @@ def _word(identified: tuple[str, Mapping[str, Any]], places: PixelPlaces) -> lis
 
 
 def _quad(corners: Polygon, places: PixelPlaces) -> Polygon:
-    if len(corners) == 4:
+    if len(corners) == 4 and not _crosses_itself(corners):
         return tuple(clockwise(corners))
     size = np.array([places.width, places.height], dtype=np.float32)
     around = cv2.boxPoints(cv2.minAreaRect(np.array(corners, dtype=np.float32) * size))
     around = np.array(from_top_left(clockwise(around.astype(np.float64).tolist()))) / size
     return tuple(map(tuple, np.clip(around, 0, 1).tolist()))
+
+
+def _crosses_itself(corners: Polygon) -> bool:
+    """Whether two opposite sides of four corners cross."""
+
+    def side(a: Point, b: Point, c: Point) -> float:
+        return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+    def cross(a: Point, b: Point, c: Point, d: Point) -> bool:
+        return side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0
+
+    a, b, c, d = corners
+    return cross(a, b, c, d) or cross(b, c, d, a)

@@ -108,6 +108,18 @@ def test_of_words(tmp_path):
         SceneTextTasks('ocr', path, **SHARED)
 
 
+def test_pictures_of_textocr_lie_where_its_archives_unpack(tmp_path):
+    images = {
+        str(i): {'file_name': name, 'width': 4, 'height': 4} for i, name in enumerate(('train/a.jpg', 'train.jpg'))
+    }
+    words = {str(i): {'image_id': i, 'bbox': [0, 0, 4, 4], 'utf8_string': 'a'} for i in images}
+    path = write(tmp_path, 'words.json', {'imgs': images, 'anns': words})
+    found = SceneTextTasks('ocr', path, folders={'train': 'train_images'}, pipeline=[])
+    assert [row['img_path'] for row in found] == [f'{tmp_path}/train_images/a.jpg', f'{tmp_path}/train.jpg']
+    with pytest.raises(ValueError, match="folders='train' must be names by names"):
+        SceneTextTasks('ocr', path, folders='train')
+
+
 def test_captions_need_no_boxes(tmp_path):
     (tmp_path / 'Sentences').mkdir()
     (tmp_path / 'Sentences/7.txt').write_text('[/EN#1/animals A dog] runs .\n')

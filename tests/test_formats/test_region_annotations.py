@@ -316,6 +316,9 @@ def test_words_by_hand(tmp_path):
     assert first.regions[0] == Region('STOP', box, quad=upright)
     assert first.regions[1].quad == ((0.25, 0.5), (0.5, 0.25), (0.5, 0.5), (0.25, 0.75))
     np.testing.assert_allclose(first.regions[2].quad, upright, atol=1e-6)
+    # whose sides cross
+    crossed, _ = scene_text(tmp_path, {'utf8_string': 'X', 'points': [10, 5, 30, 15, 30, 5, 10, 15]})
+    np.testing.assert_allclose(crossed.regions[0].quad, upright, atol=1e-6)
     assert first.regions[3] == Region('box', box, quad=upright)
     assert second.regions == ()
     assert [found.image for found in scene_text(tmp_path, split='val')] == ['b.jpg']

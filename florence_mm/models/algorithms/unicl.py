@@ -20,7 +20,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from florence_mm.models.base import FlorenceModel, build_part, check_text_sizes
+from florence_mm.models.base import FlorenceModel, build_part, check_text_sizes, check_width
 from florence_mm.ops.collectives import Peers
 from florence_mm.ops.contrastive import unified_contrastive_loss
 from florence_mm.ops.inference import drops_at_random, is_recorded
@@ -60,7 +60,7 @@ class UniCL(FlorenceModel):
         init_cfg: see mmengine.
 
     Raises:
-        ValueError: the tokenizer has more ids, or longer texts, than the text tower takes; ``micro_batch`` is below 1;
+        ValueError: the image encoder has no ``num_features``; the tokenizer has more ids, or longer texts, than the text tower takes; ``micro_batch`` is below 1;
             ``embed_dims`` is not that of an encoder without a projection; ``positives`` is another word.
     """
 
@@ -82,6 +82,7 @@ class UniCL(FlorenceModel):
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         self.image_encoder = build_part(image_encoder)
+        check_width(self.image_encoder, 'num_features', 'UniCL')
         self.text_encoder = build_part(text_encoder)
         self.tokenizer = build_part(tokenizer, TASK_UTILS)
         sizes = (getattr(self.tokenizer, name, None) for name in ('vocab_size', 'context_length'))
