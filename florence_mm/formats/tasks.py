@@ -22,7 +22,8 @@ KEYS = ('image', 'task', 'text', 'region', 'answer', 'answers', 'regions')
 _REGION_KEYS = ('text', 'boxes', 'polygons', 'quad', 'score')
 # with which rows are checked
 _FORMAT = TaskFormat(order='given')
-_DIGITS = 5  # of a coordinate: a hundredth of a pixel in a picture of a thousand
+#: Of a coordinate in a file: a hundredth of a pixel in a picture of a thousand.
+DIGITS = 5
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def _region_line(region: Region) -> dict[str, Any]:
         'quad': _pairs(region.quad or ()),
     }
     line = {key: value for key, value in line.items() if value}
-    return line if region.score is None else {**line, 'score': round(region.score, _DIGITS)}
+    return line if region.score is None else {**line, 'score': round(region.score, DIGITS)}
 
 
 def _pairs(points: Iterable[Sequence[float]]) -> list[list[float]]:
@@ -208,4 +209,4 @@ def _pairs(points: Iterable[Sequence[float]]) -> list[list[float]]:
 
 
 def _rounded(numbers: Iterable[float]) -> list[float]:
-    return [round(float(number), _DIGITS) for number in numbers]
+    return [round(float(number), DIGITS) for number in numbers]

@@ -122,3 +122,9 @@ def test_items_have_the_shape_that_their_task_writes(task):
     )
     items = [checked(item) for item in items_of(replace(row, regions=regions), 'x')]
     assert {item.drop for item in items} == {None} and rows_of('a.jpg', items) == [row]
+
+
+def test_a_box_that_would_be_empty_in_a_line_is_dropped():
+    thin, thicker = (checked(Item('detection', 'dog', (0.1, 0.1, 0.1 + width, 0.5))) for width in (4e-6, 1.2e-5))
+    assert thin.drop == annotation_reasons.BAD_BOX and thicker.drop is None
+    parse_task_row(task_line(rows_of('a.jpg', [thicker])[0]))

@@ -56,12 +56,11 @@ class UniCL(FlorenceModel):
         micro_batch: gradient cache (section 2.7): the towers keep activations of only this many pairs at a time and
             recompute those of the others in the backward pass, with the same random numbers. The loss is still over all
             pairs, and the gradient is the same. None keeps all activations.
-        data_preprocessor: see mmengine; by default :class:`ImageTextDataPreprocessor`.
-        init_cfg: see mmengine.
+        data_preprocessor, init_cfg: see mmengine; by default :class:`ImageTextDataPreprocessor`.
 
     Raises:
-        ValueError: the image encoder has no ``num_features``; the tokenizer has more ids, or longer texts, than the text tower takes; ``micro_batch`` is below 1;
-            ``embed_dims`` is not that of an encoder without a projection; ``positives`` is another word.
+        ValueError: the image encoder has no width, the tokenizer has more ids or longer texts than the text tower;
+            ``micro_batch`` is below 1; ``embed_dims`` is not that of an encoder without a projection; or ``positives``.
     """
 
     def __init__(
