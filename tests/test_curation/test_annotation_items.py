@@ -102,7 +102,7 @@ def test_what_cannot_be_used_has_a_reason(item, reason):
 
 def test_a_rounding_error_is_no_fault():
     assert checked(Item('detection', 'dog', (-1e-7, 0.25, 0.5, 1.0000001), 0.12345678)) == Item(
-        'detection', 'dog', (0.0, 0.25, 0.5, 1.0), 0.123457
+        'detection', 'dog', (0.0, 0.25, 0.5, 1.0), 0.12346
     )
 
 
