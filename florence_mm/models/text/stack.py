@@ -339,9 +339,10 @@ class TextStack(LayerStack):
         held = 0 if cache is None else cache.length
         if (length := held + given + input_ids.shape[1]) > self.context_length:
             what = f'{given} tokens before texts make' if given else 'texts have'
+            less = 'make images smaller' if given else 'lower max_text_len of the model'
             raise ValueError(
-                f'{what} {length} tokens and the text stack takes {self.context_length}; lower max_text_len of the '
-                'model or raise max_positions of the stack'
+                f'{what} {length} tokens and the text stack takes {self.context_length}; {less} or raise max_positions '
+                'of the stack'
             )
         device = self.embeddings.word_embeddings.weight.device
         shape = input_ids.shape
