@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from torch import Tensor
 
 from florence_mm.errors import UsageError, shown
 from florence_mm.language.regions import Box, Region, check_box
 from florence_mm.language.tasks import TaskFormat, find_task
-from florence_mm.models.multimodal.protocol import TaskQuestion, VisionLanguage, unwrap_reranker
+from florence_mm.models.multimodal.protocol import Solved, TaskQuestion, VisionLanguage, unwrap_reranker
 from florence_mm.utils.numbers import is_finite
 from florence_mm.visualization.detections import draw_detections
 from florence_mm.visualization.outlines import draw_outlines
@@ -121,16 +122,39 @@ class TaskInferencer(Inferencer):
         return self._stream(images, solve, f'solving {name}', skip_bad, written, draw_answer)
 
     @torch.no_grad()
+    def encode(self, images: Sequence[np.ndarray], files: Sequence[str | Path | None] | None = None) -> Tensor:
+        """Encode images for :meth:`ask`.
+
+        Args:
+            images: ``(H, W, 3)`` uint8 RGB.
+            files: their files, if any.
+
+        Returns:
+            image tokens ``(U, S, C)``.
+        """
+        known = [None] * len(images) if files is None else files
+        packed = [self.pipeline(image, file, **_unasked()) for image, file in zip(images, known, strict=True)]
+        inputs = self.model.data_preprocessor({'inputs': [one['inputs'] for one in packed]}, False)['inputs']
+        return self.model.encode_image(inputs)
+
+    @torch.no_grad()
+    def ask(self, image_tokens: Tensor, questions: Sequence[TaskQuestion]) -> list[Solved]:
+        """Solve tasks about encoded images, several about each if need be, with regions as fractions.
+
+        Args:
+            image_tokens: ``(U, S, C)`` of :meth:`encode`.
+            questions: the tasks, with the numbers of their images.
+        """
+        return self.model.solve(image_tokens, questions)
+
     def _solve(
         self, images: Sequence[ReadInput], task: str, text: str | None, region: Box | None
     ) -> list[dict[str, Any]]:
         """Predict for a batch of images; returns a dict per image."""
         sizes = [one.image.shape[1::-1] for one in images]
         boxes = [None if region is None else _as_fractions(region, size) for size in sizes]
-        packed = [self.pipeline(one.image, one.file, **_unasked()) for one in images]
-        inputs = self.model.data_preprocessor({'inputs': [one['inputs'] for one in packed]}, False)['inputs']
         questions = [TaskQuestion(number, task, text, box) for number, box in enumerate(boxes)]
-        solved = self.model.solve(self.model.encode_image(inputs), questions)
+        solved = self.ask(self.encode([one.image for one in images], [one.file for one in images]), questions)
         results = []
         for (width, height), one in zip(sizes, solved, strict=True):
             result: dict[str, Any] = {'width': width, 'height': height, 'task': task}
