@@ -175,6 +175,10 @@ def check_question(task: str, text: str | None, region: Sequence[float] | None) 
     Raises:
         UsageError: the task is unknown, lacks what it takes or got something else.
     """
+    if not isinstance(task, str):
+        raise UsageError(f'the task is {shown(task)}; give the name of one, such as detection')
+    if text is not None and not isinstance(text, str):
+        raise UsageError(f'the text given with {task} is {shown(text)}; give a text')
     if region is not None:
         numbers = isinstance(region, Sequence) and not isinstance(region, str) and len(region) == 4
         if not numbers or not all(map(is_finite, region)) or not (region[0] < region[2] and region[1] < region[3]):

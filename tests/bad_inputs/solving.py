@@ -10,15 +10,17 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from PIL import Image
+from raw_pairs import bomb
 from small_tasks import DATASET, MODEL, config
 
 from florence_mm.apis import TaskInferencer
 from florence_mm.datasets.tasks import TaskManifest
 from florence_mm.registry import MODELS
 
-from .case import BadInput, command
+from .case import ROOT, BadInput, command
 
 AREA = 'solving tasks and annotating with them'
+_TOWERS = str(ROOT / 'configs/unicl/unicl_coswin-micro_1xb64-36e_digits.py')
 _BLACK = np.zeros((40, 80, 3), np.uint8)
 _BOX = [0.1, 0.1, 0.5, 0.5]
 _DOG = {'text': 'dog', 'boxes': [_BOX]}
@@ -31,7 +33,7 @@ def _pictures() -> None:
     Path('cut.png').write_bytes(Path('good.png').read_bytes()[:60])
     Path('empty.png').write_bytes(b'')
     Path('text.png').write_text('no picture')
-    Image.new('1', (60_000, 60_000)).save('huge.png')
+    Path('huge.png').write_bytes(bomb())
 
 
 def _asked(task: Any, text: Any = None, region: Any = None, image: Any = _BLACK, **model: Any) -> Callable:
@@ -206,7 +208,7 @@ def _python() -> list[BadInput]:
         ),
         BadInput(
             'a classifier for tasks',
-            lambda folder: TaskInferencer('unicl_coswin-micro_1xb64-36e_digits', device='cpu'),
+            lambda folder: TaskInferencer(_TOWERS, device='cpu'),
             ('UniCL', 'solves tasks, such as Florence2'),
         ),
     ]
@@ -286,8 +288,8 @@ def _annotating() -> list[BadInput]:
         'missing weights': ({'checkpoint': 'none.pth'}, 'none.pth'),
         'weights that are none': ({'checkpoint': 'text.png'}, 'text.png'),
         'a model of another kind': (
-            {'model': 'unicl_coswin-micro_1xb64-36e_digits', 'checkpoint': None},
-            'unicl_coswin-micro',
+            {'model': _TOWERS, 'checkpoint': None},
+            'such as Florence2',
         ),
     }
     rows = [
