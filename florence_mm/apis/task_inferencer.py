@@ -203,9 +203,12 @@ def _as_fractions(region: Box, size: tuple[int, int]) -> Box:
         ValueError: it is outside the image.
     """
     (x0, y0, x1, y1), (width, height) = region, size
-    return check_box(
-        (x0 / width, y0 / height, x1 / width, y1 / height), f'the region of an image of {width} x {height}'
-    )
+    try:
+        return check_box((x0 / width, y0 / height, x1 / width, y1 / height))
+    except ValueError:
+        raise ValueError(
+            f'the region {shown(region)} is outside the picture of {width} x {height} pixels; give one within it'
+        ) from None
 
 
 def _plain(region: Region, width: int, height: int) -> dict[str, Any]:
