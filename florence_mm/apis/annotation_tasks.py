@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from florence_mm.curation.annotation_items import Item, checked, items_of
-from florence_mm.errors import UsageError, shown
+from florence_mm.errors import DataError, UsageError, shown
 from florence_mm.formats.tasks import TaskRow
 from florence_mm.language.task_list import find_task
 from florence_mm.models.multimodal.protocol import Solved, TaskQuestion
@@ -57,6 +57,8 @@ class TaskSpecialist:
         self._texts = None if texts is None else _checked_texts(source, self.tasks, texts)
         try:
             self._inferencer = TaskInferencer(model, checkpoint, device, batch_size=_AT_ONCE)
+        except DataError:  # of its weights
+            raise
         except ValueError as error:
             raise UsageError(f'{source}: {model} does not answer tasks: {error}') from None
         self.name = digest(self._inferencer, self.tasks, self._texts)
