@@ -13,7 +13,7 @@ from florence_mm.registry import MODELS
 @pytest.mark.parametrize(
     ('name', 'kind', 'size', 'free'),
     [
-        ('towers', 'image', (68, 96), True),
+        ('towers', 'image', (32, 40), False),
         ('classifier', 'classifier', (36, 44), False),  # maps of 9 x 11 and 5 x 6 tokens, padded to windows of 4
         ('detector', 'detector', (96, 128), True),
     ],
