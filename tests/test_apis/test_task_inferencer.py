@@ -74,8 +74,8 @@ def test_a_region_is_asked_as_fractions_of_each_picture(inferencer, monkeypatch)
     results = inferencer([picture(), picture(1, (20, 20))], 'region_category', region=(10, 10, 20, 40))
     assert asked[0].region == (0.125, 0.25, 0.25, 1.0) and results[0]['answer'] == 'dog'
     assert results[0]['region'] == [10.0, 10.0, 20.0, 40.0]
-    says = 'the region (10.0, 10.0, 20.0, 40.0) is outside the picture of 20 x 20 pixels; give one within it'
-    assert results[1]['error'].endswith(says)
+    sentence = 'the region (10.0, 10.0, 20.0, 40.0) is outside the picture of 20 x 20 pixels; give one within it'
+    assert results[1]['error'].endswith(sentence)
 
 
 @pytest.mark.parametrize(
