@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from PIL import Image
+from small_tasks import DATASET, PIPELINE, config
 
 from florence_mm.apis import TaskInferencer
 from florence_mm.apis.setup import TestData
@@ -15,36 +15,11 @@ from florence_mm.errors import UsageError
 from florence_mm.language.regions import Region, Target
 from florence_mm.models.multimodal.protocol import Solved
 
-MODEL = {
-    'type': 'florence_mm.Florence2',
-    'image_encoder': {
-        'type': 'florence_mm.CoSwin',
-        'arch': {'embed_dims': 8, 'depths': [1, 1], 'num_heads': [1, 2]},
-        'window_size': 4,
-    },
-    'tokenizer': {
-        'type': 'florence_mm.LocationTokenizer',
-        'tokenizer': {'type': 'florence_mm.MaskedCLIPTokenizer', 'vocab_size': 600},
-        'num_bins': 20,
-    },
-    'text': {'hidden_size': 16, 'num_layers': 1, 'num_heads': 2, 'max_positions': 90},
-    'max_text_len': 30,
-    'max_prompt_len': 24,
-    'heads': {'tasks': {'type': 'florence_mm.TaskHead', 'max_length': 12}},
-}
-PIPELINE = [
-    {'type': 'florence_mm.LoadImage'},
-    {'type': 'florence_mm.Resize', 'scale': (32, 32)},
-    {'type': 'florence_mm.PackTask', 'format': {'num_bins': 20}},
-]
-DATASET = {'type': 'florence_mm.TaskManifest', 'ann_file': 'nowhere.jsonl', 'pipeline': PIPELINE}
-CONFIG = {'model': MODEL, 'test_dataloader': {'dataset': DATASET}}
-
 
 @pytest.fixture
 def inferencer(monkeypatch):
     torch.manual_seed(0)
-    return TaskInferencer(Config(CONFIG), device='cpu')
+    return TaskInferencer(config(), device='cpu')
 
 
 def picture(seed=0, shape=(40, 80)):
@@ -99,7 +74,8 @@ def test_a_region_is_asked_as_fractions_of_each_picture(inferencer, monkeypatch)
     results = inferencer([picture(), picture(1, (20, 20))], 'region_category', region=(10, 10, 20, 40))
     assert asked[0].region == (0.125, 0.25, 0.25, 1.0) and results[0]['answer'] == 'dog'
     assert results[0]['region'] == [10.0, 10.0, 20.0, 40.0]
-    assert 'the region of an image of 20 x 20 (0.5, 0.5, 1, 2) is outside the picture' in results[1]['error']
+    sentence = 'the region (10.0, 10.0, 20.0, 40.0) is outside the picture of 20 x 20 pixels; give one within it'
+    assert results[1]['error'].endswith(sentence)
 
 
 @pytest.mark.parametrize(
@@ -143,9 +119,9 @@ def test_answers_are_drawn_and_written(inferencer, monkeypatch, tmp_path):
 
 
 def test_a_model_that_solves_no_tasks_is_refused():
-    model = {**MODEL, 'heads': {'caption': {'type': 'florence_mm.FusionCaptionHead'}}}
+    captioner = config(heads={'caption': {'type': 'florence_mm.FusionCaptionHead'}})
     with pytest.raises(ValueError, match='no head that solves tasks, it has caption; name one in its config'):
-        TaskInferencer(Config({**CONFIG, 'model': model}), device='cpu')
+        TaskInferencer(captioner, device='cpu')
 
 
 def test_the_command(tmp_path, capsys):
