@@ -1,6 +1,7 @@
 """Inferencer for models that solve tasks by writing, such as Florence-2: detection, phrases, polygons, texts."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from mmengine.config import Config
 from torch import Tensor
 
 from florence_mm.errors import UsageError, shown
-from florence_mm.language.regions import Box, Region, check_box
+from florence_mm.language.regions import Box, Region, Target, check_box
+from florence_mm.language.spacing import join_punctuation
 from florence_mm.language.tasks import TaskFormat, find_task
 from florence_mm.models.multimodal.protocol import Solved, TaskQuestion, VisionLanguage, unwrap_reranker
 from florence_mm.utils.numbers import is_finite
@@ -144,8 +146,11 @@ class TaskInferencer(Inferencer):
         Args:
             image_tokens: ``(U, S, C)`` of :meth:`encode`.
             questions: the tasks, with the numbers of their images.
+
+        Returns:
+            an answer to each, its texts with the usual spacing; ``text`` is as it was written.
         """
-        return self.model.solve(image_tokens, questions)
+        return [replace(one, target=_spaced(one.target)) for one in self.model.solve(image_tokens, questions)]
 
     def _solve(
         self, images: Sequence[ReadInput], task: str, text: str | None, region: Box | None
@@ -209,6 +214,12 @@ def _as_fractions(region: Box, size: tuple[int, int]) -> Box:
         raise ValueError(
             f'the region {shown(region)} is outside the picture of {width} x {height} pixels; give one within it'
         ) from None
+
+
+def _spaced(target: Target) -> Target:
+    """What an answer says, without the spaces that a tokenizer leaves before punctuation."""
+    regions = tuple(replace(region, text=join_punctuation(region.text)) for region in target.regions)
+    return Target(join_punctuation(target.text), regions)
 
 
 def _plain(region: Region, width: int, height: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from florence_mm.apis.setup import TestData
 from florence_mm.commands import solve as command
 from florence_mm.errors import UsageError
 from florence_mm.language.regions import Region, Target
+from florence_mm.language.spacing import join_punctuation
 from florence_mm.models.multimodal.protocol import Solved
 
 
@@ -47,7 +48,16 @@ def test_what_the_model_writes(inferencer):
         (alone,) = inferencer([image], 'detection')
         assert alone == result
     (caption,) = inferencer([images[0]], 'caption')
-    assert caption['answer'] == caption['written'] and 'regions' not in caption
+    assert caption['answer'] == join_punctuation(caption['written']) and 'regions' not in caption
+
+
+def test_texts_have_the_usual_spacing(inferencer, monkeypatch):
+    says(inferencer, monkeypatch, Target('two digits : a nine , the dog \' s'))
+    (result,) = inferencer([picture()], 'caption')
+    assert (result['answer'], result['written']) == ("two digits: a nine, the dog's", 'as written')
+    says(inferencer, monkeypatch, Target(regions=(Region('the dog \' s ear', boxes=((0.25, 0.5, 0.75, 1.0),)),)))
+    (result,) = inferencer([picture()], 'dense_region_caption')
+    assert [region['text'] for region in result['regions']] == ["the dog's ear"]
 
 
 def test_places_are_in_pixels_of_the_picture(inferencer, monkeypatch):
