@@ -9,18 +9,6 @@ task_files = [
     'referring_segmentation',
     'ocr_with_region',
 ]
-# files that are learned, and how many of their rows: what is learned soon is seen less often, what an expression means,
-# which is learned last, twice as often
-train_files = [
-    ('caption', 6000),
-    ('detection', None),
-    ('region_category', 11000),
-    ('phrase_grounding', None),
-    ('referring', None),
-    ('referring', None),
-    ('referring_segmentation', None),
-    ('ocr_with_region', 6000),
-]
 # neither flipped nor cropped: answers have places, and a mirrored digit is none
 train_pipeline = [
     dict(type='florence_mm.LoadImage', keep_mb=256),
@@ -46,9 +34,8 @@ train_dataloader = dict(
                 ann_file=f'data/large_digit_tasks/train_{name}.jsonl',
                 data_prefix='data/outlined_large_digits/train',
                 pipeline=train_pipeline,
-                indices=rows,
             )
-            for name, rows in train_files
+            for name in task_files
         ],
     ),
 )
