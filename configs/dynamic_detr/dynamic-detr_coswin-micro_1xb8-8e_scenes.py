@@ -26,10 +26,12 @@ model = dict(
         num_classes=10,
         in_channels=64,
         num_queries=49,
-        num_stages=3,
+        num_stages=4,
         num_heads=4,
         feedforward_channels=256,
         strides=(8, 16),
+        roi_size=5,  # a digit has about three by four positions of the finer map
+        sampling_ratio=1,
     ),
 )
 optim_wrapper = dict(
@@ -38,7 +40,8 @@ optim_wrapper = dict(
     optimizer=dict(
         type='florence_mm.MuonAdamW', lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.05, fused=True, ns_steps=4
     ),
-    paramwise_cfg=dict(orthogonal=('backbone', 'bbox_head')),
+    # Muon for matrices, but those of the predictions
+    paramwise_cfg=dict(orthogonal=('backbone', 'query_key', 'value', 'output', 'filter', 'mlp')),
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [

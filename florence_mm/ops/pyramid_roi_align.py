@@ -88,4 +88,4 @@ def pyramid_roi_align(
     samples = sample_grid(image, ys, xs, first_pixel, height, width)
     table = torch.cat([pixel_rows(feat) for feat in feats])  # (R, C)
     pooled = bin_means(table, samples)  # (B Q P P, C)
-    return pooled.reshape(batch, regions, output_size**2, -1).to(feats[0].dtype)
+    return pooled.reshape(batch, regions, output_size**2, table.shape[1]).to(feats[0].dtype)

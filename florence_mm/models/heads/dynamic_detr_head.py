@@ -17,6 +17,7 @@ from mmdet.models.utils import unpack_gt_instances
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmdet.utils import InstanceList
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -354,8 +355,9 @@ class DynamicDETRHead(DETRHead):
         logits, boxes = self(x, _image_sizes(metas))
         if not boxes.isfinite().all():
             raise ValueError('boxes of the decoder are not finite; the training diverged, lower the learning rate')
-        counted = self._only_annotated(logits, gt_instances, metas)
-        losses = self.loss_by_feat(counted, boxes, gt_instances, metas)
+        # of one type with the predictions, as mmdet's costs need
+        gt_instances = [InstanceData(bboxes=gt.bboxes.to(boxes.dtype), labels=gt.labels) for gt in gt_instances]
+        losses = self.loss_by_feat(self._only_annotated(logits, gt_instances, metas), boxes, gt_instances, metas)
         return losses, self.predict_by_feat(logits, boxes, metas) if with_predictions else []
 
     def predict(self, x: Sequence[Tensor], batch_data_samples: SampleList, rescale: bool = True) -> InstanceList:
