@@ -8,7 +8,10 @@ from instances import build
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from florence_mm.models.heads.dynamic_detr_head import DynamicDETRHead, DynamicFilter, move_boxes, spread_boxes
+from florence_mm.errors import UsageError
+from florence_mm.export.detector import check_detector
+from florence_mm.models.heads import DynamicDETRHead
+from florence_mm.models.layers.dynamic_decoder import DynamicFilter, move_boxes, spread_boxes
 
 SIZE, STRIDES = (96, 128), (8, 16)
 
@@ -266,7 +269,8 @@ def test_predictions_are_the_best_pairs_in_pixels_of_the_original():
         x, y, w, h = boxes[-1, image, places // 3].unbind(1)
         corners = torch.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], 1) * torch.tensor([128, 96, 128, 96])
         corners = torch.minimum(corners.clamp(min=0), torch.tensor([128, 96, 128, 96]))
-        torch.testing.assert_close(found.bboxes, corners * (torch.tensor([1, 1]), torch.tensor([2, 4]))[image].repeat(2))
+        back = torch.tensor([[1, 1], [2, 4]])[image].repeat(2)
+        torch.testing.assert_close(found.bboxes, corners * back)
     assert len(head(num_queries=6).predict(feats, [one, two])[0]) == 18  # all there are of at most 100
 
 
@@ -278,3 +282,8 @@ def test_the_encoder_takes_the_tower_of_dynamic_head():
     encoder.load_state_dict(state)
     feats = [torch.randn(1, 16, side, side, dtype=torch.float64) for side in (16, 8, 4)]
     torch.testing.assert_close(list(encoder(feats)), tower.tower(feats))
+
+
+def test_an_export_is_refused_in_a_sentence():
+    with pytest.raises(UsageError, match='DynamicDETR finds its boxes in several steps, which no exported'):
+        check_detector(build('DynamicDETR'))

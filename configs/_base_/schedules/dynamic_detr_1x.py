@@ -1,5 +1,5 @@
-# 12 epochs; the rest are the usual settings of DETRs with several scales: AdamW, 1e-4 for 16 pictures, a tenth of it for
-# the backbone, gradients clipped to a norm of 0.1, a tenth of the rate in the last epoch
+# 12 epochs; the rest are the usual settings of DETRs with several scales: AdamW, 1e-4 for 16 pictures, a tenth of it
+# for the backbone, gradients clipped to a norm of 0.1, a tenth of the rate in the last epoch
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='florence_mm.NoDecayOptimWrapperConstructor',

@@ -195,8 +195,6 @@ def run_blocks(blocks: Iterable[DyHeadBlock], feats: Sequence[Tensor], with_cp: 
     """
     feats = list(feats)
     for block in blocks:
-        if with_cp and torch.is_grad_enabled():
-            feats = checkpoint(block, feats, use_reentrant=False)
-        else:
-            feats = block(feats)
+        recompute = with_cp and torch.is_grad_enabled()
+        feats = checkpoint(block, feats, use_reentrant=False) if recompute else block(feats)
     return feats
