@@ -2,12 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from instances import build
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from mmengine.structures import InstanceData
 
+from florence_mm.apis import DetectionInferencer
 from florence_mm.errors import UsageError
 from florence_mm.export.detector import check_detector
 from florence_mm.models.heads import DynamicDETRHead
@@ -287,3 +290,24 @@ def test_the_encoder_takes_the_tower_of_dynamic_head():
 def test_an_export_is_refused_in_a_sentence():
     with pytest.raises(UsageError, match='DynamicDETR finds its boxes in several steps, which no exported'):
         check_detector(build('DynamicDETR'))
+
+
+def test_the_inferencer_finds_and_draws_boxes(tmp_path):
+    model = build('DynamicDETR', dtype=torch.float32)
+    pipeline = [
+        {'type': 'mmdet.LoadImageFromFile'},
+        {'type': 'mmdet.LoadAnnotations', 'with_bbox': True},
+        {'type': 'mmdet.Resize', 'scale': (64, 48), 'keep_ratio': True},
+        {'type': 'mmdet.PackDetInputs'},
+    ]
+    dataset = {'type': 'mmdet.CocoDataset', 'ann_file': 'nowhere.json', 'pipeline': pipeline}
+    dataset['metainfo'] = {'classes': ('red', 'blue')}
+    cfg = Config({'model': {'type': model}, 'test_dataloader': {'dataset': dataset}})
+    pictures = np.random.default_rng(0).integers(0, 255, (2, 96, 128, 3), dtype=np.uint8)
+    one, two = DetectionInferencer(cfg)(list(pictures), score_thr=0.0, out_dir=tmp_path)
+    assert len(one['boxes']) == len(two['boxes']) == 5 and set(one['labels']) <= {'red', 'blue'}
+    assert one['scores'] == sorted(one['scores'], reverse=True)
+    # in pixels of the image, which is twice as large as what the model saw
+    assert all(0 <= x1 <= x2 <= 128 and 0 <= y1 <= y2 <= 96 for x1, y1, x2, y2 in one['boxes'])
+    assert max(x2 for *_, x2, _ in one['boxes'] + two['boxes']) > 64
+    assert len(list(tmp_path.glob('*.jpg'))) + len(list(tmp_path.glob('*.png'))) == 2

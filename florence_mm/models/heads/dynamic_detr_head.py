@@ -220,6 +220,7 @@ class DynamicDETRHead(DETRHead):
         # of one type with the predictions, as mmdet's costs need
         gt_instances = [InstanceData(bboxes=gt.bboxes.to(boxes.dtype), labels=gt.labels) for gt in gt_instances]
         losses = self.loss_by_feat(self._only_annotated(logits, gt_instances, metas), boxes, gt_instances, metas)
+        losses = {name: loss.sum() for name, loss in losses.items()}  # mmdet's have one axis, of one number
         return losses, self.predict_by_feat(logits, boxes, metas) if with_predictions else []
 
     def predict(self, x: Sequence[Tensor], batch_data_samples: SampleList, rescale: bool = True) -> InstanceList:
