@@ -1,8 +1,9 @@
 """A small Dynamic DETR, its encoder and its head."""
 
 from instances import Small
-from kinds import Kind, numbers
+from kinds import Kind, numbers, type_of
 from small_coswin import COSWIN
+from torch.nn import functional as F
 from whole_kinds import DenseHead, Detector
 
 
@@ -14,6 +15,15 @@ class Pyramid(DenseHead):
     def outputs(self, module, items):
         maps = module(self._pyramid(module, items))
         return [{f'level {level}': one[row] for level, one in enumerate(maps)} for row in range(len(items))]
+
+
+class SetHead(DenseHead):
+    """Smooth pyramids to classes and boxes by stage: a region that rounding moves reads nearly the same."""
+
+    def items(self, head):
+        coarse = [numbers(1, self.channels, 4, 5, seed=seed).to(type_of(head)) for seed in range(3)]
+        sizes = [tuple(side // stride for side in self.size) for stride in self.strides]
+        return [[F.interpolate(one, size, mode='bicubic')[0] for size in sizes] for one in coarse]
 
 
 class SetDetector(Detector):
@@ -53,7 +63,7 @@ DETECTOR = {
 SMALL = {
     'DynamicDETREncoder': Small(ENCODER, Pyramid(16, (8, 16, 32))),
     'DynamicDETREncoder-wider': Small({**ENCODER, 'embed_dims': 32}, Pyramid(16, (8, 16, 32))),
-    'DynamicDETRHead': Small(HEAD, DenseHead(16, (8, 16, 32))),
-    'DynamicDETRHead-dropout': Small({**HEAD, 'drop_rate': 0.1}, DenseHead(16, (8, 16, 32))),
+    'DynamicDETRHead': Small(HEAD, SetHead(16, (8, 16, 32))),
+    'DynamicDETRHead-dropout': Small({**HEAD, 'drop_rate': 0.1}, SetHead(16, (8, 16, 32))),
     'DynamicDETR': Small(DETECTOR, SetDetector((8, 16, 32))),
 }
