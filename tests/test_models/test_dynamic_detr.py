@@ -293,7 +293,9 @@ def test_an_export_is_refused_in_a_sentence():
 
 
 def test_the_inferencer_finds_and_draws_boxes(tmp_path):
-    model = build('DynamicDETR', dtype=torch.float32)
+    def made():
+        return build('DynamicDETR', dtype=torch.float32)
+
     pipeline = [
         {'type': 'mmdet.LoadImageFromFile'},
         {'type': 'mmdet.LoadAnnotations', 'with_bbox': True},
@@ -302,7 +304,7 @@ def test_the_inferencer_finds_and_draws_boxes(tmp_path):
     ]
     dataset = {'type': 'mmdet.CocoDataset', 'ann_file': 'nowhere.json', 'pipeline': pipeline}
     dataset['metainfo'] = {'classes': ('red', 'blue')}
-    cfg = Config({'model': {'type': model}, 'test_dataloader': {'dataset': dataset}})
+    cfg = Config({'model': {'type': made}, 'test_dataloader': {'dataset': dataset}})
     pictures = np.random.default_rng(0).integers(0, 255, (2, 96, 128, 3), dtype=np.uint8)
     one, two = DetectionInferencer(cfg)(list(pictures), score_thr=0.0, out_dir=tmp_path)
     assert len(one['boxes']) == len(two['boxes']) == 5 and set(one['labels']) <= {'red', 'blue'}
