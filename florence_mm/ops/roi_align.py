@@ -146,23 +146,33 @@ def sample_regions(shape: torch.Size, rois: Tensor, grid: RoIGrid) -> Iterator[S
             continue  # a region without area: 0
         regions = (counts == count).all(1).nonzero()[:, 0]
         xs, ys = (
-            _sample_coords(first[regions, k], bins[regions, k], n, cells)
+            sample_coords(first[regions, k], bins[regions, k], n, cells)
             for k, n, cells in ((0, nx, grid.output_size[1]), (1, ny, grid.output_size[0]))
         )
-        yield _sample_grid(regions, ys, xs, rois[regions, 0].long(), shape)
+        first_pixel = rois[regions, 0].long() * (shape[2] * shape[3])
+        yield sample_grid(regions, ys, xs, first_pixel, *shape[2:])
 
 
-def _sample_coords(first: Tensor, bin_size: Tensor, count: int, cells: int) -> Tensor:
+def sample_coords(first: Tensor, bin_size: Tensor, count: int, cells: int) -> Tensor:
     """Coordinates of samples along one axis, ``(n, cells, count)``."""
     cell = torch.arange(cells, device=first.device).reshape(-1, 1) * bin_size[:, None, None]  # (n, cells, 1)
     within = (torch.arange(count, device=first.device) + 0.5) * bin_size[:, None, None] / count
     return first[:, None, None] + cell + within
 
 
-def _sample_grid(regions: Tensor, ys: Tensor, xs: Tensor, image: Tensor, shape: torch.Size) -> Samples:
-    """Samples at all pairs of ``ys (n, P, ny)`` and ``xs (n, Q, nx)``, the vertical ones slowest."""
+def sample_grid(
+    regions: Tensor, ys: Tensor, xs: Tensor, first_pixel: Tensor, height: int | Tensor, width: int | Tensor
+) -> Samples:
+    """Samples at all pairs of ``ys (n, P, ny)`` and ``xs (n, Q, nx)``, the vertical ones slowest.
+
+    Args:
+        regions: ``(n,)`` indices of the regions.
+        ys, xs: coordinates on the map of each region.
+        first_pixel: ``(n,)`` rows of the table in which the maps of the regions begin.
+        height, width: size of the map; ``(n, 1, 1)``: of each region's.
+    """
     (low_y, high_y, dy, there_y), (low_x, high_x, dx, there_x) = (
-        _neighbours(coords, size) for coords, size in ((ys, shape[2]), (xs, shape[3]))
+        _neighbours(coords, size) for coords, size in ((ys, height), (xs, width))
     )
     full = (len(ys), ys.shape[1], xs.shape[1], ys.shape[2], xs.shape[2])  # (n, P, Q, ny, nx)
 
@@ -172,11 +182,12 @@ def _sample_grid(regions: Tensor, ys: Tensor, xs: Tensor, image: Tensor, shape: 
     def horizontal(t: Tensor) -> Tensor:
         return t[:, None, :, None, :].expand(full)
 
-    start = (image * shape[2]).reshape(-1, 1, 1, 1, 1)
+    start = first_pixel[:, None, None]  # (n, 1, 1)
     index, weight = [], []
     for row, wy in ((low_y, (1 - dy) * there_y), (high_y, dy * there_y)):
+        line = start + row * width  # (n, P, ny)
         for column, wx in ((low_x, (1 - dx) * there_x), (high_x, dx * there_x)):
-            index.append((start + vertical(row)) * shape[3] + horizontal(column))
+            index.append(vertical(line) + horizontal(column))
             weight.append(vertical(wy) * horizontal(wx))
     rows, per_bin = len(ys) * full[1] * full[2], full[3] * full[4]
     return Samples(
@@ -198,13 +209,13 @@ def bilinear_neighbours(y: Tensor, x: Tensor, shape: torch.Size) -> Iterator[tup
             yield row, column, wy * wx
 
 
-def _neighbours(coords: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _neighbours(coords: Tensor, size: int | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The lower and upper pixel beside each coordinate, the weight of the upper, and whether the coordinate is valid.
 
     A coordinate up to a pixel outside takes the value at the border; NaN is invalid.
     """
     there = (coords >= -1) & (coords <= size)
-    coords = torch.where(there, coords, 0).clamp(0, size - 1)
+    coords = torch.where(there, coords, 0).clamp(min=0).clamp(max=size - 1)
     low = coords.floor()
     return low.long(), (low + 1).clamp(max=size - 1).long(), coords - low, there
 

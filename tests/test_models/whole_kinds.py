@@ -255,7 +255,7 @@ class Detector(Kind):
         data = self._batch(model, items, False)
         maps = [level for kind in model(**data, mode='tensor') for level in kind]
         found = []
-        for row, sample in enumerate(model.predict(**data)):
+        for row, sample in enumerate(model(**data, mode='predict')):
             boxes = sample.pred_instances
             assert len(boxes)
             found.append({f'map {n}': level[row] for n, level in enumerate(maps)})

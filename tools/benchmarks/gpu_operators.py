@@ -22,6 +22,7 @@ from florence_mm.ops.focal_loss import sigmoid_focal_loss
 from florence_mm.ops.linear import product
 from florence_mm.ops.linear_focal_loss import linear_focal_loss
 from florence_mm.ops.position import resize_position_embedding, resize_relative_position_table
+from florence_mm.ops.pyramid_roi_align import pyramid_roi_align
 from florence_mm.ops.regions import crop_regions, region_means
 from florence_mm.ops.roi_align import roi_align
 from florence_mm.ops.rows import sum_rows
@@ -216,6 +217,14 @@ CASES = (
         'crops',
         {'image': (3, 64, 64), 'x': (5, 4)},
         lambda image, x, on: crop_regions(image, _boxes(x), (16, 16)),
+        False,
+        False,
+    ),
+    Case(
+        'pyramid_roi_align',
+        'RoI align on a pyramid',
+        {'fine': (2, 8, 16, 16), 'coarse': (2, 8, 8, 8), 'x': (6, 4)},
+        lambda fine, coarse, x, on: pyramid_roi_align((fine, coarse), _boxes(x).unflatten(0, (2, 3)), (4, 8), 7, 2, 8),
         False,
         False,
     ),

@@ -3,6 +3,7 @@
 Not here: a class of one model family; a fusion head uses a model by the protocol that it names.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from florence_mm.moved import moved_names
@@ -18,6 +19,7 @@ from .multimodal import (
 from .text_initialized_head import TextInitializedHead
 
 __all__ = [
+    'DynamicDETRHead',
     'DynamicHead',
     'FusionCaptionHead',
     'FusionITCHead',
@@ -29,15 +31,15 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .dynamic_detr_head import DynamicDETRHead
     from .dynamic_head import DynamicHead
 
 _moved = moved_names(__name__, {'DyHeadBlock': 'florence_mm.models.layers.dyhead_block'})
 
 
-def __getattr__(name: str) -> Any:
-    if name != 'DynamicHead':
-        return _moved(name)
-    # it needs mmdet, whose import takes seconds that UniCL and METER save
-    from .dynamic_head import DynamicHead
+# they need mmdet, whose import takes seconds that UniCL and METER save
+_LATE = {'DynamicDETRHead': 'dynamic_detr_head', 'DynamicHead': 'dynamic_head'}
 
-    return DynamicHead
+
+def __getattr__(name: str) -> Any:
+    return getattr(import_module(f'.{_LATE[name]}', __name__), name) if name in _LATE else _moved(name)

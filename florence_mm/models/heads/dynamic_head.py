@@ -10,13 +10,13 @@ from mmdet.models.losses import FocalLoss
 from mmdet.models.utils import unpack_gt_instances
 from mmdet.structures import SampleList
 from mmdet.utils import InstanceList, reduce_mean
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from florence_mm.models.layers.dyhead_block import DyHeadBlock
+from florence_mm.models.layers.dyhead_block import DyHeadBlock, run_blocks
 from florence_mm.ops.linear_focal_loss import linear_focal_loss
 from florence_mm.registry import MODELS
+
+from .detection_labels import as_one_class, check_labels, read_annotated_labels
 
 _NORMAL = dict(type='Normal', std=0.01)
 
@@ -124,13 +124,7 @@ class DynamicHead(ATSSHead):
 
     def tower(self, x: tuple[Tensor, ...]) -> list[Tensor]:
         """Apply the blocks to the pyramid, ``(B, in_channels, H_l, W_l)`` to ``(B, C, H_l, W_l)``."""
-        feats = list(x)
-        for block in self.blocks:
-            if self.with_cp and torch.is_grad_enabled():
-                feats = checkpoint(block, feats, use_reentrant=False)
-            else:
-                feats = block(feats)
-        return feats
+        return run_blocks(self.blocks, x, self.with_cp)
 
     def forward(self, x: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Predict class logits, box deltas and centerness logits, ``(B, K | 4 | 1, H_l, W_l)`` per level."""
@@ -186,7 +180,7 @@ class DynamicHead(ATSSHead):
     def _loss_of_tower(self, feats: list[Tensor], batch_data_samples: SampleList) -> dict[str, Tensor]:
         gt_instances, gt_ignored, metas = unpack_gt_instances(batch_data_samples)
         if self.num_classes == 1:
-            gt_instances = [InstanceData(bboxes=gt.bboxes, labels=torch.zeros_like(gt.labels)) for gt in gt_instances]
+            gt_instances = as_one_class(gt_instances)
         anchors, valid = self.get_anchors([feat.shape[2:] for feat in feats], metas, feats[0].device)
         anchors, labels, label_weights, targets, _, num_positive = self.get_targets(
             anchors, valid, gt_instances, metas, gt_ignored
@@ -220,7 +214,7 @@ class DynamicHead(ATSSHead):
     def _classification_loss(self, feat: Tensor, labels: Tensor, label_weights: Tensor, metas: list[dict]) -> Tensor:
         """Summed focal loss; images in which all classes are annotated are computed together."""
         weight, bias = self.atss_cls.weight.flatten(1), self.atss_cls.bias  # (K, C), (K,)
-        annotated = [self._annotated(meta) for meta in metas]
+        annotated = [read_annotated_labels(meta, self.num_classes) for meta in metas]
         groups: list[tuple[list[int], Tensor | None]] = [([i], a) for i, a in enumerate(annotated) if a is not None]
         if len(groups) < len(metas):
             groups.insert(0, ([i for i, a in enumerate(annotated) if a is None], None))
@@ -238,14 +232,6 @@ class DynamicHead(ATSSHead):
             for images, annotated_labels in groups
         )
 
-    def _annotated(self, meta: dict) -> Tensor | None:
-        """Sorted indices of the annotated classes; None if all are."""
-        labels = meta.get('annotated_labels')
-        if labels is None or self.num_classes == 1:
-            return None
-        labels = torch.as_tensor(labels, dtype=torch.int64).unique()
-        return None if len(labels) == self.num_classes else labels
-
     def _read_labels(self, labels: Tensor, gt_instances: InstanceList, metas: list[dict]) -> Tensor:
         """Copy the labels of anchors ``(B, A)`` to the CPU, with those of ground truth, which are checked.
 
@@ -258,11 +244,7 @@ class DynamicHead(ATSSHead):
         read = torch.cat([labels.flatten(), *given]).cpu()
         anchors, *given = read.split([labels.numel(), *map(len, given)])
         for own, meta in zip(given, metas, strict=True):
-            if len(own) and not 0 <= int(own.min()) <= int(own.max()) < self.num_classes:
-                raise ValueError(
-                    f'{meta.get("img_path", "an image")} has labels from {int(own.min())} to {int(own.max())}, but the '
-                    f'head has num_classes={self.num_classes} (0 to {self.num_classes - 1})'
-                )
+            check_labels(own, meta, self.num_classes)
         return anchors.view(labels.shape)
 
 

@@ -5,11 +5,12 @@ the paper. Shapes: ``B`` images, ``C`` channels, ``H, W`` size of a level, ``N``
 at the ends of the pyramid, one if there is a single level).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from florence_mm.ops.deform_conv import modulated_deform_conv2d
 
@@ -179,3 +180,21 @@ class DyHeadBlock(nn.Module):
             fused = torch.addcmul(fused, branch, scale)
         # the mean over positions commutes with the weighted mean over branches, which saves a pass over the map
         return self.task_attn(fused, (means * weights).sum(0))
+
+
+def run_blocks(blocks: Iterable[DyHeadBlock], feats: Sequence[Tensor], with_cp: bool = False) -> list[Tensor]:
+    """Apply blocks to a pyramid, one after the other.
+
+    Args:
+        blocks: the blocks.
+        feats: maps ``(B, C_in, H_l, W_l)``, finest first.
+        with_cp: recompute blocks in the backward pass instead of keeping their activations.
+
+    Returns:
+        maps ``(B, C, H_l, W_l)``.
+    """
+    feats = list(feats)
+    for block in blocks:
+        recompute = with_cp and torch.is_grad_enabled()
+        feats = checkpoint(block, feats, use_reentrant=False) if recompute else block(feats)
+    return feats
