@@ -15,6 +15,7 @@ from .multimodal import (
     FusionVQAHead,
     FusionWrittenAnswerHead,
 )
+from .perceiver import PerceiverDecoder, PlaceQueryHead
 from .text_initialized_head import TextInitializedHead
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     'FusionMLMHead',
     'FusionVQAHead',
     'FusionWrittenAnswerHead',
+    'PerceiverDecoder',
+    'PlaceQueryHead',
     'TextInitializedHead',
 ]
 
