@@ -150,5 +150,8 @@ def test_what_transformers_does_not_have_is_refused():
         export_state_dict(twice, 'Hugging Face Perceiver')
     narrow = PerceiverMaskedLM(encoder={'num_latents': 2, 'embed_dims': 16, 'depth': 1, 'num_heads': 8}, token_dims=16)
     with pytest.raises(ValueError, match='decoder_qk_channels'):
-        state = {key: value[:8] if 'attend.query.' in key else value for key, value in narrow.state_dict().items()}
+        state = {
+            key: value[:8] if key.startswith('cross_attend.query.') else value
+            for key, value in narrow.state_dict().items()
+        }
         export_state_dict(state, 'Hugging Face Perceiver LM')

@@ -41,8 +41,8 @@ class PerceiverMaskedLM(FlorenceModel):
     """Masked language model whose latents read bytes.
 
     It trains on the ``text`` of samples, as :class:`~florence_mm.datasets.TextManifest` and the data sets of images
-    with texts give them; images are not read. Prediction sets ``pred_text`` of samples whose text has mask tokens: the text
-    with the most probable bytes filled in.
+    with texts give them; images are not read. Prediction sets ``pred_text`` of samples whose text has mask tokens: the
+    text with the most probable bytes filled in.
 
     Args:
         tokenizer: a :class:`~florence_mm.models.tokenizers.protocol.TextTokenizer` or its config; None: bytes.
@@ -86,12 +86,12 @@ class PerceiverMaskedLM(FlorenceModel):
         self.encoder = LatentEncoder(token_dims, **{**PUBLISHED, 'init_std': init_std, **(encoder or {})})
         latent_dims = self.encoder.latents.shape[1]
         self.queries = nn.Parameter(torch.empty(max_text_len, token_dims))
-        self.attend = LatentAttention(
+        self.cross_attend = LatentAttention(
             token_dims, decoder_heads, latent_dims, decoder_qk_channels, token_dims, mlp_ratio=1, query_residual=False
         )
         self.bias = nn.Parameter(torch.zeros(self.tokenizer.vocab_size))
         trunc_normal_(self.queries, std=0.02)
-        for part in (self.word_embeddings, self.position_embeddings, self.attend):
+        for part in (self.word_embeddings, self.position_embeddings, self.cross_attend):
             init_bert_weights(part, init_std)
 
     def no_weight_decay(self) -> set[str]:
@@ -108,7 +108,7 @@ class PerceiverMaskedLM(FlorenceModel):
 
     def decode(self, latents: Tensor, places: Tensor) -> Tensor:
         """Compute logits ``(B, M, V)`` of positions ``(B, M)``, or ``(1, M)`` if they are those of all texts."""
-        hidden = self.attend(self.queries[places], latents)  # (B, M, E)
+        hidden = self.cross_attend(self.queries[places], latents)  # (B, M, E)
         return F.linear(hidden, self.word_embeddings.weight, self.bias)
 
     def tensor(self, inputs: Tensor | None, data_samples: Sequence[Any] | None = None) -> Tensor:

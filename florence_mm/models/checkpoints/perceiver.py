@@ -38,7 +38,7 @@ _IMAGE_NAMES = Names(
     ('^perceiver.input_preprocessor.convnet.conv.', '^backbone.stem.conv.'),
     ('^perceiver.input_preprocessor.convnet.batchnorm.', '^backbone.stem.norm.'),
     ('^perceiver.decoder.decoder.output_position_encodings.position_embeddings$', '^neck.queries$'),
-    ('^perceiver.decoder.decoder.decoding_cross_attention.', '^neck.attend.'),
+    ('^perceiver.decoder.decoder.decoding_cross_attention.', '^neck.cross_attend.'),
     ('^perceiver.decoder.decoder.final_layer.', '^head.fc.'),
     *_LAYER,
 )
@@ -49,17 +49,17 @@ _BYTE_NAMES = Names(
     ('^perceiver.input_preprocessor.embeddings.', '^word_embeddings.'),
     ('^perceiver.input_preprocessor.position_embeddings.', '^position_embeddings.'),
     ('^perceiver.decoder.output_position_encodings.position_embeddings$', '^queries$'),
-    ('^perceiver.decoder.decoding_cross_attention.', '^attend.'),
+    ('^perceiver.decoder.decoding_cross_attention.', '^cross_attend.'),
     ('^embedding_decoder.bias$', '^bias$'),
     *_LAYER,
 )
 _OUR_LAYER = r'(query_norm|token_norm|query|key_value|output|mlp\.(norm|fc1|fc2))\.(weight|bias)$'
 _OUR_ENCODER = rf'encoder\.(latents$|cross_attend\.{_OUR_LAYER}|self_attends\.\d+\.{_OUR_LAYER})'
 _OUR_IMAGES = (
-    rf'^(backbone\.({_OUR_ENCODER}|stem\.|absolute_pos_embed$|position_projection\.)|neck\.(queries$|attend\.'
+    rf'^(backbone\.({_OUR_ENCODER}|stem\.|absolute_pos_embed$|position_projection\.)|neck\.(queries$|cross_attend\.'
     rf'{_OUR_LAYER})|head\.fc\.)'
 )
-_OUR_BYTES = rf'^({_OUR_ENCODER}|(word|position)_embeddings\.weight$|queries$|attend\.{_OUR_LAYER}|bias$)'
+_OUR_BYTES = rf'^({_OUR_ENCODER}|(word|position)_embeddings\.weight$|queries$|cross_attend\.{_OUR_LAYER}|bias$)'
 _POSITIONS = 'backbone.absolute_pos_embed'
 #: What transformers has beside the sizes of a config: bands, pixels, and the decoder of bytes.
 _BANDS, _PIXELS, _BYTE_HEADS, _BYTE_CHANNELS = 64, 224, 8, 256
@@ -88,7 +88,7 @@ def _settings(blocks: int, heads: int, cross_heads: int, decoder_heads: int) -> 
     for argument, modules, number in (
         ('num_heads', r'(^|\.)encoder\.self_attends\.\d+$', heads),
         ('cross_heads', r'(^|\.)encoder\.cross_attend$', cross_heads),
-        ('heads of the decoder', r'^(neck\.)?attend$', decoder_heads),
+        ('heads of the decoder', r'^(neck\.)?cross_attend$', decoder_heads),
     ):
         yield Setting(argument, modules, _attribute('num_heads', 'qk_channels'), (number,))
 
@@ -110,7 +110,7 @@ def image_settings(source: Source) -> Iterable[Setting]:
     yield Setting('num_bands', '', _attribute('num_bands', 'patches_resolution'), (_BANDS,))
     yield Setting('img_size', r'^(backbone)?$', _pixels, (_PIXELS,))
     yield Setting(
-        'query_residual of the decoder', r'^neck\.attend$', _attribute('query_residual', 'qk_channels'), (True,)
+        'query_residual of the decoder', r'^neck\.cross_attend$', _attribute('query_residual', 'qk_channels'), (True,)
     )
 
 
@@ -180,7 +180,7 @@ def _joined(state: StateDict) -> StateDict:
 
 def is_perceiver_classifier(keys: Collection[str]) -> bool:
     """Whether our keys are those of an image classifier whose neck decodes the latents of a Perceiver."""
-    return any_key(keys, r'^backbone\.encoder\.cross_attend\.key_value\.') and any_key(keys, r'^neck\.attend\.')
+    return any_key(keys, r'^backbone\.encoder\.cross_attend\.key_value\.') and any_key(keys, r'^neck\.cross_attend\.')
 
 
 def is_perceiver_lm(keys: Collection[str]) -> bool:
@@ -235,9 +235,9 @@ def export_perceiver_lm(state: StateDict, settings: dict[str, Any]) -> Exported:
         ValueError: its decoder has other sizes than that of transformers.
     """
     _check_encoder(state, '')
-    require(state, 'position_embeddings.weight', 'bias', 'attend.query.weight')
+    require(state, 'position_embeddings.weight', 'bias', 'cross_attend.query.weight')
     kept, left_out = hold(state, _OUR_BYTES, 'transformers')
-    if (channels := len(kept['attend.query.weight'])) != _BYTE_CHANNELS:
+    if (channels := len(kept['cross_attend.query.weight'])) != _BYTE_CHANNELS:
         raise ValueError(
             f'its decoder has {channels} channels of queries and keys (decoder_qk_channels), and that of transformers '
             f'{_BYTE_CHANNELS}'

@@ -58,7 +58,7 @@ class PerceiverDecoder(BaseModule):
         super().__init__(init_cfg)
         dims = query_dims or in_channels
         self.queries = nn.Parameter(torch.empty(num_queries, dims))
-        self.attend = LatentAttention(
+        self.cross_attend = LatentAttention(
             dims, num_heads, in_channels, qk_channels or in_channels, None, mlp_ratio, query_residual=query_residual
         )
         trunc_normal_(self.queries, std=0.02)
@@ -70,7 +70,7 @@ class PerceiverDecoder(BaseModule):
 
     def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor]:
         """Decode the last of the backbone's outputs, ``(B, N, C)``, to ``(B, D)``; several queries to ``(B, Q, D)``."""
-        x = self.attend(self.queries[None], feats[-1])  # (B, Q, D)
+        x = self.cross_attend(self.queries[None], feats[-1])  # (B, Q, D)
         return (x[:, 0] if len(self.queries) == 1 else x,)
 
 
@@ -123,7 +123,7 @@ class PlaceQueryHead(BaseModule):
         dims = query_dims or in_channels
         self.query = nn.Linear(2 + 4 * num_bands, dims)
         # the query says where, and the output what is there
-        self.attend = LatentAttention(
+        self.cross_attend = LatentAttention(
             dims, num_heads, in_channels, in_channels, mlp_ratio=mlp_ratio, query_residual=False
         )
         self.fc = nn.Linear(dims, num_classes)
@@ -141,13 +141,13 @@ class PlaceQueryHead(BaseModule):
             logits ``(B, Q, K)``.
         """
         places = _map_places(self.resolution, feats[-1].device) if places is None else places
-        return self._decode(self.attend.keys_values(feats[-1]), places)
+        return self._decode(self.cross_attend.keys_values(feats[-1]), places)
 
     def _decode(self, keys_values: tuple[Tensor, Tensor], places: Tensor) -> Tensor:
         places = 2 * at_least_float32(places).flip(-1) - 1  # y before x, as rows before columns
         features = fourier_features(places, self.num_bands, self.resolution)
         queries = self.query(features.to(self.query.weight.dtype))  # (B or 1, Q, D)
-        return self.fc(self.attend(queries, keys_values=keys_values))
+        return self.fc(self.cross_attend(queries, keys_values=keys_values))
 
     def loss(self, feats: tuple[Tensor, ...], data_samples: Sequence[Any], **kwargs: Any) -> dict[str, Tensor]:
         """Compute the cross-entropy of drawn places, and ``acc_places``.
@@ -210,7 +210,7 @@ class PlaceQueryHead(BaseModule):
         return self._in_chunks(feats, _map_places(size, feats[-1].device)).transpose(1, 2).unflatten(2, tuple(size))
 
     def _in_chunks(self, feats: tuple[Tensor, ...], places: Tensor) -> Tensor:
-        keys_values = self.attend.keys_values(feats[-1])
+        keys_values = self.cross_attend.keys_values(feats[-1])
         parts = [self._decode(keys_values, part) for part in places.split(self.chunk_size, 1)]
         return at_least_float32(torch.cat(parts, 1))  # (B, Q, K)
 

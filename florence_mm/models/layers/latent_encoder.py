@@ -85,15 +85,15 @@ class LatentEncoder(nn.Module):
         Returns:
             ``(B, N, C)``.
         """
-        x = self._apply(self.cross_attend, self.latents[None], tokens, mask)  # (1, N, C) -> (B, N, C)
+        x = self._run(self.cross_attend, self.latents[None], tokens, mask)  # (1, N, C) -> (B, N, C)
         for block in range(self.num_blocks):
             if 0 < block < self.num_reads:
-                x = self._apply(self.next_cross_attend, x, tokens, mask)
+                x = self._run(self.next_cross_attend, x, tokens, mask)
             for layer in self.self_attends:
-                x = self._apply(layer, x)
+                x = self._run(layer, x)
         return x
 
-    def _apply(self, layer: LatentAttention, *args: Tensor | None) -> Tensor:
+    def _run(self, layer: LatentAttention, *args: Tensor | None) -> Tensor:
         if self.with_cp and self.training and torch.is_grad_enabled():
             return checkpoint(layer, *args, use_reentrant=False)
         return layer(*args)
