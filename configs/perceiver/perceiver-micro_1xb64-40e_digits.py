@@ -2,6 +2,7 @@
 _base_ = [
     '../_base_/models/perceiver_classifier.py',
     '../_base_/datasets/digit_classes.py',
+    '../_base_/schedules/perceiver_micro.py',
     '../_base_/default_runtime.py',
 ]
 width = 64
@@ -9,7 +10,6 @@ model = dict(
     data_preprocessor=dict(num_classes=10),
     backbone=dict(
         arch=dict(
-            _delete_=True,
             num_latents=16,
             embed_dims=width,
             depth=2,
@@ -25,23 +25,11 @@ model = dict(
     neck=dict(in_channels=width, num_heads=4, mlp_ratio=2.0, init_std=width**-0.5),
     head=dict(num_classes=10, in_channels=width, topk=(1,)),
 )
-smoke = dict(
-    _delete_=True,
-)
-# Muon for matrices, as in the other small models
-optim_wrapper = dict(
-    type='OptimWrapper',
-    constructor='florence_mm.NoDecayOptimWrapperConstructor',
-    optimizer=dict(type='florence_mm.MuonAdamW', lr=3e-3, betas=(0.9, 0.98), weight_decay=0.05, fused=True, ns_steps=4),
-    paramwise_cfg=dict(orthogonal=('encoder', 'cross_attend')),
-    clip_grad=dict(max_norm=1.0),
-)
+smoke = dict(_delete_=True)  # it is small enough
 max_epochs = 40
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=2, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=2, end=max_epochs, convert_to_iter_based=True),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=10)
-val_cfg = dict()
-test_cfg = dict()
 default_hooks = dict(checkpoint=dict(interval=10))
