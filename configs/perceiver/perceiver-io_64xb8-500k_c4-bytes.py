@@ -5,9 +5,7 @@ model = dict(type='florence_mm.PerceiverMaskedLM')
 # under --smoke all is small
 smoke = dict(
     model=dict(
-        encoder=dict(
-            num_latents=8, embed_dims=32, depth=1, num_heads=4, cross_heads=4, qk_channels=16, v_channels=32
-        ),
+        encoder=dict(num_latents=8, embed_dims=32, depth=1, num_heads=4, cross_heads=4, qk_channels=16, v_channels=32),
         token_dims=32,
         max_text_len=64,
         decoder_qk_channels=16,

@@ -48,6 +48,7 @@ TASKS = (
     'video-classification',
     'video-retrieval',
     'image-text-pretraining',
+    'text-pretraining',
     'visual-question-answering',
     'captioning',
     'reranked-retrieval',
