@@ -48,11 +48,11 @@ TASKS = (
     'video-classification',
     'video-retrieval',
     'image-text-pretraining',
-    'text-pretraining',
     'visual-question-answering',
     'captioning',
     'reranked-retrieval',
     'vision-tasks',
+    'text-pretraining',
 )
 _CONFIG_SUFFIXES = ('.py', '.yaml', '.yml', '.json')
 
