@@ -33,17 +33,17 @@ def test_places_of_a_grid_go_row_by_row():
 
 @torch.no_grad()
 def test_latents_read_a_set_so_order_does_not_matter_and_padding_is_not_read():
-    encoder = LatentEncoder(6, 4, 16, 2, num_blocks=2, num_reads=2, num_heads=2, cross_heads=2, init_std=0.5)
-    tokens, order = numbers(2, 5, 6), torch.tensor([3, 0, 4, 1, 2])
+    encoder = LatentEncoder(6, 4, 16, 2, num_blocks=2, num_reads=2, num_heads=2, cross_heads=2, init_std=0.5).double()
+    tokens, order = numbers(2, 5, 6).double(), torch.tensor([3, 0, 4, 1, 2])
     torch.testing.assert_close(encoder(tokens[:, order]), encoder(tokens))
-    padded = torch.cat([tokens, numbers(2, 3, 6, seed=1)], 1)
+    padded = torch.cat([tokens, numbers(2, 3, 6, seed=1).double()], 1)
     torch.testing.assert_close(encoder(padded, torch.arange(8).expand(2, -1) < 5), encoder(tokens))
 
 
 @torch.no_grad()
 def test_blocks_share_their_weights_and_reads_but_the_first_share_theirs():
-    encoder = LatentEncoder(6, 4, 16, 1, num_blocks=3, num_reads=3, num_heads=2, init_std=0.5)
-    tokens = numbers(2, 5, 6)
+    encoder = LatentEncoder(6, 4, 16, 1, num_blocks=3, num_reads=3, num_heads=2, init_std=0.5).double()
+    tokens = numbers(2, 5, 6).double()
     (layer,) = encoder.self_attends
     x = layer(encoder.cross_attend(encoder.latents[None], tokens))
     for _ in range(2):
