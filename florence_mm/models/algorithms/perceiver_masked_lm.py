@@ -95,8 +95,8 @@ class PerceiverMaskedLM(FlorenceModel):
             init_bert_weights(part, init_std)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters without weight decay: the queries; see ``NamesNoDecay``."""
-        return {'queries'}
+        """Names of parameters without weight decay: latents and queries; see ``NamesNoDecay``."""
+        return {'encoder.latents', 'queries'}
 
     def encode(self, tokens: TokenBatch) -> Tensor:
         """Read B texts; returns the latents ``(B, N, C)``."""
