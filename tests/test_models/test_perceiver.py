@@ -178,11 +178,12 @@ def test_masked_bytes_learn_a_text_and_fill_it_in():
         max_text_len=12,
         decoder_heads=2,
         decoder_qk_channels=16,
+        probability=0.4,
         init_std=0.2,
     )
     samples = [DataSample(text='two dogs'), DataSample(text='a cat')]
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(60):
+    for _ in range(200):
         optimizer.zero_grad()
         model(None, samples, mode='loss')['loss_mlm'].backward()
         optimizer.step()

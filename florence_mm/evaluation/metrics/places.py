@@ -49,7 +49,7 @@ class PlaceAccuracy(BaseMetric):
             counted = labels >= 0
             labels, predicted = labels[counted], torch.as_tensor(sample['pred_places']).cpu()[counted]
             number, right = len(labels), predicted == labels
-            something = labels != self.nothing
+            something = labels != (-1 if self.nothing is None else self.nothing)
             each = max(number, 1)  # one answer is as probable at each place
             self.results.append(
                 (
