@@ -52,6 +52,7 @@ TASKS = (
     'captioning',
     'reranked-retrieval',
     'vision-tasks',
+    'text-pretraining',
 )
 _CONFIG_SUFFIXES = ('.py', '.yaml', '.yml', '.json')
 

@@ -107,30 +107,38 @@ def _train_row(file: str, name: str, digest: str) -> dict:
     return {'image': file, 'text': phrases[choice // 2 % len(phrases)].format(name)}
 
 
+def _lines(rows: list[dict]) -> bytes:
+    return ''.join(json.dumps(row) + '\n' for row in rows).encode()
+
+
 def _files(size: int) -> Iterator[tuple[str, bytes]]:
     names = get_class_names('digits')
     hashes = _digits()[2]
     for split in ('train', 'test'):
-        rows = []
+        rows, classes = [], []
         images, labels = load_digits_split(split)
         for index, image, label in zip(digit_indices(split), images, labels, strict=True):
             file = f'{split}/{index:04d}_{names[label]}.png'
             yield file, cv2.imencode('.png', render_digit(image, size))[1].tobytes()
             if split == 'train':
                 rows.append(_train_row(file, names[label], hashes[index]))
+                classes.append({'image': file, 'class': names[label]})
             else:
                 captions = [phrase.format(names[label]) for phrase in CAPTIONS]
                 rows.append({'image': file, 'class': names[label], 'texts': captions})
-        # the manifest comes after its images, so that what it lists is there
-        yield f'{split}.jsonl', ''.join(json.dumps(row) + '\n' for row in rows).encode()
+        # manifests come after their images, so that what they list is there
+        if classes:
+            yield f'{split}_classes.jsonl', _lines(classes)
+        yield f'{split}.jsonl', _lines(rows)
 
 
 def write_digits(out: str | Path, size: int = 32) -> tuple[int, int]:
     """Write the digits as PNG files with ``train.jsonl`` and ``test.jsonl`` for :class:`ImageTextManifest`.
 
     Half of the training images have a class ("seven"), the others a caption ("the handwritten digit seven",
-    or just "seven"). Test images have the class and four captions. Correct files that exist are kept, each file is
-    written atomically, and other files in the folder stay.
+    or just "seven"); in ``train_classes.jsonl``, for classifiers, all have the class. Test images have the class and
+    four captions. Correct files that exist are kept, each file is written atomically, and other files in the folder
+    stay.
 
     Args:
         out (str | Path): The folder.

@@ -1,9 +1,10 @@
-"""Resizing of relative position tables and position embeddings.
+"""Resizing of relative position tables and position embeddings, and Fourier features of places.
 
 Shapes: ``N`` tokens a window, ``h`` heads; a table for a window ``(w0, w1, ...)`` is ``((2 w0 - 1)(2 w1 - 1)..., h)``.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -126,3 +127,39 @@ def resize_token_positions(
         return embed
     patches = resize_position_embedding(embed[None, 1:], size, from_size, antialias)[0]
     return torch.cat([embed[:1], patches])
+
+
+def grid_places(size: Sequence[int], device: torch.device | str | None = None) -> Tensor:
+    """Return the places of a map, each axis from -1 at its first to 1 at its last position.
+
+    Args:
+        size: length of each of A axes.
+        device: where to make them.
+
+    Returns:
+        ``(size[0] * size[1] * ..., A)``, the last axis of the map the fastest.
+
+    >>> grid_places((2, 3)).tolist()
+    [[-1.0, -1.0], [-1.0, 0.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 0.0], [1.0, 1.0]]
+    """
+    axes = [torch.linspace(-1.0, 1.0, steps, device=device) for steps in size]
+    return torch.stack(torch.meshgrid(*axes, indexing='ij'), -1).flatten(0, -2)
+
+
+def fourier_features(places: Tensor, num_bands: int, resolution: Sequence[int]) -> Tensor:
+    """Describe places by themselves and by sines and cosines of them (Perceiver, arXiv 2103.03206, section 3.2).
+
+    The frequencies of an axis are equally spaced from 1 to half its resolution, the highest that so many positions from
+    -1 to 1 can show.
+
+    Args:
+        places: ``(..., A)``, each coordinate from -1 to 1.
+        num_bands: K, frequencies of each axis.
+        resolution: positions on each of the A axes.
+
+    Returns:
+        ``(..., A + 2 A K)``: the places, the sines of all axes, the cosines of all axes.
+    """
+    bands = torch.stack([torch.linspace(1.0, steps / 2, num_bands, device=places.device) for steps in resolution])
+    angles = (places[..., None] * bands * math.pi).flatten(-2)  # (..., A, K) -> (..., A K)
+    return torch.cat([places, angles.sin(), angles.cos()], -1)

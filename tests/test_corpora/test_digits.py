@@ -18,7 +18,7 @@ TOOL = Path(__file__).parents[2] / 'tools/dataset_converters/prepare_digits.py'
 @pytest.fixture(scope='module')
 def digits(tmp_path_factory):
     out = tmp_path_factory.mktemp('digits') / 'new/folder'
-    assert write_digits(out) == (1799, 1799)
+    assert write_digits(out) == (1800, 1800)
     return out
 
 
@@ -82,6 +82,8 @@ def test_files_are_the_split(digits):
 def test_training_manifest_mixes_classes_and_captions(digits):
     dataset = ImageTextManifest(str(digits / 'train.jsonl'), classes='digits')
     infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    classes = ImageTextManifest(str(digits / 'train_classes.jsonl'), classes='digits')
+    assert [classes.get_data_info(i)['gt_label'] for i in range(1347)] == load_digits_split('train')[1].tolist()
     kinds = Counter(info['is_class'] for info in infos)
     assert 0.45 < kinds[True] / 1347 < 0.55
     assert Counter(len(info['text'].split()) for info in infos if not info['is_class']).keys() == {1, 3, 4, 6, 7}
@@ -92,13 +94,13 @@ def test_training_manifest_mixes_classes_and_captions(digits):
 
 
 def test_second_run_writes_only_what_is_missing(digits):
-    assert write_digits(digits) == (0, 1799)
+    assert write_digits(digits) == (0, 1800)
     (digits / 'mine.txt').write_text('x')
     first = next((digits / 'test').iterdir())
     good = first.read_bytes()
     first.write_bytes(good[:-5])
     (digits / 'train.jsonl').unlink()
-    assert write_digits(digits) == (2, 1799)
+    assert write_digits(digits) == (2, 1800)
     assert first.read_bytes() == good
     assert (digits / 'mine.txt').exists()
     assert not [path for path in digits.rglob('*') if path.name.endswith('.tmp')]
@@ -111,9 +113,9 @@ def run_tool(monkeypatch, *arguments):
 
 def test_command(tmp_path, monkeypatch, capsys):
     run_tool(monkeypatch, '--out', tmp_path / 'd', '--size', '16')
-    assert '1347 training and 450 test digits of 16x16 pixels; wrote 1799 of 1799 files' in capsys.readouterr().out
+    assert '1347 training and 450 test digits of 16x16 pixels; wrote 1800 of 1800 files' in capsys.readouterr().out
     run_tool(monkeypatch, '--out', tmp_path / 'd', '--size', '16')
-    assert 'all 1799 files were there already' in capsys.readouterr().out
+    assert 'all 1800 files were there already' in capsys.readouterr().out
     (tmp_path / 'file').write_text('')
     for arguments, message in (
         (('--out', tmp_path / 'file'), f'error: {tmp_path / "file"}'),

@@ -45,6 +45,7 @@ SMALL = {
     'BertTextTokenizer': Small(
         {'type': 'BertTextTokenizer', 'extra_tokens': ['[DEC]', '[ENC]']}, Tokenizer(), ['TextTokenizer']
     ),
+    'ByteTokenizer': Small({'type': 'ByteTokenizer'}, Tokenizer(), ['TextTokenizer']),
     'RobertaTextTokenizer': Small({'type': 'RobertaTextTokenizer'}, Tokenizer(), ['TextTokenizer']),
     **{
         f'LocationTokenizer-{name}': Small(

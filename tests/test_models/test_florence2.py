@@ -119,7 +119,7 @@ def test_maps_of_several_stages_are_joined_at_the_size_of_the_first():
         num_features = 8
 
     with pytest.raises(
-        ValueError, match='join_maps needs a backbone with feature_info and out_indices, which Flat has not'
+        ValueError, match='joined maps need a backbone with feature_info and out_indices, which Flat has not'
     ):
         small(image_encoder=Flat(), join_maps=True)
 

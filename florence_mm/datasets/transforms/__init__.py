@@ -3,6 +3,7 @@
 from .formatting import PackImageText, PackVideoText, PackVQA
 from .geometry import RandomAffineImage
 from .loading import LoadImage
+from .places import PackPlaces
 from .prompt import RandomPrompt
 from .resizing import RandomResizedCrop, Resize, ResizeEdge
 from .tasks import PackTask, RandomFlipTask
@@ -11,6 +12,7 @@ from .video import VideoDecode, VideoInit
 __all__ = [
     'LoadImage',
     'PackImageText',
+    'PackPlaces',
     'PackTask',
     'PackVQA',
     'PackVideoText',

@@ -3,6 +3,7 @@
 from .captions import CaptionScores
 from .detection import DetectionMetric
 from .moved_regions import MovedRegions
+from .places import PlaceAccuracy
 from .retrieval import ImageTextRecall
 from .tasks import PhraseRecall, PolygonIoU, ReferringAccuracy, TextAccuracy, WrittenBoxes
 from .vqa import VQAAccuracy
@@ -14,6 +15,7 @@ __all__ = [
     'ImageTextRecall',
     'MovedRegions',
     'PhraseRecall',
+    'PlaceAccuracy',
     'PolygonIoU',
     'ReferringAccuracy',
     'TextAccuracy',

@@ -1,11 +1,15 @@
-"""Pretraining algorithms: UniCL, and its fine-tuning on classes. Not here: encoders, tokenizers, losses (``ops``)."""
+"""Pretraining algorithms: UniCL, and its fine-tuning on classes; masked bytes.
+
+Not here: encoders, tokenizers, losses (``ops``).
+"""
 
 from florence_mm.moved import moved_names
 
+from .perceiver_masked_lm import PerceiverMaskedLM
 from .unicl import UniCL
 from .unicl_classifier import UniCLClassifier
 
-__all__ = ['UniCL', 'UniCLClassifier']
+__all__ = ['PerceiverMaskedLM', 'UniCL', 'UniCLClassifier']
 
 __getattr__ = moved_names(
     __name__,

@@ -16,6 +16,7 @@ from .multimodal import (
     FusionVQAHead,
     FusionWrittenAnswerHead,
 )
+from .perceiver import PerceiverDecoder, PlaceQueryHead
 from .text_initialized_head import TextInitializedHead
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     'FusionMLMHead',
     'FusionVQAHead',
     'FusionWrittenAnswerHead',
+    'PerceiverDecoder',
+    'PlaceQueryHead',
     'TextInitializedHead',
 ]
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from florence_mm.models.base import build_part, check_text_sizes, check_width
 from florence_mm.models.generation.state import WriterState
 from florence_mm.models.layers.initialisation import init_bert_weights, init_smooth_rows
+from florence_mm.models.layers.joined_maps import joined_channels, joined_maps
 from florence_mm.models.text.stack import StackMemory, TextStack
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS
@@ -86,28 +86,6 @@ class ImageProjector(nn.Module):
         x = as_tokens(x) + places.to(x.dtype)  # (U, H W, C_v)
         x = torch.cat([x.mean(1, keepdim=True), x], 1)
         return self.norm(self.dense(x))
-
-
-def joined_channels(image_encoder: nn.Module) -> int:
-    """Channels of all maps that a backbone returns.
-
-    Raises:
-        ValueError: it does not say which stages' maps it returns.
-    """
-    stages = getattr(image_encoder, 'feature_info', None), getattr(image_encoder, 'out_indices', None)
-    if None in stages:
-        raise ValueError(
-            f'join_maps needs a backbone with feature_info and out_indices, which {type(image_encoder).__name__} has '
-            'not; give one that returns the maps of several stages, such as DaViT, or leave join_maps out'
-        )
-    return sum(stages[0][index]['num_chs'] for index in stages[1])
-
-
-def joined_maps(maps: Sequence[Tensor]) -> Tensor:
-    """Enlarge maps ``(U, C_i, H_i, W_i)`` to the size of the first; return all channels, ``(U, C_v, H, W)``."""
-    size = maps[0].shape[2:]
-    same = (x if x.shape[2:] == size else F.interpolate(x, size=size, mode='bilinear') for x in maps)
-    return torch.cat(list(same), 1)
 
 
 @MODELS.register_module()

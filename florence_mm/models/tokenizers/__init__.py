@@ -1,6 +1,7 @@
 """Tokenizers, one file per vocabulary; ``protocol.py`` has the protocol that models use."""
 
 from .bert import BertTextTokenizer
+from .byte import ByteTokenizer
 from .clip import CLIPTokenizer, MaskedCLIPTokenizer
 from .locations import LocationTokenizer
 from .protocol import TextTokenizer, TokenBatch
@@ -8,6 +9,7 @@ from .roberta import RobertaTextTokenizer
 
 __all__ = [
     'BertTextTokenizer',
+    'ByteTokenizer',
     'CLIPTokenizer',
     'LocationTokenizer',
     'MaskedCLIPTokenizer',
