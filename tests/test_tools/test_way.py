@@ -11,4 +11,4 @@ def test_a_question_goes_through_few_files_and_enters_the_model_thrice():
     assert {'apis/multimodal_inferencer.py', 'models/heads/multimodal/vqa.py', 'models/backbones/coswin.py'} <= files
     # 20, the block that the towers of CLIP share, and of the layer of fusion its layout and its attention
     # and what CoSwin shares with DaViT, the stages
-    assert len(files) <= 24, sorted(files)
+    assert len(files) <= 25, sorted(files)
