@@ -34,7 +34,6 @@ WITHOUT = {
     'collectives': 'between processes',
     'deform_sampling': 'within deform_conv',
     'exported': 'for exported graphs',
-    'few_rows': 'products on a CPU',
     'learning_bias': 'within window attention, on a CPU',
     'mkldnn_products': "oneDNN's, on a CPU",
     'mmcv_operators': "the same operators under mmcv's names",
