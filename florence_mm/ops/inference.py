@@ -172,9 +172,6 @@ def _by_onednn(x: Tensor, hidden: int) -> bool:
     return x.dtype == torch.float32 and hidden >= _ONEDNN_ELEMENTS and prefers_onednn()
 
 
-# --- results that are kept --------------------------------------------------------------------------------------------
-
-
 def few_rows_linear(x: Tensor, layer: nn.Linear | nn.Embedding) -> Tensor:
     """Apply a large linear layer to few rows, such as those of the next token of a few texts.
 
@@ -229,6 +226,9 @@ def _few_rows_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if bias is None:
         return torch.mm(weight, x.t()).t().contiguous()
     return torch.addmm(bias[:, None], weight, x.t()).t().contiguous()
+
+
+# --- results that are kept --------------------------------------------------------------------------------------------
 
 
 class WeightsSnapshot:
