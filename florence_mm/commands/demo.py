@@ -1,4 +1,4 @@
-"""Open a page in the browser: classify, search, detect, recognize videos, ask, caption, solve tasks.
+"""Open a page in the browser: classify, search, detect, recognize, ask, caption, solve.
 
 Each tab offers the models of its task that were published on this machine, or the one that its option names: the name
 of a model, or a config and a checkpoint. Uploads stay on this machine, and the page loads nothing from other hosts.

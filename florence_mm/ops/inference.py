@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as all_modules
 
+from .linear import product
 from .mkldnn_products import gelu_linear, has_bfloat16_products, has_mkldnn, linear_add, prefers_onednn
 
 #: Factor of QuickGELU: ``x * sigmoid(1.702 x)`` is ``silu(1.702 x) / 1.702``.
@@ -29,6 +30,12 @@ _SMALL = 16384  # elements; CPU tensors up to this size are compared element by 
 _WORDS = 255  # words of 8 bytes in one partial sum; odd, so that flipping the highest bit of all of them changes it
 _MIX = 0x1E3779B97F4A7C15  # odd, so that multiplying by it modulo 2**64 loses nothing
 _KEPT = 100_000  # numbers in the weight of a convolution, from which on keeping it is worth its check
+# products of so few (more) rows with so large (very large) weights are transposed, as MKL reads the weight once then
+_FEW_ROWS, _LARGE = 3, 500_000
+_MORE_ROWS, _VERY_LARGE = 6, 4_000_000
+# oneDNN takes products of so few rows with large weights, and others of so many multiplications, as it makes a kernel
+# for each new number of rows; those with very large weights always
+_ONEDNN_ROWS, _ONEDNN_MULTIPLICATIONS = 16, 2**28
 _LAYERS = (nn.Linear, nn.Conv2d, nn.Conv3d)
 _HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
 _GLOBAL_HOOKS = (
@@ -163,6 +170,62 @@ def _by_onednn(x: Tensor, hidden: int) -> bool:
     if x.dtype == torch.bfloat16:
         return has_bfloat16_products()
     return x.dtype == torch.float32 and hidden >= _ONEDNN_ELEMENTS and prefers_onednn()
+
+
+def few_rows_linear(x: Tensor, layer: nn.Linear | nn.Embedding) -> Tensor:
+    """Apply a large linear layer to few rows, such as those of the next token of a few texts.
+
+    Args:
+        x: ``(N, C)``.
+        layer: its weight is ``(V, C)``; of embeddings, the products with all of them.
+
+    Returns:
+        ``(N, V)``. On the fast path the transposed product is computed, which takes less than half the time, or
+        oneDNN's where that is faster, also of many rows.
+    """
+    tied = isinstance(layer, nn.Embedding)
+    plain = x.ndim == 2 and fast_path_allowed(x) and has_plain_weight(layer) and fast_path_allowed(x, layer.weight)
+    if not plain or layer.weight.numel() < _LARGE:
+        return F.linear(x, layer.weight) if tied else layer(x)
+    return _few_rows_product(x, layer.weight, None if tied else layer.bias)
+
+
+def some_outputs(x: Tensor, layer: nn.Linear | nn.Embedding, outputs: range | Tensor) -> Tensor:
+    """Compute some outputs of a linear layer that :func:`has_plain_weight`, without its bias and without gradients.
+
+    Args:
+        x: ``(N, C)``.
+        layer: its weight is ``(V, C)``.
+        outputs: their n places, ascending; those of a range are read without a copy.
+
+    Returns:
+        ``(N, n)``.
+    """
+    if isinstance(outputs, range):
+        weight = layer.weight[outputs.start : outputs.stop]
+    else:
+        weight = layer.weight.index_select(0, outputs.to(layer.weight.device))
+    return _few_rows_product(x, weight, None) if weight.numel() >= _LARGE else F.linear(x, weight)
+
+
+def is_large_on_cpu(layer: nn.Linear | nn.Embedding) -> bool:
+    """Whether some outputs of a layer are worth computing without the others: it is large, and this is inference."""
+    return has_plain_weight(layer) and layer.weight.numel() >= _LARGE and fast_path_allowed(layer.weight)
+
+
+def _few_rows_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    very_large = weight.numel() >= _VERY_LARGE
+    if x.dtype == torch.float32 and prefers_onednn():
+        # two or three rows are faster transposed, but for weights with more columns than rows
+        is_transposed = 1 < len(x) <= _FEW_ROWS and weight.shape[0] >= weight.shape[1]
+        is_worth_it = very_large or len(x) <= _ONEDNN_ROWS or x.numel() * weight.shape[0] >= _ONEDNN_MULTIPLICATIONS
+        if is_worth_it and not is_transposed:
+            return product(x, weight, bias)
+    if len(x) > (_MORE_ROWS if very_large else _FEW_ROWS):
+        return F.linear(x, weight, bias)
+    if bias is None:
+        return torch.mm(weight, x.t()).t().contiguous()
+    return torch.addmm(bias[:, None], weight, x.t()).t().contiguous()
 
 
 # --- results that are kept --------------------------------------------------------------------------------------------

@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from florence_mm.models.generation.cache import KeyValueCache, causal_mask
 from florence_mm.moved import moved_names
 from florence_mm.ops.attention import attention, dropout, prefixed_attention
-from florence_mm.ops.few_rows import few_rows_linear
-from florence_mm.ops.inference import is_plain, is_traced
+from florence_mm.ops.inference import few_rows_linear, is_plain, is_traced
 
 from .shared_tokens import attend_once
 from .token_layout import TokenLayout

@@ -9,7 +9,7 @@ _regions = ('caption', 'detection', 'region_category', 'phrase_grounding', 'refe
 _all = (*_regions, 'referring_segmentation')
 
 
-def _way(*files, updates=1200, begins_with=None):
+def _way(*files, updates=1200, begins_with=None, smooth_places=True):
     options = {
         'train_dataloader.dataset.datasets': [
             dict(
@@ -25,6 +25,7 @@ def _way(*files, updates=1200, begins_with=None):
         'param_scheduler.PolyLR.end': updates,
         'default_hooks.checkpoint.interval': updates,
         'test_cfg.controls': [],
+        'model.smooth_places': smooth_places,
     }
     if begins_with:
         options['load_from'] = f'work_dirs/florence2_tasks/{begins_with}/seed{{seed}}/iter_1200.pth'
@@ -44,6 +45,7 @@ ways = {
     'image level': _way('caption'),
     'image level + region': _way(*_regions),
     'image level + region + pixel': _way(*_all),
+    'the same, places begin at random': _way(*_all, smooth_places=False),
     'detection alone': _way('detection'),
     'region to digit alone': _way('region_category'),
     'phrases alone': _way('phrase_grounding', 'referring'),

@@ -7,8 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from florence_mm.models.layers.initialisation import init_bert_weights
-from florence_mm.ops.few_rows import few_rows_linear, is_large_on_cpu, some_outputs
-from florence_mm.ops.inference import is_untouched
+from florence_mm.ops.inference import few_rows_linear, is_large_on_cpu, is_untouched, some_outputs
 
 
 class VocabularyHead(BaseModule):
