@@ -43,12 +43,15 @@ class Fused:
         image: ``(B, S, C)``.
         pooled: ``(B, pooled_size)``, one vector per pair, the input of classification heads.
         attention: cross-attention weights by index of layer, if requested.
+        parts: ``(B, S)`` bool, True for image tokens of a place or region, False for others such as a class token and
+            for padding; None: all are.
     """
 
     text: Tensor
     image: Tensor
     pooled: Tensor
     attention: Mapping[int, CrossWeights] = field(default_factory=dict)
+    parts: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,20 @@ class Fuser(Reader, Protocol):
 
     def fuse(self, text_tokens: Tensor, text_mask: Tensor | None, image_tokens: Tensor) -> Fused:
         """Fuse text tokens ``(B, T, C)`` with mask ``(B, T)``, True where real, and image tokens ``(B, S, C)``."""
+
+
+@runtime_checkable
+class ReadsRegions(Fuser, Protocol):
+    """A fuser of texts and regions of images, whose inputs are features of regions, such as UNITER."""
+
+    def encode_image(self, inputs: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Embed regions ``(U, R, D)`` to tokens; features of ``hidden (U, R)``, bool, are replaced by a mask vector."""
+
+    def region_features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Take features ``(U, R, F)`` out of regions, and which of them are real, ``(U, R)`` bool."""
+
+    def feature_projection(self) -> nn.Linear:
+        """The layer that projects features of regions, F to C."""
 
 
 @runtime_checkable
