@@ -4,12 +4,14 @@ from .formatting import PackImageText, PackVideoText, PackVQA
 from .geometry import RandomAffineImage
 from .loading import LoadImage
 from .prompt import RandomPrompt
+from .regions import LoadRegions
 from .resizing import RandomResizedCrop, Resize, ResizeEdge
 from .tasks import PackTask, RandomFlipTask
 from .video import VideoDecode, VideoInit
 
 __all__ = [
     'LoadImage',
+    'LoadRegions',
     'PackImageText',
     'PackTask',
     'PackVQA',
