@@ -28,6 +28,7 @@ _OWN_PARTS = (
     r'^(detector\.)?(bbox_head\.)?blocks\.\d+\.offset_conv\.',
     r'^(reranker\.)?cross_modal\.(text|image)_transform\.',
     r'^text_stack\.layers\.\d+\.attention\.qkv\.weight$',
+    r'^text_embeddings\.word_embeddings\.weight$',
 )
 
 
