@@ -53,7 +53,10 @@ def their_vilt(kind=ViltForMaskedLM, **kwargs):
         tie_word_embeddings=False,
         **kwargs,
     )
-    return drawn(kind(config))
+    model = kind(config)
+    if kind is ViltForMaskedLM:  # ViLT's own weights are not tied
+        model.mlm_score.decoder.weight = torch.nn.Parameter(torch.empty(VOCAB, WIDTH))
+    return drawn(model)
 
 
 def our_vilt(head='mlm', **kwargs):

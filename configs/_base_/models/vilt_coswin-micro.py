@@ -2,6 +2,7 @@
 _base_ = './large-digits_coswin-micro.py'
 model = dict(
     type='florence_mm.ViLT',
+    data_preprocessor=dict(type='florence_mm.PaddedImageDataPreprocessor'),  # which also prepares false pictures
     hidden_size=96,
     num_layers=4,
     num_heads=4,

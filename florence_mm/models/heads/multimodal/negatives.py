@@ -25,6 +25,11 @@ def half_false_images(batch: FusionBatch) -> tuple[Tensor, list[bool]]:
     Raises:
         ValueError: a sample has no image of another one.
     """
+    if absent := [n for n, sample in enumerate(batch.samples) if 'false_images' not in sample]:
+        raise ValueError(
+            f'sample {absent[0]} of the batch has no image of another sample; wrap the data set into WithFalseSamples, '
+            'and give the model PaddedImageDataPreprocessor or RegionDataPreprocessor, which prepare it'
+        )
     false = torch.stack(batch.field('false_images'))  # (B, ...)
     own = rows_of(batch.images, batch.image_of)
     if own.shape != false.shape:
