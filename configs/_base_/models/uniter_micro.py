@@ -2,7 +2,7 @@
 model = dict(
     type='florence_mm.UNITER',
     tokenizer=dict(type='florence_mm.MaskedCLIPTokenizer', vocab_size=4096),
-    feature_dims=96,
+    feature_dims=128,
     text=dict(
         hidden_size=96,
         num_layers=4,

@@ -5,7 +5,7 @@ from .geometry import RandomAffineImage
 from .loading import LoadImage
 from .prompt import RandomPrompt
 from .regions import LoadRegions
-from .resizing import RandomResizedCrop, Resize, ResizeEdge
+from .resizing import RandomResizedCrop, Resize, ResizeEdge, ResizeWithin
 from .tasks import PackTask, RandomFlipTask
 from .video import VideoDecode, VideoInit
 
@@ -22,6 +22,7 @@ __all__ = [
     'RandomResizedCrop',
     'Resize',
     'ResizeEdge',
+    'ResizeWithin',
     'VideoDecode',
     'VideoInit',
 ]

@@ -132,8 +132,8 @@ def convert_hf_vilt(state: StateDict) -> tuple[StateDict, Skipped]:
 def _to_ours(state: StateDict, output: str) -> tuple[StateDict, Skipped]:
     """Convert the transformer, and leave the output layer out if it is the word embeddings."""
     require(state, _WORDS)
-    state = {**state, **add_prefix(convert_vit(pop_prefix(state, r'transformer\.')), 'transformer.')}
-    skipped = {}
+    transformer, skipped = convert_vit(pop_prefix(state, r'transformer\.')), {}
+    state = {**state, **add_prefix(transformer, 'transformer.')}
     if same(state.get(_OUTPUT), state[_WORDS]):
         del state[_OUTPUT]
         skipped[output] = _TIED

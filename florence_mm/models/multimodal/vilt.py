@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -31,7 +32,7 @@ from .batch import last_output
 from .single_stream import SingleStream, with_mask
 
 
-class PatchTransformer(nn.Module):
+class PatchTransformer(BaseModule):
     """The transformer of a plain ViT: patches, class token, positions, pre-norm blocks, and the norm behind them.
 
     Parameters are named as those of :class:`CLIPVisionTower`, so that weights of a ViT are read the same way.
@@ -45,6 +46,7 @@ class PatchTransformer(nn.Module):
         patch_size: side of a patch.
         img_size: side of the usual input, which has a position per patch.
         layer_norm_eps: epsilon of the layer norms.
+        init_cfg: see mmengine.
     """
 
     antialias = False
@@ -59,8 +61,9 @@ class PatchTransformer(nn.Module):
         patch_size: int,
         img_size: int,
         layer_norm_eps: float,
+        init_cfg: dict | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(init_cfg)
         side = img_size // patch_size
         if num_layers < 1 or side < 1 or hidden_size % num_heads:
             raise ValueError(
@@ -113,6 +116,7 @@ class ViLT(SingleStream):
             alignment=0.1), mlm=dict(type='FusionMLMHead', whole_word=True))``.
         max_text_len: longest text in tokens, start and end included; 40 in ViLT.
         init_std: standard deviation of the initial weights outside the transformer.
+        vit_init: ``init_cfg`` of the transformer alone, such as the weights of a ViT from which it starts.
         with_cp: recompute each block in the backward pass instead of keeping its activations.
         data_preprocessor: see mmengine; by default :class:`PaddedImageDataPreprocessor` with ViLT's mean and deviation.
         init_cfg: see mmengine.
@@ -138,6 +142,7 @@ class ViLT(SingleStream):
         heads: Mapping[str, dict | nn.Module] | None = None,
         max_text_len: int = 40,
         init_std: float = 0.02,
+        vit_init: dict | None = None,
         with_cp: bool = False,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | list[dict] | None = None,
@@ -152,7 +157,7 @@ class ViLT(SingleStream):
             check_width(self.image_encoder, 'num_features', 'ViLT')
         channels = 3 if self.image_encoder is None else self.image_encoder.num_features
         self.transformer = PatchTransformer(
-            channels, hidden_size, num_layers, num_heads, mlp_ratio, patch_size, img_size, layer_norm_eps
+            channels, hidden_size, num_layers, num_heads, mlp_ratio, patch_size, img_size, layer_norm_eps, vit_init
         )
         text = {'vocab_size': self.tokenizer.vocab_size, 'max_positions': max_text_len, 'num_types': 2, **(text or {})}
         if text['vocab_size'] < self.tokenizer.vocab_size or text['max_positions'] < max_text_len:
