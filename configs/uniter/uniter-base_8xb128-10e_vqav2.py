@@ -11,7 +11,7 @@ def regions(split):
     return [dict(type='florence_mm.LoadRegions', folder=f'data/regions/{split}'), dict(type='florence_mm.PackVQA')]
 
 
-for part, split in zip(_base_.train_dataloader.dataset.datasets, ('train2014', 'val2014')):
+for part, split in zip(_base_.train_dataloader.dataset.datasets, ('train2014', 'val2014'), strict=True):
     part.pipeline = regions(split)
 del part, split
 _base_.val_dataloader.dataset.pipeline = regions('val2014')

@@ -10,7 +10,8 @@ from florence_mm.config.pick import replace_step
 model = dict(
     max_patches=200,
     vit_init=dict(
-        type='florence_mm.Pretrained', checkpoint='data/timm/vit_base_patch32_384.augreg_in21k_ft_in1k/model.safetensors'
+        type='florence_mm.Pretrained',
+        checkpoint='data/timm/vit_base_patch32_384.augreg_in21k_ft_in1k/model.safetensors',
     ),
     heads=dict(
         itm=dict(type='florence_mm.FusionITMHead', negatives='data_set', alignment=0.1),

@@ -86,8 +86,8 @@ class RegionInferencer(Inferencer):
         """
         if not 0 <= threshold <= 1 or not 1 <= least <= most:
             raise UsageError(
-                f'threshold is {threshold}, least {least} and most {most}; give a score from 0 to 1, and at least 1 and '
-                'no more than most'
+                f'threshold is {threshold}, least {least} and most {most}; give a score from 0 to 1, at least 1 region '
+                'and no more than most'
             )
         given = None if boxes is None else _GivenBoxes(boxes)
         if given is None and not finds_boxes(self.model):

@@ -1,8 +1,8 @@
 """Write the region features of images, which UNITER reads instead of pixels.
 
-Regions are a detector's: those above the score, at least ten and at most a hundred an image, with the feature of its map
-and the probabilities of classes. Or they are the boxes of annotations in COCO's format, and the model is any that has
-maps. The index of the output folder is written last: without it the regions are not complete.
+Regions are a detector's: those above the score, at least ten and at most a hundred an image, with the feature of its
+map and the probabilities of classes. Or they are the boxes of annotations in COCO's format, and the model is any that
+has maps. The index of the output folder is written last: without it the regions are not complete.
 """
 
 import argparse

@@ -82,6 +82,6 @@ class WithFalseSamples(Dataset):
             if other.label_key not in {sample.label_key, *taken} and other.get('img_path') != sample.get('img_path'):
                 return packed
         raise DataError(
-            f'no false sample of sample {idx} was found among {len(self.dataset)} in {_TRIES} draws; matching needs data '
-            'of several images and texts, so give more or ask for fewer texts'
+            f'no false sample of sample {idx} was found among {len(self.dataset)} in {_TRIES} draws; matching needs '
+            'data of several images and texts, so give more or ask for fewer texts'
         )

@@ -11,8 +11,9 @@ written last. A shard holds the regions of its images one after the other:
 ``sizes``           ``(images, 2)`` int32, width and height of each image in pixels
 ==================  ============================================================================================
 
-and in its metadata ``images``, a JSON list of their names. ``index.json`` has ``format``, ``version``, ``feature_dims``,
-``classes`` (the K names) and ``shards``, a list of ``{"file": ..., "images": number, "regions": number}``.
+and in its metadata ``images``, a JSON list of their names. ``index.json`` has ``format``, ``version``,
+``feature_dims``, ``classes`` (the K names) and ``shards``, a list of ``{"file": ..., "images": number, "regions":
+number}``.
 
 Not here: making features, which models do.
 """
@@ -81,7 +82,7 @@ class RegionWriter:
     ) -> None:
         if images_per_shard < 1 or dtype not in ('float32', 'float16'):
             raise ValueError(
-                f"images_per_shard is {images_per_shard} and dtype {dtype!r}; give at least 1, and 'float32' or 'float16'"
+                f"images_per_shard is {images_per_shard} and dtype {dtype!r}; give at least 1, 'float32' or 'float16'"
             )
         self.folder = Path(folder)
         if (self.folder / INDEX).exists():
@@ -106,9 +107,9 @@ class RegionWriter:
         right = count > 0 and dims == self.feature_dims and shapes == ((count, 4), (count, 1 + len(self.classes)))
         if not right or image in self._names:
             raise DataError(
-                f'{image}: features {regions.features.shape}, boxes {shapes[0]} and probabilities {shapes[1]}; expected '
-                f'(R, {self.feature_dims}), (R, 4) and (R, {1 + len(self.classes)}) with at least one region, of an '
-                'image that was not added before'
+                f'{image}: features {regions.features.shape}, boxes {shapes[0]} and probabilities {shapes[1]}; '
+                f'expected (R, {self.feature_dims}), (R, 4) and (R, {1 + len(self.classes)}) with at least one region, '
+                'of an image that was not added before'
             )
         self._names.add(image)
         self._pending.append((image, regions))

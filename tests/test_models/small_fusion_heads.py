@@ -23,9 +23,7 @@ def written(config, fields=ANSWERS):
 
 
 SMALL = {
-    'FusionITMHead': Small(
-        {'type': 'FusionITMHead'}, FusionHead(['match_score'], does='matches'), ('WholeBatchLoss',)
-    ),
+    'FusionITMHead': Small({'type': 'FusionITMHead'}, FusionHead(['match_score'], does='matches'), ('WholeBatchLoss',)),
     'FusionRankingHead': Small(
         {'type': 'FusionRankingHead'},
         FusionHead(['match_score'], fields=[{'false_texts': texts} for texts in FALSE], does='matches'),

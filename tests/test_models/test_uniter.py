@@ -48,7 +48,9 @@ def test_embedding_by_hand():
     assert tokens[0, :, -1].tolist() == [1, 1, 1]
     hidden = torch.tensor([[False, True, False]])
     features[1] = part.mask_embedding
-    torch.testing.assert_close(model.encode_image(rows[None], hidden)[0, :, :-1], embedded(features), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        model.encode_image(rows[None], hidden)[0, :, :-1], embedded(features), rtol=1e-5, atol=1e-5
+    )
 
 
 @torch.no_grad()

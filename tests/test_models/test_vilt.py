@@ -113,7 +113,9 @@ def test_published_size():
 
 
 def batch_of(model, images, **fields):
-    samples = [DataSample(text='a red two', **{key: value[n] for key, value in fields.items()}) for n in range(len(images))]
+    samples = [
+        DataSample(text='a red two', **{key: value[n] for key, value in fields.items()}) for n in range(len(images))
+    ]
     return model.data_preprocessor({'inputs': images, 'data_samples': samples}, True)
 
 

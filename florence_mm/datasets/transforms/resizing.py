@@ -176,7 +176,7 @@ class ResizeEdge(BaseTransform):
 
 @TRANSFORMS.register_module()
 class ResizeWithin(BaseTransform):
-    """Resize an image, keeping its shape nearly, to a shorter edge of a given length and a longer one of at most another.
+    """Resize an image, nearly keeping its shape, to a given shorter edge and a longer one of at most another length.
 
     Follows ViLT's code: both edges are then rounded down to a multiple of the patches' side, so that all of an image is
     seen. Adds ``scale`` ``(W, H)`` and ``scale_factor``.

@@ -67,7 +67,9 @@ def convert_uniter(state: StateDict) -> tuple[StateDict, Skipped]:
                 raise ValueError(f'its {theirs} is not tied to {source}, as it is in UNITER; give a whole checkpoint')
             skipped[theirs] = f'tied to {source}'
     if state[_MASK].shape[0] != 2 or state[_MASK][0].any():
-        raise ValueError(f'its mask embedding is {tuple(state[_MASK].shape)}; expected a row of zeros and the mask vector')
+        raise ValueError(
+            f'its mask embedding is {tuple(state[_MASK].shape)}; expected a row of zeros and the mask vector'
+        )
     state[_MASK] = state[_MASK][1].clone()
     kept, left_out = hold(state, _OURS, 'our UNITER')
     return kept, {**left_out, **skipped}

@@ -214,5 +214,7 @@ def _config(kept: StateDict, known: Mapping[str, Any]) -> tuple[dict[str, Any], 
     config = config_json(known, fixed, {'hidden_act': 'gelu', 'layer_norm_eps': 1e-12, 'max_image_length': -1})
     eps = config['layer_norm_eps'] = known.get(_EPS, config['layer_norm_eps'])
     if (text_eps := known.get(_TEXT_EPS, eps)) != eps:
-        notes.append(f'transformers computes the norm of the text embeddings with {eps}, and this model with {text_eps}')
+        notes.append(
+            f'transformers computes the norm of the text embeddings with {eps}, and this model with {text_eps}'
+        )
     return config, notes

@@ -1,4 +1,4 @@
-"""UNITER, universal image-text representations (arXiv 1909.11740): BERT over the words of a text and regions of an image.
+"""UNITER, universal image-text representations (arXiv 1909.11740): BERT over words and regions of an image.
 
 Regions come from a detector: a feature and seven numbers of position each (section 3.1;
 ``UNITER/model/model.py``). In a step one task is trained, drawn by weights (section 3.2).

@@ -166,7 +166,13 @@ class ViLT(SingleStream):
                 f"tokenizer's {self.tokenizer.vocab_size} ids or max_text_len={max_text_len}; raise them"
             )
         self.text_embeddings = TextEmbeddings(
-            **{'hidden_size': hidden_size, 'position_offset': 0, 'layer_norm_eps': 1e-12, 'drop_rate': drop_rate, **text}
+            **{
+                'hidden_size': hidden_size,
+                'position_offset': 0,
+                'layer_norm_eps': 1e-12,
+                'drop_rate': drop_rate,
+                **text,
+            }
         )
         self.token_type_embeddings = nn.Embedding(2, hidden_size)
         for part in (self.text_embeddings, self.token_type_embeddings, self.pooler):

@@ -55,9 +55,7 @@ class MaskedRegionHead(BaseModule):
             raise ValueError(f'probability is {probability}; give more than 0 and at most 1 (0.15 in UNITER)')
         self.probability = probability
         # the same indices as in UNITER's Sequential
-        self.net = nn.Sequential(
-            nn.Linear(hidden_size, hidden_size), nn.GELU(), nn.LayerNorm(hidden_size, eps=1e-12)
-        )
+        self.net = nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.GELU(), nn.LayerNorm(hidden_size, eps=1e-12))
 
     def hide(self, batch: FusionBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Hide regions and fuse the rest with the texts.

@@ -17,7 +17,7 @@ LEAST_PROBABILITY = 1e-4
 
 
 def half_false_images(batch: FusionBatch) -> tuple[Tensor, list[bool]]:
-    """Choose the image of each text: its own, or for half of them, rounded down, that of another sample of the data set.
+    """Choose the image of each text: its own, or for half of them, rounded down, that of another sample.
 
     Returns:
         ``(B, ...)`` images, preprocessed, and for each of the B texts whether its image is its own.
