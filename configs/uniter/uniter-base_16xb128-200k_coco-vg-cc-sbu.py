@@ -31,3 +31,5 @@ train_dataloader = dict(
 find_unused_parameters = True
 optim_wrapper = dict(optimizer=dict(lr=5e-5))
 auto_scale_lr = dict(base_batch_size=2048)
+default_hooks = dict(checkpoint=dict(interval=5_000, by_epoch=False))
+log_processor = dict(by_epoch=False)

@@ -19,7 +19,7 @@ _base_.test_dataloader.dataset.pipeline = regions('test2015')
 del regions
 model = dict(
     heads=dict(
-        vqa=dict(type='florence_mm.FusionVQAHead', answers='data/vqav2/answers.txt', width=1536, act_first=True)
+        vqa=dict(type='florence_mm.FusionVQAHead', num_answers=3129, width=1536, act_first=True)
     ),
 )
 train_dataloader = dict(batch_size=128)

@@ -26,3 +26,5 @@ train_dataloader = dict(
     sampler=dict(infinite=True),
     dataset=dict(_delete_=True, type='florence_mm.WithFalseSamples', dataset=_base_.train_dataloader.dataset),
 )
+default_hooks = dict(checkpoint=dict(interval=5_000, by_epoch=False))
+log_processor = dict(by_epoch=False)

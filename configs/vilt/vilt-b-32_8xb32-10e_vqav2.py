@@ -15,7 +15,7 @@ for loader in (_base_.val_dataloader, _base_.test_dataloader):
 del loader
 model = dict(
     max_patches=None,
-    heads=dict(vqa=dict(type='florence_mm.FusionVQAHead', answers='data/vqav2/answers.txt', width=1536)),
+    heads=dict(vqa=dict(type='florence_mm.FusionVQAHead', num_answers=3129, width=1536)),
     init_cfg=dict(
         type='florence_mm.Pretrained',
         checkpoint='work_dirs/vilt-b-32_64xb64-200k_coco-vg-cc-sbu/iter_200000.pth',

@@ -3,6 +3,6 @@ model = dict(
     type='florence_mm.UNITER',
     tokenizer=dict(type='florence_mm.BertTextTokenizer', pretrained='data/bert-base-cased'),
     feature_dims=2048,
-    text=dict(num_layers=12, hidden_size=768, num_heads=12),
+    text=dict(vocab_size=28996, num_layers=12, hidden_size=768, num_heads=12),
     max_text_len=60,
 )

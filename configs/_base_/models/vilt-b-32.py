@@ -7,5 +7,6 @@ model = dict(
     num_heads=12,
     patch_size=32,
     img_size=384,
+    text=dict(vocab_size=30522),
     max_text_len=40,
 )
