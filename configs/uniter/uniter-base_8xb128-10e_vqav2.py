@@ -18,9 +18,7 @@ _base_.val_dataloader.dataset.pipeline = regions('val2014')
 _base_.test_dataloader.dataset.pipeline = regions('test2015')
 del regions
 model = dict(
-    heads=dict(
-        vqa=dict(type='florence_mm.FusionVQAHead', num_answers=3129, width=1536, act_first=True)
-    ),
+    heads=dict(vqa=dict(type='florence_mm.FusionVQAHead', num_answers=3129, width=1536, act_first=True)),
 )
 train_dataloader = dict(batch_size=128)
 optim_wrapper = dict(optimizer=dict(lr=8e-5), paramwise_cfg=dict(lr_mult=dict(heads=10)))

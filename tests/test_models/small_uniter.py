@@ -13,7 +13,7 @@ UNITER = {
     | {'max_positions': 20, 'drop_rate': 0.0, 'attn_drop_rate': 0.0},
     'max_text_len': 20,
 }
-PROTOCOLS = ('Reader', 'Fuser', 'ReadsRegions', 'ScoresPairs', 'VisionLanguage', 'WholeBatchLoss')
+PROTOCOLS = ('Reader', 'Fuser', 'RegionReader', 'ScoresPairs', 'VisionLanguage', 'WholeBatchLoss')
 MASK = {'region_embeddings.mask_embedding': 'no region is hidden'}
 TOKENS = {'pooler.': 'the head reads tokens'}
 UNUSED = {

@@ -28,7 +28,8 @@ _TIED = 'the word embeddings, to which the head is tied'
 _HEADS = (
     ('^mlm_score.', '^heads.mlm.'),
     ('^itm_score.fc.', '^heads.itm.fc.'),
-    ('^rank_output.', '^heads.ranking.fc.'),
+    ('^rank_output.weight$', '^heads.ranking.fc.weight$'),
+    ('^rank_output.bias$', '^heads.ranking.bias$'),
 )
 _NAMES = Names(*_HEADS, ('^vqa_classifier.', '^heads.vqa.classifier.'), ('^pooler.dense.', '^pooler.'))
 _HF_NAMES = Names(
@@ -52,7 +53,7 @@ _HF_NAMES = Names(
 _HF_ATTENTION = Names(('^vilt.encoder.layer.#.attention.attention.', '^vilt.encoder.layer.#.attention.self.'))
 _OURS = (
     r'^(text_embeddings\.|token_type_embeddings\.|pooler\.|transformer\.|heads\.(mlm\.(transform|decoder)\.|mlm\.bias$'
-    r'|itm\.fc\.|ranking\.fc\.|vqa\.classifier\.))'
+    r'|itm\.fc\.|ranking\.(fc\.|bias$)|vqa\.classifier\.))'
 )
 _OPTIONAL = {r'^heads\.mlm\.decoder\.': 'tied=False of the head mlm'}
 _FIXED = {r'^transformer\.conv1\.weight$': 'patch_size of ViLT', r'^token_type_embeddings\.': 'a model of two images'}

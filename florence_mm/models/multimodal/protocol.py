@@ -132,7 +132,8 @@ class Reader(Protocol):
     """A model that encodes images and texts to tokens.
 
     It also has the attributes ``tokenizer``, a :class:`~florence_mm.models.tokenizers.protocol.TextTokenizer`,
-    ``hidden_size``, C, and ``max_text_len``, the longest text in tokens, start and end included. They are not declared,
+    ``hidden_size``, C, ``image_dims``, the width of image tokens, which is C or, as in ViLT, more, and
+    ``max_text_len``, the longest text in tokens, start and end included. They are not declared,
     as ``isinstance`` does not find attributes that are torch modules.
     """
 
@@ -192,7 +193,7 @@ class Fuser(Reader, Protocol):
 
 
 @runtime_checkable
-class ReadsRegions(Fuser, Protocol):
+class RegionReader(Fuser, Protocol):
     """A fuser of texts and regions of images, whose inputs are features of regions, such as UNITER."""
 
     def encode_image(self, inputs: Tensor, hidden: Tensor | None = None) -> Tensor:

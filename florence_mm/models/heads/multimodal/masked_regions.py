@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from florence_mm.models.layers.initialisation import init_bert_weights
 from florence_mm.models.multimodal.batch import FusionBatch, rows_of
-from florence_mm.models.multimodal.protocol import ReadsRegions
+from florence_mm.models.multimodal.protocol import RegionReader
 from florence_mm.ops.precision import at_least_float32
 from florence_mm.registry import MODELS
 
@@ -47,7 +47,7 @@ class MaskedRegionHead(BaseModule):
         ValueError: ``probability`` is not in (0, 1].
     """
 
-    needs = ReadsRegions
+    needs = RegionReader
 
     def __init__(self, probability: float, hidden_size: int, init_cfg: dict | None) -> None:
         super().__init__(init_cfg)
@@ -106,7 +106,7 @@ class FusionMRFRHead(MaskedRegionHead):
         self._projection: tuple[nn.Linear, ...] = ()  # in a tuple, as it is part of the model, not of the head
         init_bert_weights(self, init_std)
 
-    def take_model(self, model: ReadsRegions) -> None:
+    def take_model(self, model: RegionReader) -> None:
         """Take the projection of features, whose transpose is the last matrix."""
         self._projection = (model.feature_projection(),)
 

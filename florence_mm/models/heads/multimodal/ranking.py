@@ -41,12 +41,14 @@ class FusionRankingHead(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        self.fc = nn.Linear(pooled_size or 2 * hidden_size, 1)
+        # the softmax does not depend on a bias, which only a checkpoint gives
+        self.fc = nn.Linear(pooled_size or 2 * hidden_size, 1, bias=False)
+        self.register_buffer('bias', torch.zeros(1))
         init_bert_weights(self, init_std)
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Compute scores ``(B,)`` of pairs ``(B, pooled_size)``."""
-        return self.fc(pooled).squeeze(1)
+        return (self.fc(pooled) + self.bias).squeeze(1)
 
     def match_logit(self, fused: Fused) -> Tensor:
         """Scores ``(B,)`` of pairs, at least fp32; of those of one image their softmax is the probability."""
