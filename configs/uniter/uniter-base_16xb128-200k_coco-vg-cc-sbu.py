@@ -15,7 +15,7 @@ model = dict(
 )
 # the regions of a folder of pictures are in the folder of that name in data/regions
 for part in _base_.train_dataloader.dataset.datasets:
-    prefix = part.dataset.data_prefix
+    prefix = part.dataset.get('data_prefix') or part.dataset.ann_file.rsplit('/', 1)[0]
     folder = prefix.replace('data/', 'data/regions/', 1)
     part.dataset.pipeline = [
         dict(type='florence_mm.LoadRegions', folder=folder, images=prefix),
