@@ -15,8 +15,8 @@ from florence_mm.errors import UsageError
 from florence_mm.formats.coco import clip_box
 from florence_mm.formats.coco_boxes import read_coco_boxes
 from florence_mm.formats.regions import Regions, RegionWriter
-from florence_mm.models.protocol import finds_boxes
-from florence_mm.models.regions import FoundRegions, choose_boxes, pool_regions, region_maps
+from florence_mm.models.protocol import finds_boxes, region_maps
+from florence_mm.ops.detected_regions import FoundRegions, choose_boxes, pool_regions
 
 from .base import Inferencer
 from .inputs import Picture, ReadInput

@@ -4,7 +4,8 @@ import pytest
 import torch
 from instances import build
 
-from florence_mm.models.regions import choose_boxes, pool_regions, region_maps
+from florence_mm.models.protocol import region_maps
+from florence_mm.ops.detected_regions import choose_boxes, pool_regions
 
 
 def test_boxes_that_are_one_object_share_their_classes():

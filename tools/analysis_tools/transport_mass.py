@@ -35,9 +35,8 @@ def shares_of(model: RegionReader, files: RegionFiles, image: str, sentence: str
     for label in present if len(present) > 1 else []:
         name = files.classes[label - 1]
         tokens, text = model.encode_text([sentence.format(name)])
-        plan: Tensor = alignment_plan(
-            tokens, model.fuse(text, tokens.mask, model.encode_image(inputs)), model.tokenizer
-        )
+        fused = model.fuse(text, tokens.mask, model.encode_image(inputs))
+        plan: Tensor = alignment_plan(tokens, fused, model.tokenizer)
         words = _places(model, tokens.input_ids[0].tolist(), name)
         moved = plan[0, words].sum(0)  # (R,)
         own = labels == label

@@ -34,6 +34,7 @@ TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 4e-2}
 WITHOUT = {
     'collectives': 'between processes',
     'deform_sampling': 'within deform_conv',
+    'detected_regions': 'choices on the CPU, and roi_align',
     'exported': 'for exported graphs',
     'learning_bias': 'within window attention, on a CPU',
     'mkldnn_products': "oneDNN's, on a CPU",

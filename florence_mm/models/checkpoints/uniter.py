@@ -22,8 +22,8 @@ _MASK = 'region_embeddings.mask_embedding'
 _NAMES = Names(
     ('^uniter.embeddings.', '^text_stack.embeddings.'),
     ('^uniter.encoder.layer.', '^text_stack.layers.'),
-    ('^uniter.img_embeddings.mask_embedding.weight$', f'^{_MASK}$'),
     ('^uniter.img_embeddings.', '^region_embeddings.'),
+    (f'^{_MASK}.weight$', f'^{_MASK}$'),
     ('^uniter.pooler.dense.', '^pooler.'),
     ('^cls.predictions.', '^heads.mlm.'),
     ('^itm_output.', '^heads.itm.fc.'),

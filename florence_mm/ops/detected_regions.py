@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from florence_mm.ops.boxes import box_area, box_iou
-from florence_mm.ops.roi_align import roi_align
-
-from .protocol import unwrap_model
+from .boxes import box_area, box_iou
+from .roi_align import roi_align
 
 #: Cells of a map along a box, from which its feature is the mean; boxes of twice as many are pooled from the next map.
 CELLS = 7
@@ -30,30 +28,6 @@ class FoundRegions(NamedTuple):
 
     boxes: Tensor
     probabilities: Tensor
-
-
-def region_maps(model: nn.Module, inputs: Tensor) -> list[Tensor]:
-    """Compute the maps from which regions are pooled, finest first.
-
-    Args:
-        model: a detector of mmdet or a zero-shot detector, whose maps are those of its neck; or a model with an image
-            tower, or a backbone, of which the last map is taken.
-        inputs: ``(B, 3, H, W)``, preprocessed.
-
-    Raises:
-        ValueError: the model has no maps.
-    """
-    model = unwrap_model(model)
-    model = getattr(model, 'detector', model)
-    if hasattr(model, 'extract_feat') and not hasattr(model, 'image_encoder'):
-        maps = model.extract_feat(inputs)
-        maps = list(maps) if isinstance(maps, tuple | list) else [maps]
-    else:
-        maps = getattr(model, 'image_encoder', model)(inputs)
-        maps = [maps[-1] if isinstance(maps, tuple | list) else maps]
-    if any(not isinstance(one, Tensor) or one.ndim != 4 for one in maps):
-        raise ValueError(f'{type(model).__name__} gives no maps (B, C, H, W) to pool regions from; give a detector')
-    return maps
 
 
 def pool_regions(maps: Sequence[Tensor], boxes: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
