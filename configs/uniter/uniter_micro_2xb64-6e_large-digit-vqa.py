@@ -21,14 +21,12 @@ model = dict(
         checkpoint='work_dirs/uniter_micro_2xb32-4e_large-digits/epoch_4.pth',
     ),
 )
-# the control without positions: --cfg-options positions=False
-positions = True
 train_pipeline = [
-    dict(type='florence_mm.LoadRegions', folder='data/large_digit_regions/train', positions=positions),
+    dict(type='florence_mm.LoadRegions', folder='data/large_digit_regions/train'),
     dict(type='florence_mm.PackVQA'),
 ]
 test_pipeline = [
-    dict(type='florence_mm.LoadRegions', folder='data/large_digit_regions/test', positions=positions),
+    dict(type='florence_mm.LoadRegions', folder='data/large_digit_regions/test'),
     dict(type='florence_mm.PackVQA'),
 ]
 train_dataloader = dict(batch_size=64, dataset=dict(pipeline=train_pipeline))
