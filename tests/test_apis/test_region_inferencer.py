@@ -1,5 +1,6 @@
 """Region files that detectors and annotated boxes give."""
 
+import copy
 import json
 
 import numpy as np
@@ -81,3 +82,38 @@ def test_a_model_that_finds_no_boxes_needs_them(inferencer, files, tmp_path):
     with pytest.raises(UsageError, match='least 5 and most 2; give a score from 0 to 1'):
         inferencer.write(str(folder), tmp_path / 'out', boxes, least=5, most=2)
     assert not (tmp_path / 'out/index.json').exists()
+
+
+class Finder(torch.nn.Module):
+    """A detector that finds the same boxes in each picture, in pixels of the picture."""
+
+    bbox_head = None
+
+    def __init__(self, preprocessor):
+        super().__init__()
+        self.data_preprocessor = preprocessor
+
+    def extract_feat(self, inputs):
+        return [inputs[:, :2, ::4, ::4], inputs[:, :2, ::8, ::8]]
+
+    def test_step(self, data):
+        from mmengine.structures import InstanceData
+
+        for sample in data['data_samples']:
+            boxes = torch.tensor([[0.0, 0, 16, 16], [0, 0, 16, 15], [8, 8, 24, 32]])
+            found = InstanceData(bboxes=boxes, scores=torch.tensor([0.8, 0.4, 0.1]), labels=torch.tensor([1, 0, 0]))
+            sample.set_field(found, 'pred_instances')
+        return data['data_samples']
+
+
+def test_a_detector_finds_the_regions(inferencer, files, tmp_path, monkeypatch):
+    folder, _ = files
+    own = copy.copy(inferencer)
+    own.model = Finder(inferencer.model.data_preprocessor)
+    monkeypatch.setattr(type(own.pipeline), 'class_names', lambda self, meta: ['one', 'two'])
+    own.write(str(folder), tmp_path / 'few', least=1)
+    own.write(str(folder), tmp_path / 'more')
+    few, more = (RegionFiles(tmp_path / name).read('b.png') for name in ('few', 'more'))
+    assert few.boxes.tolist() == [[0, 0, 16, 16]]  # above 0.2
+    np.testing.assert_allclose(few.probabilities, [[0.2, 0.8 / 3, 1.6 / 3]], rtol=1e-5)
+    assert len(more.boxes) == 2 and more.features.shape == (2, 2)  # ten regions, if there were as many
