@@ -25,8 +25,13 @@ _Known = Sequence[Sequence[Item]]
 _Found = list[list[Item]]
 
 
-def _digest(inferencer: Inferencer, *options: Any) -> str:
-    """Name of a model with what it is asked."""
+def digest(inferencer: Inferencer, *options: Any) -> str:
+    """Make the name of a model with what it is asked.
+
+    Args:
+        inferencer: the model.
+        options: what it is asked, whose ``repr`` says all.
+    """
     made = fingerprint(inferencer.model, inferencer.cfg, inferencer.pipeline.pipeline)
     return ' '.join([made, *map(repr, options)])
 
@@ -37,8 +42,12 @@ def _fractions(boxes: Sequence[Sequence[float]], width: int, height: int) -> lis
     return [tuple(box) for box in whole.clip(0, 1).tolist()]
 
 
-def _known_boxes(known: _Known) -> list[tuple[int, Any]]:
-    """The different boxes of known regions, each behind the number of its picture."""
+def known_boxes(known: _Known) -> list[tuple[int, Any]]:
+    """List the different boxes of known regions, each behind the number of its picture.
+
+    Args:
+        known: annotations of each picture.
+    """
     return [
         (n, box)
         for n, items in enumerate(known)
@@ -71,7 +80,7 @@ class DetectorSpecialist:
     ) -> None:
         self.source, self._classes, self._least = source, classes, score_thr
         self._inferencer = DetectionInferencer(model, checkpoint, device, batch_size=16)
-        self.name = _digest(self._inferencer, classes, score_thr)
+        self.name = digest(self._inferencer, classes, score_thr)
 
     def __call__(self, images: _Images, known: _Known) -> _Found:
         """Detect objects."""
@@ -117,7 +126,7 @@ class GroundingSpecialist:
             raise UsageError(
                 f'{source}: {model} has fixed classes, and phrases are free text; give a zero-shot detector'
             )
-        self.name = _digest(self._inferencer, parser.name, score_thr, most)
+        self.name = digest(self._inferencer, parser.name, score_thr, most)
 
     def __call__(self, images: _Images, known: _Known) -> _Found:
         """Look for the noun chunks of the texts that are known of each picture."""
@@ -159,13 +168,13 @@ class CaptionSpecialist:
             self._inferencer.model.require(writes=True)
         except ValueError as error:
             raise UsageError(f'{source}: {model} is no captioner: {error}') from None
-        self.name = _digest(self._inferencer, task)
+        self.name = digest(self._inferencer, task)
 
     def __call__(self, images: _Images, known: _Known) -> _Found:
         """Write a caption of each picture, or of each known region."""
         if self._task != 'region_description':
             return [[item] for item in self._write(list(images), [None] * len(images))]
-        places = _known_boxes(known)
+        places = known_boxes(known)
         found: _Found = [[] for _ in images]
         written = self._write([crop(images[n], box) for n, box in places], [box for _, box in places])
         for (n, _), item in zip(places, written, strict=True):
@@ -208,11 +217,11 @@ class RegionClassifier:
         self.source, self._classes, self._least = source, list(classes), least
         self._inferencer = ImageInferencer(model, checkpoint, device, batch_size=64)
         choose_classes(self._inferencer.model, self._inferencer.known_classes, self._classes, None)
-        self.name = _digest(self._inferencer, self._classes, least)
+        self.name = digest(self._inferencer, self._classes, least)
 
     def __call__(self, images: _Images, known: _Known) -> _Found:
         """Classify the crops of known regions, equal boxes once."""
-        places = _known_boxes(known)
+        places = known_boxes(known)
         found: _Found = [[] for _ in images]
         if places:
             crops = [crop(images[n], box) for n, box in places]
@@ -247,15 +256,6 @@ class TowerChooser:
         images = embed_packed(self._loaded.model, self._loaded.cfg, packed)  # (N, D)
         rows = dict(zip(different, embed_texts(self._loaded.model, different), strict=True))
         return [[float(image @ rows[text]) for text in several] for image, several in zip(images, texts, strict=True)]
-
-
-#: Specialists by their ``kind`` in a config.
-KINDS: dict[str, type] = {
-    'detector': DetectorSpecialist,
-    'grounding': GroundingSpecialist,
-    'captioner': CaptionSpecialist,
-    'region_classifier': RegionClassifier,
-}
 
 
 def check_tasks(source: str, tasks: Any) -> tuple[str, ...]:

@@ -20,7 +20,24 @@ from florence_mm.errors import UsageError, shown
 from florence_mm.utils.files import write_atomic
 from florence_mm.utils.nearest import near_or_all
 
-from .annotation import KINDS, TowerChooser, check_tasks
+from .annotation import (
+    CaptionSpecialist,
+    DetectorSpecialist,
+    GroundingSpecialist,
+    RegionClassifier,
+    TowerChooser,
+    check_tasks,
+)
+from .annotation_tasks import TaskSpecialist
+
+#: Specialists by their ``kind`` in a config.
+KINDS: dict[str, type] = {
+    'detector': DetectorSpecialist,
+    'grounding': GroundingSpecialist,
+    'captioner': CaptionSpecialist,
+    'region_classifier': RegionClassifier,
+    'task': TaskSpecialist,
+}
 
 _MANIFEST = 'TaskManifest'
 
@@ -30,7 +47,7 @@ def build_models(config: Mapping[str, Any]) -> Models:
 
     Args:
         config: ``specialists``, a list of dicts with ``kind``, ``source`` and the arguments of a class of
-            :data:`florence_mm.apis.annotation.KINDS`, or with ``kind='module:function'``, of whatever that takes;
+            :data:`KINDS`, or with ``kind='module:function'``, of whatever that takes;
             ``chooser``, a dict with ``model`` and ``checkpoint``; ``parser``, a model of spaCy; ``trainer``, a dict
             with ``kind`` ``'config'``, ``'command'`` or ``'module:function'``; ``device``.
 

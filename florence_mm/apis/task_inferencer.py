@@ -1,6 +1,7 @@
 """Inferencer for models that solve tasks by writing, such as Florence-2: detection, phrases, polygons, texts."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from torch import Tensor
 
 from florence_mm.errors import UsageError, shown
-from florence_mm.language.regions import Box, Region, check_box
+from florence_mm.language.regions import Box, Region, Target, check_box
+from florence_mm.language.spacing import join_punctuation
 from florence_mm.language.tasks import TaskFormat, find_task
-from florence_mm.models.multimodal.protocol import TaskQuestion, VisionLanguage, unwrap_reranker
+from florence_mm.models.multimodal.protocol import Solved, TaskQuestion, VisionLanguage, unwrap_reranker
 from florence_mm.utils.numbers import is_finite
 from florence_mm.visualization.detections import draw_detections
 from florence_mm.visualization.outlines import draw_outlines
@@ -121,16 +124,42 @@ class TaskInferencer(Inferencer):
         return self._stream(images, solve, f'solving {name}', skip_bad, written, draw_answer)
 
     @torch.no_grad()
+    def encode(self, images: Sequence[np.ndarray], files: Sequence[str | Path | None] | None = None) -> Tensor:
+        """Encode images for :meth:`ask`.
+
+        Args:
+            images: ``(H, W, 3)`` uint8 RGB.
+            files: their files, if any.
+
+        Returns:
+            image tokens ``(U, S, C)``.
+        """
+        known = [None] * len(images) if files is None else files
+        packed = [self.pipeline(image, file, **_unasked()) for image, file in zip(images, known, strict=True)]
+        inputs = self.model.data_preprocessor({'inputs': [one['inputs'] for one in packed]}, False)['inputs']
+        return self.model.encode_image(inputs)
+
+    @torch.no_grad()
+    def ask(self, image_tokens: Tensor, questions: Sequence[TaskQuestion]) -> list[Solved]:
+        """Solve tasks about encoded images, several about each if need be, with regions as fractions.
+
+        Args:
+            image_tokens: ``(U, S, C)`` of :meth:`encode`.
+            questions: the tasks, with the numbers of their images.
+
+        Returns:
+            an answer to each, its texts with the usual spacing; ``text`` is as it was written.
+        """
+        return [replace(one, target=_spaced(one.target)) for one in self.model.solve(image_tokens, questions)]
+
     def _solve(
         self, images: Sequence[ReadInput], task: str, text: str | None, region: Box | None
     ) -> list[dict[str, Any]]:
         """Predict for a batch of images; returns a dict per image."""
         sizes = [one.image.shape[1::-1] for one in images]
         boxes = [None if region is None else _as_fractions(region, size) for size in sizes]
-        packed = [self.pipeline(one.image, one.file, **_unasked()) for one in images]
-        inputs = self.model.data_preprocessor({'inputs': [one['inputs'] for one in packed]}, False)['inputs']
         questions = [TaskQuestion(number, task, text, box) for number, box in enumerate(boxes)]
-        solved = self.model.solve(self.model.encode_image(inputs), questions)
+        solved = self.ask(self.encode([one.image for one in images], [one.file for one in images]), questions)
         results = []
         for (width, height), one in zip(sizes, solved, strict=True):
             result: dict[str, Any] = {'width': width, 'height': height, 'task': task}
@@ -151,6 +180,10 @@ def check_question(task: str, text: str | None, region: Sequence[float] | None) 
     Raises:
         UsageError: the task is unknown, lacks what it takes or got something else.
     """
+    if not isinstance(task, str):
+        raise UsageError(f'the task is {shown(task)}; give the name of one, such as detection')
+    if text is not None and not isinstance(text, str):
+        raise UsageError(f'the text given with {task} is {shown(text)}; give a text')
     if region is not None:
         numbers = isinstance(region, Sequence) and not isinstance(region, str) and len(region) == 4
         if not numbers or not all(map(is_finite, region)) or not (region[0] < region[2] and region[1] < region[3]):
@@ -175,9 +208,18 @@ def _as_fractions(region: Box, size: tuple[int, int]) -> Box:
         ValueError: it is outside the image.
     """
     (x0, y0, x1, y1), (width, height) = region, size
-    return check_box(
-        (x0 / width, y0 / height, x1 / width, y1 / height), f'the region of an image of {width} x {height}'
-    )
+    try:
+        return check_box((x0 / width, y0 / height, x1 / width, y1 / height))
+    except ValueError:
+        raise ValueError(
+            f'the region {shown(region)} is outside the picture of {width} x {height} pixels; give one within it'
+        ) from None
+
+
+def _spaced(target: Target) -> Target:
+    """What an answer says, without the spaces that a tokenizer leaves before punctuation."""
+    regions = tuple(replace(region, text=join_punctuation(region.text)) for region in target.regions)
+    return Target(join_punctuation(target.text), regions)
 
 
 def _plain(region: Region, width: int, height: int) -> dict[str, Any]:

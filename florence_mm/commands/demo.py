@@ -1,4 +1,4 @@
-"""Open a page in the browser: classify, search, detect, recognize videos, ask, caption.
+"""Open a page in the browser: classify, search, detect, recognize videos, ask, caption, solve tasks.
 
 Each tab offers the models of its task that were published on this machine, or the one that its option names: the name
 of a model, or a config and a checkpoint. Uploads stay on this machine, and the page loads nothing from other hosts.
@@ -16,7 +16,7 @@ EXAMPLES = (
     'florence-mm demo --detect CONFIG CHECKPOINT --port 8000',
 )
 #: Names of the tabs, see ``florence_mm.apis.page.tasks``.
-TABS = ('classify', 'search', 'detect', 'video', 'ask', 'caption')
+TABS = ('classify', 'search', 'detect', 'video', 'ask', 'caption', 'solve')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from florence_mm.formats.tasks import TaskRow, check_task_row
+from florence_mm.formats.tasks import DIGITS, TaskRow, check_task_row
 from florence_mm.language.labels import is_blank, normalize_text
 from florence_mm.language.regions import Box, Polygon, Region, bounding_box, check_box
 from florence_mm.language.task_list import TASKS, find_task
@@ -23,8 +23,6 @@ GIVEN = 'given'
 #: phrases of a text.
 Kind = Literal['text', 'region', 'phrase']
 KINDS: tuple[Kind, ...] = ('text', 'region', 'phrase')
-#: Digits of coordinates and scores that are kept, so that a state that is written and read again is the same.
-DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def kind_of(task: str) -> Kind:
 
 
 def checked(item: Item) -> Item:
-    """Round an item's numbers; one that cannot be used gets its reason, and loses what no file can hold.
+    """Round an item's numbers as in a line; one that cannot be used gets its reason, and loses what no file can hold.
 
     Reasons: ``score_not_finite`` (outside 0 to 1 too), ``bad_box`` (outside the picture, empty, not finite, or none
     where the task needs one), ``blank_text`` and ``invalid_text``.
@@ -148,9 +146,10 @@ def items_of(row: TaskRow, source: str = GIVEN) -> list[Item]:
     found = []
     for region in row.regions:
         same = Item(spec.name, region.text, None, region.score, source, row.text)
-        if region.quad is not None:
+        # a region may have more than its task writes
+        if spec.answers == 'labelled_quads' and region.quad is not None:
             found.append(replace(same, quad=region.quad, box=bounding_box(region.quad)))
-        elif region.polygons:
+        elif spec.answers == 'polygons' or spec.answers == 'labelled_shapes' and not region.boxes:
             points = [point for part in region.polygons for point in part]
             found.append(replace(same, polygons=region.polygons, box=row.region or bounding_box(points)))
         else:

@@ -17,10 +17,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from florence_mm.formats.tasks import DIGITS
 from florence_mm.utils.boxes import box_iou
 
 from . import annotation_reasons as reasons
-from .annotation_items import DIGITS, Item
+from .annotation_items import Item
 from .annotation_options import MergeOptions
 
 

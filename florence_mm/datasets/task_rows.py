@@ -25,6 +25,17 @@ def make_rows(task: str, picture: AnnotatedPicture) -> Rows:
         yield replace(row, image=picture.image, task=task)
 
 
+def is_apart(task: str, picture: AnnotatedPicture) -> bool:
+    """Whether each annotation of a picture has rows of its own, which are whole without the others.
+
+    Args:
+        task: a key of :data:`MAKERS`.
+        picture: the picture.
+    """
+    apart = (_texts_of_regions, _outlines_of_regions, _outlines, *([_phrases] if picture.phrases else []))
+    return MAKERS[task] in apart
+
+
 def with_coarser_outlines(picture: AnnotatedPicture, tolerance: float) -> AnnotatedPicture:
     """Leave out corners of all outlines, so that answers get shorter.
 

@@ -2,7 +2,8 @@
 
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from mmengine.logging import print_log
@@ -20,16 +21,16 @@ from florence_mm.registry import DATASETS
 from florence_mm.utils.numbers import is_finite
 
 from .arguments import require, require_paths
-from .task_rows import make_rows, with_coarser_outlines
+from .task_rows import is_apart, make_rows, with_coarser_outlines
 from .tasks import TaskDataset
 
 
 class AnnotatedTasks(TaskDataset):
     """Base of data sets that make the rows of one task of public annotations.
 
-    One row a picture, a caption, a class, an expression or a region, by the task. A picture with an unusable annotation
-    is an unusable row: an answer without it would be wrong. Boxes and outlines that reach out of their picture are
-    clipped; the number is logged.
+    One row a picture, a caption, a class, an expression or a region, by the task. An unusable annotation is an unusable
+    row, and where the answer has all annotations of a picture, the picture is one: an answer without it would be wrong.
+    Boxes and outlines that reach out of their picture are clipped; the number is logged.
 
     Args:
         task (str): Name or mark of the task, one of :attr:`tasks`.
@@ -67,6 +68,11 @@ class AnnotatedTasks(TaskDataset):
                 yield picture
                 continue
             clipped += picture.clipped
+            # of a picture that is wholly unusable the first fault is the row's
+            for fault in picture.faults if (apart := is_apart(self.task, picture)) else picture.faults[:1]:
+                yield DataError(f'{picture.where}: {fault}')
+            if picture.faults and not apart:
+                continue
             if self.tolerance:
                 picture = with_coarser_outlines(picture, self.tolerance)
             for row in make_rows(self.task, picture):
@@ -111,7 +117,9 @@ class CocoTasks(AnnotatedTasks):
 
     def iter_pictures(self) -> Iterator[AnnotatedPicture | DataError]:
         """Yield the pictures of the file."""
-        return (read_coco_captions if 'caption' in self.task else read_coco_objects)(self.ann_file)
+        if 'caption' in self.task:
+            return read_coco_captions(self.ann_file)
+        return read_coco_objects(self.ann_file, outlines=self.task == 'region_segmentation')
 
 
 @DATASETS.register_module()
@@ -140,7 +148,8 @@ class RefCocoTasks(AnnotatedTasks):
 
     def iter_pictures(self) -> Iterator[AnnotatedPicture | DataError]:
         """Yield the pictures of the split."""
-        return read_refcoco(self.ann_file, self._under_root(self.ref_file), self.split)
+        outlines = self.task == 'referring_segmentation'
+        return read_refcoco(self.ann_file, self._under_root(self.ref_file), self.split, outlines)
 
 
 @DATASETS.register_module()
@@ -173,9 +182,8 @@ class Flickr30kEntitiesTasks(AnnotatedTasks):
 
     def iter_pictures(self) -> Iterator[AnnotatedPicture | DataError]:
         """Yield the pictures of the split."""
-        return read_flickr30k_entities(
-            self.ann_file, self._under_root(self.sentence_folder), self._under_root(self.box_folder)
-        )
+        boxes = None if self.task == 'caption' else self._under_root(self.box_folder)
+        return read_flickr30k_entities(self.ann_file, self._under_root(self.sentence_folder), boxes)
 
 
 @DATASETS.register_module()
@@ -207,18 +215,36 @@ class SceneTextTasks(AnnotatedTasks):
     Args:
         ann_file (str): ``cocotext.v2.json``, ``TextOCR_0.1_train.json`` or their like.
         split (str | None): Only pictures of this ``set``; None: all.
+        folders (Mapping | None): Folders by the names that they have in the file. Paths of TextOCR begin with ``train``
+            or ``test``, and its archives unpack to ``train_images`` and ``test_images``.
         task, tolerance, **kwargs: See :class:`AnnotatedTasks`.
     """
 
     tasks = ('ocr_with_region', 'ocr', 'region_ocr')
 
-    def __init__(self, task: str, ann_file: str, split: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        task: str,
+        ann_file: str,
+        split: str | None = None,
+        folders: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         require(
             'split', split, split is None or isinstance(split, str), "the name of a split, such as 'train', or None"
         )
+        named = isinstance(folders, Mapping) and all(isinstance(name, str) for pair in folders.items() for name in pair)
+        require('folders', folders, folders is None or named, "names by names, such as dict(train='train_images')")
+        self.folders = dict(folders or {})
         self.split = split
         super().__init__(task, ann_file, **kwargs)
 
     def iter_pictures(self) -> Iterator[AnnotatedPicture | DataError]:
         """Yield the pictures of the split."""
-        return read_scene_text(self.ann_file, self.split)
+        for picture in read_scene_text(self.ann_file, self.split):
+            if not isinstance(picture, DataError):
+                folder, slash, rest = picture.image.partition('/')
+                picture = replace(
+                    picture, image=f'{self.folders.get(folder, folder) if slash else folder}{slash}{rest}'
+                )
+            yield picture

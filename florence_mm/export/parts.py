@@ -187,8 +187,8 @@ def _kinds(model: nn.Module) -> _Makers:
     if isinstance(model, VisionLanguage):
         raise UsageError(
             f'{name} has no head that scores answers or matches, and texts are written word by word, which no exported '
-            "file can hold; write them with 'florence-mm caption', or export a model with a FusionVQAHead or "
-            'FusionITMHead'
+            "file can hold; write them with 'florence-mm caption' or 'solve', or export a model with a FusionVQAHead "
+            'or FusionITMHead'
         )
     if label_scores(model) is not None:
         return {'classifier': ExportedFixedClassifier}

@@ -1,8 +1,8 @@
 """What readers of region annotations yield: a picture with its regions and texts, in fractions of its size."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from florence_mm.errors import shown
 from florence_mm.language.regions import Box, Polygon, Region
@@ -12,6 +12,8 @@ from .coco import clip_box
 
 # sizes and positions are rounded independently, so up to so many pixels outside do not count
 _ROUNDING = 0.01
+
+_Entry = TypeVar('_Entry')
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class AnnotatedPicture:
         texts: texts about the whole picture.
         phrases: captions, each with the regions of its phrases.
         clipped: number of boxes and polygons that reached out of the picture.
+        faults: a sentence for each unusable annotation, which is left out of ``regions`` and ``phrases``.
     """
 
     image: str
@@ -33,6 +36,7 @@ class AnnotatedPicture:
     texts: tuple[str, ...] = ()
     phrases: tuple[tuple[str, tuple[Region, ...]], ...] = ()
     clipped: int = 0
+    faults: tuple[str, ...] = ()
 
 
 class PixelPlaces:
@@ -100,3 +104,25 @@ class PixelPlaces:
             raise ValueError(f'{what} has a polygon that lies outside {self._size}; correct or remove it')
         self.clipped += moved > _ROUNDING
         return tuple((x / self.width, y / self.height) for x, y in inside)
+
+
+def read_each(
+    entries: Iterable[_Entry], read: Callable[[_Entry], Iterable[Region]]
+) -> tuple[tuple[Region, ...], tuple[str, ...]]:
+    """Read the annotations of a picture, so that one that is unusable does not cost the others.
+
+    Args:
+        entries: the annotations.
+        read: gives the regions of one; raises ValueError, whose message is only the reason, if it is unusable.
+
+    Returns:
+        tuple: the regions, and the messages of those that are unusable.
+    """
+    regions: list[Region] = []
+    faults: list[str] = []
+    for entry in entries:
+        try:
+            regions += read(entry)
+        except ValueError as error:
+            faults.append(str(error))
+    return tuple(regions), tuple(faults)

@@ -1,5 +1,6 @@
 """Objects with outlines, captions and referring expressions of COCO-format files, as annotated pictures."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from florence_mm.utils.numbers import is_whole
 from florence_mm.utils.plain_pickle import UnpicklingRefused, load_plain
 from florence_mm.utils.reading import read_bytes
 
-from .annotated import AnnotatedPicture, PixelPlaces
+from .annotated import AnnotatedPicture, PixelPlaces, read_each
 from .captions import checked_caption
 from .coco import is_ignored, read_coco_file
 from .outlines import decode_run_lengths, mask_outlines
@@ -23,14 +24,15 @@ _TOLERANCE = 0.5
 _LARGEST_PICKLE = 2**29  # bytes; those of RefCOCO have up to 20 MB
 
 
-def read_coco_objects(path: str | Path) -> Pictures:
+def read_coco_objects(path: str | Path, outlines: bool = True) -> Pictures:
     """Yield every picture of a COCO-format file with the class, box and outline of its objects.
 
     Crowds and what is marked to be ignored are left out. An annotation without ``segmentation`` has no outline. Boxes
-    and outlines that reach out of their picture are clipped.
+    and outlines that reach out of their picture are clipped; unusable annotations are its faults.
 
     Args:
         path: a file of instances.
+        outlines: read ``segmentation``; False: whatever it is, it does not matter.
 
     Raises:
         FileNotFoundError, DataError: see :func:`.coco.read_coco_file`.
@@ -45,16 +47,23 @@ def read_coco_objects(path: str | Path) -> Pictures:
         where = f'{path}, image {image["id"]}'
         try:
             places = PixelPlaces(image['width'], image['height'])
-            regions = tuple(_object(item, names[item['category_id']], places) for item in items.pop(image['id']))
         except ValueError as error:
             yield DataError(f'{where}: {error}')
             continue
-        yield AnnotatedPicture(image['file_name'], where, regions, clipped=places.clipped)
+        read = functools.partial(_named_object, names=names, places=places, outlines=outlines)
+        regions, faults = read_each(items.pop(image['id']), read)
+        yield AnnotatedPicture(image['file_name'], where, regions, clipped=places.clipped, faults=faults)
 
 
-def _object(item: Mapping[str, Any], name: str, places: PixelPlaces) -> Region:
+def _named_object(
+    item: Mapping[str, Any], names: Mapping[int, str], places: PixelPlaces, outlines: bool
+) -> list[Region]:
+    return [_object(item, names[item['category_id']], places, outlines)]
+
+
+def _object(item: Mapping[str, Any], name: str, places: PixelPlaces, outlines: bool) -> Region:
     what = f'annotation {item["id"]}'
-    outline = coco_outline(item.get('segmentation'), places, what)
+    outline = coco_outline(item.get('segmentation'), places, what) if outlines else ()
     return Region(name, boxes=(places.box(item['bbox'], what),), polygons=outline)
 
 
@@ -126,7 +135,7 @@ def read_coco_captions(path: str | Path) -> Pictures:
         yield AnnotatedPicture(image['file_name'], where, texts=captions)
 
 
-def read_refcoco(ann_file: str | Path, ref_file: str | Path, split: str) -> Pictures:
+def read_refcoco(ann_file: str | Path, ref_file: str | Path, split: str, outlines: bool = True) -> Pictures:
     """Yield the pictures of RefCOCO, RefCOCO+ or RefCOCOg as published, with a region and a phrase for every sentence.
 
     ``refs(unc).p`` and its like are pickles; nothing that one names is called, and one that names anything is refused
@@ -136,6 +145,7 @@ def read_refcoco(ann_file: str | Path, ref_file: str | Path, split: str) -> Pict
         ann_file: ``instances.json``.
         ref_file: ``refs(unc).p``, ``refs(google).p``, ``refs(umd).p``, or the same list as JSON.
         split: ``'train'``, ``'val'``, ``'test'``, ``'testA'`` or ``'testB'``, whichever the file has.
+        outlines: read the outlines of the objects.
 
     Raises:
         FileNotFoundError, DataError: a file is missing, damaged or of another kind, a reference is of an object that is
@@ -164,12 +174,13 @@ def read_refcoco(ann_file: str | Path, ref_file: str | Path, split: str) -> Pict
         where = f'{ref_file}, image {id_}'
         try:
             places = PixelPlaces(image['width'], image['height'])
-            regions = tuple(region for ref in found for region in _referred(ref, objects[ref['ann_id']], places))
         except ValueError as error:
             yield DataError(f'{where}: {error}')
             continue
+        read = functools.partial(_referred, objects=objects, places=places, outlines=outlines)
+        regions, faults = read_each(found, read)
         phrases = tuple((region.text, (region,)) for region in regions)
-        yield AnnotatedPicture(image['file_name'], where, regions, phrases=phrases, clipped=places.clipped)
+        yield AnnotatedPicture(image['file_name'], where, regions, (), phrases, places.clipped, faults)
 
 
 def _read_refs(path: str | Path) -> list[dict]:
@@ -199,9 +210,11 @@ def _read_refs(path: str | Path) -> list[dict]:
     return refs
 
 
-def _referred(ref: Mapping[str, Any], item: Mapping[str, Any], places: PixelPlaces) -> Iterator[Region]:
+def _referred(
+    ref: Mapping[str, Any], objects: Mapping[int, dict], places: PixelPlaces, outlines: bool
+) -> Iterator[Region]:
     """The region of a reference, once for each of its sentences."""
-    region = _object(item, '', places)
+    region = _object(objects[ref['ann_id']], '', places, outlines)
     sentences = ref['sentences']
     if not isinstance(sentences, list | tuple) or not sentences:
         raise ValueError(f'the reference {ref["ref_id"]} has no sentences')

@@ -48,7 +48,7 @@ def parse_marked_caption(line: str) -> MarkedCaption:
 
 
 def read_flickr30k_entities(
-    ids_file: str | Path, sentences: str | Path, annotations: str | Path
+    ids_file: str | Path, sentences: str | Path, annotations: str | Path | None
 ) -> Iterator[AnnotatedPicture | DataError]:
     """Yield the pictures of a split with their captions and the boxes of the phrases.
 
@@ -58,17 +58,17 @@ def read_flickr30k_entities(
     Args:
         ids_file: the split, an id a line, such as ``train.txt``.
         sentences: folder of the captions.
-        annotations: folder of the boxes.
+        annotations: folder of the boxes; None: without boxes, so that no phrase has a region.
 
     Raises:
         DataError: there is no file of the split.
     """
     for id_ in read_lines(ids_file, 'an id of a picture a line'):
         where = f'{ids_file}, picture {id_}'
-        caption_file, box_file = Path(sentences, f'{id_}.txt'), Path(annotations, f'{id_}.xml')
+        caption_file = Path(sentences, f'{id_}.txt')
         try:
             lines = read_lines(caption_file, 'a marked caption a line')
-            places, boxes = _read_boxes(box_file)
+            clipped, boxes = (0, {}) if annotations is None else _read_boxes(Path(annotations, f'{id_}.xml'))
             phrases = []
             for line in lines:
                 caption = parse_marked_caption(line)
@@ -81,11 +81,14 @@ def read_flickr30k_entities(
             yield DataError(f'{where}: {error}')
             continue
         texts = tuple(text for text, _ in phrases)
-        yield AnnotatedPicture(f'{id_}.jpg', where, texts=texts, phrases=tuple(phrases), clipped=places.clipped)
+        yield AnnotatedPicture(f'{id_}.jpg', where, texts=texts, phrases=tuple(phrases), clipped=clipped)
 
 
-def _read_boxes(path: Path) -> tuple[PixelPlaces, dict[str, tuple[Box, ...]]]:
-    """The size of a picture, and the boxes of each entity that has some."""
+def _read_boxes(path: Path) -> tuple[int, dict[str, tuple[Box, ...]]]:
+    """How many boxes of a picture are clipped, and the boxes of each entity that has some.
+
+    Pixels are counted from 1, and corners read as the code beside the files does: less 1.
+    """
     if not path.is_file():
         raise DataError(f'there are no boxes {path}; correct `box_folder`, or take the picture out of the split')
     try:
@@ -99,13 +102,13 @@ def _read_boxes(path: Path) -> tuple[PixelPlaces, dict[str, tuple[Box, ...]]]:
             corners = item.find('bndbox')
             if corners is None:  # of the whole scene, or not to be seen
                 continue
-            x0, y0, x1, y1 = (_number(corners.find(key), key) for key in ('xmin', 'ymin', 'xmax', 'ymax'))
+            x0, y0, x1, y1 = (_number(corners.find(key), key) - 1 for key in ('xmin', 'ymin', 'xmax', 'ymax'))
             box = places.box([x0, y0, x1 - x0, y1 - y0], f'object {number}')
             for name in item.iter('name'):
                 boxes.setdefault((name.text or '').strip(), []).append(box)
     except ValueError as error:
         raise DataError(f'{path}: {error}') from None
-    return places, {entity: tuple(found) for entity, found in boxes.items()}
+    return places.clipped, {entity: tuple(found) for entity, found in boxes.items()}
 
 
 def _number(element: ElementTree.Element | None, key: str) -> float:

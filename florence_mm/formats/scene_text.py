@@ -1,5 +1,6 @@
 """Texts in pictures: the annotations of COCO-Text (arXiv 1601.07140) and TextOCR (arXiv 2105.05486) as published."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ import numpy as np
 
 from florence_mm.errors import DataError, shown
 from florence_mm.language.labels import is_blank
-from florence_mm.language.regions import Polygon, Region, clockwise, from_top_left
+from florence_mm.language.regions import Point, Polygon, Region, clockwise, from_top_left
 from florence_mm.utils.json_files import read_json
 
-from .annotated import AnnotatedPicture, PixelPlaces
+from .annotated import AnnotatedPicture, PixelPlaces, read_each
 from .captions import checked_caption
 
 # corners of a word: of TextOCR, of COCO-Text 2 and of COCO-Text 1
@@ -25,8 +26,8 @@ def read_scene_text(path: str | Path, split: str | None = None) -> Iterator[Anno
     """Yield the pictures with their legible words, each with a quadrilateral and a box.
 
     The quadrilateral is the outline of the word if that has four corners, clockwise from the one that the file has
-    first, where reading starts; the smallest rotated rectangle around one of more, from its top left; and the box if
-    there is no outline. Illegible and empty words are left out.
+    first, where reading starts; the smallest rotated rectangle, from its top left, around one of more, or one whose
+    sides cross, of which TextOCR has some; and the box if there is no outline. Illegible and empty words are left out.
 
     Args:
         path: ``COCO_Text.json``, ``cocotext.v2.json``, ``TextOCR_0.1_train.json`` or their like.
@@ -62,11 +63,12 @@ def read_scene_text(path: str | Path, split: str | None = None) -> Iterator[Anno
             continue
         try:
             places = PixelPlaces(image.get('width'), image.get('height'))
-            regions = tuple(_word(*word, places) for word in words[id_] if _is_legible(word[1]))
         except ValueError as error:
             yield DataError(f'{where}: {error}')
             continue
-        yield AnnotatedPicture(image['file_name'], where, regions, clipped=places.clipped)
+        legible = [word for word in words[id_] if _is_legible(word[1])]
+        regions, faults = read_each(legible, functools.partial(_word, places=places))
+        yield AnnotatedPicture(image['file_name'], where, regions, clipped=places.clipped, faults=faults)
 
 
 def _is_legible(word: Mapping[str, Any]) -> bool:
@@ -76,22 +78,36 @@ def _is_legible(word: Mapping[str, Any]) -> bool:
     return not isinstance(text, str) or not is_blank(text)
 
 
-def _word(id_: str, word: Mapping[str, Any], places: PixelPlaces) -> Region:
+def _word(identified: tuple[str, Mapping[str, Any]], places: PixelPlaces) -> list[Region]:
+    id_, word = identified
     what = f'annotation {id_}'
     text = checked_caption(word['utf8_string'], f'utf8_string of {what}')
     box = places.box(word.get('bbox'), what)
     outline = next((word[key] for key in _OUTLINES if word.get(key)), None)
     if outline is None:
         x0, y0, x1, y1 = box
-        return Region(text, (box,), quad=((x0, y0), (x1, y0), (x1, y1), (x0, y1)))
+        return [Region(text, (box,), quad=((x0, y0), (x1, y0), (x1, y1), (x0, y1)))]
     corners = places.polygon(outline, what)
-    return Region(text, (box,), quad=_quad(corners, places))
+    return [Region(text, (box,), quad=_quad(corners, places))]
 
 
 def _quad(corners: Polygon, places: PixelPlaces) -> Polygon:
-    if len(corners) == 4:
+    if len(corners) == 4 and not _crosses_itself(corners):
         return tuple(clockwise(corners))
     size = np.array([places.width, places.height], dtype=np.float32)
     around = cv2.boxPoints(cv2.minAreaRect(np.array(corners, dtype=np.float32) * size))
     around = np.array(from_top_left(clockwise(around.astype(np.float64).tolist()))) / size
     return tuple(map(tuple, np.clip(around, 0, 1).tolist()))
+
+
+def _crosses_itself(corners: Polygon) -> bool:
+    """Whether two opposite sides of four corners cross."""
+
+    def side(a: Point, b: Point, c: Point) -> float:
+        return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+    def cross(a: Point, b: Point, c: Point, d: Point) -> bool:
+        return side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0
+
+    a, b, c, d = corners
+    return cross(a, b, c, d) or cross(b, c, d, a)

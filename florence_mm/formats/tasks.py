@@ -22,7 +22,8 @@ KEYS = ('image', 'task', 'text', 'region', 'answer', 'answers', 'regions')
 _REGION_KEYS = ('text', 'boxes', 'polygons', 'quad', 'score')
 # with which rows are checked
 _FORMAT = TaskFormat(order='given')
-_DIGITS = 5  # of a coordinate: a hundredth of a pixel in a picture of a thousand
+#: Of a coordinate in a file: a hundredth of a pixel in a picture of a thousand.
+DIGITS = 5
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def task_line(row: TaskRow) -> dict[str, Any]:
         row: what the line says; it is checked.
 
     Raises:
-        ValueError: see :func:`check_task_row`.
+        ValueError: see :func:`check_task_row`; or a box is empty when it is rounded.
 
     >>> task_line(TaskRow('1.jpg', 'region_category', region=(0.0, 0.0, 0.5, 1.0), answers=('dog',)))
     {'image': '1.jpg', 'task': 'region_category', 'region': [0.0, 0.0, 0.5, 1.0], 'answer': 'dog'}
@@ -187,7 +188,9 @@ def task_line(row: TaskRow) -> dict[str, Any]:
         line['answers'] = list(row.answers)
     else:
         line['regions'] = [_region_line(region) for region in row.regions]
-    return {**line, **row.extra}
+    line = {**line, **row.extra}
+    parse_task_row(line)  # a line that is written can be read
+    return line
 
 
 def _region_line(region: Region) -> dict[str, Any]:
@@ -198,7 +201,7 @@ def _region_line(region: Region) -> dict[str, Any]:
         'quad': _pairs(region.quad or ()),
     }
     line = {key: value for key, value in line.items() if value}
-    return line if region.score is None else {**line, 'score': round(region.score, _DIGITS)}
+    return line if region.score is None else {**line, 'score': round(region.score, DIGITS)}
 
 
 def _pairs(points: Iterable[Sequence[float]]) -> list[list[float]]:
@@ -206,4 +209,4 @@ def _pairs(points: Iterable[Sequence[float]]) -> list[list[float]]:
 
 
 def _rounded(numbers: Iterable[float]) -> list[float]:
-    return [round(float(number), _DIGITS) for number in numbers]
+    return [round(float(number), DIGITS) for number in numbers]

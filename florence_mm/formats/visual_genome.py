@@ -1,5 +1,6 @@
 """Region descriptions of Visual Genome as published (arXiv 1602.07332): ``region_descriptions.json``."""
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -9,7 +10,7 @@ from florence_mm.language.regions import Region
 from florence_mm.utils.json_files import read_json
 from florence_mm.utils.numbers import is_whole
 
-from .annotated import AnnotatedPicture, PixelPlaces
+from .annotated import AnnotatedPicture, PixelPlaces, read_each
 from .captions import checked_caption
 
 
@@ -17,7 +18,8 @@ def read_region_descriptions(ann_file: str | Path, image_file: str | Path) -> It
     """Yield the pictures with a described box each region.
 
     A picture is named by the last two parts of its ``url``, as in ``VG_100K/1.jpg``, which is how the archives unpack.
-    Boxes that reach out of their picture are clipped.
+    Boxes that reach out of their picture are clipped; those wholly outside, of which the published file has some, are
+    faults of their picture.
 
     Args:
         ann_file: ``region_descriptions.json``: for each picture its ``id`` and ``regions`` with ``x``, ``y``,
@@ -42,12 +44,12 @@ def read_region_descriptions(ann_file: str | Path, image_file: str | Path) -> It
             if id_ not in images:
                 raise ValueError(f'{image_file} has no image_id {id_}; give the image_data.json beside it')
             places = PixelPlaces(images[id_].get('width'), images[id_].get('height'))
-            found = tuple(_region(region, index, places) for index, region in enumerate(regions))
         except ValueError as error:
             yield DataError(f'{where}: {error}')
             continue
+        found, faults = read_each(enumerate(regions), functools.partial(_region, places=places))
         name = '/'.join(PurePosixPath(images[id_]['url']).parts[-2:])
-        yield AnnotatedPicture(name, where, found, clipped=places.clipped)
+        yield AnnotatedPicture(name, where, found, clipped=places.clipped, faults=faults)
 
 
 def _entries(path: str | Path) -> list[dict]:
@@ -58,11 +60,12 @@ def _entries(path: str | Path) -> list[dict]:
     return entries
 
 
-def _region(region: Any, index: int, places: PixelPlaces) -> Region:
+def _region(numbered: tuple[int, Any], places: PixelPlaces) -> list[Region]:
+    index, region = numbered
     keys = ('x', 'y', 'width', 'height', 'phrase')
     missing = keys if not isinstance(region, dict) else [key for key in keys if key not in region]
     if missing:
         raise ValueError(f'regions[{index}] has no {missing[0]!r}; expected {", ".join(keys)}')
     what = f'region {region.get("region_id", index)}'
     box = places.box([region[key] for key in keys[:4]], what)
-    return Region(checked_caption(region['phrase'], f'phrase of {what}'), boxes=(box,))
+    return [Region(checked_caption(region['phrase'], f'phrase of {what}'), boxes=(box,))]

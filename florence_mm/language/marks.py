@@ -38,8 +38,14 @@ SEPARATOR = '<sep>'
 #: Around the outline of one object.
 POLYGON, POLYGON_END = '<poly>', '</poly>'
 
+#: Start, end and padding of texts as BART's tokenizer writes them; they are no part of an answer.
+SPECIAL = ('<s>', '</s>', '<pad>')
+
 #: Matches a location, whose number is the group ``bin``, or another mark.
-MARK = re.compile(rf'<loc_(?P<bin>\d+)>|{"|".join(map(re.escape, (*MARKS_BEFORE, *MARKS_AFTER)))}')
+MARK = re.compile(rf'<loc_(?P<bin>[0-9]{{1,9}})>|{"|".join(map(re.escape, (*MARKS_BEFORE, *MARKS_AFTER)))}')
+
+#: Matches what no text of a task may have in it, as it would not be read as text.
+RESERVED = re.compile(f'{MARK.pattern}|{"|".join(SPECIAL)}')
 
 
 class Piece(NamedTuple):

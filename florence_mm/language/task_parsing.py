@@ -3,12 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .marks import POLYGON, POLYGON_END, SEPARATOR, Piece
+from .marks import POLYGON, POLYGON_END, SEPARATOR, SPECIAL, Piece
 from .regions import Box, Polygon, Region, Target
 from .task_list import Task
-
-#: Marks of tokenizers around a text, which are no part of an answer.
-_SPECIAL = ('<s>', '</s>', '<pad>')
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ def without_special(text: str) -> str:
     >>> without_special('</s><s>a dog</s><pad>')
     'a dog'
     """
-    for mark in _SPECIAL:
+    for mark in SPECIAL:
         text = text.replace(mark, '')
     return text
 

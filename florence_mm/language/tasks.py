@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from .marks import MARK, POLYGON, POLYGON_END, SEPARATOR, Piece, location_mark, split_marks
+from .marks import POLYGON, POLYGON_END, RESERVED, SEPARATOR, Piece, location_mark, split_marks
 from .phrases import in_caption
 from .reading import reading_order
 from .regions import (
@@ -230,7 +230,7 @@ class TaskFormat:
 
     @staticmethod
     def _text(text: str, where: str) -> str:
-        text, mark = plain(text), MARK.search(text)
+        text, mark = plain(text), RESERVED.search(plain(text))
         if mark:
             raise ValueError(f'{where}, {text!r}, has the mark {mark[0]} in it; take it out')
         if not text:

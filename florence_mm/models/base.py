@@ -65,8 +65,13 @@ def check_width(part: nn.Module, name: str, owner: str) -> None:
         owner: class name of the model, for the message.
 
     Raises:
-        ValueError: the part lacks it.
+        ValueError: the part lacks it, or it is no number.
     """
+    if hasattr(part, name) and not isinstance(getattr(part, name), int):
+        raise ValueError(
+            f'{name} of {type(part).__name__} is {getattr(part, name)!r}, and {owner} needs one number, the width of '
+            'what it returns; take a backbone of florence_mm, or set it'
+        )
     if not hasattr(part, name):
         raise ValueError(
             f'{type(part).__name__} has no {name}, the width of what it returns; {owner} needs it to build its '

@@ -24,9 +24,6 @@ from .mkldnn_products import gelu_linear, has_bfloat16_products, has_mkldnn, lin
 QUICK_GELU_FACTOR = 1.702
 _HIDDEN_ELEMENTS = 1_200_000  # of an MLP's hidden layer at a time: 4.8 MB in float32
 _ONEDNN_ELEMENTS = 100_000  # of a hidden layer in float32, from which on oneDNN's calls are worth their time
-# the product of so few rows and a weight of so many numbers is computed transposed; with more numbers, of more rows
-_FEW_ROWS, _LARGE = 3, 500_000
-_MORE_ROWS, _VERY_LARGE = 6, 4_000_000
 _DROPOUT_RATES = ('p', 'rate', 'dropout', 'attention_dropout', 'drop_prob', 'drop_rate', 'attn_drop_rate')
 _SMALL = 16384  # elements; CPU tensors up to this size are compared element by element
 _WORDS = 255  # words of 8 bytes in one partial sum; odd, so that flipping the highest bit of all of them changes it
@@ -110,6 +107,15 @@ def _has_tensors(layer: nn.Module) -> bool:
     )
 
 
+def has_plain_weight(layer: nn.Linear | nn.Embedding) -> bool:
+    """Whether products with a layer's weight are what the layer computes: see :func:`is_plain`; embeddings have hooks.
+
+    >>> has_plain_weight(nn.Embedding(5, 2)), has_plain_weight(nn.utils.parametrizations.weight_norm(nn.Linear(2, 3)))
+    (True, False)
+    """
+    return _has_tensors(layer) if isinstance(layer, nn.Embedding) else is_plain(layer)
+
+
 def is_gelu(module: nn.Module) -> bool:
     """Whether a module is the exact GELU of PyTorch, and untouched."""
     return type(module) is nn.GELU and module.approximate == 'none' and is_untouched(module)
@@ -157,26 +163,6 @@ def _by_onednn(x: Tensor, hidden: int) -> bool:
     if x.dtype == torch.bfloat16:
         return has_bfloat16_products()
     return x.dtype == torch.float32 and hidden >= _ONEDNN_ELEMENTS and prefers_onednn()
-
-
-def few_rows_linear(x: Tensor, layer: nn.Linear | nn.Embedding) -> Tensor:
-    """Apply a large linear layer to few rows, such as those of the next token of a few texts.
-
-    Args:
-        x: ``(N, C)``.
-        layer: its weight is ``(V, C)``; of embeddings, the products with all of them.
-
-    Returns:
-        ``(N, V)``. On the fast path the transposed product is computed, which takes less than half the time.
-    """
-    tied = isinstance(layer, nn.Embedding)
-    few = x.ndim == 2 and fast_path_allowed(x) and len(x) <= _MORE_ROWS
-    plain = few and (_has_tensors(layer) if tied else is_plain(layer)) and fast_path_allowed(x, layer.weight)
-    if not plain or layer.weight.numel() < (_LARGE if len(x) <= _FEW_ROWS else _VERY_LARGE):
-        return F.linear(x, layer.weight) if tied else layer(x)
-    if tied or layer.bias is None:
-        return torch.mm(layer.weight, x.t()).t().contiguous()
-    return torch.addmm(layer.bias[:, None], layer.weight, x.t()).t().contiguous()
 
 
 # --- results that are kept --------------------------------------------------------------------------------------------

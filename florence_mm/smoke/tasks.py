@@ -76,7 +76,7 @@ def flickr30k_entities_tasks(dataset: dict, folder: Path, count: int) -> dict:
         ids.append(picture.stem)
         (folders['sentence_folder'] / f'{ids[-1]}.txt').write_text(f'Look at [/EN#1/other {_PHRASE}] .\n')
         size = f'<size><width>{_WIDTH}</width><height>{_HEIGHT}</height></size>'
-        corners = f'<xmin>0</xmin><ymin>0</ymin><xmax>{_WIDTH // 2}</xmax><ymax>{_HEIGHT // 2}</ymax>'
+        corners = f'<xmin>1</xmin><ymin>1</ymin><xmax>{_WIDTH // 2}</xmax><ymax>{_HEIGHT // 2}</ymax>'
         item = f'<object><name>1</name><bndbox>{corners}</bndbox></object>'
         (folders['box_folder'] / f'{ids[-1]}.xml').write_text(f'<annotation>{size}{item}</annotation>')
     (folder / 'ids.txt').write_text('\n'.join(ids))

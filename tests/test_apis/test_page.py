@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from PIL import Image
+from small_tasks import config as task_config
 
-from florence_mm.apis import ImageInferencer, MultimodalInferencer, RetrievalInferencer
+from florence_mm.apis import ImageInferencer, MultimodalInferencer, RetrievalInferencer, TaskInferencer
 from florence_mm.apis.page import layout
 from florence_mm.apis.page.examples import write_examples
 from florence_mm.apis.page.models import PageModels
@@ -20,6 +21,8 @@ from florence_mm.apis.page.tasks import MAX_PIXELS, TABS, check_upload
 from florence_mm.commands import demo
 from florence_mm.errors import DataError, UsageError
 from florence_mm.formats.video import encode_mp4
+from florence_mm.language.regions import Region, Target
+from florence_mm.models.multimodal.protocol import Solved
 
 ROOT = Path(__file__).parents[2]
 detection = runpy.run_path(str(ROOT / 'tests/test_apis/test_detection_inferencer.py'))
@@ -49,6 +52,7 @@ class HandModels(PageModels):
             'classify': lambda: ImageInferencer(CLASSIFIER, None, 'cpu'),
             'search': lambda: RetrievalInferencer(CLASSIFIER, None, 'cpu'),
             'detect': detection['inferencer'],
+            'solve': lambda: TaskInferencer(task_config(), None, 'cpu'),
             'ask': lambda: MultimodalInferencer(fusion['config'](fusion['model'](HEADS)), None, 'cpu'),
         }
         name = 'ask' if tab.name == 'caption' else tab.name
@@ -83,9 +87,9 @@ def uploads(tmp_path_factory):
     return folder
 
 
-def answer(models, folder, tab, file, text='', model=None):
+def answer(models, folder, tab, file, text='', choice=None):
     file = None if file is None else str(file)
-    return layout._answer(BY_NAME[tab], models, folder, itertools.count(), file, text, model)
+    return layout._answer(BY_NAME[tab], models, folder, itertools.count(), file, text, None, choice)
 
 
 def test_options_of_the_command_are_the_tabs():
@@ -109,6 +113,53 @@ def test_answers_by_hand(tmp_path, models, uploads):
     assert {row[0] for row in rows} == set(fusion['ANSWERS']) and said == f'is there a two? {rows[0][0]}'
     drawing, rows, said = answer(models, tmp_path, 'caption', uploads / 'street.png')
     assert rows[0][0] == said and Path(drawing).is_file()
+
+
+def test_tasks_are_answered_and_drawn(tmp_path, models, uploads, monkeypatch):
+    corners = ((0.5, 0.5), (1.0, 0.5), (1.0, 1.0), (0.5, 1.0))
+    targets = {
+        'detection': Target(regions=(Region('dog', boxes=((0.25, 0.5, 0.5, 1.0),), score=0.5),)),
+        'referring_segmentation': Target(regions=(Region(polygons=(corners,), score=0.5),)),
+        'ocr_with_region': Target(regions=(Region('12', quad=corners, score=0.5),)),
+        'region_category': Target('a dog'),
+    }
+    asked = []
+
+    def solve(tokens, questions, generator=None):
+        asked.extend(questions)
+        return [Solved('', targets[questions[0].task], ('the rest is left out',), 0.0)]
+
+    monkeypatch.setattr(models.get(BY_NAME['solve'], None).model, 'solve', solve)
+    width, height = Image.open(uploads / 'street.png').size
+    x, y = width // 2, height // 2
+    outline = f'{x},{y} {width},{y} {width},{height} {x},{height}'
+    for task, text, row in (
+        (None, '', ['dog', 0.5, f'{width // 4}, {y}, {x}, {height}']),
+        ('referring_segmentation', 'the dog', ['', 0.5, outline]),
+        ('ocr_with_region', '', ['12', 0.5, outline]),
+        ('region_category', f'0, 0, {x}, {y}', ['a dog', None, '']),
+    ):
+        drawing, rows, said = answer(models, tmp_path / str(task), 'solve', uploads / 'street.png', text, task)
+        assert rows == [row] and Path(drawing).is_file()
+        assert said == ('a dog' if task == 'region_category' else '1 regions') + '; the rest is left out'
+    assert [one.task for one in asked] == list(targets)
+    assert asked[1].text == 'the dog' and asked[3].region == (0, 0, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ('task', 'text', 'said'),
+    [
+        ('detection', 'dog', 'detection takes nothing and got a text'),
+        ('phrase_grounding', '', 'phrase_grounding takes a text and got none'),
+        ('region_ocr', ' ', 'region_ocr takes a region and got none'),
+        ('region_ocr', '1 2 three', "the region is '1 2 three'; write four numbers"),
+        ('region_ocr', '9 9 1 1', 'with x0 < x1 and y0 < y1'),
+        ('region_ocr', '0 0 9999 1', 'outside the picture'),
+    ],
+)
+def test_tasks_that_are_asked_in_the_wrong_way(tmp_path, models, uploads, task, text, said):
+    drawing, rows, sentence = answer(models, tmp_path, 'solve', uploads / 'street.png', text, task)
+    assert drawing is None and rows == [] and said in sentence and sentence.startswith('**')
 
 
 @pytest.mark.parametrize(

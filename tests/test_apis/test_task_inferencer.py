@@ -5,46 +5,22 @@ import json
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from PIL import Image
+from small_tasks import DATASET, PIPELINE, config
 
 from florence_mm.apis import TaskInferencer
 from florence_mm.apis.setup import TestData
 from florence_mm.commands import solve as command
 from florence_mm.errors import UsageError
 from florence_mm.language.regions import Region, Target
+from florence_mm.language.spacing import join_punctuation
 from florence_mm.models.multimodal.protocol import Solved
-
-MODEL = {
-    'type': 'florence_mm.Florence2',
-    'image_encoder': {
-        'type': 'florence_mm.CoSwin',
-        'arch': {'embed_dims': 8, 'depths': [1, 1], 'num_heads': [1, 2]},
-        'window_size': 4,
-    },
-    'tokenizer': {
-        'type': 'florence_mm.LocationTokenizer',
-        'tokenizer': {'type': 'florence_mm.MaskedCLIPTokenizer', 'vocab_size': 600},
-        'num_bins': 20,
-    },
-    'text': {'hidden_size': 16, 'num_layers': 1, 'num_heads': 2, 'max_positions': 90},
-    'max_text_len': 30,
-    'max_prompt_len': 24,
-    'heads': {'tasks': {'type': 'florence_mm.TaskHead', 'max_length': 12}},
-}
-PIPELINE = [
-    {'type': 'florence_mm.LoadImage'},
-    {'type': 'florence_mm.Resize', 'scale': (32, 32)},
-    {'type': 'florence_mm.PackTask', 'format': {'num_bins': 20}},
-]
-DATASET = {'type': 'florence_mm.TaskManifest', 'ann_file': 'nowhere.jsonl', 'pipeline': PIPELINE}
-CONFIG = {'model': MODEL, 'test_dataloader': {'dataset': DATASET}}
 
 
 @pytest.fixture
 def inferencer(monkeypatch):
     torch.manual_seed(0)
-    return TaskInferencer(Config(CONFIG), device='cpu')
+    return TaskInferencer(config(), device='cpu')
 
 
 def picture(seed=0, shape=(40, 80)):
@@ -72,7 +48,16 @@ def test_what_the_model_writes(inferencer):
         (alone,) = inferencer([image], 'detection')
         assert alone == result
     (caption,) = inferencer([images[0]], 'caption')
-    assert caption['answer'] == caption['written'] and 'regions' not in caption
+    assert caption['answer'] == join_punctuation(caption['written']) and 'regions' not in caption
+
+
+def test_texts_have_the_usual_spacing(inferencer, monkeypatch):
+    says(inferencer, monkeypatch, Target('two digits : a nine , the dog \' s'))
+    (result,) = inferencer([picture()], 'caption')
+    assert (result['answer'], result['written']) == ("two digits: a nine, the dog's", 'as written')
+    says(inferencer, monkeypatch, Target(regions=(Region('the dog \' s ear', boxes=((0.25, 0.5, 0.75, 1.0),)),)))
+    (result,) = inferencer([picture()], 'dense_region_caption')
+    assert [region['text'] for region in result['regions']] == ["the dog's ear"]
 
 
 def test_places_are_in_pixels_of_the_picture(inferencer, monkeypatch):
@@ -99,7 +84,8 @@ def test_a_region_is_asked_as_fractions_of_each_picture(inferencer, monkeypatch)
     results = inferencer([picture(), picture(1, (20, 20))], 'region_category', region=(10, 10, 20, 40))
     assert asked[0].region == (0.125, 0.25, 0.25, 1.0) and results[0]['answer'] == 'dog'
     assert results[0]['region'] == [10.0, 10.0, 20.0, 40.0]
-    assert 'the region of an image of 20 x 20 (0.5, 0.5, 1, 2) is outside the picture' in results[1]['error']
+    sentence = 'the region (10.0, 10.0, 20.0, 40.0) is outside the picture of 20 x 20 pixels; give one within it'
+    assert results[1]['error'].endswith(sentence)
 
 
 @pytest.mark.parametrize(
@@ -143,9 +129,9 @@ def test_answers_are_drawn_and_written(inferencer, monkeypatch, tmp_path):
 
 
 def test_a_model_that_solves_no_tasks_is_refused():
-    model = {**MODEL, 'heads': {'caption': {'type': 'florence_mm.FusionCaptionHead'}}}
+    captioner = config(heads={'caption': {'type': 'florence_mm.FusionCaptionHead'}})
     with pytest.raises(ValueError, match='no head that solves tasks, it has caption; name one in its config'):
-        TaskInferencer(Config({**CONFIG, 'model': model}), device='cpu')
+        TaskInferencer(captioner, device='cpu')
 
 
 def test_the_command(tmp_path, capsys):

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -101,7 +102,7 @@ def test_what_cannot_be_used_has_a_reason(item, reason):
 
 def test_a_rounding_error_is_no_fault():
     assert checked(Item('detection', 'dog', (-1e-7, 0.25, 0.5, 1.0000001), 0.12345678)) == Item(
-        'detection', 'dog', (0.0, 0.25, 0.5, 1.0), 0.123457
+        'detection', 'dog', (0.0, 0.25, 0.5, 1.0), 0.12346
     )
 
 
@@ -109,3 +110,21 @@ def test_reasons_are_those_of_the_module_and_known_to_curation_where_shared():
     named = {value for name, value in vars(annotation_reasons).items() if name.isupper() and isinstance(value, str)}
     assert set(annotation_reasons.REASONS) == named and len(annotation_reasons.REASONS) == len(named)
     assert named & set(reasons.REASONS) >= {'low_score', 'no_image', 'undecodable', 'blank_text', 'invalid_text'}
+
+
+@pytest.mark.parametrize('task', [name for name, task in TASKS.items() if task.answers != 'text'])
+def test_items_have_the_shape_that_their_task_writes(task):
+    row, _ = ROWS[task]
+    # as of instances, which have boxes and outlines
+    regions = tuple(
+        replace(region, boxes=region.boxes or (BOX,), polygons=region.polygons or (PART,), quad=region.quad or QUAD)
+        for region in row.regions
+    )
+    items = [checked(item) for item in items_of(replace(row, regions=regions), 'x')]
+    assert {item.drop for item in items} == {None} and rows_of('a.jpg', items) == [row]
+
+
+def test_a_box_that_would_be_empty_in_a_line_is_dropped():
+    thin, thicker = (checked(Item('detection', 'dog', (0.1, 0.1, 0.1 + width, 0.5))) for width in (4e-6, 1.2e-5))
+    assert thin.drop == annotation_reasons.BAD_BOX and thicker.drop is None
+    parse_task_row(task_line(rows_of('a.jpg', [thicker])[0]))

@@ -257,7 +257,7 @@ def test_expressions_captions_and_words(folder):
         (folder / name).mkdir()
     (folder / 'Sentences/0.txt').write_text('[/EN#1/animals A dog] runs .\nIt is late .\n')
     size, name = '<size><width>40</width><height>20</height></size>', '<name>1</name>'
-    box = '<bndbox><xmin>0</xmin><ymin>0</ymin><xmax>20</xmax><ymax>10</ymax></bndbox>'
+    box = '<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>21</xmax><ymax>11</ymax></bndbox>'
     (folder / 'Annotations/0.xml').write_text(f'<annotation>{size}<object>{name}{box}</object></annotation>')
     (folder / 'val.txt').write_text('0\n')
     (folder / '0.png').rename(folder / '0.jpg')

@@ -83,6 +83,23 @@ DETECTOR = {
 }
 
 
+def _davit(**options):
+    arch = {'embed_dims': [8, 16], 'depths': [1, 1], 'num_heads': [2, 2], 'num_groups': [2, 4], 'window_size': 4}
+    return {'type': 'florence_mm.FlorenceDaViT', 'arch': arch, **options}
+
+
+#: Models on DaViT: towers as Florence-2's, a classifier as those of ImageNet, a detector.
+DAVIT = {
+    'towers': {**TWO_TOWERS, 'image_encoder': _davit(out_norm='pooled')},
+    'classifier': {key: value for key, value in CLASSIFIER.items() if key != 'neck'}
+    | {
+        'backbone': _davit(merge_kernel=2, channel_scale='channels', out_norm='pooled'),
+        'head': {**CLASSIFIER['head'], 'in_channels': 16},
+    },
+    'detector': {**DETECTOR, 'backbone': _davit(out_indices=(0, 1), out_norm='map')},
+}
+
+
 def config(model, *steps, data_set='florence_mm.ImageTextManifest', pack='florence_mm.PackImageText'):
     """A config of a model whose test pipeline has these steps."""
     package = pack.partition('.')[0]

@@ -3,6 +3,7 @@
 import mmaction.models
 import numpy as np
 import pytest
+import small_tasks as tasks
 import torch
 from running import CROP, run
 from small_models import CLASSIFIER, DETECTOR, METER, RECOGNIZER, TWO_TOWERS, config
@@ -36,6 +37,13 @@ def test_model_that_only_writes(head):
     heads = {'writes': {'type': f'florence_mm.{head}', 'max_length': 4}}
     with pytest.raises(UsageError, match="written word by word.*write them with 'florence-mm caption'"):
         parts_of(MODELS.build({**METER, 'heads': heads}), (32, 32))
+
+
+def test_model_that_writes_answers_to_tasks():
+    with pytest.raises(
+        UsageError, match="Florence2 has no head .*written word by word.*'florence-mm caption' or 'solve'"
+    ):
+        parts_of(MODELS.build(tasks.MODEL), (32, 32))
 
 
 def test_detector_that_classifies_its_boxes_by_text():

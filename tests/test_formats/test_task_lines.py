@@ -100,3 +100,13 @@ def test_rows_that_cannot_be_written():
         task_line(TaskRow('1.jpg', 'detection', answers=('dog',)))
     with pytest.raises(ValueError, match='caption is answered by text, and the row has regions'):
         task_line(TaskRow('1.jpg', 'caption', answers=('dog',), regions=(Region('dog'),)))
+
+
+@pytest.mark.parametrize('thin', [(0.1, 0.1, 0.100001, 0.5), (0.1, 0.5, 0.2, 0.500001)])
+def test_a_box_that_is_empty_when_rounded_is_not_written(thin):
+    for row in (
+        TaskRow('1.jpg', 'detection', regions=(Region('dog', boxes=(thin,)),)),
+        TaskRow('1.jpg', 'region_category', region=thin, answers=('dog',)),
+    ):
+        with pytest.raises(ValueError, match=r'is empty; give x0 < x1 and y0 < y1'):
+            task_line(row)

@@ -271,6 +271,10 @@ def test_refusals():
         assert build({name: {'type': kind, 'vocab_size': 640}}).heads[name].vocab_size == 640  # padded
     with pytest.raises(ValueError, match='Conv2d has no num_features'):
         METER(torch.nn.Conv2d(3, 3, 1), encoder, tokenizer, max_text_len=20)
+    several = ToyEncoder()
+    several.num_features = [4, 8]  # as mmpretrain's SwinTransformer has
+    with pytest.raises(ValueError, match=r'num_features of ToyEncoder is \[4, 8\], and METER needs one number'):
+        METER(several, encoder, tokenizer, max_text_len=20)
     with pytest.raises(ValueError, match='hidden_size is 768, which num_heads=5 does not divide'):
         METER(ToyEncoder(), encoder, tokenizer, {'num_heads': 5}, max_text_len=20)
     model = build(())

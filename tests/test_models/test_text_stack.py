@@ -166,5 +166,7 @@ def test_positions_count_from_the_first_token_before_a_text():
     assert (layout.batch, layout.length, len(x)) == (2, 5, 9)
     rows = [torch.cat([before[0], words[[4, 5]]]) + table[2:7], torch.cat([before[1], words[[6]]]) + table[2:6]]
     torch.testing.assert_close(x, stack.embeddings.LayerNorm(torch.cat(rows)))
-    with pytest.raises(ValueError, match='8 tokens before texts make 10 tokens and the text stack takes 9'):
+    with pytest.raises(
+        ValueError, match='8 tokens before texts make 10 tokens and the text stack takes 9; make images smaller'
+    ):
         stack.embed(ids, mask, before=torch.zeros(2, 8, 8))

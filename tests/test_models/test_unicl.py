@@ -421,6 +421,8 @@ def test_preprocessor_values_and_errors():
 def test_errors_say_what_to_do():
     model = build()
     data = preprocessed(model)
+    with pytest.raises(ValueError, match='Identity has no num_features, the width of what it returns; UniCL needs it'):
+        UniCL(torch.nn.Identity(), torch.nn.Identity(), torch.nn.Identity())
     with pytest.raises(ValueError, match='call set_classes'):
         model.extract_class_feat()
     with pytest.raises(ValueError, match="mode is 'train'"):

@@ -10,6 +10,7 @@ without dropout. Weights are random; ids are compared exactly.
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 
 import torch
@@ -129,7 +130,8 @@ def _writing(beams: int, from_pixels: bool) -> Pair:
         if from_pixels:
             given = {'pixel_values': image, 'input_ids': ids}
         else:
-            given = {'encoder_outputs': states, 'attention_mask': torch.ones_like(ids)}
+            # a copy, as generate() repeats them for its beams in place
+            given = {'encoder_outputs': replace(states), 'attention_mask': torch.ones_like(ids)}
         return peer.generate(**given, **options)[:, 2 : 2 + COUNT]
 
     return Pair(write, generate, tolerance=0)

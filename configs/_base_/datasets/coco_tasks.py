@@ -17,6 +17,7 @@ train_dataloader = dict(
         data_root='data/coco',
         ann_file='annotations/instances_train2017.json',
         data_prefix='train2017',
+        skip_bad=dict(max=100),  # two boxes of train2017 have no height
         pipeline=pipeline,
     ),
 )

@@ -24,15 +24,14 @@ train_dataloader = dict(
     batch_size=16,  # many updates count for more than large batches
     num_workers=0,  # a worker would take longer to hand over pictures this small than they take to read
     drop_last=True,
-    # all rows about a picture, of all tasks, come one after the other, so that batches have few pictures to encode
-    sampler=dict(type='florence_mm.PictureSampler', shuffle=True, infinite=True),
+    # two rows about a picture, of any tasks, come one after the other, so that batches have few pictures to encode
+    sampler=dict(type='florence_mm.PictureSampler', shuffle=True, infinite=True, together=2),
     dataset=dict(
         type='mmengine.ConcatDataset',
         datasets=[
             dict(
                 type='florence_mm.TaskManifest',
-                # learned outlines have ten corners on average, those of the test fifteen
-                ann_file=f'data/large_digit_coarse_tasks/train_{name}.jsonl',
+                ann_file=f'data/large_digit_tasks/train_{name}.jsonl',
                 data_prefix='data/outlined_large_digits/train',
                 pipeline=train_pipeline,
             )

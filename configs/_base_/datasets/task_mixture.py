@@ -1,8 +1,14 @@
 # The public tasks that a generalist is tuned on, as published files, each with a weight; annotations lie where their
-# authors' archives put them. Weights are ours
+# authors' archives put them. Some boxes of these files lie outside their pictures or are empty. Weights are ours
 _base_ = './coco_tasks.py'
 pipeline = {{_base_.pipeline}}
-coco = dict(type='florence_mm.CocoTasks', data_root='data/coco', data_prefix='train2017', pipeline=pipeline)
+coco = dict(
+    type='florence_mm.CocoTasks',
+    data_root='data/coco',
+    data_prefix='train2017',
+    skip_bad=dict(max=100),
+    pipeline=pipeline,
+)
 refcoco = dict(
     type='florence_mm.RefCocoTasks',
     data_root='data/refcoco/refcoco',
@@ -15,6 +21,7 @@ flickr30k = dict(
     type='florence_mm.Flickr30kEntitiesTasks',
     data_root='data/flickr30k_entities',
     data_prefix='images',
+    skip_bad=dict(max=100),
     pipeline=pipeline,
 )
 visual_genome = dict(
@@ -22,6 +29,7 @@ visual_genome = dict(
     data_root='data/visual_genome',
     ann_file='region_descriptions.json',
     data_prefix='',
+    skip_bad=dict(max=0.05),
     pipeline=pipeline,
 )
 scene_text = dict(
@@ -29,7 +37,8 @@ scene_text = dict(
     task='ocr_with_region',
     data_root='data/textocr',
     ann_file='TextOCR_0.1_train.json',
-    data_prefix='train_images',
+    folders=dict(train='train_images'),
+    skip_bad=dict(max=0.05),
     pipeline=pipeline,
 )
 train_dataloader = dict(

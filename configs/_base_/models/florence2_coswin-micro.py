@@ -8,6 +8,7 @@ model = dict(
         init_cfg=dict(allow_missing=['norm1']),
     ),
     join_maps=True,
+    smooth_places=True,
     tokenizer=dict(
         _delete_=True,
         type='florence_mm.LocationTokenizer',

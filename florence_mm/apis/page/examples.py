@@ -34,5 +34,6 @@ def write_examples(folder: Path) -> dict[str, list[str]]:
         Image.fromarray(make_scene(SceneOptions(), 'test', number)[0]).save(scenes[-1])
         clips.append(folder / f'clip_{number}.mp4')
         write_atomic(clips[-1], encode_mp4(make_clip(ClipOptions(), 'test', 11 * number)[0], FPS))
-    files = {'classify': digits, 'search': digits, 'detect': scenes, 'video': clips, 'ask': scenes, 'caption': scenes}
+    files = {'classify': digits, 'search': digits, 'video': clips}
+    files |= dict.fromkeys(('detect', 'ask', 'caption', 'solve'), scenes)
     return {tab: [str(file) for file in found] for tab, found in files.items()}

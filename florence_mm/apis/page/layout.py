@@ -78,6 +78,13 @@ def _add_tab(gr: Any, tab: Tab, models: PageModels, examples: list[str], answer:
                 visible=tab.asks is not None,
                 elem_id=f'{tab.name}-text',
             )
+            choice = gr.Dropdown(
+                list(tab.choices),
+                value=tab.choices[0] if tab.choices else None,
+                label='Task',
+                visible=bool(tab.choices),
+                elem_id=f'{tab.name}-choice',
+            )
             model = gr.Dropdown(
                 labels,
                 value=labels[0] if labels else None,
@@ -99,26 +106,38 @@ def _add_tab(gr: Any, tab: Tab, models: PageModels, examples: list[str], answer:
             drawing = shown(label='Result', interactive=False, elem_id=f'{tab.name}-drawing')
             table = gr.Dataframe(headers=list(tab.columns), interactive=False, elem_id=f'{tab.name}-table')
     # one at a time: models are not shared between threads
-    gr.on([press.click, text.submit], answer, [file, text, model], [drawing, table, said], concurrency_id='models')
+    gr.on(
+        [press.click, text.submit], answer, [file, text, model, choice], [drawing, table, said], concurrency_id='models'
+    )
 
 
 def _answer(
-    tab: Tab, models: PageModels, folder: Path, numbers: Any, file: str | None, text: str | None, model: str | None
+    tab: Tab,
+    models: PageModels,
+    folder: Path,
+    numbers: Any,
+    file: str | None,
+    text: str | None,
+    model: str | None,
+    choice: str | None = None,
 ) -> tuple[str | None, list[list[Any]], str]:
     """Answer a press of the button: drawing, rows of the table and a sentence, which says what is wrong if any is."""
     number = next(numbers)
     here = folder / str(number)
     shutil.rmtree(folder / str(number - KEPT), ignore_errors=True)
     try:
-        answer = _run(tab, models, file, text or '', model, here)
+        answer = _run(tab, models, file, text or '', model, here, choice)
     except (UsageError, *ITEM_ERRORS) as error:
         return None, [], f'**{user_sentence(error) or str(error).strip() or type(error).__name__}**'
     return None if answer.drawing is None else str(answer.drawing), answer.rows, answer.said
 
 
-def _run(tab: Tab, models: PageModels, file: str | None, text: str, model: str | None, folder: Path) -> Answer:
+def _run(
+    tab: Tab, models: PageModels, file: str | None, text: str, model: str | None, folder: Path, choice: str | None
+) -> Answer:
     upload = check_upload(file, tab.media) if file is not None or tab.needs_file else None
-    return tab.run(models.get(tab, model), upload, text, folder)
+    chosen = (choice or tab.choices[0],) if tab.choices else ()
+    return tab.run(models.get(tab, model), upload, text, folder, *chosen)
 
 
 def launch(page: 'gradio.Blocks', host: str, port: int | None, folder: Path, block: bool = True) -> str:

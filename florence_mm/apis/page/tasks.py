@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from florence_mm.errors import DataError, UsageError
+from florence_mm.errors import DataError, UsageError, shown
 from florence_mm.formats.image import read_size
+from florence_mm.language.task_list import TASKS, find_task
 
 #: Most pixels of an uploaded picture; one of 40 million takes 120 MB when it is decoded.
 MAX_PIXELS = 40_000_000
@@ -40,9 +41,11 @@ class Tab:
         asked: what to write there, a sentence.
         hint: example of a text.
         columns: head of its table.
-        run: function from inferencer, uploaded file, text and a folder for drawings to the answer.
+        run: function from inferencer, uploaded file, text and a folder for drawings to the answer; with ``choices``
+            also from the chosen one.
         media: 'image' or 'video'.
         needs_file: whether there is no answer without an upload.
+        choices: what the user chooses among; the first one at the beginning.
     """
 
     name: str
@@ -54,9 +57,10 @@ class Tab:
     asked: str | None
     hint: str
     columns: tuple[str, ...]
-    run: Callable[[Any, Path | None, str, Path], Answer]
+    run: Callable[..., Answer]
     media: str = 'image'
     needs_file: bool = True
+    choices: tuple[str, ...] = ()
 
 
 def check_upload(file: str | Path | None, media: str) -> Path:
@@ -151,6 +155,36 @@ def _caption(inferencer: Any, file: Path, text: str, folder: Path) -> Answer:
     )
 
 
+def _solve(inferencer: Any, file: Path, text: str, folder: Path, task: str) -> Answer:
+    given = _text(text)
+    if find_task(task).takes == 'region':
+        question: dict[str, Any] = {'region': None if given is None else _region(given)}
+    else:
+        question = {'text': given}
+    result = _first(inferencer(file, task, **question, out_dir=folder))
+    if 'answer' in result:
+        rows, said = [[result['answer'], None, '']], result['answer'] or 'nothing'
+    else:
+        rows = [[found['text'], round(found['score'], 3), _corners(found)] for found in result['regions']]
+        said = f'{len(rows)} regions'
+    return Answer(folder / result['picture'], rows, '; '.join([said, *result['faults']]))
+
+
+def _region(text: str) -> list[float]:
+    """Read the four numbers of a region."""
+    try:
+        return [float(number) for number in text.replace(',', ' ').split()]
+    except ValueError:
+        raise UsageError(f'the region is {shown(text)}; write four numbers: left, top, right, bottom') from None
+
+
+def _corners(found: dict[str, Any]) -> str:
+    if 'box' in found:
+        return ', '.join(f'{value:.0f}' for value in found['box'])
+    parts = found.get('polygons') or [found['quad']]
+    return '; '.join(' '.join(f'{x:.0f},{y:.0f}' for x, y in part) for part in parts)
+
+
 _CLASSES = 'Classes'
 _NAMED = 'Names with commas between; left empty, they are those of the model.'
 TABS = (
@@ -227,5 +261,18 @@ TABS = (
         '',
         ('caption', 'mean log-probability of a token'),
         _caption,
+    ),
+    Tab(
+        'solve',
+        'Tasks',
+        'Solve any task of a model that answers by writing: objects, phrases, outlines, texts.',
+        ('vision-tasks',),
+        'TaskInferencer',
+        'Text or region',
+        'A caption or phrase for tasks of a text; left, top, right and bottom in pixels for tasks of a region.',
+        'a dog and its ball',
+        ('text', 'score', 'corners'),
+        _solve,
+        choices=tuple(sorted(TASKS, key=lambda name: name != 'detection')),
     ),
 )

@@ -66,7 +66,9 @@ class TaskMetric(BaseMetric):
             for key in ('gt_target', 'pred_target', *(('ori_shape',) if self.sized else ())):
                 self._check(sample, key)
             shape = tuple(sample['ori_shape'][:2]) if self.sized else None
-            self.results.append(self.result(sample['pred_target'], sample['gt_target'], shape))
+            annotated = self.annotated(sample)
+            results = [self.result(sample['pred_target'], one, shape) for one in annotated]
+            self.results.append(max(results) if len(results) > 1 else results[0])
 
     def _check(self, sample: dict, key: str) -> None:
         if key not in sample:
@@ -91,6 +93,10 @@ class TaskMetric(BaseMetric):
             scores['num_skipped'] = self.dataset_meta['num_skipped']
         return scores
 
+    def annotated(self, sample: dict) -> list[Target]:
+        """Annotated answers of a sample, of which the best result counts."""
+        return [sample['gt_target']]
+
     @abstractmethod
     def result(self, predicted: Target, annotated: Target, shape: tuple[int, int] | None) -> Any:
         """What is stored of a sample."""
@@ -104,6 +110,8 @@ class TaskMetric(BaseMetric):
 class TextAccuracy(TaskMetric):
     """Share of answers that are the annotated text, after normalisation (lower case, white space, full stops).
 
+    Of several equally good texts (``texts`` of a sample) any is right.
+
     Results: ``answer/accuracy``, from 0 to 1.
 
     Args:
@@ -115,6 +123,10 @@ class TextAccuracy(TaskMetric):
 
     def __init__(self, tasks: Sequence[str] = ('region_category',), **kwargs: Any) -> None:
         super().__init__(tasks, **kwargs)
+
+    def annotated(self, sample: dict) -> list[Target]:
+        """All equally good texts."""
+        return [Target(text) for text in sample.get('texts') or [sample['gt_target'].text]]
 
     def result(self, predicted: Target, annotated: Target, shape: tuple[int, int] | None) -> bool:
         """Whether the texts are the same."""

@@ -20,7 +20,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from florence_mm.models.base import FlorenceModel, build_part, check_text_sizes
+from florence_mm.models.base import FlorenceModel, build_part, check_text_sizes, check_width
 from florence_mm.ops.collectives import Peers
 from florence_mm.ops.contrastive import unified_contrastive_loss
 from florence_mm.ops.inference import drops_at_random, is_recorded
@@ -56,12 +56,11 @@ class UniCL(FlorenceModel):
         micro_batch: gradient cache (section 2.7): the towers keep activations of only this many pairs at a time and
             recompute those of the others in the backward pass, with the same random numbers. The loss is still over all
             pairs, and the gradient is the same. None keeps all activations.
-        data_preprocessor: see mmengine; by default :class:`ImageTextDataPreprocessor`.
-        init_cfg: see mmengine.
+        data_preprocessor, init_cfg: see mmengine; by default :class:`ImageTextDataPreprocessor`.
 
     Raises:
-        ValueError: the tokenizer has more ids, or longer texts, than the text tower takes; ``micro_batch`` is below 1;
-            ``embed_dims`` is not that of an encoder without a projection; ``positives`` is another word.
+        ValueError: the image encoder has no width, the tokenizer has more ids or longer texts than the text tower;
+            ``micro_batch`` is below 1; ``embed_dims`` is not that of an encoder without a projection; or ``positives``.
     """
 
     def __init__(
@@ -82,6 +81,7 @@ class UniCL(FlorenceModel):
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         self.image_encoder = build_part(image_encoder)
+        check_width(self.image_encoder, 'num_features', 'UniCL')
         self.text_encoder = build_part(text_encoder)
         self.tokenizer = build_part(tokenizer, TASK_UTILS)
         sizes = (getattr(self.tokenizer, name, None) for name in ('vocab_size', 'context_length'))

@@ -6,6 +6,7 @@ Not here: anything with weights.
 from .allowed import AllowedNext, StepwiseAllowed
 from .beam import beam_search
 from .cache import CacheStack, KeyValueCache
+from .few import SelectiveLogits
 from .greedy import greedy_search
 from .nucleus import RandomSource, nucleus_search
 from .rules import Decoded, DecodingRules, NextLogits
@@ -20,6 +21,7 @@ __all__ = [
     'KeyValueCache',
     'NextLogits',
     'RandomSource',
+    'SelectiveLogits',
     'StepwiseAllowed',
     'TokenTrie',
     'WriterState',

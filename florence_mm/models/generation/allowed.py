@@ -104,11 +104,11 @@ def keep_allowed(log_probs: Tensor, following: Sequence[Following]) -> None:
     rows, named, listed = [], [], []
     for row, allowed in enumerate(following):
         if isinstance(allowed, Tensor):
-            _check_ids(0, len(allowed) - 1, log_probs)
+            check_ids(0, len(allowed) - 1, log_probs.shape[1])
             log_probs[row, : len(allowed)].masked_fill_(~allowed.to(log_probs.device), -torch.inf)
             log_probs[row, len(allowed) :] = -torch.inf
-        elif isinstance(allowed, range) and allowed.step == 1 and len(allowed):
-            _check_ids(allowed.start, allowed.stop - 1, log_probs)
+        elif is_run(allowed):
+            check_ids(allowed.start, allowed.stop - 1, log_probs.shape[1])
             log_probs[row, : allowed.start] = -torch.inf
             log_probs[row, allowed.stop :] = -torch.inf
         elif allowed is not None:
@@ -116,7 +116,7 @@ def keep_allowed(log_probs: Tensor, following: Sequence[Following]) -> None:
             named += allowed
             rows += [row] * len(allowed)
     if named:
-        _check_ids(min(named), max(named), log_probs)
+        check_ids(min(named), max(named), log_probs.shape[1])
     if listed:
         places = tuple(torch.tensor(x, dtype=torch.int64).to(log_probs.device) for x in (rows, named))
         kept = log_probs[places]
@@ -124,9 +124,85 @@ def keep_allowed(log_probs: Tensor, following: Sequence[Following]) -> None:
         log_probs[places] = kept
 
 
-def _check_ids(lowest: int, highest: int, log_probs: Tensor) -> None:
-    if not 0 <= lowest <= highest < log_probs.shape[1]:
+def few_tokens(following: Sequence[Following], vocab_size: int, most: int) -> range | Tensor | None:
+    """Collect the ids that may follow in some row: a range, or ascending ids ``(n,)``; None if they are not few.
+
+    Args:
+        following: what may follow in each row, or None for all; a range may have ids between them that may not.
+        vocab_size: V.
+        most: most ids that are few.
+
+    Raises:
+        ValueError: an id that may follow is not among the V.
+    """
+    if any(allowed is None for allowed in following):
+        return None
+    different = list({id(allowed): allowed for allowed in following}.values())
+    if different and all(map(is_run, different)):
+        found = range(min(run.start for run in different), max(run.stop for run in different))
+        check_ids(found.start, found.stop - 1, vocab_size)
+        return found if len(found) <= most else None
+    parts = []
+    for allowed in different:
+        if isinstance(allowed, Tensor):
+            check_ids(0, len(allowed) - 1, vocab_size)
+        if (int(allowed.sum()) if isinstance(allowed, Tensor) else len(allowed)) > most:
+            return None
+        parts.append(_ids(allowed))
+    ids = torch.cat(parts).unique() if parts else torch.zeros(0, dtype=torch.int64)  # ascending
+    if not len(ids):
+        return None
+    check_ids(int(ids[0]), int(ids[-1]), vocab_size)
+    return ids if len(ids) <= most else None
+
+
+def keep_allowed_among(logits: Tensor, tokens: range | Tensor, following: Sequence[Following]) -> None:
+    """Set the logits of tokens that may not follow to -inf, in place, where only those of some tokens were computed.
+
+    Args:
+        logits: ``(rows, n)``.
+        tokens: ids of the n tokens.
+        following: what may follow in each row; None: any of them.
+    """
+    ids = torch.arange(tokens.start, tokens.stop) if isinstance(tokens, range) else tokens
+    masks: dict[int, Tensor | None] = {}
+    for row, allowed in enumerate(following):
+        if id(allowed) not in masks:
+            all_may = allowed is None or isinstance(tokens, range) and isinstance(allowed, range) and allowed == tokens
+            masks[id(allowed)] = None if all_may else ~_contains(allowed, ids)
+        if (forbidden := masks[id(allowed)]) is not None:
+            logits[row].masked_fill_(forbidden.to(logits.device), -torch.inf)
+
+
+def is_run(allowed: Following) -> bool:
+    """Whether ids are consecutive: a range that is not empty."""
+    return isinstance(allowed, range) and allowed.step == 1 and len(allowed) > 0
+
+
+def _ids(allowed: Collection[int] | Tensor) -> Tensor:
+    if isinstance(allowed, Tensor):
+        return allowed.cpu().nonzero().squeeze(1)
+    return torch.tensor(list(allowed), dtype=torch.int64)
+
+
+def _contains(allowed: Collection[int] | Tensor, ids: Tensor) -> Tensor:
+    """Which of some ids are allowed, ``(n,)`` bool."""
+    if is_run(allowed):
+        return (ids >= allowed.start) & (ids < allowed.stop)
+    if not isinstance(allowed, Tensor):
+        return torch.isin(ids, _ids(allowed))
+    allowed = allowed.cpu()
+    return allowed[ids.clamp(max=len(allowed) - 1)] & (ids < len(allowed))
+
+
+def check_ids(lowest: int, highest: int, vocab_size: int) -> None:
+    """Check that ids that may follow are of the vocabulary.
+
+    Raises:
+        ValueError: one is not.
+    """
+    if not 0 <= lowest <= highest < vocab_size:
         raise ValueError(
-            f'the allowed ids range from {lowest} to {highest} and the logits are of {log_probs.shape[1]} tokens; '
+            f'the allowed ids range from {lowest} to {highest} and the logits are of {vocab_size} tokens; '
             'allow ids of the same vocabulary'
         )

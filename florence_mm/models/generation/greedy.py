@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from .allowed import AllowedRows
-from .rules import Decoded, DecodingRules, NextLogits, best_next, check_some_follow, decoded
+from .few import TextSteps, ids_at
+from .rules import Decoded, DecodingRules, NextLogits, check_some_follow
 
 
 @torch.no_grad()
@@ -23,17 +23,15 @@ def greedy_search(
         ValueError: no token can follow.
     """
     ids = rules.first_ids(first_ids, batch_size)  # (B, P)
-    before = ids.shape[1]
-    total, done = torch.zeros(batch_size, dtype=torch.float64), torch.zeros(batch_size, dtype=torch.bool)
-    allowed = AllowedRows(rules.allowed, batch_size, rules.max_length)
-    of_tokens = total.new_zeros(batch_size, 0)  # (B, L - P)
+    before, done = ids.shape[1], torch.zeros(batch_size, dtype=torch.bool)
+    steps = TextSteps(next_logits, batch_size, rules, before)
+    of_tokens = torch.zeros(batch_size, 0, dtype=torch.float64)  # (B, L - P)
     while not done.all():
-        following = allowed(ids[:, before:], None, ~done)
-        values, tokens = best_next(next_logits(ids, None), ids.shape[1] - before, rules, 1, following)
-        of_tokens = torch.cat([of_tokens, values], 1)
-        check_some_follow(values[:, 0], ids.shape[1] - before)
-        total += values[:, 0].masked_fill(done, 0)
-        token = tokens[:, 0].masked_fill(done, rules.end_id)
+        log_probs, tokens = steps(ids, done)  # (B, n)
+        values, places = (x[:, 0].cpu() for x in log_probs.topk(1, dim=1))
+        check_some_follow(values, ids.shape[1] - before)
+        of_tokens = torch.cat([of_tokens, values.double()[:, None]], 1)
+        token = ids_at(tokens, places).masked_fill(done, rules.end_id)
         ids = torch.cat([ids, token[:, None]], 1)
         done |= token == rules.end_id
-    return decoded(ids[:, before:], of_tokens, total, rules)
+    return steps.finish(ids, of_tokens)

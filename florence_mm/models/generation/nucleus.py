@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from .allowed import AllowedRows
-from .rules import Decoded, DecodingRules, NextLogits, check_some_follow, decoded, permitted_log_probs
+from .few import TextSteps, ids_at
+from .rules import Decoded, DecodingRules, NextLogits, check_some_follow
 
 #: Source of the random numbers of B texts: one generator for all, one for each, or None, torch's global one.
 RandomSource = Generator | Sequence[Generator] | None
@@ -53,21 +53,18 @@ def nucleus_search(
             f'there are {batch_size} texts and {len(generator)} generators; give one, or each text its own'
         )
     ids = rules.first_ids(first_ids, batch_size)  # (B, P)
-    before = ids.shape[1]
-    total, done = torch.zeros(batch_size, dtype=torch.float64), torch.zeros(batch_size, dtype=torch.bool)
-    allowed = AllowedRows(rules.allowed, batch_size, rules.max_length)
-    of_tokens = total.new_zeros(batch_size, 0)  # (B, L - P)
+    before, done = ids.shape[1], torch.zeros(batch_size, dtype=torch.bool)
+    steps = TextSteps(next_logits, batch_size, rules, before)
+    of_tokens = torch.zeros(batch_size, 0, dtype=torch.float64)  # (B, L - P)
     while not done.all():
-        following = allowed(ids[:, before:], None, ~done)
-        logits = next_logits(ids, None)
-        log_probs = permitted_log_probs(logits, ids.shape[1] - before, rules, following).double()  # (B, V)
-        token = _draw(log_probs / temperature, top_p, _uniform(done, generator), ids.shape[1] - before)  # (B,)
-        of_tokens = torch.cat([of_tokens, log_probs.gather(1, token[:, None]).cpu()], 1)
-        total += of_tokens[:, -1].masked_fill(done, 0)
-        token = token.cpu().masked_fill(done, rules.end_id)
+        log_probs, tokens = steps(ids, done)  # (B, n)
+        log_probs = log_probs.double()
+        place = _draw(log_probs / temperature, top_p, _uniform(done, generator), ids.shape[1] - before)  # (B,)
+        of_tokens = torch.cat([of_tokens, log_probs.gather(1, place[:, None]).cpu()], 1)
+        token = ids_at(tokens, place.cpu()).masked_fill(done, rules.end_id)
         ids = torch.cat([ids, token[:, None]], 1)
         done |= token == rules.end_id
-    return decoded(ids[:, before:], of_tokens, total, rules)
+    return steps.finish(ids, of_tokens)
 
 
 def check_sampling(top_p: float, temperature: float) -> None:

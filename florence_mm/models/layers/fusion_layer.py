@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from florence_mm.models.generation.cache import KeyValueCache
-from florence_mm.ops.inference import add_mlp, fast_path_allowed, few_rows_linear, is_gelu, is_plain, is_untouched
+from florence_mm.ops.few_rows import few_rows_linear
+from florence_mm.ops.inference import add_mlp, fast_path_allowed, is_gelu, is_plain, is_untouched
 
 from .token_layout import TokenLayout, layout_of
 from .transformer import FEW_ROWS, CrossAttention, KeysValues, PostNorm, SelfAttention

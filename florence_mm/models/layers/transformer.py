@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from florence_mm.models.generation.cache import KeyValueCache, causal_mask
 from florence_mm.moved import moved_names
 from florence_mm.ops.attention import attention, dropout, prefixed_attention
-from florence_mm.ops.inference import few_rows_linear, is_plain, is_traced
+from florence_mm.ops.few_rows import few_rows_linear
+from florence_mm.ops.inference import is_plain, is_traced
 
 from .shared_tokens import attend_once
 from .token_layout import TokenLayout
@@ -170,7 +171,7 @@ class CrossAttention(nn.Module):
 
     def keys_values(self, context: Tensor, layout: TokenLayout) -> KeysValues:
         """Compute keys and values ``(B, H, S, D)`` of a context ``(M, C)``; they can be reused for the same context."""
-        key, value = split_heads(self.key_value(context), layout, 2, self.num_heads)
+        key, value = split_heads(few_rows_linear(context, self.key_value), layout, 2, self.num_heads)
         return key, value
 
     def forward(self, x: Tensor, layout: TokenLayout, keys_values: KeysValues, context_layout: TokenLayout) -> Tensor:

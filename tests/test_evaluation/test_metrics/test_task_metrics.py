@@ -118,3 +118,12 @@ def test_errors():
         del lacking[key]
         with pytest.raises(ValueError, match=f'row 3 has no `{key}`, which WrittenBoxes needs; evaluate a model that'):
             WrittenBoxes().process(None, [lacking])
+
+
+def test_any_of_several_answers_is_right():
+    metric = TextAccuracy(tasks=['region_description'])
+    for text in ('The Dog.', 'the left dog', 'a cat'):
+        one = sample('region_description', Target(text), Target('the left dog'))
+        one.set_field(['the left dog', 'the dog'], 'texts')
+        metric.process(None, [one.to_dict()])
+    assert metric.results == [True, True, False]

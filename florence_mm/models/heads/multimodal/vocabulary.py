@@ -7,7 +7,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from florence_mm.models.layers.initialisation import init_bert_weights
-from florence_mm.ops.inference import few_rows_linear
+from florence_mm.ops.few_rows import few_rows_linear, is_large_on_cpu, some_outputs
+from florence_mm.ops.inference import is_untouched
 
 
 class VocabularyHead(BaseModule):
@@ -73,4 +74,26 @@ class VocabularyHead(BaseModule):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Compute logits ``(N, V)`` from hidden states ``(N, C)``."""
-        return few_rows_linear(self.transform(tokens), self._embeddings[0] if self.tied else self.decoder) + self.bias
+        return self.logits(self.transform(tokens))
+
+    @property
+    def words(self) -> nn.Linear | nn.Embedding:
+        """What has the weight ``(V, C)`` of the logits."""
+        return self._embeddings[0] if self.tied else self.decoder
+
+    def logits(self, states: Tensor, words: range | Tensor | None = None) -> Tensor:
+        """Compute logits of some words ``(N, n)``, or of all ``(N, V)``, from transformed states ``(N, C)``.
+
+        Args:
+            states: what ``transform`` makes of hidden states.
+            words: ids, ascending, where the head :meth:`is_selective`; None: all.
+        """
+        if words is None:
+            return few_rows_linear(states, self.words) + self.bias
+        bias = self.bias[words.start : words.stop] if isinstance(words, range) else self.bias[words.to(states.device)]
+        return some_outputs(states, self.words, words) + bias
+
+    def is_selective(self) -> bool:
+        """Whether logits of some words are worth computing without the others, and nobody looks at those of all."""
+        own = type(self).forward is VocabularyHead.forward
+        return own and is_large_on_cpu(self.words) and is_untouched(self)

@@ -16,20 +16,19 @@ from florence_mm.models.generation import (
     AllowedNext,
     Decoded,
     DecodingRules,
-    NextLogits,
     RandomSource,
     beam_search,
     greedy_search,
     nucleus_search,
 )
 from florence_mm.models.generation.nucleus import check_sampling
-from florence_mm.models.generation.state import WriterState
 from florence_mm.models.multimodal.batch import even_groups, images_of_rows
 from florence_mm.models.multimodal.protocol import Writer, Written
 from florence_mm.models.tokenizers.protocol import TokenBatch
 from florence_mm.ops.precision import at_least_float32
 
 from .vocabulary import VocabularyHead
+from .writer_logits import WriterLogits
 
 
 class WritingHead(VocabularyHead):
@@ -195,7 +194,7 @@ class WritingHead(VocabularyHead):
         if len(beginning):
             first = torch.cat([first, torch.tensor([list(beginning)] * count)], 1)
         rules = self.rules(model, first.shape[1], allowed)
-        next_logits = self._next_logits(model, state)
+        next_logits = WriterLogits(self, model, state)
         if self.top_p is not None:
             return nucleus_search(next_logits, count, rules, self.top_p, self.temperature, first, generator)
         if beams == 1:
@@ -209,18 +208,6 @@ class WritingHead(VocabularyHead):
             Written(model.tokenizer.decode(ids), float(log_prob) / (len(ids) + 1))
             for ids, log_prob in zip(decoded.ids, decoded.log_probs, strict=True)
         ]
-
-    def _next_logits(self, model: Writer, state: WriterState) -> NextLogits:
-        """Make the function that returns the logits of the next token; the state caches earlier tokens."""
-
-        def next_logits(ids: Tensor, parents: Tensor | None) -> Tensor:
-            if parents is not None:
-                state.select(parents)
-            new = ids[:, state.length :]
-            hidden = model.write_on(TokenBatch(new, torch.ones_like(new, dtype=torch.bool)), state)
-            return self(hidden[:, -1])
-
-        return next_logits
 
     def rules(
         self, model: Writer, first: int, allowed: AllowedNext | Sequence[AllowedNext | None] | None = None
