@@ -18,7 +18,7 @@ model = dict(
     ),
     init_cfg=dict(
         type='florence_mm.Pretrained',
-        checkpoint='work_dirs/uniter_micro_2xb32-4e_large-digits/epoch_4.pth',
+        checkpoint='work_dirs/uniter_micro_2xb32-12e_large-digits/epoch_12.pth',
     ),
 )
 train_pipeline = [

@@ -1,5 +1,5 @@
 # Pretraining of UNITER on captions and regions of the embedded scenes (docs/uniter.md):
-# bash tools/dist_train.sh configs/uniter/uniter_micro_2xb32-4e_large-digits.py 2
+# bash tools/dist_train.sh configs/uniter/uniter_micro_2xb32-12e_large-digits.py 2
 _base_ = [
     '../_base_/models/uniter_micro.py',
     '../_base_/datasets/large_digit_captions.py',
@@ -36,9 +36,9 @@ optim_wrapper = dict(paramwise_cfg=dict(orthogonal=('text_stack.layers', 'region
 find_unused_parameters = True
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=0.1, convert_to_iter_based=True),
-    dict(type='PolyLR', power=1.0, eta_min=1e-5, by_epoch=True, begin=0.1, end=4, convert_to_iter_based=True),
+    dict(type='PolyLR', power=1.0, eta_min=1e-5, by_epoch=True, begin=0.1, end=12, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=4)
+train_cfg = dict(by_epoch=True, max_epochs=12)
 # what the model is for comes with fine-tuning; matching and masked words are logged
 val_dataloader = None
 val_evaluator = None
