@@ -23,3 +23,5 @@ model = dict(
 train_dataloader = dict(batch_size=128)
 optim_wrapper = dict(optimizer=dict(lr=8e-5), paramwise_cfg=dict(lr_mult=dict(heads=10)))
 auto_scale_lr = dict(base_batch_size=1024)
+# no region is hidden, so that the vector of hidden ones gets no gradient
+find_unused_parameters = True

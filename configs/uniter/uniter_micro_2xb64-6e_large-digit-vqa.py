@@ -42,3 +42,5 @@ param_scheduler = [
     dict(type='PolyLR', power=1.0, eta_min=1e-5, by_epoch=True, begin=0.2, end=6, convert_to_iter_based=True),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=6, val_interval=6)
+# no region is hidden, so that the vector of hidden ones gets no gradient
+find_unused_parameters = True

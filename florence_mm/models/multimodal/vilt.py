@@ -261,8 +261,8 @@ class ViLT(SingleStream):
         return self.transformer.ln_post(x)
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters without weight decay: class token, positions, embeddings, norms, biases."""
-        return {name for name, p in self.named_parameters() if p.ndim == 1 or 'embedding' in name}
+        """Parameters without weight decay: norms, biases, class token."""
+        return {name for name, parameter in self.named_parameters() if parameter.ndim == 1}
 
 
 def _draw(count: int, chosen: int) -> Tensor:
