@@ -52,10 +52,10 @@ def test_what_the_model_writes(inferencer):
 
 
 def test_texts_have_the_usual_spacing(inferencer, monkeypatch):
-    says(inferencer, monkeypatch, Target('two digits : a nine , the dog \' s'))
+    says(inferencer, monkeypatch, Target("two digits : a nine , the dog ' s"))
     (result,) = inferencer([picture()], 'caption')
     assert (result['answer'], result['written']) == ("two digits: a nine, the dog's", 'as written')
-    says(inferencer, monkeypatch, Target(regions=(Region('the dog \' s ear', boxes=((0.25, 0.5, 0.75, 1.0),)),)))
+    says(inferencer, monkeypatch, Target(regions=(Region("the dog ' s ear", boxes=((0.25, 0.5, 0.75, 1.0),)),)))
     (result,) = inferencer([picture()], 'dense_region_caption')
     assert [region['text'] for region in result['regions']] == ["the dog's ear"]
 

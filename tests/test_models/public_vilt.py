@@ -65,6 +65,7 @@ def our_vilt(head='mlm', **kwargs):
         'mlm': {'type': 'FusionMLMHead'},
         'vqa': {'type': 'FusionVQAHead', 'num_answers': 5, 'width': 2 * WIDTH},
         'itm': {'type': 'FusionITMHead'},
+        'ranking': {'type': 'FusionRankingHead'},
     }
     sizes = {'hidden_size': WIDTH, 'num_layers': 2, 'num_heads': 4, 'mlp_ratio': 2, 'patch_size': PATCH}
     tokenizer = {'type': 'MaskedCLIPTokenizer', 'vocab_size': VOCAB - 1}

@@ -243,3 +243,16 @@ def test_the_true_text_is_found_among_false_ones():
     data['data_samples'][0].set_field(['no'], 'false_texts')
     with pytest.raises(ValueError, match=r'false texts; give all of them the same number'):
         head.loss(model.make_batch(data['inputs'], data['data_samples']))
+
+
+@torch.no_grad()
+def test_scores_of_retrieval_are_those_of_transformers():
+    from transformers import ViltForImageAndTextRetrieval
+
+    theirs, ours = their_vilt(ViltForImageAndTextRetrieval), our_vilt('ranking')
+    _, state, _ = convert_state_dict(theirs.state_dict())
+    ours.load_state_dict(state)
+    inputs = sized((32, 32), (32, 32))
+    expected = theirs(input_ids=IDS, attention_mask=MASK, pixel_values=inputs[:, :3]).logits
+    got = ours.heads['ranking'].match_logit(fused(ours, inputs))
+    torch.testing.assert_close(got, expected.flatten(), **TOLERANCE)
