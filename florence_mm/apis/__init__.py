@@ -10,6 +10,7 @@ _MODULES = {
     'DetectionInferencer': 'detection_inferencer',
     'ImageInferencer': 'image_inferencer',
     'MultimodalInferencer': 'multimodal_inferencer',
+    'RegionInferencer': 'region_inferencer',
     'RetrievalInferencer': 'retrieval_inferencer',
     'TaskInferencer': 'task_inferencer',
     'VideoInferencer': 'video_inferencer',

@@ -28,7 +28,7 @@ PURPOSE = 'Florence, a vision foundation model: classify, search, detect, ask, t
 #: Subcommands in the order of the help; one that is in no group comes last.
 GROUPS = {
     'Your pictures and videos': ('classify', 'search', 'detect', 'video', 'ask', 'caption', 'solve', 'demo'),
-    'Training and evaluation': ('curate', 'capfilt', 'annotate', 'train', 'test', 'evaluate'),
+    'Training and evaluation': ('curate', 'capfilt', 'annotate', 'regions', 'train', 'test', 'evaluate'),
     'Models': ('models', 'convert', 'export'),
     'This installation': ('doctor', 'completion'),
 }

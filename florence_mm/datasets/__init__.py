@@ -9,6 +9,7 @@ from . import transforms
 from .base import ImageTextDataset
 from .collating import collate_in_one_piece
 from .detection import DetectionDataset
+from .false_samples import WithFalseSamples
 from .image_folder import ImageFolderText
 from .manifest import ImageTextManifest
 from .mixture import WeightedMixture
@@ -36,6 +37,7 @@ __all__ = [
     'VideoList',
     'VisualGenomeTasks',
     'WeightedMixture',
+    'WithFalseSamples',
     'collate_in_one_piece',
     'transforms',
 ]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
+from torch.nn import functional as F
 
 from florence_mm.ops.resizing import resize_batch
 from florence_mm.registry import MODELS
@@ -104,3 +105,110 @@ def _with_pixels(images: Sequence[Tensor]) -> Sequence[Tensor]:
         return images
     black = torch.zeros_like(first)
     return [image if image.numel() else black for image in images]
+
+
+@MODELS.register_module()
+class PaddedImageDataPreprocessor(ImageTextDataPreprocessor):
+    """Normalise images and pad those of a batch to one size, with a channel that says which pixels are real.
+
+    Padding is to the right of and below an image. What is real is known from the sizes, not from the pixels, so that
+    a black image stays one. Images of other samples, ``false_inputs`` of data samples, get the same size and are
+    returned as their ``false_images``.
+    """
+
+    def set_train_size(self, size: int | None) -> None:
+        """Refuse another size than that of the pipeline, which keeps the shape of images.
+
+        Raises:
+            ValueError: always, unless ``size`` is None.
+        """
+        if size is not None:
+            raise ValueError(f'images keep their shape and cannot all get the side {size}; resize in the pipeline')
+
+    def forward(self, data: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
+        """Normalise and pad one batch.
+
+        Args:
+            data: ``inputs``, B images ``(3, H, W)`` of any sizes, uint8 or float, RGB, or a tensor of them; and
+                optionally ``data_samples``, a list.
+            training: whether the batch is one of training.
+
+        Returns:
+            ``inputs (B, 3, H, W)`` if all images have one size, otherwise ``(B, 4, H, W)`` whose last channel is 1 at
+            real pixels and 0 at padding; and ``data_samples``.
+
+        Raises:
+            ValueError: the number of channels differs from that of ``mean``.
+        """
+        samples = data.get('data_samples')
+        images, false = list(data['inputs']), false_inputs(samples)
+        every = [*images, *false]
+        height, width = (max((image.shape[axis] for image in every), default=0) for axis in (-2, -1))
+        if all(image.shape[-2:] == (height, width) for image in every):
+            inputs = super().forward({'inputs': data['inputs'] if not false else every}, training)['inputs']
+        else:
+            padded = [_padded(image, height, width) for image in every]
+            inputs = super().forward({'inputs': padded}, training)['inputs']
+            real = inputs.new_zeros(len(every), 1, height, width)
+            for row, image in zip(real, every, strict=True):
+                row[:, : image.shape[-2], : image.shape[-1]] = 1
+            inputs = torch.cat([inputs * real, real], 1)
+        set_false_images(samples, inputs[len(images) :] if false else ())
+        return {'inputs': inputs[: len(images)], 'data_samples': samples}
+
+
+@MODELS.register_module()
+class RegionDataPreprocessor(BaseDataPreprocessor):
+    """Pad the regions of a batch of images to one number, with a column that says which are real.
+
+    Regions of other samples, ``false_inputs`` of data samples, are padded to the same number and returned as their
+    ``false_images``.
+    """
+
+    def __init__(self, non_blocking: bool = True) -> None:
+        super().__init__(non_blocking)
+
+    def forward(self, data: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
+        """Pad one batch.
+
+        Args:
+            data: ``inputs``, regions ``(R, D)`` of each image, or a tensor of them; and optionally ``data_samples``.
+            training: whether the batch is one of training; changes nothing.
+
+        Returns:
+            ``inputs (B, most regions, D + 1)``, on the model's device, the last column 1 where a region is real; and
+            ``data_samples``.
+
+        Raises:
+            ValueError: regions have different widths, or an image has none.
+        """
+        samples = data.get('data_samples')
+        regions, false = list(data['inputs']), false_inputs(samples)
+        every = [*regions, *false]
+        shapes = {tuple(rows.shape) for rows in every}
+        if any(len(shape) != 2 or not shape[0] for shape in shapes) or len({shape[1] for shape in shapes}) > 1:
+            raise ValueError(
+                f'regions of a batch have the shapes {sorted(shapes)}; expected (regions, channels) with at least one '
+                'region an image, of one width'
+            )
+        most = max(len(rows) for rows in every)
+        padded = [F.pad(F.pad(rows.float(), (0, 1), value=1.0), (0, 0, 0, most - len(rows))) for rows in every]
+        inputs = torch.stack(padded).to(self.device, non_blocking=self._non_blocking)  # (B, most, D + 1)
+        set_false_images(samples, inputs[len(regions) :] if false else ())
+        return {'inputs': inputs[: len(regions)], 'data_samples': samples}
+
+
+def false_inputs(samples: Sequence[Any] | None) -> list[Tensor]:
+    """Collect ``false_inputs`` of data samples, the images of other samples; none if samples have none."""
+    return [sample.false_inputs for sample in samples or () if 'false_inputs' in sample]
+
+
+def set_false_images(samples: Sequence[Any] | None, images: Sequence[Tensor]) -> None:
+    """Set ``false_images`` of the data samples that have ``false_inputs`` to these, preprocessed."""
+    with_false = [sample for sample in samples or () if 'false_inputs' in sample]
+    for sample, image in zip(with_false, images, strict=True):
+        sample.set_field(image, 'false_images')
+
+
+def _padded(image: Tensor, height: int, width: int) -> Tensor:
+    return F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]))

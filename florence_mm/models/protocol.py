@@ -219,6 +219,29 @@ def finds_boxes(model: nn.Module) -> bool:
     return any(hasattr(model, name) for name in ('bbox_head', 'rpn_head', 'roi_head', 'detector'))
 
 
+def region_maps(model: nn.Module, inputs: Tensor) -> list[Tensor]:
+    """Compute the maps from which regions are pooled, finest first.
+
+    Args:
+        model: a detector of mmdet or a zero-shot detector, whose maps are those of its neck; or a model with an image
+            tower, or a backbone, of which the last map is taken.
+        inputs: ``(B, 3, H, W)``, preprocessed.
+
+    Raises:
+        ValueError: the model has no maps.
+    """
+    model = getattr(unwrap_model(model), 'detector', unwrap_model(model))
+    if hasattr(model, 'extract_feat') and not hasattr(model, 'image_encoder'):
+        maps = model.extract_feat(inputs)
+        maps = list(maps) if isinstance(maps, tuple | list) else [maps]
+    else:
+        maps = getattr(model, 'image_encoder', model)(inputs)
+        maps = [maps[-1] if isinstance(maps, tuple | list) else maps]
+    if any(not isinstance(one, Tensor) or one.ndim != 4 for one in maps):
+        raise ValueError(f'{type(model).__name__} gives no maps (B, C, H, W) to pool regions from; give a detector')
+    return maps
+
+
 def projects_texts(model: nn.Module) -> bool:
     """Whether a model has a ``text_encoder`` from ids to ``(B, C)`` and a ``text_projection`` of its output."""
     return hasattr(model, 'text_encoder') and hasattr(model, 'text_projection')

@@ -21,6 +21,7 @@ from florence_mm.engine.runner import FlorenceRunner
 
 from .detection import set_smoke_classes
 from .questions import set_smoke_answers
+from .regions import set_smoke_regions
 from .stand_ins import generate
 
 BATCH_SIZE = 2
@@ -73,6 +74,7 @@ def smoke_config(cfg: Config, folder: str | Path) -> Config:
             dataset = set_smoke_classes(loader.dataset, cfg.model, cfg.get(f'{name}_evaluator'))
             dataset = set_smoke_answers(dataset, cfg.model)
             loader.dataset = generate(dataset, folder / name, f'{name}_dataloader.dataset')
+            set_smoke_regions(loader.dataset, cfg.model, folder / name)
             _shrink_loader(loader, train=name == 'train')
             _set_annotations(cfg.get(f'{name}_evaluator'), loader.dataset)
     # variables that the data sets already contain; formatting them for the log would take seconds

@@ -5,6 +5,7 @@ import re
 import public_davit
 import public_florence2
 import public_perceiver
+import public_vilt
 import torch
 from public_blip import hugging_face as their_blip
 from public_blip import salesforce
@@ -211,6 +212,9 @@ STATES = {
     'Hugging Face BLIP': lambda folder: saved(their_blip('ImageTextRetrieval'), folder),
     'Hugging Face Perceiver': lambda folder: saved(public_perceiver.their_classifier('learned'), folder),
     'Hugging Face Perceiver LM': lambda folder: saved(public_perceiver.their_lm(), folder),
+    'ViLT': lambda folder: public_vilt.in_public_layout(public_vilt.their_vilt()),
+    'Hugging Face ViLT': lambda folder: saved(public_vilt.their_vilt(), folder),
+    'UNITER': lambda folder: public_vilt.public_uniter(),
     'DyHead': lambda folder: detectron2_state(),
     'mmdet DyHead': lambda folder: scattered(mmdet_detector()).state_dict(),
     'mmengine run': lambda folder: {'conv1.weight': torch.randn(4, 3, 7, 7), 'bn1.running_mean': torch.randn(4)},

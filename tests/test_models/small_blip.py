@@ -43,6 +43,7 @@ UNUSED = {
     **dict.fromkeys((*ANSWERS, 'TaskHead'), {}),  # a question is encoded, and its answer written
     'FusionITCHead': layers('causal_attention', 'crossattention'),
     'FusionITMHead': ENCODED,
+    'FusionRankingHead': ENCODED,
     'FusionMLMHead': ENCODED,
     'FusionVQAHead': ENCODED,
     'FusionCaptionHead': layers('attention'),

@@ -1,5 +1,6 @@
 """Small heads of models over images and texts."""
 
+import torch
 from instances import Small
 from whole_kinds import FusionHead
 
@@ -10,6 +11,8 @@ ANSWERS = [
 ]
 
 WORDS = [{'answers': ['two', '2', 'a three']}, {'answers': ['yes']}, {'answers': ['the']}]  # the last says nothing
+FALSE = [['no', 'by it'], ['a dog', 'two'], ['red', 'two dogs']]
+CLASSES = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0)).softmax(2)  # background and four classes
 LISTED = {'type': 'FusionWrittenAnswerHead', 'answers': ['two', 'red', 'yes', 'no'], 'max_length': 4}
 
 
@@ -20,7 +23,16 @@ def written(config, fields=ANSWERS):
 
 
 SMALL = {
-    'FusionITMHead': Small({'type': 'FusionITMHead'}, FusionHead(['match_score']), ('WholeBatchLoss',)),
+    'FusionITMHead': Small({'type': 'FusionITMHead'}, FusionHead(['match_score'], does='matches'), ('WholeBatchLoss',)),
+    'FusionRankingHead': Small(
+        {'type': 'FusionRankingHead'},
+        FusionHead(['match_score'], fields=[{'false_texts': texts} for texts in FALSE], does='matches'),
+    ),
+    'FusionMRFRHead': Small({'type': 'FusionMRFRHead'}, FusionHead(['pred_features'])),
+    'FusionMRCHead': Small(
+        {'type': 'FusionMRCHead', 'num_classes': 4},
+        FusionHead(['pred_region_classes'], fields=[{'region_classes': rows} for rows in CLASSES]),
+    ),
     'FusionMLMHead': Small(
         {'type': 'FusionMLMHead', 'probability': 0.5}, FusionHead(['pred_text'], discrete=['pred_text'])
     ),

@@ -141,10 +141,10 @@ def test_sizes_are_those_it_says(name):
     inputs, _ = kind.batch(model, kind.items(model))
     tokens = model.tokenize(TEXTS)
     image, text = model.encode_image(inputs), model.encode_tokens(tokens)
-    assert image.shape[::2] == (3, model.hidden_size) and text.shape == (*tokens.mask.shape, model.hidden_size)
+    assert image.shape[::2] == (3, model.image_dims) and text.shape == (*tokens.mask.shape, model.hidden_size)
     fused = model.fuse(text, tokens.mask, image)
     assert isinstance(fused, Fused)
-    assert fused.text.shape == text.shape and fused.image.shape == image.shape
+    assert fused.text.shape == text.shape and fused.image.shape[:2] == image.shape[:2]
     assert fused.pooled.shape == (3, model.pooled_size)
     assert not fused.text[~tokens.mask].any()
     # the pair depends on both

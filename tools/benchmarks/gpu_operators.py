@@ -21,6 +21,7 @@ from florence_mm.ops.dual_attention import channel_attention, edge_plan, edge_wi
 from florence_mm.ops.focal_loss import sigmoid_focal_loss
 from florence_mm.ops.linear import product
 from florence_mm.ops.linear_focal_loss import linear_focal_loss
+from florence_mm.ops.optimal_transport import transport_costs
 from florence_mm.ops.position import resize_position_embedding, resize_relative_position_table
 from florence_mm.ops.pyramid_roi_align import pyramid_roi_align
 from florence_mm.ops.regions import crop_regions, region_means
@@ -34,6 +35,7 @@ TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 4e-2}
 WITHOUT = {
     'collectives': 'between processes',
     'deform_sampling': 'within deform_conv',
+    'detected_regions': 'choices on the CPU, and roi_align',
     'exported': 'for exported graphs',
     'learning_bias': 'within window attention, on a CPU',
     'mkldnn_products': "oneDNN's, on a CPU",
@@ -119,6 +121,12 @@ CASES = (
         'attention between channels',
         {'qkv': (2, 35, 24)},
         lambda qkv, on: channel_attention(qkv, 2, 35**-0.5),
+    ),
+    Case(
+        'optimal_transport',
+        'alignment of masked sets',
+        {'x': (3, 6, 16), 'y': (3, 9, 16)},
+        lambda x, y, on: transport_costs(x, y, on(torch.arange(6) < 4)[None].expand(3, 6)),
     ),
     Case('attention', 'attention', dict.fromkeys('qkv', (2, 4, 20, 16)), lambda q, k, v, on: attention(q, k, v)),
     Case(

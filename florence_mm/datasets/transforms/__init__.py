@@ -5,12 +5,14 @@ from .geometry import RandomAffineImage
 from .loading import LoadImage
 from .places import PackPlaces
 from .prompt import RandomPrompt
-from .resizing import RandomResizedCrop, Resize, ResizeEdge
+from .regions import LoadRegions
+from .resizing import RandomResizedCrop, Resize, ResizeEdge, ResizeWithin
 from .tasks import PackTask, RandomFlipTask
 from .video import VideoDecode, VideoInit
 
 __all__ = [
     'LoadImage',
+    'LoadRegions',
     'PackImageText',
     'PackPlaces',
     'PackTask',
@@ -22,6 +24,7 @@ __all__ = [
     'RandomResizedCrop',
     'Resize',
     'ResizeEdge',
+    'ResizeWithin',
     'VideoDecode',
     'VideoInit',
 ]

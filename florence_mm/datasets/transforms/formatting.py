@@ -25,6 +25,8 @@ def _pack_sample(results: dict, meta_keys: Sequence[str]) -> DataSample:
         sample.set_field(list(results['texts']), 'texts')
     if 'gt_label' in results:
         sample.set_gt_label(results['gt_label'])
+    if 'region_classes' in results:
+        sample.set_field(torch.from_numpy(results['region_classes']), 'region_classes')
     for key in meta_keys:
         if key in results:
             sample.set_field(results[key], key, field_type='metainfo')
@@ -32,7 +34,7 @@ def _pack_sample(results: dict, meta_keys: Sequence[str]) -> DataSample:
 
 
 def pack_image(results: dict, step: str) -> torch.Tensor:
-    """Return ``img`` of a pipeline's dict as ``(3, H, W)`` uint8.
+    """Return ``img`` of a pipeline's dict as ``(3, H, W)`` uint8, or its ``regions``, ``(R, F + 7)`` float32.
 
     Args:
         results (dict): The dict of the pipeline.
@@ -42,6 +44,8 @@ def pack_image(results: dict, step: str) -> torch.Tensor:
         UsageError: there is no image.
         ValueError: the image is not ``(H, W, 3)`` uint8.
     """
+    if 'regions' in results:
+        return torch.from_numpy(results['regions'])
     img = results.get('img')
     if img is None:
         raise UsageError(
@@ -62,7 +66,8 @@ class PackImageText(BaseTransform):
     """Pack an image and its texts: ``inputs`` ``(3, H, W)`` uint8, and a ``DataSample``.
 
     Fields of the sample: ``text``, ``label_key`` (63-bit hash of the text without template), ``augmented``,
-    and if the row has them ``gt_label`` ``(1,)`` int64 and, in test mode, ``texts``; ``pictured`` False if there is no
+    and if the row has them ``gt_label`` ``(1,)`` int64, in test mode ``texts``, and of :class:`LoadRegions`, whose
+    regions are then the ``inputs``, ``region_classes`` ``(R, 1 + K)`` float32; ``pictured`` False if there is no
     image and ``inputs`` has no meaning.
 
     Args:

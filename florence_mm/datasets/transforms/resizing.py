@@ -175,6 +175,57 @@ class ResizeEdge(BaseTransform):
 
 
 @TRANSFORMS.register_module()
+class ResizeWithin(BaseTransform):
+    """Resize an image, nearly keeping its shape, to a given shorter edge and a longer one of at most another length.
+
+    Follows ViLT's code: both edges are then rounded down to a multiple of the patches' side, so that all of an image is
+    seen. Adds ``scale`` ``(W, H)`` and ``scale_factor``.
+
+    Args:
+        short (int): Length of the shorter edge in pixels; 384 in ViLT.
+        long (int): Greatest length of the longer edge, for which the shorter one becomes shorter; 640 in ViLT.
+        divisor (int): Side of a patch in pixels; 32 in ViLT.
+        interpolation, backend: see :class:`Resize`.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        short: int = 384,
+        long: int = 640,
+        divisor: int = 32,
+        interpolation: str = 'bicubic',
+        backend: str = 'torch',
+    ) -> None:
+        for name, value in (('short', short), ('long', long), ('divisor', divisor)):
+            require(name, value, _is_side(value), 'a number of pixels, at least 1')
+        require('divisor', divisor, divisor <= short <= long, f'at most short={short}, and that at most long={long}')
+        _require_backend(backend, interpolation)
+        self.short, self.long, self.divisor = short, long, divisor
+        self.interpolation, self.backend = interpolation, backend
+
+    def transform(self, results: dict) -> dict:
+        """Resize ``img``."""
+        _refuse_others(results, 'ResizeWithin', (*_PLACES, 'gt_seg_map'))
+        sides = results['img'].shape[:2]
+        factor = min(self.short / min(sides), self.long / max(sides))
+        size = tuple(max(int(side * factor + 0.5) // self.divisor, 1) * self.divisor for side in sides)
+        results['img'] = _resized(results['img'], size, self.interpolation, self.backend)
+        results['img_shape'] = size
+        results['scale'] = size[::-1]
+        results['scale_factor'] = (size[1] / sides[1], size[0] / sides[0])
+        return results
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(short={self.short}, long={self.long}, divisor={self.divisor}, '
+            f'interpolation={self.interpolation!r}, backend={self.backend!r})'
+        )
+
+
+@TRANSFORMS.register_module()
 class RandomResizedCrop(BaseTransform):
     """Cut out a random part of an image, of random area and aspect ratio, and resize it.
 

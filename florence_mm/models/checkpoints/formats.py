@@ -29,6 +29,7 @@ _OWN_PARTS = (
     r'^(reranker\.)?cross_modal\.(text|image)_transform\.',
     r'^text_stack\.layers\.\d+\.attention\.qkv\.weight$',
     r'^(backbone\.)?encoder\.cross_attend\.key_value\.weight$',
+    r'^text_embeddings\.word_embeddings\.weight$',
 )
 
 

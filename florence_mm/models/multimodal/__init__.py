@@ -12,8 +12,20 @@ from .git import GIT
 from .meter import METER
 from .reranker import RetrievalReranker
 from .simvlm import SimVLM
+from .uniter import UNITER
+from .vilt import ViLT
 
-__all__ = ['BLIP', 'GIT', 'METER', 'Florence2', 'RetrievalReranker', 'SimVLM', 'VisionLanguageModel']
+__all__ = [
+    'BLIP',
+    'GIT',
+    'METER',
+    'UNITER',
+    'Florence2',
+    'RetrievalReranker',
+    'SimVLM',
+    'ViLT',
+    'VisionLanguageModel',
+]
 
 __getattr__ = moved_names(
     __name__,

@@ -29,6 +29,8 @@ def build_heads(model: nn.Module, heads: Mapping[str, dict | nn.Module], init_st
         'image_dims': model.image_dims,
         'vocab_size': model.tokenizer.vocab_size if words is None else words.num_embeddings,
         'init_std': init_std,
+        # of families that read regions
+        **({'feature_dims': model.feature_dims} if hasattr(model, 'feature_dims') else {}),
     }
     built = ModuleDict({name: build_head(name, head, given) for name, head in heads.items()})
     for method, (does, _) in METHODS.items():

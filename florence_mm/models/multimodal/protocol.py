@@ -43,22 +43,19 @@ class Fused:
         image: ``(B, S, C)``.
         pooled: ``(B, pooled_size)``, one vector per pair, the input of classification heads.
         attention: cross-attention weights by index of layer, if requested.
+        parts: ``(B, S)`` bool, True for image tokens of a place or region, not a class token or padding; None: all.
     """
 
     text: Tensor
     image: Tensor
     pooled: Tensor
     attention: Mapping[int, CrossWeights] = field(default_factory=dict)
+    parts: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Answered:
-    """Answers of a model to a question.
-
-    Attributes:
-        answers: the answers, most probable first.
-        scores: probability of each answer; they are independent and need not sum to 1.
-    """
+    """Answers of a model to a question, most probable first, and their probabilities, which need not sum to 1."""
 
     answers: list[str]
     scores: list[float]
@@ -66,12 +63,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Written:
-    """A generated text.
-
-    Attributes:
-        text: the text without its prompt.
-        score: mean log-probability of its tokens, the end token included.
-    """
+    """A generated text without its prompt, and the mean log-probability of its tokens with the end token."""
 
     text: str
     score: float
@@ -129,8 +121,8 @@ class Reader(Protocol):
     """A model that encodes images and texts to tokens.
 
     It also has the attributes ``tokenizer``, a :class:`~florence_mm.models.tokenizers.protocol.TextTokenizer`,
-    ``hidden_size``, C, and ``max_text_len``, the longest text in tokens, start and end included. They are not declared,
-    as ``isinstance`` does not find attributes that are torch modules.
+    ``hidden_size``, C, ``image_dims``, the width of image tokens, C or more, and ``max_text_len``, the longest text in
+    tokens, start and end included. They are not declared, as ``isinstance`` finds no attributes that are torch modules.
     """
 
     def encode_image(self, inputs: Tensor) -> Tensor:
@@ -186,6 +178,17 @@ class Fuser(Reader, Protocol):
 
     def fuse(self, text_tokens: Tensor, text_mask: Tensor | None, image_tokens: Tensor) -> Fused:
         """Fuse text tokens ``(B, T, C)`` with mask ``(B, T)``, True where real, and image tokens ``(B, S, C)``."""
+
+
+@runtime_checkable
+class RegionReader(Fuser, Protocol):
+    """A fuser whose images are regions ``(U, R, D)``; ``encode_image(inputs, hidden)`` hides features, (U, R) bool."""
+
+    def region_features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Take features ``(U, R, F)`` out of regions, and which of them are real, ``(U, R)`` bool."""
+
+    def feature_projection(self) -> nn.Linear:
+        """The layer that projects features, F to C."""
 
 
 @runtime_checkable

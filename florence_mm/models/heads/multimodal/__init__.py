@@ -3,7 +3,9 @@
 from .caption import FusionCaptionHead
 from .itc import FusionITCHead
 from .itm import FusionITMHead
+from .masked_regions import FusionMRCHead, FusionMRFRHead
 from .mlm import FusionMLMHead
+from .ranking import FusionRankingHead
 from .tasks import TaskHead
 from .vqa import FusionVQAHead
 from .written_answer import FusionWrittenAnswerHead
@@ -13,6 +15,9 @@ __all__ = [
     'FusionITCHead',
     'FusionITMHead',
     'FusionMLMHead',
+    'FusionMRCHead',
+    'FusionMRFRHead',
+    'FusionRankingHead',
     'FusionVQAHead',
     'FusionWrittenAnswerHead',
     'TaskHead',

@@ -16,11 +16,12 @@ from florence_mm.ops.collectives import Peers
 from florence_mm.ops.precision import at_least_float32
 from florence_mm.registry import MODELS
 
-from .negatives import false_and_true_pairs
+from .alignment import alignment_costs
+from .negatives import false_and_true_pairs, half_false_images
 from .reduction import mean_over_processes
 
 #: Where negatives come from.
-NEGATIVES = ('half', 'own', 'all')
+NEGATIVES = ('half', 'own', 'all', 'data_set')
 
 
 @MODELS.register_module()
@@ -34,7 +35,12 @@ class FusionITMHead(BaseModule):
     Args:
         negatives: ``'half'`` of the texts get another image (METER); or two negatives a pair, drawn from the pairs of
             the process alone, ``'own'``, or of all processes, ``'all'``, whose image tokens and texts are then
-            gathered. With ``'all'`` the loss does not depend on the number of processes.
+            gathered. With ``'all'`` the loss does not depend on the number of processes. ``'data_set'``: exactly half
+            of the texts get the image of another sample of the whole data set, which :class:`WithFalseSamples` gives
+            (ViLT, UNITER).
+        alignment: weight of word-image alignment by optimal transport, 0.1 in ViLT and UNITER: the distance between the
+            words of a text and the parts of an image, of true pairs less that of false ones, see
+            :mod:`florence_mm.ops.optimal_transport`. 0: none.
         hard_negatives: for ``'half'``, a :class:`UniCL` (or its config with ``init_cfg``) whose similarity weights the
             sampling: image v for text t with probability proportional to ``exp(temperature * cos(t, v))``. It gets the
             same preprocessed images and is frozen. None: all negatives are equally probable, as in METER.
@@ -54,15 +60,22 @@ class FusionITMHead(BaseModule):
         init_std: float = 0.02,
         init_cfg: dict | None = None,
         negatives: str = 'half',
+        alignment: float = 0.0,
     ) -> None:
         super().__init__(init_cfg)
         if negatives not in NEGATIVES:
             raise ValueError(f'negatives is {negatives!r}; give one of {", ".join(NEGATIVES)}')
+        if not alignment >= 0:
+            raise ValueError(f'alignment is {alignment}; give a weight of at least 0, such as 0.1')
+        if alignment and negatives in ('own', 'all'):
+            raise ValueError(
+                f"alignment={alignment} compares true pairs with as many false ones; set negatives='data_set' or 'half'"
+            )
         if negatives != 'half' and hard_negatives is not None:
             raise ValueError(
-                f"negatives={negatives!r} are drawn by the model's own similarities; leave out hard_negatives"
+                f'negatives={negatives!r} are drawn without a model of their own; leave out hard_negatives'
             )
-        self.negatives = negatives
+        self.negatives, self.alignment = negatives, alignment
         self.fc = nn.Linear(pooled_size or 2 * hidden_size, 2)
         init_bert_weights(self, init_std)
         if isinstance(hard_negatives, dict):
@@ -80,7 +93,7 @@ class FusionITMHead(BaseModule):
 
     def whole_batch_advice(self) -> str | None:
         """What to set instead of gradient accumulation, which would leave fewer images to draw hard negatives from."""
-        if self.negatives != 'half':
+        if self.negatives in ('own', 'all'):
             return "train more processes, or set negatives='half' of the ITM head"
         return None if self.similarity is None else 'train more processes, or leave out hard_negatives'
 
@@ -101,23 +114,32 @@ class FusionITMHead(BaseModule):
         """Compute the cross-entropy over positive and negative pairs, ``loss_itm``, and ``acc_itm``.
 
         Raises:
-            ValueError: no text of the batch has a negative.
+            ValueError: no text of the batch has a negative, or a sample no image of another one.
         """
-        if self.negatives == 'half':
-            image_of, matches = self.sample_negatives(batch)
-            fused = batch.model.fuse(batch.text_tokens, batch.tokens.mask, batch.image_tokens_of(image_of))
+        if self.negatives in ('own', 'all'):
+            peers = Peers() if self.negatives == 'all' else Peers.alone()
+            text_tokens, mask, image_tokens, matches = false_and_true_pairs(batch, peers)
         else:
-            text_tokens, mask, image_tokens, matches = false_and_true_pairs(
-                batch, Peers() if self.negatives == 'all' else Peers.alone()
-            )
-            fused = batch.model.fuse(text_tokens, mask, image_tokens)
+            text_tokens, mask = batch.text_tokens, batch.tokens.mask
+            if self.negatives == 'half':
+                image_of, matches = self.sample_negatives(batch)
+                image_tokens = batch.image_tokens_of(image_of)
+            else:
+                images, matches = half_false_images(batch)
+                image_tokens = batch.model.encode_image(images)
+        fused = batch.model.fuse(text_tokens, mask, image_tokens)
         logits = at_least_float32(self(fused.pooled))  # (B, 2)
         target = torch.tensor(matches, dtype=torch.int64).to(logits.device, non_blocking=True)  # (B,)
         total = F.cross_entropy(logits, target, reduction='sum')
-        return {
+        losses = {
             'loss_itm': mean_over_processes(total, len(target)),
             'acc_itm': (logits.argmax(1) == target).float().mean(),
         }
+        if self.alignment:
+            costs = alignment_costs(batch.tokens, fused, batch.model.tokenizer)  # (B,)
+            signed = costs * (2 * target - 1)
+            losses['loss_alignment'] = self.alignment * mean_over_processes(signed.sum(), len(target))
+        return losses
 
     @torch.no_grad()
     def sample_negatives(self, batch: FusionBatch) -> tuple[list[int], list[bool]]:

@@ -18,7 +18,11 @@ from .vocabulary import VocabularyHead
 
 
 def mask_tokens(
-    tokens: TokenBatch, tokenizer: TextTokenizer, probability: float = 0.15, whole_word: bool = False
+    tokens: TokenBatch,
+    tokenizer: TextTokenizer,
+    probability: float = 0.15,
+    whole_word: bool = False,
+    at_least_one: bool = False,
 ) -> tuple[TokenBatch, Tensor]:
     """Mask tokens as in BERT (arXiv 1810.04805, section 3.1).
 
@@ -30,6 +34,7 @@ def mask_tokens(
         tokenizer: the tokenizer of ``tokens``.
         probability: probability that a token or word is chosen.
         whole_word: choose whole words.
+        at_least_one: choose the token or word with the least random number of a text if no other is chosen.
 
     Returns:
         the masked texts, and ``(B, T)`` bool, True for chosen tokens.
@@ -41,7 +46,11 @@ def mask_tokens(
         # one random number per word, that of its first token
         word = tokenizer.word_starts(ids).cumsum(1) - 1  # (B, T)
         draw = draw.gather(1, word)
-    chosen = (draw < probability) & tokens.mask & ~torch.isin(ids, special)
+    possible = tokens.mask & ~torch.isin(ids, special)
+    chosen = (draw < probability) & possible
+    if at_least_one:
+        draw = draw.masked_fill(~possible, 2.0)
+        chosen |= (draw == draw.amin(1, keepdim=True)) & possible & ~chosen.any(1, keepdim=True)
     kind = torch.rand(ids.shape)
     ordinary = torch.ones(tokenizer.vocab_size, dtype=torch.bool)
     ordinary[special] = False
@@ -58,7 +67,9 @@ class FusionMLMHead(VocabularyHead):
 
     Args:
         probability: probability that a token, or a word, is masked; 0.15 in BERT and METER.
-        whole_word: mask whole words.
+        whole_word: mask whole words, as in ViLT.
+        at_least_one: mask at least one token, or word, of each text, as in UNITER.
+        tied: multiply with the word embeddings of the model's text stack, as in UNITER.
         hidden_size: C, set by the model.
         vocab_size: V, set by the model; at least the number of the tokenizer's ids, more in padded weights.
         layer_norm_eps: epsilon of the layer norm; 1e-12 in METER.
@@ -75,21 +86,24 @@ class FusionMLMHead(VocabularyHead):
         self,
         probability: float = 0.15,
         whole_word: bool = False,
+        at_least_one: bool = False,
+        tied: bool = False,
         hidden_size: int = 768,
         vocab_size: int = 50265,
         layer_norm_eps: float = 1e-12,
         init_std: float = 0.02,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(hidden_size, vocab_size, layer_norm_eps, init_std, init_cfg)
+        super().__init__(hidden_size, vocab_size, layer_norm_eps, init_std, init_cfg, tied)
         if not 0 < probability <= 1:
             raise ValueError(f'probability is {probability}; give more than 0 and at most 1 (0.15 in BERT)')
         self.probability = probability
-        self.whole_word = whole_word
+        self.whole_word, self.at_least_one = whole_word, at_least_one
 
     def loss(self, batch: FusionBatch) -> dict[str, Tensor]:
         """Compute the cross-entropy of masked tokens, a mean over all processes' tokens, and ``acc_mlm``."""
-        hidden, chosen = mask_tokens(batch.tokens, batch.model.tokenizer, self.probability, self.whole_word)
+        how = (self.probability, self.whole_word, self.at_least_one)
+        hidden, chosen = mask_tokens(batch.tokens, batch.model.tokenizer, *how)
         logits = self._logits(batch, hidden, chosen)  # (M, V)
         target = batch.tokens.input_ids[chosen].to(logits.device, non_blocking=True)  # (M,)
         total = F.cross_entropy(logits, target, reduction='sum')

@@ -16,6 +16,34 @@ from florence_mm.ops.collectives import Peers
 LEAST_PROBABILITY = 1e-4
 
 
+def half_false_images(batch: FusionBatch) -> tuple[Tensor, list[bool]]:
+    """Choose the image of each text: its own, or for half of them, rounded down, that of another sample.
+
+    Returns:
+        ``(B, ...)`` images, preprocessed, and for each of the B texts whether its image is its own.
+
+    Raises:
+        ValueError: a sample has no image of another one.
+    """
+    if absent := [n for n, sample in enumerate(batch.samples) if 'false_images' not in sample]:
+        raise ValueError(
+            f'sample {absent[0]} of the batch has no image of another sample; wrap the data set into WithFalseSamples, '
+            'and give the model PaddedImageDataPreprocessor or RegionDataPreprocessor, which prepare it'
+        )
+    false = torch.stack(batch.field('false_images'))  # (B, ...)
+    own = rows_of(batch.images, batch.image_of)
+    if own.shape != false.shape:
+        raise ValueError(
+            f'images of a batch are {tuple(own.shape)} and those of other samples {tuple(false.shape)}; use the '
+            'preprocessor PaddedImageDataPreprocessor or RegionDataPreprocessor, which give them one size'
+        )
+    number = len(batch.samples)
+    matches = torch.ones(number, dtype=torch.bool)
+    matches[torch.randperm(number)[: number // 2]] = False
+    chosen = matches.to(own.device).view(-1, *(1,) * (own.ndim - 1))
+    return torch.where(chosen, own, false.to(own)), matches.tolist()
+
+
 def draw_negatives(logits: Tensor, allowed: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """Draw a negative for each row with probabilities proportional to ``softmax(logits) + 1e-4``.
 

@@ -31,6 +31,9 @@ class FusionVQAHead(KnownAnswers, BaseModule):
             data set; None: predictions are labels only.
         hidden_size: C, set by the model.
         pooled_size: width of the pooled pair, set by the model; None: 2 C, as in METER.
+        width: hidden width of the MLP; None: that of the pooled pair, 2 C as in METER; 2 C in ViLT and UNITER, too,
+            whose pooled pairs are of C.
+        act_first: the activation before the norm, and an epsilon of 1e-12, as in UNITER.
         init_std: standard deviation of the initial weights of linear layers, set by the model.
         init_cfg: see mmengine.
 
@@ -49,16 +52,20 @@ class FusionVQAHead(KnownAnswers, BaseModule):
         pooled_size: int | None = None,
         init_std: float = 0.02,
         init_cfg: dict | None = None,
+        width: int | None = None,
+        act_first: bool = False,
     ) -> None:
         super().__init__(init_cfg)
         if num_answers is None and not answers:
             raise ValueError('FusionVQAHead got neither num_answers nor answers; give one of them')
         self.take_answers(answers, num_answers)
-        width = pooled_size or 2 * hidden_size
+        pooled = pooled_size or 2 * hidden_size
+        width = pooled if width is None else width
+        between = [nn.LayerNorm(width), nn.GELU()]
+        if act_first:
+            between = [nn.GELU(), nn.LayerNorm(width, eps=1e-12)]
         # the same indices as in METER's Sequential
-        self.classifier = nn.Sequential(
-            nn.Linear(width, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, self.num_answers)
-        )
+        self.classifier = nn.Sequential(nn.Linear(pooled, width), *between, nn.Linear(width, self.num_answers))
         init_bert_weights(self, init_std)
         # initial probabilities of 1 / K: with 1 / 2 the first steps would only learn that most answers are wrong
         nn.init.constant_(self.classifier[-1].bias, -math.log(max(self.num_answers - 1, 1)))
