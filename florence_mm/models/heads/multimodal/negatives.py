@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from florence_mm.models.multimodal.batch import FusionBatch, rows_of
 from florence_mm.models.tokenizers.protocol import TokenBatch
 from florence_mm.ops.collectives import Peers
+from florence_mm.ops.nearest_contrastive import nearest_similarities
 
 #: What BLIP's public code adds to each probability, so that no negative is impossible.
 LEAST_PROBABILITY = 1e-4
@@ -101,10 +102,10 @@ def _rows(x: Tensor, rows: Tensor) -> Tensor:
 def _similarities(batch: FusionBatch, peers: Peers) -> tuple[Tensor, Tensor]:
     """Logits ``(b, B)`` from the images of this process to texts, and from its texts to images."""
     features = batch.features
-    image, text = rows_of(features.image, batch.image_of), features.text  # (b, D) each
+    image, text = rows_of(features.image, batch.image_of), features.text  # (b, D) each; (b, V, D) of V vectors
     return (
-        features.scale * image @ peers.gather_rows(text).T,
-        features.scale * text @ peers.gather_rows(image).T,
+        features.scale * nearest_similarities(image, peers.gather_rows(text)),
+        features.scale * nearest_similarities(peers.gather_rows(image), text).T,
     )
 
 
