@@ -40,6 +40,7 @@ class QFormerModel(VisionLanguageModel):
         qformer: arguments of :class:`~florence_mm.models.text.qformer.QFormer`.
         freeze_image_encoder: see :class:`BLIP2`.
         keep_frozen: see :class:`BLIP2`.
+        vision_norm_eps: see :class:`BLIP2`.
         data_preprocessor: see mmengine.
         init_cfg: see mmengine.
     """
@@ -53,6 +54,7 @@ class QFormerModel(VisionLanguageModel):
         qformer: Mapping[str, Any],
         freeze_image_encoder: bool = True,
         keep_frozen: bool = False,
+        vision_norm_eps: float = 1e-5,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -60,7 +62,7 @@ class QFormerModel(VisionLanguageModel):
         self.image_encoder = build_part(image_encoder)
         check_width(self.image_encoder, 'num_features', type(self).__name__)
         self.freeze_image_encoder, self.keep_frozen = freeze_image_encoder, keep_frozen
-        self.ln_vision = nn.LayerNorm(self.image_encoder.num_features)
+        self.ln_vision = nn.LayerNorm(self.image_encoder.num_features, eps=vision_norm_eps)
         self.qformer = QFormer(self.image_encoder.num_features, **qformer)
         if freeze_image_encoder:
             self.image_encoder.requires_grad_(False).eval()
@@ -114,6 +116,7 @@ class BLIP2(QFormerModel):
             it learns.
         keep_frozen: checkpoints of a training hold the frozen image encoder too; False: they hold what was trained
             alone, and loading them needs the encoder's own weights, by its ``init_cfg``.
+        vision_norm_eps: epsilon of the norm behind the image encoder: 1e-5 in LAVIS, 1e-6 in transformers.
         dec_token_id: id that takes the place of the start token in writing; None: behind the tokenizer's ids, unless it
             has ``[DEC]``.
         max_text_len: longest text in tokens, start and end included; 32 in BLIP-2.
@@ -133,6 +136,7 @@ class BLIP2(QFormerModel):
         heads: Mapping[str, dict | nn.Module] | None = None,
         freeze_image_encoder: bool = True,
         keep_frozen: bool = False,
+        vision_norm_eps: float = 1e-5,
         dec_token_id: int | None = None,
         max_text_len: int = 32,
         data_preprocessor: dict | nn.Module | None = None,
@@ -143,7 +147,7 @@ class BLIP2(QFormerModel):
         dec = mark_id(tokenizer, '[DEC]', dec_token_id, 0)
         needed = max(dec, tokenizer.vocab_size - 1) + 1
         qformer = {'num_queries': num_queries, 'text': {'vocab_size': needed, **text}}
-        more = (freeze_image_encoder, keep_frozen, data_preprocessor, init_cfg)
+        more = (freeze_image_encoder, keep_frozen, vision_norm_eps, data_preprocessor, init_cfg)
         super().__init__(tokenizer, text['hidden_size'], max_text_len, image_encoder, qformer, *more)
         self.dec_token_id, self.pooled_size = dec, self.hidden_size
         check_text_sizes(self.qformer.stack, needed, max_text_len, 'max_text_len')

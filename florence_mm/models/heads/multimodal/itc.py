@@ -11,7 +11,6 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from florence_mm.language.labels import name_label
 from florence_mm.models.layers.initialisation import init_bert_weights
 from florence_mm.models.multimodal.batch import FusionBatch, rows_of
 from florence_mm.models.multimodal.protocol import Embedder, HasTowers, PairFeatures
@@ -238,15 +237,16 @@ class FusionITCHead(BaseModule):
         if self.positives == 'equal_texts':
             return torch.tensor(batch.text_labels)
         if self.positives == 'equal_images':
-            ids = batch.field('img_id' if 'img_id' in batch.samples[0] else 'img_path')
-            return torch.tensor([name_label(f'{number}') for number in ids])
+            labels = batch.image_labels()
+            return torch.tensor(batch.field('img_path') if labels is None else labels)
         return torch.tensor(list(Peers().row_numbers(len(batch.samples))))
 
     # --- prediction ---------------------------------------------------------------------------------------------------
 
     def predict(self, batch: FusionBatch) -> None:
-        """Set ``image_feat`` of each sample, ``(D,)`` or ``(V, D)``, and ``text_feat (n, D)`` of those with n ``texts``; on the
-        CPU.
+        """Set ``image_feat`` of each sample, ``(D,)`` or ``(V, D)``, and ``text_feat (n, D)`` of those with n ``texts``.
+
+        They are on the CPU.
         """
         image = self.embed_images(batch.model, batch.image_tokens).cpu()  # (U, D) or (U, V, D)
         for sample, number in zip(batch.samples, batch.image_of, strict=True):
