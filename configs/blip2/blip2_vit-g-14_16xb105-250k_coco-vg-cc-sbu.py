@@ -23,5 +23,7 @@ model = dict(
 )
 train_dataloader = dict(batch_size=105)
 auto_scale_lr = dict(base_batch_size=1680, enable=False)
+default_hooks = dict(checkpoint=dict(interval=5_000, by_epoch=False))
+log_processor = dict(by_epoch=False)
 # under --smoke texts of several sets are equal; two of them would have no negative
 smoke = dict(train_dataloader=dict(batch_size=8))

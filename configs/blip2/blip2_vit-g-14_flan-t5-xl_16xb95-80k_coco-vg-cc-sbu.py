@@ -39,6 +39,8 @@ model = dict(
 )
 train_dataloader = dict(batch_size=95)
 auto_scale_lr = dict(base_batch_size=1520, enable=False)
+default_hooks = dict(checkpoint=dict(interval=5_000, by_epoch=False))
+log_processor = dict(by_epoch=False)
 smoke = dict(
     model=dict(
         language_model=dict(

@@ -18,3 +18,5 @@ model = dict(
 )
 train_dataloader = dict(batch_size=120)
 auto_scale_lr = dict(base_batch_size=1920, enable=False)
+default_hooks = dict(checkpoint=dict(interval=5_000, by_epoch=False))
+log_processor = dict(by_epoch=False)

@@ -11,5 +11,3 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=False, begin=5_000, end=max_iters),
 ]
 train_cfg = dict(by_epoch=False, max_iters=max_iters)
-default_hooks = dict(checkpoint=dict(interval=5_000, by_epoch=False))
-log_processor = dict(by_epoch=False)
