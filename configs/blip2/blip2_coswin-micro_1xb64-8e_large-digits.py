@@ -11,9 +11,7 @@ model = dict(
     heads=dict(
         itc=dict(type='florence_mm.FusionITCHead', embed_dims=64, label_smoothing=0.1),
         itm=dict(type='florence_mm.FusionITMHead', negatives='all'),
-        caption=dict(
-            type='florence_mm.FusionCaptionHead', tied=True, label_smoothing=0.1, num_beams=3, max_length=24
-        ),
+        caption=dict(type='florence_mm.FusionCaptionHead', tied=True, label_smoothing=0.1, num_beams=3, max_length=24),
     ),
 )
 train_dataloader = dict(batch_size=64)

@@ -1,5 +1,5 @@
-# BLIP-2's first stage (section 3.2): contrast, matching and captions in batches of 1,680. The image encoder is EVA's and
-# frozen; the Q-Former starts from BERT, and its queries' MLPs from BERT's
+# BLIP-2's first stage (section 3.2): contrast, matching and captions in batches of 1,680. The image encoder is EVA's
+# and frozen; the Q-Former starts from BERT, and its queries' MLPs from BERT's
 _base_ = [
     '../_base_/models/blip2_vit-g-14.py',
     '../_base_/datasets/blip_pretrain.py',

@@ -1,6 +1,6 @@
-# BLIP-2's second stage with Flan-T5-XL: each text is cut at a place from its first token to its middle, as LAVIS's authors
-# say in its issue 139; what is before the cut is read by the encoder, the rest is learned, in batches of 1,520. T5's
-# folder is that of `google/flan-t5-xl` on the Hugging Face hub
+# BLIP-2's second stage with Flan-T5-XL: each text is cut at a place from its first token to its middle, as LAVIS's
+# authors say in its issue 139; what is before the cut is read by the encoder, the rest is learned, in batches of 1,520.
+# T5's folder is that of `google/flan-t5-xl` on the Hugging Face hub
 _base_ = [
     '../_base_/models/blip2_vit-g-14.py',
     '../_base_/datasets/blip_pretrain.py',
@@ -27,9 +27,7 @@ model = dict(
         ),
     ),
     tokenizer=dict(_delete_=True, type='florence_mm.LanguageModelTokenizer', pretrained='./data/flan-t5-xl'),
-    heads=dict(
-        caption=dict(type='florence_mm.FusionCaptionHead', random_prefix='half', num_beams=5, max_length=30)
-    ),
+    heads=dict(caption=dict(type='florence_mm.FusionCaptionHead', random_prefix='half', num_beams=5, max_length=30)),
     max_text_len=34,
     init_cfg=dict(
         type='florence_mm.Pretrained',

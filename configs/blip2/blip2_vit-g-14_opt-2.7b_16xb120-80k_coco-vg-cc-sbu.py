@@ -1,5 +1,5 @@
-# BLIP-2's second stage with OPT-2.7B (section 3.3): texts in batches of 1,920, each followed by a line break. OPT's folder
-# is that of `facebook/opt-2.7b` on the Hugging Face hub
+# BLIP-2's second stage with OPT-2.7B (section 3.3): texts in batches of 1,920, each followed by a line break. OPT's
+# folder is that of `facebook/opt-2.7b` on the Hugging Face hub
 _base_ = [
     '../_base_/models/blip2_vit-g-14_opt-2.7b.py',
     '../_base_/datasets/blip_pretrain.py',

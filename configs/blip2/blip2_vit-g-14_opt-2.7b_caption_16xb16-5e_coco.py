@@ -1,5 +1,5 @@
-# Captions on COCO after the second stage: 364 pixels, 5 epochs of batches of 256, 1e-5, "a photo of" before every caption,
-# beams of five. The image encoder learns too, and checkpoints hold it
+# Captions on COCO after the second stage: 364 pixels, 5 epochs of batches of 256, 1e-5, "a photo of" before every
+# caption, beams of five. The image encoder learns too, and checkpoints hold it
 _base_ = [
     '../_base_/models/blip2_vit-g-14_opt-2.7b.py',
     '../_base_/datasets/karpathy_coco.py',
@@ -13,7 +13,9 @@ model = dict(
     image_encoder=dict(img_size=364, with_cp=True),
     freeze_image_encoder=False,
     heads=dict(
-        caption=dict(type='florence_mm.FusionCaptionHead', prompt='a photo of', num_beams=5, min_length=1, max_length=30)
+        caption=dict(
+            type='florence_mm.FusionCaptionHead', prompt='a photo of', num_beams=5, min_length=1, max_length=30
+        )
     ),
     max_text_len=44,
     init_cfg=dict(

@@ -116,7 +116,8 @@ def lavis(stage=1, kind='opt', clip=False, seed=0):
     kept = {
         key: value
         for key, value in state.items()
-        if not any(part in key for part in dropped) and not (key.count('.output.') == 1 and '.layer.' in key and 'attention' not in key)
+        if not any(part in key for part in dropped)
+        and not (key.count('.output.') == 1 and '.layer.' in key and 'attention' not in key)
     }
     kept.pop('temp')
     return kept | {f'{kind}_proj.weight': torch.randn(24, WIDTH), f'{kind}_proj.bias': torch.randn(24)}

@@ -8,7 +8,6 @@ from small_coswin import COSWIN
 from small_text import STACK, VOCAB
 from whole_kinds import TEXTS, VisionLanguage
 
-
 VIT = {
     **CLIP,
     **{'out_type': 'raw', 'pre_norm': False, 'patch_bias': True, 'post_norm': False, 'act': 'gelu', 'norm_eps': 1e-6},
@@ -100,7 +99,9 @@ SMALL = {
         without_gradient=FROZEN,
     ),
     'BLIP2-coswin': Small(MAPS, VisionLanguage(PROTOCOLS, UNUSED), PROTOCOLS),
-    'BLIP2Writer': Small(WRITER, VisionLanguage(WRITES), WRITES, without_gradient={**FROZEN, 'language_model.': 'frozen'}),
+    'BLIP2Writer': Small(
+        WRITER, VisionLanguage(WRITES), WRITES, without_gradient={**FROZEN, 'language_model.': 'frozen'}
+    ),
     'BLIP2Writer-t5': Small(
         WITH_T5, VisionLanguage(WRITES), WRITES, without_gradient={**FROZEN, 'language_model.': 'frozen'}
     ),
@@ -111,4 +112,3 @@ SMALL = {
         Texts(),
     ),
 }
-

@@ -144,9 +144,13 @@ def test_the_losses_and_their_gradient(pair, monkeypatch):
 def test_lavis_files_give_what_transformers_gives(pair, tmp_path):
     theirs, _, tokens, text = pair
     model = loaded(ours(vision_norm_eps=1e-5), lavis(), tmp_path)
-    torch.testing.assert_close(model.pool_image(tokens), theirs.qformer(
-        query_embeds=theirs.query_tokens.expand(3, -1, -1), encoder_hidden_states=tokens
-    ).last_hidden_state, **CLOSE)
+    torch.testing.assert_close(
+        model.pool_image(tokens),
+        theirs.qformer(
+            query_embeds=theirs.query_tokens.expand(3, -1, -1), encoder_hidden_states=tokens
+        ).last_hidden_state,
+        **CLOSE,
+    )
     name, state, _ = convert_state_dict(lavis(clip=True))
     assert name == 'BLIP-2' and 'image_encoder.ln_pre.weight' in state
 
@@ -210,12 +214,13 @@ def test_texts_that_are_generated(kind, beams, tmp_path):
     out = theirs.generate(
         pixel_values=pictures, input_ids=ids, bad_words_ids=banned, early_stopping=False, eos_token_id=END, **options
     )
-    got = model.heads['caption'].decode(model, model.encode_image(pictures)).ids
+    decoded = model.heads['caption'].decode(model, model.encode_image(pictures))
+    got = decoded.ids
     skip = 0 if kind == 'opt' and out.shape[1] <= 7 else len(start) if kind == 'opt' else 1
     for own, other in zip(got, out[:, skip:].tolist(), strict=True):
         written = [one for one in other[: other.index(END) if END in other else None] if one != PAD]
         assert own == written[:6]
-    assert kind == 't5' or len({tuple(row) for row in got}) > 1
+    assert len(set(decoded.log_probs.tolist())) == 6  # each picture changes what is written
 
 
 @torch.no_grad()
@@ -247,5 +252,3 @@ def test_published_numbers_of_parameters():
     head = 768 * 768 + 768 + 2 * 768 + 30523  # of words, tied
     projections = 2 * (768 * 256 + 256) + 2 * 768 + 2
     assert round(millions(whole) + (head + projections) / 1e6) == 187  # 188 in the paper, with the norm and rounding
-
-

@@ -19,9 +19,7 @@ model = dict(
         post_norm=False,
         init_cfg=dict(type='florence_mm.Pretrained', checkpoint='data/eva/eva_vit_g.pth'),
     ),
-    tokenizer=dict(
-        type='florence_mm.BertTextTokenizer', pretrained='./data/bert-base-uncased', extra_tokens=['[DEC]']
-    ),
+    tokenizer=dict(type='florence_mm.BertTextTokenizer', pretrained='./data/bert-base-uncased', extra_tokens=['[DEC]']),
     text=dict(vocab_size=30523, hidden_size=768, num_layers=12, num_heads=12),
 )
 # under --smoke all is small; bf16 is slow on CPUs

@@ -1,5 +1,5 @@
-# BLIP-2's first stage: 250,000 steps, AdamW with betas 0.9 and 0.98 and decay 0.05, 1e-4 with 5,000 steps of warm-up and
-# a cosine to 1e-5 as in the public config (the paper's floor is 5e-5 in the second stage)
+# BLIP-2's first stage: 250,000 steps, AdamW with betas 0.9 and 0.98 and decay 0.05, 1e-4 with 5,000 steps of warm-up
+# and a cosine to 1e-5 as in the public config (the paper's floor is 5e-5 in the second stage)
 max_iters = 250_000
 optim_wrapper = dict(
     type='florence_mm.FlorenceAmpOptimWrapper',

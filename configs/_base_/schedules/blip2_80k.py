@@ -1,5 +1,5 @@
-# BLIP-2's second stage: 80,000 steps, AdamW with betas 0.9 and 0.98 and decay 0.05, 1e-4 with 2,000 steps of warm-up and
-# a cosine to 5e-5
+# BLIP-2's second stage: 80,000 steps, AdamW with betas 0.9 and 0.98 and decay 0.05, 1e-4 with 2,000 steps of warm-up
+# and a cosine to 5e-5
 max_iters = 80_000
 optim_wrapper = dict(
     type='florence_mm.FlorenceAmpOptimWrapper',

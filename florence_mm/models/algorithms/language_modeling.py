@@ -49,9 +49,12 @@ class LanguageModeling(FlorenceModel):
         self.tokenizer, self.max_text_len = build_part(tokenizer, TASK_UTILS), max_text_len
         check_text_sizes(self.language_model, self.tokenizer.vocab_size, max_text_len, 'max_text_len')
 
-    def tensor(self, inputs: Tensor | None, data_samples: Sequence[Any]) -> Tensor:
-        """Compute the logits ``(B, T - 1, V)`` that predict the texts of B samples, behind their start token."""
-        return self._logits(data_samples)[0]
+    def tensor(self, inputs: Tensor | None, data_samples: Sequence[Any] | None = None) -> Tensor:
+        """Compute the logits ``(B, T - 1, V)`` that predict the texts of B samples, behind their start token.
+
+        Images alone say nothing to it: without samples it gives ``(B, 0)`` for B of them.
+        """
+        return inputs.new_zeros(len(inputs), 0) if data_samples is None else self._logits(data_samples)[0]
 
     def loss(self, inputs: Tensor | None, data_samples: Sequence[Any]) -> dict[str, Tensor]:
         """Compute ``loss_text``, the mean cross-entropy of the batch's tokens, and ``acc_text``."""

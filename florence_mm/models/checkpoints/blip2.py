@@ -21,7 +21,18 @@ from .clip import FIXED_SHAPES
 from .clip_settings import IMAGE, as_dict, of_class
 from .exporting import Exported, config_json, hold, register_export
 from .plain_vit import convert_vit, export_vit, from_tower, is_plain_vit, plain_vit_settings, to_tower
-from .renaming import COMPUTED, Names, Skipped, Source, StateDict, add_prefix, any_key, keep_matching, pop_prefix, register_format
+from .renaming import (
+    COMPUTED,
+    Names,
+    Skipped,
+    Source,
+    StateDict,
+    add_prefix,
+    any_key,
+    keep_matching,
+    pop_prefix,
+    register_format,
+)
 from .settings import Setting
 from .text_settings import head_count, norm_eps
 
@@ -136,7 +147,9 @@ def convert_hf_blip2(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert transformers' models for retrieval and for generation."""
     state = dict(state)
     vision = to_tower(pop_prefix(state, r'vision_model\.'), HF_VIT)
-    norm = {f'ln_vision.{key}': vision.pop(f'ln_post.{key}') for key in ('weight', 'bias') if f'ln_post.{key}' in vision}
+    norm = {
+        f'ln_vision.{key}': vision.pop(f'ln_post.{key}') for key in ('weight', 'bias') if f'ln_post.{key}' in vision
+    }
     converted = {**add_prefix(vision, 'image_encoder.'), **norm}
     layers = _HF_ATTENTION.to_ours(pop_prefix(state, r'qformer\.(?=encoder\.)'))
     words = {key: state.pop(key) for key in list(state) if key.startswith(('embeddings.', 'qformer.layernorm.'))}
@@ -176,7 +189,9 @@ def _give_layers(state: StateDict) -> StateDict:
 def _give_vision(state: StateDict) -> tuple[StateDict, bool]:
     """Our tower under LAVIS's names, and whether a bias of keys was left out that is not zero."""
     if not is_plain_vit(state):
-        return {f'transformer.{key}' if key.startswith('resblocks.') else key: value for key, value in state.items()}, False
+        return {
+            f'transformer.{key}' if key.startswith('resblocks.') else key: value for key, value in state.items()
+        }, False
     theirs, had_bias = {}, False
     for key, value in export_vit(state).items():
         if not key.endswith('.attn.qkv.bias'):
@@ -265,7 +280,9 @@ def _hf_config(vision: StateDict, theirs: StateDict, known: dict[str, Any]) -> t
         heads[part], more = head_count(told, width, argument.removeprefix('num_heads of the '))
         notes += more
     layers = {int(key.split('.')[3]) for key in theirs if key.startswith('qformer.encoder.layer.')}
-    crossing = sorted({int(key.split('.')[3]) for key in theirs if key.startswith('qformer.') and 'crossattention' in key})
+    crossing = sorted(
+        {int(key.split('.')[3]) for key in theirs if key.startswith('qformer.') and 'crossattention' in key}
+    )
     vision_config = {
         'model_type': 'blip_2_vision_model',
         'hidden_size': len(stem),

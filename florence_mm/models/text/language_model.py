@@ -215,9 +215,7 @@ class TransformersLanguageModel(BaseModule):
 
             states = BaseModelOutput(last_hidden_state=before.tokens)
             ids = input_ids.to(before.tokens.device, non_blocking=True)
-            return self.model(
-                encoder_outputs=states, attention_mask=before.mask, decoder_input_ids=ids, **held
-            ).logits
+            return self.model(encoder_outputs=states, attention_mask=before.mask, decoder_input_ids=ids, **held).logits
         x = self.embed(input_ids)
         if before is not None and (cache is None or not cache.held.get_seq_length()):
             x = torch.cat([before.tokens, x], 1)  # (B, S + T, E)

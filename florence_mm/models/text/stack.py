@@ -105,9 +105,7 @@ class LayerStack(BaseModule):
         self.embeddings = embeddings
         args = (hidden_size, num_heads, mlp_ratio, drop_rate, attn_drop_rate, layer_norm_eps)
         self.layers = nn.ModuleList(
-            FusionLayer(
-                *args, context_dims, cross_attention and number % cross_every == 0, causal_attention, lead_mlp
-            )
+            FusionLayer(*args, context_dims, cross_attention and number % cross_every == 0, causal_attention, lead_mlp)
             for number in range(num_layers)
         )
         init_bert_weights(self, init_std)

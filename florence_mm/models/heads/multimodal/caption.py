@@ -84,7 +84,9 @@ class FusionCaptionHead(WritingHead):
         tokens = self._prompted(model, batch.texts) if self.prompt else batch.tokens
         prompts = None
         if self.random_prefix:
-            prompts, tokens = cut_texts(tokens, draw_cuts(tokens.mask, half=self.random_prefix == 'half'), model.tokenizer.pad_token_id)
+            prompts, tokens = cut_texts(
+                tokens, draw_cuts(tokens.mask, half=self.random_prefix == 'half'), model.tokenizer.pad_token_id
+            )
         hidden = model.teach(batch.image_tokens, batch.image_of, prompts, tokens)  # (B, T - 1, C)
         learned = tokens.mask[:, 1:].clone()
         if self.prompt:
