@@ -1,4 +1,7 @@
-"""Pretraining algorithms: UniCL, its fine-tuning on classes, and language modeling. Not here: encoders, tokenizers, losses (``ops``)."""
+"""Pretraining algorithms: UniCL, its fine-tuning on classes, language modeling.
+
+Not here: encoders, tokenizers, losses (``ops``).
+"""
 
 from florence_mm.moved import moved_names
 

@@ -1,6 +1,7 @@
 """Language modeling: a causal language model learns texts alone, before it is frozen behind a Q-Former.
 
-Shape legend: ``B`` texts, ``T`` tokens of the longest text with start and end, ``N`` predicted tokens, ``V`` vocabulary.
+Shape legend: ``B`` texts, ``T`` tokens of the longest text with start and end, ``N`` predicted tokens, ``V``
+vocabulary.
 """
 
 from collections.abc import Sequence

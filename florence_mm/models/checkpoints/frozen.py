@@ -45,9 +45,9 @@ def with_frozen(model: nn.Module, state: Mapping[str, Any], path: str | Path) ->
             own = part.state_dict()
         elif not getattr(part, 'init_cfg', None) and not getattr(part, 'has_weights', False):
             raise ValueError(
-                f'{path} holds what was trained alone and lacks the {len(own)} tensors of {name}, which was frozen, and '
-                f'the config names no weights for it; give model.{name} those with which it was trained, by '
-                f"init_cfg=dict(type='florence_mm.Pretrained', checkpoint=...) or pretrained"
+                f'{path} holds what was trained alone and lacks the {len(own)} tensors of {name}, which was frozen, '
+                f'and the config names no weights for it; give model.{name} those with which it was trained, by '
+                "init_cfg=dict(type='florence_mm.Pretrained', checkpoint=...) or pretrained"
             )
         print_log(f'{path} lacks {name}, which was frozen; its weights are those that the config names', 'current')
         whole = {key: value.full_tensor() if hasattr(value, 'full_tensor') else value for key, value in own.items()}

@@ -4,8 +4,8 @@ Learned queries read the tokens of an image. Three objectives train them, each w
 queries and texts are apart; matching, where all see each other; and captions, where a text sees the queries and what
 stands before it, behind the start token ``[DEC]``. The second stage is in :mod:`.blip2_writer`.
 
-Shape legend: ``U`` images, ``B`` texts, ``Q`` queries, ``S`` image tokens, ``T`` text tokens, ``C`` hidden size, ``C_v``
-width of the image encoder.
+Shape legend: ``U`` images, ``B`` texts, ``Q`` queries, ``S`` image tokens, ``T`` text tokens, ``C`` hidden size,
+``C_v`` width of the image encoder.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -4,8 +4,8 @@ What the queries make of an image is projected to the width of the language mode
 embedded tokens of a text. A causal model goes on from both; of an encoder-decoder the encoder reads the queries and a
 prompt, and the decoder writes. Only the text is learned.
 
-Shape legend: ``U`` images, ``B`` texts, ``Q`` queries, ``T`` text tokens, ``E`` width of the language model's embeddings,
-``V`` its vocabulary.
+Shape legend: ``U`` images, ``B`` texts, ``Q`` queries, ``T`` text tokens, ``E`` width of the language model's
+embeddings, ``V`` its vocabulary.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """Embeddings of words and positions, with which the layers of a text stack begin.
 
-Shape legend: ``B`` texts, ``T`` tokens of the longest text, ``S`` tokens before it, ``N`` real tokens of the batch, ``C``
-channels.
+Shape legend: ``B`` texts, ``T`` tokens of the longest text, ``S`` tokens before it, ``N`` real tokens of the batch,
+``C`` channels.
 """
 
 import torch

@@ -120,8 +120,8 @@ class TransformersLanguageModel(BaseModule):
             raise ValueError(f'dtype of the language model is {dtype!r}; give one of {", ".join(_TYPES)}')
         if pretrained is None and not (config and 'model_type' in config):
             raise ValueError(
-                'TransformersLanguageModel got neither pretrained nor a config with model_type; give a folder or a name '
-                "on the hub, or config=dict(model_type='opt', ...) for random weights"
+                'TransformersLanguageModel got neither pretrained nor a config with model_type; give a folder or a '
+                "name on the hub, or config=dict(model_type='opt', ...) for random weights"
             )
         self.has_weights = pretrained is not None
         self.model = self._load(pretrained, dict(config or {})) if pretrained else self._make(dict(config))

@@ -4,8 +4,8 @@ The layers are BERT's. Queries stand before the text; they have an MLP of their 
 in every second layer. What sees what decides the mode (section 3.1 and figure 2 of the paper): queries and text apart,
 all of both, or queries before a text that is written.
 
-Shape legend: ``U`` images, ``B`` texts, ``Q`` queries, ``S`` image tokens, ``T`` text tokens, ``C`` hidden size, ``C_v``
-width of the image tokens.
+Shape legend: ``U`` images, ``B`` texts, ``Q`` queries, ``S`` image tokens, ``T`` text tokens, ``C`` hidden size,
+``C_v`` width of the image tokens.
 """
 
 from collections.abc import Mapping

@@ -34,8 +34,8 @@ class FusionITCHead(BaseModule):
 
     With ``momentum``, as in ALBEF and BLIP, features are compared with those of a moving average of the model, of the
     batch and of earlier batches (the queue), and targets are softened by that model's own similarities. Without, the
-    loss is half of UniCL's. It is the mean of both directions. Of a model that describes an image by several vectors, as
-    BLIP-2, the similarity with a text is that of the nearest one.
+    loss is half of UniCL's. It is the mean of both directions. Of a model that describes an image by several vectors,
+    as BLIP-2, the similarity with a text is that of the nearest one.
 
     Unlike in BLIP's public code, all processes' momentum features are keys at once, not only from the next step on, so
     that the loss does not depend on the number of processes; and the momentum model has no dropout.
@@ -244,9 +244,9 @@ class FusionITCHead(BaseModule):
     # --- prediction ---------------------------------------------------------------------------------------------------
 
     def predict(self, batch: FusionBatch) -> None:
-        """Set ``image_feat`` of each sample, ``(D,)`` or ``(V, D)``, and ``text_feat (n, D)`` of those with n ``texts``.
+        """Set ``image_feat`` of each sample, and ``text_feat (n, D)`` of those with n ``texts``, on the CPU.
 
-        They are on the CPU.
+        An image has one vector, ``(D,)``, or several, ``(V, D)``.
         """
         image = self.embed_images(batch.model, batch.image_tokens).cpu()  # (U, D) or (U, V, D)
         for sample, number in zip(batch.samples, batch.image_of, strict=True):

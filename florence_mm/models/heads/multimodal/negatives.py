@@ -45,8 +45,8 @@ def false_and_true_pairs(batch: FusionBatch, peers: Peers) -> tuple[Tensor, Tens
     """Make the true pairs of a batch, and those of each text with a false image and each image with a false text.
 
     No text that describes an image, or equals one that does, is a negative of it; images are one if they have equal
-    pixels, or one ``img_id`` or ``img_path``. A batch of one pair gives that pair alone. Random numbers are drawn on the CPU;
-    those of all processes are drawn by the first one, so that they do not depend on the number of processes.
+    pixels, or one ``img_id`` or ``img_path``. A batch of one pair gives that pair alone. Random numbers are drawn on
+    the CPU; those of all processes are drawn by the first one, so that they do not depend on the number of processes.
 
     Args:
         batch: the batch, of equally many pairs on each of the processes.
