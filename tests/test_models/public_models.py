@@ -2,6 +2,7 @@
 
 import re
 
+import public_blip2
 import public_davit
 import public_florence2
 import public_perceiver
@@ -215,6 +216,10 @@ STATES = {
     'ViLT': lambda folder: public_vilt.in_public_layout(public_vilt.their_vilt()),
     'Hugging Face ViLT': lambda folder: saved(public_vilt.their_vilt(), folder),
     'UNITER': lambda folder: public_vilt.public_uniter(),
+    'BLIP-2': lambda folder: public_blip2.lavis(),
+    'BLIP-2 OPT': lambda folder: public_blip2.lavis(stage=2),
+    'BLIP-2 T5': lambda folder: public_blip2.lavis(stage=2, kind='t5'),
+    'Hugging Face BLIP-2': lambda folder: saved(public_blip2.hugging_face(), folder),
     'DyHead': lambda folder: detectron2_state(),
     'mmdet DyHead': lambda folder: scattered(mmdet_detector()).state_dict(),
     'mmengine run': lambda folder: {'conv1.weight': torch.randn(4, 3, 7, 7), 'bn1.running_mean': torch.randn(4)},

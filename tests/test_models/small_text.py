@@ -46,6 +46,7 @@ SMALL = {
         {'type': 'BertTextTokenizer', 'extra_tokens': ['[DEC]', '[ENC]']}, Tokenizer(), ['TextTokenizer']
     ),
     'ByteTokenizer': Small({'type': 'ByteTokenizer'}, Tokenizer(), ['TextTokenizer']),
+    'LanguageModelTokenizer': Small({'type': 'LanguageModelTokenizer', 'end': '\n'}, Tokenizer(), ['TextTokenizer']),
     'RobertaTextTokenizer': Small({'type': 'RobertaTextTokenizer'}, Tokenizer(), ['TextTokenizer']),
     **{
         f'LocationTokenizer-{name}': Small(

@@ -21,6 +21,7 @@ from florence_mm.ops.dual_attention import channel_attention, edge_plan, edge_wi
 from florence_mm.ops.focal_loss import sigmoid_focal_loss
 from florence_mm.ops.linear import product
 from florence_mm.ops.linear_focal_loss import linear_focal_loss
+from florence_mm.ops.nearest_contrastive import nearest_contrastive_loss
 from florence_mm.ops.optimal_transport import transport_costs
 from florence_mm.ops.position import resize_position_embedding, resize_relative_position_table
 from florence_mm.ops.pyramid_roi_align import pyramid_roi_align
@@ -127,6 +128,14 @@ CASES = (
         'alignment of masked sets',
         {'x': (3, 6, 16), 'y': (3, 9, 16)},
         lambda x, y, on: transport_costs(x, y, on(torch.arange(6) < 4)[None].expand(3, 6)),
+    ),
+    Case(
+        'nearest_contrastive',
+        'contrast of images of several vectors',
+        {'image': (6, 3, 8), 'text': (6, 8)},
+        lambda image, text, on: torch.stack(
+            nearest_contrastive_loss(image, text, torch.arange(6, device=on), torch.tensor(2.0, device=on), 0.1)
+        ),
     ),
     Case('attention', 'attention', dict.fromkeys('qkv', (2, 4, 20, 16)), lambda q, k, v, on: attention(q, k, v)),
     Case(

@@ -1,15 +1,16 @@
-"""Pretraining algorithms: UniCL, and its fine-tuning on classes; masked bytes.
+"""Pretraining algorithms: UniCL, and its fine-tuning on classes; language modeling, masked bytes.
 
 Not here: encoders, tokenizers, losses (``ops``).
 """
 
 from florence_mm.moved import moved_names
 
+from .language_modeling import LanguageModeling
 from .perceiver_masked_lm import PerceiverMaskedLM
 from .unicl import UniCL
 from .unicl_classifier import UniCLClassifier
 
-__all__ = ['PerceiverMaskedLM', 'UniCL', 'UniCLClassifier']
+__all__ = ['LanguageModeling', 'PerceiverMaskedLM', 'UniCL', 'UniCLClassifier']
 
 __getattr__ = moved_names(
     __name__,

@@ -7,6 +7,8 @@ from florence_mm.moved import moved_names
 
 from .base import VisionLanguageModel
 from .blip import BLIP
+from .blip2 import BLIP2
+from .blip2_writer import BLIP2Writer
 from .florence2 import Florence2
 from .git import GIT
 from .meter import METER
@@ -17,9 +19,11 @@ from .vilt import ViLT
 
 __all__ = [
     'BLIP',
+    'BLIP2',
     'GIT',
     'METER',
     'UNITER',
+    'BLIP2Writer',
     'Florence2',
     'RetrievalReranker',
     'SimVLM',
