@@ -7,13 +7,14 @@ from florence_mm.moved import moved_names
 
 from .base import VisionLanguageModel
 from .blip import BLIP
+from .flamingo import Flamingo
 from .florence2 import Florence2
 from .git import GIT
 from .meter import METER
 from .reranker import RetrievalReranker
 from .simvlm import SimVLM
 
-__all__ = ['BLIP', 'GIT', 'METER', 'Florence2', 'RetrievalReranker', 'SimVLM', 'VisionLanguageModel']
+__all__ = ['BLIP', 'GIT', 'METER', 'Flamingo', 'Florence2', 'RetrievalReranker', 'SimVLM', 'VisionLanguageModel']
 
 __getattr__ = moved_names(
     __name__,

@@ -3,10 +3,20 @@
 from florence_mm.moved import moved_names
 
 from .clip_text import CLIPTextTower, CLIPTokenEncoder
+from .language_models import LanguageModel, StackLanguageModel, TransformersLanguageModel
 from .roberta import RobertaTextEncoder
 from .stack import StackMemory, TextStack
 
-__all__ = ['CLIPTextTower', 'CLIPTokenEncoder', 'RobertaTextEncoder', 'StackMemory', 'TextStack']
+__all__ = [
+    'CLIPTextTower',
+    'CLIPTokenEncoder',
+    'LanguageModel',
+    'RobertaTextEncoder',
+    'StackLanguageModel',
+    'StackMemory',
+    'TextStack',
+    'TransformersLanguageModel',
+]
 
 __getattr__ = moved_names(
     __name__,

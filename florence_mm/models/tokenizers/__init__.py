@@ -2,6 +2,7 @@
 
 from .bert import BertTextTokenizer
 from .clip import CLIPTokenizer, MaskedCLIPTokenizer
+from .documents import DocumentTokenizer
 from .locations import LocationTokenizer
 from .protocol import TextTokenizer, TokenBatch
 from .roberta import RobertaTextTokenizer
@@ -9,6 +10,7 @@ from .roberta import RobertaTextTokenizer
 __all__ = [
     'BertTextTokenizer',
     'CLIPTokenizer',
+    'DocumentTokenizer',
     'LocationTokenizer',
     'MaskedCLIPTokenizer',
     'RobertaTextTokenizer',
