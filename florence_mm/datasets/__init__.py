@@ -9,6 +9,8 @@ from . import transforms
 from .base import ImageTextDataset
 from .collating import collate_in_one_piece
 from .detection import DetectionDataset
+from .documents import DocumentDataset
+from .example_prompts import FewShotDataset
 from .image_folder import ImageFolderText
 from .manifest import ImageTextManifest
 from .mixture import WeightedMixture
@@ -23,6 +25,8 @@ __all__ = [
     'CocoTasks',
     'DataError',
     'DetectionDataset',
+    'DocumentDataset',
+    'FewShotDataset',
     'Flickr30kEntitiesTasks',
     'ImageFolderText',
     'ImageTextDataset',

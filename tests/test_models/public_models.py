@@ -4,6 +4,7 @@ import re
 
 import public_davit
 import public_florence2
+import public_open_flamingo
 import torch
 from public_blip import hugging_face as their_blip
 from public_blip import salesforce
@@ -190,6 +191,7 @@ STATES = {
     'Hugging Face DaViT': lambda folder: saved(public_davit.hf_davit(), folder),
     'Florence-2': lambda folder: public_florence2.public(),
     'Hugging Face Florence-2': lambda folder: saved(public_florence2.hugging_face_without_mark(), folder),
+    'open_flamingo': lambda folder: public_open_flamingo.trained(),
     'Video Swin or VideoCoSwin': lambda folder: video_state('norm'),
     'mmaction2 Video Swin': lambda folder: video_state('norm2'),
     'UniCL': lambda folder: two_towers().state_dict(),

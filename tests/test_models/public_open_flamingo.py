@@ -90,13 +90,25 @@ def in_public_layout(model):
     return state
 
 
+def trained(kind='opt'):
+    """The file that open_flamingo's training writes: what was trained, and the tables of words."""
+    model = ours(kind)
+    state = in_public_layout(model)
+    language = {key: value for key, value in model.language_model.model.state_dict().items() if 'embed' in key}
+    for key, value in language.items():
+        if len(value) == VOCAB:
+            value = torch.cat([value, model.marks.mark_outputs if 'embed_out' in key else model.marks.marks])
+        state[f'lang_encoder.{key}'] = value
+    return {key: value.detach() for key, value in state.items()}
+
+
 def theirs(model, every=2):
     """open_flamingo's model with the weights of ours."""
+    import copy
+
     from open_flamingo.src.flamingo import Flamingo as TheirFlamingo
     from open_flamingo.src.flamingo_lm import FlamingoLMMixin
     from open_flamingo.src.utils import extend_instance
-
-    import copy
 
     language = copy.deepcopy(model.language_model.model)
     path = {'opt': 'model.decoder.layers', 'llama': 'model.layers', 'gpt_neox': 'gpt_neox.layers'}

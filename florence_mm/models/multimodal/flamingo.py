@@ -189,7 +189,7 @@ class Flamingo(VisionLanguageModel):
                 f'every is {every} for a language model of {language.num_layers} layers; give a number from 1 to that'
             )
         self.image_encoder = None if image_encoder is None else build_part(image_encoder)
-        self.resampler, self.blocks = None, nn.ModuleDict()
+        self.resampler, self.blocks, self.act = None, nn.ModuleDict(), act
         if self.image_encoder is not None:
             check_width(self.image_encoder, 'num_features', 'Flamingo')
             self.image_dims = self.image_encoder.num_features

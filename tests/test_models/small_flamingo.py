@@ -1,0 +1,82 @@
+"""Small Flamingos: around a stack of ours that learns too, and around a frozen OPT; and its parts and head."""
+
+import torch
+from instances import Small
+from kinds import Kind, Tokenizer, numbers, type_of
+from small_coswin import COSWIN
+from small_text import STACK, VOCAB
+from whole_kinds import FusionHead, VisionLanguage
+
+
+class Language(Kind):
+    """Embedded words to hidden states and logits of the next words."""
+
+    pads = True
+
+    def items(self, module):
+        return [numbers(length, module.hidden_size, seed=length).to(type_of(module)) for length in (6, 3, 5)]
+
+    def outputs(self, module, items, padding=0):
+        length = max(map(len, items), default=1) + padding
+        embedded = torch.zeros(len(items), length, module.hidden_size, dtype=type_of(module)) + bool(padding)
+        for row, item in enumerate(items):
+            embedded[row, : len(item)] = item
+        mask = torch.tensor([[place < len(item) for place in range(length)] for item in items])
+        hidden = module.run(embedded, mask)
+        logits = torch.nn.functional.linear(hidden, module.outputs(), module.output_bias())
+        return [{'hidden': hidden[row, : len(x)], 'logits': logits[row, : len(x)]} for row, x in enumerate(items)]
+
+
+TOKENIZER = {'type': 'MaskedCLIPTokenizer', 'vocab_size': VOCAB}
+LANGUAGE = {
+    'type': 'StackLanguageModel',
+    'stack': {key: value for key, value in STACK.items() if key != 'type'}
+    | {'vocab_size': VOCAB + 1, 'drop_rate': 0.0, 'attn_drop_rate': 0.0},
+}
+SIZES = {'hidden_size': 16, 'num_hidden_layers': 2, 'num_attention_heads': 2, 'max_position_embeddings': 60}
+OPT = {
+    'type': 'TransformersLanguageModel',
+    'config': {
+        'model_type': 'opt',
+        'vocab_size': VOCAB + 4,
+        'ffn_dim': 32,
+        'word_embed_proj_dim': 16,
+        'dropout': 0.0,
+        **SIZES,
+    },
+}
+LLAMA = {
+    'type': 'TransformersLanguageModel',
+    'config': {'model_type': 'llama', 'vocab_size': VOCAB + 1, 'intermediate_size': 32, **SIZES},
+}
+FLAMINGO = {
+    'type': 'Flamingo',
+    'image_encoder': {**COSWIN, 'out_indices': (2,)},
+    'language_model': LANGUAGE,
+    'tokenizer': TOKENIZER,
+    'resampler': {'num_layers': 2, 'num_latents': 3, 'num_heads': 2, 'head_dims': 4},
+    'num_heads': 2,
+    'head_dims': 4,
+    'freeze_image_encoder': False,
+    'freeze_language_model': False,
+    'max_text_len': 20,
+}
+FROZEN = {**FLAMINGO, 'language_model': OPT, 'every': 2, 'freeze_image_encoder': True, 'freeze_language_model': True}
+UNTIED = {**FROZEN, 'language_model': LLAMA, 'act': 'gelu'}
+PROTOCOLS = ('Reader', 'Writer', 'VisionLanguage', 'WholeBatchLoss')
+KIND = VisionLanguage((*PROTOCOLS, 'DocumentWriter'))
+UNREACHED = {'image_encoder.': 'frozen', 'language_model.': 'frozen'}
+
+SMALL = {
+    'Flamingo': Small(FLAMINGO, KIND, PROTOCOLS),
+    'Flamingo-opt': Small(FROZEN, KIND, PROTOCOLS, without_gradient=UNREACHED),
+    'Flamingo-llama': Small(UNTIED, KIND, PROTOCOLS, without_gradient=UNREACHED),
+    'StackLanguageModel': Small(LANGUAGE, Language()),
+    'TransformersLanguageModel': Small(LLAMA, Language()),
+    'TransformersLanguageModel-opt': Small(OPT, Language()),
+    'DocumentTokenizer': Small({'type': 'DocumentTokenizer', 'tokenizer': TOKENIZER}, Tokenizer(), ['TextTokenizer']),
+    'DocumentHead': Small(
+        {'type': 'DocumentHead', 'num_beams': 2, 'max_length': 5},
+        FusionHead(['pred_caption', 'caption_score'], discrete=['pred_caption', 'caption_score'], does='writes'),
+    ),
+}
