@@ -24,8 +24,9 @@ class DocumentDataset(ImageTextDataset):
     Their forms, ours, OBELICS' and MMC4's, are in :mod:`florence_mm.formats.documents`. The steps of the pipeline but
     the last are applied to each picture, and the last packs the document.
 
-    Of each document the first ``max_pictures`` pictures are used, with the texts before the next one. A document without
-    a text behind a picture teaches nothing: it is an error that names it, or with ``skip_bad`` is left out and counted.
+    Of each document the first ``max_pictures`` pictures are used, with the texts before the next one. A document
+    without a text behind a picture teaches nothing: it is an error that names it, or with ``skip_bad`` is left out and
+    counted.
 
     Args:
         ann_file (str): A jsonl file or a tar, or several by a pattern with ``*``, in the order of their names.

@@ -4,8 +4,8 @@ A document is a JSON object of one of three forms:
 
 - ``{"document": [{"image": "a.jpg"}, {"text": "a cat"}, ...]}``, ours;
 - ``{"images": ["a.jpg", null, ...], "texts": [null, "a cat", ...]}``, OBELICS': of each place one is null;
-- ``{"text_list": [...], "image_info": [{"image_name": "a.jpg", "matched_text_index": 0, ...}, ...]}``, MMC4's: a picture
-  stands before the sentence that it matches; ``matched_sim`` may say how well.
+- ``{"text_list": [...], "image_info": [{"image_name": "a.jpg", "matched_text_index": 0, ...}, ...]}``, MMC4's: a
+  picture stands before the sentence that it matches; ``matched_sim`` may say how well.
 
 In a tar the object is the member ``KEY.json``, and a picture is a member of the name that it gives, in the object's
 folder or behind ``KEY.``; or for a name that no member has, such as a URL, ``KEY.N.jpg`` (or another extension) for the
@@ -99,8 +99,8 @@ def _matched(content: Mapping, least_similarity: float) -> Iterator[tuple[str, s
         place = info.get('matched_text_index') if isinstance(info, Mapping) else None
         if not isinstance(place, int) or isinstance(place, bool) or not 0 <= place < len(texts):
             raise ValueError(
-                f'a picture of `image_info` is {shown(info)}; it needs `image_name`, and `matched_text_index` from 0 to '
-                f'{len(texts) - 1}'
+                f'a picture of `image_info` is {shown(info)}; it needs `image_name`, and `matched_text_index` from 0 '
+                f'to {len(texts) - 1}'
             )
         similarity = info.get('matched_sim', 1.0)
         if not isinstance(similarity, int | float):

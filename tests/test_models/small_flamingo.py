@@ -14,15 +14,14 @@ class Language(Kind):
     pads = True
 
     def items(self, module):
-        return [numbers(length, module.hidden_size, seed=length).to(type_of(module)) for length in (6, 3, 5)]
+        return [numbers(length, module.embed_dims, seed=length).to(type_of(module)) for length in (6, 3, 5)]
 
     def outputs(self, module, items, padding=0):
         length = max(map(len, items), default=1) + padding
-        embedded = torch.zeros(len(items), length, module.hidden_size, dtype=type_of(module)) + bool(padding)
+        embedded = torch.zeros(len(items), length, module.embed_dims, dtype=type_of(module)) + bool(padding)
         for row, item in enumerate(items):
             embedded[row, : len(item)] = item
-        mask = torch.tensor([[place < len(item) for place in range(length)] for item in items])
-        hidden = module.run(embedded, mask)
+        hidden = module.run(embedded)
         logits = torch.nn.functional.linear(hidden, module.outputs(), module.output_bias())
         return [{'hidden': hidden[row, : len(x)], 'logits': logits[row, : len(x)]} for row, x in enumerate(items)]
 
@@ -72,8 +71,8 @@ SMALL = {
     'Flamingo-opt': Small(FROZEN, KIND, PROTOCOLS, without_gradient=UNREACHED),
     'Flamingo-llama': Small(UNTIED, KIND, PROTOCOLS, without_gradient=UNREACHED),
     'StackLanguageModel': Small(LANGUAGE, Language()),
-    'TransformersLanguageModel': Small(LLAMA, Language()),
-    'TransformersLanguageModel-opt': Small(OPT, Language()),
+    'TransformersLanguageModel-llama': Small(LLAMA, Language()),
+    'TransformersLanguageModel-flamingo': Small(OPT, Language()),
     'DocumentTokenizer': Small({'type': 'DocumentTokenizer', 'tokenizer': TOKENIZER}, Tokenizer(), ['TextTokenizer']),
     'DocumentHead': Small(
         {'type': 'DocumentHead', 'num_beams': 2, 'max_length': 5},

@@ -45,6 +45,9 @@ SMALL = {
     'BertTextTokenizer': Small(
         {'type': 'BertTextTokenizer', 'extra_tokens': ['[DEC]', '[ENC]']}, Tokenizer(), ['TextTokenizer']
     ),
+    'LanguageModelTokenizer': Small(
+        {'type': 'LanguageModelTokenizer', 'end': '\n'}, Tokenizer(), ['TextTokenizer']
+    ),
     'RobertaTextTokenizer': Small({'type': 'RobertaTextTokenizer'}, Tokenizer(), ['TextTokenizer']),
     **{
         f'LocationTokenizer-{name}': Small(

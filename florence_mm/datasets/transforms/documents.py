@@ -69,8 +69,8 @@ class PackDocument(BaseTransform):
         shapes = sorted({tuple(picture.shape) for picture in pictures})
         if len(shapes) > 1 or len(pictures) > self.max_pictures:
             raise DataError(
-                f'{where}: the document has {len(pictures)} pictures of the shapes {shapes}; PackDocument takes at most '
-                f'{self.max_pictures}, of one shape, so end the steps before it with one that gives all one size'
+                f'{where}: the document has {len(pictures)} pictures of the shapes {shapes}; PackDocument takes at '
+                f'most {self.max_pictures}, of one shape, so end the steps before it with one that gives all one size'
             )
         inputs = torch.zeros(3, self.max_pictures, *(shapes[0][1:] if shapes else (0, 0)), dtype=torch.uint8)
         for number, picture in enumerate(pictures):

@@ -1,11 +1,12 @@
-"""Pretraining algorithms: UniCL, and its fine-tuning on classes. Not here: encoders, tokenizers, losses (``ops``)."""
+"""Pretraining algorithms: UniCL, its fine-tuning on classes, and language modeling. Not here: encoders, tokenizers, losses (``ops``)."""
 
 from florence_mm.moved import moved_names
 
+from .language_modeling import LanguageModeling
 from .unicl import UniCL
 from .unicl_classifier import UniCLClassifier
 
-__all__ = ['UniCL', 'UniCLClassifier']
+__all__ = ['LanguageModeling', 'UniCL', 'UniCLClassifier']
 
 __getattr__ = moved_names(
     __name__,

@@ -64,6 +64,7 @@ class CLIPVisionTower(BaseModule):
         init_cfg: see mmengine, e.g. ``dict(type='florence_mm.Pretrained', checkpoint=..., prefix='image_encoder.')``.
         pre_norm: a layer norm before the blocks; False: none, as in the plain ViT of DeiT and BLIP.
         patch_bias: a bias of the patch embedding, as in the plain ViT.
+        post_norm: have ``ln_post``; False: none, as in BLIP-2, which has a norm of its own behind the tower.
 
     Attributes:
         num_features (int): C.
@@ -89,6 +90,7 @@ class CLIPVisionTower(BaseModule):
         init_cfg: dict | list[dict] | None = None,
         pre_norm: bool = True,
         patch_bias: bool = False,
+        post_norm: bool = True,
     ) -> None:
         super().__init__(init_cfg)
         arch = resolve_arch(arch)
@@ -129,7 +131,7 @@ class CLIPVisionTower(BaseModule):
         self.resblocks = nn.ModuleList(
             PreNormBlock(dims, heads, act_layer, norm_eps, hidden, layer_scale_init_value) for _ in range(depth)
         )
-        self.ln_post = nn.LayerNorm(dims, eps=norm_eps)
+        self.ln_post = nn.LayerNorm(dims, eps=norm_eps) if post_norm else nn.Identity()
         init_blocks(self.resblocks, dims)
         self.register_load_state_dict_pre_hook(fit_on_load)
         self._freeze()

@@ -4,12 +4,44 @@ import re
 
 import torch
 
-from .renaming import Names, StateDict
+from .renaming import Names, StateDict, pop_prefix
 
 #: BERT's layers, theirs and ours, without the prefix of the model.
 LAYERS = Names(('^encoder.layer.#.', '^layers.#.'))
 #: The head that predicts words, under ``cls.``.
 WORDS_HEAD = Names(('^predictions.transform.', '^transform.'), ('^predictions.bias$', '^bias$'))
+
+
+def take_words_head(state: StateDict, prefix: str, words: torch.Tensor | None, owner: str) -> StateDict:
+    """Take a head that predicts words out of a state, under our names, without the matrix, which is tied.
+
+    Args:
+        state: tensors, of which those of the head are removed.
+        prefix: regular expression of what is before ``predictions``.
+        words: the word embeddings.
+        owner: name of the model, for the message.
+
+    Raises:
+        ValueError: the head's matrix is not the word embeddings.
+    """
+    head = WORDS_HEAD.to_ours(pop_prefix(state, prefix))
+    for key, own in (('predictions.decoder.weight', words), ('predictions.decoder.bias', head.get('bias'))):
+        tied = head.pop(key, None)
+        if tied is not None and (own is None or not torch.equal(own, tied)):
+            raise ValueError(f'its cls.{key} is not tied to the word embeddings, which {owner} needs')
+    return head
+
+
+def give_words_head(head: StateDict, words: torch.Tensor) -> StateDict:
+    """Give a tied head that predicts words its public names and its matrix; the inverse of :func:`take_words_head`.
+
+    Raises:
+        ValueError: it is not tied.
+    """
+    if 'decoder.weight' in head:
+        raise ValueError("its vocabulary head has weights of its own, and BLIP's is tied to the word embeddings")
+    tied = {'predictions.decoder.weight': words, 'predictions.decoder.bias': head['bias']}
+    return {**WORDS_HEAD.to_theirs(head), **tied}
 
 
 def join_projections(state: StateDict) -> StateDict:

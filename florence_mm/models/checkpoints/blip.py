@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .bert_layers import LAYERS, WORDS_HEAD, join_projections, split_projections
+from .bert_layers import LAYERS, give_words_head, join_projections, split_projections, take_words_head
 from .clip import FIXED_SHAPES
 from .clip_settings import IMAGE, as_dict, of_class
 from .exporting import Exported, config_json, hold, register_export
@@ -27,7 +27,7 @@ from .text_settings import head_count, norm_eps
 
 _CROSS = r'^text_(encoder|decoder\.bert)\.encoder\.layer\.\d+\.crossattention\.self\.query\.weight$'
 #: Theirs and ours, of what is not a tower.
-_PARTS = Names(
+PARTS = Names(
     ('^vision_proj.', '^heads.itc.image_proj.'),
     ('^text_proj.', '^heads.itc.text_proj.'),
     ('^vision_proj_m.', '^heads.itc.copies.image_proj.'),
@@ -39,7 +39,7 @@ _COPIES = 'heads.itc.copies.towers.'
 _QUEUE = 'heads.itc.queue.'
 _OURS = r'^heads\.(itc\.(image_proj|text_proj|temperature|copies\.(image_proj|text_proj))|itm\.fc)'
 #: Names of transformers' image encoder.
-_HF_VIT = Names(
+HF_VIT = Names(
     ('^embeddings.class_embedding$', '^class_embedding$'),
     ('^embeddings.position_embedding$', '^positional_embedding$'),
     ('^embeddings.patch_embedding.', '^conv1.'),
@@ -73,14 +73,8 @@ def _convert_text(state: StateDict) -> StateDict:
         ValueError: the head's matrix is not the word embeddings.
     """
     encoder, decoder = _take_text(state, r'text_encoder\.'), _take_text(state, r'text_decoder\.bert\.')
-    head = WORDS_HEAD.to_ours(pop_prefix(state, r'text_decoder\.cls\.'))
-    for key, own in (
-        ('predictions.decoder.weight', decoder.get('embeddings.word_embeddings.weight')),
-        ('predictions.decoder.bias', head.get('bias')),
-    ):
-        tied = head.pop(key, None)
-        if tied is not None and not same(own, tied):
-            raise ValueError(f'its text_decoder.cls.{key} is not tied to the decoder, which BLIP needs')
+    words = decoder.get('embeddings.word_embeddings.weight')
+    head = take_words_head(state, r'text_decoder\.cls\.', words, 'BLIP')
     apart = (
         encoder
         and decoder
@@ -118,7 +112,7 @@ def convert_blip(state: StateDict) -> tuple[StateDict, Skipped]:
         converted[f'{_QUEUE}place'] = place.reshape(())
         unknown = torch.full((len(converted[f'{_QUEUE}image']),), -1)
         converted[f'{_QUEUE}label'] = state.pop('idx_queue', unknown).reshape(-1)
-    state, skipped = hold(_PARTS.to_ours(state), _OURS, 'our BLIP')
+    state, skipped = hold(PARTS.to_ours(state), _OURS, 'our BLIP')
     return {**converted, **state}, skipped
 
 
@@ -131,9 +125,9 @@ def convert_blip(state: StateDict) -> tuple[StateDict, Skipped]:
 def convert_hf_blip(state: StateDict) -> tuple[StateDict, Skipped]:
     """Convert transformers' models for captions, retrieval and questions."""
     state = dict(state)
-    converted = add_prefix(to_tower(pop_prefix(state, r'vision_model\.'), _HF_VIT), 'image_encoder.')
+    converted = add_prefix(to_tower(pop_prefix(state, r'vision_model\.'), HF_VIT), 'image_encoder.')
     converted |= _convert_text(state)
-    state, skipped = hold(_PARTS.to_ours(state), _OURS, 'our BLIP')
+    state, skipped = hold(PARTS.to_ours(state), _OURS, 'our BLIP')
     return {**converted, **state}, skipped
 
 
@@ -165,13 +159,8 @@ def _export_text(state: StateDict) -> StateDict:
             decoder = {}
     theirs = {**_give_text(own, 'text_encoder.'), **_give_text(decoder, 'text_decoder.bert.')}
     if head:
-        if 'decoder.weight' in head:
-            raise ValueError("its vocabulary head has weights of its own, and BLIP's is tied to the word embeddings")
-        tied = {
-            'predictions.decoder.weight': decoder['embeddings.word_embeddings.weight'],
-            'predictions.decoder.bias': head['bias'],
-        }
-        theirs |= add_prefix({**WORDS_HEAD.to_theirs(head), **tied}, 'text_decoder.cls.')
+        words = decoder['embeddings.word_embeddings.weight']
+        theirs |= add_prefix(give_words_head(head, words), 'text_decoder.cls.')
     return theirs
 
 
@@ -195,7 +184,7 @@ def export_blip(state: StateDict, settings: dict[str, Any]) -> Exported:
         theirs |= {'idx_queue': queue['label'].reshape(1, -1)} if labelled else {}
     state, left_out = hold(state, _OURS, 'BLIP')
     absent = {'text_encoder.embeddings.position_ids': 'computed by BLIP'}
-    return Exported({**theirs, **_PARTS.to_theirs(state)}, left_out, absent)
+    return Exported({**theirs, **PARTS.to_theirs(state)}, left_out, absent)
 
 
 _TEXT_HEADS, _EPS = 'num_heads of the text model', 'layer_norm_eps of the text model'
@@ -219,9 +208,9 @@ def export_hf_blip(state: StateDict, settings: dict[str, Any]) -> Exported:
     state = dict(state)
     vision = pop_prefix(state, r'image_encoder\.')
     text = {key: value for key, value in state.items() if key.startswith('text_encoder.')}
-    theirs = add_prefix(from_tower(vision, _HF_VIT), 'vision_model.') | _export_text(state)
+    theirs = add_prefix(from_tower(vision, HF_VIT), 'vision_model.') | _export_text(state)
     state, left_out = hold(state, r'^heads\.(itc\.(image_proj|text_proj)\.|itm\.fc\.)', 'transformers')
-    theirs |= _PARTS.to_theirs(state)
+    theirs |= PARTS.to_theirs(state)
     projection = theirs.get('vision_proj.weight')
     sizes = {} if projection is None else {'image_text_hidden_size': len(projection)}
     config, notes = _hf_config(vision, text, theirs, settings)

@@ -27,7 +27,7 @@ _OWN_PARTS = (
     r'^text_encoder\.model\.encoder\.layer\.\d+\.attention\.self\.query\.',
     r'^(detector\.)?(bbox_head\.)?blocks\.\d+\.offset_conv\.',
     r'^(reranker\.)?cross_modal\.(text|image)_transform\.',
-    r'^text_stack\.layers\.\d+\.attention\.qkv\.weight$',
+    r'^(text_stack|qformer\.stack)\.layers\.\d+\.attention\.qkv\.weight$',
 )
 
 

@@ -4,6 +4,7 @@ Under our names each layer of such a model has an ``attention`` and a ``causal_a
 whose decoder shares nothing with the encoder has ``text_encoder.*`` and ``text_decoder.*`` instead.
 """
 
+import re
 from collections.abc import Collection
 
 import torch
@@ -33,6 +34,7 @@ def fit_text_modes(state: StateDict, own: Collection[str]) -> tuple[StateDict, S
       their mode. The head ``vqa`` gets the weights of the head ``caption``, with which the decoder was trained, if it
       has the same layers.
     - A model without a self-attention of causal texts gets none if it is a copy of the other.
+    - A Q-Former, whose queries have an MLP of their own, gets a copy of that of texts where the file has one alone.
 
     Args:
         state: tensors under our names.
@@ -41,6 +43,8 @@ def fit_text_modes(state: StateDict, own: Collection[str]) -> tuple[StateDict, S
     Returns:
         the tensors, and those that the model has no use for with the reason.
     """
+    if any_key(own, r'(^|\.)layers\.\d+\.lead_output\.') and not any_key(state, r'\.lead_output\.'):
+        state = {**state, **_as_lead(state)}
     if not any_key(state, r'\.causal_attention\.') or any_key(own, r'\.causal_attention\.'):
         return state, {}
     if any(key.startswith(_DECODER) for key in own):
@@ -51,6 +55,12 @@ def fit_text_modes(state: StateDict, own: Collection[str]) -> tuple[StateDict, S
         if _CAUSAL in key and same(state.get(key.replace(_CAUSAL, _OWN)), value)
     }
     return {key: value for key, value in state.items() if key not in copies}, copies
+
+
+def _as_lead(state: StateDict) -> StateDict:
+    """The MLPs of layers under the names of those of leading tokens."""
+    renamed = {re.sub(r'(^|\.)(layers\.\d+\.)(intermediate|output)\.', r'\1\2lead_\3.', key): key for key in state}
+    return {lead: state[key] for lead, key in renamed.items() if lead != key}
 
 
 def _apart(state: StateDict, own: Collection[str]) -> StateDict:

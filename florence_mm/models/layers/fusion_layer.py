@@ -9,6 +9,7 @@ Shape legend: ``B`` sequences, ``L`` tokens per sequence (``S`` of the other seq
 """
 
 from collections import OrderedDict
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,8 @@ class FusionLayer(nn.Module):
         causal_attention: have a second self-attention, used for causal layouts instead of the first, as in BLIP, whose
             encoder and decoder share all but self-attention.
         lead_mlp: have a second MLP, for the leading tokens of each sequence, as in the Q-Former, whose queries are
-            before the text. Leading tokens alone attend to the other sequence.
+            before the text. Leading tokens alone attend to the other sequence. ``'alone'``: have no other MLP, as all
+            tokens are leading ones.
 
     Raises:
         ValueError: ``num_heads`` does not divide ``hidden_size``, or a dropout rate is not in [0, 1).
@@ -52,7 +54,7 @@ class FusionLayer(nn.Module):
         context_dims: int | None = None,
         cross_attention: bool = True,
         causal_attention: bool = False,
-        lead_mlp: bool = False,
+        lead_mlp: bool | Literal['alone'] = False,
     ) -> None:
         super().__init__()
         if hidden_size % num_heads:
@@ -67,11 +69,12 @@ class FusionLayer(nn.Module):
         if cross_attention:
             self.crossattention = CrossAttention(hidden_size, num_heads, *rates, context_dims)
         width = int(mlp_ratio * hidden_size)
-        self.intermediate, self.output = _make_mlp(hidden_size, width, drop_rate, layer_norm_eps)
+        if lead_mlp != 'alone':
+            self.intermediate, self.output = _make_mlp(hidden_size, width, drop_rate, layer_norm_eps)
         if lead_mlp:
             self.lead_intermediate, self.lead_output = _make_mlp(hidden_size, width, drop_rate, layer_norm_eps)
         self.has_crossattention, self.has_causal_attention = cross_attention, causal_attention
-        self.has_lead_mlp = lead_mlp
+        self.has_lead_mlp = bool(lead_mlp)
 
     def forward(
         self,
@@ -127,16 +130,36 @@ class FusionLayer(nn.Module):
         """
         own = self.causal_attention if self.has_causal_attention and layout.causal else self.attention
         x = own(x, layout, cache, prefix)
-        if lead:
+        if lead and lead < layout.length:
             return self._lead(x, layout, context, context_layout, lead)
         if context is not None:
             x = self.crossattention(x, layout, context, context_layout)
-        return self._mlp(x, self.intermediate, self.output)
+        return self._mlp(x, *self._mlp_of(leading=bool(lead)))
 
-    def prefix_step(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, KeysValues]:
-        """Apply the layer to the tokens of a prefix ``(N, C)``, which see each other, and return what others see."""
+    def prefix_step(
+        self,
+        x: Tensor,
+        layout: TokenLayout,
+        context: KeysValues | None = None,
+        context_layout: TokenLayout | None = None,
+    ) -> tuple[Tensor, KeysValues]:
+        """Apply the layer to the tokens of a prefix ``(N, C)``, which see each other, and return what others see.
+
+        With ``lead_mlp`` they are leading tokens.
+
+        Args:
+            x: packed tokens.
+            layout: layout of ``x``.
+            context: keys and values from ``crossattention.keys_values``; None skips cross-attention.
+            context_layout: layout of the other sequence's tokens.
+        """
         x, keys_values = self.attention.with_keys_values(x, layout)
-        return self._mlp(x, self.intermediate, self.output), keys_values
+        if context is not None:
+            x = self.crossattention(x, layout, context, context_layout)
+        return self._mlp(x, *self._mlp_of(leading=self.has_lead_mlp)), keys_values
+
+    def _mlp_of(self, leading: bool) -> tuple[nn.Sequential, PostNorm]:
+        return (self.lead_intermediate, self.lead_output) if leading else (self.intermediate, self.output)
 
     def _lead(
         self,
@@ -152,9 +175,9 @@ class FusionLayer(nn.Module):
         first = x.index_select(0, rows)
         if context is not None:
             first = self.crossattention(first, TokenLayout(layout.batch, lead), context, context_layout)
-        first = self._mlp(first, self.lead_intermediate, self.lead_output)
+        first = self._mlp(first, *self._mlp_of(leading=True))
         out = torch.zeros_like(x).index_copy(0, rows, first)
-        rest = self._mlp(x.index_select(0, others), self.intermediate, self.output)
+        rest = self._mlp(x.index_select(0, others), *self._mlp_of(leading=False))
         return out.index_copy(0, others, rest)
 
     def _mlp(self, x: Tensor, inner: nn.Sequential, output: PostNorm) -> Tensor:

@@ -7,6 +7,8 @@ from florence_mm.moved import moved_names
 
 from .base import VisionLanguageModel
 from .blip import BLIP
+from .blip2 import BLIP2
+from .blip2_writer import BLIP2Writer
 from .flamingo import Flamingo
 from .florence2 import Florence2
 from .git import GIT
@@ -14,7 +16,18 @@ from .meter import METER
 from .reranker import RetrievalReranker
 from .simvlm import SimVLM
 
-__all__ = ['BLIP', 'GIT', 'METER', 'Flamingo', 'Florence2', 'RetrievalReranker', 'SimVLM', 'VisionLanguageModel']
+__all__ = [
+    'BLIP',
+    'BLIP2',
+    'GIT',
+    'METER',
+    'BLIP2Writer',
+    'Flamingo',
+    'Florence2',
+    'RetrievalReranker',
+    'SimVLM',
+    'VisionLanguageModel',
+]
 
 __getattr__ = moved_names(
     __name__,

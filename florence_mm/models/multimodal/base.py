@@ -38,10 +38,13 @@ class VisionLanguageModel(FlorenceModel):
     Attributes:
         needs_pictures (bool): every sample must have an image; families for which it is False also train on texts.
         prompts_apart (bool): prompts are read apart from the texts that follow them, and may differ in length.
+        gives_logits (bool): the states of a writer are logits already, C is the number of its words, and heads that
+            write have no layers of their own.
     """
 
     needs_pictures = True
     prompts_apart = False
+    gives_logits = False
 
     def __init__(
         self,

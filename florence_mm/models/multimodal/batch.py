@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from florence_mm.language.labels import text_label
+from florence_mm.language.labels import name_label, text_label
 from florence_mm.models.text.stack import StackMemory
 from florence_mm.models.tokenizers.protocol import TokenBatch
 from florence_mm.ops.inference import drops_at_random, is_recorded
@@ -273,6 +273,18 @@ class FusionBatch:
         """
         pairs = zip(self.samples, self.texts, strict=True)
         return [int(sample.label_key) if 'label_key' in sample else text_label(text) for sample, text in pairs]
+
+    def image_labels(self) -> list[int] | None:
+        """Labels of the samples' images, by ``img_id`` or else ``img_path``, whatever augmentation made of them.
+
+        Returns:
+            one of each sample, equal for one image; None if the first sample has neither.
+
+        Raises:
+            ValueError: a sample lacks what the first one has.
+        """
+        known = next((name for name in ('img_id', 'img_path') if name in self.samples[0]), None)
+        return None if known is None else [name_label(f'{value}') for value in self.field(known)]
 
     @cached_property
     def tokens(self) -> TokenBatch:

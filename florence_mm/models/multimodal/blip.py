@@ -24,6 +24,7 @@ from florence_mm.registry import MODELS
 
 from .base import VisionLanguageModel
 from .batch import as_tokens, different_texts, find_equal, last_output, memory_of_rows, rows_of
+from .marks import behind_mark, mark_id
 from .protocol import Fused
 
 
@@ -110,7 +111,10 @@ class BLIP(VisionLanguageModel):
         self.image_encoder = build_part(image_encoder)
         check_width(self.image_encoder, 'num_features', 'BLIP')
         self.image_dims = self.image_encoder.num_features
-        ids = [self._mark('[DEC]', dec_token_id, 0), self._mark('[ENC]', enc_token_id, 1)]
+        ids = [
+            mark_id(self.tokenizer, '[DEC]', dec_token_id, 0),
+            mark_id(self.tokenizer, '[ENC]', enc_token_id, 1),
+        ]
         self.dec_token_id, self.enc_token_id = ids
         needed = max(*ids, self.tokenizer.vocab_size - 1) + 1
         text = {'vocab_size': needed, **text, 'cross_attention': True}
@@ -120,12 +124,6 @@ class BLIP(VisionLanguageModel):
         for stack in filter(None, (self.text_encoder, self.text_decoder)):
             check_text_sizes(stack, needed, max_text_len, 'max_text_len')
         self.add_heads(heads, text.get('init_std', 0.02))
-
-    def _mark(self, word: str, given: int | None, behind: int) -> int:
-        """Id of a mark: the given one, the tokenizer's, or one behind the tokenizer's ids."""
-        if given is not None:
-            return given
-        return getattr(self.tokenizer, 'extra_token_ids', {}).get(word, self.tokenizer.vocab_size + behind)
 
     @property
     def word_embeddings(self) -> nn.Embedding:
@@ -167,12 +165,8 @@ class BLIP(VisionLanguageModel):
         """Embed ids ``(B, T)``, behind ``[ENC]``, to what :meth:`fuse` takes, ``(B, T, C)``."""
         stack = self.text_encoder
         layout = TokenLayout.of(tokens.mask, device=stack.embeddings.word_embeddings.weight.device)
-        ids = self._behind(tokens.input_ids, self.enc_token_id)
+        ids = behind_mark(tokens.input_ids, self.enc_token_id)
         return layout.pad(stack.embeddings(ids.to(stack.embeddings.word_embeddings.weight.device), layout))
-
-    def _behind(self, ids: Tensor, mark: int) -> Tensor:
-        """Replace the start token of texts ``(B, T)`` by a mark."""
-        return torch.cat([torch.full_like(ids[:, :1], mark), ids[:, 1:]], 1)
 
     # --- fusing -------------------------------------------------------------------------------------------------------
 
@@ -250,7 +244,7 @@ class BLIP(VisionLanguageModel):
                 ones, without padding.
             state: state from :meth:`start_writing`.
         """
-        ids = tokens.input_ids if state.length else self._behind(tokens.input_ids, self.dec_token_id)
+        ids = tokens.input_ids if state.length else behind_mark(tokens.input_ids, self.dec_token_id)
         return self._writing_stack(ids, tokens.mask, causal=True, cache=state.cache, memory=state.memory)
 
     def teach(

@@ -35,9 +35,7 @@ class DocumentWriter(Writer, Protocol):
             cached: cache keys and values.
         """
 
-    def read_documents(
-        self, image_tokens: Tensor, pictures_of: Sequence[Sequence[int]], tokens: TokenBatch
-    ) -> Tensor:
+    def read_documents(self, image_tokens: Tensor, pictures_of: Sequence[Sequence[int]], tokens: TokenBatch) -> Tensor:
         """Compute the hidden states ``(B, T, C)`` of whole documents, each of which predicts the next token."""
 
 

@@ -27,7 +27,7 @@ from florence_mm.models.generation.state import WriterState
 from florence_mm.models.layers.latent_attention import LatentAttention
 from florence_mm.models.layers.resampler import Resampler
 from florence_mm.models.layers.transformer import KeysValues
-from florence_mm.models.text.language_models import LanguageModel, TokenCache
+from florence_mm.models.text.layered import LayeredLanguageModel, TokenCache
 from florence_mm.models.tokenizers.documents import DocumentTokenizer
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS, TASK_UTILS
@@ -51,20 +51,22 @@ class WordsAndMarks(nn.Module):
         mark_outputs (nn.Parameter): by which marks are predicted; None: by their embeddings.
     """
 
-    def __init__(self, language: LanguageModel, num_words: int, num_marks: int) -> None:
+    def __init__(self, language: LayeredLanguageModel, num_words: int, num_marks: int) -> None:
         super().__init__()
         self._language = (language,)  # in a tuple: it is a part of the model, not of this one
         self.num_words, self.num_embeddings = num_words, num_words + num_marks
         self.marks = _drawn_like(language.words(), num_marks)
-        self.mark_outputs = None if language.tied else _drawn_like(language.outputs(), num_marks)
+        self.mark_outputs = None
+        if language.outputs() is not language.words():
+            self.mark_outputs = _drawn_like(language.outputs(), num_marks)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def embed(self, ids: Tensor) -> Tensor:
         """Embed ids ``(B, T)`` to ``(B, T, E)``."""
         words = F.embedding(ids.clamp(max=self.num_words - 1), self._language[0].words())
         marks = F.embedding((ids - self.num_words).clamp(min=0), self.marks)
         return torch.where((ids >= self.num_words)[..., None], marks, words)
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor) -> Tensor:
         """Compute logits ``(N, words and marks)`` from hidden states ``(N, E)``."""
         language = self._language[0]
         bias = language.output_bias()
@@ -133,9 +135,9 @@ class Flamingo(VisionLanguageModel):
     """Flamingo, a model that writes about the pictures of a document: a reader, a writer and a document writer.
 
     Args:
-        image_encoder: backbone (or its config), as of :class:`METER`: a map ``(U, C_v, H, W)`` or tokens ``(U, N, C_v)``;
-            None: a language model alone, to train it before, without blocks.
-        language_model: a :class:`~florence_mm.models.text.language_models.LanguageModel` (or its config).
+        image_encoder: backbone (or its config), as of :class:`METER`: a map ``(U, C_v, H, W)``, or tokens
+            ``(U, N, C_v)``.
+        language_model: a causal :class:`~florence_mm.models.text.layered.LayeredLanguageModel` (or its config).
         tokenizer: the language model's :class:`~florence_mm.models.tokenizers.protocol.TextTokenizer` (or its config),
             behind whose ids the marks are put; or a :class:`DocumentTokenizer`.
         resampler: arguments of :class:`~florence_mm.models.layers.resampler.Resampler`; by default 6 layers of 8 heads
@@ -147,8 +149,8 @@ class Flamingo(VisionLanguageModel):
         heads: heads (or their configs) by name, such as ``dict(caption=dict(type='DocumentHead'))``.
         freeze_image_encoder: keep the image encoder as it is, in evaluation mode and without gradients.
         freeze_language_model: the same of the language model.
-        keep_frozen: the model's state has the frozen parts too; False: it has what was trained alone, and loading it
-            needs the parts' own weights.
+        keep_frozen: checkpoints of a training hold the frozen parts too; False: they hold what was trained alone, and
+            loading them needs the parts' own weights, by ``init_cfg`` or ``pretrained``.
         max_text_len: longest document in tokens, start and end included; 256 in the paper.
         data_preprocessor: see mmengine; by default :class:`ImageTextDataPreprocessor`.
         init_cfg: see mmengine.
@@ -161,8 +163,8 @@ class Flamingo(VisionLanguageModel):
 
     def __init__(
         self,
-        image_encoder: dict | nn.Module | None,
-        language_model: dict | LanguageModel,
+        image_encoder: dict | nn.Module,
+        language_model: dict | LayeredLanguageModel,
         tokenizer: dict | TextTokenizer,
         resampler: Mapping[str, Any] | None = None,
         every: int = 1,
@@ -172,7 +174,7 @@ class Flamingo(VisionLanguageModel):
         heads: Mapping[str, dict | nn.Module] | None = None,
         freeze_image_encoder: bool = True,
         freeze_language_model: bool = True,
-        keep_frozen: bool = True,
+        keep_frozen: bool = False,
         max_text_len: int = 256,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | list[dict] | None = None,
@@ -181,26 +183,28 @@ class Flamingo(VisionLanguageModel):
         if not isinstance(tokenizer, DocumentTokenizer):
             tokenizer = DocumentTokenizer(tokenizer)
         language = build_part(language_model)
-        super().__init__(tokenizer, language.hidden_size, max_text_len, data_preprocessor, init_cfg)
+        super().__init__(tokenizer, language.embed_dims, max_text_len, data_preprocessor, init_cfg)
         self.language_model = language
         check_text_sizes(language, len(tokenizer.text_ids), max_text_len, 'max_text_len')
         if not 1 <= every <= language.num_layers:
             raise ValueError(
                 f'every is {every} for a language model of {language.num_layers} layers; give a number from 1 to that'
             )
-        self.image_encoder = None if image_encoder is None else build_part(image_encoder)
-        self.resampler, self.blocks, self.act = None, nn.ModuleDict(), act
-        if self.image_encoder is not None:
-            check_width(self.image_encoder, 'num_features', 'Flamingo')
-            self.image_dims = self.image_encoder.num_features
-            self.resampler = Resampler(self.image_dims, **{'act': act, **(resampler or {})})
-            sizes = {'token_dims': self.image_dims, 'qk_channels': num_heads * head_dims}
-            kind = {'norm_tokens': False, 'gated': True, 'bias': False, 'act': act}
-            for layer in range(every - 1, language.num_layers, every):
-                self.blocks[str(layer)] = LatentAttention(language.layer_dims, num_heads, **sizes, **kind)
+        self.image_encoder, self.act = build_part(image_encoder), act
+        check_width(self.image_encoder, 'num_features', 'Flamingo')
+        self.image_dims = self.image_encoder.num_features
+        self.resampler = Resampler(self.image_dims, **{'act': act, **(resampler or {})})
+        sizes = {'token_dims': self.image_dims, 'qk_channels': num_heads * head_dims}
+        kind = {'norm_tokens': False, 'gated': True, 'bias': False, 'act': act}
+        self.blocks = nn.ModuleDict(
+            {
+                str(layer): LatentAttention(language.layer_dims, num_heads, **sizes, **kind)
+                for layer in range(every - 1, language.num_layers, every)
+            }
+        )
         self.marks = WordsAndMarks(language, len(tokenizer.text_ids), tokenizer.vocab_size - len(tokenizer.text_ids))
-        self.freeze_image_encoder = freeze_image_encoder and self.image_encoder is not None
-        self.freeze_language_model, self.keep_frozen = freeze_language_model, keep_frozen
+        self.freeze_image_encoder, self.freeze_language_model = freeze_image_encoder, freeze_language_model
+        self.keep_frozen = keep_frozen
         for name in self.frozen_parts():
             getattr(self, name).requires_grad_(False).eval()
         self.add_heads(heads)
@@ -214,6 +218,10 @@ class Flamingo(VisionLanguageModel):
         """Names of the parts that do not learn."""
         frozen = {'image_encoder': self.freeze_image_encoder, 'language_model': self.freeze_language_model}
         return tuple(name for name, is_frozen in frozen.items() if is_frozen)
+
+    def left_out_parts(self) -> tuple[str, ...]:
+        """Names of the parts that checkpoints of a training do not hold."""
+        return () if self.keep_frozen else self.frozen_parts()
 
     def train(self, mode: bool = True) -> 'Flamingo':
         """Set the mode, except that frozen parts stay in evaluation mode."""
@@ -236,8 +244,6 @@ class Flamingo(VisionLanguageModel):
 
     def encode_image(self, inputs: Tensor) -> Tensor:
         """Encode preprocessed pictures ``(U, 3, H, W)``, or videos ``(U, 3, F, H, W)``, to latents ``(U, R, C_v)``."""
-        if self.image_encoder is None:  # nothing reads them
-            return self.marks.marks.new_zeros(len(inputs), 1, self.image_dims)
         frames = inputs.transpose(1, 2).flatten(0, 1) if inputs.ndim == 5 else inputs  # (U F, 3, H, W)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_image_encoder):
             tokens = as_tokens(last_output(self.image_encoder(frames)))  # (U F, S, C_v)
@@ -275,9 +281,7 @@ class Flamingo(VisionLanguageModel):
         """Start writing behind B documents, see the protocol's ``DocumentWriter.start_documents``."""
         return self._start(image_tokens, pictures_of, first_ids, cached, begun=True)
 
-    def read_documents(
-        self, image_tokens: Tensor, pictures_of: Sequence[Sequence[int]], tokens: TokenBatch
-    ) -> Tensor:
+    def read_documents(self, image_tokens: Tensor, pictures_of: Sequence[Sequence[int]], tokens: TokenBatch) -> Tensor:
         """Compute the hidden states ``(B, T, E)`` of whole documents, each of which predicts the next token."""
         return self.write_on(tokens, self._start(image_tokens, pictures_of, tokens.input_ids[:, :1]))
 
@@ -320,11 +324,11 @@ class Flamingo(VisionLanguageModel):
         memory: Pictures = state.memory
         cache: DocumentCache | None = state.caches[0] if state.caches else None
         device = self.marks.marks.device
-        ids, mask = tokens.input_ids.to(device, non_blocking=True), tokens.mask
+        ids = tokens.input_ids.to(device, non_blocking=True)
         at_start = cache is None or not cache.length
         put = int(at_start and not memory.begun)
         if put:
-            ids, mask = F.pad(ids, (1, 0), value=self.tokenizer.document_start_id), F.pad(mask, (1, 0), value=True)
+            ids = F.pad(ids, (1, 0), value=self.tokenizer.document_start_id)
         shown = (ids == self.tokenizer.image_id).cumsum(1)  # (B, T)
         if not at_start:
             shown = shown + cache.shown[:, None]
@@ -332,8 +336,8 @@ class Flamingo(VisionLanguageModel):
             cache.shown = shown[:, -1]
         # texts of a model over one picture may be given without it
         shown = torch.minimum(shown, memory.counts[:, None]) if not memory.begun else shown
-        before = self._read_before(memory, shown) if self.blocks else None
-        hidden = self.language_model.run(self.marks(ids), mask, None if cache is None else cache.inner, before)
+        inner = None if cache is None else cache.inner
+        hidden = self.language_model.run(self.marks.embed(ids), inner, self._read_before(memory, shown))
         return hidden[:, put:]
 
     def _read_before(self, memory: Pictures, shown: Tensor) -> Any:

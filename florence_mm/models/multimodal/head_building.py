@@ -29,6 +29,7 @@ def build_heads(model: nn.Module, heads: Mapping[str, dict | nn.Module], init_st
         'image_dims': model.image_dims,
         'vocab_size': model.tokenizer.vocab_size if words is None else words.num_embeddings,
         'init_std': init_std,
+        'gives_logits': model.gives_logits,
     }
     built = ModuleDict({name: build_head(name, head, given) for name, head in heads.items()})
     for method, (does, _) in METHODS.items():

@@ -145,7 +145,8 @@ class PairFeatures:
     """Features of the images and texts of a batch in one space, for contrastive learning.
 
     Attributes:
-        image: ``(U, D)``, L2-normalised.
+        image: ``(U, D)``, L2-normalised; ``(U, V, D)`` if an image is described by V vectors, of which the nearest to a
+            text counts.
         text: ``(B, D)``, L2-normalised.
         scale: 0-d, the factor on their cosines.
     """
@@ -159,11 +160,11 @@ class PairFeatures:
 class Embedder(Reader, Protocol):
     """A reader that also describes an image alone, and a text alone, by one vector.
 
-    It also has ``image_dims``, the width of image tokens and pooled images; it may differ from C.
+    It also has ``image_dims``, the width of pooled images; it may differ from C.
     """
 
     def pool_image(self, image_tokens: Tensor) -> Tensor:
-        """Image tokens ``(U, S, C_v)`` to one vector an image, ``(U, C_v)``."""
+        """Image tokens ``(U, S, C_v)`` to one vector an image, ``(U, image_dims)``, or V, ``(U, V, image_dims)``."""
 
     def pool_text(self, tokens: TokenBatch) -> Tensor:
         """Encode ids ``(B, T)`` without images to one vector a text, ``(B, C)``."""

@@ -3,14 +3,16 @@
 from florence_mm.moved import moved_names
 
 from .clip_text import CLIPTextTower, CLIPTokenEncoder
-from .language_models import LanguageModel, StackLanguageModel, TransformersLanguageModel
+from .language_model import TransformersLanguageModel
+from .qformer import QFormer
 from .roberta import RobertaTextEncoder
 from .stack import StackMemory, TextStack
+from .stack_language import StackLanguageModel
 
 __all__ = [
     'CLIPTextTower',
     'CLIPTokenEncoder',
-    'LanguageModel',
+    'QFormer',
     'RobertaTextEncoder',
     'StackLanguageModel',
     'StackMemory',

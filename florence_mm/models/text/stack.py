@@ -6,7 +6,7 @@ tokens, ``C`` channels, ``H`` heads, ``D = C / H``.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmengine.model import BaseModule
@@ -18,8 +18,9 @@ from florence_mm.models.layers.fusion_layer import FusionLayer
 from florence_mm.models.layers.initialisation import init_bert_weights
 from florence_mm.models.layers.token_layout import TokenLayout, layout_of
 from florence_mm.models.layers.transformer import KeysValues
-from florence_mm.ops.attention import dropout
 from florence_mm.registry import MODELS
+
+from .embeddings import TextEmbeddings
 
 
 @dataclass(frozen=True)
@@ -28,20 +29,21 @@ class StackMemory:
 
     Attributes:
         prefixes: of each layer keys and values ``(U, H, S, D)`` of tokens before the text, for self-attention.
-        contexts: of each layer keys and values ``(U, H, S, D)`` of another sequence, for cross-attention.
+        contexts: of each layer keys and values ``(U, H, S, D)`` of another sequence, for cross-attention; None for a
+            layer without.
         context_layout: layout of the other sequence.
     """
 
     prefixes: Sequence[KeysValues] = field(default_factory=tuple)
-    contexts: Sequence[KeysValues] = field(default_factory=tuple)
+    contexts: Sequence[KeysValues | None] = field(default_factory=tuple)
     context_layout: TokenLayout | None = None
 
     def of_rows(self, rows: Sequence[int]) -> 'StackMemory':
         """Select the memory of the pictures or texts ``rows``, one for each row of a batch."""
-        device = (self.prefixes or self.contexts)[0][0].device
+        device = next(filter(None, (*self.prefixes, *self.contexts)))[0].device
         index = torch.tensor(list(rows)).to(device, non_blocking=True)
         prefixes, contexts = (
-            [(keys.index_select(0, index), values.index_select(0, index)) for keys, values in layers]
+            [layer and (layer[0].index_select(0, index), layer[1].index_select(0, index)) for layer in layers]
             for layers in (self.prefixes, self.contexts)
         )
         layout = self.context_layout
@@ -49,63 +51,6 @@ class StackMemory:
             mask = None if layout.mask is None else layout.mask.index_select(0, index)
             layout = TokenLayout(len(index), layout.length, mask=mask)
         return StackMemory(prefixes, contexts, layout)
-
-
-class TextEmbeddings(nn.Module):
-    """Embeddings of words and positions, and of BERT's token types, with a layer norm.
-
-    Args:
-        vocab_size: number of ids.
-        hidden_size: C.
-        max_positions: longest text in tokens.
-        position_offset: rows of the position table before that of the first token; 2 in BART.
-        num_types: token types, of which all tokens have the first; 2 in BERT, 0: none.
-        layer_norm_eps: epsilon of the layer norm.
-        drop_rate: dropout behind the layer norm.
-        words: word embeddings of another stack, which are shared and remain a part of that stack; None: its own.
-
-    Attributes:
-        word_embeddings (nn.Embedding): its own word embeddings, or the shared ones.
-    """
-
-    def __init__(
-        self,
-        vocab_size: int,
-        hidden_size: int,
-        max_positions: int,
-        position_offset: int,
-        num_types: int,
-        layer_norm_eps: float,
-        drop_rate: float,
-        words: nn.Embedding | None = None,
-    ) -> None:
-        super().__init__()
-        if words is None:
-            self.word_embeddings = nn.Embedding(vocab_size, hidden_size)
-        else:  # past nn.Module, for which it would be a part of this one too
-            object.__setattr__(self, 'word_embeddings', words)
-        self.position_embeddings = nn.Embedding(max_positions + position_offset, hidden_size)
-        self.token_type_embeddings = nn.Embedding(num_types, hidden_size) if num_types else None
-        self.LayerNorm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-        self.position_offset, self.drop_rate = position_offset, drop_rate
-
-    def forward(self, input_ids: Tensor, layout: TokenLayout, start: int = 0, before: Tensor | None = None) -> Tensor:
-        """Embed tokens to packed ``(N, C)``.
-
-        Args:
-            input_ids: ``(B, T)``.
-            layout: layout of all tokens, those of ``before`` included.
-            start: position of the first token.
-            before: ``(B, S, C)``, tokens before the ids in the place of word embeddings, such as those of an image.
-        """
-        first = start + self.position_offset
-        x = self.word_embeddings(input_ids)
-        if before is not None:
-            x = torch.cat([before.to(x.dtype), x], 1)  # (B, S + T, C)
-        x = layout.pack(x + self.position_embeddings.weight[first : first + layout.length])
-        if self.token_type_embeddings is not None:
-            x = x + self.token_type_embeddings.weight[0]
-        return dropout(self.LayerNorm(x), self.drop_rate if self.training else 0.0)
 
 
 class LayerStack(BaseModule):
@@ -120,8 +65,10 @@ class LayerStack(BaseModule):
         attn_drop_rate: dropout of attention weights.
         layer_norm_eps: epsilon of the layer norms; 1e-12 in BERT, 1e-5 in BART.
         cross_attention: each layer attends to another sequence, if one is given.
+        cross_every: with ``cross_attention``, the first of every so many layers alone does so; 2 in the Q-Former.
         context_dims: channels of the other sequence; None: C.
         causal_attention: the layers have a self-attention of their own for causal texts, as in BLIP.
+        lead_mlp: the layers have an MLP of their own for leading tokens, see :class:`FusionLayer`.
         init_std: standard deviation of the initial weights of linear layers and embeddings.
         with_cp: recompute each layer in the backward pass instead of keeping its activations.
         init_cfg: see mmengine.
@@ -143,19 +90,23 @@ class LayerStack(BaseModule):
         cross_attention: bool = False,
         context_dims: int | None = None,
         causal_attention: bool = False,
+        cross_every: int = 1,
+        lead_mlp: bool | Literal['alone'] = False,
         init_std: float = 0.02,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
         embeddings: TextEmbeddings | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if num_layers < 1:
-            raise ValueError(f'num_layers of the text stack is {num_layers}; give at least 1')
+        for name, value in {'num_layers': num_layers, 'cross_every': cross_every}.items():
+            if value < 1:
+                raise ValueError(f'{name} of the text stack is {value}; give at least 1')
         self.with_cp = with_cp
         self.embeddings = embeddings
         args = (hidden_size, num_heads, mlp_ratio, drop_rate, attn_drop_rate, layer_norm_eps)
         self.layers = nn.ModuleList(
-            FusionLayer(*args, context_dims, cross_attention, causal_attention) for _ in range(num_layers)
+            FusionLayer(*args, context_dims, cross_attention and number % cross_every == 0, causal_attention, lead_mlp)
+            for number in range(num_layers)
         )
         init_bert_weights(self, init_std)
 
@@ -165,6 +116,7 @@ class LayerStack(BaseModule):
         layout: TokenLayout,
         cache: CacheStack | None = None,
         memory: StackMemory | None = None,
+        lead: int = 0,
         before_layer: Callable[[int, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Apply the layers to packed embeddings.
@@ -174,6 +126,7 @@ class LayerStack(BaseModule):
             layout: layout of the tokens.
             cache: keys and values of earlier tokens of the texts, to which those of these tokens are appended.
             memory: what the layers see besides; None: nothing, and cross-attention is skipped.
+            lead: number of leading tokens of each sequence; only with ``lead_mlp``.
             before_layer: gets the number of each layer and what enters it, ``(N, C)``, and returns what shall.
 
         Returns:
@@ -187,6 +140,7 @@ class LayerStack(BaseModule):
                 'context_layout': memory.context_layout,
                 'cache': None if cache is None else cache.layer(number),
                 'prefix': memory.prefixes[number] if memory.prefixes else None,
+                'lead': lead,
             }
             if self.with_cp and torch.is_grad_enabled():
                 x = checkpoint(layer.step, x, layout, use_reentrant=False, **step)
@@ -203,9 +157,11 @@ class LayerStack(BaseModule):
         """
         layout = layout_of(tokens, mask)
         packed = layout.pack(tokens)
-        return StackMemory(
-            contexts=[layer.crossattention.keys_values(packed, layout) for layer in self.layers], context_layout=layout
-        )
+        contexts = [
+            layer.crossattention.keys_values(packed, layout) if layer.has_crossattention else None
+            for layer in self.layers
+        ]
+        return StackMemory(contexts=contexts, context_layout=layout)
 
     def prefixes(self, tokens: Tensor) -> StackMemory:
         """Compute the memory of tokens before the texts, which see each other, and which all tokens of texts see.
@@ -215,16 +171,38 @@ class LayerStack(BaseModule):
         Args:
             tokens: ``(U, S, C)``, embeddings.
         """
-        layout, prefixes = TokenLayout(*tokens.shape[:2]), []
-        x = layout.pack(tokens)
-        for layer in self.layers[:-1]:
-            if self.with_cp and torch.is_grad_enabled():
-                x, keys_values = checkpoint(layer.prefix_step, x, layout, use_reentrant=False)
-            else:
-                x, keys_values = layer.prefix_step(x, layout)
-            prefixes.append(keys_values)
+        layout = TokenLayout(*tokens.shape[:2])
+        x, prefixes = self._through(layout.pack(tokens), layout, self.layers[:-1])
         prefixes.append(self.layers[-1].attention.keys_values(x, layout))  # nothing reads what the last layer makes
         return StackMemory(prefixes=prefixes)
+
+    def read_prefixes(self, tokens: Tensor, memory: StackMemory) -> tuple[Tensor, StackMemory]:
+        """Compute :meth:`prefixes` that see another sequence by cross-attention, and what the last layer makes of them.
+
+        Args:
+            tokens: ``(U, S, C)``, embeddings.
+            memory: the other sequence, from :meth:`contexts`.
+
+        Returns:
+            ``(U, S, C)``, and the memory of these tokens.
+        """
+        layout = TokenLayout(*tokens.shape[:2])
+        x, prefixes = self._through(layout.pack(tokens), layout, self.layers, memory)
+        return layout.pad(x), StackMemory(prefixes=prefixes)
+
+    def _through(
+        self, x: Tensor, layout: TokenLayout, layers: Sequence[FusionLayer], memory: StackMemory | None = None
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Tokens ``(N, C)`` of prefixes behind layers, and what others see of them in each."""
+        prefixes = []
+        for number, layer in enumerate(layers):
+            seen = (None, None) if memory is None else (memory.contexts[number], memory.context_layout)
+            if self.with_cp and torch.is_grad_enabled():
+                x, keys_values = checkpoint(layer.prefix_step, x, layout, *seen, use_reentrant=False)
+            else:
+                x, keys_values = layer.prefix_step(x, layout, *seen)
+            prefixes.append(keys_values)
+        return x, prefixes
 
 
 @MODELS.register_module()

@@ -3,6 +3,7 @@
 from .bert import BertTextTokenizer
 from .clip import CLIPTokenizer, MaskedCLIPTokenizer
 from .documents import DocumentTokenizer
+from .language_model import LanguageModelTokenizer
 from .locations import LocationTokenizer
 from .protocol import TextTokenizer, TokenBatch
 from .roberta import RobertaTextTokenizer
@@ -11,6 +12,7 @@ __all__ = [
     'BertTextTokenizer',
     'CLIPTokenizer',
     'DocumentTokenizer',
+    'LanguageModelTokenizer',
     'LocationTokenizer',
     'MaskedCLIPTokenizer',
     'RobertaTextTokenizer',

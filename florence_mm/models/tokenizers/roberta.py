@@ -1,9 +1,20 @@
 """RoBERTa's byte-level tokenizer, by transformers, which is imported when a tokenizer is built."""
 
+from typing import Any
+
 from florence_mm.registry import TASK_UTILS
 
 from .transformers_files import folder_or_name, unusable
 from .transformers_tokenizer import TransformersTextTokenizer
+
+
+def tokenizer_of_bytes() -> Any:
+    """Make transformers' tokenizer whose tokens are RoBERTa's special ones and the single bytes."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import RobertaTokenizer
+
+    tokens = ['<s>', '<pad>', '</s>', '<unk>', '<mask>', *sorted(ByteLevel.alphabet())]
+    return RobertaTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[])
 
 
 @TASK_UTILS.register_module()
@@ -26,10 +37,7 @@ class RobertaTextTokenizer(TransformersTextTokenizer):
         from transformers import AddedToken, RobertaTokenizer
 
         if pretrained is None:
-            from tokenizers.pre_tokenizers import ByteLevel
-
-            tokens = ['<s>', '<pad>', '</s>', '<unk>', '<mask>', *sorted(ByteLevel.alphabet())]
-            tokenizer = RobertaTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[])
+            tokenizer = tokenizer_of_bytes()
         else:
             source = folder_or_name('tokenizer', pretrained)
             try:

@@ -42,7 +42,13 @@ class TransformersTextTokenizer(CutCounter):
         self._tokenizer, self.keep = tokenizer, keep
         names = (start, end, 'pad', 'mask')
         ids = [getattr(tokenizer, f'{name}_token_id') for name in names]
-        lacking = [name for name, i in zip(names, ids, strict=True) if i is None or i == tokenizer.unk_token_id]
+        tokens = [getattr(tokenizer, f'{name}_token') for name in names]
+        unknown = [i == tokenizer.unk_token_id for i in ids]  # what a vocabulary lacks; in OPT's it is a token of use
+        lacking = [
+            name
+            for name, i, token, is_unknown in zip(names, ids, tokens, unknown, strict=True)
+            if i is None or (is_unknown and token != tokenizer.unk_token)
+        ]
         if lacking:
             raise ValueError(
                 f"the tokenizer in {pretrained!r} has no {', '.join(lacking)} token; give a tokenizer of {kind}'s kind"

@@ -62,8 +62,6 @@ class DocumentHead(FusionCaptionHead):
     Args:
         weights: weight of each source by name; others have 1. The paper has 1.0 for interleaved documents and 0.2 for
             pairs.
-        texts_alone: learn documents without pictures, from their beginning to the language model's own end; for
-            training a language model.
         tied: predict words as the language model does, and marks by their embeddings.
         transform: a linear layer, GELU and layer norm before.
         learned_bias: the bias on the logits is a parameter.
@@ -78,24 +76,16 @@ class DocumentHead(FusionCaptionHead):
     def __init__(
         self,
         weights: Mapping[str, float] | None = None,
-        texts_alone: bool = False,
         tied: bool = True,
         transform: bool = False,
         learned_bias: bool = False,
         **writing: Any,
     ) -> None:
         super().__init__(tied=tied, transform=transform, learned_bias=learned_bias, **writing)
-        self.weights, self.texts_alone = dict(weights or {}), texts_alone
+        self.weights = dict(weights or {})
         for source, weight in self.weights.items():
             if not weight >= 0:
                 raise ValueError(f'weights[{source!r}] of the document head is {weight}; give a number from 0')
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Compute logits ``(N, V)`` from hidden states ``(N, E)``, by the language model's own outputs if tied."""
-        words = self._embeddings[0] if self.tied else None
-        if hasattr(words, 'logits'):
-            return words.logits(self.transform(tokens)) + self.bias
-        return super().forward(tokens)
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -106,11 +96,7 @@ class DocumentHead(FusionCaptionHead):
         shown = model.tokenizer.count_pictures(tokens)
         pictures_of = [own[:count] for own, count in zip(batch.pictures_of, shown, strict=True)]
         hidden = model.read_documents(batch.image_tokens, pictures_of, tokens.without_last())  # (B, T - 1, E)
-        learned = learned_places(tokens, model.tokenizer)
-        if self.texts_alone:
-            alone = torch.tensor([not own for own in batch.pictures_of])
-            learned[alone] = tokens.mask[alone]
-        learned = learned[:, 1:]
+        learned = learned_places(tokens, model.tokenizer)[:, 1:]
         places = learned.flatten().nonzero().squeeze(1)  # (N,)
         target = tokens.input_ids[:, 1:].flatten()[places].to(hidden.device, non_blocking=True)
         logits = self(hidden.flatten(0, 1).index_select(0, places.to(hidden.device, non_blocking=True)))

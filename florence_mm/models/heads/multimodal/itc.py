@@ -1,7 +1,7 @@
 """Image-text contrastive head, with or without a momentum model and a queue (arXiv 2107.07651, 3.2; 2201.12086, 3.2).
 
 Shape legend: ``b`` pairs on this process, ``B`` pairs of all processes, ``Q`` pairs in the queue, ``U`` different
-images of this process, ``D`` embedding width.
+images of this process, ``D`` embedding width, ``V`` vectors of an image, if it has several.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from florence_mm.language.labels import name_label
 from florence_mm.models.layers.initialisation import init_bert_weights
 from florence_mm.models.multimodal.batch import FusionBatch, rows_of
 from florence_mm.models.multimodal.protocol import Embedder, HasTowers, PairFeatures
 from florence_mm.ops.collectives import Peers
 from florence_mm.ops.contrastive import unified_contrastive_loss
 from florence_mm.ops.distilled_contrastive import distilled_contrastive_loss
+from florence_mm.ops.nearest_contrastive import nearest_contrastive_loss
 from florence_mm.ops.precision import at_least_float32
 from florence_mm.registry import MODELS
 
@@ -34,7 +34,8 @@ class FusionITCHead(BaseModule):
 
     With ``momentum``, as in ALBEF and BLIP, features are compared with those of a moving average of the model, of the
     batch and of earlier batches (the queue), and targets are softened by that model's own similarities. Without, the
-    loss is half of UniCL's. It is the mean of both directions.
+    loss is half of UniCL's. It is the mean of both directions. Of a model that describes an image by several vectors, as
+    BLIP-2, the similarity with a text is that of the nearest one.
 
     Unlike in BLIP's public code, all processes' momentum features are keys at once, not only from the next step on, so
     that the loss does not depend on the number of processes; and the momentum model has no dropout.
@@ -49,6 +50,7 @@ class FusionITCHead(BaseModule):
         queue_size: Q, 57,600 in BLIP; a multiple of B. 0: no queue. It needs a momentum model.
         alpha: weight of the momentum model's similarities in the targets.
         alpha_steps: training steps over which ``alpha`` grows from 0; those of two epochs in BLIP.
+        label_smoothing: share of the targets that is spread over all pairs, 0.1 in BLIP-2; not with a momentum model.
         hidden_size: width of pooled texts, set by the model.
         image_dims: width of pooled images, set by the model.
         init_std: standard deviation of the initial weights of linear layers, set by the model.
@@ -69,6 +71,7 @@ class FusionITCHead(BaseModule):
         queue_size: int = 0,
         alpha: float = 0.4,
         alpha_steps: int = 0,
+        label_smoothing: float = 0.0,
         hidden_size: int = 768,
         image_dims: int | None = None,
         init_std: float = 0.02,
@@ -88,7 +91,12 @@ class FusionITCHead(BaseModule):
             )
         if not 0 <= alpha <= 1 or alpha_steps < 0:
             raise ValueError(f'alpha={alpha} and alpha_steps={alpha_steps} must be from 0 to 1 and at least 0')
-        self.positives = positives
+        if not 0 <= label_smoothing < 1 or (label_smoothing and momentum is not None):
+            raise ValueError(
+                f'label_smoothing is {label_smoothing} and momentum {momentum}; give at least 0 and less than 1, and 0 '
+                'with a momentum model, whose similarities soften the targets'
+            )
+        self.positives, self.label_smoothing = positives, label_smoothing
         self.alpha, self.alpha_steps = alpha, alpha_steps
         self.image_proj = nn.Linear(image_dims or hidden_size, embed_dims)
         self.text_proj = nn.Linear(hidden_size, embed_dims)
@@ -147,7 +155,11 @@ class FusionITCHead(BaseModule):
         return PairFeatures(image, text, 1 / self.temperature)
 
     def embed_images(self, model: Embedder, image_tokens: Tensor) -> Tensor:
-        """Compute the features ``(U, D)`` of images from their tokens ``(U, S, C_v)``, L2-normalised, at least fp32."""
+        """Compute the features of images from their tokens ``(U, S, C_v)``, L2-normalised, at least fp32.
+
+        Returns:
+            ``(U, D)``, or ``(U, V, D)`` of a model that describes an image by several vectors.
+        """
         return _features(self.image_proj, model.pool_image(image_tokens))
 
     def embed_texts(self, model: Embedder, texts: Sequence[str]) -> Tensor:
@@ -184,9 +196,11 @@ class FusionITCHead(BaseModule):
         self.follow_weights()
         self._is_current = False
         features = batch.features
-        image, text = rows_of(features.image, batch.image_of), features.text  # (b, D) each
+        image, text = rows_of(features.image, batch.image_of), features.text  # (b, D) each; (b, V, D) of V vectors
         labels = self._labels(batch).to(image.device, non_blocking=True)  # (b,)
-        if self.copies is None:
+        if image.ndim == 3 or self.label_smoothing:
+            loss = sum(nearest_contrastive_loss(image, text, labels, features.scale, self.label_smoothing)) / 2
+        elif self.copies is None:
             loss = sum(unified_contrastive_loss(image, text, labels, features.scale)) / 2
         else:
             loss = self._distilled(batch, image, text, labels)
@@ -223,15 +237,18 @@ class FusionITCHead(BaseModule):
         if self.positives == 'equal_texts':
             return torch.tensor(batch.text_labels)
         if self.positives == 'equal_images':
-            ids = batch.field('img_id' if 'img_id' in batch.samples[0] else 'img_path')
-            return torch.tensor([name_label(f'{number}') for number in ids])
+            labels = batch.image_labels()
+            return torch.tensor(batch.field('img_path') if labels is None else labels)
         return torch.tensor(list(Peers().row_numbers(len(batch.samples))))
 
     # --- prediction ---------------------------------------------------------------------------------------------------
 
     def predict(self, batch: FusionBatch) -> None:
-        """Set ``image_feat (D,)`` of each sample, and ``text_feat (n, D)`` of those with n ``texts``; on the CPU."""
-        image = self.embed_images(batch.model, batch.image_tokens).cpu()  # (U, D)
+        """Set ``image_feat`` of each sample, ``(D,)`` or ``(V, D)``, and ``text_feat (n, D)`` of those with n ``texts``.
+
+        They are on the CPU.
+        """
+        image = self.embed_images(batch.model, batch.image_tokens).cpu()  # (U, D) or (U, V, D)
         for sample, number in zip(batch.samples, batch.image_of, strict=True):
             sample.set_field(image[number], 'image_feat')
         described = [sample for sample in batch.samples if 'texts' in sample]
@@ -243,5 +260,5 @@ class FusionITCHead(BaseModule):
 
 
 def _features(projection: nn.Linear, pooled: Tensor) -> Tensor:
-    """Project pooled ``(n, C)`` to ``(n, D)``, L2-normalised, at least fp32."""
-    return F.normalize(at_least_float32(projection(pooled)), dim=1)
+    """Project pooled ``(n, C)`` or ``(n, V, C)`` to D channels, L2-normalised, at least fp32."""
+    return F.normalize(at_least_float32(projection(pooled)), dim=-1)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from florence_mm.models.multimodal.batch import FusionBatch, rows_of
 from florence_mm.models.tokenizers.protocol import TokenBatch
 from florence_mm.ops.collectives import Peers
+from florence_mm.ops.nearest_contrastive import nearest_similarities
 
 #: What BLIP's public code adds to each probability, so that no negative is impossible.
 LEAST_PROBABILITY = 1e-4
@@ -43,7 +44,8 @@ def draw_negatives(logits: Tensor, allowed: Tensor, uniform: Tensor) -> tuple[Te
 def false_and_true_pairs(batch: FusionBatch, peers: Peers) -> tuple[Tensor, Tensor, Tensor, list[bool]]:
     """Make the true pairs of a batch, and those of each text with a false image and each image with a false text.
 
-    No text that describes an image, or equals one that does, is a negative of it. Random numbers are drawn on the CPU;
+    No text that describes an image, or equals one that does, is a negative of it; images are one if they have equal
+    pixels, or one ``img_id`` or ``img_path``. A batch of one pair gives that pair alone. Random numbers are drawn on the CPU;
     those of all processes are drawn by the first one, so that they do not depend on the number of processes.
 
     Args:
@@ -67,6 +69,8 @@ def false_and_true_pairs(batch: FusionBatch, peers: Peers) -> tuple[Tensor, Tens
     image_logits, text_logits = _similarities(batch, peers)  # (b, B) each
     texts, has_text = draw_negatives(image_logits, ~describes[rows], uniform[:, 0])
     images, has_image = draw_negatives(text_logits, ~describes.T[rows], uniform[:, 1])
+    if len(describes) == 1:
+        return batch.text_tokens, batch.tokens.mask, image_tokens, [True]
     if not bool((~describes).any()):
         raise ValueError(
             f'the {len(describes)} pairs of the batch have no negatives, as there is one image or one text; '
@@ -101,10 +105,10 @@ def _rows(x: Tensor, rows: Tensor) -> Tensor:
 def _similarities(batch: FusionBatch, peers: Peers) -> tuple[Tensor, Tensor]:
     """Logits ``(b, B)`` from the images of this process to texts, and from its texts to images."""
     features = batch.features
-    image, text = rows_of(features.image, batch.image_of), features.text  # (b, D) each
+    image, text = rows_of(features.image, batch.image_of), features.text  # (b, D) each; (b, V, D) of V vectors
     return (
-        features.scale * image @ peers.gather_rows(text).T,
-        features.scale * text @ peers.gather_rows(image).T,
+        features.scale * nearest_similarities(image, peers.gather_rows(text)),
+        features.scale * nearest_similarities(peers.gather_rows(image), text).T,
     )
 
 
@@ -115,6 +119,9 @@ def _describes(batch: FusionBatch, peers: Peers, device: torch.device) -> Tensor
     sums = batch.images.flatten(1).sum(1, dtype=torch.float64)
     images = peers.gather_rows(rows_of(sums, batch.image_of))  # (B,)
     same_image, same_text = (x[:, None] == x for x in (images, texts))
+    if (labels := batch.image_labels()) is not None:  # pixels of one image differ after augmentation
+        labels = peers.gather_rows(torch.tensor(labels).to(device))
+        same_image = same_image | (labels[:, None] == labels)
     return same_image.float() @ same_text.float() > 0
 
 

@@ -23,6 +23,11 @@ class VocabularyHead(BaseModule):
             BLIP do; False: with weights of its own, as METER does.
         transform: a linear layer, GELU and layer norm before; GIT has none.
         learned_bias: the bias on the logits is a parameter; False: it stays 0, or what a checkpoint gives, as in BART.
+        gives_logits: the model's states are logits, as of BLIP-2 with a language model, and the head has no layers; set
+            by the model.
+
+    Raises:
+        ValueError: the head is tied, where the states are logits.
     """
 
     def __init__(
@@ -35,9 +40,14 @@ class VocabularyHead(BaseModule):
         tied: bool = False,
         transform: bool = True,
         learned_bias: bool = True,
+        gives_logits: bool = False,
     ) -> None:
         super().__init__(init_cfg)
-        self.vocab_size, self.tied = vocab_size, tied
+        self.vocab_size, self.tied, self.gives_logits = vocab_size, tied, gives_logits
+        if gives_logits:
+            if tied:
+                raise ValueError('the language model of this model has an output layer of its own; leave tied out')
+            return
         self.transform = nn.Sequential(
             OrderedDict(
                 dense=nn.Linear(hidden_size, hidden_size),
@@ -72,5 +82,7 @@ class VocabularyHead(BaseModule):
         self._embeddings = (embeddings,)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Compute logits ``(N, V)`` from hidden states ``(N, C)``."""
+        """Compute logits ``(N, V)`` from hidden states ``(N, C)``; logits stay as they are."""
+        if self.gives_logits:
+            return tokens
         return few_rows_linear(self.transform(tokens), self._embeddings[0] if self.tied else self.decoder) + self.bias

@@ -50,7 +50,7 @@ class WritingHead(VocabularyHead):
         vocab_size: V, set by the model; at least the number of the tokenizer's ids, more in padded weights.
         layer_norm_eps: epsilon of the layer norm; 1e-12 in METER.
         init_std: standard deviation of the initial weights of linear layers, set by the model.
-        layers: ``tied``, ``transform``, ``learned_bias`` and ``init_cfg``, see
+        layers: ``tied``, ``transform``, ``learned_bias``, ``gives_logits`` and ``init_cfg``, see
             :class:`~florence_mm.models.heads.multimodal.vocabulary.VocabularyHead`.
 
     Raises:

@@ -1,0 +1,18 @@
+# A language model learns the embedded captions without their pictures, before BLIP-2's second stage freezes it:
+# python tools/train.py configs/blip2/opt-micro_1xb64-6e_large-digits.py
+_base_ = [
+    '../_base_/models/opt-micro.py',
+    '../_base_/datasets/large_digit_captions.py',
+    '../_base_/schedules/meter_micro.py',
+    '../_base_/default_runtime.py',
+]
+
+train_dataloader = dict(batch_size=64)
+optim_wrapper = dict(optimizer=dict(lr=1.5e-3), paramwise_cfg=dict(_delete_=True, orthogonal=('language_model',)))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=0.5, convert_to_iter_based=True),
+    dict(type='PolyLR', power=1.0, eta_min=1e-5, by_epoch=True, begin=0.5, end=6, convert_to_iter_based=True),
+]
+train_cfg = dict(by_epoch=True, max_epochs=6)
+val_dataloader = val_evaluator = val_cfg = None
+test_dataloader = test_evaluator = test_cfg = None

@@ -1,0 +1,254 @@
+"""Language models that models over images write with, and those of transformers.
+
+Shape legend: ``B`` texts, ``T`` their tokens, ``S`` embeddings before a text, ``P`` tokens of the longest prompt, ``E``
+width of the embeddings, ``V`` vocabulary.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from florence_mm.models.tokenizers.transformers_files import folder_or_name, unusable
+from florence_mm.registry import MODELS
+
+from .layered import BeforeLayer, called_before, find_layers
+
+_TYPES = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class ReadBefore:
+    """What a language model has read before the texts that it writes.
+
+    Attributes:
+        tokens: ``(B, S, E)``: embeddings, or the states of an encoder.
+        mask: ``(B, S)`` bool, True where one is real; None: all are.
+    """
+
+    tokens: Tensor
+    mask: Tensor | None = None
+
+
+class LanguageCache:
+    """Keys and values of a language model of transformers, for texts that are generated token by token.
+
+    Args:
+        encodes: whether the model has an encoder, to whose states a part of the keys belongs.
+        before: number of embeddings before the texts whose keys are in it, too.
+    """
+
+    def __init__(self, encodes: bool, before: int) -> None:
+        from transformers import DynamicCache, EncoderDecoderCache
+
+        self.held = EncoderDecoderCache(DynamicCache(), DynamicCache()) if encodes else DynamicCache()
+        self._before = before
+
+    @property
+    def length(self) -> int:
+        """Number of cached tokens of the texts."""
+        return max(int(self.held.get_seq_length()) - self._before, 0)
+
+    def select(self, rows: Tensor) -> None:
+        """Replace row i by row ``rows[i]``, for ``(B,)`` int64."""
+        if self.held.get_seq_length():
+            layers = getattr(self.held, 'self_attention_cache', self.held).layers
+            self.held.reorder_cache(rows.to(layers[0].keys.device))
+
+
+@runtime_checkable
+class LanguageModel(Protocol):
+    """A language model that goes on from embeddings.
+
+    It also has ``embed_dims``, E, ``vocab_size``, V, ``context_length``, the most embeddings and tokens together (None:
+    any number), and ``encodes``: whether an encoder reads what is before a text; otherwise it stands in a row with the
+    text.
+    """
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """Embed ids ``(B, T)`` to ``(B, T, E)``."""
+
+    def read(self, tokens: Tensor, mask: Tensor | None = None) -> ReadBefore:
+        """Read embeddings ``(B, S, E)`` with mask ``(B, S)`` before texts."""
+
+    def cache(self, before: ReadBefore) -> Any:
+        """Make a cache for texts behind what was read, with ``length`` and ``select`` as of a ``CacheStack``."""
+
+    def next_logits(self, input_ids: Tensor, before: ReadBefore | None = None, cache: Any = None) -> Tensor:
+        """Compute the logits ``(B, T, V)`` of what follows each token of ids ``(B, T)``.
+
+        Args:
+            input_ids: with cache those that it lacks, without padding; otherwise whole texts, padded at the end.
+            before: what stands before the texts; None: nothing.
+            cache: cache, to which the ids are added.
+        """
+
+
+@MODELS.register_module()
+class TransformersLanguageModel(BaseModule):
+    """Causal or encoder-decoder language model of transformers, such as OPT or T5.
+
+    Args:
+        pretrained: a folder saved by transformers, or a model name on the Hugging Face hub.
+        config: ``model_type`` and arguments of the model's config for random weights; with ``pretrained`` they override
+            the saved ones.
+        dtype: type of its weights: ``'float32'``, ``'bfloat16'`` or ``'float16'``; None: ``'float32'``.
+        init_cfg: see mmengine.
+
+    Attributes:
+        embed_dims (int): E.
+        vocab_size (int): V.
+        context_length (int | None): most embeddings and tokens together; None: any number.
+        encodes (bool): it has an encoder, which reads what stands before a text.
+        layer_dims (int): channels of its layers.
+        num_layers (int): number of its layers.
+
+    Raises:
+        FileNotFoundError: ``pretrained`` looks like a folder that does not exist.
+        ValueError: neither ``pretrained`` nor ``config`` is given, or one of them is of no language model.
+    """
+
+    def __init__(
+        self,
+        pretrained: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        dtype: str | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if dtype is not None and dtype not in _TYPES:
+            raise ValueError(f'dtype of the language model is {dtype!r}; give one of {", ".join(_TYPES)}')
+        if pretrained is None and not (config and 'model_type' in config):
+            raise ValueError(
+                'TransformersLanguageModel got neither pretrained nor a config with model_type; give a folder or a name '
+                "on the hub, or config=dict(model_type='opt', ...) for random weights"
+            )
+        self.has_weights = pretrained is not None
+        self.model = self._load(pretrained, dict(config or {})) if pretrained else self._make(dict(config))
+        self.model.to(_TYPES[dtype or 'float32'])
+        text = self.model.config
+        self.encodes = bool(text.is_encoder_decoder)
+        self.embed_dims, self.vocab_size = self.model.get_input_embeddings().embedding_dim, text.vocab_size
+        # T5's positions are relative
+        self.context_length = getattr(text, 'max_position_embeddings', None) or getattr(text, 'n_positions', None)
+        if self.encodes and getattr(text, 'relative_attention_num_buckets', None):
+            self.context_length = None
+        self.num_layers, self.layer_dims = text.num_hidden_layers, text.hidden_size
+        self._keeps_logits = 'logits_to_keep' in inspect.signature(self.model.forward).parameters
+
+    @staticmethod
+    def _make(config: dict[str, Any]) -> nn.Module:
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+        kind = config.pop('model_type')
+        try:
+            made = AutoConfig.for_model(kind, **config)
+            auto = AutoModelForSeq2SeqLM if made.is_encoder_decoder else AutoModelForCausalLM
+            return auto.from_config(made)
+        except ValueError as error:
+            raise unusable('language model', f'model_type={kind}', error) from None
+
+    @staticmethod
+    def _load(pretrained: str, config: dict[str, Any]) -> nn.Module:
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+        source = folder_or_name('language model', pretrained)
+        kind = config.pop('model_type', None)
+        try:
+            saved = AutoConfig.from_pretrained(**source, **config)
+            if kind not in (None, saved.model_type):
+                raise ValueError(f'it is a {saved.model_type}, and model_type of the config is {kind}')
+            auto = AutoModelForSeq2SeqLM if saved.is_encoder_decoder else AutoModelForCausalLM
+            model, found = auto.from_pretrained(**source, config=saved, output_loading_info=True)
+        except (OSError, ValueError) as error:
+            raise unusable('language model', pretrained, error) from None
+        if missing := sorted(found['missing_keys']):
+            raise ValueError(
+                f'{pretrained!r} lacks {len(missing)} of the weights of {type(model).__name__}, among them '
+                f'{missing[0]}; give the folder of a whole language model'
+            )
+        return model
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of its weights."""
+        return self.model.get_input_embeddings().weight.dtype
+
+    @property
+    def word_embeddings(self) -> nn.Embedding:
+        """Its word embeddings."""
+        return self.model.get_input_embeddings()
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """Embed ids ``(B, T)`` to ``(B, T, E)``."""
+        words = self.word_embeddings
+        return words(input_ids.to(words.weight.device, non_blocking=True))
+
+    def read(self, tokens: Tensor, mask: Tensor | None = None) -> ReadBefore:
+        """Read embeddings before texts: by the encoder, if there is one, else they are kept as they are.
+
+        Args:
+            tokens: ``(B, S, E)``.
+            mask: ``(B, S)`` bool, True where one is real; None: all are. Only with an encoder.
+        """
+        tokens = tokens.to(self.dtype)
+        if not self.encodes:
+            return ReadBefore(tokens)
+        mask = None if mask is None else mask.to(tokens.device, non_blocking=True)
+        encoder = self.model.get_encoder()
+        return ReadBefore(encoder(inputs_embeds=tokens, attention_mask=mask).last_hidden_state, mask)
+
+    def cache(self, before: ReadBefore) -> LanguageCache:
+        """Make a cache for texts behind what was read."""
+        return LanguageCache(self.encodes, 0 if self.encodes else before.tokens.shape[1])
+
+    def next_logits(
+        self, input_ids: Tensor, before: ReadBefore | None = None, cache: LanguageCache | None = None
+    ) -> Tensor:
+        """Compute the logits ``(B, T, V)`` of what follows each token, see :class:`LanguageModel`.
+
+        Padding is at the end, where no token sees it, and needs no mask.
+        """
+        count = input_ids.shape[1]
+        held = {'use_cache': False} if cache is None else {'past_key_values': cache.held, 'use_cache': True}
+        if self.encodes:
+            from transformers.modeling_outputs import BaseModelOutput
+
+            states = BaseModelOutput(last_hidden_state=before.tokens)
+            ids = input_ids.to(before.tokens.device, non_blocking=True)
+            return self.model(encoder_outputs=states, attention_mask=before.mask, decoder_input_ids=ids, **held).logits
+        x = self.embed(input_ids)
+        if before is not None and (cache is None or not cache.held.get_seq_length()):
+            x = torch.cat([before.tokens, x], 1)  # (B, S + T, E)
+        keep = {'logits_to_keep': count} if self._keeps_logits else {}
+        return self.model(inputs_embeds=x, **held, **keep).logits[:, -count:]
+
+    # --- between the layers of a causal one ---------------------------------------------------------------------------
+
+    def words(self) -> Tensor:
+        """Word embeddings ``(V, E)``."""
+        return self.word_embeddings.weight
+
+    def outputs(self) -> Tensor:
+        """Weights ``(V, E)`` of the output layer; the word embeddings themselves if they are tied."""
+        return self.model.get_output_embeddings().weight
+
+    def output_bias(self) -> Tensor | None:
+        """Bias ``(V,)`` of the output layer, if there is one."""
+        return self.model.get_output_embeddings().bias
+
+    def new_cache(self) -> LanguageCache:
+        """An empty cache for :meth:`run`."""
+        return LanguageCache(encodes=False, before=0)
+
+    def run(
+        self, embedded: Tensor, cache: LanguageCache | None = None, before_layer: BeforeLayer | None = None
+    ) -> Tensor:
+        """Compute hidden states ``(B, T, E)``, see :class:`~florence_mm.models.text.layered.LayeredLanguageModel`."""
+        held = {'use_cache': False} if cache is None else {'past_key_values': cache.held, 'use_cache': True}
+        with called_before(find_layers(self.model, self.num_layers), before_layer):
+            return self.model.base_model(inputs_embeds=embedded, **held).last_hidden_state
