@@ -6,7 +6,8 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=5000)]
-train_cfg = dict(type='florence_mm.IterTrainLoop', max_iters=500_000, val_interval=50_000)
+train_cfg = dict(by_epoch=False, max_iters=500_000, val_interval=50_000)
+auto_scale_lr = dict(base_batch_size=1024, enable=False)
 val_cfg = dict()
 test_cfg = dict(type='florence_mm.ControlledTestLoop')
 default_hooks = dict(checkpoint=dict(interval=10_000, by_epoch=False))
