@@ -231,12 +231,22 @@ def test_losses_by_source_are_weighted_and_nothing_to_learn_is_exactly_0():
         DataSample(document='<image>a dog<|endofchunk|>', num_pictures=1, data_source='pairs'),
         DataSample(document='no', num_pictures=0, data_source='interleaved'),
     ]
+    model.heads['caption'].weights = {'interleaved': 1.0, 'pairs': 1.0}
     plain = model(pictures, samples, mode='loss')
     model.heads['caption'].weights = {'interleaved': 1.0, 'pairs': 0.2, 'video': 0.03}
     weighted = model(pictures, samples, mode='loss')
     torch.testing.assert_close(weighted['loss_interleaved'], plain['loss_interleaved'], **EXACT)
     torch.testing.assert_close(weighted['loss_pairs'], 0.2 * plain['loss_pairs'])
     assert float(weighted['loss_video']) == 0
+    with pytest.raises(ValueError, match="samples of the source 'web'.*give it a weight"):
+        model(pictures[:1], [DataSample(document=DOCUMENT, num_pictures=2, data_source='web')], mode='loss')
+    model.heads['caption'].weights = {}
+    together = model(pictures, samples, mode='loss')['loss_caption']
+    tokens = model.tokenizer.tokenize_documents([sample.document for sample in samples], 40)
+    first, second, none = learned_places(tokens, model.tokenizer).sum(1).tolist()
+    expected = (first * plain['loss_interleaved'] + second * plain['loss_pairs']) / (first + second)
+    torch.testing.assert_close(together, expected)
+    assert second == 3 < first and none == 0
     nothing = model(pictures[:1], [DataSample(document='no', num_pictures=0)], mode='loss')
     assert float(nothing['loss_caption']) == 0 and float(nothing['acc_caption']) == 0
     nothing['loss_caption'].backward()

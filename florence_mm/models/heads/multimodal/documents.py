@@ -51,17 +51,18 @@ def learned_places(tokens: TokenBatch, tokenizer: DocumentTokenizer) -> Tensor:
 class DocumentHead(FusionCaptionHead):
     """Head of documents: the language model's own loss on what is said of pictures, and writing behind examples.
 
-    Losses are means over the tokens of each source of data, times its weight: the sum over data sets of the paper
-    (section 2.4), for which it accumulates gradients. ``loss_caption`` is of samples without ``data_source``, the
-    others are ``loss_<source>``. A batch with nothing to learn has a loss of exactly 0.
+    With ``weights`` losses are means over the tokens of each source of data (``data_source`` of a sample), times its
+    weight: the sum over data sets of the paper (section 2.4), for which it accumulates gradients. They are named
+    ``loss_<source>``. Without, ``loss_caption`` is the mean over all tokens. A batch with nothing to learn has a loss
+    of exactly 0.
 
     In prediction a sample's ``document`` is the prompt, such as examples with their answers and a question, and what
     is written up to ``<|endofchunk|>`` is ``pred_answer`` if the sample has ``asked``, else ``pred_caption``. A sample
     without ``document`` is a picture whose caption is written.
 
     Args:
-        weights: weight of each source by name; others have 1. The paper has 1.0 for interleaved documents and 0.2 for
-            pairs.
+        weights: weight of each source by name; the paper has 1.0 for interleaved documents and 0.2 for pairs. None: all
+            tokens alike.
         tied: predict words as the language model does, and marks by their embeddings.
         transform: a linear layer, GELU and layer norm before.
         learned_bias: the bias on the logits is a parameter.
@@ -90,7 +91,11 @@ class DocumentHead(FusionCaptionHead):
     # --- training -----------------------------------------------------------------------------------------------------
 
     def loss(self, batch: DocumentBatch) -> dict[str, Tensor]:
-        """Compute the weighted cross-entropy of what is learned of each document, by source."""
+        """Compute the weighted cross-entropy of what is learned of each document, by source.
+
+        Raises:
+            ValueError: a sample has no source, or one without weight.
+        """
         model = batch.model
         tokens = model.tokenizer.tokenize_documents(batch.documents, model.max_text_len)
         shown = model.tokenizer.count_pictures(tokens)
@@ -101,15 +106,27 @@ class DocumentHead(FusionCaptionHead):
         target = tokens.input_ids[:, 1:].flatten()[places].to(hidden.device, non_blocking=True)
         logits = self(hidden.flatten(0, 1).index_select(0, places.to(hidden.device, non_blocking=True)))
         losses = self.token_losses(logits, target)
-        names = [sample.get('data_source', 'caption') for sample in batch.samples]
+        sources = self._sources(batch)
         rows = learned.nonzero()[:, 0].tolist()
         found: dict[str, Tensor] = {}
-        for name in sorted({*names, *self.weights}) if self.weights else sorted(set(names)):
-            own = torch.tensor([names[row] == name for row in rows], dtype=torch.bool)
+        for name in self.weights or ['caption']:  # of all processes alike, which add up each
+            own = torch.tensor([sources[row] == name for row in rows], dtype=torch.bool)
             mine = losses[own.to(losses.device)]
             found[f'loss_{name}'] = self.weights.get(name, 1.0) * mean_over_processes(mine.sum(), int(own.sum()))
         right = (logits.argmax(1) == target).float()
         return {**found, 'acc_caption': right.mean() if len(target) else right.sum()}
+
+    def _sources(self, batch: DocumentBatch) -> list[str]:
+        """Source of each document, by which losses are weighted."""
+        if not self.weights:
+            return ['caption'] * len(batch.samples)
+        sources = batch.field('data_source')
+        if unknown := sorted(set(sources) - set(self.weights)):
+            raise ValueError(
+                f'the batch has samples of the source {unknown[0]!r}, and weights of the document head has '
+                f'{", ".join(self.weights)}; give it a weight there'
+            )
+        return sources
 
     # --- prediction ---------------------------------------------------------------------------------------------------
 
