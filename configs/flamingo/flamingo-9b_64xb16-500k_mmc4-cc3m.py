@@ -6,3 +6,5 @@ _base_ = [
     '../_base_/schedules/flamingo_500k.py',
     '../_base_/default_runtime.py',
 ]
+default_hooks = dict(checkpoint=dict(interval=10_000, by_epoch=False))
+log_processor = dict(by_epoch=False)

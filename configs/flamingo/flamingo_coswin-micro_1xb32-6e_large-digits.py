@@ -8,9 +8,7 @@ _base_ = [
 ]
 
 model = dict(
-    heads=dict(
-        caption=dict(type='florence_mm.DocumentHead', weights=dict(interleaved=1.0, pairs=0.2), max_length=24)
-    ),
+    heads=dict(caption=dict(type='florence_mm.DocumentHead', weights=dict(interleaved=1.0, pairs=0.2), max_length=24)),
 )
 optim_wrapper = dict(
     optimizer=dict(lr=2e-3), paramwise_cfg=dict(_delete_=True, orthogonal=('resampler.layers', 'blocks'))

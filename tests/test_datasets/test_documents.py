@@ -105,9 +105,7 @@ def test_a_document_is_packed_with_its_pictures_in_order(folder):
     dataset = DocumentDataset(jsonl(folder, OURS), pipeline=[*STEPS, {**PACK, 'data_source': 'web'}], max_pictures=3)
     packed = dataset[0]
     sample = packed['data_samples']
-    assert sample.document == (
-        'first<|endofchunk|><image>a cat<|endofchunk|><image>two<|endofchunk|>'
-    )
+    assert sample.document == ('first<|endofchunk|><image>a cat<|endofchunk|><image>two<|endofchunk|>')
     assert (sample.num_pictures, sample.data_source) == (2, 'web')
     assert packed['inputs'].shape == (3, 3, 4, 6) and packed['inputs'].dtype == torch.uint8
     assert packed['inputs'][0, :, 0, 0].tolist() == [5, 15, 0]

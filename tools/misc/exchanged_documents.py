@@ -1,8 +1,8 @@
 """Exchange the pictures of documents, and count how often a model's captions are exchanged with them.
 
 Pairs of test pictures make documents of two pictures, whose captions the model writes one after the other, each behind
-what stands before. Then it writes about the same pictures in the other order. The captions of a document are exchanged if
-each picture's caption names the same digits in both orders; documents whose captions name the same are left out, as
+what stands before. Then it writes about the same pictures in the other order. The captions of a document are exchanged
+if each picture's caption names the same digits in both orders; documents whose captions name the same are left out, as
 nothing could be seen.
 
 PYTHONPATH=$PWD python tools/misc/exchanged_documents.py CONFIG CHECKPOINT --pictures data/large_digits/test
@@ -66,7 +66,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Exchange the pictures of documents')
     parser.add_argument('config', help='config of the model')
     parser.add_argument('checkpoint', help='its checkpoint')
-    parser.add_argument('--pictures', default='data/large_digits/test', help='folder of pictures (default: %(default)s)')
+    parser.add_argument(
+        '--pictures', default='data/large_digits/test', help='folder of pictures (default: %(default)s)'
+    )
     parser.add_argument('--most', type=int, default=400, help='number of pictures (default: %(default)s)')
     args = parser.parse_args()
     with one_sentence_errors():

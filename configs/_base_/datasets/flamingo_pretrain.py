@@ -35,9 +35,7 @@ train_dataloader = dict(
         datasets=[dict(weight=1, dataset=_documents), dict(weight=2, dataset=_pairs)],
     ),
 )
-_captions = dict(
-    type='florence_mm.ImageTextManifest', data_prefix='data/coco', test_mode=True, pipeline=test_pipeline
-)
+_captions = dict(type='florence_mm.ImageTextManifest', data_prefix='data/coco', test_mode=True, pipeline=test_pipeline)
 _support = dict(ann_file='data/coco/karpathy/train.jsonl', **_captions)
 val_dataloader = dict(
     dataset=dict(
