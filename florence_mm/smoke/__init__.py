@@ -7,4 +7,13 @@ from . import detection, documents, pictures, questions, tasks
 from .run import run_smoke, smoke_config
 from .stand_ins import register_smoke_data
 
-__all__ = ['detection', 'documents', 'pictures', 'questions', 'register_smoke_data', 'run_smoke', 'smoke_config', 'tasks']
+__all__ = [
+    'detection',
+    'documents',
+    'pictures',
+    'questions',
+    'register_smoke_data',
+    'run_smoke',
+    'smoke_config',
+    'tasks',
+]
