@@ -253,6 +253,8 @@ def test_losses_by_source_are_weighted_and_nothing_to_learn_is_exactly_0():
     cut = 'two ' * 60  # the picture behind it is cut off with its text
     nothing = model(pictures[:1], [DataSample(document=f'{cut}<image>a', num_pictures=1)], mode='loss')
     assert float(nothing['loss_caption']) == 0
+    with pytest.raises(ValueError, match='document 0 of the batch has 2 marks of pictures and 1 pictures'):
+        model(pictures[:1], [DataSample(document=DOCUMENT, num_pictures=1)], mode='loss')
     with pytest.raises(ValueError, match='pack all of them by PackDocument'):
         model(pictures, [*samples[:2], DataSample(text='no')], mode='loss')
 

@@ -317,9 +317,6 @@ class Flamingo(VisionLanguageModel):
             tokens: without cache, all tokens, with padding at the end; with cache, those after the cached ones, without
                 padding.
             state: state from :meth:`start_writing` or :meth:`start_documents`.
-
-        Raises:
-            ValueError: a document has marks of more pictures than it has pictures.
         """
         memory: Pictures = state.memory
         cache: DocumentCache | None = state.caches[0] if state.caches else None

@@ -47,6 +47,17 @@ def learned_places(tokens: TokenBatch, tokenizer: DocumentTokenizer) -> Tensor:
     return tokens.mask & ~image & (last_image >= 0) & (ends_before < last_image)
 
 
+def _shown(tokenizer: DocumentTokenizer, tokens: TokenBatch, pictures_of: Sequence[Sequence[int]]) -> list[int]:
+    """Number of pictures whose marks are in each document; the others were cut off."""
+    shown = tokenizer.count_pictures(tokens)
+    for row, (count, own) in enumerate(zip(shown, pictures_of, strict=True)):
+        if count > len(own):
+            raise ValueError(
+                f'document {row} of the batch has {count} marks of pictures and {len(own)} pictures; give it as many'
+            )
+    return shown
+
+
 @MODELS.register_module()
 class DocumentHead(FusionCaptionHead):
     """Head of documents: the language model's own loss on what is said of pictures, and writing behind examples.
@@ -94,11 +105,11 @@ class DocumentHead(FusionCaptionHead):
         """Compute the weighted cross-entropy of what is learned of each document, by source.
 
         Raises:
-            ValueError: a sample has no source, or one without weight.
+            ValueError: a sample has no source, or one without weight, or more marks of pictures than pictures.
         """
         model = batch.model
         tokens = model.tokenizer.tokenize_documents(batch.documents, model.max_text_len)
-        shown = model.tokenizer.count_pictures(tokens)
+        shown = _shown(model.tokenizer, tokens, batch.pictures_of)
         pictures_of = [own[:count] for own, count in zip(batch.pictures_of, shown, strict=True)]
         hidden = model.read_documents(batch.image_tokens, pictures_of, tokens.without_last())  # (B, T - 1, E)
         learned = learned_places(tokens, model.tokenizer)[:, 1:]
@@ -159,7 +170,7 @@ class DocumentHead(FusionCaptionHead):
         """
         room = model.max_text_len - (self.max_length or 1) - 1
         tokens = model.tokenizer.tokenize_documents(documents, room, ended=False)
-        shown, lengths = model.tokenizer.count_pictures(tokens), tokens.mask.sum(1).tolist()
+        shown, lengths = _shown(model.tokenizer, tokens, pictures_of), tokens.mask.sum(1).tolist()
         kept = [tuple(own[len(own) - count :]) for own, count in zip(pictures_of, shown, strict=True)]
         groups: dict[int, list[int]] = {}
         for row, length in enumerate(lengths):  # prompts of one length are written behind together
