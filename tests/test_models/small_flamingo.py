@@ -17,7 +17,9 @@ class Language(Kind):
         return [numbers(length, module.embed_dims, seed=length).to(type_of(module)) for length in (6, 3, 5)]
 
     def outputs(self, module, items, padding=0):
-        length = max(map(len, items), default=1) + padding
+        if not items:
+            return []
+        length = max(map(len, items)) + padding
         embedded = torch.zeros(len(items), length, module.embed_dims, dtype=type_of(module)) + bool(padding)
         for row, item in enumerate(items):
             embedded[row, : len(item)] = item
@@ -71,7 +73,9 @@ SMALL = {
     'Flamingo-opt': Small(FROZEN, KIND, PROTOCOLS, without_gradient=UNREACHED),
     'Flamingo-llama': Small(UNTIED, KIND, PROTOCOLS, without_gradient=UNREACHED),
     'StackLanguageModel': Small(LANGUAGE, Language()),
-    'TransformersLanguageModel-llama': Small(LLAMA, Language()),
+    'TransformersLanguageModel-llama': Small(
+        LLAMA, Language(), without_gradient={'model.model.embed_tokens.': 'words are given embedded'}
+    ),
     'TransformersLanguageModel-flamingo': Small(OPT, Language()),
     'DocumentTokenizer': Small({'type': 'DocumentTokenizer', 'tokenizer': TOKENIZER}, Tokenizer(), ['TextTokenizer']),
     'DocumentHead': Small(
