@@ -173,6 +173,10 @@ VARIANTS = {
     'Swin, a classifier': ('Swin or CoSwin', lambda: official_swin(timm_classifier().state_dict())),
     'timm DaViT, of Florence-2': ('timm DaViT', lambda: public_davit.timm_davit(florence=True).state_dict()),
     'MedImageInsight, a DaViT': ('MedImageInsight', lambda: public_davit.med_image_insight(two_towers())),
+    'open_flamingo, blocks in layers': (
+        'open_flamingo',
+        lambda: public_open_flamingo.in_layers(public_open_flamingo.trained()),
+    ),
     'timm Swin, a classifier': ('timm Swin', lambda: timm_classifier().state_dict()),
 }
 

@@ -102,6 +102,14 @@ def trained(kind='opt'):
     return {key: value.detach() for key, value in state.items()}
 
 
+def in_layers(state):
+    """The same with blocks inside the layers of OPT, where open_flamingo's training leaves them."""
+    return {
+        re.sub(r'\.gated_cross_attn_layers\.(\d+)\.', r'.model.decoder.layers.\1.gated_cross_attn_layer.', key): value
+        for key, value in state.items()
+    }
+
+
 def theirs(model, every=2):
     """open_flamingo's model with the weights of ours."""
     import copy

@@ -6,10 +6,11 @@ import pytest
 import torch
 from instances import build
 from mmpretrain.structures import DataSample
-from public_open_flamingo import VOCAB, Patches, drawn, ours
+from public_open_flamingo import VOCAB, Patches, drawn, in_layers, ours, trained
 from torch.nn import functional as F
 
 from florence_mm.language.documents import first_pictures, has_lessons, write_document
+from florence_mm.models.checkpoints import convert_state_dict, export_state_dict
 from florence_mm.models.heads.multimodal.documents import learned_places
 from florence_mm.models.layers.latent_attention import LatentAttention
 from florence_mm.models.layers.resampler import Resampler
@@ -307,3 +308,30 @@ def test_a_long_prompt_keeps_its_end_with_the_pictures_there(model):
     (long,) = head.write_behind(model, latents, [[0, 0, 0, 1, 2]], [f'{shot * 4}<image>'])
     (other,) = head.write_behind(model, latents, [[1, 1, 0, 1, 2]], [f'{shot * 4}<image>'])
     assert long == other
+
+
+# --- open_flamingo's files --------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_weights_of_open_flamingo_are_all_but_the_frozen_parts():
+    model = ours()
+    state = trained()
+    for layout in (state, in_layers(state)):
+        name, converted, skipped = convert_state_dict(dict(layout))
+        assert name == 'open_flamingo' and not skipped
+        own = model.state_dict()
+        assert {key for key in own if key.partition('.')[0] in ('resampler', 'blocks', 'marks')} <= converted.keys()
+        for key, value in converted.items():
+            assert value.equal(own[key]), key
+    # of a tokenizer without padding, the third row behind the words
+    words = 'lang_encoder.model.decoder.embed_tokens.weight'
+    padded = torch.cat([torch.randn(32000, 32), torch.arange(3.0)[:, None].expand(3, 32)])
+    _, converted, skipped = convert_state_dict({**state, words: padded})
+    assert converted['marks.marks'][:, 0].tolist() == [0, 1] and '<PAD>' in skipped
+    with pytest.raises(ValueError, match='it has no table of words'):
+        convert_state_dict({key: value for key, value in state.items() if key != words})
+    with pytest.raises(ValueError, match='take a checkpoint of a model with keep_frozen=True'):
+        export_state_dict({k: v for k, v in own.items() if not k.startswith('language_model.')}, 'open_flamingo')
+    exported = export_state_dict(own, 'open_flamingo')
+    assert all(exported.tensors[key].equal(value) for key, value in state.items())
