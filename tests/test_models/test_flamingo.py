@@ -47,7 +47,7 @@ def test_a_document_has_its_marks_before_pictures_and_at_the_end():
 
 def test_losses_are_on_what_is_said_of_pictures():
     tokenizer = DocumentTokenizer({'type': 'MaskedCLIPTokenizer', 'vocab_size': VOCAB - 1})
-    documents = ['no<|endofchunk|><image>a<|endofchunk|>no<image>a', '<image><image>a', 'no']
+    documents = ['b<|endofchunk|><image>a<|endofchunk|>b<image>a', '<image><image>a', 'b']
     tokens = tokenizer.tokenize_documents(documents, 60)
     learned = learned_places(tokens, tokenizer)
     assert tokens.input_ids[learned].tolist() == [
