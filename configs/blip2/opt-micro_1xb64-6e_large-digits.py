@@ -7,6 +7,12 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
+model = dict(
+    type='florence_mm.LanguageModeling',
+    data_preprocessor=dict(type='florence_mm.ImageTextDataPreprocessor'),
+    language_model={{_base_.language_model}},
+    tokenizer=dict(type='florence_mm.MaskedCLIPTokenizer', vocab_size=4096),
+)
 train_dataloader = dict(batch_size=64)
 optim_wrapper = dict(optimizer=dict(lr=1.5e-3), paramwise_cfg=dict(_delete_=True, orthogonal=('language_model',)))
 param_scheduler = [

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from florence_mm.config.check import check_whole_config
 from florence_mm.datasets.reading import check_pipelines
 from florence_mm.errors import UsageError, raise_if_asked
+from florence_mm.models.checkpoints.frozen import with_frozen, without_frozen
 from florence_mm.models.checkpoints.parts import is_parts
 from florence_mm.models.protocol import CountsSteps, unwrap_model
 from florence_mm.registry import RUNNERS
@@ -234,6 +235,10 @@ class FlorenceRunner(ShardingRunner):
         """
         model = unwrap_model(self.model)
         checkpoint = self._read_checkpoint(filename, map_location)
+        try:
+            checkpoint['state_dict'] = with_frozen(model, checkpoint['state_dict'], filename)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         if self._resuming:
             self._check_resumable(filename, checkpoint, model)
             accumulation.restore_gradients(checkpoint, self, model, filename)
@@ -311,6 +316,8 @@ class FlorenceRunner(ShardingRunner):
             raise_if_asked()
         if fn_name == 'before_save_checkpoint':
             kwargs['checkpoint'].update(self._gathered)
+            kept = without_frozen(unwrap_model(self.model), kwargs['checkpoint']['state_dict'])
+            kwargs['checkpoint']['state_dict'] = kept
         super().call_hook(fn_name, **kwargs)
 
     def _read_checkpoint(self, filename: str, map_location: str | Callable) -> dict[str, Any]:

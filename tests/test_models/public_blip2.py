@@ -19,7 +19,7 @@ QFORMER = {
 TINY = {
     'opt': {
         **{'model_type': 'opt', 'vocab_size': WORDS, 'hidden_size': 24, 'num_hidden_layers': 2, 'ffn_dim': 40},
-        **{'num_attention_heads': 2, 'max_position_embeddings': 40, 'word_embed_proj_dim': 16},
+        **{'num_attention_heads': 2, 'max_position_embeddings': 40, 'word_embed_proj_dim': 24},
         **{'bos_token_id': 1, 'eos_token_id': 2, 'pad_token_id': 0, 'dropout': 0.0},
     },
     't5': {

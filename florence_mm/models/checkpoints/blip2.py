@@ -20,8 +20,8 @@ from .blip import HF_VIT, PARTS
 from .clip import FIXED_SHAPES
 from .clip_settings import IMAGE, as_dict, of_class
 from .exporting import Exported, config_json, hold, register_export
-from .plain_vit import convert_vit, export_vit, from_tower, is_plain_vit, to_tower
-from .renaming import COMPUTED, Names, Skipped, Source, StateDict, add_prefix, any_key, pop_prefix, register_format
+from .plain_vit import convert_vit, export_vit, from_tower, is_plain_vit, plain_vit_settings, to_tower
+from .renaming import COMPUTED, Names, Skipped, Source, StateDict, add_prefix, any_key, keep_matching, pop_prefix, register_format
 from .settings import Setting
 from .text_settings import head_count, norm_eps
 
@@ -59,11 +59,7 @@ def _settings(vision_eps: float) -> tuple[Setting, ...]:
 
 def _lavis_settings(source: Source) -> Iterable[Setting]:
     plain = any_key(source.keys, r'^visual_encoder\.blocks\.')
-    tower = (
-        Setting('norm_eps of the image tower', '', of_class(IMAGE, 'norm_eps'), (1e-6,)),
-        Setting('act of the image tower', '', of_class(IMAGE, 'act'), ('gelu',)),
-    )
-    return (*_settings(1e-5), *(tower if plain else ()))
+    return (*_settings(1e-5), *(plain_vit_settings(source) if plain else ()))
 
 
 # --- into ours --------------------------------------------------------------------------------------------------------
@@ -112,6 +108,22 @@ def _register_lavis(name: str, kind: str | None) -> None:
     register_export(name, lambda keys: _fits(keys, kind), wrapper='model', settings=tuple(_lavis_settings(Source(''))))(
         lambda state, settings: _export_lavis(state, kind)
     )
+
+
+@register_format(
+    'EVA ViT',
+    lambda keys: (
+        any_key(keys, r'^blocks\.\d+\.attn\.q_bias$') and {'cls_token', 'pos_embed', 'patch_embed.proj.bias'} <= keys
+    ),
+    settings=plain_vit_settings,
+    fixed_shapes=FIXED_SHAPES,
+)
+def convert_eva(state: StateDict) -> tuple[StateDict, Skipped]:
+    """Convert EVA's image tower alone, from which BLIP-2 starts, without the last block and the last norm."""
+    tower = _take_vision(state)
+    last = max(int(key.split('.')[1]) for key in tower if key.startswith('resblocks.'))
+    kept = rf'^(class_embedding$|positional_embedding$|conv1\.|resblocks\.(?!{last}\.))'
+    return keep_matching(tower, kept, 'the last block, or not part of the tower that BLIP-2 uses')
 
 
 @register_format(

@@ -9,7 +9,7 @@ Shape legend: ``B`` captions, ``U`` different images among them, ``T`` tokens wi
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -36,7 +36,9 @@ class FusionCaptionHead(WritingHead):
         prompt: text that every caption begins with, such as "a picture of"; it is neither learned nor part of the
             prediction.
         random_prefix: train as a prefix language model (SimVLM, arXiv 2108.10904): each text is cut at a random place,
-            anew in every step, and what is before the cut is a prompt, which is read and not learned.
+            anew in every step, and what is before the cut is a prompt, which is read and not learned. ``'half'``: from
+            behind its first token to its middle, as BLIP-2 trains on T5 (https://github.com/salesforce/LAVIS/issues/139;
+            its public code has no such step).
         complete: share of each sample's text, in whole tokens from its beginning, that prediction is given and
             completes; 0: captions are written from their beginning.
         writing: how captions are searched or drawn, label smoothing and the layers: ``num_beams``, ``length_penalty``,
@@ -49,7 +51,9 @@ class FusionCaptionHead(WritingHead):
 
     noun = 'caption'
 
-    def __init__(self, prompt: str = '', random_prefix: bool = False, complete: float = 0.0, **writing: Any) -> None:
+    def __init__(
+        self, prompt: str = '', random_prefix: bool | Literal['half'] = False, complete: float = 0.0, **writing: Any
+    ) -> None:
         super().__init__(**writing)
         self.prompt = prompt.strip()
         if self.prompt and (random_prefix or complete):
@@ -57,6 +61,8 @@ class FusionCaptionHead(WritingHead):
                 f'the caption head got the prompt {self.prompt!r} and random_prefix={random_prefix}, '
                 f'complete={complete}, by which the beginning of each text is its prompt; leave one of them out'
             )
+        if random_prefix not in (True, False, 'half'):
+            raise ValueError(f"random_prefix of the caption head is {random_prefix!r}; give True, False or 'half'")
         if not 0 <= complete < 1:
             raise ValueError(f'complete of the caption head is {complete}; give a share from 0 to below 1')
         self.random_prefix = random_prefix
@@ -78,7 +84,7 @@ class FusionCaptionHead(WritingHead):
         tokens = self._prompted(model, batch.texts) if self.prompt else batch.tokens
         prompts = None
         if self.random_prefix:
-            prompts, tokens = cut_texts(tokens, draw_cuts(tokens.mask), model.tokenizer.pad_token_id)
+            prompts, tokens = cut_texts(tokens, draw_cuts(tokens.mask, half=self.random_prefix == 'half'), model.tokenizer.pad_token_id)
         hidden = model.teach(batch.image_tokens, batch.image_of, prompts, tokens)  # (B, T - 1, C)
         learned = tokens.mask[:, 1:].clone()
         if self.prompt:

@@ -9,17 +9,21 @@ from torch import Tensor
 from florence_mm.models.tokenizers.protocol import TokenBatch, pad_ids
 
 
-def draw_cuts(mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def draw_cuts(mask: Tensor, generator: torch.Generator | None = None, half: bool = False) -> Tensor:
     """Draw how many words of each text are before its cut, from 0 to all but one with equal probability.
 
     Args:
         mask: ``(B, T)`` bool, True where a token is real, start and end included.
         generator: source of random numbers on the CPU; None: torch's.
+        half: from 1 to half of the words; 0 for a text of one.
 
     Returns:
         ``(B,)`` int64; 0 for a text without words.
     """
     words = (mask.sum(1) - 2).clamp(min=1)
+    if half:
+        most = words // 2
+        return (1 + torch.rand(len(mask), dtype=torch.float64, generator=generator) * most).long().clamp(max=most)
     return (torch.rand(len(mask), dtype=torch.float64, generator=generator) * words).long()
 
 
