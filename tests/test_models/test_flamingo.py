@@ -197,17 +197,17 @@ def test_what_is_frozen_stays_bit_for_bit_and_checkpoints_hold_the_rest():
             block.mlp_gate.fill_(0.1)
     assert not model.language_model.training and not model.image_encoder.training
     before = copy.deepcopy(model.state_dict())
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1, weight_decay=0.5)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01, weight_decay=0.5)
     pictures = torch.randn(2, 3, 2, 16, 16)
     samples = [DataSample(document=DOCUMENT, num_pictures=2) for _ in range(2)]
     losses = []
-    for _ in range(3):
+    for _ in range(6):
         optimizer.zero_grad()
         loss = model(pictures, samples, mode='loss')['loss_caption']
         loss.backward()
         optimizer.step()
         losses.append(float(loss))
-    assert losses[2] < losses[0]
+    assert losses[-1] < losses[0]
     after = model.state_dict()
     frozen = {key for key in after if after[key].equal(before[key])}
     left_out = tuple(f'{part}.' for part in model.left_out_parts())
@@ -247,7 +247,7 @@ def test_losses_by_source_are_weighted_and_nothing_to_learn_is_exactly_0():
     first, second, none = learned_places(tokens, model.tokenizer).sum(1).tolist()
     expected = (first * plain['loss_interleaved'] + second * plain['loss_pairs']) / (first + second)
     torch.testing.assert_close(together, expected)
-    assert second == 3 < first and none == 0
+    assert first > second > 0 == none
     nothing = model(pictures[:1], [DataSample(document='no', num_pictures=0)], mode='loss')
     assert float(nothing['loss_caption']) == 0 and float(nothing['acc_caption']) == 0
     nothing['loss_caption'].backward()

@@ -18,16 +18,16 @@ from .renaming import Names, Skipped, Source, StateDict, any_key, register_forma
 from .settings import Setting
 
 _NAMES = Names(
-    ('^perceiver.frame_embs$', '^resampler.frame_embeddings$'),
-    ('^perceiver.layers.#.0.norm_media.', '^resampler.layers.#.token_norm.'),
-    ('^perceiver.layers.#.0.norm_latents.', '^resampler.layers.#.query_norm.'),
-    ('^perceiver.layers.#.0.to_q.', '^resampler.layers.#.query.'),
-    ('^perceiver.layers.#.0.to_kv.', '^resampler.layers.#.key_value.'),
-    ('^perceiver.layers.#.0.to_out.', '^resampler.layers.#.output.'),
-    ('^perceiver.layers.#.1.0.', '^resampler.layers.#.mlp.norm.'),
-    ('^perceiver.layers.#.1.1.', '^resampler.layers.#.mlp.fc1.'),
-    ('^perceiver.layers.#.1.3.', '^resampler.layers.#.mlp.fc2.'),
-    ('^perceiver.', '^resampler.'),
+    ('^perceiver.', '^resampler.'),  # the others are of what this makes
+    ('^resampler.frame_embs$', '^resampler.frame_embeddings$'),
+    ('^resampler.layers.#.0.norm_media.', '^resampler.layers.#.token_norm.'),
+    ('^resampler.layers.#.0.norm_latents.', '^resampler.layers.#.query_norm.'),
+    ('^resampler.layers.#.0.to_q.', '^resampler.layers.#.query.'),
+    ('^resampler.layers.#.0.to_kv.', '^resampler.layers.#.key_value.'),
+    ('^resampler.layers.#.0.to_out.', '^resampler.layers.#.output.'),
+    ('^resampler.layers.#.1.0.', '^resampler.layers.#.mlp.norm.'),
+    ('^resampler.layers.#.1.1.', '^resampler.layers.#.mlp.fc1.'),
+    ('^resampler.layers.#.1.3.', '^resampler.layers.#.mlp.fc2.'),
     ('^lang_encoder.gated_cross_attn_layers.#.attn.norm.', '^blocks.#.query_norm.'),
     ('^lang_encoder.gated_cross_attn_layers.#.attn.to_q.', '^blocks.#.query.'),
     ('^lang_encoder.gated_cross_attn_layers.#.attn.to_kv.', '^blocks.#.key_value.'),
