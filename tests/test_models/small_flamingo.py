@@ -66,12 +66,20 @@ FROZEN = {**FLAMINGO, 'language_model': OPT, 'every': 2, 'freeze_image_encoder':
 UNTIED = {**FROZEN, 'language_model': LLAMA, 'act': 'gelu'}
 PROTOCOLS = ('Reader', 'Writer', 'VisionLanguage', 'WholeBatchLoss')
 KIND = VisionLanguage((*PROTOCOLS, 'DocumentWriter'))
+#: Heads with outputs of their own, beside which those of the marks do nothing.
+OWN_OUTPUTS = dict.fromkeys(
+    (
+        *('FusionCaptionHead', 'TaskHead', 'FusionWrittenAnswerHead'),
+        *('FusionWrittenAnswerHead-restricted', 'FusionWrittenAnswerHead-ranked'),
+    ),
+    {'marks.mark_outputs': 'the head has outputs of its own'},
+)
 UNREACHED = {'image_encoder.': 'frozen', 'language_model.': 'frozen'}
 
 SMALL = {
     'Flamingo': Small(FLAMINGO, KIND, PROTOCOLS),
     'Flamingo-opt': Small(FROZEN, KIND, PROTOCOLS, without_gradient=UNREACHED),
-    'Flamingo-llama': Small(UNTIED, KIND, PROTOCOLS, without_gradient=UNREACHED),
+    'Flamingo-llama': Small(UNTIED, VisionLanguage(KIND.protocols, OWN_OUTPUTS), PROTOCOLS, without_gradient=UNREACHED),
     'StackLanguageModel': Small(LANGUAGE, Language()),
     'TransformersLanguageModel-llama': Small(
         LLAMA, Language(), without_gradient={'model.model.embed_tokens.': 'words are given embedded'}
