@@ -5,7 +5,7 @@ import re
 import torch
 from torch import nn
 
-from florence_mm.models.multimodal import Flamingo
+from florence_mm.models.multimodal import FlorenceFlamingo
 from florence_mm.models.text import TransformersLanguageModel
 
 VOCAB = 601  # of CLIP's small tokenizer with its mask
@@ -53,7 +53,7 @@ def ours(kind='opt', every=2, act='gelu', **changes):
     config = dict(LANGUAGE[kind])
     if kind != 'llama':
         config |= {'hidden_dropout': 0.0} if kind == 'gpt_neox' else {'dropout': 0.0}
-    model = Flamingo(
+    model = FlorenceFlamingo(
         Patches(),
         TransformersLanguageModel(config=config),
         TOKENIZER,

@@ -51,7 +51,7 @@ LLAMA = {
     'config': {'model_type': 'llama', 'vocab_size': VOCAB + 1, 'intermediate_size': 32, **SIZES},
 }
 FLAMINGO = {
-    'type': 'Flamingo',
+    'type': 'FlorenceFlamingo',
     'image_encoder': {**COSWIN, 'out_indices': (2,)},
     'language_model': LANGUAGE,
     'tokenizer': TOKENIZER,
@@ -77,9 +77,11 @@ OWN_OUTPUTS = dict.fromkeys(
 UNREACHED = {'image_encoder.': 'frozen', 'language_model.': 'frozen'}
 
 SMALL = {
-    'Flamingo': Small(FLAMINGO, KIND, PROTOCOLS),
-    'Flamingo-opt': Small(FROZEN, KIND, PROTOCOLS, without_gradient=UNREACHED),
-    'Flamingo-llama': Small(UNTIED, VisionLanguage(KIND.protocols, OWN_OUTPUTS), PROTOCOLS, without_gradient=UNREACHED),
+    'FlorenceFlamingo': Small(FLAMINGO, KIND, PROTOCOLS),
+    'FlorenceFlamingo-opt': Small(FROZEN, KIND, PROTOCOLS, without_gradient=UNREACHED),
+    'FlorenceFlamingo-llama': Small(
+        UNTIED, VisionLanguage(KIND.protocols, OWN_OUTPUTS), PROTOCOLS, without_gradient=UNREACHED
+    ),
     'StackLanguageModel': Small(LANGUAGE, Language()),
     'TransformersLanguageModel-llama': Small(
         LLAMA, Language(), without_gradient={'model.model.embed_tokens.': 'words are given embedded'}

@@ -14,7 +14,7 @@ from florence_mm.models.checkpoints import convert_state_dict, export_state_dict
 from florence_mm.models.heads.multimodal.documents import learned_places
 from florence_mm.models.layers.latent_attention import LatentAttention
 from florence_mm.models.layers.resampler import Resampler
-from florence_mm.models.multimodal import Flamingo
+from florence_mm.models.multimodal import FlorenceFlamingo
 from florence_mm.models.text import StackLanguageModel
 from florence_mm.models.tokenizers import DocumentTokenizer
 
@@ -137,7 +137,7 @@ def test_the_resampler_reads_frames_with_vectors_of_their_own_and_itself():
 
 @torch.no_grad()
 def test_videos_are_read_by_their_frames():
-    model = build('Flamingo', resampler={'num_layers': 1, 'num_latents': 3, 'num_heads': 2, 'num_frames': 2})
+    model = build('FlorenceFlamingo', resampler={'num_layers': 1, 'num_latents': 3, 'num_heads': 2, 'num_frames': 2})
     videos = torch.randn(2, 3, 2, 32, 32, dtype=torch.double)
     latents = model.encode_image(videos)
     assert latents.shape == (2, 3, 32)
@@ -154,7 +154,7 @@ def language():
 
 
 def around(language_model, **changes):
-    return Flamingo(
+    return FlorenceFlamingo(
         Patches(),
         language_model,
         {'type': 'MaskedCLIPTokenizer', 'vocab_size': VOCAB - 1},

@@ -2,7 +2,7 @@
 # OPT-1.3B, and CLIP's ViT-L/14. The tokenizer is that of `facebook/opt-1.3b` on the Hugging Face hub; names that begin
 # with ./ are never looked for there
 model = dict(
-    type='florence_mm.Flamingo',
+    type='florence_mm.FlorenceFlamingo',
     data_preprocessor=dict(
         type='florence_mm.ImageTextDataPreprocessor',
         mean=[122.7709383, 116.7460125, 104.09373615],

@@ -3,7 +3,7 @@
 _base_ = './large-digits_coswin-micro.py'
 language = 'work_dirs/language-micro_1xb64-6e_large-digits/epoch_6.pth'
 model = dict(
-    type='florence_mm.Flamingo',
+    type='florence_mm.FlorenceFlamingo',
     language_model=dict(
         type='florence_mm.StackLanguageModel',
         stack=dict(

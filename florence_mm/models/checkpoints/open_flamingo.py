@@ -51,7 +51,7 @@ _WITHOUT_PADDING = (32000, 50257, 50277)
 
 def open_flamingo_settings(source: Source) -> Iterable[Setting]:
     """Settings of open_flamingo's code, which are in it and in no file."""
-    yield Setting('act', '', of_class('Flamingo', 'act'), ('gelu',))
+    yield Setting('act', '', of_class('FlorenceFlamingo', 'act'), ('gelu',))
     yield Setting('head_dims', r'^(blocks\.\d+|resampler\.layers\.\d+)$', _head_dims, (64,))
 
 

@@ -9,7 +9,7 @@ from .base import VisionLanguageModel
 from .blip import BLIP
 from .blip2 import BLIP2
 from .blip2_writer import BLIP2Writer
-from .flamingo import Flamingo
+from .flamingo import FlorenceFlamingo
 from .florence2 import Florence2
 from .git import GIT
 from .meter import METER
@@ -22,8 +22,8 @@ __all__ = [
     'GIT',
     'METER',
     'BLIP2Writer',
-    'Flamingo',
     'Florence2',
+    'FlorenceFlamingo',
     'RetrievalReranker',
     'SimVLM',
     'VisionLanguageModel',

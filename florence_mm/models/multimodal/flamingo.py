@@ -131,7 +131,7 @@ class Pictures:
 
 
 @MODELS.register_module()
-class Flamingo(VisionLanguageModel):
+class FlorenceFlamingo(VisionLanguageModel):
     """Flamingo, a model that writes about the pictures of a document: a reader, a writer and a document writer.
 
     Args:
@@ -191,7 +191,7 @@ class Flamingo(VisionLanguageModel):
                 f'every is {every} for a language model of {language.num_layers} layers; give a number from 1 to that'
             )
         self.image_encoder, self.act = build_part(image_encoder), act
-        check_width(self.image_encoder, 'num_features', 'Flamingo')
+        check_width(self.image_encoder, 'num_features', 'FlorenceFlamingo')
         self.image_dims = self.image_encoder.num_features
         self.resampler = Resampler(self.image_dims, **{'act': act, **(resampler or {})})
         sizes = {'token_dims': self.image_dims, 'qk_channels': num_heads * head_dims}
@@ -223,7 +223,7 @@ class Flamingo(VisionLanguageModel):
         """Names of the parts that checkpoints of a training do not hold."""
         return () if self.keep_frozen else self.frozen_parts()
 
-    def train(self, mode: bool = True) -> 'Flamingo':
+    def train(self, mode: bool = True) -> 'FlorenceFlamingo':
         """Set the mode, except that frozen parts stay in evaluation mode."""
         super().train(mode)
         for name in self.frozen_parts():

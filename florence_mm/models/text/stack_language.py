@@ -22,7 +22,7 @@ from .stack import TextStack
 class StackLanguageModel(BaseModule):
     """A :class:`~florence_mm.models.text.stack.TextStack` whose outputs are tied to its words.
 
-    :class:`LanguageModeling` trains it, and :class:`Flamingo` puts its blocks before its layers.
+    :class:`LanguageModeling` trains it, and :class:`FlorenceFlamingo` puts its blocks before its layers.
 
     Args:
         stack: arguments of the stack.
