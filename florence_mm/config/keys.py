@@ -16,6 +16,7 @@ REGISTRY_OF_KEY = {
     'data_preprocessor': 'MODELS',
     'dataset': 'DATASETS',
     'datasets': 'DATASETS',
+    'support': 'DATASETS',
     'pipeline': 'TRANSFORMS',
     'transforms': 'TRANSFORMS',
     'batch_sampler': 'DATA_SAMPLERS',

@@ -9,6 +9,8 @@ from . import transforms
 from .base import ImageTextDataset
 from .collating import collate_in_one_piece
 from .detection import DetectionDataset
+from .documents import DocumentDataset
+from .example_prompts import FewShotDataset
 from .false_samples import WithFalseSamples
 from .image_folder import ImageFolderText
 from .manifest import ImageTextManifest
@@ -24,6 +26,8 @@ __all__ = [
     'CocoTasks',
     'DataError',
     'DetectionDataset',
+    'DocumentDataset',
+    'FewShotDataset',
     'Flickr30kEntitiesTasks',
     'ImageFolderText',
     'ImageTextDataset',

@@ -3,8 +3,17 @@
 Not here: data on which scores are reported (``corpora``).
 """
 
-from . import detection, pictures, questions, tasks
+from . import detection, documents, pictures, questions, tasks
 from .run import run_smoke, smoke_config
 from .stand_ins import register_smoke_data
 
-__all__ = ['detection', 'pictures', 'questions', 'register_smoke_data', 'run_smoke', 'smoke_config', 'tasks']
+__all__ = [
+    'detection',
+    'documents',
+    'pictures',
+    'questions',
+    'register_smoke_data',
+    'run_smoke',
+    'smoke_config',
+    'tasks',
+]

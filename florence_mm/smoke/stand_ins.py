@@ -14,7 +14,7 @@ Generator = Callable[[dict, Path, int], dict]
 GENERATORS: dict[str, Generator] = {}
 
 _FILES = ('ann_file', 'data_root', 'data_prefix', 'img_prefix', 'root')
-_WRAPPED = ('dataset', 'datasets')
+_WRAPPED = ('dataset', 'datasets', 'support')
 
 __getattr__ = moved_names(__name__, {'generated': f'{__name__}:generate'})
 
@@ -72,7 +72,9 @@ def generate(dataset: dict, folder: Path, path: str) -> dict:
         for key in wrapped:
             inner = dataset[key]
             if isinstance(inner, dict):
-                dataset[key] = generate(inner, folder, f'{path}.{key}')
+                # each in a folder of its own, if there are several
+                own = folder / key if len(wrapped) > 1 else folder
+                dataset[key] = generate(inner, own, f'{path}.{key}')
             else:
                 dataset[key] = [generate(item, folder / str(i), f'{path}.{key}.{i}') for i, item in enumerate(inner)]
         return dataset

@@ -5,6 +5,7 @@ import re
 import public_blip2
 import public_davit
 import public_florence2
+import public_open_flamingo
 import public_perceiver
 import public_vilt
 import torch
@@ -175,6 +176,10 @@ VARIANTS = {
     'Swin, a classifier': ('Swin or CoSwin', lambda: official_swin(timm_classifier().state_dict())),
     'timm DaViT, of Florence-2': ('timm DaViT', lambda: public_davit.timm_davit(florence=True).state_dict()),
     'MedImageInsight, a DaViT': ('MedImageInsight', lambda: public_davit.med_image_insight(two_towers())),
+    'open_flamingo, blocks in layers': (
+        'open_flamingo',
+        lambda: public_open_flamingo.in_layers(public_open_flamingo.trained()),
+    ),
     'timm Swin, a classifier': ('timm Swin', lambda: timm_classifier().state_dict()),
 }
 
@@ -193,6 +198,7 @@ STATES = {
     'Hugging Face DaViT': lambda folder: saved(public_davit.hf_davit(), folder),
     'Florence-2': lambda folder: public_florence2.public(),
     'Hugging Face Florence-2': lambda folder: saved(public_florence2.hugging_face_without_mark(), folder),
+    'open_flamingo': lambda folder: public_open_flamingo.trained(),
     'Video Swin or VideoCoSwin': lambda folder: video_state('norm'),
     'mmaction2 Video Swin': lambda folder: video_state('norm2'),
     'UniCL': lambda folder: two_towers().state_dict(),

@@ -283,9 +283,13 @@ def test_what_no_head_can_do_is_said_before(name):
 def test_a_head_refuses_a_model_that_lacks_what_it_needs(name):
     head = SMALLS[name].registry.get(SMALLS[name].config['type'])
     model = next(one for one in MODELS if name in SMALLS[one].kind.fitting())
-    method = {'Embedder': 'pool_text', 'Fuser': 'fuse', 'RegionReader': 'region_features', 'Writer': 'write_on'}[
-        head.needs.__name__
-    ]
+    method = {
+        'Embedder': 'pool_text',
+        'Fuser': 'fuse',
+        'RegionReader': 'region_features',
+        'Writer': 'write_on',
+        'DocumentWriter': 'read_documents',
+    }[head.needs.__name__]
     lacking = type('Lacking', (type(shared(model)[0]),), {method: None})  # so a protocol sees that there is none
     with pytest.raises(
         ValueError, match=f'{name!r} .{head.__name__}. needs a {head.needs.__name__.lower()}, which Lacking is not'

@@ -1,5 +1,6 @@
 """Pipeline transforms: loading, augmenting and packing image-text-label samples, and reading videos."""
 
+from .documents import PackDocument
 from .formatting import PackImageText, PackVideoText, PackVQA
 from .geometry import RandomAffineImage
 from .loading import LoadImage
@@ -13,6 +14,7 @@ from .video import VideoDecode, VideoInit
 __all__ = [
     'LoadImage',
     'LoadRegions',
+    'PackDocument',
     'PackImageText',
     'PackPlaces',
     'PackTask',

@@ -9,6 +9,7 @@ from .base import VisionLanguageModel
 from .blip import BLIP
 from .blip2 import BLIP2
 from .blip2_writer import BLIP2Writer
+from .flamingo import FlorenceFlamingo
 from .florence2 import Florence2
 from .git import GIT
 from .meter import METER
@@ -25,6 +26,7 @@ __all__ = [
     'UNITER',
     'BLIP2Writer',
     'Florence2',
+    'FlorenceFlamingo',
     'RetrievalReranker',
     'SimVLM',
     'ViLT',

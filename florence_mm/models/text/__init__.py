@@ -7,12 +7,14 @@ from .language_model import TransformersLanguageModel
 from .qformer import QFormer
 from .roberta import RobertaTextEncoder
 from .stack import StackMemory, TextStack
+from .stack_language import StackLanguageModel
 
 __all__ = [
     'CLIPTextTower',
     'CLIPTokenEncoder',
     'QFormer',
     'RobertaTextEncoder',
+    'StackLanguageModel',
     'StackMemory',
     'TextStack',
     'TransformersLanguageModel',

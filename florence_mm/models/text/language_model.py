@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from florence_mm.models.tokenizers.transformers_files import folder_or_name, unusable
 from florence_mm.registry import MODELS
 
+from .layered import BeforeLayer, called_before, find_layers
+
 _TYPES = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 
 
@@ -102,6 +104,8 @@ class TransformersLanguageModel(BaseModule):
         vocab_size (int): V.
         context_length (int | None): most embeddings and tokens together; None: any number.
         encodes (bool): it has an encoder, which reads what stands before a text.
+        layer_dims (int): channels of its layers.
+        num_layers (int): number of its layers.
 
     Raises:
         FileNotFoundError: ``pretrained`` looks like a folder that does not exist.
@@ -133,6 +137,7 @@ class TransformersLanguageModel(BaseModule):
         self.context_length = getattr(text, 'max_position_embeddings', None) or getattr(text, 'n_positions', None)
         if self.encodes and getattr(text, 'relative_attention_num_buckets', None):
             self.context_length = None
+        self.num_layers, self.layer_dims = text.num_hidden_layers, text.hidden_size
         self._keeps_logits = 'logits_to_keep' in inspect.signature(self.model.forward).parameters
 
     @staticmethod
@@ -221,3 +226,29 @@ class TransformersLanguageModel(BaseModule):
             x = torch.cat([before.tokens, x], 1)  # (B, S + T, E)
         keep = {'logits_to_keep': count} if self._keeps_logits else {}
         return self.model(inputs_embeds=x, **held, **keep).logits[:, -count:]
+
+    # --- between the layers of a causal one ---------------------------------------------------------------------------
+
+    def words(self) -> Tensor:
+        """Word embeddings ``(V, E)``."""
+        return self.word_embeddings.weight
+
+    def outputs(self) -> Tensor:
+        """Weights ``(V, E)`` of the output layer; the word embeddings themselves if they are tied."""
+        return self.model.get_output_embeddings().weight
+
+    def output_bias(self) -> Tensor | None:
+        """Bias ``(V,)`` of the output layer, if there is one."""
+        return self.model.get_output_embeddings().bias
+
+    def new_cache(self) -> LanguageCache:
+        """An empty cache for :meth:`run`."""
+        return LanguageCache(encodes=False, before=0)
+
+    def run(
+        self, embedded: Tensor, cache: LanguageCache | None = None, before_layer: BeforeLayer | None = None
+    ) -> Tensor:
+        """Compute hidden states ``(B, T, E)``, see :class:`~florence_mm.models.text.layered.LayeredLanguageModel`."""
+        held = {'use_cache': False} if cache is None else {'past_key_values': cache.held, 'use_cache': True}
+        with called_before(find_layers(self.model, self.num_layers), before_layer):
+            return self.model.base_model(inputs_embeds=embedded, **held).last_hidden_state

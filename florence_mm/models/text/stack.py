@@ -4,7 +4,7 @@ Shape legend: ``B`` texts, ``T`` tokens of the longest text, ``N`` real tokens o
 tokens, ``C`` channels, ``H`` heads, ``D = C / H``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -117,6 +117,7 @@ class LayerStack(BaseModule):
         cache: CacheStack | None = None,
         memory: StackMemory | None = None,
         lead: int = 0,
+        before_layer: Callable[[int, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Apply the layers to packed embeddings.
 
@@ -126,12 +127,14 @@ class LayerStack(BaseModule):
             cache: keys and values of earlier tokens of the texts, to which those of these tokens are appended.
             memory: what the layers see besides; None: nothing, and cross-attention is skipped.
             lead: number of leading tokens of each sequence; only with ``lead_mlp``.
+            before_layer: gets the number of each layer and what enters it, ``(N, C)``, and returns what shall.
 
         Returns:
             ``(N, C)``.
         """
         memory = StackMemory() if memory is None else memory
         for number, layer in enumerate(self.layers):
+            x = x if before_layer is None else before_layer(number, x)
             step = {
                 'context': memory.contexts[number] if memory.contexts else None,
                 'context_layout': memory.context_layout,
@@ -314,7 +317,7 @@ class TextStack(LayerStack):
             causal: each token sees only itself and those before it.
             cache: keys and values of earlier tokens.
             before: ``(B, S, C)``, tokens of each sequence before its text, such as those of an image; positions count
-                from the first of them. Not with a cache.
+                from the first of them.
         """
         if not input_ids.shape[0]:  # len() would fix the number in an export
             raise ValueError('the text stack got no texts; give at least one')
@@ -331,5 +334,5 @@ class TextStack(LayerStack):
         shape = input_ids.shape
         if before is not None:
             mask = torch.cat([mask.new_ones(shape[0], given), mask], 1)
-        layout = TokenLayout.of(mask, causal, device) if cache is None else TokenLayout(*shape, causal=True)
+        layout = TokenLayout.of(mask, causal, device) if cache is None else TokenLayout(*mask.shape, causal=True)
         return self.embeddings(input_ids.to(device, non_blocking=True), layout, held, before), layout

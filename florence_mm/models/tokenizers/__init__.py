@@ -3,6 +3,7 @@
 from .bert import BertTextTokenizer
 from .byte import ByteTokenizer
 from .clip import CLIPTokenizer, MaskedCLIPTokenizer
+from .documents import DocumentTokenizer
 from .language_model import LanguageModelTokenizer
 from .locations import LocationTokenizer
 from .protocol import TextTokenizer, TokenBatch
@@ -12,6 +13,7 @@ __all__ = [
     'BertTextTokenizer',
     'ByteTokenizer',
     'CLIPTokenizer',
+    'DocumentTokenizer',
     'LanguageModelTokenizer',
     'LocationTokenizer',
     'MaskedCLIPTokenizer',

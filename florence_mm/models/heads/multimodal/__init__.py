@@ -1,6 +1,7 @@
 """Heads of fusion models: ``loss(batch)`` returns their losses, ``predict(batch)`` adds predictions to the samples."""
 
 from .caption import FusionCaptionHead
+from .documents import DocumentHead
 from .itc import FusionITCHead
 from .itm import FusionITMHead
 from .masked_regions import FusionMRCHead, FusionMRFRHead
@@ -11,6 +12,7 @@ from .vqa import FusionVQAHead
 from .written_answer import FusionWrittenAnswerHead
 
 __all__ = [
+    'DocumentHead',
     'FusionCaptionHead',
     'FusionITCHead',
     'FusionITMHead',

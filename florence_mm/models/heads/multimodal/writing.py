@@ -16,6 +16,7 @@ from florence_mm.models.generation import (
     AllowedNext,
     Decoded,
     DecodingRules,
+    NextLogits,
     RandomSource,
     beam_search,
     greedy_search,
@@ -194,12 +195,17 @@ class WritingHead(VocabularyHead):
         if len(beginning):
             first = torch.cat([first, torch.tensor([list(beginning)] * count)], 1)
         rules = self.rules(model, first.shape[1], allowed)
-        next_logits = WriterLogits(self, model, state)
+        return self.search(WriterLogits(self, model, state), count, rules, first, generator)
+
+    def search(
+        self, next_logits: NextLogits, count: int, rules: DecodingRules, first: Tensor, generator: RandomSource = None
+    ) -> Decoded:
+        """Search or draw ``count`` texts behind the ids ``first (count, P)``, as the head's settings say."""
         if self.top_p is not None:
             return nucleus_search(next_logits, count, rules, self.top_p, self.temperature, first, generator)
-        if beams == 1:
+        if self.num_beams == 1:
             return greedy_search(next_logits, count, rules, first)
-        return beam_search(next_logits, count, rules, beams, self.length_penalty, first)
+        return beam_search(next_logits, count, rules, self.num_beams, self.length_penalty, first)
 
     @staticmethod
     def as_texts(model: Writer, decoded: Decoded) -> list[Written]:
