@@ -1,6 +1,6 @@
 # Documents of three pictures of large digits, each followed by a caption
-# (tools/dataset_converters/prepare_documents.py), and pictures with one caption; tested by captions behind examples from
-# the training set
+# (tools/dataset_converters/prepare_documents.py), and pictures with one caption; tested by captions behind examples
+# from the training set
 _base_ = './large_digit_captions.py'
 _square = _base_.square
 _steps = [dict(type='florence_mm.LoadImage', keep_mb=256), *_square]
