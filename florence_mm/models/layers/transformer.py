@@ -188,7 +188,7 @@ class CrossAttention(nn.Module):
         (query,) = split_heads(few_rows_linear(x, self.query), layout, 1, self.num_heads)
         rate = self.attn_drop_rate if self.training else 0.0
         contexts = keys_values[0].shape[0]  # of an exported model there are as many as sequences, whatever their number
-        each = 1 if is_traced() else query.shape[0] // contexts
+        each = 1 if is_traced() or not contexts else query.shape[0] // contexts
         if each > 1:  # (B, H, L, D) -> (U, B / U, H, L, D) -> (U, H, B / U * L, D)
             query = query.unflatten(0, (contexts, each)).transpose(1, 2).flatten(2, 3)
         attended = attention(query, *keys_values, context_layout.mask, dropout_p=rate)
