@@ -1,5 +1,6 @@
 """Picture that compares several ways by their scores: a bar for the mean over runs, a dot for each run."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,19 +10,22 @@ Scores = Mapping[str, Sequence[float]]
 
 _BAR, _DOT, _INK, _GRID = '#54aeff', '#0a3069', '#57606a', '#eaeef2'
 _ROW, _WIDTH = 0.42, 4.4  # inches
+_PANELS_A_ROW = 4
 
 
-def draw_comparison(panels: Mapping[str, Scores], path: str | Path, title: str, longest: float = 100) -> None:
+def draw_comparison(
+    panels: Mapping[str, Scores], path: str | Path, title: str, longest: float | Mapping[str, float] = 100
+) -> None:
     """Draw a panel a metric, in it a bar a way of doing it, as long as the mean of its runs, and write the PNG.
 
-    Bars begin at 0, so that their lengths compare. A way without runs has a dash.
+    Bars begin at 0, so that their lengths compare. A way without runs has a dash. Above four panels there are two rows.
 
     Args:
         panels: name of a metric -> name of a way -> its scores, one a run. The ways of all panels are those
             of the first, in its order.
         path: the PNG file.
         title: a line above.
-        longest: the score where the axes end, such as 100 for those in percent.
+        longest: the score where the axes end, such as 100 for those in percent; or that of each metric.
 
     Raises:
         ValueError: there is nothing to draw, a panel has other ways, or ``path`` does not end in .png.
@@ -33,13 +37,18 @@ def draw_comparison(panels: Mapping[str, Scores], path: str | Path, title: str, 
         raise ValueError(f'the panels have the ways {ways}; give each panel the same ones, at least one')
     if Path(path).suffix.lower() != '.png':
         raise ValueError(f'{path} must end in .png')
-    size = (_WIDTH * len(panels) + 1.6, _ROW * len(ways[0]) + 1.3)
+    rows = 1 if len(panels) <= _PANELS_A_ROW else 2
+    columns = math.ceil(len(panels) / rows)
+    size = (_WIDTH * columns + 1.6, rows * (_ROW * len(ways[0]) + 0.9) + 0.4)
     figure = Figure(figsize=size, dpi=110, layout='constrained')
-    parts = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, (metric, scores) in zip(parts, panels.items(), strict=True):
+    parts = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for axes in parts[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (metric, scores) in zip(parts, panels.items(), strict=False):
+        end = longest[metric] if isinstance(longest, Mapping) else longest
         axes.set_title(metric, fontsize=10)
-        axes.set_xlim(0, 1.12 * longest)
-        axes.set_xticks([0.2 * step * longest for step in range(6)])
+        axes.set_xlim(0, 1.12 * end)
+        axes.set_xticks([0.2 * step * end for step in range(6)])
         axes.set_yticks(range(len(scores)), list(scores), fontsize=9)
         axes.set_ylim(len(scores) - 0.5, -0.5)
         axes.tick_params(length=0, colors=_INK)
@@ -48,12 +57,12 @@ def draw_comparison(panels: Mapping[str, Scores], path: str | Path, title: str, 
         axes.spines[:].set_visible(False)
         for place, runs in enumerate(scores.values()):
             if not runs:
-                axes.text(0.01 * longest, place, '–', color=_INK, va='center')
+                axes.text(0.01 * end, place, '–', color=_INK, va='center')
                 continue
             mean = sum(runs) / len(runs)
             axes.barh(place, mean, height=0.6, color=_BAR)
             axes.plot(runs, [place] * len(runs), 'o', color=_DOT, markersize=4)
-            shown = f'{mean:.1f}' if longest >= 10 else f'{mean:.3f}'
-            axes.text(max(mean, *runs) + 0.02 * longest, place, shown, color=_INK, fontsize=9, va='center')
+            shown = f'{mean:.1f}' if end >= 10 else f'{mean:.3f}'
+            axes.text(max(mean, *runs) + 0.02 * end, place, shown, color=_INK, fontsize=9, va='center')
     figure.suptitle(title, fontsize=11, fontweight='bold')
     save_figure(figure, path)

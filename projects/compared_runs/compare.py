@@ -132,12 +132,12 @@ def describe(plan: Config, results: Results, seeds: Sequence[int]) -> str:
 
 
 def draw(plan: Config, results: Results, path: Path) -> None:
-    """Draw all scores; bars of all metrics have one scale."""
+    """Draw all scores; bars of all metrics up to 1 have one scale."""
     panels = {
         title: {name: scores[metric] for name, scores in results.items()} for metric, title in plan.metrics.items()
     }
-    highest = max(value for ways in panels.values() for values in ways.values() for value in values)
-    draw_comparison(panels, path, plan.title, 1 if highest <= 1 else math.ceil(highest))
+    longest = {title: max(1, *(math.ceil(max(values)) for values in ways.values())) for title, ways in panels.items()}
+    draw_comparison(panels, path, plan.title, longest)
 
 
 def main() -> None:

@@ -31,6 +31,20 @@ def test_axes_end_where_it_is_said(tmp_path):
     assert abs(lengths[0] - lengths[1]) <= 1
 
 
+def test_metrics_have_axes_of_their_own(tmp_path):
+    draw_comparison({'a': {'way': [0.6]}, 'b': {'way': [2.4]}}, tmp_path / 'ways.png', 'title', {'a': 1, 'b': 4})
+    bars = (cv2.imread(str(tmp_path / 'ways.png')) == BAR).all(2).astype(np.uint8)
+    widths = sorted(cv2.connectedComponentsWithStats(bars)[2][1:, cv2.CC_STAT_WIDTH])[-2:]
+    assert abs(int(widths[0]) - int(widths[1])) <= 1
+
+
+def test_more_than_four_metrics_are_in_two_rows(tmp_path):
+    four, six = (drawn(tmp_path, {str(i): {'way': [60]} for i in range(count)}) for count in (4, 6))
+    tops = [len(np.unique(np.flatnonzero(np.diff(np.r_[0, (p == BAR).all(2).any(1), 0]) == 1))) for p in (four, six)]
+    assert tops == [1, 2]
+    assert six.shape[1] < four.shape[1]
+
+
 def test_each_run_has_a_dot_and_each_metric_a_panel(tmp_path):
     panels = {'one': {'a': [10, 90], 'b': []}, 'two': {'a': [50], 'b': [50]}}
     dots = (np.abs(drawn(tmp_path, panels).astype(int) - DOT).sum(2) < 60).astype(np.uint8)
