@@ -55,9 +55,17 @@ DETECTOR = {
     },
     'backbone': {**COSWIN, 'type': 'florence_mm.CoSwin'},
     'neck': {'type': 'mmdet.FPN', 'in_channels': [8, 16, 32], 'out_channels': 16, 'num_outs': 3},
-    'encoder': {**ENCODER, 'num_layers': 1},
+    # groups of two channels: the mean of a normalised group of one is its bias, whatever the image, and may be dead
+    'encoder': {**ENCODER, 'embed_dims': 32},
     # first boxes of about 28 pixels, on the middle level; those that grow and shrink are on the others
-    'bbox_head': {**HEAD, 'strides': (2, 4, 8), 'finest_scale': 10, 'box_size': 0.5, 'num_queries': 12},
+    'bbox_head': {
+        **HEAD,
+        'in_channels': 32,
+        'strides': (2, 4, 8),
+        'finest_scale': 10,
+        'box_size': 0.5,
+        'num_queries': 12,
+    },
     'test_cfg': {'max_per_img': 5},
 }
 

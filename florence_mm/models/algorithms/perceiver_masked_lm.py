@@ -95,8 +95,9 @@ class PerceiverMaskedLM(FlorenceModel):
             init_bert_weights(part, init_std)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters without weight decay: latents and queries; see ``NamesNoDecay``."""
-        return {'encoder.latents', 'queries'}
+        """Parameters without weight decay: latents, queries, norms, biases; embeddings have none anywhere."""
+        own = ('encoder.latents', 'queries')
+        return {name for name, parameter in self.named_parameters() if parameter.ndim == 1 or name in own}
 
     def encode(self, tokens: TokenBatch) -> Tensor:
         """Read B texts; returns the latents ``(B, N, C)``."""

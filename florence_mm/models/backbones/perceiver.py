@@ -126,8 +126,9 @@ class Perceiver(BaseModule):
         self.register_load_state_dict_pre_hook(fit_on_load)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters without weight decay: latents and learned positions; see ``NamesNoDecay``."""
-        return {'encoder.latents', 'absolute_pos_embed'}
+        """Parameters without weight decay: latents, learned positions, norms, biases."""
+        own = ('encoder.latents', 'absolute_pos_embed')
+        return {name for name, parameter in self.named_parameters() if parameter.ndim == 1 or name in own}
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         """Encode images.

@@ -65,8 +65,8 @@ class PerceiverDecoder(BaseModule):
         init_bert_weights(self, init_std)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters without weight decay: the queries; see ``NamesNoDecay``."""
-        return {'queries'}
+        """Parameters without weight decay: queries, norms, biases."""
+        return {name for name, parameter in self.named_parameters() if parameter.ndim == 1 or name == 'queries'}
 
     def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor]:
         """Decode the last of the backbone's outputs, ``(B, N, C)``, to ``(B, D)``; several queries to ``(B, Q, D)``."""
