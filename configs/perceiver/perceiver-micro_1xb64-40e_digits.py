@@ -10,6 +10,7 @@ model = dict(
     data_preprocessor=dict(num_classes=10),
     backbone=dict(
         arch=dict(
+            _delete_=True,
             num_latents=16,
             embed_dims=width,
             depth=2,

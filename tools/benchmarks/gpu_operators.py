@@ -134,7 +134,7 @@ CASES = (
         'contrast of images of several vectors',
         {'image': (6, 3, 8), 'text': (6, 8)},
         lambda image, text, on: torch.stack(
-            nearest_contrastive_loss(image, text, torch.arange(6, device=on), torch.tensor(2.0, device=on), 0.1)
+            nearest_contrastive_loss(image, text, on(torch.arange(6)), on(torch.tensor(2.0)), 0.1)
         ),
     ),
     Case('attention', 'attention', dict.fromkeys('qkv', (2, 4, 20, 16)), lambda q, k, v, on: attention(q, k, v)),
