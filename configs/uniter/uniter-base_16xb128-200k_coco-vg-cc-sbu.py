@@ -5,6 +5,8 @@ _base_ = [
     '../_base_/schedules/vilt_200k.py',
     '../_base_/default_runtime.py',
 ]
+from posixpath import dirname
+
 model = dict(
     heads=dict(
         itm=dict(type='florence_mm.FusionITMHead', negatives='data_set', alignment=0.1),
@@ -15,13 +17,13 @@ model = dict(
 )
 # the regions of a folder of pictures are in the folder of that name in data/regions
 for part in _base_.train_dataloader.dataset.datasets:
-    prefix = part.dataset.get('data_prefix') or part.dataset.ann_file.rsplit('/', 1)[0]
+    prefix = part.dataset.get('data_prefix') or dirname(part.dataset.ann_file)
     folder = prefix.replace('data/', 'data/regions/', 1)
     part.dataset.pipeline = [
         dict(type='florence_mm.LoadRegions', folder=folder, images=prefix),
         dict(type='florence_mm.PackImageText'),
     ]
-del part, prefix, folder
+del part, prefix, folder, dirname
 train_dataloader = dict(
     batch_size=128,
     sampler=dict(infinite=True),

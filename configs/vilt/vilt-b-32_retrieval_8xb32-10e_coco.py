@@ -28,3 +28,4 @@ train_dataloader = dict(
 # a test would match each of 5,000 pictures with each of 25,000 captions; the rank of the true text is logged
 val_dataloader = val_evaluator = val_cfg = None
 test_dataloader = test_evaluator = test_cfg = None
+smoke = {'train_dataloader.dataset.texts': 1}  # of four generated pairs

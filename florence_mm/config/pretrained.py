@@ -20,7 +20,7 @@ def drop_pretrained(node: Any, path: str) -> list[str]:
     elif isinstance(node, dict):
         for key in list(node):
             value = node[key]
-            if key == 'init_cfg' and isinstance(value, dict) and value.get('checkpoint'):
+            if key.endswith(('init_cfg', '_init')) and isinstance(value, dict) and value.get('checkpoint'):
                 left_out.append(f'{path}.{key} ({value["checkpoint"]})')
                 node[key] = None
             elif key == 'pretrained' and isinstance(value, str):

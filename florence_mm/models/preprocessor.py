@@ -116,14 +116,7 @@ class PaddedImageDataPreprocessor(ImageTextDataPreprocessor):
     returned as their ``false_images``.
     """
 
-    def set_train_size(self, size: int | None) -> None:
-        """Refuse another size than that of the pipeline, which keeps the shape of images.
-
-        Raises:
-            ValueError: always, unless ``size`` is None.
-        """
-        if size is not None:
-            raise ValueError(f'images keep their shape and cannot all get the side {size}; resize in the pipeline')
+    set_train_size = None  # images keep their shape and cannot all get one side: sizes are those of the pipeline
 
     def forward(self, data: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
         """Normalise and pad one batch.

@@ -96,6 +96,22 @@ class DataPreprocessor(Kind):
         return [{'inputs': one} for one in module({'inputs': images, 'data_samples': None})['inputs']]
 
 
+class RegionPreprocessor(Kind):
+    """Regions of an image, of any number, to padded ones with a column that says which are real."""
+
+    pads = True
+
+    def items(self, module):
+        return [numbers(count, 9, seed=count) for count in (4, 2, 3)]
+
+    def outputs(self, module, items, padding=0):
+        if not items:
+            return []
+        longest = numbers(max(map(len, items)) + padding, 9)
+        found = module({'inputs': [*items, longest]})['inputs'][: len(items)]
+        return [{'regions': one[: len(item)]} for one, item in zip(found, items, strict=True)]
+
+
 class TextTower(Kind):
     """Ids to one feature a text; a text ends at the first largest id."""
 

@@ -23,7 +23,8 @@ BLIP2 = {
     'num_queries': 3,
     'max_text_len': 20,
 }
-MAPS = {**BLIP2, 'image_encoder': {**COSWIN, 'out_indices': (2,)}, 'freeze_image_encoder': False}
+# no block is left out: all get a gradient
+MAPS = {**BLIP2, 'image_encoder': {**COSWIN, 'out_indices': (2,), 'drop_path_rate': 0.0}, 'freeze_image_encoder': False}
 WORDS = {'vocab_size': VOCAB + 1, 'bos_token_id': 1, 'eos_token_id': 2, 'pad_token_id': 0}
 OPT = {
     **{'model_type': 'opt', 'hidden_size': 24, 'num_hidden_layers': 2, 'num_attention_heads': 2, 'ffn_dim': 32},
@@ -43,7 +44,7 @@ LAST = 'qformer.stack.layers.1.'
 TEXTS_LAST = {f'{LAST}{part}': 'only queries are read' for part in ('intermediate', 'output')}
 QUERIES_LAST = {f'{LAST}lead_{part}': 'only texts are read' for part in ('intermediate', 'output')}
 UNUSED = {
-    **dict.fromkeys(('FusionITMHead', 'FusionVQAHead'), TEXTS_LAST),
+    **dict.fromkeys(('FusionITMHead', 'FusionRankingHead', 'FusionVQAHead'), TEXTS_LAST),
     **dict.fromkeys(('FusionMLMHead', 'FusionCaptionHead', 'TaskHead'), QUERIES_LAST),
     **{f'FusionWrittenAnswerHead{kind}': QUERIES_LAST for kind in ('', '-restricted', '-ranked')},
 }

@@ -1,6 +1,7 @@
 """A small UNITER."""
 
 from instances import Small
+from kinds import RegionPreprocessor
 from small_text import STACK, VOCAB
 from whole_kinds import VisionLanguage
 
@@ -25,4 +26,7 @@ UNUSED = {
     'FusionMRCHead': TOKENS,
 }
 
-SMALL = {'UNITER': Small(UNITER, VisionLanguage(PROTOCOLS, UNUSED, shape=(4, FEATURES + 7)), PROTOCOLS)}
+SMALL = {
+    'RegionDataPreprocessor': Small({'type': 'RegionDataPreprocessor'}, RegionPreprocessor()),
+    'UNITER': Small(UNITER, VisionLanguage(PROTOCOLS, UNUSED, shape=(4, FEATURES + 7)), PROTOCOLS),
+}

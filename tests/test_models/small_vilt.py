@@ -1,6 +1,7 @@
 """Small ViLTs: of patches, with fewer of them in training, and of the map of a backbone."""
 
 from instances import Small
+from kinds import DataPreprocessor
 from small_coswin import COSWIN
 from small_text import VOCAB
 from whole_kinds import VisionLanguage
@@ -22,6 +23,7 @@ PROTOCOLS = ('Reader', 'Fuser', 'ScoresPairs', 'VisionLanguage', 'NamesNoDecay',
 UNUSED = {'FusionMLMHead': {'pooler.': 'the head reads tokens'}}
 
 SMALL = {
+    'PaddedImageDataPreprocessor': Small({'type': 'PaddedImageDataPreprocessor'}, DataPreprocessor()),
     'ViLT': Small(VILT, VisionLanguage(PROTOCOLS, UNUSED), PROTOCOLS),
     'ViLT-coswin': Small(
         {**VILT, 'image_encoder': {**COSWIN, 'out_indices': (2,)}, 'patch_size': 1, 'img_size': 3},

@@ -29,11 +29,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@one_sentence_errors
 def main() -> None:
     """Write the documents."""
     args = parse_args()
-    train, test = write_scene_documents(args.scenes, args.out, DocumentOptions(args.pictures, args.rounds, args.seed))
+    with one_sentence_errors():
+        options = DocumentOptions(args.pictures, args.rounds, args.seed)
+        train, test = write_scene_documents(args.scenes, args.out, options)
     print(f'{train} training and {test} test documents of {args.pictures} pictures are in {args.out}')
 
 

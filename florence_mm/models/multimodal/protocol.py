@@ -40,7 +40,7 @@ class Fused:
 
     Attributes:
         text: ``(B, T, C)``, zeros at padding.
-        image: ``(B, S, C)``.
+        image: ``(B, S, C)``; of a model with queries ``(B, Q, C)``, what they make of the image.
         pooled: ``(B, pooled_size)``, one vector per pair, the input of classification heads.
         attention: cross-attention weights by index of layer, if requested.
         parts: ``(B, S)`` bool, True for image tokens of a place or region, not a class token or padding; None: all.
@@ -121,12 +121,13 @@ class Reader(Protocol):
     """A model that encodes images and texts to tokens.
 
     It also has the attributes ``tokenizer``, a :class:`~florence_mm.models.tokenizers.protocol.TextTokenizer`,
-    ``hidden_size``, C, ``image_dims``, the width of image tokens, C or more, and ``max_text_len``, the longest text in
-    tokens, start and end included. They are not declared, as ``isinstance`` finds no attributes that are torch modules.
+    ``hidden_size``, C, ``image_dims``, the width of what heads read of images, and ``max_text_len``, the longest text
+    in tokens, start and end included. They are not declared, as ``isinstance`` finds no attributes that are torch
+    modules.
     """
 
     def encode_image(self, inputs: Tensor) -> Tensor:
-        """Images ``(U, 3, H, W)``, preprocessed, to tokens ``(U, S, C)``."""
+        """Images ``(U, 3, H, W)``, preprocessed, to tokens ``(U, S, C_v)`` of any width."""
 
     def encode_tokens(self, tokens: TokenBatch) -> Tensor:
         """Encode ids ``(B, T)`` to tokens ``(B, T, C)``."""
