@@ -122,6 +122,7 @@ def test_two_smoke_steps(path, tmp_path, nothing_for_people):
     # ranks begin at 1, CIDEr-D ends at 10; the four generated questions of a test split have no answers
     limits = {'MdR': (1, float('inf')), 'MnR': (1, float('inf')), 'CIDEr-D': (0, 10), 'num_without_answers': (4, 4)}
     limits |= dict.fromkeys(('AP_s', 'AP_m', 'AP_l'), (-1, 1))  # COCO's -1 where no object is of the size
+    limits |= dict.fromkeys(('accuracy/top1', 'accuracy/top5'), (0, 100))  # mmpretrain's are in per cent
     for key, value in metrics.items():
         low, high = next((limits[end] for end in limits if key.endswith(end)), (0, 1))
         assert low <= value <= high, key

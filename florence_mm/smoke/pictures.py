@@ -47,12 +47,16 @@ def _class_names(classes: object) -> list[str]:
 
 @register_smoke_data('ImageTextManifest')
 def image_text_manifest(dataset: dict, folder: Path, count: int) -> dict:
-    """Generate a jsonl manifest of images or videos: for training classes and captions in turn, for tests both."""
+    """Generate a jsonl manifest of images or videos: for training classes and captions in turn, for tests both.
+
+    A training pipeline that makes no text of known classes is a classifier's, whose images all have a class.
+    """
     given = dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
     names = _class_names(given)
     columns = dict(dataset.get('columns') or {})
     rows = []
     steps = [str(step['type']).rsplit('.', 1)[-1] for step in dataset.get('pipeline', ()) if 'type' in step]
+    only_classes = bool(given) and 'RandomPrompt' not in steps
     write = write_videos if 'VideoInit' in steps else write_pictures
     for index, file in enumerate(write(folder / 'images', count)):
         name = names[index % len(names)]
@@ -62,7 +66,7 @@ def image_text_manifest(dataset: dict, folder: Path, count: int) -> dict:
             texts = {'text': captions[0]} if 'text' in columns else {'texts': captions}
             row = {'image': file, 'class': name, **texts}
         else:
-            row = {'image': file, 'class': name} if index % 2 else {'image': file, 'text': captions[0]}
+            row = {'image': file, **({'class': name} if index % 2 or only_classes else {'text': captions[0]})}
         rows.append({columns.get(key, key): value for key, value in row.items()})
     manifest = folder / 'manifest.jsonl'
     manifest.write_text(''.join(json.dumps(row) + '\n' for row in rows))

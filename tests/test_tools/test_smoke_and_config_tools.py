@@ -155,6 +155,21 @@ def test_mixtures_and_wrappers(tmp_path):
     assert texts[0] == 'tench' and 'a picture of one red square' in texts
 
 
+@pytest.mark.parametrize(('steps', 'classified'), [([], 4), ([{'type': 'RandomPrompt'}], 2)])
+def test_generated_images_all_have_a_class_for_a_classifier(tmp_path, steps, classified):
+    """Without a step that makes texts of classes, what a manifest of known classes trains is a classifier."""
+    cfg = Config(toy_config('x'))
+    cfg.train_dataloader.dataset = {
+        'type': 'ImageTextManifest',
+        'ann_file': 'nowhere.jsonl',
+        'classes': 'digits',
+        'pipeline': steps,
+    }
+    dataset = smoke_config(cfg, tmp_path).train_dataloader.dataset
+    rows = [json.loads(line) for line in Path(dataset.ann_file).read_text().splitlines()]
+    assert sum('class' in row for row in rows) == classified and len(rows) == 4
+
+
 def test_a_data_set_without_a_generator(tmp_path):
     cfg = Config(toy_config('x'))
     cfg.train_dataloader.dataset = {'type': 'ToyData', 'ann_file': 'x.txt'}
