@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -274,6 +275,20 @@ def test_pictures_of_curation(tmp_path, kind):
     assert one.report.content['unreadable'] == {'bomb': 1}
     assert (options.root(tmp_path / 'out') / caption['image']).read_bytes() == picture(0)
     assert caption['image'] == ('00000/000000.jpg' if kind == 'tars' else '0000.jpg')
+
+
+def test_a_picture_that_is_lost_between_rounds_is_named(tasks, tmp_path):
+    folder = tmp_path / 'raw'
+    shutil.copytree(tasks.parent, folder)
+
+    class Loses(Trains):
+        def __call__(self, data, root):
+            (folder / '5.jpg').unlink()
+            return super().__call__(data, root)
+
+    models = Models((Finds(*SPECIALIST),), trainer=Loses())
+    with pytest.raises(UsageError, match=r'the picture .*raw/5\.jpg cannot be read, and was read before; restore it'):
+        run_annotation(settings_of(folder / 'tasks.jsonl', tmp_path / 'out', 1), models)
 
 
 def test_another_picture_of_equal_size_in_a_tar_takes_the_place_of_the_first(tmp_path):
