@@ -1,8 +1,9 @@
 # Florence-2-large on the same mixture
-_base_ = './florence2-base_8xb16-10e_tasks-768.py'
+_base_ = [
+    '../_base_/models/florence2-large.py',
+    '../_base_/datasets/task_mixture.py',
+    '../_base_/schedules/florence2_10e.py',
+    '../_base_/default_runtime.py',
+]
 
-model = dict(
-    image_encoder=dict(arch='large'),
-    text=dict(hidden_size=1024, num_layers=12, num_heads=16),
-    init_cfg=dict(checkpoint='data/florence-2-large/pytorch_model.bin'),
-)
+model = dict(init_cfg=dict(type='florence_mm.Pretrained', checkpoint='data/florence-2-large/pytorch_model.bin'))

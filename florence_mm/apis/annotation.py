@@ -9,8 +9,10 @@ import numpy as np
 from florence_mm.curation.annotation_items import Item
 from florence_mm.curation.annotation_parsing import Parser
 from florence_mm.curation.annotation_sources import crop
+from florence_mm.curation.options import require
 from florence_mm.errors import UsageError, shown
 from florence_mm.language.task_list import find_task
+from florence_mm.utils.numbers import is_finite, is_whole
 
 from .base import Inferencer
 from .classes import choose_classes
@@ -34,6 +36,10 @@ def digest(inferencer: Inferencer, *options: Any) -> str:
     """
     made = fingerprint(inferencer.model, inferencer.cfg, inferencer.pipeline.pipeline)
     return ' '.join([made, *map(repr, options)])
+
+
+def _require_score(source: str, name: str, value: Any) -> None:
+    require(f'{source}: {name}', value, is_finite(value) and 0 <= value <= 1, 'a number from 0 to 1')
 
 
 def _fractions(boxes: Sequence[Sequence[float]], width: int, height: int) -> list[tuple[float, ...]]:
@@ -63,8 +69,11 @@ class DetectorSpecialist:
         model: name of a model, or its config file.
         checkpoint: its weights; None: those published for the name.
         classes: class names; None: all of the model.
-        score_thr: least score of an object.
+        score_thr: least score of an object, from 0 to 1.
         device: where it computes; None: the GPU if there is one.
+
+    Raises:
+        UsageError: ``score_thr`` is out of range.
     """
 
     tasks = ('detection',)
@@ -78,6 +87,7 @@ class DetectorSpecialist:
         score_thr: float = 0.3,
         device: str | None = None,
     ) -> None:
+        _require_score(source, 'score_thr', score_thr)
         self.source, self._classes, self._least = source, classes, score_thr
         self._inferencer = DetectionInferencer(model, checkpoint, device, batch_size=16)
         self.name = digest(self._inferencer, classes, score_thr)
@@ -103,7 +113,7 @@ class GroundingSpecialist:
         most: noun chunks of a text that are looked for, the first ones.
 
     Raises:
-        UsageError: there is no parser, or the model has fixed classes.
+        UsageError: there is no parser, a number is out of range, or the model has fixed classes.
     """
 
     tasks = ('phrase_grounding',)
@@ -120,6 +130,8 @@ class GroundingSpecialist:
     ) -> None:
         if parser is None:
             raise UsageError(f"{source}: noun chunks need a parser; add parser='en_core_web_sm', or another model")
+        _require_score(source, 'score_thr', score_thr)
+        require(f'{source}: most', most, is_whole(most) and most >= 1, 'a whole number from 1')
         self.source, self._parser, self._least, self._most = source, parser, score_thr, most
         self._inferencer = DetectionInferencer(model, checkpoint, device)
         if not self._inferencer.zero_shot:
@@ -195,10 +207,10 @@ class RegionClassifier:
     Args:
         source, model, checkpoint, device: see :class:`DetectorSpecialist`.
         classes: class names.
-        least: least probability of the best class.
+        least: least probability of the best class, from 0 to 1.
 
     Raises:
-        UsageError: there are no classes.
+        UsageError: there are no classes, or ``least`` is out of range.
     """
 
     tasks = ('detection',)
@@ -214,6 +226,7 @@ class RegionClassifier:
     ) -> None:
         if not classes:
             raise UsageError(f'{source}: classes is empty; name those that regions are told apart by')
+        _require_score(source, 'least', least)
         self.source, self._classes, self._least = source, list(classes), least
         self._inferencer = ImageInferencer(model, checkpoint, device, batch_size=64)
         choose_classes(self._inferencer.model, self._inferencer.known_classes, self._classes, None)

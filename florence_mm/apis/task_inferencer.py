@@ -17,8 +17,7 @@ from florence_mm.language.spacing import join_punctuation
 from florence_mm.language.tasks import TaskFormat, find_task
 from florence_mm.models.multimodal.protocol import Solved, TaskQuestion, VisionLanguage, unwrap_reranker
 from florence_mm.utils.numbers import is_finite
-from florence_mm.visualization.detections import draw_detections
-from florence_mm.visualization.outlines import draw_outlines
+from florence_mm.visualization.regions import draw_regions
 from florence_mm.visualization.texts import Line, draw_texts
 
 from .base import Inferencer
@@ -243,23 +242,9 @@ def _plain(region: Region, width: int, height: int) -> dict[str, Any]:
 
 def draw_answer(read: ReadInput, result: Mapping[str, Any]) -> np.ndarray:
     """Draw an image with the answer of its result: regions on it, a text below it."""
-    image = read.image
     asked = result['task'].replace('_', ' ') + (f': {result["text"]}' if 'text' in result else '')
-    if 'region' in result:
-        image = draw_detections(image, [result['region']], [''])
-    if 'answer' in result:
-        return draw_texts(image, [Line(asked, bold=True), Line(result['answer'] or 'nothing')])
-    regions = result['regions']
-    boxed = [found for found in regions if 'box' in found]
-    outlined = [found for found in regions if 'quad' in found or 'polygons' in found]
-    factor = image.shape[0] / read.image.shape[0]
-    if outlined:
-        outlines = [found.get('polygons') or [found['quad']] for found in outlined]
-        scaled = [[[(factor * x, factor * y) for x, y in part] for part in outline] for outline in outlines]
-        names, scores = ([found.get(key) for found in outlined] for key in ('text', 'score'))
-        image = draw_outlines(image, scaled, names, scores)
-        factor = image.shape[0] / read.image.shape[0]
-    if boxed:
-        boxes = [[factor * value for value in found['box']] for found in boxed]
-        image = draw_detections(image, boxes, [found['text'] for found in boxed], [found['score'] for found in boxed])
-    return image if boxed or outlined else draw_texts(image, [Line(asked, bold=True), Line('nothing')])
+    regions = result.get('regions', [])
+    image = draw_regions(read.image, regions, result.get('region'))
+    if regions:
+        return image
+    return draw_texts(image, [Line(asked, bold=True), Line(result.get('answer') or 'nothing')])

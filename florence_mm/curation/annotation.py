@@ -210,8 +210,12 @@ class _Run:
         for batch in _batches(read_part(path), self.settings.batch_size):
             seen = [picture for picture in batch if picture.drop is None]
             images = [self._see(picture) for picture in seen]
-            if any(image is None for image in images):
-                raise UsageError('a picture cannot be read that was read before; restore it and run the command again')
+            lost = next((one.image for one, image in zip(seen, images, strict=True) if image is None), None)
+            if lost is not None:
+                raise UsageError(
+                    f'the picture {shown_path(self.root / lost)} cannot be read, and was read before; restore it and '
+                    'run the command again'
+                )
             known = [[item for item in picture.items if item.drop is None] for picture in seen]
             predictor = model.load()
             found = annotate(images, [[] for _ in seen], [_Knowing(predictor, known)]) if seen else []

@@ -199,7 +199,7 @@ def _write_picture(pair: Pair, number: int, shard: RawShard, root: Path) -> str 
         return None
     name = f'{shard.number:05}/{number:06}.{extension_of(pair.image)}'
     path = root / name
-    if not path.is_file() or path.stat().st_size != len(pair.image):
+    if not path.is_file() or path.read_bytes() != pair.image:  # another tar may have been there
         with replacing(path, durable=False) as temporary:
             temporary.write_bytes(pair.image)
     return name

@@ -36,6 +36,26 @@ def is_apart(task: str, picture: AnnotatedPicture) -> bool:
     return MAKERS[task] in apart
 
 
+def count_left_out(task: str, picture: AnnotatedPicture) -> int:
+    """Count what a task has no row for, as it lacks what the task needs.
+
+    These are objects without an outline, or with the box of another one; phrases without an outline; captions without a
+    box; and pictures without words to read.
+
+    Args:
+        task: a key of :data:`MAKERS`.
+        picture: the picture.
+    """
+    maker = MAKERS[task]
+    if maker is _outlines_of_regions:
+        return len(picture.regions) - len({region.boxes[0] for region in picture.regions if region.polygons})
+    if maker is _outlines:
+        return sum(not any(region.polygons for region in regions) for _, regions in picture.phrases)
+    if maker is _phrases:
+        return sum(not regions for _, regions in picture.phrases)
+    return int(maker is _read_text and not picture.regions)
+
+
 def with_coarser_outlines(picture: AnnotatedPicture, tolerance: float) -> AnnotatedPicture:
     """Leave out corners of all outlines, so that answers get shorter.
 

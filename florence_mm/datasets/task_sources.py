@@ -21,7 +21,7 @@ from florence_mm.registry import DATASETS
 from florence_mm.utils.numbers import is_finite
 
 from .arguments import require, require_paths
-from .task_rows import is_apart, make_rows, with_coarser_outlines
+from .task_rows import count_left_out, is_apart, make_rows, with_coarser_outlines
 from .tasks import TaskDataset
 
 
@@ -30,7 +30,8 @@ class AnnotatedTasks(TaskDataset):
 
     One row a picture, a caption, a class, an expression or a region, by the task. An unusable annotation is an unusable
     row, and where the answer has all annotations of a picture, the picture is one: an answer without it would be wrong.
-    Boxes and outlines that reach out of their picture are clipped; the number is logged.
+    Boxes and outlines that reach out of their picture are clipped. What lacks something that the task needs, such as an
+    object without an outline, has no row. Both numbers are logged.
 
     Args:
         task (str): Name or mark of the task, one of :attr:`tasks`.
@@ -62,7 +63,7 @@ class AnnotatedTasks(TaskDataset):
 
     def iter_tasks(self) -> Iterator[tuple[str, TaskRow] | DataError]:
         """Yield the rows of the task."""
-        clipped = 0
+        clipped = left_out = 0
         for picture in self.iter_pictures():
             if isinstance(picture, DataError):
                 yield picture
@@ -73,6 +74,7 @@ class AnnotatedTasks(TaskDataset):
                 yield DataError(f'{picture.where}: {fault}')
             if picture.faults and not apart:
                 continue
+            left_out += count_left_out(self.task, picture)
             if self.tolerance:
                 picture = with_coarser_outlines(picture, self.tolerance)
             for row in make_rows(self.task, picture):
@@ -84,6 +86,9 @@ class AnnotatedTasks(TaskDataset):
                 yield picture.where, row
         if clipped:
             what = f'{clipped} boxes or outlines reached out of their picture and were clipped'
+            print_log(f'{self.location}: {what}', logger='current')
+        if left_out:
+            what = f'{left_out} annotations lack what {self.task} needs (an outline, a box, words) and have no row'
             print_log(f'{self.location}: {what}', logger='current')
 
     def _under_root(self, path: str) -> str:

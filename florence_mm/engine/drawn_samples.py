@@ -15,6 +15,7 @@ from florence_mm.language.answers import normalize_answer
 from florence_mm.utils.files import short_stem
 from florence_mm.visualization.detections import draw_detections
 from florence_mm.visualization.predictions import draw_prediction
+from florence_mm.visualization.regions import draw_regions, regions_in_pixels
 from florence_mm.visualization.texts import Line, draw_clip_prediction, draw_texts
 
 _TOP = 3
@@ -28,8 +29,8 @@ def draw_tested(
     Args:
         inputs: what the pipeline gave: an image ``(3, H, W)``, frames ``(N, 3, H, W)`` or clips ``(N, 3, T, H, W)``.
         sample: the sample with predictions. By the first field that it has: ``pred_instances`` are drawn as boxes,
-            ``pred_score`` as classes, and ``pred_scores``, ``pred_answer``, ``pred_caption``, ``pred_text`` and
-            ``match_score`` as texts.
+            ``pred_target`` as regions or a text, ``pred_score`` as classes, and ``pred_scores``, ``pred_answer``,
+            ``pred_caption``, ``pred_text`` and ``match_score`` as texts.
         meta: metainfo of the data set: ``classes`` and ``answers`` are the names of labels.
         bgr: whether ``inputs`` are BGR.
         score_thr: lowest score of drawn boxes.
@@ -39,6 +40,8 @@ def draw_tested(
     """
     if 'pred_instances' in sample:
         return _draw_boxes(_whole_image(inputs, sample, bgr), sample, meta.get('classes') or (), score_thr)
+    if 'pred_target' in sample:
+        return _draw_target(_whole_image(inputs, sample, bgr), sample)
     lines = None if 'pred_score' in sample else _text_lines(sample, meta)
     if lines:
         return draw_texts(_frames(inputs, bgr)[0], lines)
@@ -87,6 +90,21 @@ def _draw_boxes(image: np.ndarray, sample: Any, classes: Sequence[str], score_th
     boxes = getattr(found.bboxes, 'tensor', found.bboxes)
     names = [str(classes[label]) if label < len(classes) else str(label) for label in found.labels.tolist()]
     return draw_detections(image, boxes.tolist(), names, found.scores.tolist(), list(classes) or None)
+
+
+def _draw_target(image: np.ndarray, sample: Any) -> np.ndarray:
+    """Draw the answer to a task: its regions and the region that was given; below them what was asked and answered."""
+    height, width = image.shape[:2]
+    region, regions = sample.get('prompt_region'), sample.pred_target.regions
+    asked = None if region is None else [region[0] * width, region[1] * height, region[2] * width, region[3] * height]
+    given = f': {sample.prompt_text}' if sample.get('prompt_text') else ''
+    lines = [Line(sample.task.replace('_', ' ') + given, bold=True)]
+    if not regions:
+        lines.append(Line(sample.pred_target.text or 'nothing'))
+    if 'gt_target' in sample and sample.gt_target.text:
+        lines.append(Line(f'right: {sample.gt_target.text}'))
+    drawn = draw_regions(image, regions_in_pixels(regions, width, height), asked)
+    return draw_texts(drawn, lines, max(drawn.shape[:2])) if regions else draw_texts(drawn, lines)
 
 
 def _text_lines(sample: Any, meta: Mapping[str, Any]) -> list[Line]:

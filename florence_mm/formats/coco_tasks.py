@@ -83,7 +83,7 @@ def coco_outline(segmentation: Any, places: PixelPlaces, what: str) -> tuple[Pol
         if mask.shape != (places.height, places.width):
             raise ValueError(
                 f'{what} has a mask of {mask.shape[1]}x{mask.shape[0]} pixels, and its picture has '
-                f'{places.width:g}x{places.height:g}'
+                f'{places.width:g}x{places.height:g}; correct the one that is wrong'
             )
         if not mask.any():
             raise ValueError(f'{what} has an empty mask; correct or remove it')
@@ -152,9 +152,9 @@ def read_refcoco(ann_file: str | Path, ref_file: str | Path, split: str, outline
             not in the other file, or there is no such split.
     """
     refs = _read_refs(ref_file)
-    splits = sorted({str(ref['split']) for ref in refs})
+    splits = sorted({ref['split'] for ref in refs})
     if split not in splits:
-        raise DataError(f'{ref_file} has no split {split!r}; it has {", ".join(splits)}')
+        raise DataError(f'{ref_file} has no split {split!r}; it has {", ".join(splits)}; give one of these')
     content = read_coco_file(ann_file)
     images = {image['id']: image for image in content['images']}
     objects = {item['id']: item for item in content['annotations']}
@@ -204,9 +204,15 @@ def _read_refs(path: str | Path) -> list[dict]:
             raise DataError(
                 f'{path}: reference number {number} (from 0) has no {missing[0]!r}; expected {", ".join(keys)}'
             )
-        for key in ('ann_id', 'image_id'):
-            if not is_whole(ref[key]):
-                raise DataError(f'{path}: reference number {number} (from 0) has {key} {shown(ref[key])}, no number')
+        for key, right, what in (
+            ('ann_id', is_whole(ref['ann_id']), 'a whole number'),
+            ('image_id', is_whole(ref['image_id']), 'a whole number'),
+            ('split', isinstance(ref['split'], str), 'the name of a split'),
+        ):
+            if not right:
+                raise DataError(
+                    f'{path}: reference number {number} (from 0) has {key} {shown(ref[key])}; expected {what}'
+                )
     return refs
 
 
@@ -217,7 +223,7 @@ def _referred(
     region = _object(objects[ref['ann_id']], '', places, outlines)
     sentences = ref['sentences']
     if not isinstance(sentences, list | tuple) or not sentences:
-        raise ValueError(f'the reference {ref["ref_id"]} has no sentences')
+        raise ValueError(f'the reference {ref["ref_id"]} has no sentences; add one or remove the reference')
     for sentence in sentences:
         text = sentence.get('sent') if isinstance(sentence, Mapping) else None
         try:

@@ -53,7 +53,7 @@ def read_scene_text(path: str | Path, split: str | None = None) -> Iterator[Anno
         words[image].append((id_, word))
     splits = {str(image.get('set')) for image in content['imgs'].values() if isinstance(image, dict)}
     if split is not None and split not in splits:
-        raise DataError(f'{path} has no split {split!r}; it has {", ".join(sorted(splits))}')
+        raise DataError(f'{path} has no split {split!r}; it has {", ".join(sorted(splits))}; give one of these')
     for id_, image in content['imgs'].items():
         where = f'{path}, image {id_}'
         if not isinstance(image, dict) or not isinstance(image.get('file_name'), str):

@@ -56,7 +56,7 @@ def draw_detections(
     Args:
         image (np.ndarray): ``(H, W, 3)`` uint8 RGB.
         boxes: n boxes ``(x1, y1, x2, y2)`` in pixels of ``image``.
-        names: n class names; characters that the font lacks are drawn as their codes, see
+        names: n class names, '' for none; characters that the font lacks are drawn as their codes, see
             :func:`~florence_mm.visualization.canvas.drawable`, and long ones are shortened and stay different.
         scores: n scores from 0 to 1; None: only names.
         class_names: all classes in their order, which determines the colours; None: the names in order of occurrence.
@@ -92,7 +92,9 @@ def draw_detections(
         _outline(draw, tuple(factor * boxes[i]), class_colour(names[i], class_names), thickness)
     for i in order:
         score = f' {scores[i]:.2f}' if scores_known else ''
-        text = shown[names[i]] + score
+        text = (shown[names[i]] + score).lstrip()
+        if not text:
+            continue
         size = face.getlength(text) + 8, face.size + 6
         place = place_label(tuple(factor * boxes[i]), size, picture.size, placed)
         area = size[0] * size[1]

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from .canvas import INK, PAPER, fit_image, fit_text, font, wrap_text
+from .canvas import INK, PAPER, Colour, fit_image, fit_text, font, wrap_text
+from .regions import regions_in_pixels
 
 _LINE = 17
 _BOX_COLOURS = ((9, 105, 218), (188, 76, 0), (26, 127, 55), (130, 80, 223), (207, 34, 46), (154, 103, 0))
@@ -49,13 +50,15 @@ def sample_image(data: Mapping, bgr: bool = False) -> np.ndarray:
 
 
 def sample_lines(sample: Any, class_names: Sequence[str] = ()) -> list[str]:
-    """Describe a sample in lines of text: caption, class, label, number of boxes.
+    """Describe a sample in lines of text: prompt, caption, class, label, number of boxes.
 
     Args:
         sample: The ``data_samples`` of a packed sample, of any OpenMMLab package.
         class_names (Sequence[str]): Names of the classes.
     """
     lines = []
+    if 'prompt' in sample:
+        lines.append(sample.prompt)
     if 'text' in sample:
         mark = ' (template)' if getattr(sample, 'augmented', False) else ''
         lines.append(f'{sample.text}{mark}')
@@ -76,7 +79,7 @@ def _class_name(label: int, class_names: Sequence[str]) -> str:
 
 
 def draw_sample(data: Mapping, class_names: Sequence[str] = (), bgr: bool = False, size: int = 240) -> np.ndarray:
-    """Draw a packed sample: the image with its boxes, and below it the text of :func:`sample_lines`.
+    """Draw a packed sample: the image with its boxes or regions, and below it the text of :func:`sample_lines`.
 
     Args:
         data (Mapping): A pipeline's output (see :func:`sample_image`).
@@ -94,6 +97,8 @@ def draw_sample(data: Mapping, class_names: Sequence[str] = (), bgr: bool = Fals
     draw = ImageDraw.Draw(picture)
     if sample is not None and 'gt_instances' in sample and 'bboxes' in sample.gt_instances:
         _draw_boxes(draw, sample.gt_instances, class_names, image.shape[:2], size)
+    if sample is not None and 'gt_target' in sample:
+        _draw_target(draw, sample, image.shape[:2], size)
     face = font(12)
     lines: list[str] = []
     for text in sample_lines(sample, class_names) if sample is not None else []:
@@ -108,16 +113,49 @@ def _draw_boxes(
 ) -> None:
     boxes = getattr(instances.bboxes, 'tensor', instances.bboxes)  # (n, 4): x1, y1, x2, y2
     labels = instances.get('labels', torch.full((len(boxes),), -1))
-    factor = min(size / shape[0], size / shape[1])
-    left, top = (size - factor * shape[1]) / 2, (size - factor * shape[0]) / 2
     for (x1, y1, x2, y2), label in zip(boxes.tolist(), labels.tolist(), strict=True):
-        colour = _BOX_COLOURS[label % len(_BOX_COLOURS)]
-        corner = (left + factor * x1, top + factor * y1)
-        far = (left + factor * x2, top + factor * y2)
-        if far[0] <= corner[0] or far[1] <= corner[1]:
-            continue
-        draw.rectangle((*corner, *far), outline=colour, width=2)
-        if label >= 0:
-            name = fit_text(_class_name(label, class_names), font(11), size)
-            draw.rectangle((*corner, corner[0] + font(11).getlength(name) + 4, corner[1] + 14), fill=colour)
-            draw.text((corner[0] + 2, corner[1]), name, font=font(11), fill=PAPER)
+        if x2 > x1 and y2 > y1:
+            name = _class_name(label, class_names) if label >= 0 else ''
+            colour = _BOX_COLOURS[label % len(_BOX_COLOURS)]
+            _draw_outline(draw, [(x1, y1), (x2, y1), (x2, y2), (x1, y2)], name, colour, shape, size)
+
+
+def _draw_target(draw: ImageDraw.ImageDraw, sample: Any, shape: tuple[int, int], size: int) -> None:
+    """Draw the regions of the answer to a task, and in ink the one that is asked about."""
+    height, width = shape
+    regions = regions_in_pixels(sample.gt_target.regions, width, height)
+    names = list(dict.fromkeys(region['text'] for region in regions))
+    if sample.get('prompt_region') is not None:
+        x0, y0, x1, y1 = sample.prompt_region
+        corners = [(x * width, y * height) for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))]
+        _draw_outline(draw, corners, '', INK, shape, size)
+    for region in regions:
+        colour = _BOX_COLOURS[names.index(region['text']) % len(_BOX_COLOURS)]
+        if 'box' in region:
+            x0, y0, x1, y1 = region['box']
+            parts = [[(x0, y0), (x1, y0), (x1, y1), (x0, y1)]]
+        else:
+            parts = region.get('polygons') or [region['quad']]
+        for number, part in enumerate(parts):
+            _draw_outline(draw, part, '' if number else region['text'], colour, shape, size)
+
+
+def _draw_outline(
+    draw: ImageDraw.ImageDraw,
+    corners: Sequence[tuple[float, float]],
+    name: str,
+    colour: Colour,
+    shape: tuple[int, int],
+    size: int,
+) -> None:
+    """Draw an outline in pixels of an image of ``shape`` (height, width) that is fitted into ``size``, and its name."""
+    height, width = shape
+    factor = min(size / height, size / width)
+    left, top = (size - factor * width) / 2, (size - factor * height) / 2
+    fitted = [(left + factor * x, top + factor * y) for x, y in corners]
+    draw.line([*fitted, fitted[0]], fill=colour, width=2)
+    if name:
+        x, y = min(x for x, _ in fitted), min(y for _, y in fitted)
+        name = fit_text(name, font(11), size)
+        draw.rectangle((x, y, x + font(11).getlength(name) + 4, y + 14), fill=colour)
+        draw.text((x + 2, y), name, font=font(11), fill=PAPER)

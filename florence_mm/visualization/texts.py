@@ -30,28 +30,29 @@ class Line(NamedTuple):
     right: bool | None = None
 
 
-def draw_texts(image: np.ndarray, lines: Sequence[Line]) -> np.ndarray:
+def draw_texts(image: np.ndarray, lines: Sequence[Line], side: int = _SIDE) -> np.ndarray:
     """Draw an image with texts below it, each in at most three rows.
 
     Args:
         image (np.ndarray): ``(H, W, 3)`` uint8 RGB, of any size.
         lines (Sequence[Line]): The texts.
+        side (int): Width, and the most that the image is high.
 
     Returns:
-        np.ndarray: ``(H', 320, 3)`` uint8 RGB.
+        np.ndarray: ``(H', side, 3)`` uint8 RGB.
 
     Raises:
         ValueError: ``image`` has another shape or type.
     """
-    height = min(_SIDE, max(_SIDE // 4, round(_SIDE * image.shape[0] / max(image.shape[1], 1))))
-    picture = fit_image(image, height, _SIDE)
+    height = min(side, max(side // 4, round(side * image.shape[0] / max(image.shape[1], 1))))
+    picture = fit_image(image, height, side)
     rows: list[tuple[str, Line]] = []
     for line in lines:
         mark = {True: '✓ ', False: '✗ ', None: ''}[line.right]
         face = font(_LETTERS, bold=line.bold)
-        rows += [(row, line) for row in wrap_text(mark + line.text, face, _SIDE - _GAP, lines=3)]
+        rows += [(row, line) for row in wrap_text(mark + line.text, face, side - _GAP, lines=3)]
     step = round(1.4 * _LETTERS)
-    canvas = Image.new('RGB', (_SIDE, height + _GAP + step * len(rows)), PAPER)
+    canvas = Image.new('RGB', (side, height + _GAP + step * len(rows)), PAPER)
     canvas.paste(Image.fromarray(picture), (0, 0))
     draw = ImageDraw.Draw(canvas)
     for i, (row, line) in enumerate(rows):

@@ -134,6 +134,19 @@ def test_crops_are_classified_and_compared_with_texts(weights):
         RegionClassifier('names', towers(), weights.towers, device='cpu')
 
 
+def test_numbers_out_of_range_are_refused_before_a_model_is_built():
+    for make, message in (
+        (lambda: DetectorSpecialist('a', 'none.py', score_thr=2), 'a: score_thr=2 must be a number from 0 to 1'),
+        (
+            lambda: GroundingSpecialist('a', 'none.py', most=0, parser=Words()),
+            'a: most=0 must be a whole number from 1',
+        ),
+        (lambda: RegionClassifier('a', 'none.py', classes=['b'], least=-1), 'a: least=-1 must be a number from 0 to 1'),
+    ):
+        with pytest.raises(UsageError, match=message):
+            make()
+
+
 def test_captions_of_pictures_and_regions():
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     captions = CaptionSpecialist('captions', writer(), device='cpu')

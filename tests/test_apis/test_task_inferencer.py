@@ -15,6 +15,7 @@ from florence_mm.errors import UsageError
 from florence_mm.language.regions import Region, Target
 from florence_mm.language.spacing import join_punctuation
 from florence_mm.models.multimodal.protocol import Solved
+from florence_mm.visualization.regions import draw_regions
 
 
 @pytest.fixture
@@ -126,6 +127,17 @@ def test_answers_are_drawn_and_written(inferencer, monkeypatch, tmp_path):
     says(inferencer, monkeypatch, Target('a dog'))
     inferencer(tmp_path / 'black.png', 'region_category', region=(10, 10, 20, 20), out_dir=tmp_path / 'text')
     assert np.array(Image.open(tmp_path / 'text' / 'black.png')).shape[1] == 320
+
+
+def test_the_region_that_is_asked_about_has_a_colour_of_its_own_and_no_label():
+    black, region = np.zeros((480, 480, 3), np.uint8), [100, 100, 200, 200]
+    asked = draw_regions(black, [], region)
+    drawn = np.argwhere(asked.any(2))
+    assert drawn.min() >= 97 and drawn.max() <= 203  # the lines alone
+    answer = draw_regions(black, [{'text': '', 'box': region}])
+    assert answer[100, 150].any() and asked[100, 150].any() and (answer[100, 150] != asked[100, 150]).any()
+    scored = draw_regions(black, [{'text': '', 'score': 0.5, 'box': region}])
+    assert scored[:95].any()  # its score
 
 
 def test_a_model_that_solves_no_tasks_is_refused():

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from florence_mm.curation.annotation import ANNOTATIONS, DROPPED, Models, run_an
 from florence_mm.curation.annotation_items import Item
 from florence_mm.curation.annotation_options import FilterOptions, RefineOptions
 from florence_mm.curation.annotation_parsing import Parse, Word
-from florence_mm.curation.annotation_pictures import PictureOptions
+from florence_mm.curation.annotation_pictures import PictureOptions, list_pictures
 from florence_mm.curation.annotation_settings import AnnotationSettings, make_annotation_settings
 from florence_mm.curation.annotation_sources import RegionTexts, choose_region_texts, crop
 from florence_mm.datasets.tasks import TaskManifest
@@ -274,6 +275,31 @@ def test_pictures_of_curation(tmp_path, kind):
     assert one.report.content['unreadable'] == {'bomb': 1}
     assert (options.root(tmp_path / 'out') / caption['image']).read_bytes() == picture(0)
     assert caption['image'] == ('00000/000000.jpg' if kind == 'tars' else '0000.jpg')
+
+
+def test_a_picture_that_is_lost_between_rounds_is_named(tasks, tmp_path):
+    folder = tmp_path / 'raw'
+    shutil.copytree(tasks.parent, folder)
+
+    class Loses(Trains):
+        def __call__(self, data, root):
+            (folder / '5.jpg').unlink()
+            return super().__call__(data, root)
+
+    models = Models((Finds(*SPECIALIST),), trainer=Loses())
+    with pytest.raises(UsageError, match=r'the picture .*raw/5\.jpg cannot be read, and was read before; restore it'):
+        run_annotation(settings_of(folder / 'tasks.jsonl', tmp_path / 'out', 1), models)
+
+
+def test_another_picture_of_equal_size_in_a_tar_takes_the_place_of_the_first(tmp_path):
+    folder, out = tmp_path / 'raw', tmp_path / 'out'
+    folder.mkdir()
+    for byte in (b'a', b'b'):
+        data = picture(0) + byte  # behind the end of the picture
+        write_tar(folder / '0.tar', [('0000.jpg', data), ('0000.txt', b'a dog')])
+        options = PictureOptions(str(folder), 'tars')
+        list_pictures(options, out / 'state', out)
+        assert (options.root(out) / '00000/000000.jpg').read_bytes() == data
 
 
 def test_the_text_nearest_to_a_region_is_chosen():

@@ -222,6 +222,15 @@ def test_clipped_places_are_counted(folder, monkeypatch):
     ]
 
 
+def test_annotations_without_a_row_are_counted(folder, monkeypatch):
+    logged = []
+    monkeypatch.setattr('florence_mm.datasets.task_sources.print_log', lambda text, **_: logged.append(text))
+    assert len(coco(folder, 'region_segmentation')) == 2 and len(coco(folder, 'region_category')) == 3
+    assert [text.split(': ')[1] for text in logged] == [
+        '1 annotations lack what region_segmentation needs (an outline, a box, words) and have no row'
+    ]
+
+
 def test_a_picture_with_an_unusable_object_is_skipped(folder, monkeypatch):
     monkeypatch.setitem(COCO['annotations'][1], 'bbox', [50, 10, 5, 5])
     with pytest.raises(DataError, match='instances.json, image 0: annotation 2 has the box'):

@@ -15,6 +15,7 @@ from florence_mm.engine import drawn_samples
 from florence_mm.engine.drawn_samples import draw_tested, sample_stem
 from florence_mm.engine.predictions import ShowPredictionsHook, loads_bgr
 from florence_mm.errors import UsageError
+from florence_mm.language.regions import Region, Target
 from florence_mm.registry import TRANSFORMS
 from florence_mm.visualization.detections import class_colour
 
@@ -92,6 +93,31 @@ def test_answers_captions_and_matches(monkeypatch):
     match.set_field(0.456, 'match_score')
     assert [line.text for line in texts_of(monkeypatch, match, {})] == ['a dog', 'matches: 0.46']
     assert texts_of(monkeypatch, DataSample(text='only features'), {}) is None
+
+
+def test_answers_to_tasks():
+    sample = DataSample(metainfo={'ori_shape': (500, 600)})
+    found = Target(regions=(Region('dog', boxes=((0.1, 0.2, 0.5, 0.8),), score=0.9),))
+    for key, value in {
+        'task': 'detection',
+        'text': 'dog<loc_1>',
+        'pred_text': 'dog<loc_2>',
+        'pred_target': found,
+    }.items():
+        sample.set_field(value, key)
+    black = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    drawn = draw_tested(black, sample, {})
+    assert drawn.shape[0] > 500 and drawn.shape[1] == 600  # as large as the picture, with the task below it
+    assert not drawn[:60].any() and tuple(drawn[250, 60]) == class_colour('dog', ['dog'])
+
+
+def test_answers_to_tasks_that_are_texts(monkeypatch):
+    sample = DataSample()
+    fields = {'task': 'region_category', 'prompt_region': (0.0, 0.0, 0.5, 0.5), 'gt_target': Target('two')}
+    for key, value in (fields | {'pred_target': Target('a two')}).items():
+        sample.set_field(value, key)
+    lines = [line.text for line in texts_of(monkeypatch, sample, {})]
+    assert lines == ['region category', 'a two', 'right: two']
 
 
 def test_names_of_drawings():

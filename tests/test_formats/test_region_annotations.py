@@ -82,7 +82,7 @@ def test_masks_in_run_lengths_become_outlines(tmp_path):
     corners = np.array(polygon) * (40, 25)
     np.testing.assert_allclose([*corners.min(0), *corners.max(0)], [10, 5, 30, 20], atol=0.1)
     other = {'size': [25, 30], 'counts': [750]}
-    assert 'annotation 1 has a mask of 30x25 pixels, and its picture has 40x25' in only_fault(
+    assert 'annotation 1 has a mask of 30x25 pixels, and its picture has 40x25; correct the one' in only_fault(
         objects(tmp_path, {'segmentation': other})
     )
     path = write(tmp_path / 'instances.json', coco({'segmentation': other}))
@@ -172,9 +172,10 @@ def test_refcoco_that_is_unusable(tmp_path):
     for refs, message in (
         ([reference(ann_id=7)], 'the reference 8 is of annotation 7 of image 1, which is not in'),
         ([reference(image_id=2)], 'the reference 8 is of annotation 1 of image 2, which is not in'),
-        ([reference(split='test')], "has no split 'val'; it has test"),
+        ([reference(split='test')], "has no split 'val'; it has test; give one of these"),
         ([{'ref_id': 1}], r"reference number 0 \(from 0\) has no 'ann_id'"),
-        ([reference(ann_id='1')], "has ann_id '1', no number"),
+        ([reference(ann_id='1')], r"reference number 0 \(from 0\) has ann_id '1'; expected a whole number"),
+        ([reference(split=1)], r'reference number 0 \(from 0\) has split 1; expected the name of a split'),
         ([], 'holds no list of references'),
         ([np.int64(3)], 'is not a pickle of plain references .it names numpy'),
     ):
@@ -183,7 +184,9 @@ def test_refcoco_that_is_unusable(tmp_path):
     assert 'annotation 2 has the box [0, 0, 0, 5], which has no area' in only_fault(
         refcoco(tmp_path, reference(ann_id=2))
     )
-    assert 'the reference 8 has no sentences' in only_fault(refcoco(tmp_path, reference(sentences=[])))
+    assert 'the reference 8 has no sentences; add one or remove' in only_fault(
+        refcoco(tmp_path, reference(sentences=[]))
+    )
     found = refcoco(tmp_path, reference(sentences=[{}]), reference(ref_id=9))
     assert 'the reference 8: the sentence must be a string' in only_fault(found)
     assert [text for text, _ in found[0].phrases] == ['the left dog', 'dog']

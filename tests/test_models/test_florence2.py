@@ -124,6 +124,11 @@ def test_maps_of_several_stages_are_joined_at_the_size_of_the_first():
         small(image_encoder=Flat(), join_maps=True)
 
 
+def test_a_prompt_has_room_for_a_word():
+    with pytest.raises(ValueError, match=r'max_prompt_len is 2; give at least 3 tokens \(start, one token, end\)'):
+        small(max_prompt_len=2)
+
+
 @torch.no_grad()
 def test_prompts_of_any_length_are_answered_together(monkeypatch):
     model = small()

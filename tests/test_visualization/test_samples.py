@@ -10,6 +10,7 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from mmpretrain.structures import DataSample
 
+from florence_mm.language.regions import Region, Target
 from florence_mm.visualization.canvas import INK, SHADE
 from florence_mm.visualization.samples import draw_sample, sample_image, sample_lines
 
@@ -155,3 +156,22 @@ def test_browse_never_draws_over_the_images(config, tmp_path, monkeypatch, capsy
             browse(monkeypatch, config, '--output-dir', folder, '--number', 2)
         assert f'--output-dir {folder} holds the image' in capsys.readouterr().err
     assert (tmp_path / '1.png').read_bytes() == before and not (tmp_path / '000000.png').exists()
+
+
+def test_regions_of_a_task_are_drawn_where_they_are():
+    outline = ((0.6, 0.6), (0.9, 0.6), (0.9, 0.9))
+    regions = (Region('a', boxes=((0.1, 0.1, 0.4, 0.4),)), Region(polygons=(outline,)), Region('b', quad=outline))
+    sample = DataSample()
+    for key, value in {
+        'prompt': 'Locate the objects.',
+        'text': 'a<loc_1>',
+        'gt_target': Target(regions=regions),
+        'prompt_region': (0.1, 0.6, 0.4, 0.9),
+    }.items():
+        sample.set_field(value, key)
+    assert sample_lines(sample) == ['Locate the objects.', 'a<loc_1>']
+    drawn = draw_sample({'inputs': torch.zeros(3, 50, 50, dtype=torch.uint8), 'data_samples': sample}, size=200)[:200]
+    painted = drawn.any(2)
+    assert painted[60, 20] and painted[80, 50] and painted[120, 150] and painted[150, 20]  # edges
+    assert painted[22, 25]  # the label of the box
+    assert not painted[60, 50] and not painted[150, 50] and not painted[160, 130]  # inside, and beside the triangle

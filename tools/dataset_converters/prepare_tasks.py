@@ -63,12 +63,16 @@ def draw_cell(picture: np.ndarray, line: dict) -> np.ndarray:
     return np.array(cell)
 
 
+def _lines(out: Path, split: str, name: str) -> list[str]:
+    return (out / f'{split}_{name}.jsonl').read_text(encoding='utf-8').splitlines()
+
+
 def draw_sheet(scenes: Path, out: Path, split: str, columns: int = 6) -> None:
     """Draw some lines of every file, a row of pictures each, and write the contact sheet."""
     cells = []
     for name in FILES:
-        lines = (out / f'{split}_{name}.jsonl').read_text().splitlines()
-        for place in range(columns):
+        lines = _lines(out, split, name)
+        for place in range(columns if lines else 0):  # few scenes may have nothing to ask
             line = json.loads(lines[place * len(lines) // columns])
             picture = cv2.imread(str(scenes / split / line['image']))
             if picture is None:
@@ -88,7 +92,7 @@ def main() -> None:
             if written or not (out / f'contact_sheet_{split}.png').is_file():
                 draw_sheet(scenes, out, split)
     for name in FILES:
-        numbers = [len((out / f'{split}_{name}.jsonl').read_text().splitlines()) for split in SPLITS]
+        numbers = [len(_lines(out, split, name)) for split in SPLITS]
         print(f'{name:<24} {numbers[0]:7d} lines for training {numbers[1]:6d} for testing')
     what = f'wrote {written} of {total} files' if written else f'all {total} files were there already'
     print(f'{out}: tasks about {scenes}; {what} ({time.monotonic() - start:.1f} s); look at contact_sheet_*.png')

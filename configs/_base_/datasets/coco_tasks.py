@@ -1,4 +1,5 @@
-# Detection as a task on COCO-format files: data/coco, or one's own by data_root and class names alone
+# Detection as a task on COCO-format files, whose class names are taken: data/coco, or one's own by data_root, ann_file
+# and data_prefix (docs/florence2.md)
 image_size = 768
 pipeline = [
     dict(type='florence_mm.LoadImage'),

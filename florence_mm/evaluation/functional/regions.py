@@ -113,9 +113,12 @@ def mask_overlap(predicted: Target, annotated: Target, height: int, width: int) 
 
 
 def summarize_overlaps(overlaps: Iterable[tuple[int, int]]) -> dict[str, float]:
-    """Mean IoU over pictures, and the overall IoU: all intersections over all unions.
+    """Mean IoU over answers, and the overall IoU: all intersections over all unions.
 
-    A picture where nothing is annotated and nothing predicted has an IoU of 1.
+    An answer where nothing is annotated and nothing predicted has an IoU of 1.
+
+    Args:
+        overlaps: pixels in the intersection and in the union of each answer, at least one.
 
     >>> summarize_overlaps([(1, 2), (0, 4)])
     {'mIoU': 0.25, 'oIoU': 0.16666666666666666}

@@ -225,8 +225,9 @@ class PhraseRecall(TaskMetric):
 class PolygonIoU(TaskMetric):
     """IoU of written outlines with annotated ones, in pixels of the original picture.
 
-    All outlines of a picture are one mask. Results: ``segmentation/mIoU``, the mean over pictures, and
-    ``segmentation/oIoU``, all intersections over all unions, from 0 to 1. A picture without written outline has 0.
+    All outlines of an answer are one mask. Results: ``segmentation/mIoU``, the mean over answers, and
+    ``segmentation/oIoU``, all intersections over all unions, from 0 to 1. An answer without an outline has 0, unless
+    none is annotated either.
 
     Args:
         tasks (Sequence[str]): See :class:`TaskMetric`.

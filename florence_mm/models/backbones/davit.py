@@ -15,6 +15,7 @@ from torch import Tensor
 from florence_mm.models.layers.dual_block import DualBlock, NormConvEmbed
 from florence_mm.ops.windows import fix_sizes
 from florence_mm.registry import MODELS
+from florence_mm.utils.numbers import is_whole
 
 from .arch import DAVIT_ARCHITECTURES, drop_path_rates, resolve_arch
 from .stages import MIN_SIDE, ConvEmbed, Pyramid, Stage
@@ -52,7 +53,8 @@ class FlorenceDaViT(Pyramid):
         init_cfg: see mmengine, e.g. ``dict(type='florence_mm.Pretrained', checkpoint=...)``.
 
     Raises:
-        ValueError: ``arch`` is unknown, incomplete or does not divide, or an option has no such value.
+        ValueError: ``arch`` is unknown, incomplete or does not divide, an option has no such value, or a size is no
+            whole number from 1.
     """
 
     def __init__(
@@ -85,7 +87,12 @@ class FlorenceDaViT(Pyramid):
                 f"out_norm='pooled' gives one vector of the last stage, and out_indices is {tuple(out_indices)}; leave "
                 f"out_indices out, or give out_norm='map'"
             )
-        widths, patch_size = arch['embed_dims'], patch_size or arch.get('patch_size', 4)
+        patch_size = arch.get('patch_size', 4) if patch_size is None else patch_size
+        window_size = arch.get('window_size', 12) if window_size is None else window_size
+        for name, value in (('patch_size', patch_size), ('window_size', window_size), ('in_channels', in_channels)):
+            if not is_whole(value) or value < 1:
+                raise ValueError(f'{name} is {value!r}; give a whole number from 1')
+        widths = arch['embed_dims']
         rates = iter(drop_path_rates(drop_path_rate, [2] * sum(arch['depths'])))
         stages = []
         for i, (width, depth) in enumerate(zip(widths, arch['depths'], strict=True)):
@@ -94,7 +101,7 @@ class FlorenceDaViT(Pyramid):
                     width,
                     arch['num_heads'][i],
                     arch['num_groups'][i],
-                    window_size or arch.get('window_size', 12),
+                    window_size,
                     arch.get('mlp_ratio', 4.0),
                     next(rates),
                     channel_scale,
@@ -110,7 +117,7 @@ class FlorenceDaViT(Pyramid):
             stem, stages, widths, patch_size, drop_rate, out_indices, with_cp, frozen_stages, init_cfg, norms
         )
         self.embed_dims, self.num_heads, self.num_groups = (arch[k] for k in ('embed_dims', 'num_heads', 'num_groups'))
-        self.window_size = window_size or arch.get('window_size', 12)
+        self.window_size = window_size
         self.in_channels, self.out_norm, self.channel_scale = in_channels, out_norm, channel_scale
         self._freeze()
 
@@ -150,7 +157,7 @@ def _check(arch: dict[str, Any]) -> dict[str, Any]:
             f'{len(arch["depths"])} stages'
         )
     for width, heads, groups in zip(arch['embed_dims'], arch['num_heads'], arch['num_groups'], strict=True):
-        if width % heads or width % groups:
+        if min(width, heads, groups) < 1 or width % heads or width % groups:
             raise ValueError(
                 f'{width} channels do not divide into {heads} heads and {groups} groups; change embed_dims, num_heads '
                 f'or num_groups of arch'

@@ -31,11 +31,12 @@ def init_smooth_rows(weight: Tensor, rows: range, std: float) -> None:
 
     Half of the C channels are sines and half cosines, of half a wave over all rows up to a quarter of a wave from a row
     to the next, turned by a random rotation: the product of two rows depends on their distance alone (nearly, if C is
-    odd).
+    odd). The waves are those of sinusoidal position embeddings (arXiv 1706.03762, section 3.5); that a learned table
+    starts with them is ours.
 
     Args:
-        weight: ``(N, C)``.
-        rows: those that are initialised.
+        weight: ``(N, C)``, changed in place.
+        rows: numbers of the rows that are initialised, at least one, without a step.
         std: root of the mean square of their values.
     """
     count, channels = len(rows), weight.shape[1]

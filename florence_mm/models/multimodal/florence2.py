@@ -144,6 +144,8 @@ class Florence2(VisionLanguageModel):
         text = {'vocab_size': self.tokenizer.vocab_size, **text}
         self.encoder = TextStack(**text)
         check_text_sizes(self.encoder, self.tokenizer.vocab_size, max_text_len, 'max_text_len')
+        if max_prompt_len < 3:
+            raise ValueError(f'max_prompt_len is {max_prompt_len}; give at least 3 tokens (start, one token, end)')
         check_text_sizes(self.encoder, None, max_prompt_len, 'max_prompt_len')
         layers = text['num_layers'] if decoder_layers is None else decoder_layers
         in_decoder = {**text, 'num_layers': layers, 'cross_attention': True, 'words': self.word_embeddings}

@@ -1,4 +1,7 @@
-"""Prediction of tokens from hidden states (``METER/meter/modules/heads.py``, BERT's head)."""
+"""Prediction of tokens from hidden states (``METER/meter/modules/heads.py``, BERT's head).
+
+Shape legend: ``N`` states, ``n`` chosen words, ``C`` hidden size, ``V`` vocabulary.
+"""
 
 from collections import OrderedDict
 
