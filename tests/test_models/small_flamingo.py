@@ -24,7 +24,7 @@ class Language(Kind):
         for row, item in enumerate(items):
             embedded[row, : len(item)] = item
         hidden = module.run(embedded)
-        logits = torch.nn.functional.linear(hidden, module.outputs(), module.output_bias())
+        logits = module.logits(hidden)
         return [{'hidden': hidden[row, : len(x)], 'logits': logits[row, : len(x)]} for row, x in enumerate(items)]
 
 

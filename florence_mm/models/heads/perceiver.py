@@ -146,7 +146,7 @@ class PlaceQueryHead(BaseModule):
     def _decode(self, keys_values: tuple[Tensor, Tensor], places: Tensor) -> Tensor:
         places = 2 * at_least_float32(places).flip(-1) - 1  # y before x, as rows before columns
         features = fourier_features(places, self.num_bands, self.resolution)
-        queries = self.query(features.to(self.query.weight.dtype))  # (B or 1, Q, D)
+        queries = self.query(features.to(keys_values[0].dtype))  # (B or 1, Q, D)
         return self.fc(self.cross_attend(queries, keys_values=keys_values))
 
     def loss(self, feats: tuple[Tensor, ...], data_samples: Sequence[Any], **kwargs: Any) -> dict[str, Tensor]:

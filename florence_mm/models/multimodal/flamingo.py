@@ -68,10 +68,7 @@ class WordsAndMarks(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Compute logits ``(N, words and marks)`` from hidden states ``(N, E)``."""
-        language = self._language[0]
-        bias = language.output_bias()
-        bias = None if bias is None else bias[: self.num_words]
-        words = F.linear(hidden, language.outputs()[: self.num_words], bias)
+        words = self._language[0].logits(hidden)[..., : self.num_words]
         return torch.cat([words, F.linear(hidden, self.marks if self.mark_outputs is None else self.mark_outputs)], 1)
 
     @property

@@ -237,9 +237,9 @@ class TransformersLanguageModel(BaseModule):
         """Weights ``(V, E)`` of the output layer; the word embeddings themselves if they are tied."""
         return self.model.get_output_embeddings().weight
 
-    def output_bias(self) -> Tensor | None:
-        """Bias ``(V,)`` of the output layer, if there is one."""
-        return self.model.get_output_embeddings().bias
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Compute logits of words ``(..., V)`` from hidden states ``(..., E)``, by the output layer."""
+        return self.model.get_output_embeddings()(hidden)
 
     def new_cache(self) -> LanguageCache:
         """An empty cache for :meth:`run`."""

@@ -42,8 +42,8 @@ class LayeredLanguageModel(Protocol):
     def outputs(self) -> Tensor:
         """Weights ``(V, E)`` by which hidden states give logits of words; ``words()`` itself if they are tied."""
 
-    def output_bias(self) -> Tensor | None:
-        """Bias ``(V,)`` of the logits, if there is one."""
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Compute logits of words ``(..., V)`` from hidden states ``(..., E)``, by the output layer."""
 
     def new_cache(self) -> TokenCache:
         """An empty cache for :meth:`run`."""

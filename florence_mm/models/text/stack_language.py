@@ -57,8 +57,9 @@ class StackLanguageModel(BaseModule):
 
     outputs = words
 
-    def output_bias(self) -> None:
-        """There is none."""
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Compute logits of words ``(..., V)`` from hidden states ``(..., C)``."""
+        return F.linear(hidden, self.outputs())
 
     def new_cache(self) -> CacheStack:
         """An empty cache."""
@@ -85,4 +86,4 @@ class StackLanguageModel(BaseModule):
             cache: cache, to which the ids are added.
         """
         ids = input_ids.to(self.words().device, non_blocking=True)
-        return F.linear(self.run(F.embedding(ids, self.words()), cache), self.outputs())
+        return self.logits(self.run(F.embedding(ids, self.words()), cache))
