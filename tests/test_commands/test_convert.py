@@ -235,7 +235,10 @@ def test_padding_of_small_maps_is_no_swin_models(convert):
         ),
         (['s.pth', 'folder', '--to', 'timm-swin'], 'folder must end in .safetensors or .pth'),
         (['s.pth', 'a.pth', '--to', 'tim swin'], "no checkpoint format named 'tim swin'; did you mean 'timm Swin'?"),
-        (['s.pth', 'a.pth', '--to', 'zebra'], "known are 'florence_mm', 'BLIP', 'CLIP', 'DaViT', 'DyHead', "),
+        (
+            ['s.pth', 'a.pth', '--to', 'zebra'],
+            "known are 'florence_mm', 'BLIP', 'BLIP-2', 'BLIP-2 OPT', 'BLIP-2 T5', 'C",
+        ),
         (
             ['s.pth', 'a.pth', '--to', 'florence-mm METER'],
             "'florence_mm METER' can be read and not written",

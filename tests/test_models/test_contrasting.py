@@ -299,7 +299,7 @@ def test_pairs_without_negatives():
         build({'embed_dims': D}, 'some')
     from florence_mm.models.heads import FusionITMHead
 
-    with pytest.raises(ValueError, match=r"negatives='own' are drawn by .*leave out hard_negatives"):
+    with pytest.raises(ValueError, match=r"negatives='own' are drawn without a model .*leave out hard_negatives"):
         FusionITMHead(negatives='own', hard_negatives=torch.nn.Linear(1, 1))
 
 
