@@ -1,6 +1,6 @@
 """Compare all families of vision-language models by their embedded versions, in one table.
 
-    python tools/compare_families.py [--only FAMILY ...] [--tasks captions vqa matching] [--weights FAMILY:TASK=FILE ...]
+    python tools/compare_families.py [--only FAMILY ...] [--tasks TASK ...] [--weights FAMILY:TASK=FILE ...]
     python tools/compare_families.py --captions MINE.jsonl --images FOLDER --questions ASKED.jsonl
 
 Captions, answers, matching, parameters, training seconds and memory side by side (docs/families.md). A model whose run

@@ -97,6 +97,8 @@ class FamilyRuns:
         """
         cfg = load_config(task.config)
         checkpoint, seconds, _ = self._given(cfg, weights) if weights else self._obtain(task.config)
+        for path in begins_with(cfg):  # of which a checkpoint may hold what was trained alone
+            _replace_text(cfg.model, path, str(self.runs / Path(path).relative_to(_WORK_DIRS)))
         keep_captions(cfg)
         if self.data is not None:
             if self.data.train_questions is not None or self.data.train_captions is not None:
@@ -270,9 +272,7 @@ def in_own_process(work: Callable[..., Any], *args: Any) -> Any:
         try:
             return pool.submit(work, *args).result()
         except BrokenProcessPool:
-            raise UsageError(
-                'the process was killed; there may be too little memory, so close other programs'
-            ) from None
+            raise UsageError('the process was killed; it may need more memory, so close other programs') from None
 
 
 def peak_memory() -> int:

@@ -73,15 +73,17 @@ def draw_comparison(
 
 
 def axis_ends(panels: Mapping[str, Scores]) -> dict[str, int]:
-    """The whole number where the axis of each panel ends: 1 for all scores up to 1, so that these have one scale.
+    """A round number where the axis of each panel ends: 1 for all scores up to 1, so that these have one scale.
 
-    >>> axis_ends({'accuracy': {'a': [0.5], 'b': []}, 'CIDEr-D': {'a': [2.4, 3.1], 'b': [1.0]}})
-    {'accuracy': 1, 'CIDEr-D': 4}
+    >>> axis_ends({'accuracy': {'a': [0.5], 'b': []}, 'CIDEr-D': {'a': [2.4, 3.1]}, 'seconds': {'a': [571.2]}})
+    {'accuracy': 1, 'CIDEr-D': 4, 'seconds': 600}
     """
-    return {
-        name: max([1, *(math.ceil(score) for runs in scores.values() for score in runs)])
-        for name, scores in panels.items()
-    }
+    ends = {}
+    for name, scores in panels.items():
+        longest = max([1, *(math.ceil(score) for runs in scores.values() for score in runs)])
+        step = 1 if longest <= 10 else 5 * 10 ** (len(str(longest)) - 2)
+        ends[name] = step * math.ceil(longest / step)
+    return ends
 
 
 def write_comparison(folder: Path, table: str, results: Any, panels: Mapping[str, Scores], title: str) -> None:
