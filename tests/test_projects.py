@@ -350,8 +350,12 @@ def test_ways_differ_by_what_their_plan_says(compared, tmp_path, monkeypatch):
     assert results == {'plain': {'caption/CIDEr-D': [1.0, 4.0]}, 'other': {'caption/CIDEr-D': [0.0, 3.0]}}
     table = compared.describe(plan, results, [0, 3])
     assert table.startswith('Ways; seeds 0, 3, mean and each') and '| plain | 2.500 (1.000, 4.000) |' in table
-    compared.draw(plan, results, tmp_path / 'plot.png')
-    assert (tmp_path / 'plot.png').stat().st_size > 5000
+    panels = compared.panels_of(plan, results)
+    assert panels == {'CIDEr-D': {'plain': [1.0, 4.0], 'other': [0.0, 3.0]}}
+    compared.write_comparison(tmp_path, table, results, panels, plan.title)
+    assert (tmp_path / 'comparison.md').read_text() == table
+    assert json.loads((tmp_path / 'comparison.json').read_text()) == results
+    assert (tmp_path / 'comparison.png').stat().st_size > 5000
 
 
 @pytest.mark.parametrize(

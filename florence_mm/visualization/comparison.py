@@ -1,8 +1,12 @@
 """Picture that compares several ways by their scores: a bar for the mean over runs, a dot for each run."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from florence_mm.utils.files import write_atomic
 
 from .figures import save_figure
 
@@ -66,3 +70,31 @@ def draw_comparison(
             axes.text(max(mean, *runs) + 0.02 * end, place, shown, color=_INK, fontsize=9, va='center')
     figure.suptitle(title, fontsize=11, fontweight='bold')
     save_figure(figure, path)
+
+
+def axis_ends(panels: Mapping[str, Scores]) -> dict[str, int]:
+    """A round number where the axis of each panel ends: 1 for all scores up to 1, so that these have one scale.
+
+    >>> axis_ends({'accuracy': {'a': [0.5], 'b': []}, 'CIDEr-D': {'a': [2.4, 3.1]}, 'seconds': {'a': [571.2]}})
+    {'accuracy': 1, 'CIDEr-D': 4, 'seconds': 600}
+    """
+    ends = {}
+    for name, scores in panels.items():
+        longest = max([1, *(math.ceil(score) for runs in scores.values() for score in runs)])
+        step = 1 if longest <= 10 else 5 * 10 ** (len(str(longest)) - 2)
+        ends[name] = step * math.ceil(longest / step)
+    return ends
+
+
+def write_comparison(folder: Path, table: str, results: Any, panels: Mapping[str, Scores], title: str) -> None:
+    """Write ``comparison.md``, ``comparison.json`` and ``comparison.png``.
+
+    Args:
+        folder: the folder.
+        table: the Markdown.
+        results: what JSON can hold.
+        panels, title: see :func:`draw_comparison`.
+    """
+    write_atomic(folder / 'comparison.md', table)
+    write_atomic(folder / 'comparison.json', json.dumps(results, indent=2))
+    draw_comparison(panels, folder / 'comparison.png', title, axis_ends(panels))

@@ -56,6 +56,30 @@ def read_scalars(log: str | Path | Sequence[str | Path]) -> dict[str, Curve]:
     }
 
 
+def training_seconds(log: str | Path | Sequence[str | Path], iterations: int | None = None) -> float:
+    """Add up the seconds of all iterations of a run; validations and checkpoints do not count.
+
+    A logged time is the mean of several iterations, and counts for those since the line before.
+
+    Args:
+        log: see :func:`read_scalars`.
+        iterations: of the whole run; those behind the last line are taken to be like it. None: up to the last line.
+
+    Raises:
+        FileNotFoundError: there is no log, or it has no times.
+        ValueError: a line is not JSON.
+    """
+    records = [record for path in _log_files(log) for record in _read_lines(path)]
+    times = {record['iter']: record['time'] for record in records if 'iter' in record and 'time' in record}
+    if not times:
+        raise FileNotFoundError(f'{log} has no line with the time of an iteration')
+    total, before, time = 0.0, 0, 0.0
+    for step, time in sorted(times.items()):  # noqa: B007
+        total += (step - before) * time
+        before = step
+    return total + max(0, (iterations or 0) - before) * time
+
+
 def _log_files(log: str | Path | Sequence[str | Path]) -> list[Path]:
     if not isinstance(log, (str, Path)):
         return [path for item in log for path in _log_files(item)]

@@ -14,8 +14,6 @@ Runs are in ``WORK_DIR/WAY/seedN``; what is done is not done again. Results are 
 """
 
 import argparse
-import json
-import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,8 +30,7 @@ from florence_mm.config.arguments import seed as seed_number
 from florence_mm.config.load import load_config
 from florence_mm.engine.launch import train_and_test
 from florence_mm.errors import UsageError, one_sentence_errors
-from florence_mm.utils.files import write_atomic
-from florence_mm.visualization.comparison import draw_comparison
+from florence_mm.visualization.comparison import write_comparison
 
 _KEYS = {'config', 'options', 'without'}
 
@@ -131,13 +128,9 @@ def describe(plan: Config, results: Results, seeds: Sequence[int]) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def draw(plan: Config, results: Results, path: Path) -> None:
-    """Draw all scores; bars of all metrics up to 1 have one scale."""
-    panels = {
-        title: {name: scores[metric] for name, scores in results.items()} for metric, title in plan.metrics.items()
-    }
-    longest = {title: max(1, *(math.ceil(max(values)) for values in ways.values())) for title, ways in panels.items()}
-    draw_comparison(panels, path, plan.title, longest)
+def panels_of(plan: Config, results: Results) -> dict[str, dict[str, list[float]]]:
+    """Scores by the metrics' names in the table, and by way."""
+    return {title: {name: scores[metric] for name, scores in results.items()} for metric, title in plan.metrics.items()}
 
 
 def main() -> None:
@@ -154,9 +147,7 @@ def main() -> None:
         results = run(plan, args.seeds, work_dir)
         text = describe(plan, results, args.seeds)
         print(f'\n{text}')
-        write_atomic(work_dir / 'comparison.md', text)
-        write_atomic(work_dir / 'comparison.json', json.dumps(results, indent=2))
-        draw(plan, results, work_dir / 'comparison.png')
+        write_comparison(work_dir, text, results, panels_of(plan, results), plan.title)
 
 
 if __name__ == '__main__':

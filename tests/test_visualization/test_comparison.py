@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from florence_mm.visualization.comparison import draw_comparison
+from florence_mm.visualization.comparison import axis_ends, draw_comparison
 
 BAR, DOT = (255, 174, 84), (105, 48, 10)  # BGR
 
@@ -66,3 +66,9 @@ def test_panels_that_do_not_fit_are_refused(tmp_path, panels):
         drawn(tmp_path, panels)
     with pytest.raises(ValueError, match=r'ways.pdf must end in .png'):
         draw_comparison({'m': {'a': [1]}}, tmp_path / 'ways.pdf', '')
+
+
+def test_axes_end_at_a_round_number_that_holds_all_scores():
+    scores = {'a': 0.3, 'b': 1.2, 'c': 10.0, 'd': 10.5, 'e': 563.0, 'f': 1001.0}
+    ends = axis_ends({name: {'way': [score], 'other': []} for name, score in scores.items()})
+    assert ends == {'a': 1, 'b': 2, 'c': 10, 'd': 15, 'e': 600, 'f': 1500}

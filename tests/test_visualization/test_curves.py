@@ -5,7 +5,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from florence_mm.visualization import draw_curves, read_scalars
-from florence_mm.visualization.curves import smooth
+from florence_mm.visualization.curves import smooth, training_seconds
 
 
 def write(path, records):
@@ -116,3 +116,22 @@ def test_equal_curves_are_all_seen(tmp_path, monkeypatch):
     assert (
         widths == sorted(widths, reverse=True) and len({line['linestyle'] for line in lines}) == len(set(widths)) == 3
     )
+
+
+def test_seconds_of_a_training_are_those_of_its_iterations(tmp_path):
+    first = [
+        {'iter': 50, 'time': 2.0},
+        {'iter': 100, 'time': 1.0},
+        {'time': 60.0, 'step': 1},
+    ]  # the last of a validation
+    write(tmp_path / '1/vis_data/scalars.json', first)
+    write(tmp_path / '2/vis_data/scalars.json', [{'iter': 100, 'time': 3.0}, {'iter': 150, 'time': 4.0}])  # resumed
+    assert training_seconds(tmp_path) == 50 * 2 + 50 * 3 + 50 * 4
+    assert training_seconds(tmp_path, 160) == 450 + 10 * 4
+    assert training_seconds(tmp_path, 20) == 450
+
+
+def test_a_log_without_times_has_no_seconds(tmp_path):
+    write(tmp_path / '1/vis_data/scalars.json', [{'iter': 50, 'loss': 2.0}])
+    with pytest.raises(FileNotFoundError, match='has no line with the time of an iteration'):
+        training_seconds(tmp_path)
