@@ -182,11 +182,13 @@ def test_masked_bytes_learn_a_text_and_fill_it_in():
         init_std=0.2,
     )
     samples = [DataSample(text='two dogs'), DataSample(text='a cat')]
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(200):
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0.05, 300)  # right with five seeds, with AVX and without
+    for _ in range(300):
         optimizer.zero_grad()
         model(None, samples, mode='loss')['loss_mlm'].backward()
         optimizer.step()
+        schedule.step()
     asked = [DataSample(text='two <mask>ogs'), DataSample(text='a c<mask>t'), DataSample(text='a cat')]
     first, second, third = model.eval()(None, asked, mode='predict')
     assert (first.pred_text, second.pred_text) == ('two dogs', 'a cat') and 'pred_text' not in third
