@@ -10,7 +10,7 @@ such a model does not use, then is a copy of the one that it has.
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -218,26 +218,36 @@ def export_hf_blip(state: StateDict, settings: dict[str, Any]) -> Exported:
     return Exported(theirs, left_out, {}, config, notes)
 
 
-def _hf_config(
-    vision: StateDict, text: StateDict, theirs: Iterable[str], known: dict[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
-    theirs, before = set(theirs), as_dict(known.get('config.json'))
-    side = math.isqrt(len(vision['positional_embedding']) - 1)
-    if side**2 != len(vision['positional_embedding']) - 1:
+def hf_vision_config(
+    model_type: str, vision: StateDict, text: tuple[str, int, str], known: Mapping[str, Any]
+) -> tuple[dict[str, Any], int, list[str]]:
+    """Settings of transformers for a plain ViT, and the heads of the texts beside it.
+
+    Args:
+        model_type: transformers' name of the image tower.
+        vision: its state dict, in the names of :class:`CLIPVisionTower`.
+        text: of the texts the part of config.json, the width, and the name of the setting of their heads.
+        known: settings that are known of the model.
+
+    Returns:
+        ``vision_config``, the number of heads of the texts, and sentences about numbers of heads that were assumed.
+
+    Raises:
+        ValueError: positions are not those of a square.
+    """
+    before = as_dict(known.get('config.json'))
+    patches = len(vision['positional_embedding']) - 1
+    side = math.isqrt(patches)
+    if side**2 != patches:
         raise ValueError('its image tower has not the positions of a square, and transformers takes square pictures')
-    words, positions = (text[f'text_encoder.embeddings.{name}_embeddings.weight'] for name in ('word', 'position'))
     stem = vision['conv1.weight']
-    notes = []
-    heads = {}
-    for part, width, argument in (
-        ('vision_config', len(stem), 'num_heads of the image tower'),
-        ('text_config', words.shape[1], _TEXT_HEADS),
-    ):
+    notes, heads = [], {}
+    for part, width, argument in (('vision_config', len(stem), 'num_heads of the image tower'), text):
         told = {'config.json': before.get(part)} | ({'num_heads': known[argument]} if argument in known else {})
         heads[part], more = head_count(told, width, argument.removeprefix('num_heads of the '))
         notes += more
-    vision_config = {
-        'model_type': 'blip_vision_model',
+    config = {
+        'model_type': model_type,
         'hidden_size': len(stem),
         'intermediate_size': len(vision['resblocks.0.mlp.c_fc.weight']),
         'num_hidden_layers': len({key.split('.')[1] for key in vision if key.startswith('resblocks.')}),
@@ -247,13 +257,24 @@ def _hf_config(
         'layer_norm_eps': known.get('norm_eps of the image tower', 1e-6),
         'hidden_act': known.get('act of the image tower', 'gelu'),
     }
+    return config, heads[text[0]], notes
+
+
+def _hf_config(
+    vision: StateDict, text: StateDict, theirs: Iterable[str], known: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    theirs, before = set(theirs), as_dict(known.get('config.json'))
+    words, positions = (text[f'text_encoder.embeddings.{name}_embeddings.weight'] for name in ('word', 'position'))
+    vision_config, text_heads, notes = hf_vision_config(
+        'blip_vision_model', vision, ('text_config', words.shape[1], _TEXT_HEADS), known
+    )
     text_config = {
         'model_type': 'blip_text_model',
         'vocab_size': len(words),
         'hidden_size': words.shape[1],
         'intermediate_size': len(text['text_encoder.layers.0.intermediate.dense.weight']),
         'num_hidden_layers': len({key.split('.')[2] for key in text if key.startswith('text_encoder.layers.')}),
-        'num_attention_heads': heads['text_config'],
+        'num_attention_heads': text_heads,
         'max_position_embeddings': len(positions),
         'encoder_hidden_size': text['text_encoder.layers.0.crossattention.key_value.weight'].shape[1],
         'layer_norm_eps': known.get(_EPS, 1e-12),

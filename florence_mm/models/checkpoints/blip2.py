@@ -8,7 +8,6 @@ The norm behind the image encoder is ``ln_vision`` in LAVIS and the last norm of
 has no bias of keys, which changes no attention; ours has one, of zeros.
 """
 
-import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 
 from .bert_layers import LAYERS, give_words_head, join_projections, split_projections, take_words_head
-from .blip import HF_VIT, PARTS
+from .blip import HF_VIT, PARTS, hf_vision_config
 from .clip import FIXED_SHAPES
 from .clip_settings import IMAGE, as_dict, of_class
 from .exporting import Exported, config_json, hold, register_export
@@ -34,7 +33,7 @@ from .renaming import (
     register_format,
 )
 from .settings import Setting
-from .text_settings import head_count, norm_eps
+from .text_settings import norm_eps
 
 #: Theirs and ours, of the MLP of queries.
 _LEAD = Names(('.intermediate_query.', '.lead_intermediate.'), ('.output_query.', '.lead_output.'))
@@ -265,44 +264,23 @@ def export_hf_blip2(state: StateDict, settings: dict[str, Any]) -> Exported:
 
 
 def _hf_config(vision: StateDict, theirs: StateDict, known: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    before = as_dict(known.get('config.json'))
-    patches = len(vision['positional_embedding']) - 1
-    side = math.isqrt(patches)
-    if side**2 != patches:
-        raise ValueError('its image tower has not the positions of a square, and transformers takes square pictures')
-    stem, queries = vision['conv1.weight'], theirs['query_tokens']
-    heads, notes = {}, []
-    for part, width, argument in (
-        ('vision_config', len(stem), 'num_heads of the image tower'),
-        ('qformer_config', queries.shape[2], _HEADS_SETTING),
-    ):
-        told = {'config.json': before.get(part)} | ({'num_heads': known[argument]} if argument in known else {})
-        heads[part], more = head_count(told, width, argument.removeprefix('num_heads of the '))
-        notes += more
+    before, queries = as_dict(known.get('config.json')), theirs['query_tokens']
+    vision_config, heads, notes = hf_vision_config(
+        'blip_2_vision_model', vision, ('qformer_config', queries.shape[2], _HEADS_SETTING), known
+    )
     layers = {int(key.split('.')[3]) for key in theirs if key.startswith('qformer.encoder.layer.')}
     crossing = sorted(
         {int(key.split('.')[3]) for key in theirs if key.startswith('qformer.') and 'crossattention' in key}
     )
-    vision_config = {
-        'model_type': 'blip_2_vision_model',
-        'hidden_size': len(stem),
-        'intermediate_size': len(vision['resblocks.0.mlp.c_fc.weight']),
-        'num_hidden_layers': len({key.split('.')[1] for key in vision if key.startswith('resblocks.')}),
-        'num_attention_heads': heads['vision_config'],
-        'patch_size': stem.shape[-1],
-        'image_size': side * stem.shape[-1],
-        'layer_norm_eps': known.get('norm_eps of the image tower', 1e-6),
-        'hidden_act': known.get('act of the image tower', 'gelu'),
-    }
     words, positions = (theirs.get(f'embeddings.{name}_embeddings.weight') for name in ('word', 'position'))
     qformer_config = {
         'model_type': 'blip_2_qformer',
         'hidden_size': queries.shape[2],
         'intermediate_size': len(theirs['qformer.encoder.layer.0.intermediate_query.dense.weight']),
         'num_hidden_layers': len(layers),
-        'num_attention_heads': heads['qformer_config'],
+        'num_attention_heads': heads,
         'cross_attention_frequency': crossing[1] if len(crossing) > 1 else len(layers),
-        'encoder_hidden_size': len(stem),
+        'encoder_hidden_size': vision_config['hidden_size'],
         'layer_norm_eps': known.get(_EPS_SETTING, 1e-12),
         'use_qformer_text_input': words is not None,
         **({} if words is None else {'vocab_size': len(words), 'max_position_embeddings': len(positions)}),
