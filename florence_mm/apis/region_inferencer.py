@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
@@ -45,16 +44,6 @@ class RegionInferencer(Inferencer):
     """
 
     _scope = 'mmdet'
-
-    def __init__(
-        self,
-        config: str | Path | Config,
-        checkpoint: str | Path | None = None,
-        device: str | None = None,
-        batch_size: int = 1,
-        precision: str = 'fp32',
-    ) -> None:
-        super().__init__(config, checkpoint, device, batch_size, precision)
 
     def write(
         self,

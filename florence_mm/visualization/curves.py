@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from .figures import save_figure
@@ -73,11 +74,9 @@ def training_seconds(log: str | Path | Sequence[str | Path], iterations: int | N
     times = {record['iter']: record['time'] for record in records if 'iter' in record and 'time' in record}
     if not times:
         raise FileNotFoundError(f'{log} has no line with the time of an iteration')
-    total, before, time = 0.0, 0, 0.0
-    for step, time in sorted(times.items()):  # noqa: B007
-        total += (step - before) * time
-        before = step
-    return total + max(0, (iterations or 0) - before) * time
+    steps = sorted(times)
+    total = sum((step - before) * times[step] for before, step in pairwise([0, *steps]))
+    return total + max(0, (iterations or 0) - steps[-1]) * times[steps[-1]]
 
 
 def _log_files(log: str | Path | Sequence[str | Path]) -> list[Path]:

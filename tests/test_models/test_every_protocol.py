@@ -147,7 +147,7 @@ def test_sizes_are_those_it_says(name):
     fused = model.fuse(text, tokens.mask, image)
     assert isinstance(fused, Fused)
     assert fused.text.shape == text.shape
-    assert fused.image.shape[:2] == (3, queries.num_queries if queries else image.shape[1])
+    assert fused.image.shape == (3, queries.num_queries if queries else image.shape[1], model.hidden_size)
     assert fused.pooled.shape == (3, model.pooled_size)
     assert not fused.text[~tokens.mask].any()
     # the pair depends on both
