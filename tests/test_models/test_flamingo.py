@@ -96,6 +96,17 @@ def test_a_text_reads_the_last_picture_before_it_alone(model):
 
 
 @torch.no_grad()
+def test_a_mark_without_a_picture_reads_none_of_another_document(model):
+    latents = torch.randn(3, 64, 24, dtype=torch.double)
+    media = model.start_documents(latents, [[0], [1, 2]], torch.zeros(2, 3, dtype=torch.long))
+    before = model._read_before(media.memory, torch.tensor([[0, 1, 2], [0, 1, 2]]))  # the first has written a mark
+    x = torch.randn(2, 3, 32, dtype=torch.double)
+    got, block, nothing = before(1, x), model.blocks['1'], torch.zeros(1, 64, dtype=torch.bool)
+    torch.testing.assert_close(got[:1, 2:], block(x[:1, 2:], latents[:1], nothing), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(got[1:, 2:], block(x[1:, 2:], latents[2:]), rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
 def test_a_gated_block_by_hand():
     block = LatentAttention(2, 1, token_dims=2, norm_tokens=False, gated=True, bias=False, act='squared_relu')
     for linear in (block.query, block.output):

@@ -328,8 +328,6 @@ class FlorenceFlamingo(VisionLanguageModel):
             shown = shown + cache.shown[:, None]
         if cache is not None:
             cache.shown = shown[:, -1]
-        # texts of a model over one picture may be given without it
-        shown = torch.minimum(shown, memory.counts[:, None]) if not memory.begun else shown
         inner = None if cache is None else cache.inner
         hidden = self.language_model.run(self.marks.embed(ids), inner, self._read_before(memory, shown))
         return hidden[:, put:]
@@ -337,6 +335,7 @@ class FlorenceFlamingo(VisionLanguageModel):
     def _read_before(self, memory: Pictures, shown: Tensor) -> Any:
         most = next(iter(memory.keys_values.values()))[0].shape[2] // memory.latents
         numbers = torch.arange(1, most + 1, device=shown.device)
+        # a mark may stand for no picture, as in a text that is read alone
         mask = (shown[..., None] == numbers) & (numbers <= memory.counts[:, None, None])  # (B, T, M)
         mask = mask.repeat_interleave(memory.latents, 2)  # (B, T, M R)
 
