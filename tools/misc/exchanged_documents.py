@@ -26,8 +26,14 @@ _PLURALS = {f'{name}{"es" if name == "six" else "s"}': name for name in _NAMES}
 
 
 def named_digits(text: str) -> list[str]:
-    """The digits that a caption names, sorted and once each, as wordings differ in how often they name one."""
-    return sorted({_PLURALS.get(word, word) for word in re.findall('[a-z]+', text)} & _NAMES)
+    """The digits that a caption names, sorted and once each, as wordings differ in how often they name one.
+
+    What counts is no name, as the first words of ``'two sixes'`` and ``'three digits: ...'``.
+    """
+    words = re.findall('[a-z]+', text)
+    counts = {number for number, word in enumerate(words[1:]) if word in _PLURALS or word.startswith('digit')}
+    named = {_PLURALS.get(word, word) for number, word in enumerate(words) if number not in counts}
+    return sorted(named & _NAMES)
 
 
 @torch.no_grad()
