@@ -70,6 +70,7 @@ FAMILIES = {
         'BLIP',
         {
             'captions': 'blip_coswin-micro_2xb32-12e_large-digits',
+            'vqa': 'blip_coswin-micro_2xb64-6e_large-digit-vqa',
             'matching': 'blip_coswin-micro_rerank_2xb32-2e_large-digits',
         },
     ),
