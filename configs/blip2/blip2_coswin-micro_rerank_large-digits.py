@@ -1,5 +1,5 @@
-# Retrieval of the embedded scenes by BLIP-2's first stage: its contrastive head finds candidates, which its matching head
-# puts in order; nothing is trained:
+# Retrieval of the embedded scenes by the first stage of BLIP-2: its contrastive head finds candidates, and its matching
+# head puts them in order; nothing is trained:
 # python tools/test.py configs/blip2/blip2_coswin-micro_rerank_large-digits.py \
 #     work_dirs/blip2_coswin-micro_1xb64-8e_large-digits/epoch_8.pth
 _base_ = [

@@ -97,8 +97,10 @@ class FamilyRuns:
         """
         cfg = load_config(task.config)
         checkpoint, seconds, _ = self._given(cfg, weights) if weights else self._obtain(task.config)
-        for path in begins_with(cfg):  # of which a checkpoint may hold what was trained alone
-            _replace_text(cfg.model, path, str(self.runs / Path(path).relative_to(_WORK_DIRS)))
+        for path in begins_with(Config({'model': cfg.model})):  # a checkpoint may hold what was trained alone
+            known = trains(cfg) and Path(config_of(path)).stem not in self._trained
+            where = self.runs / Path(path).relative_to(_WORK_DIRS) if known else self._obtain(config_of(path))[0]
+            _replace_text(cfg.model, path, str(where))
         keep_captions(cfg)
         if self.data is not None:
             if self.data.train_questions is not None or self.data.train_captions is not None:
@@ -123,7 +125,7 @@ class FamilyRuns:
     def _given(self, cfg: Config, weights: str) -> tuple[str, Seconds, bool]:
         require_checkpoint(weights)
         before: Seconds = {}
-        for path in begins_with(cfg):
+        for path in begins_with(cfg if trains(cfg) else load_config(_tested(cfg))):
             before |= self._seconds_before(path)
         return weights, {**before, weights: log_seconds(Path(weights))}, False
 
@@ -136,6 +138,8 @@ class FamilyRuns:
 
     def _found_or_trained(self, config: str, name: str) -> tuple[str, Seconds, bool]:
         cfg = load_config(config)
+        if not trains(cfg):
+            return self._obtain(_tested(cfg))
         tower = name.startswith(_TOWERS)
         own = not tower and self.data is not None and self.data.replace_training(cfg)
         needed = begins_with(cfg)
@@ -210,6 +214,15 @@ def begins_with(cfg: Config) -> list[str]:
     """
     texts = [*_texts(cfg.get('model')), *_texts(cfg.get('load_from'))]
     return list(dict.fromkeys(text for text in texts if text.startswith(f'{_WORK_DIRS}/')))
+
+
+def trains(cfg: Config) -> bool:
+    """Whether a config trains a model; one that only tests names by ``load_from`` the checkpoint of another config.
+
+    >>> trains(Config(dict(train_cfg=None, load_from='work_dirs/quickstart/epoch_22.pth')))
+    False
+    """
+    return cfg.get('train_cfg') is not None
 
 
 def config_of(checkpoint: str) -> str:
@@ -303,6 +316,13 @@ def _test(cfg: Config, threads: int) -> dict[str, float]:
     found['process/memory'] = peak_memory()
     print_log(f'peak memory {found["process/memory"] / 2**20:.0f} MiB', 'current', logging.INFO)
     return found
+
+
+def _tested(cfg: Config) -> str:
+    """Config file of the model that a config tests without training one."""
+    if not cfg.get('load_from'):
+        raise UsageError(f'{cfg.filename} trains nothing and names no weights; set load_from, or train_cfg')
+    return config_of(cfg.load_from)
 
 
 def _folder_of(name: str) -> str:

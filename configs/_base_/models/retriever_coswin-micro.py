@@ -1,5 +1,5 @@
-# Two towers that have learned the captions of the embedded scenes of large digits (64 pixels); they find candidates for a
-# model that puts them in order
+# Two towers that have learned the captions of the embedded scenes of large digits (64 pixels); they find candidates for
+# a model that puts them in order
 retriever = dict(
     type='florence_mm.UniCL',
     image_encoder=dict(

@@ -25,7 +25,7 @@ class RetrievalReranker(FlorenceModel):
     The features are those of a two-tower model, or of the fusion model's own :class:`FusionITCHead`, as in BLIP. Both
     models get the same images, in one size; a fusion model of regions, such as :class:`UNITER`, gets the ``regions`` of
     the samples, which a pipeline has that loads both. Training trains only the fusion model; the two-tower model is
-    frozen. A checkpoint of the fusion model alone is one of this model, too; the two-tower model then needs ``init_cfg``.
+    frozen. A checkpoint of the fusion model alone fits too, if the two-tower model has an ``init_cfg``.
     ``predict`` returns only the features of the two-tower model; the second stage is run by
     :class:`florence_mm.evaluation.rerank_loop.RerankTestLoop`. Model and test in a config, for the Karpathy split of
     Flickr30k or COCO::
