@@ -76,10 +76,9 @@ class RetrievalReranker(FlorenceModel):
     def _build(self, name: str, model: dict | nn.Module) -> nn.Module:
         """Build a model, with the common preprocessor if its config has none."""
         if isinstance(model, dict):
-            preprocessor, kind = model.get('data_preprocessor'), model['type']
-            if preprocessor is None and not _reads_regions(kind if isinstance(kind, type) else MODELS.get(kind)):
-                preprocessor = self.data_preprocessor
-            model = MODELS.build({**model, 'data_preprocessor': preprocessor})
+            kind = model['type'] if isinstance(model['type'], type) else MODELS.get(model['type'])
+            common = None if _reads_regions(kind) else self.data_preprocessor
+            model = MODELS.build({**model, 'data_preprocessor': model.get('data_preprocessor') or common})
         if _reads_regions(type(model)):
             return model
         own, common = (_normalisation(part.data_preprocessor) for part in (model, self))
