@@ -58,7 +58,7 @@ def load_whole_state(model: nn.Module, state: dict[str, Any], path: str | Path, 
     own = model.state_dict().keys()
     named_ours = set(needed_keys(without_frozen(model, dict.fromkeys(own)))) <= state.keys()
     if named_ours or is_main_part(model, state):
-        state = with_frozen(model, state, path)
+        state = with_frozen(model, state, path, meta)
     if set(needed_keys(own)) <= state.keys():
         _load_own_layout(model, state, Source(path, set(state), meta))
     else:
