@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 #: Key of a checkpoint's metadata for the numbers of the parts that it leaves out.
 SAMPLES = 'frozen_samples'
+#: Key of a checkpoint for averaged weights, by mmengine's ``EMAHook``, and what their names begin with.
+_AVERAGED, _MODULE = 'ema_state_dict', 'module.'
 _TENSORS, _VALUES = 16, 4  # at most so many tensors of a part, and numbers of each
 _ROUNDING = 0.01  # relative: a part may be loaded in a narrower type than it was trained with
 
@@ -27,9 +29,9 @@ def left_out_parts(model: nn.Module) -> tuple[str, ...]:
     return tuple(model.left_out_parts()) if hasattr(model, 'left_out_parts') else ()
 
 
-def without_frozen(model: nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave the tensors of these parts out of a model's state."""
-    parts = tuple(f'{part}.' for part in left_out_parts(model))
+def without_frozen(model: nn.Module, state: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Leave the tensors of these parts out of a model's state, whose keys may begin with a prefix."""
+    parts = tuple(f'{prefix}{part}.' for part in left_out_parts(model))
     return {key: value for key, value in state.items() if not parts or not key.startswith(parts)}
 
 
@@ -120,3 +122,22 @@ def with_frozen(
         _check_samples(name, whole, (meta or {}).get(SAMPLES, {}).get(name, {}), path)
         state |= {f'{name}.{key}': value for key, value in whole.items()}
     return state
+
+
+def leave_out_frozen(model: nn.Module, checkpoint: dict[str, Any]) -> None:
+    """Leave the frozen parts out of a run's checkpoint, averaged weights too, and note numbers of them."""
+    state = checkpoint['state_dict']
+    if samples := frozen_samples(model, state):
+        checkpoint['meta'][SAMPLES] = samples
+    checkpoint['state_dict'] = without_frozen(model, state)
+    if _AVERAGED in checkpoint:
+        checkpoint[_AVERAGED] = without_frozen(model, checkpoint[_AVERAGED], _MODULE)
+
+
+def put_in_frozen(model: nn.Module, checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Add to a run's checkpoint the frozen parts that it lacks, see :func:`with_frozen`."""
+    lacking = checkpoint['state_dict']
+    state = checkpoint['state_dict'] = with_frozen(model, lacking, path, checkpoint.get('meta'))
+    if _AVERAGED in checkpoint:
+        added = {f'{_MODULE}{key}': value for key, value in state.items() if key not in lacking}
+        checkpoint[_AVERAGED] = {**added, **checkpoint[_AVERAGED]}
