@@ -35,8 +35,9 @@ _FEW_ROWS, _LARGE = 3, 500_000
 _MORE_ROWS, _VERY_LARGE = 6, 4_000_000
 # oneDNN takes products of so few rows with large weights, and others of so many multiplications, as it makes a kernel
 # for each new number of rows; those with very large weights always
-_ONEDNN_ROWS, _ONEDNN_MULTIPLICATIONS = 16, 2**28
+_ONEDNN_ROWS, _ONEDNN_MULTIPLICATIONS = 16, 2**26
 _LAYERS = (nn.Linear, nn.Conv2d, nn.Conv3d)
+_TENSORS = (Tensor, nn.Parameter)
 _HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
 _GLOBAL_HOOKS = (
     '_global_forward_hooks',
@@ -109,7 +110,7 @@ def is_plain(*layers: nn.Module) -> bool:
 
 def _has_tensors(layer: nn.Module) -> bool:
     # read past the attributes, which wrappers for distributed training may have replaced
-    return all(value is None or type(value) in (Tensor, nn.Parameter) for value in layer._parameters.values()) and (
+    return all(value is None or type(value) in _TENSORS for value in layer._parameters.values()) and (
         'weight' in layer._parameters
     )
 
@@ -188,6 +189,21 @@ def few_rows_linear(x: Tensor, layer: nn.Linear | nn.Embedding) -> Tensor:
     if not plain or layer.weight.numel() < _LARGE:
         return F.linear(x, layer.weight) if tied else layer(x)
     return _few_rows_product(x, layer.weight, None if tied else layer.bias)
+
+
+def rows_product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Compute ``x @ weight.T + bias`` as :func:`few_rows_linear` does, of a weight that is in no linear layer.
+
+    Args:
+        x: ``(N, C)``.
+        weight: ``(D, C)``, common or of a class of tensors that computes the product itself.
+        bias: ``(D,)``.
+
+    Returns:
+        ``(N, D)``.
+    """
+    plain = x.ndim == 2 and fast_path_allowed(x, weight, bias) and type(weight) in _TENSORS and type(bias) in _TENSORS
+    return _few_rows_product(x, weight, bias) if plain and weight.numel() >= _LARGE else F.linear(x, weight, bias)
 
 
 def some_outputs(x: Tensor, layer: nn.Linear | nn.Embedding, outputs: range | Tensor) -> Tensor:
@@ -270,7 +286,7 @@ def _facts(weight: Tensor) -> tuple:
 
 
 def _has_values(weight: Tensor) -> bool:
-    return type(weight) in (Tensor, nn.Parameter) and not weight.is_meta
+    return type(weight) in _TENSORS and not weight.is_meta
 
 
 def _is_small(weight: Tensor) -> bool:
