@@ -1,9 +1,9 @@
 """Cross-attention that folds the layers of keys and values into the queries, for few queries of many tokens.
 
-With ``k = W_k x + b_k`` and ``v = W_v x + b_v``, ``q . k`` is ``(W_k^T q) . x`` and a number that is equal for all keys,
-which softmax drops; and the mean of values is ``W_v`` of the mean of tokens, and the bias as often as the weights sum
-to 1. So queries can read the tokens themselves, each head in all their channels. The result is that of projected keys
-and values, up to rounding; which of the two multiplies less is a matter of shapes.
+With ``k = W_k x + b_k`` and ``v = W_v x + b_v``, ``q . k`` is ``(W_k^T q) . x`` and a number that is equal for all
+keys, which softmax drops; and the mean of values is ``W_v`` of the mean of tokens, and the bias times the sum of the
+weights. So queries can read the tokens themselves, each head in all their channels. The result is that of projected
+keys and values, up to rounding; which of the two multiplies less is a matter of shapes.
 
 Shape legend: ``B`` sets of tokens, ``S`` tokens of a set, ``C`` their channels, ``L`` queries of a set, ``H`` heads,
 ``D`` channels of a head.
@@ -58,7 +58,7 @@ def folded_attention(
     """Scaled dot-product attention to the keys and values that a layer makes of tokens, without making them.
 
     Sets are computed one after another, in memory that stays in the cache. For the backward pass the weights of
-    attention are kept, and the rest is computed again.
+    attention and the mean tokens are kept, the latter if ``layer`` learns.
 
     Args:
         query: ``(B, H, L, D)``.
@@ -93,9 +93,11 @@ class _FoldedAttention(torch.autograd.Function):
         kept = any(ctx.needs_input_grad)
         weights = tokens.new_empty(batch if kept else 1, heads, length, count)  # (B or 1, H, L, S)
         factors = dropout(torch.ones_like(weights.expand(batch, -1, -1, -1)), dropout_p) if dropout_p else None
+        means = tokens.new_empty(batch if ctx.needs_input_grad[2] else 1, heads, length, channels)
         out, rows = torch.empty_like(query), tokens.new_empty(heads, length, channels)
         for number in range(batch):
             seen, own = tokens[number], weights[number if kept else 0]
+            mean = means[number if len(means) == batch else 0]
             flat = own.view(-1, count)  # (H L, S)
             torch.bmm(query[number], of_keys, out=rows)
             torch.mm(rows.view(-1, channels), seen.t(), out=flat)
@@ -103,18 +105,18 @@ class _FoldedAttention(torch.autograd.Function):
                 own.masked_fill_(~mask[number], -torch.inf)
             torch.softmax(own, -1, out=own)
             dropped = own if factors is None else own * factors[number]
-            torch.mm(dropped.view(-1, count), seen, out=rows.view(-1, channels))
-            torch.bmm(rows, of_values.transpose(1, 2), out=out[number])
+            torch.mm(dropped.view(-1, count), seen, out=mean.view(-1, channels))
+            torch.bmm(mean, of_values.transpose(1, 2), out=out[number])
             if of_value_bias is not None:  # dropped weights do not sum to 1
                 out[number] += of_value_bias if factors is None else dropped.sum(-1, keepdim=True) * of_value_bias
         if kept:
-            ctx.save_for_backward(query, tokens, weight, bias, weights, factors)
+            ctx.save_for_backward(query, tokens, weight, bias, weights, factors, means)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, tokens, weight, bias, weights, factors = ctx.saved_tensors
+        query, tokens, weight, bias, weights, factors, means = ctx.saved_tensors
         (batch, heads, length, dims), (_, count, channels) = query.shape, tokens.shape
         of_keys, of_values = weight.unflatten(0, (2, heads, dims))
         of_query, of_tokens, of_weight, of_bias = (
@@ -138,8 +140,7 @@ class _FoldedAttention(torch.autograd.Function):
                 torch.mm(dropped.view(-1, count).t(), of_means.view(-1, channels), out=of_tokens[number])
                 of_tokens[number].addmm_(of_scores.view(-1, count).t(), rows.view(-1, channels))
             if of_weight is not None:
-                torch.mm(dropped.view(-1, count), seen, out=rows.view(-1, channels))  # the means again
-                of_weight.unflatten(0, (2, heads, dims))[1].baddbmm_(out.transpose(1, 2), rows)
+                of_weight.unflatten(0, (2, heads, dims))[1].baddbmm_(out.transpose(1, 2), means[number])
             if of_query is not None or of_weight is not None:
                 torch.mm(of_scores.view(-1, count), seen, out=rows.view(-1, channels))
             if of_query is not None:

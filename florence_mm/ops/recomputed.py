@@ -221,7 +221,7 @@ def trained_linear(x: Tensor, linear: nn.Linear) -> Tensor:
 
 
 def fastest_linear(x: Tensor, linear: nn.Linear) -> Tensor:
-    """Compute ``linear(x)`` of rows, in training by oneDNN where that is faster, in inference by :func:`few_rows_linear`.
+    """Compute ``linear(x)``: in training by oneDNN where that is faster, in inference by :func:`few_rows_linear`.
 
     Args:
         x: ``(N, C)``.

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from florence_mm.ops import inference
-from florence_mm.ops.inference import add_mlp, convolve, is_gelu, is_plain, is_untouched
+from florence_mm.ops.inference import add_mlp, is_gelu, is_plain, is_untouched
+from florence_mm.ops.kept_convolution import convolve
 from florence_mm.ops.mkldnn_products import linear_add
 
 BF16 = torch.bfloat16
