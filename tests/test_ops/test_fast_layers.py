@@ -7,7 +7,7 @@ from torch import nn
 
 from florence_mm.ops import inference, kept_convolution
 from florence_mm.ops.inference import add_mlp, is_gelu, is_plain, is_untouched
-from florence_mm.ops.kept_convolution import convolve
+from florence_mm.ops.kept_convolution import convolve, embed_patches
 from florence_mm.ops.mkldnn_products import has_bfloat16_products, has_mkldnn, linear_add
 
 BF16 = torch.bfloat16
@@ -152,3 +152,18 @@ def test_plain_layers():
 
 class Traced(torch.Tensor):
     """A tensor of another class, as of torchao's quantized weights."""
+
+
+@torch.no_grad()
+@pytest.mark.skipif(not has_mkldnn(), reason='runs where PyTorch has oneDNN')
+def test_patches_are_those_of_the_convolution(monkeypatch):
+    monkeypatch.setattr(kept_convolution, 'prefers_onednn', lambda: True)
+    layer = nn.Conv2d(8, 24, 4, 4)
+    calls = []
+    monkeypatch.setattr(kept_convolution, 'product', lambda *args: calls.append(1) or F.linear(*args))
+    for size in ((8, 12), (11, 15)):  # the second with a rest that is in no patch
+        torch.testing.assert_close(embed_patches(layer, picture(*size)), layer(picture(*size)))
+    assert len(calls) == 2
+    for other in (nn.Conv2d(8, 24, 4, 2), nn.Conv2d(8, 24, 4, 4, padding=1), nn.Conv2d(8, 24, 4, 4, groups=2)):
+        assert torch.equal(embed_patches(other, picture(8, 8)), other(picture(8, 8)))
+    assert len(calls) == 2
