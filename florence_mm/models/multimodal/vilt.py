@@ -26,6 +26,7 @@ from florence_mm.models.text.stack import TextEmbeddings
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.ops.attention import dropout
 from florence_mm.ops.inference import is_recorded
+from florence_mm.ops.kept_convolution import embed_patches
 from florence_mm.registry import MODELS
 
 from .batch import last_output
@@ -196,7 +197,7 @@ class ViLT(SingleStream):
         """
         pixels, mask = inputs[:, :3], inputs[:, 3:]
         maps = pixels if self.image_encoder is None else last_output(self.image_encoder(pixels))
-        x = self.transformer.conv1(maps)  # (U, C, h, w)
+        x = embed_patches(self.transformer.conv1, maps)  # (U, C, h, w)
         height, width = x.shape[2:]
         rate = self.drop_rate if self.training else 0.0
         first = self.transformer.class_embedding + self.transformer.positional_embedding[0]
