@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from florence_mm.models.base import FlorenceModel, build_part, check_text_sizes
-from florence_mm.models.text.language_model import LanguageModel
+from florence_mm.models.text.protocol import LanguageModel, check_language_model
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.ops.precision import at_least_float32
 from florence_mm.registry import MODELS, TASK_UTILS
@@ -23,7 +23,7 @@ class LanguageModeling(FlorenceModel):
     """Training of a causal language model on the texts of samples, whose images it does not look at.
 
     Args:
-        language_model: a causal :class:`~florence_mm.models.text.language_model.LanguageModel` or its config.
+        language_model: a causal :class:`~florence_mm.models.text.protocol.LanguageModel` or its config.
         tokenizer: its tokenizer, or its config.
         max_text_len: longest text in tokens, start and end included.
         data_preprocessor: see mmengine; by default :class:`ImageTextDataPreprocessor`.
@@ -43,6 +43,7 @@ class LanguageModeling(FlorenceModel):
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         self.language_model: LanguageModel = build_part(language_model)
+        check_language_model(self.language_model, LanguageModel, 'LanguageModeling')
         if self.language_model.encodes:
             raise ValueError(
                 'LanguageModeling trains a causal language model, and this one has an encoder; give one such as OPT'
