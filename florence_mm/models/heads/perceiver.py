@@ -20,6 +20,8 @@ from florence_mm.ops.position import fourier_features, grid_places
 from florence_mm.ops.precision import at_least_float32
 from florence_mm.registry import MODELS
 
+from .multimodal.reduction import mean_over_processes
+
 #: Label of a place that is not trained on.
 IGNORED = -1
 
@@ -150,7 +152,7 @@ class PlaceQueryHead(BaseModule):
         return self.fc(self.cross_attend(queries, keys_values=keys_values))
 
     def loss(self, feats: tuple[Tensor, ...], data_samples: Sequence[Any], **kwargs: Any) -> dict[str, Tensor]:
-        """Compute the cross-entropy of drawn places, and ``acc_places``.
+        """Compute the cross-entropy of drawn places, a mean over those of all processes, and ``acc_places``.
 
         Args:
             feats: outputs of the backbone, the last one ``(B, N, C)``.
@@ -169,9 +171,10 @@ class PlaceQueryHead(BaseModule):
         labels = labels.to(feats[-1].device).flatten()  # (B Q,)
         logits = at_least_float32(self(feats, places)).flatten(0, 1)  # (B, Q, K) -> (B Q, K)
         counted = labels != IGNORED
-        number = counted.sum().clamp(min=1)
-        loss = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction='sum') / number
-        return {'loss': loss, 'acc_places': ((logits.argmax(1) == labels) & counted).sum() / number}
+        number = sum(int((y != IGNORED).sum()) for _, y in rows)
+        total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction='sum')
+        right = ((logits.argmax(1) == labels) & counted).float().sum()
+        return {'loss': mean_over_processes(total, number), 'acc_places': right / max(number, 1)}
 
     @torch.no_grad()
     def predict(
