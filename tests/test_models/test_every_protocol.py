@@ -165,6 +165,29 @@ def test_what_is_no_language_model_of_the_kind_is_refused(model, language, messa
         build(model, language_model=language)
 
 
+# --- heads of detectors -----------------------------------------------------------------------------------------------
+
+
+@fulfilling('FindsObjects')
+@torch.no_grad()
+def test_objects_in_tensors_are_those_of_the_prediction(name):
+    from mmdet.structures import DetDataSample
+
+    head = shared(name)
+    generator = torch.Generator().manual_seed(4)
+    maps = [torch.randn(2, 16, *size, generator=generator, dtype=torch.float64) for size in ((9, 12), (5, 6), (3, 3))]
+    sizes = [(72, 90), (50, 96)]
+    samples = [DetDataSample(metainfo={'img_shape': size, 'scale_factor': (1.0, 1.0)}) for size in sizes]
+    boxes, scores, labels = head.find_objects(maps, torch.tensor(sizes))
+    for row, found in enumerate(head.predict(maps, samples)):
+        torch.testing.assert_close(boxes[row], found.bboxes)
+        torch.testing.assert_close(scores[row], found.scores)
+        assert labels[row].tolist() == found.labels.tolist()
+    assert len({*labels.flatten().tolist()}) == 2 and (scores.diff(dim=1) <= 0).all()
+    # boxes end at their own picture's border
+    assert (boxes.amax(1)[:, [3, 2]] <= torch.tensor(sizes)).all() and (boxes == 0).any()
+
+
 # --- classes by name --------------------------------------------------------------------------------------------------
 
 

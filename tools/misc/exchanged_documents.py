@@ -49,9 +49,7 @@ def write_two(
     return [(one.text, other.text) for one, other in zip(first, second, strict=True)]
 
 
-def exchanged_share(
-    model: nn.Module, latents: Tensor, beginning: str = ''
-) -> tuple[float, int, list[tuple[str, str]]]:
+def exchanged_share(model: nn.Module, latents: Tensor, beginning: str = '') -> tuple[float, int, list[tuple[str, str]]]:
     """Share of documents whose captions are exchanged with their pictures.
 
     Args:

@@ -28,7 +28,7 @@ from florence_mm.models.generation.state import WriterState
 from florence_mm.models.layers.latent_attention import LatentAttention
 from florence_mm.models.layers.resampler import Resampler
 from florence_mm.models.layers.transformer import KeysValues
-from florence_mm.models.text.protocol import LayeredLanguageModel, check_language_model
+from florence_mm.models.text.protocol import LayeredLanguageModel, check_apart, check_language_model
 from florence_mm.models.tokenizers.documents import DocumentTokenizer
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS, TASK_UTILS
@@ -173,6 +173,7 @@ class FlorenceFlamingo(VisionLanguageModel):
             tokenizer = DocumentTokenizer(tokenizer)
         language = build_part(language_model)
         check_language_model(language, LayeredLanguageModel, 'FlorenceFlamingo', 'a causal one, such as OPT')
+        check_apart(language, 'FlorenceFlamingo')
         super().__init__(tokenizer, language.embed_dims, max_text_len, data_preprocessor, init_cfg)
         self.language_model = language
         check_text_sizes(language, len(tokenizer.text_ids), max_text_len, 'max_text_len')

@@ -70,10 +70,12 @@ class TransformersLanguageModel(BaseModule):
         encodes (bool): it has an encoder, which reads what stands before a text.
         layer_dims (int): channels of its layers; with an encoder it has no such attribute, and none of the next.
         num_layers (int): number of its layers.
+        caps_logits (bool): its logits are held in a range, as Gemma 2's.
 
     Raises:
         FileNotFoundError: ``pretrained`` looks like a folder that does not exist.
-        ValueError: neither ``pretrained`` nor ``config`` is given, or one of them is of no language model.
+        ValueError: neither ``pretrained`` nor ``config`` is given, or one of them is of no language model, or of one
+            that keeps no keys and values.
     """
 
     def __init__(
@@ -95,6 +97,11 @@ class TransformersLanguageModel(BaseModule):
         self.model = self._load(pretrained, dict(config or {})) if pretrained else self._make(dict(config))
         self.model.to(_TYPES[dtype or 'float32'])
         text = self.model.config
+        if getattr(self.model, '_is_stateful', False):
+            raise ValueError(
+                f'{type(self.model).__name__} keeps a state and no keys and values, with which texts are written token '
+                'by token here; give a transformer, such as OPT'
+            )
         self.encodes = bool(text.is_encoder_decoder)
         self.embed_dims, self.vocab_size = self.model.get_input_embeddings().embedding_dim, text.vocab_size
         # T5's positions are relative
@@ -103,6 +110,11 @@ class TransformersLanguageModel(BaseModule):
             self.context_length = None
         if not self.encodes:
             self.num_layers, self.layer_dims = text.num_hidden_layers, text.hidden_size
+        self.caps_logits = bool(getattr(text, 'final_logit_softcapping', None))
+        # some encoders multiply the embeddings of ids, and not embeddings that they get
+        encoder = self.model.get_encoder() if self.encodes else None
+        is_plain = type(self.word_embeddings) is nn.Embedding
+        self._embed_scale = float(getattr(encoder, 'embed_scale', None) or 1.0) if is_plain else 1.0
         self._keeps_logits = 'logits_to_keep' in inspect.signature(self.model.forward).parameters
 
     @staticmethod
@@ -151,7 +163,8 @@ class TransformersLanguageModel(BaseModule):
     def embed(self, input_ids: Tensor) -> Tensor:
         """Embed ids ``(B, T)`` to ``(B, T, E)``."""
         words = self.word_embeddings
-        return words(input_ids.to(words.weight.device, non_blocking=True))
+        x = words(input_ids.to(words.weight.device, non_blocking=True))
+        return x if self._embed_scale == 1.0 else x * self._embed_scale
 
     def read(self, tokens: Tensor, mask: Tensor | None = None) -> ReadBefore:
         """Read embeddings before texts: by the encoder, if there is one, else they are kept as they are.

@@ -143,6 +143,38 @@ def check_language_model(
         )
 
 
+@torch.no_grad()
+def check_apart(model: LayeredLanguageModel, owner: str) -> None:
+    """Check that layers and output layer are together the whole model: some scale logits, or hold them in a range.
+
+    Without values (on the meta device, or of a program that is traced) nothing is checked.
+
+    Args:
+        model: the language model.
+        owner: class name of the model that needs it, for the message.
+
+    Raises:
+        ValueError: they are not.
+    """
+    weight = model.word_embeddings.weight
+    if weight.is_meta or not isinstance(weight, nn.Parameter) or type(weight.data) is not Tensor:
+        return
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    ids = torch.arange(2, device=weight.device)[None] % model.vocab_size
+    apart, whole = model.logits(model.run(model.embed(ids))).float(), model.next_logits(ids).float()
+    for module, mode in modes.items():
+        module.training = mode
+    if getattr(model, 'caps_logits', False) or not torch.allclose(
+        apart, whole, rtol=1e-2, atol=1e-2 * float(whole.abs().max())
+    ):
+        name = type(getattr(model, 'model', model)).__name__
+        raise ValueError(
+            f'{owner} adds words to the output layer of a language model, and {name} changes the logits behind it; '
+            'give one that does not, such as OPT or LLaMA'
+        )
+
+
 def _members(protocol: type) -> set[str]:
     own = (cls for cls in protocol.__mro__ if getattr(cls, '_is_protocol', False) and cls is not Protocol)
     return {name for cls in own for name in (*cls.__annotations__, *vars(cls)) if not name.startswith('_')}
