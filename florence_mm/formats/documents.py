@@ -147,6 +147,8 @@ def _read_tar(path: Path, least_similarity: float) -> Iterator[Document | DataEr
     for member in read_members(path):
         if not isinstance(member, Member):
             yield DataError(f'{shown_path(path)}: {member.reason} at byte {member.offset}; copy or write it again')
+        elif member.name in members:
+            yield DataError(f'{shown_path(path)} has two members {member.name!r}; write it again with one of each name')
         else:
             members[member.name] = member
     for name, member in members.items():
