@@ -12,7 +12,7 @@ def test_a_file_gives_the_boxes_of_the_queries(tmp_path):
     torch.manual_seed(3)
     head = {
         **{'type': 'florence_mm.DynamicDETRHead', 'num_classes': 3, 'in_channels': 16, 'num_queries': 5},
-        **{'num_stages': 2, 'num_heads': 2, 'filter_channels': 4, 'feedforward_channels': 16, 'strides': (4, 8)},
+        **{'num_stages': 1, 'num_heads': 2, 'filter_channels': 4, 'feedforward_channels': 16, 'strides': (4, 8)},
         **{'roi_size': 2, 'finest_scale': 20, 'sampling_ratio': 1},
     }
     encoder = {'type': 'florence_mm.DynamicDETREncoder', 'in_channels': 16, 'num_layers': 1}

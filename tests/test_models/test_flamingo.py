@@ -310,6 +310,18 @@ def test_what_is_written_behind_examples_is_what_reading_them_again_says(model):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize('document', ['a dog ', ''])
+def test_documents_without_pictures_are_written_on(model, document):
+    """The image encoder is wider than the language model, and gets no picture."""
+    assert model.image_dims != model.hidden_size
+    alone = model.predict(torch.zeros(1, 3, 2, 32, 32).double(), [DataSample(document=document, num_pictures=0)])[0]
+    beside = torch.randn(2, 3, 2, 32, 32, generator=torch.Generator().manual_seed(0)).double()
+    samples = [DataSample(document=f'{document}<image>', num_pictures=1), DataSample(document=document, num_pictures=0)]
+    together = model.predict(beside, samples)
+    assert alone.pred_caption == together[1].pred_caption
+    assert alone.caption_score == pytest.approx(together[1].caption_score, abs=1e-9)
+
+
 def test_a_long_prompt_keeps_its_end_with_the_pictures_there(model):
     head = model.heads['caption']
     head.max_length = 4

@@ -212,6 +212,8 @@ class DynamicDETRHead(DETRHead):
         for gt, meta in zip(gt_instances, metas, strict=True):
             if self.num_classes > 1:
                 check_labels(gt.labels, meta, self.num_classes)
+            if not gt.bboxes.isfinite().all():
+                raise ValueError(f'{meta.get("img_path", "an image")} has boxes that are not finite; correct them')
         if self.num_classes == 1:
             gt_instances = as_one_class(gt_instances)
         logits, boxes = self(x, _image_sizes(metas))

@@ -42,7 +42,7 @@ class PerceiverDecoder(BaseModule):
         init_cfg: see mmengine.
 
     Raises:
-        ValueError: ``num_heads`` does not divide ``qk_channels``.
+        ValueError: ``num_heads`` does not divide ``qk_channels``, or there are no queries.
     """
 
     def __init__(
@@ -58,6 +58,8 @@ class PerceiverDecoder(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        if num_queries < 1:
+            raise ValueError(f'num_queries is {num_queries}; give at least 1')
         dims = query_dims or in_channels
         self.queries = nn.Parameter(torch.empty(num_queries, dims))
         self.cross_attend = LatentAttention(
@@ -117,7 +119,7 @@ class PlaceQueryHead(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        for name, number in (('num_sampled', num_sampled), ('chunk_size', chunk_size)):
+        for name, number in (('num_classes', num_classes), ('num_sampled', num_sampled), ('chunk_size', chunk_size)):
             if number is not None and number < 1:
                 raise ValueError(f'{name} is {number}; give at least 1')
         self.resolution, self.num_bands = tuple(resolution), num_bands
