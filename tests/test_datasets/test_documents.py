@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import tarfile
 
 import cv2
@@ -63,6 +64,9 @@ def test_three_forms_say_the_same():
     assert parse_document(mmc4, least_similarity=0.25) == (['first', 'a cat', None, 'two'], ['1.png'])
 
 
+MATCHED = {'image_name': 'b', 'matched_text_index': 0}
+
+
 @pytest.mark.parametrize(
     ('content', 'reason'),
     [
@@ -73,6 +77,11 @@ def test_three_forms_say_the_same():
         ({'texts': ['a'], 'images': ['b']}, 'give each one of `text` and `image`'),
         ({'text_list': ['a'], 'image_info': [{'image_name': 'b', 'matched_text_index': 1}]}, 'from 0 to 0'),
         ({'document': [{'text': ' '}]}, 'is empty'),
+        ({'document': [{'text': 'a'}], 'texts': ['a'], 'images': [None]}, '`document` and `texts`, of two forms'),
+        *(
+            ({'text_list': ['a'], 'image_info': [{**MATCHED, 'matched_sim': value}]}, '`matched_sim` of a picture is')
+            for value in (math.nan, math.inf, True, '0.5')
+        ),
     ],
 )
 def test_other_forms_are_refused(content, reason):
