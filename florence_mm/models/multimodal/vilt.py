@@ -282,7 +282,8 @@ def _patches(mask: Tensor, size: tuple[int, int], patch: int | None) -> list[lis
     backbone (``patch`` is None) those whose first pixel is.
     """
     if patch is not None:
-        sides = torch.stack([mask[:, 0, :, 0].sum(1), mask[:, 0, 0].sum(1)], 1).long()  # (U, 2)
+        real = mask[:, 0] > 0.5  # (U, H, W)
+        sides = torch.stack([real[:, :, 0].sum(1), real[:, 0].sum(1)], 1)  # (U, 2)
         return sides.div(patch, rounding_mode='floor').clamp(min=1).tolist()
     small = F.interpolate(mask.float(), size)[:, 0] > 0.5  # (U, h, w)
     return torch.stack([small[:, :, 0].sum(1), small[:, 0].sum(1)], 1).tolist()
