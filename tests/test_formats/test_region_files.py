@@ -137,3 +137,13 @@ def test_regions_take_the_place_of_pixels(tmp_path):
     assert blind['inputs'].shape == (2, 13) and not blind['inputs'][:, 6:].any()
     inside = LoadRegions(str(tmp_path), images='pictures')(dict(sample))
     assert inside['regions'].shape == (3, 13)
+
+
+def test_regions_stand_beside_pixels_that_are_loaded_too(tmp_path):
+    every = write(tmp_path, [3])
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    sample = LoadRegions(str(tmp_path))({'img_path': '0.png', 'text': 'a red two'})
+    packed = PackImageText()({**sample, 'img': pixels})
+    assert np.array_equal(packed['inputs'].numpy(), pixels.transpose(2, 0, 1))
+    assert np.array_equal(packed['data_samples'].regions.numpy()[:, :6], every['0.png'].features)
+    assert 'regions' not in PackImageText()(sample)['data_samples']  # where they are the inputs
