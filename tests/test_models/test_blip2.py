@@ -63,6 +63,18 @@ def test_contrast_and_captions_share_what_the_queries_read(monkeypatch):
     assert model._queries_of is None
 
 
+@torch.no_grad()
+def test_what_queries_read_of_some_images_is_not_taken_for_that_of_others():
+    model = build('BLIP2', heads=STAGE_1)
+    tokens = model.encode_image(images())
+    with model._sharing():
+        read = [model.read_queries(some)[0] for some in (tokens, tokens[:2], tokens.flip(0))]
+    expected = model.read_queries(tokens)[0]
+    for got, rows in zip(read, ([0, 1, 2], [0, 1], [2, 1, 0]), strict=True):
+        torch.testing.assert_close(got, expected[rows])
+    assert model._queries_of is None
+
+
 @pytest.mark.parametrize('name', ['BLIP2', 'BLIP2Writer', 'BLIP2Writer-t5'])
 def test_what_is_frozen_stays_equal_bit_by_bit(name):
     heads = STAGE_1 if name == 'BLIP2' else {'caption': {'type': 'FusionCaptionHead', 'max_length': 5}}

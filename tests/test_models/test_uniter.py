@@ -12,6 +12,7 @@ from florence_mm.models.checkpoints.formats import convert_state_dict
 from florence_mm.models.heads.multimodal.masked_regions import choose_regions
 from florence_mm.models.heads.multimodal.mlm import mask_tokens
 from florence_mm.models.multimodal import UNITER, RetrievalReranker
+from florence_mm.ops.collectives import Peers
 
 TEXTS = ['a red two', 'no dog']
 
@@ -220,3 +221,11 @@ def test_a_fusion_model_of_regions_matches_those_of_the_samples():
     assert torch.equal(losses['loss_itm'], model.matcher.loss(padded, samples)['loss_itm'])
     with pytest.raises(ValueError, match='UNITER matches regions, and samples have none; load them beside the image'):
         model.match_pictures({'inputs': list(pixels), 'data_samples': [DataSample(text='a')] * 2}, TEXTS, pairs)
+
+
+def test_all_processes_take_the_task_that_the_first_has_drawn(monkeypatch):
+    model = build('UNITER')
+    monkeypatch.setattr(model, 'tasks', {'a': 1.0, 'b': 1.0, 'c': 2.0})
+    for drawn, task in ((0.0, 'a'), (0.3, 'b'), (0.6, 'c'), (0.99, 'c')):
+        monkeypatch.setattr(Peers, 'gather_rows', lambda self, own, first=drawn: torch.tensor([first, *own.tolist()]))
+        assert {model._draw_task(['a', 'b', 'c']) for _ in range(8)} == {task}
