@@ -73,7 +73,7 @@ class RegionInferencer(Inferencer):
             skip_bad: Leave out an image that cannot be read or processed; False raises its error.
             features: ``'map'``: pooled from the maps of the image, whose cells know of what is around them and where
                 they are. ``'crops'``: pooled from the box alone, cut out of the image and stretched to a square, as in
-                R-CNN (arXiv 1311.2524); such a feature says nothing of the place or the size of its box.
+                R-CNN (arXiv 1311.2524); such a feature does not tell where its box is.
             crop_size: Side of the squares in pixels; None: ``image_size`` of the config.
 
         Returns:
