@@ -9,8 +9,7 @@ _base_ = [
 
 model = dict(
     heads=dict(
-        # at UNITER's 0.1 the loss of matching outweighs it, and words are not moved to their own regions
-        itm=dict(type='florence_mm.FusionITMHead', negatives='data_set', alignment=5.0),
+        itm=dict(type='florence_mm.FusionITMHead', negatives='data_set', alignment=0.1),
         # captions have few words that only the picture tells: more than UNITER's 15 % are asked for
         mlm=dict(type='florence_mm.FusionMLMHead', probability=0.5, at_least_one=True, tied=True),
         mrfr=dict(type='florence_mm.FusionMRFRHead'),
