@@ -57,6 +57,7 @@ def own_data(args: argparse.Namespace) -> OwnData | None:
 
     Raises:
         UsageError: files without their pictures or the other way round, or a path that does not exist.
+        DataError: a row of a manifest is unusable.
     """
     found = {}
     for split in ('', 'train_'):
@@ -76,7 +77,11 @@ def own_data(args: argparse.Namespace) -> OwnData | None:
         for name in ('captions', 'questions'):
             if given[name]:
                 found[split + name] = Files(given[name], given['images'], given['regions'])
-    return OwnData(args.out / 'data', **found) if found else None
+    if not found:
+        return None
+    data = OwnData(args.out / 'data', **found)
+    data.check()
+    return data
 
 
 def given_weights(texts: list[str]) -> dict[tuple[str, str], str]:
@@ -102,11 +107,28 @@ def given_weights(texts: list[str]) -> dict[tuple[str, str], str]:
     return found
 
 
-def run_all(
-    runs: FamilyRuns, families: list[str], tasks: tuple[str, ...], weights: Mapping[tuple[str, str], str]
-) -> dict[str, dict[str, Cell | str]]:
-    """Run each family in each task that it has; of one that fails the sentence is kept, and the next begins."""
+def chosen_tests(
+    families: list[str], tasks: tuple[str, ...], weights: Mapping[tuple[str, str], str]
+) -> list[tuple[str, str]]:
+    """Family and task of all tests that are asked for.
+
+    Raises:
+        UsageError: there are none, or checkpoints are given for others.
+    """
     todo = [(name, task) for name in families for task in tasks if task in FAMILIES[name].models]
+    if not todo:
+        has = '; '.join(f'{FAMILIES[name].title} has {", ".join(FAMILIES[name].models)}' for name in families)
+        raise UsageError(f'no family is left for --tasks {" ".join(tasks)}: {has}; choose others')
+    for name, task in weights:
+        if (name, task) not in todo:
+            raise UsageError(f'--weights {name}:{task} is of a test that --only and --tasks leave out; add it to them')
+    return todo
+
+
+def run_all(
+    runs: FamilyRuns, families: list[str], todo: list[tuple[str, str]], weights: Mapping[tuple[str, str], str]
+) -> dict[str, dict[str, Cell | str]]:
+    """Run all tests; of one that fails the sentence is kept, and the next begins."""
     results: dict[str, dict[str, Cell | str]] = {name: {} for name in families}
     begun = time.monotonic()
     for number, (name, task) in enumerate(todo, 1):
@@ -129,11 +151,12 @@ def main() -> int:
     """Compare, and write the three files."""
     with one_sentence_errors():
         args = parse_args()
-        weights, data = given_weights(args.weights), own_data(args)
         families = [name for name in FAMILIES if name in (args.only or FAMILIES)]
         tasks = tuple(name for name in TASKS if name in args.tasks)
-        runs = FamilyRuns(args.out, args.runs, args.seed, args.threads, data)
-        results = run_all(runs, families, tasks, weights)
+        weights = given_weights(args.weights)
+        todo = chosen_tests(families, tasks, weights)
+        runs = FamilyRuns(args.out, args.runs, args.seed, args.threads, own_data(args))
+        results = run_all(runs, families, todo, weights)
         table = describe(results, tasks)
         print(f'\n{table}')
         write_comparison(args.out, table, plain(results, tasks), panels_of(results, tasks), TITLE)

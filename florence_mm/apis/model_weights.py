@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from florence_mm.models.checkpoints.contents import check_types, check_values
 from florence_mm.models.checkpoints.coverage import check_coverage, needed_keys
 from florence_mm.models.checkpoints.fitting import fit_state_dict
-from florence_mm.models.checkpoints.frozen import with_frozen, without_frozen
+from florence_mm.models.checkpoints.frozen import is_main_part, with_frozen, without_frozen
 from florence_mm.models.checkpoints.loading import check_origin, load_tensors
 from florence_mm.models.checkpoints.reading import read_checkpoint
 from florence_mm.models.checkpoints.renaming import Source
@@ -56,8 +56,9 @@ def load_whole_state(model: nn.Module, state: dict[str, Any], path: str | Path, 
         ValueError: tensors are missing, have other shapes or types, or are not finite.
     """
     own = model.state_dict().keys()
-    if set(needed_keys(without_frozen(model, dict.fromkeys(own)))) <= state.keys():
-        state = with_frozen(model, state, path)
+    named_ours = set(needed_keys(without_frozen(model, dict.fromkeys(own)))) <= state.keys()
+    if named_ours or is_main_part(model, state):
+        state = with_frozen(model, state, path, meta)
     if set(needed_keys(own)) <= state.keys():
         _load_own_layout(model, state, Source(path, set(state), meta))
     else:

@@ -1,4 +1,9 @@
-"""Documents of the embedded scenes: several pictures, each followed by a caption of it."""
+"""Documents of the embedded scenes: several pictures, each followed by a caption of it; and texts of captions alone.
+
+A language model is trained on the texts before it is frozen. In some of them a scene is described again and again, so
+that it learns to continue what describes a scene already, and to do so at any place; a picture read by queries is such
+a description, too.
+"""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +17,7 @@ from .scene_captions import NUM_CAPTIONS, make_captions
 from .scene_facts import read_scenes, scene_files
 
 RECORD = 'scene_documents.json'
-VERSION = 1
+VERSION = 2
 SPLITS = ('train', 'test')
 
 
@@ -20,7 +25,7 @@ class DocumentOptions(NamedTuple):
     """What the documents are like.
 
     Attributes:
-        pictures: pictures of a document.
+        pictures: pictures of a document, and most captions of a text.
         rounds: how often each picture stands in the training documents, each time with another caption.
         seed: of the order and the wordings.
 
@@ -46,6 +51,9 @@ def write_scene_documents(
     """Write ``train.jsonl`` and ``test.jsonl``, a document a line in the form of :mod:`florence_mm.formats.documents`.
 
     Pictures that are left over in a round stand in none of its documents. A test picture stands in one document.
+    ``texts.jsonl`` has a row a training scene in the form of
+    :class:`~florence_mm.datasets.texts.TextManifest`, with texts of one, two ... captions of the scene, as many as a
+    document has pictures.
 
     Args:
         scenes: the folder that ``prepare_scenes.py`` wrote; pictures are named relative to the folder of the split.
@@ -65,7 +73,7 @@ def write_scene_documents(
     documents = {split: list(_documents(paths[split], split, options)) for split in SPLITS}
     content = [
         (f'{split}.jsonl', ''.join(json.dumps(document) + '\n' for document in rows).encode())
-        for split, rows in documents.items()
+        for split, rows in {**documents, 'texts': _texts(paths['train'], options)}.items()
     ]
     wanted = {'version': VERSION, 'scenes': digests, **options._asdict()}
     write_generated(Path(out), RECORD, wanted, content, len(content), 'writing documents')
@@ -83,3 +91,17 @@ def _documents(path: Path, split: str, options: DocumentOptions) -> Iterator[dic
             for place in order[start : start + options.pictures]:
                 parts += [{'image': scenes[place].file_name}, {'text': captions[place][number]}]
             yield {'document': parts}
+
+
+def _texts(path: Path, options: DocumentOptions) -> Iterator[dict]:
+    rng = np.random.default_rng([options.seed, *b'texts'])
+    for scene in read_scenes(path):
+        captions = make_captions(rng, scene)
+        most = min(options.pictures, len(captions))
+        orders = [rng.permutation(len(captions))[: 1 + number % most] for number in range(2 * most)]
+        texts = [_in_a_row([captions[place] for place in order]) for order in orders]
+        yield {'image': scene.file_name, 'texts': list(dict.fromkeys(texts))}
+
+
+def _in_a_row(captions: list[str]) -> str:
+    return '. '.join([*(caption.removesuffix('.') for caption in captions[:-1]), captions[-1]])

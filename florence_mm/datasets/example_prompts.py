@@ -1,6 +1,9 @@
 """Prompts of examples with their answers before each test sample (Flamingo, arXiv 2204.14198, section 2.5)."""
 
+import os
+import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +30,7 @@ class FewShotDataset(Dataset):
     The document of a sample is ``<image>`` and the text of each example, ended by ``<|endofchunk|>``, and then
     ``<image>`` and the beginning of the text that the model goes on with. Examples are drawn from a training set,
     others for each sample, by a seed; they do not depend on the order or number of processes, and the first of 4
-    examples are those of 2.
+    examples are those of 2. An example is never of the tested picture (by ``img_path``), which would tell the answer.
 
     With ``shots=0`` the text of two examples stands there without their pictures, which the paper calls zero-shot: it
     says how an answer looks. ``text_examples=0`` leaves it out.
@@ -47,7 +50,8 @@ class FewShotDataset(Dataset):
         seed (int): Of the draws.
 
     Raises:
-        DataError: an example has no answer, a text has a mark in it, or pictures differ in size.
+        DataError: an example has no answer, a text has a mark in it, pictures differ in size, or too few examples are
+            of other pictures.
         ValueError: an argument is out of range.
     """
 
@@ -106,7 +110,15 @@ class FewShotDataset(Dataset):
         count = self.shots or self.text_examples
         # a permutation of all rows, so that fewer examples are the first of more
         order = np.random.default_rng([self.seed, idx]).permutation(len(self.support))
-        return order[:count].tolist()
+        tested = self.dataset.get_data_info(idx).get('img_path')
+        others = (row for row in order.tolist() if not _is_picture(self.support.get_data_info(row), tested))
+        rows = list(islice(others, count))
+        if len(rows) < count:
+            raise DataError(
+                f'the data set of examples has {len(rows)} rows of other pictures than {tested}, and {count} are '
+                'shown; give more'
+            )
+        return rows
 
     def __getitem__(self, idx: int) -> Any:
         """Return the packed sample ``idx`` with its examples."""
@@ -142,4 +154,11 @@ class FewShotDataset(Dataset):
         for text in (question, answer):
             if found := DOCUMENT_MARK.search(text):
                 raise DataError(f'the text {text!r} has {found[0]!r}, which stands for what is no text; take it out')
-        return self.template.replace('{question}', question).replace('{answer}', answer)
+        # both at once, as a question may have '{answer}' in it
+        return re.sub(r'\{(question|answer)\}', lambda m: question if m[1] == 'question' else answer, self.template)
+
+
+def _is_picture(row: Mapping[str, Any], path: Any) -> bool:
+    """Whether a row is about the picture of a path."""
+    own = row.get('img_path')
+    return path is not None and own is not None and (own == path or os.path.abspath(own) == os.path.abspath(path))  # noqa: PTH100

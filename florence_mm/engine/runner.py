@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from florence_mm.config.check import check_whole_config
 from florence_mm.datasets.reading import check_pipelines
 from florence_mm.errors import UsageError, raise_if_asked
-from florence_mm.models.checkpoints.frozen import with_frozen, without_frozen
+from florence_mm.models.checkpoints.frozen import leave_out_frozen, put_in_frozen
 from florence_mm.models.checkpoints.parts import is_parts
 from florence_mm.models.protocol import CountsSteps, unwrap_model
 from florence_mm.registry import RUNNERS
@@ -236,7 +236,7 @@ class FlorenceRunner(ShardingRunner):
         model = unwrap_model(self.model)
         checkpoint = self._read_checkpoint(filename, map_location)
         try:
-            checkpoint['state_dict'] = with_frozen(model, checkpoint['state_dict'], filename)
+            put_in_frozen(model, checkpoint, filename)
         except ValueError as error:
             raise UsageError(str(error)) from error
         if self._resuming:
@@ -316,9 +316,9 @@ class FlorenceRunner(ShardingRunner):
             raise_if_asked()
         if fn_name == 'before_save_checkpoint':
             kwargs['checkpoint'].update(self._gathered)
-            kept = without_frozen(unwrap_model(self.model), kwargs['checkpoint']['state_dict'])
-            kwargs['checkpoint']['state_dict'] = kept
         super().call_hook(fn_name, **kwargs)
+        if fn_name == 'before_save_checkpoint':  # behind hooks, as the one of averaged weights reads the whole state
+            leave_out_frozen(unwrap_model(self.model), kwargs['checkpoint'])
 
     def _read_checkpoint(self, filename: str, map_location: str | Callable) -> dict[str, Any]:
         model = unwrap_model(self.model)

@@ -1,4 +1,4 @@
-"""A dense detector as one function from pictures to boxes, with the suppression of boxes inside.
+"""A detector as one function from pictures to boxes: of a dense one the suppression of boxes is inside.
 
 Shape legend: ``B`` pictures, ``A`` positions of a level times anchors, ``K`` classes, ``N`` candidates of a picture,
 ``M`` reported boxes.
@@ -12,10 +12,19 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from florence_mm.errors import UsageError
-from florence_mm.models.protocol import dense_head
+from florence_mm.models.protocol import FindsObjects, dense_head
 from florence_mm.ops.exported import kept_by_nms
 
 NO_LABEL = -1
+
+
+def exported_detector(model: nn.Module) -> nn.Module:
+    """Make the function of a detector: of one whose queries find objects, or of a dense one.
+
+    Raises:
+        UsageError: it is none of both, see :func:`check_detector`.
+    """
+    return ExportedQueryDetector(model) if isinstance(dense_head(model), FindsObjects) else ExportedDetector(model)
 
 
 def check_detector(model: nn.Module) -> None:
@@ -28,7 +37,7 @@ def check_detector(model: nn.Module) -> None:
     if not isinstance(head, BaseDenseHead):
         raise UsageError(
             f'{name} finds its boxes in several steps, which no exported file can hold; export a detector with one '
-            'dense head, such as ATSS with DynamicHead'
+            'dense head, such as ATSS with DynamicHead, or DynamicDETR'
         )
     generator, coder = (vars(head).get(name) for name in ('prior_generator', 'bbox_coder'))
     coders = (DeltaXYWHBBoxCoder, DeltaXYWHBBoxCoderForGLIP)
@@ -119,6 +128,23 @@ class ExportedDetector(nn.Module):
         if factor is not None:
             scores = scores * _by_anchor(factor, 1)[..., 0].sigmoid().gather(1, place)
         return boxes, torch.where(valid, scores, 0), labels
+
+
+class ExportedQueryDetector(nn.Module):
+    """Boxes of a batch of pictures, as queries find them, with sizes that may be free; all rows have a label.
+
+    Args:
+        model: a detector whose head :class:`~florence_mm.models.protocol.FindsObjects`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Detect objects, see :meth:`ExportedDetector.forward`."""
+        boxes, scores, labels = dense_head(self.model).find_objects(self.model.extract_feat(images), sizes)
+        return torch.cat([boxes, scores[..., None]], -1), labels
 
 
 def _by_anchor(x: Tensor, channels: int) -> Tensor:

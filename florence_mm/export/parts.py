@@ -19,7 +19,7 @@ from florence_mm.models.protocol import (
 )
 from florence_mm.utils.nearest import nearest
 
-from .detector import ExportedDetector
+from .detector import exported_detector
 from .fusion import ExportedPairs
 from .towers import (
     ExportedClassifier,
@@ -206,10 +206,10 @@ def _kinds(model: nn.Module) -> _Makers:
             'classifier from their own configs, the latter with --classes'
         )
     if finds_boxes(model):
-        return {'detector': ExportedDetector}
+        return {'detector': exported_detector}
     raise UsageError(
         f'{name} cannot be exported; models that can are two-tower models, classifiers of mmpretrain, detectors with '
-        'one dense head, recognizers of mmaction2, and vision-language models that answer or match'
+        'one dense head or DynamicDETR, recognizers of mmaction2, and vision-language models that answer or match'
     )
 
 

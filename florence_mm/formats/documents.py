@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from florence_mm.errors import DataError, shown, shown_path
 from florence_mm.language.documents import DocumentPart
 from florence_mm.utils.json_files import parse_json
+from florence_mm.utils.numbers import is_finite
 
 from .captions import checked_caption, checked_path
 from .rows import read_jsonl
@@ -56,6 +57,9 @@ def parse_document(content: Any, least_similarity: float = 0.0) -> tuple[list[Do
     >>> parse_document({'images': ['a.jpg', None], 'texts': [None, 'a cat']})
     ([None, 'a cat'], ['a.jpg'])
     """
+    forms = [key for key in ('document', 'texts', 'text_list') if isinstance(content, Mapping) and key in content]
+    if len(forms) > 1:
+        raise ValueError(f'the document has `{forms[0]}` and `{forms[1]}`, of two forms; give one')
     if isinstance(content, Mapping) and 'document' in content:
         items = [_one_of(item) for item in _list(content, 'document')]
     elif isinstance(content, Mapping) and 'texts' in content:
@@ -103,7 +107,7 @@ def _matched(content: Mapping, least_similarity: float) -> Iterator[tuple[str, s
                 f'to {len(texts) - 1}'
             )
         similarity = info.get('matched_sim', 1.0)
-        if not isinstance(similarity, int | float):
+        if not is_finite(similarity):  # a picture would be left out
             raise ValueError(f'`matched_sim` of a picture is {shown(similarity)}; give a number')
         if similarity >= least_similarity:
             before.setdefault(place, []).append(checked_path(info.get('image_name')))
@@ -147,6 +151,8 @@ def _read_tar(path: Path, least_similarity: float) -> Iterator[Document | DataEr
     for member in read_members(path):
         if not isinstance(member, Member):
             yield DataError(f'{shown_path(path)}: {member.reason} at byte {member.offset}; copy or write it again')
+        elif member.name in members:
+            yield DataError(f'{shown_path(path)} has two members {member.name!r}; write it again with one of each name')
         else:
             members[member.name] = member
     for name, member in members.items():

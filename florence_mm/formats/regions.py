@@ -29,7 +29,7 @@ import numpy as np
 
 from florence_mm.errors import DataError
 from florence_mm.utils.files import write_atomic
-from florence_mm.utils.json_files import read_json
+from florence_mm.utils.json_files import parse_json, read_json
 
 FORMAT, VERSION = 'florence_mm regions', 1
 INDEX = 'index.json'
@@ -98,7 +98,8 @@ class RegionWriter:
         """Add an image by its name, with at least one region.
 
         Raises:
-            DataError: the name occurred before, or shapes do not fit each other or those of earlier images.
+            DataError: the name occurred before, shapes do not fit each other or those of earlier images, or a value is
+                not finite.
         """
         count, dims = regions.features.shape
         shapes = (regions.boxes.shape, regions.probabilities.shape)
@@ -110,6 +111,13 @@ class RegionWriter:
                 f'{image}: features {regions.features.shape}, boxes {shapes[0]} and probabilities {shapes[1]}; '
                 f'expected (R, {self.feature_dims}), (R, 4) and (R, {1 + len(self.classes)}) with at least one region, '
                 'of an image that was not added before'
+            )
+        with np.errstate(over='ignore'):
+            values = (regions.features.astype(self.dtype), regions.boxes, regions.probabilities)
+        if not all(np.isfinite(one).all() for one in values):
+            raise DataError(
+                f'{image}: features, boxes or probabilities are not finite as {self.dtype}; the detector diverged, or '
+                'its features need float32'
             )
         self._names.add(image)
         self._pending.append((image, regions))
@@ -185,20 +193,43 @@ class RegionFiles:
         index = read_json(path)
         if not isinstance(index, dict) or (index.get('format'), index.get('version')) != (FORMAT, VERSION):
             raise DataError(f'{path} is not an index of region features of version {VERSION}; write the regions anew')
-        self.feature_dims, self.classes = index['feature_dims'], index['classes']
+        self.feature_dims, self.classes = index.get('feature_dims'), index.get('classes')
+        shards = index.get('shards')
+        right = isinstance(self.feature_dims, int) and isinstance(self.classes, list) and isinstance(shards, list)
+        if not right or not all(isinstance(shard, dict) and shard.keys() >= {'file', 'images'} for shard in shards):
+            raise DataError(f'{path} lacks feature_dims, classes or files and images of shards; write the regions anew')
         self._open: dict[str, Any] = {}
         self._places: dict[str, tuple[str, int]] = {}
         self._starts: dict[str, np.ndarray] = {}
         self._sizes: dict[str, np.ndarray] = {}
-        for shard in index['shards']:
+        for shard in shards:
             self._read_names(shard['file'], shard['images'])
 
     def _read_names(self, file: str, images: int) -> None:
         shard = self._shard(file)
-        names = json.loads((shard.metadata() or {}).get('images', '[]'))
+        names = parse_json((shard.metadata() or {}).get('images', '[]').encode(), f'the images of {self.folder / file}')
         if len(names) != images:
             raise DataError(f'{self.folder / file} has {len(names)} images and its index {images}; write it anew')
-        self._starts[file], self._sizes[file] = shard.get_tensor('starts'), shard.get_tensor('sizes')
+        lacking = sorted({'features', 'boxes', 'probabilities', 'starts', 'sizes'} - set(shard.keys()))
+        if lacking:
+            raise DataError(f'{self.folder / file} has no {lacking[0]}; write the regions anew')
+        starts, sizes = shard.get_tensor('starts'), shard.get_tensor('sizes')
+        total = int(starts[-1]) if len(starts) else 0
+        shapes = {
+            **{'features': [total, self.feature_dims], 'boxes': [total, 4], 'sizes': [images, 2]},
+            **{'probabilities': [total, 1 + len(self.classes)], 'starts': [images + 1]},
+        }
+        for name, expected in shapes.items():
+            if (found := list(shard.get_slice(name).get_shape())) != expected:
+                raise DataError(
+                    f'{self.folder / file} has {name} of shape {found}; its index and images need {expected}, so write '
+                    'the regions anew'
+                )
+        if starts[0] != 0 or (np.diff(starts) < 1).any() or (sizes < 1).any():
+            raise DataError(f'{self.folder / file} has an image without regions or size; write the regions anew')
+        if self._places.keys() & set(names) or len(set(names)) < len(names):
+            raise DataError(f'{self.folder / file} has an image that is there twice; write the regions anew')
+        self._starts[file], self._sizes[file] = starts, sizes
         self._places.update({name: (file, row) for row, name in enumerate(names)})
 
     def _shard(self, file: str) -> Any:
@@ -227,7 +258,7 @@ class RegionFiles:
         """Read the regions of an image.
 
         Raises:
-            DataError: there is none of that name.
+            DataError: there is none of that name, or its features, boxes or probabilities are not finite.
         """
         if image not in self._places:
             raise DataError(f'{self.folder} has no regions of {image}; it has those of {len(self)} other images')
@@ -237,5 +268,7 @@ class RegionFiles:
         features, boxes, probabilities = (
             shard.get_slice(name)[start:end] for name in ('features', 'boxes', 'probabilities')
         )
+        if not all(np.isfinite(values).all() for values in (features, boxes, probabilities)):
+            raise DataError(f'{self.folder / file} has regions of {image} that are not finite; write them anew')
         width, height = (int(side) for side in self._sizes[file][row])
         return Regions(features.astype(np.float32), boxes, probabilities, (width, height))

@@ -151,6 +151,22 @@ class WholeBatchLoss(Protocol):
 
 
 @runtime_checkable
+class FindsObjects(Protocol):
+    """A head of detectors whose queries find objects, so that no suppression follows, as :class:`DynamicDETRHead`."""
+
+    def find_objects(self, x: Sequence[Tensor], image_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Find the objects of B images.
+
+        Args:
+            x: the pyramid, maps ``(B, C, H_l, W_l)``.
+            image_sizes: ``(B, 2)``, height and width of each image without padding.
+
+        Returns:
+            boxes ``(B, M, 4)``, corners in pixels within the image, scores ``(B, M)``, falling, and labels ``(B, M)``.
+        """
+
+
+@runtime_checkable
 class ResizesBatches(Protocol):
     """A data preprocessor that resizes the images of training batches, as :class:`ImageTextDataPreprocessor`."""
 

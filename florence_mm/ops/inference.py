@@ -10,8 +10,6 @@ Shapes: ``x`` and ``residual`` are ``(..., C)``.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as all_modules
 
 from .linear import product
-from .mkldnn_products import gelu_linear, has_bfloat16_products, has_mkldnn, linear_add, prefers_onednn
+from .mkldnn_products import gelu_linear, has_bfloat16_products, linear_add, prefers_onednn
 
 #: Factor of QuickGELU: ``x * sigmoid(1.702 x)`` is ``silu(1.702 x) / 1.702``.
 QUICK_GELU_FACTOR = 1.702
@@ -29,14 +27,14 @@ _DROPOUT_RATES = ('p', 'rate', 'dropout', 'attention_dropout', 'drop_prob', 'dro
 _SMALL = 16384  # elements; CPU tensors up to this size are compared element by element
 _WORDS = 255  # words of 8 bytes in one partial sum; odd, so that flipping the highest bit of all of them changes it
 _MIX = 0x1E3779B97F4A7C15  # odd, so that multiplying by it modulo 2**64 loses nothing
-_KEPT = 100_000  # numbers in the weight of a convolution, from which on keeping it is worth its check
 # products of so few (more) rows with so large (very large) weights are transposed, as MKL reads the weight once then
 _FEW_ROWS, _LARGE = 3, 500_000
 _MORE_ROWS, _VERY_LARGE = 6, 4_000_000
 # oneDNN takes products of so few rows with large weights, and others of so many multiplications, as it makes a kernel
 # for each new number of rows; those with very large weights always
-_ONEDNN_ROWS, _ONEDNN_MULTIPLICATIONS = 16, 2**28
+_ONEDNN_ROWS, _ONEDNN_MULTIPLICATIONS = 16, 2**26
 _LAYERS = (nn.Linear, nn.Conv2d, nn.Conv3d)
+_TENSORS = (Tensor, nn.Parameter)
 _HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
 _GLOBAL_HOOKS = (
     '_global_forward_hooks',
@@ -109,7 +107,7 @@ def is_plain(*layers: nn.Module) -> bool:
 
 def _has_tensors(layer: nn.Module) -> bool:
     # read past the attributes, which wrappers for distributed training may have replaced
-    return all(value is None or type(value) in (Tensor, nn.Parameter) for value in layer._parameters.values()) and (
+    return all(value is None or type(value) in _TENSORS for value in layer._parameters.values()) and (
         'weight' in layer._parameters
     )
 
@@ -188,6 +186,21 @@ def few_rows_linear(x: Tensor, layer: nn.Linear | nn.Embedding) -> Tensor:
     if not plain or layer.weight.numel() < _LARGE:
         return F.linear(x, layer.weight) if tied else layer(x)
     return _few_rows_product(x, layer.weight, None if tied else layer.bias)
+
+
+def rows_product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Compute ``x @ weight.T + bias`` as :func:`few_rows_linear` does, of a weight that is in no linear layer.
+
+    Args:
+        x: ``(N, C)``.
+        weight: ``(D, C)``, common or of a class of tensors that computes the product itself.
+        bias: ``(D,)``.
+
+    Returns:
+        ``(N, D)``.
+    """
+    plain = x.ndim == 2 and fast_path_allowed(x, weight, bias) and type(weight) in _TENSORS and type(bias) in _TENSORS
+    return _few_rows_product(x, weight, bias) if plain and weight.numel() >= _LARGE else F.linear(x, weight, bias)
 
 
 def some_outputs(x: Tensor, layer: nn.Linear | nn.Embedding, outputs: range | Tensor) -> Tensor:
@@ -270,7 +283,7 @@ def _facts(weight: Tensor) -> tuple:
 
 
 def _has_values(weight: Tensor) -> bool:
-    return type(weight) in (Tensor, nn.Parameter) and not weight.is_meta
+    return type(weight) in _TENSORS and not weight.is_meta
 
 
 def _is_small(weight: Tensor) -> bool:
@@ -302,59 +315,3 @@ def _partial_sums(weight: Tensor) -> Tensor:
     whole = len(words) // _WORDS * _WORDS
     rest = torch.stack([words[whole:].sum(), data[len(words) * 8 :].sum()])
     return torch.cat([words[:whole].view(-1, _WORDS).sum(1), rest])
-
-
-# --- convolutions whose weights are kept in oneDNN's layout -----------------------------------------------------------
-# PyTorch brings the weight of a convolution into that layout in every call, which for the last merge of CoSwin-T takes
-# longer than its products.
-
-
-class _Packed(NamedTuple):
-    """A weight in oneDNN's layout.
-
-    Attributes:
-        shape: shape of the input that it was laid out for.
-        snapshot: of the weight.
-        weight: the weight in that layout.
-    """
-
-    shape: torch.Size
-    snapshot: WeightsSnapshot
-    weight: Tensor
-
-
-_packed: WeakKeyDictionary[nn.Module, _Packed] = WeakKeyDictionary()
-
-
-def convolve(layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply a convolution; in inference on a CPU its weight is kept in oneDNN's layout, and the result is the same.
-
-    Args:
-        layer: the convolution.
-        x: ``(B, C, H, W)``, fastest in channels-last memory.
-
-    Returns:
-        ``(B, N, H', W')``.
-    """
-    if type(layer) is not nn.Conv2d or not fast_path_allowed(x) or not is_plain(layer) or not _is_kept(layer, x):
-        return layer(x)
-    weight, padding, stride = layer.weight, list(layer.padding), list(layer.stride)
-    settings = padding, stride, list(layer.dilation), layer.groups
-    kept = _packed.get(layer)
-    if kept is None or kept.shape != x.shape or not kept.snapshot.matches([weight]):
-        laid_out = torch.ops.mkldnn._reorder_convolution_weight(weight.detach(), *settings, list(x.shape))
-        kept = _packed[layer] = _Packed(x.shape, WeightsSnapshot([weight]), laid_out)
-    return torch.ops.mkldnn._convolution_pointwise(x, kept.weight, layer.bias, *settings, 'none', [], '')
-
-
-def _is_kept(layer: nn.Conv2d, x: Tensor) -> bool:
-    weight = layer.weight
-    return (
-        weight.numel() >= _KEPT
-        and layer.padding_mode == 'zeros'
-        and not isinstance(layer.padding, str)
-        and x.is_contiguous(memory_format=torch.channels_last)
-        and weight.dtype == x.dtype
-        and weight.device == x.device
-        and ((x.dtype == torch.float32 and has_mkldnn()) or (x.dtype == torch.bfloat16 and has_bfloat16_products()))
-    )

@@ -73,7 +73,7 @@ def transport_plan(
             f'{tuple(cost.shape)}; give (B, M) and (B, N)'
         )
     real = rows[:, :, None] & columns[:, None]  # (B, M, N)
-    row_share, column_share = (mask / mask.sum(1, keepdim=True).clamp(min=1) for mask in (rows, columns))
+    row_share, column_share = (mask.to(cost.dtype) / mask.sum(1, keepdim=True).clamp(min=1) for mask in (rows, columns))
     # of plans only the shares matter, so that costs may be shifted: the least of each row to 0, against underflow
     cost = cost.masked_fill(~real, torch.inf)
     least = cost.amin(2, keepdim=True)

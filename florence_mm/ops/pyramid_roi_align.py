@@ -60,7 +60,7 @@ def pyramid_roi_align(
     Raises:
         ValueError: wrong shapes, or not one stride a map.
     """
-    if boxes.dim() != 3 or boxes.shape[2] != 4 or any(len(feat) != len(boxes) for feat in feats):
+    if boxes.dim() != 3 or boxes.shape[2] != 4 or any(feat.shape[0] != boxes.shape[0] for feat in feats):
         raise ValueError(
             f'maps of shapes {[tuple(feat.shape) for feat in feats]} and boxes {tuple(boxes.shape)}, expected '
             '(B, C, H, W) each and (B, Q, 4)'

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from .inference import QUICK_GELU_FACTOR, is_plain, is_recorded, is_untouched
+from .inference import QUICK_GELU_FACTOR, few_rows_linear, is_plain, is_recorded, is_untouched
 from .linear import product
+from .mkldnn_products import prefers_onednn
 from .windows import WindowPlan, from_windows, to_windows
+
+_ONEDNN_MULTIPLICATIONS = 2**24  # of a linear layer of rows, from which on oneDNN's kernels are worth making
 
 
 def recomputing_allowed(x: Tensor, block: nn.Module, *layers: nn.Module) -> bool:
@@ -215,6 +218,22 @@ def _activate(hidden: Tensor, act: str) -> Tensor:
 def trained_linear(x: Tensor, linear: nn.Linear) -> Tensor:
     """Compute ``linear(x)``, ``(..., C)`` to ``(..., D)``, with products of :mod:`.linear`."""
     return _Linear.apply(x, linear.weight, linear.bias, _product_dtype(x))
+
+
+def fastest_linear(x: Tensor, linear: nn.Linear) -> Tensor:
+    """Compute ``linear(x)``: in training by oneDNN where that is faster, in inference by :func:`few_rows_linear`.
+
+    Args:
+        x: ``(N, C)``.
+        linear: ``C`` to ``D`` channels.
+
+    Returns:
+        ``(N, D)``.
+    """
+    if not linear.training or x.dtype != torch.float32 or not prefers_onednn():
+        return few_rows_linear(x, linear)
+    large = x.numel() * linear.out_features >= _ONEDNN_MULTIPLICATIONS and _product_dtype(x) == x.dtype
+    return trained_linear(x, linear) if large and recomputing_allowed(x, linear, linear) else few_rows_linear(x, linear)
 
 
 class _Linear(torch.autograd.Function):

@@ -174,7 +174,7 @@ def sample_grid(
     (low_y, high_y, dy, there_y), (low_x, high_x, dx, there_x) = (
         _neighbours(coords, size) for coords, size in ((ys, height), (xs, width))
     )
-    full = (len(ys), ys.shape[1], xs.shape[1], ys.shape[2], xs.shape[2])  # (n, P, Q, ny, nx)
+    full = (ys.shape[0], ys.shape[1], xs.shape[1], ys.shape[2], xs.shape[2])  # (n, P, Q, ny, nx)
 
     def vertical(t: Tensor) -> Tensor:
         return t[:, :, None, :, None].expand(full)
@@ -189,7 +189,7 @@ def sample_grid(
         for column, wx in ((low_x, (1 - dx) * there_x), (high_x, dx * there_x)):
             index.append(vertical(line) + horizontal(column))
             weight.append(vertical(wy) * horizontal(wx))
-    rows, per_bin = len(ys) * full[1] * full[2], full[3] * full[4]
+    rows, per_bin = full[0] * full[1] * full[2], full[3] * full[4]
     return Samples(
         regions=regions,
         y=vertical(ys).reshape(rows, per_bin),

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .inference import is_recorded
+
 
 def sum_rows(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     """Compute weighted sums of rows of ``table``.
@@ -27,6 +29,8 @@ def sum_rows(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     >>> sum_rows(table, torch.tensor([[0, 2]]), torch.tensor([[0.5, 0.25]]))
     tensor([[1.0000, 0.5000]])
     """
+    if is_recorded():  # ONNX has no bags of rows but a loop over them, and OpenVINO does not read it
+        return torch.einsum('smc,sm->sc', table[index], weight.to(table.dtype))
     return F.embedding_bag(index, table, per_sample_weights=weight.to(table.dtype), mode='sum')
 
 

@@ -30,7 +30,7 @@ class Family:
     Attributes:
         title: its name in the table.
         models: name of a task -> name of the embedded model that is tested by it. What a model begins with, its config
-            says by the checkpoints that it names.
+            says by the checkpoints that it names; one that trains nothing names by ``load_from`` what it tests.
     """
 
     title: str
@@ -70,12 +70,37 @@ FAMILIES = {
         'BLIP',
         {
             'captions': 'blip_coswin-micro_2xb32-12e_large-digits',
+            'vqa': 'blip_coswin-micro_2xb64-6e_large-digit-vqa',
             'matching': 'blip_coswin-micro_rerank_2xb32-2e_large-digits',
         },
     ),
-    'blip2': Family('BLIP-2', {'captions': 'blip2_coswin-micro_opt-micro_1xb64-4e_large-digits'}),
-    'flamingo': Family('Flamingo', {'captions': 'flamingo_coswin-micro_1xb32-6e_large-digits'}),
-    'vilt': Family('ViLT', {'vqa': 'vilt_coswin-micro_2xb64-6e_large-digit-vqa'}),
-    'uniter': Family('UNITER', {'vqa': 'uniter_micro_2xb64-6e_large-digit-vqa'}),
+    'blip2': Family(
+        'BLIP-2',
+        {
+            'captions': 'blip2_coswin-micro_opt-micro_1xb64-4e_large-digits',
+            'matching': 'blip2_coswin-micro_rerank_large-digits',
+        },
+    ),
+    'flamingo': Family(
+        'Flamingo',
+        {
+            'captions': 'flamingo_coswin-micro_1xb32-6e_large-digits',
+            'vqa': 'flamingo_coswin-micro_2-shots_large-digit-vqa',
+        },
+    ),
+    'vilt': Family(
+        'ViLT',
+        {
+            'vqa': 'vilt_coswin-micro_2xb64-6e_large-digit-vqa',
+            'matching': 'vilt_coswin-micro_rerank_large-digits',
+        },
+    ),
+    'uniter': Family(
+        'UNITER',
+        {
+            'vqa': 'uniter_micro_2xb64-6e_large-digit-vqa',
+            'matching': 'uniter_micro_rerank_large-digits',
+        },
+    ),
     'florence2': Family('Florence-2', {'captions': 'florence2_coswin-micro_2xb16-5k_large-digit-tasks'}),
 }

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from florence_mm.config.pick import type_name, walk_steps
+from florence_mm.datasets.manifest import ImageTextManifest
 from florence_mm.errors import DataError, UsageError, shown
 from florence_mm.formats.captions import checked_caption, checked_captions, checked_path
 from florence_mm.formats.rows import read_rows
@@ -47,6 +48,28 @@ class OwnData:
     questions: Files | None = None
     train_captions: Files | None = None
     train_questions: Files | None = None
+
+    def check(self) -> None:
+        """Read all manifests once, so that a bad row is told before anything is trained or tested.
+
+        Raises:
+            DataError: a row of a manifest is unusable, or its picture is not there.
+        """
+        for split, captions, questions in (
+            ('test', self.captions, self.questions),
+            ('train', self.train_captions, self.train_questions),
+        ):
+            if captions is not None:
+                ImageTextManifest(str(captions.file), data_prefix=str(captions.images), test_mode=split == 'test')
+            if questions is not None:
+                self._as_vqa(questions, split)
+            for files in filter(None, (captions, questions)):
+                for where, row in _rows(files.file):
+                    if not (files.images / row['image']).is_file():
+                        raise DataError(
+                            f'{where}: there is no picture {files.images / row["image"]}; correct the row, or the '
+                            'folder of pictures'
+                        )
 
     def replace_training(self, cfg: Config) -> bool:
         """Replace the training data of a config.

@@ -6,7 +6,7 @@ import multiprocessing
 import re
 import resource
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -18,7 +18,6 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from florence_mm.config.load import load_config
-from florence_mm.config.metafiles import is_model_name, model_entries, model_entry
 from florence_mm.engine.launch import build_runner, runner_in, set_seed
 from florence_mm.errors import UsageError
 from florence_mm.models.checkpoints.publishing import find_published
@@ -28,11 +27,19 @@ from florence_mm.utils.home import published_folders
 from florence_mm.visualization.curves import training_seconds
 
 from .families import FamilyTask
+from .family_configs import (
+    WORK_DIRS,
+    begins_with,
+    config_of,
+    folder_of,
+    in_one_process,
+    last_checkpoint,
+    tested_config,
+    trains,
+)
 from .family_data import OwnData, keep_captions
 from .kept import checkpoint_digest, data_state, read_result, write_result
 
-_BATCH = re.compile(r'_(\d+)xb(\d+)')
-_WORK_DIRS = 'work_dirs'
 #: Runs that all families begin with, whose training is none of theirs.
 _TOWERS = ('unicl_', 'quickstart')
 
@@ -77,7 +84,7 @@ class FamilyRuns:
     """
 
     out: Path
-    runs: Path = Path(_WORK_DIRS)
+    runs: Path = Path(WORK_DIRS)
     seed: int = 0
     threads: int = 1
     data: OwnData | None = None
@@ -97,8 +104,10 @@ class FamilyRuns:
         """
         cfg = load_config(task.config)
         checkpoint, seconds, _ = self._given(cfg, weights) if weights else self._obtain(task.config)
-        for path in begins_with(cfg):  # of which a checkpoint may hold what was trained alone
-            _replace_text(cfg.model, path, str(self.runs / Path(path).relative_to(_WORK_DIRS)))
+        for path in begins_with(Config({'model': cfg.model})):  # a checkpoint may hold what was trained alone
+            known = trains(cfg) and Path(config_of(path)).stem not in self._trained
+            where = self.runs / Path(path).relative_to(WORK_DIRS) if known else self._obtain(config_of(path))[0]
+            _replace_text(cfg.model, path, str(where))
         keep_captions(cfg)
         if self.data is not None:
             if self.data.train_questions is not None or self.data.train_captions is not None:
@@ -123,7 +132,7 @@ class FamilyRuns:
     def _given(self, cfg: Config, weights: str) -> tuple[str, Seconds, bool]:
         require_checkpoint(weights)
         before: Seconds = {}
-        for path in begins_with(cfg):
+        for path in begins_with(cfg if trains(cfg) else load_config(tested_config(cfg))):
             before |= self._seconds_before(path)
         return weights, {**before, weights: log_seconds(Path(weights))}, False
 
@@ -136,12 +145,14 @@ class FamilyRuns:
 
     def _found_or_trained(self, config: str, name: str) -> tuple[str, Seconds, bool]:
         cfg = load_config(config)
+        if not trains(cfg):
+            return self._obtain(tested_config(cfg))
         tower = name.startswith(_TOWERS)
         own = not tower and self.data is not None and self.data.replace_training(cfg)
         needed = begins_with(cfg)
         if own or (not tower and any(self._on_own_data(path) for path in needed)):
             return self._train(cfg, name, needed, own=True)
-        last = self.runs / _folder_of(name) / last_checkpoint(cfg)
+        last = self.runs / folder_of(name) / last_checkpoint(cfg)
         if last.exists():
             seconds: Seconds = {} if tower else {name: log_seconds(last)}
             for path in needed if not tower else ():
@@ -167,7 +178,7 @@ class FamilyRuns:
             digest = hashlib.sha256(f'{cfg.dump()}{_state_of(self.data)}'.encode()).hexdigest()[:8]
             folder = self.out / 'trained' / f'{name}-{digest}'
         else:
-            folder = self.runs / _folder_of(name)
+            folder = self.runs / folder_of(name)
         last = folder / last_checkpoint(cfg)
         if not last.exists():
             self.say(f'training of {name} in {folder}')
@@ -194,63 +205,11 @@ class FamilyRuns:
         cfg = load_config(config)
         for other in begins_with(cfg):
             seconds |= self._seconds_before(other)
-        return {**seconds, name: log_seconds(self.runs / _folder_of(name) / last_checkpoint(cfg))}
+        return {**seconds, name: log_seconds(self.runs / folder_of(name) / last_checkpoint(cfg))}
 
     def _key(self, cfg: Config, checkpoint: str) -> str:
         dump = cfg.dump()
         return hashlib.sha256(f'{dump}{checkpoint_digest(checkpoint)}{_state_of(self.data)}'.encode()).hexdigest()[:16]
-
-
-def begins_with(cfg: Config) -> list[str]:
-    """Checkpoints of other runs that a config begins with.
-
-    >>> init = dict(type='florence_mm.Pretrained', checkpoint='work_dirs/quickstart/epoch_22.pth')
-    >>> begins_with(Config(dict(model=dict(init_cfg=init))))
-    ['work_dirs/quickstart/epoch_22.pth']
-    """
-    texts = [*_texts(cfg.get('model')), *_texts(cfg.get('load_from'))]
-    return list(dict.fromkeys(text for text in texts if text.startswith(f'{_WORK_DIRS}/')))
-
-
-def config_of(checkpoint: str) -> str:
-    """Config file of the run that a config's checkpoint is from, which is named by the run's folder.
-
-    Raises:
-        UsageError: there is no such config.
-    """
-    name = Path(checkpoint).parent.name
-    if name == 'quickstart':
-        name = 'unicl_coswin-micro_1xb64-22e_digits'
-    found = model_entry(name).config if is_model_name(name) and name in model_entries() else None
-    if found is None:
-        root = Path(next(iter(model_entries().values())).config).parents[1]
-        found = next(iter(sorted(root.glob(f'*/{name}.py'))), None)
-    if found is None:
-        raise UsageError(f'{checkpoint} is of no config {name}.py; train it, or correct the path in the config')
-    return str(found)
-
-
-def last_checkpoint(cfg: Config) -> str:
-    """Name of the file that a whole training ends with.
-
-    >>> last_checkpoint(Config(dict(train_cfg=dict(by_epoch=True, max_epochs=6))))
-    'epoch_6.pth'
-    """
-    train = cfg.train_cfg
-    return f'iter_{train.max_iters}.pth' if 'max_iters' in train else f'epoch_{train.max_epochs}.pth'
-
-
-def in_one_process(cfg: Config, name: str) -> None:
-    """Give one process the samples of all those that the name of a config tells, so that a step is the same.
-
-    >>> cfg = Config(dict(train_dataloader=dict(batch_size=32)))
-    >>> in_one_process(cfg, 'blip_coswin-micro_2xb32-12e_large-digits')
-    >>> cfg.train_dataloader.batch_size
-    64
-    """
-    found = _BATCH.search(name)
-    if found:
-        cfg.train_dataloader.batch_size *= int(found[1])
 
 
 def log_seconds(checkpoint: Path) -> float | None:
@@ -263,16 +222,21 @@ def log_seconds(checkpoint: Path) -> float | None:
 
 
 def in_own_process(work: Callable[..., Any], *args: Any) -> Any:
-    """Call a function in a new process, which ends with it.
+    """Call a function in a new process, which ends with it, and with this one if it is asked to stop.
 
     Raises:
         UsageError: the process was killed, as where memory is short.
     """
+    others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('spawn')) as pool:
         try:
             return pool.submit(work, *args).result()
         except BrokenProcessPool:
             raise UsageError('the process was killed; it may need more memory, so close other programs') from None
+        except KeyboardInterrupt:
+            for process in set(multiprocessing.active_children()) - others:  # otherwise the pool waits for its end
+                process.terminate()
+            raise
 
 
 def peak_memory() -> int:
@@ -305,25 +269,10 @@ def _test(cfg: Config, threads: int) -> dict[str, float]:
     return found
 
 
-def _folder_of(name: str) -> str:
-    return 'quickstart' if name == 'unicl_coswin-micro_1xb64-22e_digits' else name
-
-
 def _state_of(data: OwnData | None) -> list:
     """Size and time of change of a user's files, which decide results."""
     files = [] if data is None else [data.captions, data.questions, data.train_captions, data.train_questions]
     return data_state([path for one in files if one for path in one if path is not None], '.')
-
-
-def _texts(node: Any) -> Iterator[str]:
-    if isinstance(node, str):
-        yield node
-    elif isinstance(node, Mapping):
-        for value in node.values():
-            yield from _texts(value)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            yield from _texts(value)
 
 
 def _replace_text(node: Any, old: str, new: str) -> None:

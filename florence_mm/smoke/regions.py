@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from florence_mm.config.pick import walk_steps
 from florence_mm.formats.regions import Regions, RegionWriter
 
 _SIZE = (96, 80)  # width and height of a picture
@@ -24,6 +25,7 @@ def set_smoke_regions(dataset: Any, model: Mapping[str, Any], folder: Path) -> N
     steps = list(_steps(dataset))
     if not steps:
         return
+    model = next((part for part in walk_steps(model) if 'feature_dims' in part), model)  # which may be in a re-ranker
     heads = (model.get('heads') or {}).values()
     num_classes = max((head.get('num_classes', 1) for head in heads), default=1)
     target = folder / 'regions'

@@ -49,6 +49,22 @@ def test_each_picture_is_followed_by_a_true_caption_of_its_own(scenes, tmp_path)
     assert (tmp_path / 'train.jsonl').read_bytes() != before
 
 
+def test_texts_describe_one_scene_once_or_several_times(scenes, tmp_path):
+    write_scene_documents(scenes, tmp_path, DocumentOptions(pictures=3))
+    drawn = read_scenes(scenes / 'annotations/train.json')
+    rows = [json.loads(line) for line in (tmp_path / 'texts.jsonl').read_text().splitlines()]
+    assert [row['image'] for row in rows] == [scene.file_name for scene in drawn]
+    for row, scene in zip(rows, drawn, strict=True):
+        true = {text for seed in range(50) for text in make_captions(np.random.default_rng(seed), scene)}
+        texts = [text.split('. ') for text in row['texts']]
+        assert {len(captions) for captions in texts} == {1, 2, 3}
+        for captions in texts:
+            assert len(set(captions)) == len(captions)
+            assert captions[-1] in true
+            # the full stop of a caption that has one is that between captions
+            assert all(caption in true or f'{caption}.' in true for caption in captions[:-1])
+
+
 def test_options_out_of_range_and_missing_scenes_are_refused(scenes, tmp_path):
     with pytest.raises(ValueError, match='at least 2 pictures, 1 to 5 rounds and a seed from 0'):
         write_scene_documents(scenes, tmp_path, DocumentOptions(pictures=1))

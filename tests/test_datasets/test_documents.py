@@ -1,6 +1,9 @@
 """Documents of pictures and texts: the three forms, jsonl and tars, what is refused, and prompts of examples."""
 
+import io
 import json
+import math
+import tarfile
 
 import cv2
 import numpy as np
@@ -61,6 +64,9 @@ def test_three_forms_say_the_same():
     assert parse_document(mmc4, least_similarity=0.25) == (['first', 'a cat', None, 'two'], ['1.png'])
 
 
+MATCHED = {'image_name': 'b', 'matched_text_index': 0}
+
+
 @pytest.mark.parametrize(
     ('content', 'reason'),
     [
@@ -71,6 +77,11 @@ def test_three_forms_say_the_same():
         ({'texts': ['a'], 'images': ['b']}, 'give each one of `text` and `image`'),
         ({'text_list': ['a'], 'image_info': [{'image_name': 'b', 'matched_text_index': 1}]}, 'from 0 to 0'),
         ({'document': [{'text': ' '}]}, 'is empty'),
+        ({'document': [{'text': 'a'}], 'texts': ['a'], 'images': [None]}, '`document` and `texts`, of two forms'),
+        *(
+            ({'text_list': ['a'], 'image_info': [{**MATCHED, 'matched_sim': value}]}, '`matched_sim` of a picture is')
+            for value in (math.nan, math.inf, True, '0.5')
+        ),
     ],
 )
 def test_other_forms_are_refused(content, reason):
@@ -96,6 +107,25 @@ def test_tars_have_the_pictures_beside_the_texts(folder):
     dataset = DocumentDataset(str(folder / '*.tar'), pipeline=[*STEPS, PACK], max_pictures=3, skip_bad={'max': 1})
     assert len(dataset) == 2 and dataset.num_skipped == 1
     assert dataset[1]['inputs'][0, 0, 0, 0] == 15 and dataset[0]['inputs'][0, 0, 0, 0] == 5
+
+
+def test_two_documents_of_one_name_are_an_error_and_none_takes_the_others_place(folder):
+    tar = folder / 'twice.tar'
+    with tarfile.open(tar, 'w') as file:
+        for text in ('a cat', 'two dogs'):
+            for name, data in (('0.json', document(text)), ('0.0.png', png(1))):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                file.addfile(member, io.BytesIO(data))
+    found = list(read_documents(tar))
+    assert [str(one) for one in found[:2]] == [
+        f"{tar} has two members '{name}'; write it again with one of each name" for name in ('0.json', '0.0.png')
+    ]
+    assert found[2].parts == [None, 'a cat'] and len(found) == 3
+
+
+def document(text):
+    return json.dumps({'texts': [None, text], 'images': ['https://host/x.jpg', None]}).encode()
 
 
 # --- the data set -----------------------------------------------------------------------------------------------------
@@ -187,6 +217,27 @@ def test_captions_stand_behind_examples_of_a_fixed_seed(folder):
     assert len(others) > 2
 
 
+def test_no_example_is_of_the_tested_picture(folder):
+    rows = [{'image': f'{n}.png', 'texts': [f'cat {n}']} for n in range(4)]
+    tested, support = captions(folder, 'test.jsonl', rows), captions(folder, 'same.jsonl', rows)
+    support.data_prefix = {'img_path': f'{folder}/../{folder.name}'}  # the same files by another path
+    for shots, seed in ((1, 0), (2, 1), (2, 2)):
+        few = FewShotDataset(tested, support, shots=shots, seed=seed)
+        for row in range(4):
+            chosen = few.chosen(row)
+            assert len(set(chosen)) == shots and row not in chosen
+    assert set(FewShotDataset(tested, tested, shots=3).chosen(0)) == {1, 2, 3}
+    with pytest.raises(DataError, match=r'has 3 rows of other pictures than .*1\.png, and 4 are shown; give more'):
+        FewShotDataset(tested, tested, shots=4)[1]
+
+
+def test_a_question_that_names_a_place_of_the_template_stays_as_it_is(folder):
+    rows = [{'image': f'{n}.png', 'texts': ['x']} for n in range(2)]
+    few = FewShotDataset(captions(folder, 'a.jsonl', rows), captions(folder, 'b.jsonl', rows), shots=1)
+    few.template = 'Question:{question} Short answer:{answer}'
+    assert few._filled('what is {answer}?', '{question}') == 'Question:what is {answer}? Short answer:{question}'
+
+
 def test_questions_stand_behind_questions_with_their_answers(folder):
     questions = [{'image_id': n, 'question_id': n, 'question': f'what is {n}?'} for n in range(3)]
     annotations = [
@@ -224,5 +275,6 @@ def test_examples_that_do_not_fit_are_refused(folder):
         FewShotDataset(tested, tested, template='{answer}.')
     with pytest.raises(ValueError, match='1 rows and 4 are shown'):
         FewShotDataset(tested, tested).full_init()
+    other = captions(folder, 'other.jsonl', [{'image': '3.png', 'texts': ['a <image>']}])
     with pytest.raises(DataError, match="has '<image>', which stands for what is no text"):
-        FewShotDataset(tested, tested, shots=1)[0]
+        FewShotDataset(tested, other, shots=1)[0]

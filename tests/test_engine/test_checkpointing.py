@@ -332,6 +332,30 @@ def test_what_counts_steps_begins_anew_with_loaded_weights_alone(train, tmp_path
     assert int(train('resumed', model=model, load_from=path, resume=True).model.seen) == 17  # 15 and 2 more
 
 
+def test_a_run_behind_other_frozen_weights_is_refused(train, tmp_path):
+    @MODELS.register_module(name='FrozenToy', force=True)
+    class FrozenToy(ToyModel):
+        def __init__(self, value=1.0, **arguments):
+            super().__init__(**arguments)
+            self.frozen = torch.nn.Linear(2, 2).requires_grad_(False)
+            torch.nn.init.constant_(self.frozen.weight, value)
+            torch.nn.init.zeros_(self.frozen.bias)
+            self.frozen.has_weights = True
+
+        def left_out_parts(self):
+            return ('frozen',)
+
+    train(model={'type': 'FrozenToy'})
+    path = str(tmp_path / 'run/iter_15.pth')
+    saved = torch.load(path, weights_only=False)
+    assert not [key for key in (*saved['state_dict'], *saved['ema_state_dict']) if 'frozen' in key]
+    assert saved['meta']['frozen_samples'] == {'frozen': {'bias': [2.0, *[0.0] * 4], 'weight': [4.0, *[1.0] * 4]}}
+    assert train('resumed', model={'type': 'FrozenToy'}, load_from=path, resume=True).iter == 17
+    for resume in (True, False):
+        with pytest.raises(UsageError, match='iter_15.pth was trained with another frozen: 1 of the 2 tensors that it'):
+            train(f'other{resume}', model={'type': 'FrozenToy', 'value': 2.0}, load_from=path, resume=resume)
+
+
 def test_resume_without_a_checkpoint_starts_at_the_beginning(train):
     assert train(resume=True).iter == 17
 

@@ -51,7 +51,7 @@ def make_model():
     return RetrievalReranker(retriever, tiny['tiny_meter']({'itm': {'type': 'FusionITMHead'}}))
 
 
-def make_loop(work_dir, launcher='none', batch_size=2, evaluator=None, **options):
+def make_loop(work_dir, launcher='none', batch_size=2, evaluator=None, load_from=None, **options):
     """A runner that is ready to test."""
     options = {'top_k': 3, 'pairs_at_once': 4, **options}
     return FlorenceRunner(
@@ -66,6 +66,7 @@ def make_loop(work_dir, launcher='none', batch_size=2, evaluator=None, **options
         test_evaluator=evaluator or {'type': 'florence_mm.ImageTextRecall', 'topk': (1, 2)},
         test_cfg={'type': 'florence_mm.RerankTestLoop', **options},
         launcher=launcher,
+        load_from=load_from,
         env_cfg={'dist_cfg': {'backend': 'gloo'}},
         default_scope='florence_mm',
         experiment_name=f'rerank{next(_NUMBER)}',

@@ -4,7 +4,10 @@ import runpy
 from pathlib import Path
 
 import pytest
+import torch
 
+from florence_mm.apis.model_weights import load_whole_model
+from florence_mm.errors import UsageError
 from florence_mm.evaluation import rerank_loop
 from florence_mm.evaluation.metrics import ZeroShotAccuracy
 from florence_mm.models.multimodal import RetrievalReranker
@@ -130,6 +133,39 @@ def test_both_models_see_pictures_normalised_alike():
     built = make_model()
     with pytest.raises(ValueError, match='data_preprocessor of the retriever'):
         RetrievalReranker(built.retriever, built.matcher, other)
+
+
+def test_a_checkpoint_of_the_fusion_model_alone_fits(tmp_path):
+    model = make_model()
+    towers, fusion, whole = (tmp_path / f'{name}.pth' for name in ('towers', 'fusion', 'whole'))
+    for part, file in ((model.retriever, towers), (model.matcher, fusion), (model, whole)):
+        torch.save({'state_dict': part.state_dict(), 'meta': {'mmengine_version': '0.10'}}, file)
+    wanted = make_loop(tmp_path / 'run').test()
+
+    def loaded(file, init_cfg=None):
+        runner = make_loop(tmp_path / 'run', load_from=str(file))
+        for parameter in runner.model.parameters():
+            parameter.data.fill_(0.1)
+        runner.model.retriever.init_cfg = init_cfg
+        return runner
+
+    init = {'type': 'florence_mm.Pretrained', 'checkpoint': str(towers)}
+    assert loaded(fusion, init).test() == pytest.approx(wanted)
+    assert loaded(whole).test() == pytest.approx(wanted)  # which needs no other file
+    with pytest.raises(UsageError, match=r'lacks the \d+ tensors of retriever, .* config names no weights for it'):
+        loaded(fusion).test()
+    again = make_model()
+    for parameter in again.parameters():
+        parameter.data.fill_(0.1)
+    again.retriever.init_cfg = init
+    load_whole_model(again, fusion)  # as inferencers do
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items())
+    state = {key: value for key, value in model.matcher.state_dict().items() if not key.startswith('heads.')}
+    torch.save({'state_dict': state, 'meta': {'mmengine_version': '0.10'}}, fusion)
+    with pytest.raises(
+        UsageError, match=r'fusion.pth lacks 2 of the \d+ tensors of RetrievalReranker.*matcher.heads.itm'
+    ):
+        loaded(fusion, init).test()
 
 
 def test_errors(tmp_path, monkeypatch):

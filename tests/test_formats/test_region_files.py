@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from florence_mm.datasets.transforms import LoadRegions, PackImageText
 from florence_mm.errors import DataError
@@ -70,6 +71,58 @@ def test_unfinished_and_wrong_files_are_refused(tmp_path):
         RegionFiles(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'features': np.zeros((4, 6), np.float32)}, r'has features of shape \[4, 6\].*need \[5, 6\]'),
+        ({'features': np.zeros((5, 7), np.float32)}, r'has features of shape \[5, 7\].*need \[5, 6\]'),
+        ({'boxes': np.zeros((5, 5), np.float32)}, r'has boxes of shape \[5, 5\].*need \[5, 4\]'),
+        ({'probabilities': np.zeros((5, 3), np.float32)}, r'has probabilities of shape \[5, 3\].*need \[5, 4\]'),
+        ({'starts': np.array([0, 5])}, r'has starts of shape \[2\].*need \[3\]'),
+        ({'starts': np.array([0, 5, 5])}, 'has an image without regions or size'),
+        ({'starts': np.array([1, 2, 5])}, 'has an image without regions or size'),
+        ({'sizes': np.zeros((2, 2), np.int32)}, 'has an image without regions or size'),
+        ({'sizes': None}, 'has no sizes; write the regions anew'),
+        ({'images': '["0.png", "0.png"]'}, 'has an image that is there twice'),
+        ({'images': '["0.png"'}, 'the images of .*regions-00000'),
+        ({'images': '["0.png"]'}, 'has 1 images and its index 2'),
+    ],
+)
+def test_shards_that_are_not_what_they_say_are_refused(tmp_path, change, message):
+    write(tmp_path, [2, 3])
+    file = tmp_path / 'regions-00000.safetensors'
+    names = change.pop('images', '["0.png", "1.png"]')
+    tensors = {name: value for name, value in {**load_file(file), **change}.items() if value is not None}
+    save_file(tensors, file, {'images': names})
+    with pytest.raises(DataError, match=message):
+        RegionFiles(tmp_path)
+
+
+def test_one_image_in_two_shards_and_an_index_without_its_keys(tmp_path):
+    write(tmp_path, [2, 3], images_per_shard=1)
+    index = json.loads((tmp_path / 'index.json').read_text())
+    first = index['shards'][0]
+    for key, value in (('shards', [first, first]), ('shards', [{'file': first['file']}]), ('classes', None)):
+        (tmp_path / 'index.json').write_text(json.dumps({**index, key: value}))
+        with pytest.raises(DataError, match='an image that is there twice|lacks feature_dims, classes or files'):
+            RegionFiles(tmp_path)
+
+
+def test_values_that_are_not_finite_are_neither_written_nor_read(tmp_path):
+    one = regions(2)
+    for dtype, value in (('float32', np.nan), ('float16', 1e5)):  # more than half precision holds
+        one.features[1, 2] = value
+        with pytest.raises(DataError, match=f'are not finite as {dtype}'):
+            RegionWriter(tmp_path / dtype, ['a', 'b', 'c'], dtype=dtype).add('0.png', one)
+    write(tmp_path, [2])
+    file = tmp_path / 'regions-00000.safetensors'
+    tensors = load_file(file)
+    tensors['boxes'][1, 0] = np.inf
+    save_file(tensors, file, {'images': '["0.png"]'})
+    with pytest.raises(DataError, match=r'has regions of 0\.png that are not finite'):
+        RegionFiles(tmp_path).read('0.png')
+
+
 def test_regions_take_the_place_of_pixels(tmp_path):
     every = write(tmp_path, [3])
     sample = {'img_path': 'pictures/0.png', 'text': 'a red two'}
@@ -84,3 +137,13 @@ def test_regions_take_the_place_of_pixels(tmp_path):
     assert blind['inputs'].shape == (2, 13) and not blind['inputs'][:, 6:].any()
     inside = LoadRegions(str(tmp_path), images='pictures')(dict(sample))
     assert inside['regions'].shape == (3, 13)
+
+
+def test_regions_stand_beside_pixels_that_are_loaded_too(tmp_path):
+    every = write(tmp_path, [3])
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    sample = LoadRegions(str(tmp_path))({'img_path': '0.png', 'text': 'a red two'})
+    packed = PackImageText()({**sample, 'img': pixels})
+    assert np.array_equal(packed['inputs'].numpy(), pixels.transpose(2, 0, 1))
+    assert np.array_equal(packed['data_samples'].regions.numpy()[:, :6], every['0.png'].features)
+    assert 'regions' not in PackImageText()(sample)['data_samples']  # where they are the inputs

@@ -152,6 +152,25 @@ class TokenEncoder(Kind):
         return [{key: value[row, : len(item)] for key, value in seen.items()} for row, item in enumerate(items)]
 
 
+class Language(Kind):
+    """Ids behind embeddings to logits of the next ids, of language models."""
+
+    pads = True
+
+    def items(self, model):
+        before = [numbers(3, model.embed_dims, seed=seed).to(type_of(model)) for seed in range(3)]
+        drawn = torch.randint(5, 40, (3, 8), generator=torch.Generator().manual_seed(0)).tolist()
+        return [(one, row[:length]) for one, row, length in zip(before, drawn, (8, 3, 5), strict=True)]
+
+    def outputs(self, model, items, padding=0):
+        if not items:
+            return []
+        ids, _ = rows_with([row for _, row in items], max(len(row) for _, row in items) + padding, lambda place: 5)
+        before = model.read(torch.stack([one for one, _ in items]).to(type_of(model)))
+        logits = model.next_logits(ids, before)
+        return [{'logits': one[: len(row)]} for one, (_, row) in zip(logits, items, strict=True)]
+
+
 class Tokenizer(Kind):
     """Texts to ids: what ``TextTokenizer`` promises."""
 

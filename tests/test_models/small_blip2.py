@@ -1,8 +1,7 @@
 """Small BLIP-2s: the first stage, and the second one with a causal and with an encoder-decoder language model."""
 
-import torch
 from instances import Small
-from kinds import Kind, numbers, rows_with, type_of
+from kinds import Kind, Language
 from small_clip_vision import TOWER as CLIP
 from small_coswin import COSWIN
 from small_text import STACK, VOCAB
@@ -38,6 +37,7 @@ WRITER = {**BLIP2, 'type': 'BLIP2Writer', 'language_model': {'type': 'Transforme
 WITH_T5 = {**WRITER, 'language_model': {'type': 'TransformersLanguageModel', 'config': T5}}
 PROTOCOLS = ('Reader', 'Embedder', 'Fuser', 'Writer', 'ScoresPairs', 'VisionLanguage', 'WholeBatchLoss')
 WRITES = ('Reader', 'Writer', 'VisionLanguage', 'WholeBatchLoss')
+LAYERED = ('LanguageModel', 'LayeredLanguageModel')
 FROZEN = {'image_encoder.': 'frozen'}
 LAST = 'qformer.stack.layers.1.'
 #: Of the last layer, what makes texts that no head reads, or queries.
@@ -48,29 +48,6 @@ UNUSED = {
     **dict.fromkeys(('FusionMLMHead', 'FusionCaptionHead', 'TaskHead'), QUERIES_LAST),
     **{f'FusionWrittenAnswerHead{kind}': QUERIES_LAST for kind in ('', '-restricted', '-ranked')},
 }
-
-
-class Language(Kind):
-    """Ids behind embeddings to logits.
-
-    Args:
-        encodes: the embeddings are read by an encoder.
-    """
-
-    pads = True
-
-    def items(self, model):
-        before = [numbers(3, model.embed_dims, seed=seed).to(type_of(model)) for seed in range(3)]
-        drawn = torch.randint(5, VOCAB, (3, 8), generator=torch.Generator().manual_seed(0)).tolist()
-        return [(one, row[:length]) for one, row, length in zip(before, drawn, (8, 3, 5), strict=True)]
-
-    def outputs(self, model, items, padding=0):
-        if not items:
-            return []
-        ids, _ = rows_with([row for _, row in items], max(len(row) for _, row in items) + padding, lambda place: 5)
-        before = model.read(torch.stack([one for one, _ in items]).to(type_of(model)))
-        logits = model.next_logits(ids, before)
-        return [{'logits': one[: len(row)]} for one, (_, row) in zip(logits, items, strict=True)]
 
 
 class Texts(Kind):
@@ -106,8 +83,8 @@ SMALL = {
     'BLIP2Writer-t5': Small(
         WITH_T5, VisionLanguage(WRITES), WRITES, without_gradient={**FROZEN, 'language_model.': 'frozen'}
     ),
-    'TransformersLanguageModel': Small(WRITER['language_model'], Language()),
-    'TransformersLanguageModel-t5': Small(WITH_T5['language_model'], Language()),
+    'TransformersLanguageModel': Small(WRITER['language_model'], Language(), LAYERED),
+    'TransformersLanguageModel-t5': Small(WITH_T5['language_model'], Language(), ['LanguageModel']),
     'LanguageModeling': Small(
         {'type': 'LanguageModeling', 'language_model': WRITER['language_model'], 'tokenizer': BLIP2['tokenizer']},
         Texts(),

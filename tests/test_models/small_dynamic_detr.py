@@ -72,7 +72,7 @@ DETECTOR = {
 SMALL = {
     'DynamicDETREncoder': Small(ENCODER, Pyramid(16, (8, 16, 32))),
     'DynamicDETREncoder-wider': Small({**ENCODER, 'embed_dims': 32}, Pyramid(16, (8, 16, 32))),
-    'DynamicDETRHead': Small(HEAD, SetHead(16, (8, 16, 32))),
-    'DynamicDETRHead-dropout': Small({**HEAD, 'drop_rate': 0.1}, SetHead(16, (8, 16, 32))),
+    'DynamicDETRHead': Small(HEAD, SetHead(16, (8, 16, 32)), ['FindsObjects']),
+    'DynamicDETRHead-dropout': Small({**HEAD, 'drop_rate': 0.1}, SetHead(16, (8, 16, 32)), ['FindsObjects']),
     'DynamicDETR': Small(DETECTOR, SetDetector((8, 16, 32))),
 }

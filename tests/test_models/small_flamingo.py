@@ -1,32 +1,11 @@
 """Small Flamingos: around a stack of ours that learns too, and around a frozen OPT; and its parts and head."""
 
-import torch
 from instances import Small
-from kinds import Kind, Tokenizer, numbers, type_of
+from kinds import Language, Tokenizer
+from small_blip2 import LAYERED
 from small_coswin import COSWIN
 from small_text import STACK, VOCAB
 from whole_kinds import FusionHead, VisionLanguage
-
-
-class Language(Kind):
-    """Embedded words to hidden states and logits of the next words."""
-
-    pads = True
-
-    def items(self, module):
-        return [numbers(length, module.embed_dims, seed=length).to(type_of(module)) for length in (6, 3, 5)]
-
-    def outputs(self, module, items, padding=0):
-        if not items:
-            return []
-        length = max(map(len, items)) + padding
-        embedded = torch.zeros(len(items), length, module.embed_dims, dtype=type_of(module)) + bool(padding)
-        for row, item in enumerate(items):
-            embedded[row, : len(item)] = item
-        hidden = module.run(embedded)
-        logits = module.logits(hidden)
-        return [{'hidden': hidden[row, : len(x)], 'logits': logits[row, : len(x)]} for row, x in enumerate(items)]
-
 
 TOKENIZER = {'type': 'MaskedCLIPTokenizer', 'vocab_size': VOCAB}
 LANGUAGE = {
@@ -82,11 +61,9 @@ SMALL = {
     'FlorenceFlamingo-llama': Small(
         UNTIED, VisionLanguage(KIND.protocols, OWN_OUTPUTS), PROTOCOLS, without_gradient=UNREACHED
     ),
-    'StackLanguageModel': Small(LANGUAGE, Language()),
-    'TransformersLanguageModel-llama': Small(
-        LLAMA, Language(), without_gradient={'model.model.embed_tokens.': 'words are given embedded'}
-    ),
-    'TransformersLanguageModel-flamingo': Small(OPT, Language()),
+    'StackLanguageModel': Small(LANGUAGE, Language(), LAYERED),
+    'TransformersLanguageModel-llama': Small(LLAMA, Language(), LAYERED),
+    'TransformersLanguageModel-flamingo': Small(OPT, Language(), LAYERED),
     'DocumentTokenizer': Small({'type': 'DocumentTokenizer', 'tokenizer': TOKENIZER}, Tokenizer(), ['TextTokenizer']),
     'DocumentHead': Small(
         {'type': 'DocumentHead', 'num_beams': 2, 'max_length': 5},

@@ -6,7 +6,7 @@ from instances import build
 from mmpretrain.structures import DataSample
 from whole_kinds import total
 
-from florence_mm.models.checkpoints.frozen import with_frozen, without_frozen
+from florence_mm.models.checkpoints.frozen import SAMPLES, frozen_samples, with_frozen, without_frozen
 from florence_mm.models.heads.multimodal.cuts import draw_cuts
 from florence_mm.ops.nearest_contrastive import nearest_contrastive_loss
 
@@ -63,6 +63,18 @@ def test_contrast_and_captions_share_what_the_queries_read(monkeypatch):
     assert model._queries_of is None
 
 
+@torch.no_grad()
+def test_what_queries_read_of_some_images_is_not_taken_for_that_of_others():
+    model = build('BLIP2', heads=STAGE_1)
+    tokens = model.encode_image(images())
+    with model._sharing():
+        read = [model.read_queries(some)[0] for some in (tokens, tokens[:2], tokens.flip(0))]
+    expected = model.read_queries(tokens)[0]
+    for got, rows in zip(read, ([0, 1, 2], [0, 1], [2, 1, 0]), strict=True):
+        torch.testing.assert_close(got, expected[rows])
+    assert model._queries_of is None
+
+
 @pytest.mark.parametrize('name', ['BLIP2', 'BLIP2Writer', 'BLIP2Writer-t5'])
 def test_what_is_frozen_stays_equal_bit_by_bit(name):
     heads = STAGE_1 if name == 'BLIP2' else {'caption': {'type': 'FusionCaptionHead', 'max_length': 5}}
@@ -100,6 +112,39 @@ def test_checkpoints_hold_what_was_trained_and_say_what_they_need(tmp_path):
     assert all(torch.equal(value, whole[key]) for key, value in model.state_dict().items())
     model.keep_frozen = True
     assert without_frozen(model, model.state_dict()).keys() == model.state_dict().keys()
+
+
+def _with_weights(model):
+    for name in ('image_encoder', 'language_model'):
+        getattr(model, name).has_weights = True
+    return model
+
+
+def test_other_frozen_weights_than_those_of_the_training_are_refused():
+    model = _with_weights(build('BLIP2Writer', heads={'caption': {'type': 'FusionCaptionHead', 'max_length': 5}}))
+    samples = frozen_samples(model, model.state_dict())
+    assert samples.keys() == {'image_encoder', 'language_model'}
+    for name, numbers in samples.items():
+        own = getattr(model, name).state_dict()
+        assert 1 <= len(numbers) <= 16
+        for key, (size, *values) in numbers.items():
+            assert size == own[key].numel() and len(values) == 4
+            assert set(values) <= set(own[key].flatten().tolist())
+    meta, state = {SAMPLES: samples}, without_frozen(model, model.state_dict())
+    assert with_frozen(model, state, 'run.pth', meta).keys() == model.state_dict().keys()
+    # in a narrower type they are the same
+    model.language_model.to(torch.bfloat16)
+    with_frozen(model, state, 'run.pth', meta)
+    with torch.no_grad():
+        model.language_model.to(torch.float32)
+        for weight in model.language_model.parameters():
+            weight.mul_(1.1)
+    with pytest.raises(
+        ValueError,
+        match=r'run.pth was trained with another language_model: \d+ of the \d+ tensors that it knows differ',
+    ):
+        with_frozen(model, state, 'run.pth', meta)
+    with_frozen(model, state, 'run.pth')  # of an older run, which knows nothing
 
 
 def test_a_text_is_cut_up_to_its_middle():

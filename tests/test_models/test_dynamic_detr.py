@@ -11,8 +11,6 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from florence_mm.apis import DetectionInferencer
-from florence_mm.errors import UsageError
-from florence_mm.export.detector import check_detector
 from florence_mm.models.heads import DynamicDETRHead
 from florence_mm.models.layers.dynamic_decoder import DynamicFilter, move_boxes, spread_boxes
 
@@ -224,6 +222,9 @@ def test_what_cannot_be_trained_is_said_in_a_sentence():
     made, feats = head(), pyramid()
     with pytest.raises(ValueError, match=r'a.png has labels from 0 to 3, but the head has num_classes=3 \(0 to 2\)'):
         made.loss(feats, [sample(BOXES, [0, 3, 1], img_path='a.png'), sample([], [])])
+    wrong = [*BOXES[:2], [1.0, 2.0, math.inf, 4.0]]
+    with pytest.raises(ValueError, match=r'a.png has boxes that are not finite; correct them'):
+        made.loss(feats, [sample(wrong, [0, 2, 1], img_path='a.png'), sample([], [])])
     feats[0][:] = torch.nan
     with pytest.raises(ValueError, match=r'not finite; the training diverged, lower the learning rate'):
         made.loss(feats, samples())
@@ -285,11 +286,6 @@ def test_the_encoder_takes_the_tower_of_dynamic_head():
     encoder.load_state_dict(state)
     feats = [torch.randn(1, 16, side, side, dtype=torch.float64) for side in (16, 8, 4)]
     torch.testing.assert_close(list(encoder(feats)), tower.tower(feats))
-
-
-def test_an_export_is_refused_in_a_sentence():
-    with pytest.raises(UsageError, match='DynamicDETR finds its boxes in several steps, which no exported'):
-        check_detector(build('DynamicDETR'))
 
 
 def test_the_inferencer_finds_and_draws_boxes(tmp_path):

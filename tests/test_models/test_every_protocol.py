@@ -63,6 +63,131 @@ def test_what_does_not_decay_is_there_and_no_matrix_of_a_product_is_among_it(nam
     assert products <= decayed
 
 
+# --- language models --------------------------------------------------------------------------------------------------
+
+
+def drawn_ids(length=7):
+    return torch.randint(5, 40, (2, length), generator=torch.Generator().manual_seed(1))
+
+
+def read_two(model):
+    """Embeddings before two texts."""
+    generator = torch.Generator().manual_seed(2)
+    return model.read(torch.randn(2, 3, model.embed_dims, generator=generator, dtype=torch.float64))
+
+
+@fulfilling('LanguageModel')
+@torch.no_grad()
+def test_a_cache_that_rows_are_selected_of_gives_what_whole_texts_give(name):
+    model = shared(name)
+    ids, before = drawn_ids(), read_two(model)
+    expected = model.next_logits(ids, before)
+    cache = model.cache(before)
+    assert cache.length == 0
+    parts = [model.next_logits(ids[:, :4], before, cache)]
+    assert cache.length == 4  # what is before the texts is not counted
+    cache.select(torch.tensor([1, 0]))
+    parts.append(model.next_logits(ids[[1, 0], 4:5], type(before)(before.tokens[[1, 0]]), cache)[[1, 0]])
+    cache.select(torch.tensor([1, 0]))
+    parts.append(model.next_logits(ids[:, 5:], before, cache))
+    assert cache.length == 7
+    torch.testing.assert_close(torch.cat(parts, 1), expected, **EXACT)
+
+
+@fulfilling('LanguageModel')
+@torch.no_grad()
+def test_what_is_before_a_text_changes_all_of_its_logits_and_a_token_those_from_its_own(name):
+    model = shared(name)
+    ids, before = drawn_ids(), read_two(model)
+    expected = model.next_logits(ids, before)
+    assert ((model.next_logits(ids, model.read(before.tokens.flip(2))) - expected).abs().amax(2) > 1e-6).all()
+    other = ids.clone()
+    other[:, 4] = 4
+    changed = (model.next_logits(other, before) - expected).abs().amax(2) > 1e-6
+    assert changed.tolist() == [[False] * 4 + [True] * 3] * 2
+
+
+@fulfilling('LayeredLanguageModel')
+@torch.no_grad()
+def test_embeddings_layers_and_outputs_of_a_language_model_are_together_the_whole(name):
+    model = shared(name)
+    ids, before = drawn_ids(), read_two(model)
+    whole = torch.cat([before.tokens, model.embed(ids)], 1)
+    numbers, widths = [], set()
+
+    def watch(number, x):
+        numbers.append(number)
+        widths.add(x.shape)
+        return x
+
+    hidden = model.run(whole, before_layer=watch)
+    torch.testing.assert_close(model.logits(hidden)[:, 3:], model.next_logits(ids, before), **EXACT)
+    torch.testing.assert_close(model.logits(model.run(model.embed(ids))), model.next_logits(ids), **EXACT)
+    assert numbers == list(range(model.num_layers))
+    assert widths == {(2, 10, model.layer_dims)}
+    assert model.outputs().shape == (len(model.word_embeddings.weight), hidden.shape[2])
+    cache = model.cache()
+    again = [model.run(whole[:, :6], cache), model.run(whole[:, 6:], cache)]
+    torch.testing.assert_close(torch.cat(again, 1), hidden, **EXACT)
+
+
+@fulfilling('LayeredLanguageModel')
+@torch.no_grad()
+def test_what_is_put_before_a_layer_enters_it(name):
+    model = shared(name)
+    embedded = model.embed(drawn_ids())
+    last = model.num_layers - 1
+    seen = {}
+
+    def add(number, x):
+        seen[number] = x
+        return x.flip(2) if number == last else x
+
+    changed = model.run(embedded, before_layer=add)
+    without = dict(seen)
+    hidden = model.run(embedded, before_layer=lambda number, x: seen.update({number: x}) or x)
+    torch.testing.assert_close(seen, without, **EXACT)
+    assert (changed - hidden).abs().max() > 1e-6
+    torch.testing.assert_close(model.run(embedded), hidden, **EXACT)  # and nothing stays behind
+
+
+@pytest.mark.parametrize(
+    ('model', 'language', 'message'),
+    [
+        ('FlorenceFlamingo', 'TransformersLanguageModel-t5', 'has no layer_dims; give a causal one, such as OPT'),
+        ('BLIP2Writer', 'TextStack', 'has no cache; give one such as TransformersLanguageModel'),
+        ('LanguageModeling', 'TextStack', 'has no cache; give one such as TransformersLanguageModel'),
+    ],
+)
+def test_what_is_no_language_model_of_the_kind_is_refused(model, language, message):
+    language = shared(language)
+    with pytest.raises(ValueError, match=f'{model} needs a .*LanguageModel, and {type(language).__name__} {message}'):
+        build(model, language_model=language)
+
+
+# --- heads of detectors -----------------------------------------------------------------------------------------------
+
+
+@fulfilling('FindsObjects')
+@torch.no_grad()
+def test_objects_in_tensors_are_those_of_the_prediction(name):
+    from mmdet.structures import DetDataSample
+
+    head = shared(name)
+    generator = torch.Generator().manual_seed(4)
+    maps = [torch.randn(2, 16, *size, generator=generator, dtype=torch.float64) for size in ((9, 12), (5, 6), (3, 3))]
+    sizes = [(72, 90), (50, 96)]
+    samples = [DetDataSample(metainfo={'img_shape': size, 'scale_factor': (1.0, 1.0)}) for size in sizes]
+    boxes, scores, labels = head.find_objects(maps, torch.tensor(sizes))
+    for row, found in enumerate(head.predict(maps, samples)):
+        torch.testing.assert_close(boxes[row], found.bboxes)
+        torch.testing.assert_close(scores[row], found.scores)
+        assert labels[row].tolist() == found.labels.tolist()
+    assert len({*labels.flatten().tolist()}) == 2 and (scores.diff(dim=1) <= 0).all()
+    # boxes end at their own picture's border
+    assert (boxes.amax(1)[:, [3, 2]] <= torch.tensor(sizes)).all() and (boxes == 0).any()
+
+
 # --- classes by name --------------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from florence_mm.models.layers.resampler import Resampler
 from florence_mm.models.multimodal import FlorenceFlamingo
 from florence_mm.models.text import StackLanguageModel
 from florence_mm.models.tokenizers import DocumentTokenizer
+from florence_mm.models.tokenizers.protocol import TokenBatch
 
 DOCUMENT = '<image>a red two<|endofchunk|><image>is it<|endofchunk|>'
 EXACT = {'rtol': 0, 'atol': 0}
@@ -310,6 +311,37 @@ def test_what_is_written_behind_examples_is_what_reading_them_again_says(model):
 
 
 @torch.no_grad()
+@torch.no_grad()
+def test_rows_that_are_selected_take_the_pictures_that_they_have_shown(model):
+    """Of two documents one has shown its second picture; what is written on goes with the row."""
+    tokens = model.encode_image(torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double())
+    image, start = model.tokenizer.image_id, model.tokenizer.document_start_id
+    ids = torch.tensor([[start, image, 9, image], [start, image, 9, 8]])
+
+    def written(order):
+        state = model.start_documents(tokens, [(0, 1), (0, 1)], ids[:, :1], cached=True)
+        model.write_on(TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)), state)
+        state.caches[0].select(torch.tensor(order))
+        return model.write_on(TokenBatch(torch.full((2, 1), 7), torch.ones(2, 1, dtype=torch.bool)), state)
+
+    straight, exchanged = written([0, 1]), written([1, 0])
+    torch.testing.assert_close(exchanged, straight[[1, 0]])
+    torch.testing.assert_close(written([0, 0]), straight[[0, 0]])
+    assert (straight[0] - straight[1]).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize('document', ['a dog ', ''])
+def test_documents_without_pictures_are_written_on(model, document):
+    """The image encoder is wider than the language model, and gets no picture."""
+    assert model.image_dims != model.hidden_size
+    alone = model.predict(torch.zeros(1, 3, 2, 32, 32).double(), [DataSample(document=document, num_pictures=0)])[0]
+    beside = torch.randn(2, 3, 2, 32, 32, generator=torch.Generator().manual_seed(0)).double()
+    samples = [DataSample(document=f'{document}<image>', num_pictures=1), DataSample(document=document, num_pictures=0)]
+    together = model.predict(beside, samples)
+    assert alone.pred_caption == together[1].pred_caption
+    assert alone.caption_score == pytest.approx(together[1].caption_score, abs=1e-9)
+
+
 def test_a_long_prompt_keeps_its_end_with_the_pictures_there(model):
     head = model.heads['caption']
     head.max_length = 4

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from instances import build
 from kinds import numbers
 from mmpretrain.structures import DataSample
 
@@ -111,6 +112,18 @@ def test_the_mean_of_the_latents():
 def test_options_that_do_not_fit_are_refused(options, said):
     with pytest.raises(ValueError, match=said):
         Perceiver(**{'arch': ARCH, **options})
+
+
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [
+        ('PerceiverDecoder', {'num_queries': 0}),
+        *(('PlaceQueryHead', {key: 0}) for key in ('num_classes', 'num_sampled', 'chunk_size')),
+    ],
+)
+def test_outputs_of_none_are_refused(name, options):
+    with pytest.raises(ValueError, match=f'{next(iter(options))} is 0; give at least 1'):
+        build(name, **options)
 
 
 def test_inputs_that_do_not_fit_are_refused():

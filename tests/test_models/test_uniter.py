@@ -2,14 +2,17 @@
 
 import pytest
 import torch
+from instances import build
 from mmpretrain.structures import DataSample
 from public_vilt import FEATURES, WIDTH, our_uniter, public_uniter
+from small_uniter import UNITER as SMALL
 from torch.nn import functional as F
 
 from florence_mm.models.checkpoints.formats import convert_state_dict
 from florence_mm.models.heads.multimodal.masked_regions import choose_regions
 from florence_mm.models.heads.multimodal.mlm import mask_tokens
-from florence_mm.models.multimodal import UNITER
+from florence_mm.models.multimodal import UNITER, RetrievalReranker
+from florence_mm.ops.collectives import Peers
 
 TEXTS = ['a red two', 'no dog']
 
@@ -196,3 +199,33 @@ def test_published_sizes_without_embeddings(text, millions):
     words = model.word_embeddings.weight.numel()
     size = sum(p.numel() for name, p in model.named_parameters() if 'embeddings' not in name)
     assert abs(size / 1e6 - millions) < 1.0, (size, words)
+
+
+@torch.no_grad()
+def test_a_fusion_model_of_regions_matches_those_of_the_samples():
+    heads = {'itm': {'type': 'FusionITMHead', 'negatives': 'half'}}
+    model = RetrievalReranker(build('UniCL'), {**SMALL, 'feature_dims': FEATURES, 'heads': heads}).eval()
+    for parameter in model.matcher.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    assert type(model.matcher.data_preprocessor).__name__ == 'RegionDataPreprocessor'
+    rows, pairs = regions(3, 1), [(0, 0), (1, 0), (1, 1)]
+    pixels = torch.zeros(2, 3, 16, 24, dtype=torch.uint8)
+    samples = [DataSample(regions=one, text=text) for one, text in zip(rows, TEXTS, strict=True)]
+    found = model.match_pictures({'inputs': list(pixels), 'data_samples': samples}, TEXTS, pairs)
+    padded = model.matcher.data_preprocessor({'inputs': rows}, False)['inputs']
+    wanted = model.matcher.match(model.matcher.encode_image(padded), TEXTS, pairs)
+    assert torch.equal(found, wanted) and len(set(wanted.tolist())) == 3
+    torch.manual_seed(0)
+    losses = model.loss(model.data_preprocessor({'inputs': pixels})['inputs'], samples)
+    torch.manual_seed(0)
+    assert torch.equal(losses['loss_itm'], model.matcher.loss(padded, samples)['loss_itm'])
+    with pytest.raises(ValueError, match='UNITER matches regions, and samples have none; load them beside the image'):
+        model.match_pictures({'inputs': list(pixels), 'data_samples': [DataSample(text='a')] * 2}, TEXTS, pairs)
+
+
+def test_all_processes_take_the_task_that_the_first_has_drawn(monkeypatch):
+    model = build('UNITER')
+    monkeypatch.setattr(model, 'tasks', {'a': 1.0, 'b': 1.0, 'c': 2.0})
+    for drawn, task in ((0.0, 'a'), (0.3, 'b'), (0.6, 'c'), (0.99, 'c')):
+        monkeypatch.setattr(Peers, 'gather_rows', lambda self, own, first=drawn: torch.tensor([first, *own.tolist()]))
+        assert {model._draw_task(['a', 'b', 'c']) for _ in range(8)} == {task}

@@ -137,10 +137,12 @@ def test_a_black_picture_does_not_vanish():
     assert model.encode_image(zero)[..., -1].sum(1).tolist() == [17, 10]
 
 
+@pytest.mark.parametrize('sizes', [((32, 32), (16, 40), (40, 24)), ((33, 47), (1, 19), (12, 3))])
 @torch.no_grad()
-def test_other_pictures_of_a_batch_change_nothing():
+def test_other_pictures_of_a_batch_change_nothing(sizes):
+    """Also of those whose sides are no multiples of a patch, or less than one."""
     model = our_vilt()
-    images = [torch.randint(0, 255, (3, *size), dtype=torch.uint8) for size in ((32, 32), (16, 40), (40, 24))]
+    images = [torch.randint(0, 255, (3, *size), dtype=torch.uint8) for size in sizes]
     together = fused(model, batch_of(model, images)['inputs'], *(x[[0, 1, 0]] for x in (IDS, MASK)))
     for row, image in enumerate(images):
         ids, mask = (x[[0, 1, 0]][row : row + 1] for x in (IDS, MASK))

@@ -66,6 +66,14 @@ def test_the_plan_has_no_gradient():
     torch.testing.assert_close(gradient, expected)
 
 
+def test_double_precision_stays_double():
+    x, y = (torch.randn(2, n, 4, generator=torch.Generator().manual_seed(n)) for n in (3, 5))
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    costs = transport_costs(x.double(), y.double(), mask)
+    assert costs.dtype == torch.float64
+    torch.testing.assert_close(costs.float(), transport_costs(x, y, mask), rtol=1e-5, atol=1e-6)
+
+
 def test_half_precision_is_computed_in_float32():
     x, y = torch.randn(1, 3, 8).bfloat16(), torch.randn(1, 4, 8).bfloat16()
     with torch.autocast('cpu', torch.bfloat16):

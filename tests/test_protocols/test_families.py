@@ -2,7 +2,12 @@
 
 import importlib.util
 import json
+import multiprocessing
 import os
+import shutil
+import signal
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,11 +17,12 @@ from mmengine.config import Config
 
 from florence_mm.config.load import load_config
 from florence_mm.config.pick import find_step, type_name, walk_steps
-from florence_mm.errors import DataError, UsageError
+from florence_mm.errors import DataError, UsageError, one_sentence_errors
 from florence_mm.protocols import family_runs
 from florence_mm.protocols.families import FAMILIES, TASKS, FamilyTask
+from florence_mm.protocols.family_configs import begins_with, config_of, last_checkpoint, trains
 from florence_mm.protocols.family_data import Files, OwnData, keep_captions
-from florence_mm.protocols.family_runs import Cell, FamilyRuns, begins_with, config_of, in_own_process
+from florence_mm.protocols.family_runs import Cell, FamilyRuns, in_own_process
 from florence_mm.protocols.family_table import describe, panels_of, plain, row_of
 
 ROOT = Path(__file__).parents[2]
@@ -46,9 +52,11 @@ def test_configs_of_families_are_there_and_begin_with_runs_of_configs(name):
             cfg = load_config(waiting.pop())
             for path in begins_with(cfg):
                 before = load_config(config_of(path))
-                assert Path(path).name == family_runs.last_checkpoint(before)
+                assert Path(path).name == last_checkpoint(before)
                 waiting.append(config_of(path))
-        assert load_config(chosen.config).get('test_evaluator') is not None
+        cfg = load_config(chosen.config)
+        assert cfg.get('test_evaluator') is not None
+        assert trains(cfg) == (cfg.get('load_from') is None)  # one that only tests says what it tests
     assert [FAMILIES[name].task(task) is None for task in TASKS] == [
         task not in FAMILIES[name].models for task in TASKS
     ]
@@ -222,9 +230,9 @@ def fake(monkeypatch, tmp_path):
     def in_process(work, cfg, threads, *args):
         seen.append((work.__name__.strip('_'), cfg, *args))
         if work is family_runs._train:
-            write_run(Path(args[0]), family_runs.last_checkpoint(cfg))
+            write_run(Path(args[0]), last_checkpoint(cfg))
             return None
-        score = {'caption/CIDEr-D': 3.0, 'vqa/accuracy': 0.75}
+        score = {'caption/CIDEr-D': 3.0, 'vqa/accuracy': 0.75, 'reranked/i2t_R@1': 0.5}
         return {**score, 'process/parameters': 7.0, 'process/trained': 4.0, 'process/memory': 1024.0}
 
     monkeypatch.setattr(family_runs, 'in_own_process', in_process)
@@ -280,6 +288,84 @@ def test_own_training_data_train_in_a_folder_of_their_own(fake, own, tmp_path):
     assert fake[1][1].model.init_cfg.checkpoint == str(folders[0] / 'epoch_4.pth')
 
 
+VILT = 'vilt_coswin-micro_2xb32-2e_large-digits'
+
+
+def test_a_config_that_trains_nothing_is_tested_with_the_checkpoint_of_another(fake, tmp_path):
+    towers = write_run(tmp_path / 'runs' / TOWERS, 'epoch_5.pth')
+    pretrained = write_run(tmp_path / 'runs' / VILT, 'epoch_2.pth')
+    runs = FamilyRuns(tmp_path / 'out', tmp_path / 'runs', say=lambda text: None)
+    found = runs.run('vilt/matching', FAMILIES['vilt'].task('matching'))
+    assert (found.score, found.checkpoint, found.seconds) == (0.5, pretrained, {VILT: 26.0})
+    ((kind, cfg),) = fake
+    assert kind == 'test' and cfg.load_from == pretrained and cfg.model.type.endswith('RetrievalReranker')
+    assert cfg.model.retriever.init_cfg.checkpoint == towers
+    # other weights take the place of both, also after the pretraining is gone; what they were trained from is unknown
+    mine = tmp_path / 'mine.pth'
+    torch.save({'state_dict': {'a': torch.zeros(1)}}, mine)
+    found = runs.run('vilt/matching', FAMILIES['vilt'].task('matching'), str(mine))
+    assert (found.checkpoint, found.seconds) == (str(mine), {str(mine): None})
+    assert fake[1][1].load_from == str(mine) and fake[1][1].model.retriever.init_cfg.checkpoint == towers
+
+
+def test_what_another_config_tests_is_trained_first_and_on_own_captions_anew(fake, own, tmp_path):
+    towers = write_run(tmp_path / 'runs' / TOWERS, 'epoch_5.pth')
+    runs = FamilyRuns(tmp_path / 'out', tmp_path / 'runs', say=lambda text: None)
+    found = runs.run('vilt/matching', FAMILIES['vilt'].task('matching'))
+    assert [kind for kind, *_ in fake] == ['train', 'test']
+    assert found.checkpoint == str(tmp_path / 'runs' / VILT / 'epoch_2.pth') and set(found.seconds) == {VILT}
+    data = OwnData(tmp_path / 'out/data', captions=own.captions, train_captions=own.captions)
+    runs = FamilyRuns(tmp_path / 'out', tmp_path / 'runs', data=data, say=lambda text: None)
+    found = runs.run('vilt/matching', FAMILIES['vilt'].task('matching'))
+    assert [kind for kind, *_ in fake] == ['train', 'test'] * 2
+    assert Path(found.checkpoint).parent.parent == tmp_path / 'out/trained'
+    cfg = fake[3][1]
+    assert cfg.test_dataloader.dataset.ann_file == str(own.captions.file)
+    assert cfg.load_from == found.checkpoint and cfg.model.retriever.init_cfg.checkpoint == towers
+
+
+def test_frozen_parts_of_a_test_are_those_that_its_model_was_trained_with(fake, own, tmp_path):
+    write_run(tmp_path / 'runs' / TOWERS, 'epoch_5.pth')
+    language = 'language-micro_1xb64-6e_large-digits'
+    write_run(tmp_path / 'runs' / language, 'epoch_6.pth')  # of the embedded captions
+    data = OwnData(tmp_path / 'out/data', train_captions=own.captions)
+    runs = FamilyRuns(tmp_path / 'out', tmp_path / 'runs', data=data, say=lambda text: None)
+    for task in ('captions', 'vqa'):
+        runs.run(f'flamingo/{task}', FAMILIES['flamingo'].task(task))
+        trained = fake[-1][1].model.language_model.init_cfg.checkpoint
+        assert Path(trained).parent.name.startswith(f'{language}-') and str(tmp_path / 'out/trained') in trained
+    assert [kind for kind, *_ in fake] == ['train', 'train', 'test', 'test']
+
+
+def test_a_config_that_trains_nothing_must_name_weights(fake, tmp_path):
+    config = tmp_path / 'alone.py'
+    config.write_text("model = dict(type='X')")
+    runs = FamilyRuns(tmp_path / 'out', tmp_path / 'runs', say=lambda text: None)
+    with pytest.raises(UsageError, match=r'alone.py trains nothing and names no weights; set load_from, or train_cfg'):
+        runs.run('x/captions', FamilyTask(str(config), 'caption/CIDEr-D'))
+
+
+def test_a_run_that_stopped_half_goes_on_and_is_not_tested_before(fake, tmp_path):
+    write_run(tmp_path / 'runs' / TOWERS, 'epoch_5.pth')
+    half = tmp_path / 'runs' / GIT
+    write_run(half, 'epoch_2.pth', 5)
+    (half / 'last_checkpoint').write_text(str(half / 'epoch_2.pth'))
+    shutil.rmtree(half / '1')
+    runs = FamilyRuns(tmp_path / 'out', tmp_path / 'runs', say=lambda text: None)
+    found = runs.run('git/captions', FAMILIES['git'].task('captions'))
+    assert [(kind, *rest) for kind, _, *rest in fake] == [('train', str(half), 0), ('test',)]
+    assert found.checkpoint == str(half / 'epoch_4.pth')
+
+
+def test_a_training_that_leaves_no_last_checkpoint_is_told(monkeypatch, tmp_path):
+    write_run(tmp_path / 'runs' / TOWERS, 'epoch_5.pth')
+    monkeypatch.setattr(family_runs, 'in_own_process', lambda *args: None)
+    monkeypatch.setattr(family_runs, 'published_folders', lambda: [tmp_path / 'published'])
+    runs = FamilyRuns(tmp_path / 'out', tmp_path / 'runs', say=lambda text: None)
+    with pytest.raises(UsageError, match=f'the training of {GIT} has left no .*epoch_4.pth; look at its log'):
+        runs.run('git/captions', FAMILIES['git'].task('captions'))
+
+
 def test_given_weights_are_tested_and_without_a_log_have_no_seconds(fake, tmp_path):
     file = tmp_path / 'mine.pth'
     torch.save({'state_dict': {'a': torch.zeros(1)}}, file)
@@ -309,6 +395,15 @@ def test_work_has_a_process_of_its_own_with_its_own_memory():
         in_own_process(os._exit, 3)
 
 
+def test_work_ends_with_the_process_that_asked_for_it(capsys):
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    begun = time.monotonic()
+    with pytest.raises(SystemExit) as end, one_sentence_errors():
+        in_own_process(time.sleep, 300)
+    assert end.value.code == 143 and time.monotonic() - begun < 200
+    assert not multiprocessing.active_children()
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
@@ -331,9 +426,76 @@ def test_a_failed_test_is_told_and_the_next_begins(tool, tmp_path):
             raise UsageError('a.pth is\ngone')
         return cell(0.5, vqa=1.0)
 
-    results = tool.run_all(SimpleNamespace(run=run), ['git', 'blip'], ('captions', 'vqa'), {})
+    todo = tool.chosen_tests(['git', 'vilt'], ('captions', 'vqa'), {})
+    assert todo == [('git', 'captions'), ('git', 'vqa'), ('vilt', 'vqa')]
+    results = tool.run_all(SimpleNamespace(run=run), ['git', 'vilt'], todo, {})
     assert results['git'] == {'captions': 'a.pth is gone', 'vqa': cell(0.5, vqa=1.0)}
-    assert list(results['blip']) == ['captions']
+    assert results['vilt'] == {'vqa': cell(0.5, vqa=1.0)}
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """A folder to work in, with two pictures, their captions, and questions about them."""
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    Path('photos').mkdir()
+    for name in ('a.png', 'b.png'):
+        Image.new('RGB', (70, 64), 'red').save(f'photos/{name}')
+    Path('mine.jsonl').write_text('{"image": "a.png", "text": "a two"}\n{"image": "b.png", "text": "a six"}\n')
+    Path('asked.jsonl').write_text('{"image": "a.png", "question": "how many?", "answer": "two"}\n')
+    return tmp_path
+
+
+def test_weights_that_do_not_fit_are_told_among_others(tool, photos, monkeypatch, capsys):
+    def in_this_process(work, cfg, threads, *args):
+        if 'git' in cfg.work_dir:
+            return work(cfg, threads, *args)
+        return {'caption/CIDEr-D': 3.0, 'process/parameters': 7.0, 'process/trained': 4.0, 'process/memory': 1024.0}
+
+    monkeypatch.setattr(family_runs, 'in_own_process', in_this_process)
+    torch.save({'state_dict': {'a': torch.zeros(1)}}, 'wrong.pth')
+    torch.save({'state_dict': {'a': torch.zeros(1)}}, 'mine.pth')
+    arguments = ['--only', 'git', 'simvlm', '--tasks', 'captions', '--captions', 'mine.jsonl', '--images', 'photos']
+    weights = ['--weights', 'git:captions=wrong.pth', 'simvlm:captions=mine.pth']
+    monkeypatch.setattr('sys.argv', ['compare_families.py', *arguments, *weights, '--threads', '1'])
+    assert tool.main() == 1
+    out = capsys.readouterr().out
+    assert '\n- GIT, captions: no weight in wrong.pth belongs to this model' in out
+    assert '| GIT | – |' in out and '| SimVLM | 3.000 | 0.00 | – | 0 |' in out
+
+
+@pytest.mark.parametrize(
+    ('file', 'line', 'sentence'),
+    [
+        ('mine.jsonl', '{"image": "b.png", "text": 3}', 'mine.jsonl, line 3: '),
+        (
+            'mine.jsonl',
+            '{"image": "c.png", "text": "a"}',
+            'line 3: there is no picture photos/c.png; correct',
+        ),
+        ('mine.jsonl', '{"image": "a.png"', 'mine.jsonl, line 3'),
+        ('asked.jsonl', '{"image": "b.png", "answer": "two"}', 'asked.jsonl, line 2: the question must be a string'),
+        (
+            'asked.jsonl',
+            '{"image": "c.png", "question": "q", "answer": "a"}',
+            'line 2: there is no picture photos/c.png',
+        ),
+    ],
+)
+@pytest.mark.parametrize('split', ['', 'train-'])
+def test_a_bad_row_is_told_before_anything_is_trained(
+    tool, fake, photos, monkeypatch, capsys, file, line, sentence, split
+):
+    with Path(file).open('a') as out:
+        out.write(line + '\n')
+    arguments = [f'--{split}captions', 'mine.jsonl', f'--{split}questions', 'asked.jsonl', f'--{split}images', 'photos']
+    monkeypatch.setattr('sys.argv', ['compare_families.py', *arguments])
+    with pytest.raises(SystemExit) as end:
+        tool.main()
+    assert end.value.code == 2 and not fake
+    error = capsys.readouterr().err
+    assert sentence in error and len(error.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -341,16 +503,26 @@ def test_a_failed_test_is_told_and_the_next_begins(tool, tmp_path):
     [
         (['--weights', 'git=a.pth'], '--weights git=a.pth has another form than FAMILY:TASK=FILE; write'),
         (['--weights', 'gitt:vqa=a.pth'], "names no family; did you mean 'git'"),
-        (['--weights', 'blip:vqa=a.pth'], 'BLIP has no config for vqa, only for captions, matching'),
+        (['--weights', 'blip2:vqa=a.pth'], 'BLIP-2 has no config for vqa, only for captions, matching'),
         (['--weights', 'git:vqa=none.pth'], 'none.pth'),
         (['--captions', 'a.jsonl'], 'captions or questions and their pictures belong together; give --images too'),
         (['--train-images', '.'], 'give --train-captions or --train-questions too'),
         (['--captions', 'a.jsonl', '--images', '.'], '--captions a.jsonl is no file; correct the path'),
         (['--regions', '.'], '--regions are of captions or questions'),
+        (['--only', 'gitt'], "argument --only: invalid choice: 'gitt' (choose from"),
+        (
+            ['--only', 'vilt', '--tasks', 'captions'],
+            'left for --tasks captions: ViLT has vqa, matching; choose',
+        ),
+        (
+            ['--only', 'git', '--weights', 'vilt:vqa=w.pth'],
+            '--weights vilt:vqa is of a test that --only',
+        ),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(tool, tmp_path, monkeypatch, capsys, arguments, sentence):
     monkeypatch.chdir(tmp_path)
+    Path('w.pth').touch()
     monkeypatch.setattr('sys.argv', ['compare_families.py', *arguments])
     with pytest.raises(SystemExit) as end:
         tool.main()
@@ -359,4 +531,4 @@ def test_arguments_that_do_not_fit_are_refused(tool, tmp_path, monkeypatch, caps
 
 def test_configs_reach_the_other_process_whole():
     cfg = Config({'train_cfg': {'by_epoch': False, 'max_iters': 2}, 'model': {'type': 'X', 'size': (1, 2)}})
-    assert in_own_process(family_runs.last_checkpoint, cfg) == 'iter_2.pth'
+    assert in_own_process(last_checkpoint, cfg) == 'iter_2.pth'

@@ -69,6 +69,8 @@ DATA: dict[str, tuple[str, ...]] = {
         f'{_CONVERTERS}/prepare_scenes.py --out data/large_digits --train 4000 {_LARGE}',
         f'{_CONVERTERS}/prepare_questions.py --scenes data/large_digits --out data/large_digit_questions',
     ),
+    'documents': (f'{_CONVERTERS}/prepare_documents.py --scenes data/large_digits --out data/large_digit_documents',),
+    'digits': (f'{_CONVERTERS}/prepare_digits.py --out data/digits',),
     # three times as many, of which the first are the same, with outlines, and what is asked about them
     'large_digit_tasks': (
         f'{_CONVERTERS}/prepare_scenes.py --out data/outlined_large_digits --outlines --train 12000 {_LARGE}',
@@ -88,6 +90,9 @@ _METER = 'meter_coswin-micro_2xb32-2e_large-digits'
 _GIT = 'git_coswin-micro_caption_2xb16-4e_large-digits'
 _SIMVLM = 'simvlm_coswin-micro_1xb72-6e_large-digits'
 _BLIP = 'blip_coswin-micro_2xb32-12e_large-digits'
+_VILT = 'vilt_coswin-micro_2xb32-2e_large-digits'
+_OPT, _BLIP2 = 'opt-micro_1xb64-6e_large-digits', 'blip2_coswin-micro_1xb64-8e_large-digits'
+_LANGUAGE = 'language-micro_1xb64-6e_large-digits'
 
 
 def _trained(name: str, epochs: int) -> str:
@@ -104,15 +109,16 @@ def _written(
     task: str,
     family: str,
     seconds: int,
-    begins_with: str,
+    begins_with: str | tuple[str, ...],
     score: str,
     least: float,
     control: str = 'exchanged',
     **settings: object,
 ) -> Recipe:
     """A model that writes about the large digits, whose test has its controls: the score must exceed one of them."""
-    settings |= {'begins_with': (begins_with,), 'score': score, 'least': least, 'above': f'{control}/{score}'}
-    return _recipe(name, epochs, task, family, seconds, data=('large_digits',), tested_apart=True, **settings)
+    begins_with = (begins_with,) if isinstance(begins_with, str) else begins_with
+    settings |= {'begins_with': begins_with, 'score': score, 'least': least, 'above': f'{control}/{score}'}
+    return _recipe(name, epochs, task, family, seconds, tested_apart=True, **{'data': ('large_digits',), **settings})
 
 
 _CIDER = 'caption/CIDEr-D'
@@ -312,6 +318,114 @@ RECIPES: tuple[Recipe, ...] = (
         least=0.45,
         above='retrieval/i2t_R@1',
         tested_apart=True,
+    ),
+    _recipe(
+        _VILT,
+        2,
+        'matching of scenes and sentences, without an image encoder of its own',
+        'vilt',
+        200,
+        data=('large_digits',),
+        begins_with=(_LARGE_DIGITS,),
+    ),
+    _recipe(
+        'vilt_coswin-micro_2xb64-6e_large-digit-vqa',
+        6,
+        'answers to questions about scenes, in one row with the picture',
+        'vilt',
+        300,
+        data=('large_digits',),
+        begins_with=(_VILT,),
+        score='vqa/accuracy',
+        least=0.75,
+    ),
+    _recipe(
+        _OPT,
+        6,
+        'captions of scenes without their pictures, for BLIP-2',
+        'blip2',
+        60,
+        processes=1,
+        data=('large_digits', 'documents'),
+    ),
+    _written(
+        _BLIP2,
+        8,
+        'contrast, matching and captions of scenes from queries to a frozen tower',
+        'blip2',
+        320,
+        _LARGE_DIGITS,
+        _CIDER,
+        2.6,
+        processes=1,
+    ),
+    _written(
+        'blip2_coswin-micro_opt-micro_1xb64-4e_large-digits',
+        4,
+        'captions of scenes, by a frozen language model behind queries',
+        'blip2',
+        100,
+        (_LARGE_DIGITS, _OPT, _BLIP2),
+        _CIDER,
+        1.6,
+        processes=1,
+    ),
+    _recipe(
+        _LANGUAGE,
+        6,
+        'captions of scenes without their pictures, for Flamingo',
+        'flamingo',
+        60,
+        processes=1,
+        data=('large_digits', 'documents'),
+    ),
+    _written(
+        'flamingo_coswin-micro_1xb32-6e_large-digits',
+        6,
+        'captions of scenes behind examples',
+        'flamingo',
+        320,
+        (_LARGE_DIGITS, _LANGUAGE),
+        _CIDER,
+        2.6,
+        data=('large_digits', 'documents'),
+        processes=1,
+    ),
+    _recipe(
+        'perceiver-micro_1xb64-40e_digits',
+        40,
+        'classification of digits by a few latents',
+        'perceiver',
+        140,
+        processes=1,
+        data=('digits',),
+        score='accuracy/top1',
+        least=97.0,  # percent
+    ),
+    _recipe(
+        'perceiver_coswin-micro_1xb32-16e_large-digit-places',
+        16,
+        'the digit at a place of a scene',
+        'perceiver',
+        300,
+        processes=1,
+        data=('large_digits',),
+        begins_with=(_LARGE_DIGITS,),
+        score='place/accuracy',
+        least=0.80,
+        above='place/permuted',
+    ),
+    _recipe(
+        'dynamic-detr_coswin-micro_1xb8-8e_scenes',
+        8,
+        'detection of digits in scenes, by queries',
+        'dynamic_detr',
+        720,
+        processes=1,
+        data=('scenes',),
+        begins_with=(QUICKSTART,),
+        score='bbox/AP50',
+        least=0.87,
     ),
     Recipe(
         'florence2_coswin-micro_2xb16-5k_large-digit-tasks',

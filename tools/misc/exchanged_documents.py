@@ -26,33 +26,43 @@ _PLURALS = {f'{name}{"es" if name == "six" else "s"}': name for name in _NAMES}
 
 
 def named_digits(text: str) -> list[str]:
-    """The digits that a caption names, sorted and once each, as wordings differ in how often they name one."""
-    return sorted({_PLURALS.get(word, word) for word in re.findall('[a-z]+', text)} & _NAMES)
+    """The digits that a caption names, sorted and once each, as wordings differ in how often they name one.
+
+    What counts is no name, as the first words of ``'two sixes'`` and ``'three digits: ...'``.
+    """
+    words = re.findall('[a-z]+', text)
+    counts = {number for number, word in enumerate(words[1:]) if word in _PLURALS or word.startswith('digit')}
+    named = {_PLURALS.get(word, word) for number, word in enumerate(words) if number not in counts}
+    return sorted(named & _NAMES)
 
 
 @torch.no_grad()
-def write_two(model: nn.Module, latents: Tensor, pictures_of: Sequence[Sequence[int]]) -> list[tuple[str, str]]:
-    """Write the captions of documents of two pictures, one after the other."""
+def write_two(
+    model: nn.Module, latents: Tensor, pictures_of: Sequence[Sequence[int]], beginning: str = ''
+) -> list[tuple[str, str]]:
+    """Write the captions of documents of two pictures, one after the other, both behind the same beginning."""
     head = model.find_head('write')
-    first = head.write_behind(model, latents, [own[:1] for own in pictures_of], [IMAGE_MARK] * len(pictures_of))
-    prompts = [f'{IMAGE_MARK}{text.text}{CHUNK_END}{IMAGE_MARK}' for text in first]
+    asked = f'{IMAGE_MARK}{beginning}'
+    first = head.write_behind(model, latents, [own[:1] for own in pictures_of], [asked] * len(pictures_of))
+    prompts = [f'{asked} {text.text}{CHUNK_END}{asked}' for text in first]
     second = head.write_behind(model, latents, pictures_of, prompts)
     return [(one.text, other.text) for one, other in zip(first, second, strict=True)]
 
 
-def exchanged_share(model: nn.Module, latents: Tensor) -> tuple[float, int, list[tuple[str, str]]]:
+def exchanged_share(model: nn.Module, latents: Tensor, beginning: str = '') -> tuple[float, int, list[tuple[str, str]]]:
     """Share of documents whose captions are exchanged with their pictures.
 
     Args:
         model: a model with a document head.
         latents: ``(U, R, C)`` encoded pictures, of which neighbours make a document.
+        beginning: what all captions begin with, so that their wording is the same.
 
     Returns:
         the share, the number of documents, and their captions in the first order.
     """
     pairs = [[number, number + 1] for number in range(0, len(latents) - 1, 2)]
-    written = write_two(model, latents, pairs)
-    turned = write_two(model, latents, [pair[::-1] for pair in pairs])
+    written = write_two(model, latents, pairs, beginning)
+    turned = write_two(model, latents, [pair[::-1] for pair in pairs], beginning)
     found = [
         (named_digits(a) == named_digits(d) and named_digits(b) == named_digits(c))
         for (a, b), (c, d) in zip(written, turned, strict=True)
@@ -70,6 +80,7 @@ def main() -> None:
         '--pictures', default='data/large_digits/test', help='folder of pictures (default: %(default)s)'
     )
     parser.add_argument('--most', type=int, default=400, help='number of pictures (default: %(default)s)')
+    parser.add_argument('--beginning', default='', help="what all captions begin with, as 'a picture of'")
     args = parser.parse_args()
     with one_sentence_errors():
         loaded = init_model(args.config, args.checkpoint, device='cpu')
@@ -77,7 +88,7 @@ def main() -> None:
         batch = loaded.model.data_preprocessor(loaded.preprocess(files))
         with torch.no_grad():
             latents = loaded.model.encode_image(batch['inputs'])
-        share, count, written = exchanged_share(loaded.model, latents)
+        share, count, written = exchanged_share(loaded.model, latents, args.beginning)
     for one, other in written[:3]:
         print(f'{one} | {other}')
     print(f'exchanged pictures exchange the captions in {share:.3f} of {count} documents')

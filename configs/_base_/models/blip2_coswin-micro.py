@@ -3,7 +3,7 @@
 _base_ = './large-digits_coswin-micro.py'
 model = dict(
     type='florence_mm.BLIP2',
-    num_queries=16,
+    num_queries=4,  # for the 16 tokens of a picture, as published 32 for 257, so that they have to choose
     keep_frozen=True,
     text=dict(
         hidden_size=96,

@@ -23,4 +23,5 @@ model = dict(
     num_heads=4,
     head_dims=24,
     max_text_len=128,
+    keep_frozen=True,  # a checkpoint needs no other file
 )

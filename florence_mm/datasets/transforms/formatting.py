@@ -25,6 +25,8 @@ def _pack_sample(results: dict, meta_keys: Sequence[str]) -> DataSample:
         sample.set_field(list(results['texts']), 'texts')
     if 'gt_label' in results:
         sample.set_gt_label(results['gt_label'])
+    if 'regions' in results and results.get('img') is not None:
+        sample.set_field(torch.from_numpy(results['regions']), 'regions')
     if 'region_classes' in results:
         sample.set_field(torch.from_numpy(results['region_classes']), 'region_classes')
     for key in meta_keys:
@@ -34,7 +36,7 @@ def _pack_sample(results: dict, meta_keys: Sequence[str]) -> DataSample:
 
 
 def pack_image(results: dict, step: str) -> torch.Tensor:
-    """Return ``img`` of a pipeline's dict as ``(3, H, W)`` uint8, or its ``regions``, ``(R, F + 7)`` float32.
+    """Return ``img`` of a pipeline's dict as ``(3, H, W)`` uint8, or without it ``regions``, ``(R, F + 7)`` float32.
 
     Args:
         results (dict): The dict of the pipeline.
@@ -44,9 +46,9 @@ def pack_image(results: dict, step: str) -> torch.Tensor:
         UsageError: there is no image.
         ValueError: the image is not ``(H, W, 3)`` uint8.
     """
-    if 'regions' in results:
-        return torch.from_numpy(results['regions'])
     img = results.get('img')
+    if img is None and 'regions' in results:
+        return torch.from_numpy(results['regions'])
     if img is None:
         raise UsageError(
             f'{step} got a sample without an image; put a step that loads it before it, such as '
@@ -66,9 +68,9 @@ class PackImageText(BaseTransform):
     """Pack an image and its texts: ``inputs`` ``(3, H, W)`` uint8, and a ``DataSample``.
 
     Fields of the sample: ``text``, ``label_key`` (63-bit hash of the text without template), ``augmented``,
-    and if the row has them ``gt_label`` ``(1,)`` int64, in test mode ``texts``, and of :class:`LoadRegions`, whose
-    regions are then the ``inputs``, ``region_classes`` ``(R, 1 + K)`` float32; ``pictured`` False if there is no
-    image and ``inputs`` has no meaning.
+    and if the row has them ``gt_label`` ``(1,)`` int64, in test mode ``texts``, and of :class:`LoadRegions`
+    ``region_classes`` ``(R, 1 + K)`` float32 and ``regions`` ``(R, F + 7)`` float32, which without an image are the
+    ``inputs``; ``pictured`` False if there is no image and ``inputs`` has no meaning.
 
     Args:
         meta_keys (Sequence[str]): Keys of the pipeline's dict that go into the sample's meta information.

@@ -1,4 +1,4 @@
-"""Reading of region features in place of pixels."""
+"""Reading of region features, in place of pixels or beside them."""
 
 import os
 

@@ -1,6 +1,9 @@
 """Ranks of the best correct items of a gallery, in one direction or both, from similarities made in pieces.
 
-Shape legend: ``Q`` queries, ``G`` gallery items, ``N`` images, ``M`` texts, ``P`` correct pairs, ``D`` channels.
+An image may be described by several vectors, as in BLIP-2; its similarity with a text is that of the nearest.
+
+Shape legend: ``Q`` queries, ``G`` gallery items, ``N`` images, ``M`` texts, ``V`` vectors of an image, ``P`` correct
+pairs, ``D`` channels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,8 +25,8 @@ def retrieval_ranks(
     NaN similarities count against the query.
 
     Args:
-        queries (Tensor): ``(Q, D)``.
-        gallery (Tensor): ``(G, D)``; similarity is the dot product.
+        queries (Tensor): ``(Q, D)``, or ``(Q, V, D)`` if they have several vectors.
+        gallery (Tensor): ``(G, D)``, or ``(G, V, D)``; similarity is the dot product, of several vectors the largest.
         positives (Sequence[Sequence[int]]): Correct gallery items of each query, at least one.
         max_elements (int): Most similarities held at once, which bounds memory: 8 bytes each in fp32.
 
@@ -61,7 +64,7 @@ def two_way_ranks(
     almost equal similarities, are ranked as queries of their own.
 
     Args:
-        images (Tensor): ``(N, D)``.
+        images (Tensor): ``(N, D)``, or ``(N, V, D)`` if they have several vectors.
         texts (Tensor): ``(M, D)``.
         texts_of (Sequence[Sequence[int]]): Correct texts of each image, at least one.
         images_of (Sequence[Sequence[int]]): Correct images of each text, at least one: the same pairs.
@@ -108,10 +111,30 @@ def two_way_ranks(
     return ranks, text_ranks
 
 
+def nearest_similarity(queries: Tensor, gallery: Tensor, out: Tensor | None = None) -> Tensor:
+    """Multiply queries ``(Q, D)`` or ``(Q, V, D)`` and items ``(G, D)`` or ``(G, V, D)`` to similarities ``(Q, G)``.
+
+    Of several vectors the largest product counts. ``out`` gets the result.
+
+    >>> nearest_similarity(torch.eye(2)[None], torch.tensor([[0.6, 0.8], [-1.0, 0.0]]))
+    tensor([[0.8000, 0.0000]])
+    """
+    if queries.ndim == gallery.ndim == 2:
+        return torch.mm(queries, gallery.T, out=out)
+    product = queries.flatten(0, -2) @ gallery.flatten(0, -2).T
+    if queries.ndim == 3:
+        return torch.amax(product.unflatten(0, queries.shape[:2]), 1, out=out)
+    return torch.amax(product.unflatten(1, gallery.shape[:2]), 2, out=out)
+
+
 def _prepare(queries: Tensor, gallery: Tensor, positives: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
     """Both features in fp32 or more, and indices ``(2, P)`` of queries and their correct items, by query."""
-    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
-        raise ValueError(f'queries {tuple(queries.shape)} and gallery {tuple(gallery.shape)} must be (Q, D) and (G, D)')
+    kinds = sorted((queries.ndim, gallery.ndim))
+    if kinds not in ([2, 2], [2, 3]) or queries.shape[-1] != gallery.shape[-1]:
+        raise ValueError(
+            f'queries {tuple(queries.shape)} and gallery {tuple(gallery.shape)} must be (Q, D) and (G, D), or one of '
+            'them (Q, V, D) or (G, V, D)'
+        )
     if len(positives) != len(queries):
         raise ValueError(f'{len(queries)} queries, but correct items for {len(positives)}')
     dtype = torch.promote_types(torch.promote_types(queries.dtype, gallery.dtype), torch.float32)
@@ -132,13 +155,14 @@ def _pieces(
         the first query and the one after the last, similarities ``(q, G)``, another tensor of this shape to write to,
         and indices ``(2, p)`` of the correct pairs in it.
     """
-    step = max(1, min(len(queries), max_elements // max(1, len(gallery))))
+    vectors = queries.shape[1:-1].numel() * gallery.shape[1:-1].numel()
+    step = max(1, min(len(queries), max_elements // max(1, len(gallery) * vectors)))
     memory = queries.new_empty(2, step, len(gallery))
     progress = ProgressLog('ranking', len(queries))
     for start in range(0, len(queries), step):
         end = min(start + step, len(queries))
         similarity, spare = memory[:, : end - start]
-        torch.mm(queries[start:end], gallery.T, out=similarity)
+        nearest_similarity(queries[start:end], gallery, out=similarity)
         first, last = torch.searchsorted(pairs[0], pairs.new_tensor([start, end])).tolist()
         yield start, end, similarity, spare, pairs[:, first:last] - pairs.new_tensor([[start], [0]])
         progress.update(end)
@@ -171,9 +195,10 @@ def _intervals(images: Tensor, texts: Tensor, pairs: Tensor, pairs_at_once: int 
     They are ``sqrt(D)`` roundings of the largest similarity possible on either side, which a sum of D products seldom
     exceeds; empty if a feature is not finite.
     """
-    parts = pairs.split(pairs_at_once, 1)
-    values = [(images[rows].double() * texts[columns].double()).sum(1) for rows, columns in parts]
+    parts = pairs.split(max(1, pairs_at_once // images.shape[1:-1].numel()), 1)
+    several = images if images.ndim == 3 else images[:, None]  # (N, V, D)
+    values = [(several[rows].double() * texts[columns, None].double()).sum(-1).amax(1) for rows, columns in parts]
     best = _best(torch.cat(values), pairs[1], len(texts))
-    largest = torch.linalg.vector_norm(images, dim=1).amax() * torch.linalg.vector_norm(texts, dim=1)
-    width = images.shape[1] ** 0.5 * torch.finfo(images.dtype).eps * largest.double()
+    largest = torch.linalg.vector_norm(images, dim=-1).amax() * torch.linalg.vector_norm(texts, dim=1)
+    width = images.shape[-1] ** 0.5 * torch.finfo(images.dtype).eps * largest.double()
     return (best - width).to(images.dtype), (best + width).to(images.dtype)

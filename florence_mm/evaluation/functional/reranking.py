@@ -8,21 +8,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .ranks import nearest_similarity
+
 
 def best_candidates(queries: Tensor, gallery: Tensor, k: int, max_elements: int = 1 << 24) -> tuple[Tensor, Tensor]:
     """Find the gallery items with the highest similarity (dot product) to each query.
 
     Args:
-        queries (Tensor): ``(Q, D)``.
-        gallery (Tensor): ``(G, D)``.
+        queries (Tensor): ``(Q, D)``, or ``(Q, V, D)`` of several vectors, of which the nearest counts.
+        gallery (Tensor): ``(G, D)``, or ``(G, V, D)``.
         k (int): Items per query; all if the gallery has fewer.
         max_elements (int): Most similarities held at once.
 
     Returns:
         tuple[Tensor, Tensor]: items ``(Q, k)`` int64 and their similarities ``(Q, k)`` in fp32, best first.
     """
-    k, step = min(k, len(gallery)), max(1, max_elements // max(1, len(gallery)))
-    parts = [(chunk.float() @ gallery.float().T).topk(k, dim=1) for chunk in queries.split(step)]
+    vectors = queries.shape[1:-1].numel() * gallery.shape[1:-1].numel()
+    k, step = min(k, len(gallery)), max(1, max_elements // max(1, len(gallery) * vectors))
+    parts = [nearest_similarity(chunk.float(), gallery.float()).topk(k, dim=1) for chunk in queries.split(step)]
     return torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts])
 
 

@@ -105,7 +105,7 @@ def image_text_recall(
     published COCO and Flickr30K protocol.
 
     Args:
-        image_feats (Tensor): ``(N, D)``, L2-normalised.
+        image_feats (Tensor): ``(N, D)``, L2-normalised, or ``(N, V, D)`` of V vectors, of which the nearest counts.
         text_feats (Tensor): ``(M, D)``, L2-normalised.
         owners (Sequence[int]): Image of each of the M captions; every image has at least one.
         texts (Sequence[str] | None): The M captions.

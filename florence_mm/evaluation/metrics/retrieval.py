@@ -15,7 +15,7 @@ from florence_mm.registry import METRICS
 class ImageTextRecall(BaseMetric):
     """R@k, median and mean rank of image-to-text and text-to-image retrieval, with several captions per image.
 
-    Reads ``image_feat`` ``(D,)``, ``text_feat`` ``(n_texts, D)`` and ``texts`` of each sample. Results:
+    Reads ``image_feat`` ``(D,)`` or ``(V, D)``, ``text_feat`` ``(n_texts, D)`` and ``texts`` of each sample. Results:
     ``retrieval/i2t_R@1`` and so on, from 0 to 1; ``retrieval/i2t_MdR`` and ``retrieval/i2t_MnR``, median and mean
     rank of the best correct item among the wrong ones, from 1; the same for ``t2i``; and ``retrieval/num_skipped`` if
     the data set skipped images. Wrong items with the score of the correct one come before it. Features of captions
@@ -71,7 +71,7 @@ class ImageTextRecall(BaseMetric):
         """Compute the scores over all samples."""
         images, features, texts = zip(*results, strict=True)
         metrics = image_text_recall(
-            torch.stack(images),  # (N, D)
+            torch.stack(images),  # (N, D) or (N, V, D)
             torch.cat(features),  # (M, D)
             owners=[i for i, captions in enumerate(texts) for _ in captions],
             texts=[text for captions in texts for text in captions] if self.merge_equal_texts else None,

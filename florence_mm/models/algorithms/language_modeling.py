@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from florence_mm.models.base import FlorenceModel, build_part, check_text_sizes
-from florence_mm.models.text.language_model import LanguageModel
+from florence_mm.models.heads.multimodal.reduction import mean_over_processes
+from florence_mm.models.text.protocol import LanguageModel, check_language_model
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.ops.precision import at_least_float32
 from florence_mm.registry import MODELS, TASK_UTILS
@@ -23,7 +24,7 @@ class LanguageModeling(FlorenceModel):
     """Training of a causal language model on the texts of samples, whose images it does not look at.
 
     Args:
-        language_model: a causal :class:`~florence_mm.models.text.language_model.LanguageModel` or its config.
+        language_model: a causal :class:`~florence_mm.models.text.protocol.LanguageModel` or its config.
         tokenizer: its tokenizer, or its config.
         max_text_len: longest text in tokens, start and end included.
         data_preprocessor: see mmengine; by default :class:`ImageTextDataPreprocessor`.
@@ -43,6 +44,7 @@ class LanguageModeling(FlorenceModel):
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         self.language_model: LanguageModel = build_part(language_model)
+        check_language_model(self.language_model, LanguageModel, 'LanguageModeling')
         if self.language_model.encodes:
             raise ValueError(
                 'LanguageModeling trains a causal language model, and this one has an encoder; give one such as OPT'
@@ -58,13 +60,14 @@ class LanguageModeling(FlorenceModel):
         return inputs.new_zeros(len(inputs), 0) if data_samples is None else self._logits(data_samples)[0]
 
     def loss(self, inputs: Tensor | None, data_samples: Sequence[Any]) -> dict[str, Tensor]:
-        """Compute ``loss_text``, the mean cross-entropy of the batch's tokens, and ``acc_text``."""
+        """Compute ``loss_text``, the cross-entropy, a mean over all processes' tokens, and ``acc_text``."""
         logits, tokens = self._logits(data_samples)
         places = tokens.mask[:, 1:].flatten().nonzero().squeeze(1)  # (N,)
         target = tokens.input_ids[:, 1:].flatten()[places].to(logits.device, non_blocking=True)
         logits = logits.flatten(0, 1).index_select(0, places.to(logits.device, non_blocking=True))  # (N, V)
+        total = F.cross_entropy(at_least_float32(logits), target, reduction='sum')
         return {
-            'loss_text': F.cross_entropy(at_least_float32(logits), target),
+            'loss_text': mean_over_processes(total, len(target)),
             'acc_text': (logits.argmax(1) == target).float().mean(),
         }
 

@@ -3,6 +3,9 @@
 Shape legend: ``B`` rows (texts, or beams of texts), ``H`` heads, ``L`` cached tokens, ``D`` channels per head.
 """
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -93,6 +96,39 @@ class CacheStack:
         self._rooms, self._views = rooms, list(rooms.unbind())
         for cache, view in zip(self._layers.values(), self._views, strict=True):
             cache._room = view
+
+
+class TokenCache(Protocol):
+    """Keys and values of earlier tokens."""
+
+    @property
+    def length(self) -> int:
+        """Number of tokens."""
+
+    def select(self, rows: Tensor) -> None:
+        """Replace row i by row ``rows[i]``."""
+
+
+@dataclass
+class CacheBehind:
+    """Cache of texts that stand behind tokens whose keys it holds too and does not count.
+
+    Attributes:
+        inner: cache of all tokens.
+        before: number of tokens before the texts.
+    """
+
+    inner: TokenCache
+    before: int = 0
+
+    @property
+    def length(self) -> int:
+        """Number of cached tokens of the texts."""
+        return max(self.inner.length - self.before, 0)
+
+    def select(self, rows: Tensor) -> None:
+        """Replace row i by row ``rows[i]``."""
+        self.inner.select(rows)
 
 
 def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor | None:

@@ -161,7 +161,7 @@ class DynamicDETRHead(DETRHead):
         Returns:
             class logits ``(S, B, Q, K)`` and boxes ``(S, B, Q, 4)``, at least float32.
         """
-        batch = len(x[0])
+        batch = x[0].shape[0]  # its length would be a number in an exported file
         if image_sizes is None:
             size = [side * self.strides[0] for side in x[0].shape[2:]]
             image_sizes = x[0].new_tensor(size, dtype=torch.float32).expand(batch, 2)
@@ -212,6 +212,8 @@ class DynamicDETRHead(DETRHead):
         for gt, meta in zip(gt_instances, metas, strict=True):
             if self.num_classes > 1:
                 check_labels(gt.labels, meta, self.num_classes)
+            if not gt.bboxes.isfinite().all():
+                raise ValueError(f'{meta.get("img_path", "an image")} has boxes that are not finite; correct them')
         if self.num_classes == 1:
             gt_instances = as_one_class(gt_instances)
         logits, boxes = self(x, _image_sizes(metas))
@@ -233,6 +235,23 @@ class DynamicDETRHead(DETRHead):
         """
         metas = [sample.metainfo for sample in batch_data_samples]
         return self.predict_by_feat(*self(x, _image_sizes(metas)), metas, rescale)
+
+    def find_objects(self, x: Sequence[Tensor], image_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Find the objects of B images, as :meth:`predict` does, in tensors.
+
+        Args:
+            x: the pyramid, maps ``(B, C, H_l, W_l)``.
+            image_sizes: ``(B, 2)``, height and width of each image without padding.
+
+        Returns:
+            boxes ``(B, M, 4)``, corners in pixels within the image, scores ``(B, M)``, falling, and labels ``(B, M)``.
+        """
+        logits, boxes = (every[-1] for every in self(x, image_sizes))  # (B, Q, K) and (B, Q, 4)
+        scores, best = logits.sigmoid().flatten(1).topk(self.test_cfg['max_per_img'], 1)
+        factors = image_sizes.to(boxes).flip(1).repeat(1, 2)[:, None]  # (B, 1, 4)
+        corners = torch.minimum((bbox_cxcywh_to_xyxy(boxes) * factors).clamp(min=0), factors)
+        query, labels = best // self.num_classes, best % self.num_classes
+        return corners.gather(1, query[..., None].expand(-1, -1, 4)), scores, labels
 
     def _only_annotated(self, logits: Tensor, gt_instances: InstanceList, metas: list[dict]) -> Tensor:
         """Logits ``(S, B, Q, K)`` in which classes that are not annotated in an image have no loss and no gradient."""

@@ -20,6 +20,8 @@ from florence_mm.ops.position import fourier_features, grid_places
 from florence_mm.ops.precision import at_least_float32
 from florence_mm.registry import MODELS
 
+from .multimodal.reduction import mean_over_processes
+
 #: Label of a place that is not trained on.
 IGNORED = -1
 
@@ -40,7 +42,7 @@ class PerceiverDecoder(BaseModule):
         init_cfg: see mmengine.
 
     Raises:
-        ValueError: ``num_heads`` does not divide ``qk_channels``.
+        ValueError: ``num_heads`` does not divide ``qk_channels``, or there are no queries.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class PerceiverDecoder(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        if num_queries < 1:
+            raise ValueError(f'num_queries is {num_queries}; give at least 1')
         dims = query_dims or in_channels
         self.queries = nn.Parameter(torch.empty(num_queries, dims))
         self.cross_attend = LatentAttention(
@@ -115,7 +119,7 @@ class PlaceQueryHead(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        for name, number in (('num_sampled', num_sampled), ('chunk_size', chunk_size)):
+        for name, number in (('num_classes', num_classes), ('num_sampled', num_sampled), ('chunk_size', chunk_size)):
             if number is not None and number < 1:
                 raise ValueError(f'{name} is {number}; give at least 1')
         self.resolution, self.num_bands = tuple(resolution), num_bands
@@ -150,7 +154,7 @@ class PlaceQueryHead(BaseModule):
         return self.fc(self.cross_attend(queries, keys_values=keys_values))
 
     def loss(self, feats: tuple[Tensor, ...], data_samples: Sequence[Any], **kwargs: Any) -> dict[str, Tensor]:
-        """Compute the cross-entropy of drawn places, and ``acc_places``.
+        """Compute the cross-entropy of drawn places, a mean over those of all processes, and ``acc_places``.
 
         Args:
             feats: outputs of the backbone, the last one ``(B, N, C)``.
@@ -169,9 +173,10 @@ class PlaceQueryHead(BaseModule):
         labels = labels.to(feats[-1].device).flatten()  # (B Q,)
         logits = at_least_float32(self(feats, places)).flatten(0, 1)  # (B, Q, K) -> (B Q, K)
         counted = labels != IGNORED
-        number = counted.sum().clamp(min=1)
-        loss = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction='sum') / number
-        return {'loss': loss, 'acc_places': ((logits.argmax(1) == labels) & counted).sum() / number}
+        number = sum(int((y != IGNORED).sum()) for _, y in rows)
+        total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction='sum')
+        right = ((logits.argmax(1) == labels) & counted).float().sum()
+        return {'loss': mean_over_processes(total, number), 'acc_places': right / max(number, 1)}
 
     @torch.no_grad()
     def predict(

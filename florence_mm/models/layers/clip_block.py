@@ -19,11 +19,13 @@ from florence_mm.ops.attention import attention
 from florence_mm.ops.inference import (
     add_mlp,
     fast_path_allowed,
+    few_rows_linear,
     is_gelu,
     is_plain,
     is_recorded,
     is_untouched,
     quick_gelu,
+    rows_product,
 )
 from florence_mm.ops.recomputed import norm_linear, norm_mlp, recomputing_allowed, trained_linear
 
@@ -66,8 +68,8 @@ class MultiheadSelfAttention(nn.Module):
 
     def forward(self, x: Tensor, layout: TokenLayout, cache: KeyValueCache | None = None) -> Tensor:
         """Attend, packed tokens ``(N, C)`` to ``(N, C)``; with a cache they follow its tokens and are appended."""
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (N, 3 C)
-        return self.out_proj(self_attention(qkv, layout, self.num_heads, cache))
+        qkv = rows_product(x, self.in_proj_weight, self.in_proj_bias)  # (N, 3 C)
+        return few_rows_linear(self_attention(qkv, layout, self.num_heads, cache), self.out_proj)
 
     def of_norm(self, x: Tensor, norm: nn.LayerNorm, layout: TokenLayout) -> Tensor:
         """Attend among the norm of packed tokens ``(N, C)`` in training, to ``(N, C)``."""

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from florence_mm.models.generation.cache import KeyValueCache
-from florence_mm.ops.inference import add_mlp, fast_path_allowed, few_rows_linear, is_gelu, is_plain, is_untouched
+from florence_mm.ops.inference import add_mlp, fast_path_allowed, is_gelu, is_plain, is_untouched
+from florence_mm.ops.recomputed import fastest_linear
 
 from .token_layout import TokenLayout, layout_of
-from .transformer import FEW_ROWS, CrossAttention, KeysValues, PostNorm, SelfAttention
+from .transformer import FEW_ROWS, Context, CrossAttention, KeysValues, PostNorm, SelfAttention
 
 
 class FusionLayer(nn.Module):
@@ -100,17 +101,18 @@ class FusionLayer(nn.Module):
         Returns:
             ``(B, L, C)``, zeros at padding.
         """
-        layout, context_layout, keys_values = layout_of(x, mask, causal, prefix), None, None
+        layout, context_layout, seen = layout_of(x, mask, causal, prefix), None, None
         if context is not None:
             context_layout = layout_of(context, context_mask)
-            keys_values = self.crossattention.keys_values(context_layout.pack(context), context_layout)
-        return layout.pad(self.step(layout.pack(x), layout, keys_values, context_layout, lead=lead))
+            packed = context_layout.pack(context)
+            seen = self.crossattention.context(packed, context_layout, lead or layout.length)
+        return layout.pad(self.step(layout.pack(x), layout, seen, context_layout, lead=lead))
 
     def step(
         self,
         x: Tensor,
         layout: TokenLayout,
-        context: KeysValues | None = None,
+        context: Context | None = None,
         context_layout: TokenLayout | None = None,
         cache: KeyValueCache | None = None,
         prefix: KeysValues | None = None,
@@ -121,7 +123,7 @@ class FusionLayer(nn.Module):
         Args:
             x: packed tokens of this sequence.
             layout: layout of ``x``.
-            context: keys and values from ``crossattention.keys_values``; None skips cross-attention.
+            context: from ``crossattention.keys_values`` or ``context``; None skips cross-attention.
             context_layout: layout of the other sequence's tokens.
             cache: keys and values of self-attention, for texts generated token by token.
             prefix: keys and values of tokens before the sequences that every token sees, too, from
@@ -140,7 +142,7 @@ class FusionLayer(nn.Module):
         self,
         x: Tensor,
         layout: TokenLayout,
-        context: KeysValues | None = None,
+        context: Context | None = None,
         context_layout: TokenLayout | None = None,
     ) -> tuple[Tensor, KeysValues]:
         """Apply the layer to the tokens of a prefix ``(N, C)``, which see each other, and return what others see.
@@ -150,7 +152,7 @@ class FusionLayer(nn.Module):
         Args:
             x: packed tokens.
             layout: layout of ``x``.
-            context: keys and values from ``crossattention.keys_values``; None skips cross-attention.
+            context: from ``crossattention.keys_values`` or ``context``; None skips cross-attention.
             context_layout: layout of the other sequence's tokens.
         """
         x, keys_values = self.attention.with_keys_values(x, layout)
@@ -165,7 +167,7 @@ class FusionLayer(nn.Module):
         self,
         x: Tensor,
         layout: TokenLayout,
-        context: KeysValues | None,
+        context: Context | None,
         context_layout: TokenLayout | None,
         lead: int,
     ) -> Tensor:
@@ -181,12 +183,12 @@ class FusionLayer(nn.Module):
         return out.index_copy(0, others, rest)
 
     def _mlp(self, x: Tensor, inner: nn.Sequential, output: PostNorm) -> Tensor:
-        if self.training or not fast_path_allowed(x) or not _is_plain_mlp(inner, output):
+        if not _is_plain_mlp(inner, output):
             return output(inner(x), x)
-        if len(x) > FEW_ROWS:
+        if not self.training and fast_path_allowed(x) and len(x) > FEW_ROWS:
             x = add_mlp(x.clone(), x, inner.dense, output.dense)
             return output.LayerNorm(x)
-        return output(inner.act(few_rows_linear(x, inner.dense)), x)
+        return output(inner.act(fastest_linear(x, inner.dense)), x)
 
 
 def _make_mlp(hidden_size: int, width: int, drop_rate: float, layer_norm_eps: float) -> tuple[nn.Sequential, PostNorm]:

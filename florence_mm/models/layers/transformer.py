@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from florence_mm.models.generation.cache import KeyValueCache, causal_mask
 from florence_mm.moved import moved_names
 from florence_mm.ops.attention import attention, dropout, prefixed_attention
-from florence_mm.ops.inference import few_rows_linear, is_plain, is_traced
+from florence_mm.ops.folded_attention import folded_attention, folding_allowed, folding_pays
+from florence_mm.ops.inference import is_plain, is_traced
+from florence_mm.ops.recomputed import fastest_linear
 
 from .shared_tokens import attend_once
 from .token_layout import TokenLayout
@@ -32,6 +34,8 @@ __getattr__ = moved_names(
 FEW_ROWS = 32
 #: Keys and values of attention, ``(B, H, S, D)`` each.
 KeysValues = tuple[Tensor, Tensor]
+#: What cross-attention reads: keys and values, or the tokens ``(B, S, C)`` of which it would make them.
+Context = KeysValues | Tensor
 
 
 class PostNorm(nn.Module):
@@ -52,7 +56,7 @@ class PostNorm(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """Compute ``(N, C)`` from ``x (N, in_features)`` and ``residual (N, C)``."""
-        x = few_rows_linear(x, self.dense)
+        x = fastest_linear(x, self.dense)
         return self.LayerNorm(dropout(x, self.drop_rate if self.training else 0.0) + residual)
 
 
@@ -120,7 +124,7 @@ class SelfAttention(nn.Module):
     ) -> Tensor:
         """Attend, packed tokens ``(N, C)`` to ``(N, C)``; see :func:`self_attention`."""
         rate = self.attn_drop_rate if self.training else 0.0
-        return self.output(self_attention(few_rows_linear(x, self.qkv), layout, self.num_heads, cache, rate, prefix), x)
+        return self.output(self_attention(fastest_linear(x, self.qkv), layout, self.num_heads, cache, rate, prefix), x)
 
     def keys_values(self, x: Tensor, layout: TokenLayout) -> KeysValues:
         """Compute keys and values ``(B, H, L, D)`` of packed tokens ``(N, C)`` without their queries, for a prefix."""
@@ -134,7 +138,7 @@ class SelfAttention(nn.Module):
 
     def with_keys_values(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, KeysValues]:
         """Attend as :meth:`forward` does; returns the keys and values ``(B, H, L, D)`` too, for what comes behind."""
-        qkv = self.qkv(x)
+        qkv = fastest_linear(x, self.qkv)
         _, key, value = split_heads(qkv, layout, 3, self.num_heads)
         rate = self.attn_drop_rate if self.training else 0.0
         return self.output(self_attention(qkv, layout, self.num_heads, None, rate), x), (key, value)
@@ -170,10 +174,25 @@ class CrossAttention(nn.Module):
 
     def keys_values(self, context: Tensor, layout: TokenLayout) -> KeysValues:
         """Compute keys and values ``(B, H, S, D)`` of a context ``(M, C)``; they can be reused for the same context."""
-        key, value = split_heads(few_rows_linear(context, self.key_value), layout, 2, self.num_heads)
+        key, value = split_heads(fastest_linear(context, self.key_value), layout, 2, self.num_heads)
         return key, value
 
-    def forward(self, x: Tensor, layout: TokenLayout, keys_values: KeysValues, context_layout: TokenLayout) -> Tensor:
+    def context(self, context: Tensor, layout: TokenLayout, queries: int) -> Context:
+        """Return what :meth:`forward` reads of a context ``(M, C)`` once: keys and values, or what takes less time.
+
+        That is the padded context ``(B, S, C)`` itself, if the queries are few.
+
+        Args:
+            context: packed tokens.
+            layout: their layout.
+            queries: number of queries that read each context, L times the sequences that share it.
+        """
+        layer = self.key_value
+        if folding_allowed(context, layer) and folding_pays(queries, layout.length, self.num_heads, layer):
+            return layout.pad(context)
+        return self.keys_values(context, layout)
+
+    def forward(self, x: Tensor, layout: TokenLayout, context: Context, context_layout: TokenLayout) -> Tensor:
         """Attend, packed tokens ``(N, C)`` to ``(N, C)``.
 
         There may be fewer contexts than sequences. Then each context has equally many consecutive sequences, whose
@@ -182,16 +201,20 @@ class CrossAttention(nn.Module):
         Args:
             x: packed tokens.
             layout: layout of ``x``.
-            keys_values: keys and values of the contexts from :meth:`keys_values`.
+            context: keys and values of the contexts from :meth:`keys_values`, or what :meth:`context` returns.
             context_layout: layout of the contexts.
         """
-        (query,) = split_heads(few_rows_linear(x, self.query), layout, 1, self.num_heads)
+        (query,) = split_heads(fastest_linear(x, self.query), layout, 1, self.num_heads)
         rate = self.attn_drop_rate if self.training else 0.0
-        contexts = keys_values[0].shape[0]  # of an exported model there are as many as sequences, whatever their number
+        contexts = len(context) if isinstance(context, Tensor) else context[0].shape[0]
+        # of an exported model there are as many as sequences, whatever their number
         each = 1 if is_traced() or not contexts else query.shape[0] // contexts
         if each > 1:  # (B, H, L, D) -> (U, B / U, H, L, D) -> (U, H, B / U * L, D)
             query = query.unflatten(0, (contexts, each)).transpose(1, 2).flatten(2, 3)
-        attended = attention(query, *keys_values, context_layout.mask, dropout_p=rate)
+        if isinstance(context, Tensor):
+            attended = folded_attention(query, context, self.key_value, context_layout.mask, rate)
+        else:
+            attended = attention(query, *context, context_layout.mask, dropout_p=rate)
         if each > 1:
             attended = attended.unflatten(2, (each, -1)).transpose(1, 2).flatten(0, 1)
         return self.output(join_heads(attended, layout), x)

@@ -250,7 +250,7 @@ class FusionBatch:
         """Image tokens ``(U, S, C)``; each different image is encoded once."""
         if not len(self.images) and self.samples:  # texts alone
             if not self.model.training:
-                return self.images.new_zeros(0, 1, self.model.hidden_size)
+                return self.images.new_zeros(0, 1, self.model.image_dims)
             # a picture that no sample has: other processes have some, and wait for all in batch norms and gradients
             return self.model.encode_image(self.images.new_zeros(1, 3, _SIDE, _SIDE))
         return self.model.encode_image(self.images)

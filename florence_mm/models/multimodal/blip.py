@@ -179,7 +179,7 @@ class BLIP(VisionLanguageModel):
             image_tokens: ``(B, S, C_v)`` from :meth:`encode_image`.
         """
         layout = layout_of(text_tokens, text_mask)
-        memory = self.text_encoder.contexts(image_tokens)
+        memory = self.text_encoder.contexts(image_tokens, queries=layout.length)
         text = layout.pad(self.text_encoder.run(layout.pack(text_tokens), layout, memory=memory))  # (B, T, C)
         return Fused(text, image_tokens, text[:, 0])
 

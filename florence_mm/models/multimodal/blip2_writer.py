@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from florence_mm.models.base import build_part, check_text_sizes
 from florence_mm.models.generation.state import WriterState
 from florence_mm.models.layers.initialisation import init_bert_weights
-from florence_mm.models.text.language_model import LanguageModel, ReadBefore
+from florence_mm.models.text.protocol import LanguageModel, ReadBefore, check_language_model
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS
 
@@ -35,7 +35,7 @@ class BLIP2Writer(QFormerModel):
 
     Args:
         image_encoder: see :class:`BLIP2`.
-        language_model: a :class:`~florence_mm.models.text.language_model.LanguageModel` or its config.
+        language_model: a :class:`~florence_mm.models.text.protocol.LanguageModel` or its config.
         tokenizer: the language model's :class:`~florence_mm.models.tokenizers.protocol.TextTokenizer` (or its config).
             Its end token ends texts: with OPT a line break.
         text: arguments of the Q-Former's layers, those of the first stage; words are left out.
@@ -73,6 +73,7 @@ class BLIP2Writer(QFormerModel):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         language_model = build_part(language_model)
+        check_language_model(language_model, LanguageModel, 'BLIP2Writer')
         qformer = {'num_queries': num_queries, 'text': text, 'reads_texts': False}
         more = (freeze_image_encoder, keep_frozen, vision_norm_eps, data_preprocessor, init_cfg)
         super().__init__(tokenizer, language_model.vocab_size, max_text_len, image_encoder, qformer, *more)

@@ -128,7 +128,8 @@ class CoAttentionStacks(nn.Module):
         self, layer: FusionLayer, x: Tensor, layout: TokenLayout, context: Tensor, context_layout: TokenLayout
     ) -> Tensor:
         def run(x: Tensor, context: Tensor) -> Tensor:
-            return layer.step(x, layout, layer.crossattention.keys_values(context, context_layout), context_layout)
+            seen = layer.crossattention.context(context, context_layout, layout.length)
+            return layer.step(x, layout, seen, context_layout)
 
         if self.with_cp and torch.is_grad_enabled():
             return checkpoint(run, x, context, use_reentrant=False)

@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from florence_mm.models.base import build_part, check_text_sizes, check_width
+from florence_mm.models.generation.cache import CacheBehind
 from florence_mm.models.generation.state import WriterState
 from florence_mm.models.layers.latent_attention import LatentAttention
 from florence_mm.models.layers.resampler import Resampler
 from florence_mm.models.layers.transformer import KeysValues
-from florence_mm.models.text.layered import LayeredLanguageModel, TokenCache
+from florence_mm.models.text.protocol import LayeredLanguageModel, check_apart, check_language_model
 from florence_mm.models.tokenizers.documents import DocumentTokenizer
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.registry import MODELS, TASK_UTILS
@@ -55,14 +56,14 @@ class WordsAndMarks(nn.Module):
         super().__init__()
         self._language = (language,)  # in a tuple: it is a part of the model, not of this one
         self.num_words, self.num_embeddings = num_words, num_words + num_marks
-        self.marks = _drawn_like(language.words(), num_marks)
+        self.marks = _drawn_like(language.word_embeddings.weight, num_marks)
         self.mark_outputs = None
-        if language.outputs() is not language.words():
+        if language.outputs() is not language.word_embeddings.weight:
             self.mark_outputs = _drawn_like(language.outputs(), num_marks)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embed ids ``(B, T)`` to ``(B, T, E)``."""
-        words = F.embedding(ids.clamp(max=self.num_words - 1), self._language[0].words())
+        words = self._language[0].embed(ids.clamp(max=self.num_words - 1))
         marks = F.embedding((ids - self.num_words).clamp(min=0), self.marks)
         return torch.where((ids >= self.num_words)[..., None], marks, words)
 
@@ -85,27 +86,18 @@ def _drawn_like(table: Tensor, rows: int) -> nn.Parameter:
 
 
 @dataclass
-class DocumentCache:
-    """Cache of the language model, and how many pictures each document has shown so far.
+class DocumentCache(CacheBehind):
+    """Cache of the language model, behind whose first tokens the model may put a start, and the pictures shown so far.
 
     Attributes:
-        inner: the language model's.
-        hidden: tokens at the beginning that the model put there itself.
-        shown: ``(B,)``.
+        shown: ``(B,)`` pictures that each document has shown so far.
     """
 
-    inner: TokenCache
-    hidden: int
     shown: Tensor | None = None
-
-    @property
-    def length(self) -> int:
-        """Number of tokens that were given."""
-        return max(self.inner.length - self.hidden, 0)
 
     def select(self, rows: Tensor) -> None:
         """Replace row i by row ``rows[i]``."""
-        self.inner.select(rows)
+        super().select(rows)
         if self.shown is not None:
             self.shown = self.shown[rows.to(self.shown.device)]
 
@@ -134,7 +126,7 @@ class FlorenceFlamingo(VisionLanguageModel):
     Args:
         image_encoder: backbone (or its config), as of :class:`METER`: a map ``(U, C_v, H, W)``, or tokens
             ``(U, N, C_v)``.
-        language_model: a causal :class:`~florence_mm.models.text.layered.LayeredLanguageModel` (or its config).
+        language_model: a causal :class:`~florence_mm.models.text.protocol.LayeredLanguageModel` (or its config).
         tokenizer: the language model's :class:`~florence_mm.models.tokenizers.protocol.TextTokenizer` (or its config),
             behind whose ids the marks are put; or a :class:`DocumentTokenizer`.
         resampler: arguments of :class:`~florence_mm.models.layers.resampler.Resampler`; by default 6 layers of 8 heads
@@ -180,6 +172,8 @@ class FlorenceFlamingo(VisionLanguageModel):
         if not isinstance(tokenizer, DocumentTokenizer):
             tokenizer = DocumentTokenizer(tokenizer)
         language = build_part(language_model)
+        check_language_model(language, LayeredLanguageModel, 'FlorenceFlamingo', 'a causal one, such as OPT')
+        check_apart(language, 'FlorenceFlamingo')
         super().__init__(tokenizer, language.embed_dims, max_text_len, data_preprocessor, init_cfg)
         self.language_model = language
         check_text_sizes(language, len(tokenizer.text_ids), max_text_len, 'max_text_len')
@@ -304,7 +298,7 @@ class FlorenceFlamingo(VisionLanguageModel):
             key, value = block.keys_values(image_tokens)
             keys_values[int(layer)] = (of_documents(key), of_documents(value))
         memory = Pictures(keys_values, torch.tensor(counts).to(image_tokens.device), image_tokens.shape[1], begun)
-        caches = (DocumentCache(self.language_model.new_cache(), 0 if begun else 1),) if cached else ()
+        caches = (DocumentCache(self.language_model.cache(), 0 if begun else 1),) if cached else ()
         return WriterState([tuple(own) for own in pictures_of], first_ids, memory, caches)
 
     def write_on(self, tokens: TokenBatch, state: WriterState) -> Tensor:

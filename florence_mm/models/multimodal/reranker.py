@@ -15,13 +15,17 @@ from torch import Tensor, nn
 from florence_mm.models.base import FlorenceModel
 from florence_mm.registry import MODELS
 
+from .protocol import RegionReader
+
 
 @MODELS.register_module()
 class RetrievalReranker(FlorenceModel):
     """Retrieval by features, and a fusion model that re-ranks the best candidates.
 
     The features are those of a two-tower model, or of the fusion model's own :class:`FusionITCHead`, as in BLIP. Both
-    models get the same images, in one size. Training trains only the fusion model; the two-tower model is frozen.
+    models get the same images, in one size; a fusion model of regions, such as :class:`UNITER`, gets the ``regions`` of
+    the samples, which a pipeline has that loads both. Training trains only the fusion model; the two-tower model is
+    frozen. A checkpoint of the fusion model alone fits too, if the two-tower model has an ``init_cfg``.
     ``predict`` returns only the features of the two-tower model; the second stage is run by
     :class:`florence_mm.evaluation.rerank_loop.RerankTestLoop`. Model and test in a config, for the Karpathy split of
     Flickr30k or COCO::
@@ -43,13 +47,15 @@ class RetrievalReranker(FlorenceModel):
         retriever: two-tower model (or its config), a :class:`UniCL`; None: the fusion model finds candidates itself.
         matcher: fusion model (or its config) with a matching head, such as :class:`METER` with :class:`FusionITMHead`.
         data_preprocessor: preprocessor of both models; if they have their own, it must normalise equally. By default
-            :class:`ImageTextDataPreprocessor`.
+            :class:`ImageTextDataPreprocessor`. A fusion model of regions has its own.
         init_cfg: see mmengine.
 
     Raises:
         ValueError: the fusion model has no matching head, or is to find candidates and has no contrastive head; or a
             model's own preprocessor normalises differently.
     """
+
+    main_part = 'matcher'
 
     def __init__(
         self,
@@ -70,9 +76,11 @@ class RetrievalReranker(FlorenceModel):
     def _build(self, name: str, model: dict | nn.Module) -> nn.Module:
         """Build a model, with the common preprocessor if its config has none."""
         if isinstance(model, dict):
-            model = MODELS.build(
-                {**model, 'data_preprocessor': model.get('data_preprocessor') or self.data_preprocessor}
-            )
+            kind = model['type'] if isinstance(model['type'], type) else MODELS.get(model['type'])
+            common = None if _reads_regions(kind) else self.data_preprocessor
+            model = MODELS.build({**model, 'data_preprocessor': model.get('data_preprocessor') or common})
+        if _reads_regions(type(model)):
+            return model
         own, common = (_normalisation(part.data_preprocessor) for part in (model, self))
         if own != common:
             raise ValueError(
@@ -96,6 +104,8 @@ class RetrievalReranker(FlorenceModel):
 
     def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
         """Compute the fusion model's losses for images ``(B, 3, H, W)`` and their samples."""
+        if _reads_regions(type(self.matcher)):
+            inputs = self._regions(data_samples)
         return self.matcher.loss(inputs, data_samples)
 
     def predict(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> list:
@@ -122,14 +132,31 @@ class RetrievalReranker(FlorenceModel):
         Returns:
             ``(P,)``, on the CPU: log-odds of a match.
         """
-        image_tokens = self.matcher.encode_image(self.data_preprocessor(data, False)['inputs'])  # (B, N, C)
+        if _reads_regions(type(self.matcher)):
+            inputs = self._regions(data['data_samples'])
+        else:
+            inputs = self.data_preprocessor(data, False)['inputs']
+        image_tokens = self.matcher.encode_image(inputs)  # (B, N, C)
         return self.matcher.match(image_tokens, texts, pairs, pairs_at_once)
+
+    def _regions(self, samples: Sequence[Any]) -> Tensor:
+        """Prepare the regions of samples for the fusion model."""
+        if not all('regions' in sample for sample in samples):
+            raise ValueError(
+                f'{type(self.matcher).__name__} matches regions, and samples have none; load them beside the image, '
+                "dict(type='florence_mm.LoadRegions', folder=...)"
+            )
+        return self.matcher.data_preprocessor({'inputs': [sample.regions for sample in samples]}, False)['inputs']
 
     def similarity_scale(self) -> float:
         """Factor from cosines of the features to logits."""
         if self.retriever is not None:
             return float(self.retriever.temperature())
         return 1 / float(self.matcher.find_head('embed').temperature)
+
+
+def _reads_regions(kind: type | None) -> bool:
+    return kind is not None and issubclass(kind, RegionReader)
 
 
 def _normalisation(preprocessor: nn.Module) -> str:

@@ -26,6 +26,7 @@ from florence_mm.models.text.stack import TextEmbeddings
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.ops.attention import dropout
 from florence_mm.ops.inference import is_recorded
+from florence_mm.ops.kept_convolution import embed_patches
 from florence_mm.registry import MODELS
 
 from .batch import last_output
@@ -196,12 +197,17 @@ class ViLT(SingleStream):
         """
         pixels, mask = inputs[:, :3], inputs[:, 3:]
         maps = pixels if self.image_encoder is None else last_output(self.image_encoder(pixels))
-        x = self.transformer.conv1(maps)  # (U, C, h, w)
+        patch = self.transformer.conv1.kernel_size[0]
+        if min(maps.shape[2:]) < patch:  # a picture is one patch at least, as beside larger ones
+            maps = F.pad(maps, (0, max(patch - maps.shape[3], 0), 0, max(patch - maps.shape[2], 0)))
+        x = embed_patches(self.transformer.conv1, maps)  # (U, C, h, w)
         height, width = x.shape[2:]
         rate = self.drop_rate if self.training else 0.0
         first = self.transformer.class_embedding + self.transformer.positional_embedding[0]
         first = dropout(first.to(x.dtype).expand(len(x), 1, -1), rate)  # (U, 1, C)
-        sizes = None if not mask.shape[1] or is_recorded() else _patches(mask, (height, width))
+        sizes = None
+        if mask.shape[1] and not is_recorded():
+            sizes = _patches(mask, (height, width), patch if self.image_encoder is None else None)
         if sizes is None or all(size == [height, width] for size in sizes):
             x = x.flatten(2).transpose(1, 2) + self.transformer.positions(height, width).to(x.dtype)
             x, real = self._drawn(x), None
@@ -270,7 +276,15 @@ def _draw(count: int, chosen: int) -> Tensor:
     return torch.randperm(count)[:chosen].sort().values
 
 
-def _patches(mask: Tensor, size: tuple[int, int]) -> list[list[int]]:
-    """Rows and columns of real patches of each picture, by the pixel masks ``(U, 1, H, W)``."""
+def _patches(mask: Tensor, size: tuple[int, int], patch: int | None) -> list[list[int]]:
+    """Rows and columns of real patches of each picture, by the pixel masks ``(U, 1, H, W)``.
+
+    Of pixels those are real that are wholly in the picture, at least one, as for the picture alone; of the map of a
+    backbone (``patch`` is None) those whose first pixel is.
+    """
+    if patch is not None:
+        real = mask[:, 0] > 0.5  # (U, H, W)
+        sides = torch.stack([real[:, :, 0].sum(1), real[:, 0].sum(1)], 1)  # (U, 2)
+        return sides.div(patch, rounding_mode='floor').clamp(min=1).tolist()
     small = F.interpolate(mask.float(), size)[:, 0] > 0.5  # (U, h, w)
     return torch.stack([small[:, :, 0].sum(1), small[:, 0].sum(1)], 1).tolist()

@@ -1,4 +1,4 @@
-"""Language models that models over images write with, and those of transformers.
+"""Language models of transformers, with which models over images write.
 
 Shape legend: ``B`` texts, ``T`` their tokens, ``S`` embeddings before a text, ``P`` tokens of the longest prompt, ``E``
 width of the embeddings, ``V`` vocabulary.
@@ -6,91 +6,55 @@ width of the embeddings, ``V`` vocabulary.
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from florence_mm.models.generation.cache import CacheBehind
 from florence_mm.models.tokenizers.transformers_files import folder_or_name, unusable
 from florence_mm.registry import MODELS
 
-from .layered import BeforeLayer, called_before, find_layers
+from .layered import called_before, find_layers
+from .protocol import BeforeLayer, ReadBefore
 
 _TYPES = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class ReadBefore:
-    """What a language model has read before the texts that it writes.
-
-    Attributes:
-        tokens: ``(B, S, E)``: embeddings, or the states of an encoder.
-        mask: ``(B, S)`` bool, True where one is real; None: all are.
-    """
-
-    tokens: Tensor
-    mask: Tensor | None = None
-
-
-class LanguageCache:
-    """Keys and values of a language model of transformers, for texts that are generated token by token.
+class TransformersCache:
+    """Keys and values of a language model of transformers.
 
     Args:
         encodes: whether the model has an encoder, to whose states a part of the keys belongs.
-        before: number of embeddings before the texts whose keys are in it, too.
+
+    Attributes:
+        held: the cache of transformers.
     """
 
-    def __init__(self, encodes: bool, before: int) -> None:
+    def __init__(self, encodes: bool) -> None:
         from transformers import DynamicCache, EncoderDecoderCache
 
         self.held = EncoderDecoderCache(DynamicCache(), DynamicCache()) if encodes else DynamicCache()
-        self._before = before
 
     @property
     def length(self) -> int:
-        """Number of cached tokens of the texts."""
-        return max(int(self.held.get_seq_length()) - self._before, 0)
+        """Number of cached tokens, those of an encoder left out."""
+        return int(self.held.get_seq_length())
 
     def select(self, rows: Tensor) -> None:
         """Replace row i by row ``rows[i]``, for ``(B,)`` int64."""
-        if self.held.get_seq_length():
+        if self.length:
             layers = getattr(self.held, 'self_attention_cache', self.held).layers
             self.held.reorder_cache(rows.to(layers[0].keys.device))
-
-
-@runtime_checkable
-class LanguageModel(Protocol):
-    """A language model that goes on from embeddings.
-
-    It also has ``embed_dims``, E, ``vocab_size``, V, ``context_length``, the most embeddings and tokens together (None:
-    any number), and ``encodes``: whether an encoder reads what is before a text; otherwise it stands in a row with the
-    text.
-    """
-
-    def embed(self, input_ids: Tensor) -> Tensor:
-        """Embed ids ``(B, T)`` to ``(B, T, E)``."""
-
-    def read(self, tokens: Tensor, mask: Tensor | None = None) -> ReadBefore:
-        """Read embeddings ``(B, S, E)`` with mask ``(B, S)`` before texts."""
-
-    def cache(self, before: ReadBefore) -> Any:
-        """Make a cache for texts behind what was read, with ``length`` and ``select`` as of a ``CacheStack``."""
-
-    def next_logits(self, input_ids: Tensor, before: ReadBefore | None = None, cache: Any = None) -> Tensor:
-        """Compute the logits ``(B, T, V)`` of what follows each token of ids ``(B, T)``.
-
-        Args:
-            input_ids: with cache those that it lacks, without padding; otherwise whole texts, padded at the end.
-            before: what stands before the texts; None: nothing.
-            cache: cache, to which the ids are added.
-        """
 
 
 @MODELS.register_module()
 class TransformersLanguageModel(BaseModule):
     """Causal or encoder-decoder language model of transformers, such as OPT or T5.
+
+    It implements :class:`~florence_mm.models.text.protocol.LanguageModel`, and a causal one
+    :class:`~florence_mm.models.text.protocol.LayeredLanguageModel` too.
 
     Args:
         pretrained: a folder saved by transformers, or a model name on the Hugging Face hub.
@@ -104,12 +68,14 @@ class TransformersLanguageModel(BaseModule):
         vocab_size (int): V.
         context_length (int | None): most embeddings and tokens together; None: any number.
         encodes (bool): it has an encoder, which reads what stands before a text.
-        layer_dims (int): channels of its layers.
+        layer_dims (int): channels of its layers; with an encoder it has no such attribute, and none of the next.
         num_layers (int): number of its layers.
+        caps_logits (bool): its logits are held in a range, as Gemma 2's.
 
     Raises:
         FileNotFoundError: ``pretrained`` looks like a folder that does not exist.
-        ValueError: neither ``pretrained`` nor ``config`` is given, or one of them is of no language model.
+        ValueError: neither ``pretrained`` nor ``config`` is given, or one of them is of no language model, or of one
+            that keeps no keys and values.
     """
 
     def __init__(
@@ -131,13 +97,24 @@ class TransformersLanguageModel(BaseModule):
         self.model = self._load(pretrained, dict(config or {})) if pretrained else self._make(dict(config))
         self.model.to(_TYPES[dtype or 'float32'])
         text = self.model.config
+        if getattr(self.model, '_is_stateful', False):
+            raise ValueError(
+                f'{type(self.model).__name__} keeps a state and no keys and values, with which texts are written token '
+                'by token here; give a transformer, such as OPT'
+            )
         self.encodes = bool(text.is_encoder_decoder)
         self.embed_dims, self.vocab_size = self.model.get_input_embeddings().embedding_dim, text.vocab_size
         # T5's positions are relative
         self.context_length = getattr(text, 'max_position_embeddings', None) or getattr(text, 'n_positions', None)
         if self.encodes and getattr(text, 'relative_attention_num_buckets', None):
             self.context_length = None
-        self.num_layers, self.layer_dims = text.num_hidden_layers, text.hidden_size
+        if not self.encodes:
+            self.num_layers, self.layer_dims = text.num_hidden_layers, text.hidden_size
+        self.caps_logits = bool(getattr(text, 'final_logit_softcapping', None))
+        # some encoders multiply the embeddings of ids, and not embeddings that they get
+        encoder = self.model.get_encoder() if self.encodes else None
+        is_plain = type(self.word_embeddings) is nn.Embedding
+        self._embed_scale = float(getattr(encoder, 'embed_scale', None) or 1.0) if is_plain else 1.0
         self._keeps_logits = 'logits_to_keep' in inspect.signature(self.model.forward).parameters
 
     @staticmethod
@@ -186,7 +163,8 @@ class TransformersLanguageModel(BaseModule):
     def embed(self, input_ids: Tensor) -> Tensor:
         """Embed ids ``(B, T)`` to ``(B, T, E)``."""
         words = self.word_embeddings
-        return words(input_ids.to(words.weight.device, non_blocking=True))
+        x = words(input_ids.to(words.weight.device, non_blocking=True))
+        return x if self._embed_scale == 1.0 else x * self._embed_scale
 
     def read(self, tokens: Tensor, mask: Tensor | None = None) -> ReadBefore:
         """Read embeddings before texts: by the encoder, if there is one, else they are kept as they are.
@@ -202,53 +180,47 @@ class TransformersLanguageModel(BaseModule):
         encoder = self.model.get_encoder()
         return ReadBefore(encoder(inputs_embeds=tokens, attention_mask=mask).last_hidden_state, mask)
 
-    def cache(self, before: ReadBefore) -> LanguageCache:
-        """Make a cache for texts behind what was read."""
-        return LanguageCache(self.encodes, 0 if self.encodes else before.tokens.shape[1])
+    def cache(self, before: ReadBefore | None = None) -> CacheBehind:
+        """Make a cache for texts behind what was read; None: behind nothing."""
+        return CacheBehind(TransformersCache(self.encodes), 0 if self.encodes or before is None else before.length)
 
     def next_logits(
-        self, input_ids: Tensor, before: ReadBefore | None = None, cache: LanguageCache | None = None
+        self, input_ids: Tensor, before: ReadBefore | None = None, cache: CacheBehind | None = None
     ) -> Tensor:
-        """Compute the logits ``(B, T, V)`` of what follows each token, see :class:`LanguageModel`.
+        """Compute the logits ``(B, T, V)`` of what follows each token, see the protocol.
 
         Padding is at the end, where no token sees it, and needs no mask.
         """
         count = input_ids.shape[1]
-        held = {'use_cache': False} if cache is None else {'past_key_values': cache.held, 'use_cache': True}
         if self.encodes:
             from transformers.modeling_outputs import BaseModelOutput
 
-            states = BaseModelOutput(last_hidden_state=before.tokens)
+            read = {'encoder_outputs': BaseModelOutput(last_hidden_state=before.tokens), 'attention_mask': before.mask}
             ids = input_ids.to(before.tokens.device, non_blocking=True)
-            return self.model(encoder_outputs=states, attention_mask=before.mask, decoder_input_ids=ids, **held).logits
+            return self.model(decoder_input_ids=ids, **read, **_held_by(cache)).logits
         x = self.embed(input_ids)
-        if before is not None and (cache is None or not cache.held.get_seq_length()):
-            x = torch.cat([before.tokens, x], 1)  # (B, S + T, E)
+        x = x if before is None else before.precede(x, cache)  # (B, S + T, E)
         keep = {'logits_to_keep': count} if self._keeps_logits else {}
-        return self.model(inputs_embeds=x, **held, **keep).logits[:, -count:]
+        return self.model(inputs_embeds=x, **_held_by(cache), **keep).logits[:, -count:]
 
     # --- between the layers of a causal one ---------------------------------------------------------------------------
 
-    def words(self) -> Tensor:
-        """Word embeddings ``(V, E)``."""
-        return self.word_embeddings.weight
-
     def outputs(self) -> Tensor:
-        """Weights ``(V, E)`` of the output layer; the word embeddings themselves if they are tied."""
+        """Weights ``(V, E)`` of the output layer; if tied, those of ``word_embeddings``."""
         return self.model.get_output_embeddings().weight
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Compute logits of words ``(..., V)`` from hidden states ``(..., E)``, by the output layer."""
         return self.model.get_output_embeddings()(hidden)
 
-    def new_cache(self) -> LanguageCache:
-        """An empty cache for :meth:`run`."""
-        return LanguageCache(encodes=False, before=0)
-
     def run(
-        self, embedded: Tensor, cache: LanguageCache | None = None, before_layer: BeforeLayer | None = None
+        self, embedded: Tensor, cache: CacheBehind | None = None, before_layer: BeforeLayer | None = None
     ) -> Tensor:
-        """Compute hidden states ``(B, T, E)``, see :class:`~florence_mm.models.text.layered.LayeredLanguageModel`."""
-        held = {'use_cache': False} if cache is None else {'past_key_values': cache.held, 'use_cache': True}
+        """Compute hidden states ``(B, T, E)``, see :class:`~florence_mm.models.text.protocol.LayeredLanguageModel`."""
         with called_before(find_layers(self.model, self.num_layers), before_layer):
-            return self.model.base_model(inputs_embeds=embedded, **held).last_hidden_state
+            return self.model.base_model(inputs_embeds=embedded, **_held_by(cache)).last_hidden_state
+
+
+def _held_by(cache: CacheBehind | None) -> dict[str, Any]:
+    """Arguments of transformers for a cache."""
+    return {'use_cache': False} if cache is None else {'past_key_values': cache.inner.held, 'use_cache': True}

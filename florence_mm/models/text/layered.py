@@ -1,63 +1,16 @@
-"""Protocol of causal language models between whose layers others can read, and calls before layers of transformers.
+"""Calls of a function before the layers of a language model of transformers.
 
 Flamingo's blocks stand before some of the layers. A language model is not changed for that, and no code of it is
 copied: its ``run`` calls what it is given before each layer.
-
-Shape legend: ``B`` texts, ``T`` tokens of the longest text, ``C`` channels of the layers, ``E`` channels of word
-embeddings and outputs (C in most), ``V`` words.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-#: Gets the number of a layer and what enters it, ``(B, T, C)``; returns what shall enter it.
-BeforeLayer = Callable[[int, Tensor], Tensor]
-
-
-class TokenCache(Protocol):
-    """Keys and values of earlier tokens of texts."""
-
-    @property
-    def length(self) -> int:
-        """Number of tokens."""
-
-    def select(self, rows: Tensor) -> None:
-        """Replace row i by row ``rows[i]``."""
-
-
-@runtime_checkable
-class LayeredLanguageModel(Protocol):
-    """A causal language model that calls a function before each of its layers.
-
-    It also has ``embed_dims``, E, ``layer_dims``, C, ``num_layers``, ``vocab_size``, rows of the word embeddings, and
-    ``context_length``, the longest text in tokens, or None.
-    """
-
-    def words(self) -> Tensor:
-        """Word embeddings ``(V, E)``."""
-
-    def outputs(self) -> Tensor:
-        """Weights ``(V, E)`` by which hidden states give logits of words; ``words()`` itself if they are tied."""
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Compute logits of words ``(..., V)`` from hidden states ``(..., E)``, by the output layer."""
-
-    def new_cache(self) -> TokenCache:
-        """An empty cache for :meth:`run`."""
-
-    def run(self, embedded: Tensor, cache: TokenCache | None = None, before_layer: BeforeLayer | None = None) -> Tensor:
-        """Compute hidden states ``(B, T, E)``, from which :meth:`outputs` gives logits of the next words.
-
-        Padding is at the end, where no token sees it, and what is computed for it has no meaning.
-
-        Args:
-            embedded: ``(B, T, E)`` word embeddings.
-            cache: keys and values of earlier tokens, to which those of these tokens, without padding, are appended.
-            before_layer: called before each layer.
-        """
+from .protocol import BeforeLayer
 
 
 @contextmanager

@@ -102,7 +102,7 @@ class QFormer(BaseModule):
             ``(U, Q, C)``, and what a text behind the queries sees of them, the memory for :meth:`write`.
         """
         queries = self.queries().expand(len(image_tokens), -1, -1)
-        return self.stack.read_prefixes(queries, self.stack.contexts(image_tokens))
+        return self.stack.read_prefixes(queries, self.stack.contexts(image_tokens, queries=self.num_queries))
 
     def fuse(self, text_tokens: Tensor, text_mask: Tensor | None, image_tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Let queries read images with texts; all queries and text tokens of a pair see each other.
@@ -120,6 +120,6 @@ class QFormer(BaseModule):
         if text_mask is not None:
             text_mask = torch.cat([text_mask.new_ones(rows, count), text_mask], 1)
         layout = layout_of(tokens, text_mask)
-        memory = self.stack.contexts(image_tokens)
+        memory = self.stack.contexts(image_tokens, queries=count)
         x = layout.pad(self.stack.run(layout.pack(tokens), layout, memory=memory, lead=count))
         return x.split([count, length], 1)

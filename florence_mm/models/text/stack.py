@@ -17,7 +17,7 @@ from florence_mm.models.generation.cache import CacheStack
 from florence_mm.models.layers.fusion_layer import FusionLayer
 from florence_mm.models.layers.initialisation import init_bert_weights
 from florence_mm.models.layers.token_layout import TokenLayout, layout_of
-from florence_mm.models.layers.transformer import KeysValues
+from florence_mm.models.layers.transformer import Context, KeysValues
 from florence_mm.registry import MODELS
 
 from .embeddings import TextEmbeddings
@@ -29,23 +29,26 @@ class StackMemory:
 
     Attributes:
         prefixes: of each layer keys and values ``(U, H, S, D)`` of tokens before the text, for self-attention.
-        contexts: of each layer keys and values ``(U, H, S, D)`` of another sequence, for cross-attention; None for a
-            layer without.
+        contexts: of each layer keys and values ``(U, H, S, D)`` of another sequence, for cross-attention, or its
+            tokens ``(U, S, C)``, where the layer reads them itself; None for a layer without.
         context_layout: layout of the other sequence.
     """
 
     prefixes: Sequence[KeysValues] = field(default_factory=tuple)
-    contexts: Sequence[KeysValues | None] = field(default_factory=tuple)
+    contexts: Sequence[Context | None] = field(default_factory=tuple)
     context_layout: TokenLayout | None = None
 
     def of_rows(self, rows: Sequence[int]) -> 'StackMemory':
         """Select the memory of the pictures or texts ``rows``, one for each row of a batch."""
-        device = next(filter(None, (*self.prefixes, *self.contexts)))[0].device
+        device = next(layer[0].device for layer in (*self.prefixes, *self.contexts) if layer is not None)
         index = torch.tensor(list(rows)).to(device, non_blocking=True)
-        prefixes, contexts = (
-            [layer and (layer[0].index_select(0, index), layer[1].index_select(0, index)) for layer in layers]
-            for layers in (self.prefixes, self.contexts)
-        )
+
+        def select(layer: Context | None) -> Context | None:
+            if layer is None or isinstance(layer, Tensor):
+                return layer if layer is None else layer.index_select(0, index)
+            return layer[0].index_select(0, index), layer[1].index_select(0, index)
+
+        prefixes, contexts = ([select(layer) for layer in layers] for layers in (self.prefixes, self.contexts))
         layout = self.context_layout
         if layout is not None:
             mask = None if layout.mask is None else layout.mask.index_select(0, index)
@@ -148,19 +151,22 @@ class LayerStack(BaseModule):
                 x = layer.step(x, layout, **step)
         return x
 
-    def contexts(self, tokens: Tensor, mask: Tensor | None = None) -> StackMemory:
+    def contexts(self, tokens: Tensor, mask: Tensor | None = None, queries: int | None = None) -> StackMemory:
         """Compute the memory of another sequence that all texts see by cross-attention.
 
         Args:
             tokens: ``(U, S, context_dims)``.
             mask: ``(U, S)`` bool, True where a token is real; None: all are.
+            queries: number of tokens that will see each sequence, once; None: it is seen more often, as by texts that
+                are written, so that keys and values pay in any case.
         """
         layout = layout_of(tokens, mask)
         packed = layout.pack(tokens)
-        contexts = [
-            layer.crossattention.keys_values(packed, layout) if layer.has_crossattention else None
-            for layer in self.layers
-        ]
+        reads = [layer.crossattention if layer.has_crossattention else None for layer in self.layers]
+        if queries is not None:
+            contexts = [read and read.context(packed, layout, queries) for read in reads]
+            return StackMemory(contexts=contexts, context_layout=layout)
+        contexts = [read and read.keys_values(packed, layout) for read in reads]
         if not torch.is_grad_enabled():
             # texts are written, and each step reads them: in the order of memory, that takes half the time
             contexts = [pair and (pair[0].contiguous(), pair[1].contiguous()) for pair in contexts]

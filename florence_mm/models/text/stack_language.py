@@ -11,10 +11,10 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from florence_mm.models.generation.cache import CacheStack
+from florence_mm.models.generation.cache import CacheBehind, CacheStack
 from florence_mm.registry import MODELS
 
-from .layered import BeforeLayer
+from .protocol import BeforeLayer, ReadBefore
 from .stack import TextStack
 
 
@@ -22,7 +22,8 @@ from .stack import TextStack
 class StackLanguageModel(BaseModule):
     """A :class:`~florence_mm.models.text.stack.TextStack` whose outputs are tied to its words.
 
-    :class:`LanguageModeling` trains it, and :class:`FlorenceFlamingo` puts its blocks before its layers.
+    It implements :class:`~florence_mm.models.text.protocol.LayeredLanguageModel`. :class:`LanguageModeling` trains it,
+    and :class:`FlorenceFlamingo` puts its blocks before its layers.
 
     Args:
         stack: arguments of the stack.
@@ -51,39 +52,46 @@ class StackLanguageModel(BaseModule):
         """Its word embeddings."""
         return self.stack.embeddings.word_embeddings
 
-    def words(self) -> Tensor:
-        """Word embeddings ``(V, C)``."""
-        return self.word_embeddings.weight
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """Embed ids ``(B, T)`` to ``(B, T, C)``."""
+        words = self.word_embeddings
+        return words(input_ids.to(words.weight.device, non_blocking=True))
 
-    outputs = words
+    def read(self, tokens: Tensor, mask: Tensor | None = None) -> ReadBefore:
+        """Keep embeddings ``(B, S, C)`` that stand before texts as they are; there is no encoder."""
+        return ReadBefore(tokens.to(self.word_embeddings.weight.dtype))
+
+    def cache(self, before: ReadBefore | None = None) -> CacheBehind:
+        """Make a cache for texts behind what was read; None: behind nothing."""
+        return CacheBehind(CacheStack(), 0 if before is None else before.length)
+
+    def next_logits(
+        self, input_ids: Tensor, before: ReadBefore | None = None, cache: CacheBehind | None = None
+    ) -> Tensor:
+        """Compute the logits ``(B, T, V)`` of what follows each token, see the protocol."""
+        x = self.embed(input_ids)
+        x = x if before is None else before.precede(x, cache)  # (B, S + T, C)
+        return self.logits(self.run(x, cache)[:, -input_ids.shape[1] :])
+
+    def outputs(self) -> Tensor:
+        """Weights ``(V, C)`` by which hidden states give logits of words, those of ``word_embeddings``."""
+        return self.word_embeddings.weight
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Compute logits of words ``(..., V)`` from hidden states ``(..., C)``."""
         return F.linear(hidden, self.outputs())
 
-    def new_cache(self) -> CacheStack:
-        """An empty cache."""
-        return CacheStack()
-
-    def run(self, embedded: Tensor, cache: CacheStack | None = None, before_layer: BeforeLayer | None = None) -> Tensor:
-        """Compute hidden states ``(B, T, C)``, see :class:`~florence_mm.models.text.layered.LayeredLanguageModel`."""
+    def run(
+        self, embedded: Tensor, cache: CacheBehind | None = None, before_layer: BeforeLayer | None = None
+    ) -> Tensor:
+        """Compute hidden states ``(B, T, C)``, see the protocol."""
         none = torch.zeros(len(embedded), 0, dtype=torch.long)
-        x, layout = self.stack.embed(none, none.bool(), causal=True, cache=cache, before=embedded)
+        inner = None if cache is None else cache.inner
+        x, layout = self.stack.embed(none, none.bool(), causal=True, cache=inner, before=embedded)
         packed = None
         if before_layer is not None:
 
             def packed(number: int, x: Tensor) -> Tensor:
                 return layout.pack(before_layer(number, layout.pad(x)))
 
-        return layout.pad(self.stack.run(x, layout, cache, before_layer=packed))
-
-    def next_logits(self, input_ids: Tensor, before: None = None, cache: CacheStack | None = None) -> Tensor:
-        """Compute the logits ``(B, T, V)`` of what follows each token of ids ``(B, T)``.
-
-        Args:
-            input_ids: with cache those that it lacks, without padding; otherwise whole texts, padded at the end.
-            before: nothing stands before a text.
-            cache: cache, to which the ids are added.
-        """
-        ids = input_ids.to(self.words().device, non_blocking=True)
-        return self.logits(self.run(F.embedding(ids, self.words()), cache))
+        return layout.pad(self.stack.run(x, layout, inner, before_layer=packed))

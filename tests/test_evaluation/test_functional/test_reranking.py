@@ -35,6 +35,17 @@ def test_the_order_of_similarity_changes_nothing():
     assert torch.equal(reranked_ranks(ranks, candidates, -similarity, positives), opposite)
 
 
+def test_candidates_of_images_of_several_vectors_are_the_nearest():
+    generator = torch.Generator().manual_seed(0)
+    images, texts = torch.randn(6, 4, 5, generator=generator), torch.randn(9, 5, generator=generator)
+    similarity = (images @ texts.T).amax(1)  # (6, 9)
+    for queries, gallery, whole in ((images, texts, similarity), (texts, images, similarity.T)):
+        for most in (1, 1 << 24):
+            candidates, found = best_candidates(queries, gallery, 3, max_elements=most)
+            assert torch.equal(candidates, whole.topk(3, 1).indices)
+            torch.testing.assert_close(found, whole.topk(3, 1).values)
+
+
 def test_equal_captions_are_one_item():
     items = group_captions([0, 0, 1, 2], ['A dog.', 'a cat', 'a dog', 'A  CAT'], 3)
     assert (items.first, items.images_of, items.items_of) == ([0, 1], [[0, 1], [0, 2]], [[0, 1], [0], [1]])

@@ -207,6 +207,25 @@ def test_two_ways_equal_each_way(kind):
         assert retrieval_ranks(texts, images, images_of, most).tolist() == expected[1]
 
 
+def test_images_of_several_vectors_are_ranked_by_the_nearest():
+    generator = torch.Generator().manual_seed(0)
+    images, texts = torch.randn(20, 3, 8, generator=generator), torch.randn(30, 8, generator=generator)
+    texts_of = [sorted({i, (7 * i + 3) % 30, *((20 + i,) if i < 10 else ())}) for i in range(20)]
+    images_of = [[i for i, row in enumerate(texts_of) if text in row] for text in range(30)]
+    similarity = torch.stack([torch.stack([max(v @ text for v in image) for text in texts]) for image in images])
+    expected = [ranks_by_comparing(similarity, texts_of), ranks_by_comparing(similarity.T, images_of)]
+    assert expected[0] != ranks_by_comparing(images[:, 0] @ texts.T, texts_of)  # of the first vectors alone
+    for most in (1, 500, 1 << 24):
+        assert [found.tolist() for found in two_way_ranks(images, texts, texts_of, images_of, most)] == expected
+        assert retrieval_ranks(texts, images, images_of, most).tolist() == expected[1]
+    # by hand: the second vector of the second image is nearest to the text
+    two = torch.tensor([[[1.0, 0.0], [0.6, 0.8]], [[-1.0, 0.0], [0.0, 1.0]]])
+    assert retrieval_ranks(torch.tensor([[0.0, 1.0]]), two, [[1]]).item() == 0
+    assert retrieval_ranks(two, torch.tensor([[0.0, 1.0], [1.0, 0.0]]), [[0], [0]]).tolist() == [1, 0]
+    with pytest.raises(ValueError, match=r'\(2, 2, 2\) and gallery \(2, 2, 2\) must be .* or one of them'):
+        retrieval_ranks(two, two, [[0], [1]])
+
+
 def test_only_texts_in_doubt_are_ranked_again(monkeypatch):
     # text 1 belongs to the first image and is as near to the second
     again = []
