@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from florence_mm.errors import UsageError
 from florence_mm.formats.coco import clip_box
 from florence_mm.formats.coco_boxes import read_coco_boxes
 from florence_mm.formats.regions import Regions, RegionWriter
-from florence_mm.models.protocol import finds_boxes, region_maps
+from florence_mm.models.protocol import finds_boxes, pool_crops, region_maps
 from florence_mm.ops.detected_regions import FoundRegions, choose_boxes, pool_regions
+from florence_mm.ops.regions import crop_regions
+from florence_mm.utils.numbers import is_whole
 
 from .base import Inferencer
 from .inputs import Picture, ReadInput
@@ -54,6 +57,8 @@ class RegionInferencer(Inferencer):
         least: int = 10,
         most: int = 100,
         skip_bad: bool = False,
+        features: str = 'map',
+        crop_size: int | None = None,
     ) -> list[dict[str, Any]]:
         """Write the regions of images.
 
@@ -66,13 +71,19 @@ class RegionInferencer(Inferencer):
             least: As many of the best detections are kept whatever their score; 10 in UNITER.
             most: Most regions of an image; 100 in UNITER.
             skip_bad: Leave out an image that cannot be read or processed; False raises its error.
+            features: ``'map'``: pooled from the maps of the image, whose cells know of what is around them and where
+                they are. ``'crops'``: pooled from the box alone, cut out of the image and stretched to a square, as in
+                R-CNN (arXiv 1311.2524); such a feature does not tell where its box is.
+            crop_size: Side of the squares in pixels; None: ``image_size`` of the config.
 
         Returns:
             One dict per image: ``file`` and ``regions``, their number, or ``error``.
 
         Raises:
-            UsageError: there are no images, the model finds no boxes and none are given, or a number is out of range.
+            UsageError: there are no images, the model finds no boxes and none are given, the config has no
+                ``image_size`` and ``crop_size`` is not given, or an argument is out of range.
         """
+        side = self._crop_side(features, crop_size)
         if not 0 <= threshold <= 1 or not 1 <= least <= most:
             raise UsageError(
                 f'threshold is {threshold}, least {least} and most {most}; give a score from 0 to 1, at least 1 region '
@@ -96,10 +107,11 @@ class RegionInferencer(Inferencer):
                     found = self._detect(batch, len(classes), threshold, least, most)
                 else:
                     found = [given.of(name, *one.image.shape[1::-1]) for name, one in zip(names, batch, strict=True)]
-                every = self._pool(batch, found)
-                for name, regions in zip(names, every, strict=True):
-                    writer.add(name, regions)
-                return [{'regions': len(regions.boxes)} for regions in every]
+                pooled = self._pool_maps(batch, found) if side is None else self._pool_crops(batch, found, side)
+                for name, one, own, rows in zip(names, batch, found, pooled, strict=True):
+                    arrays = (x.cpu().numpy().astype(np.float32) for x in (rows, own.boxes, own.probabilities))
+                    writer.add(name, Regions(*arrays, one.image.shape[1::-1]))
+                return [{'regions': len(own.boxes)} for own in found]
 
             return list(self._stream(images, add, 'finding regions', skip_bad))
 
@@ -117,8 +129,8 @@ class RegionInferencer(Inferencer):
         return found
 
     @torch.no_grad()
-    def _pool(self, batch: Sequence[ReadInput], found: Sequence[FoundRegions]) -> list[Regions]:
-        """Pool the features of the regions of each image."""
+    def _pool_maps(self, batch: Sequence[ReadInput], found: Sequence[FoundRegions]) -> Sequence[Tensor]:
+        """Pool the features ``(R, C)`` of the regions of each image from its maps."""
         data = self.model.data_preprocessor(self._pack(batch), False)
         inputs, boxes = data['inputs'], []
         size = tuple(inputs.shape[-2:])
@@ -127,12 +139,41 @@ class RegionInferencer(Inferencer):
             inside = sample.get('img_shape') or size  # without padding
             scale = torch.tensor([inside[1] / width, inside[0] / height] * 2)
             boxes.append((own.boxes * scale).to(inputs.device))
-        features = pool_regions(region_maps(self.model, inputs), boxes, size)
-        regions = []
-        for one, own, pooled in zip(batch, found, features, strict=True):
-            arrays = (x.cpu().numpy().astype(np.float32) for x in (pooled, own.boxes, own.probabilities))
-            regions.append(Regions(*arrays, one.image.shape[1::-1]))
-        return regions
+        return pool_regions(region_maps(self.model, inputs), boxes, size)
+
+    def _crop_side(self, features: str, crop_size: int | None) -> int | None:
+        """Side of the crops in pixels; None: features are those of maps."""
+        if features not in ('map', 'crops'):
+            raise UsageError(f"features is {features!r}; give 'map' or 'crops'")
+        if features == 'map':
+            if crop_size is not None:
+                raise UsageError(f"crop_size is {crop_size!r}, and features of maps have none; give features='crops'")
+            return None
+        side = self.cfg.get('image_size') if crop_size is None else crop_size
+        if side is None:
+            raise UsageError('the config has no image_size, the side of its images; give crop_size')
+        if not is_whole(side) or side < 1:
+            raise UsageError(f'crop_size is {side!r}; give the side of the crops in pixels, at least 1')
+        return side
+
+    @torch.no_grad()
+    def _pool_crops(self, batch: Sequence[ReadInput], found: Sequence[FoundRegions], side: int) -> Sequence[Tensor]:
+        """Pool the features ``(R, C)`` of the regions of each image from crops, as many at once as images a batch."""
+        pairs = zip(batch, found, strict=True)
+        crops = (crop for one, own in pairs for crop in self._crops(one.image, own.boxes, side))
+        features = []
+        while part := list(islice(crops, self.batch_size)):
+            inputs = self.model.data_preprocessor({'inputs': part, 'data_samples': None}, False)['inputs']
+            features.append(pool_crops(self.model, inputs, side).cpu())
+        return torch.cat(features).split([len(own.boxes) for own in found])
+
+    def _crops(self, image: np.ndarray, boxes: Tensor, side: int) -> Tensor:
+        """Cut boxes out of an image ``(H, W, 3)``, at least one pixel of it, and stretch them: ``(R, 3, S, S)``."""
+        height, width = image.shape[:2]
+        inside = boxes.clamp(min=0).minimum(torch.tensor([width - 1, height - 1, width, height]))
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float()
+        crops, _ = crop_regions(pixels, inside, (side, side), square=False)
+        return crops.flip(1) if self.pipeline.bgr else crops
 
 
 class _GivenBoxes:

@@ -12,6 +12,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from florence_mm.ops.detected_regions import pool_whole
 from florence_mm.ops.precision import at_least_float32
 
 #: Attributes of mmdet's detectors and mmaction2's recognizers that hold the classification head.
@@ -256,6 +257,26 @@ def region_maps(model: nn.Module, inputs: Tensor) -> list[Tensor]:
     if any(not isinstance(one, Tensor) or one.ndim != 4 for one in maps):
         raise ValueError(f'{type(model).__name__} gives no maps (B, C, H, W) to pool regions from; give a detector')
     return maps
+
+
+def pool_crops(model: nn.Module, inputs: Tensor, side: int) -> Tensor:
+    """Encode crops to one vector each, float32.
+
+    Args:
+        model: a model that pools images itself, such as :class:`UniCL`; otherwise see :func:`region_maps`, of whose
+            maps the one that suits the crop is averaged.
+        inputs: ``(B, 3, H, W)``, preprocessed.
+        side: side of the crops in pixels; what is right of or below them is padding.
+
+    Returns:
+        ``(B, C)``.
+
+    Raises:
+        ValueError: the model has neither.
+    """
+    if isinstance(unwrap_model(model), PoolsImages):
+        return unwrap_model(model).pool_images(inputs).float()
+    return pool_whole(region_maps(model, inputs), tuple(inputs.shape[-2:]), side)
 
 
 def projects_texts(model: nn.Module) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .boxes import box_area, box_iou
+from .regions import region_means
 from .roi_align import roi_align
 
 #: Cells of a map along a box, from which its feature is the mean; boxes of twice as many are pooled from the next map.
@@ -43,9 +44,7 @@ def pool_regions(maps: Sequence[Tensor], boxes: Sequence[Tensor], size: tuple[in
     """
     images = torch.cat([one.new_full((len(one), 1), number) for number, one in enumerate(boxes)])
     rois = torch.cat([images, torch.cat(list(boxes))], 1)  # (N, 5)
-    stride = size[1] / maps[0].shape[3]
-    sides = box_area(rois[:, 1:]).clamp(min=1e-6).sqrt()
-    levels = (sides / (CELLS * stride)).log2().floor().long().clamp(0, len(maps) - 1)
+    levels = _levels(box_area(rois[:, 1:]).clamp(min=1e-6).sqrt(), maps, size)
     features = maps[0].new_zeros(len(rois), maps[0].shape[1], dtype=torch.float32)
     for level, one in enumerate(maps):
         rows = (levels == level).nonzero().squeeze(1)
@@ -53,6 +52,29 @@ def pool_regions(maps: Sequence[Tensor], boxes: Sequence[Tensor], size: tuple[in
             pooled = roi_align(one.float(), rois.index_select(0, rows), CELLS, one.shape[3] / size[1])
             features[rows] = pooled.mean((2, 3))
     return list(features.split([len(one) for one in boxes]))
+
+
+def pool_whole(maps: Sequence[Tensor], size: tuple[int, int], side: int) -> Tensor:
+    """Average, over a square of each input from its left top corner, the map that suits its size; the rest is padding.
+
+    Args:
+        maps: ``(B, C, h, w)`` each, finest first; each is half as fine as the one before.
+        size: height and width of the input in pixels.
+        side: side of the square in pixels.
+
+    Returns:
+        ``(B, C)``, float32.
+    """
+    one = maps[int(_levels(torch.tensor([float(side)]), maps, size))].float()
+    box = torch.tensor([[0.0, 0, side, side]], device=one.device)
+    cell = size[0] / one.shape[2], size[1] / one.shape[3]
+    return region_means(one.flatten(0, 1), box, cell).view(one.shape[:2])
+
+
+def _levels(sides: Tensor, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """The map of each region by its side in pixels: one of up to 13 cells, if there is such a map."""
+    stride = size[1] / maps[0].shape[3]
+    return (sides / (CELLS * stride)).log2().floor().long().clamp(0, len(maps) - 1)
 
 
 def choose_boxes(

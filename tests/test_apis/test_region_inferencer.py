@@ -12,6 +12,7 @@ from PIL import Image
 from florence_mm.apis.region_inferencer import RegionInferencer
 from florence_mm.errors import UsageError
 from florence_mm.formats.regions import RegionFiles
+from florence_mm.ops.detected_regions import FoundRegions
 
 ARCH = {'embed_dims': 8, 'depths': [1, 1], 'num_heads': [1, 2], 'patch_size': 4, 'window_size': 4}
 TOWERS = {
@@ -117,3 +118,102 @@ def test_a_detector_finds_the_regions(inferencer, files, tmp_path, monkeypatch):
     assert few.boxes.tolist() == [[0, 0, 16, 16]]  # above 0.2
     np.testing.assert_allclose(few.probabilities, [[0.2, 0.8 / 3, 1.6 / 3]], rtol=1e-5)
     assert len(more.boxes) == 2 and more.features.shape == (2, 2)  # ten regions, if there were as many
+
+
+def boxes_file(folder, size, boxes):
+    """Annotations of pictures of one size, ``{name: [box, ...]}`` with left, top, width, height."""
+    images = [{'id': n, 'file_name': name, 'width': size[0], 'height': size[1]} for n, name in enumerate(boxes)]
+    every = [(image['id'], box) for image in images for box in boxes[image['file_name']]]
+    annotations = [
+        {'id': n, 'image_id': image, 'category_id': 1, 'bbox': box, 'area': 1, 'iscrowd': 0}
+        for n, (image, box) in enumerate(every, 1)
+    ]
+    path = folder / 'own_boxes.json'
+    path.write_text(
+        json.dumps({'images': images, 'annotations': annotations, 'categories': [{'id': 1, 'name': 'one'}]})
+    )
+    return path
+
+
+def test_features_of_crops_do_not_tell_where_a_box_is(inferencer, tmp_path):
+    patch = np.random.default_rng(0).integers(0, 255, (8, 12, 3), dtype=np.uint8)
+    places = {'middle.png': (10, 12), 'corner.png': (0, 0), 'edge.png': (28, 24)}
+    (tmp_path / 'pictures').mkdir()
+    for name, (left, top) in places.items():
+        pixels = np.full((32, 40, 3), 90, np.uint8)
+        pixels[top : top + 8, left : left + 12] = patch
+        Image.fromarray(pixels).save(tmp_path / 'pictures' / name)
+    boxes = {name: [[*place, 12, 8]] for name, place in places.items()}
+    path = boxes_file(tmp_path, (40, 32), boxes)
+    inferencer.write(tmp_path / 'pictures', tmp_path / 'crops', path, features='crops', crop_size=32)
+    inferencer.write(tmp_path / 'pictures', tmp_path / 'map', path)
+    crops, maps = (RegionFiles(tmp_path / name) for name in ('crops', 'map'))
+    first = crops.read('middle.png').features
+    for name in ('corner.png', 'edge.png'):
+        np.testing.assert_allclose(crops.read(name).features, first, atol=1e-6, err_msg=name)
+    assert np.abs(maps.read('corner.png').features - maps.read('middle.png').features).max() > 0.1
+
+
+def test_a_feature_of_a_crop_is_that_of_the_tower_on_it(inferencer, files, tmp_path):
+    folder, boxes = files
+    one = copy.copy(inferencer)
+    one.batch_size = 1
+    inferencer.write(folder, tmp_path / 'out', boxes, features='crops', crop_size=32)
+    one.write(folder, tmp_path / 'one', boxes, features='crops', crop_size=32)
+    read, alone = RegionFiles(tmp_path / 'out'), RegionFiles(tmp_path / 'one')
+    image = torch.from_numpy(np.asarray(Image.open(folder / 'a.png')).copy()).permute(2, 0, 1).float()
+    small, wide = (
+        torch.nn.functional.interpolate(part[None], (32, 32), mode='bilinear', antialias=True)[0]
+        for part in (image[:, :16, :16], image[:, 8:24, 8:32])
+    )
+    inputs = inferencer.model.data_preprocessor({'inputs': [small, wide]})['inputs']
+    with torch.no_grad():
+        (maps,) = inferencer.model.image_encoder(inputs)
+    np.testing.assert_allclose(read.read('a.png').features, maps.mean((2, 3)), atol=1e-5)
+    for name in read:  # pictures with two boxes, with none and with one
+        np.testing.assert_allclose(alone.read(name).features, read.read(name).features, atol=1e-5)
+        assert alone.read(name).boxes.tolist() == read.read(name).boxes.tolist()
+
+
+def test_crops_of_detected_boxes_are_averaged_without_padding(inferencer, files, tmp_path, monkeypatch):
+    """A detector that reads BGR, whose preprocessor pads; its map of 4 pixels a cell suits crops of 12."""
+    folder, _ = files
+    own = copy.copy(inferencer)
+
+    class Preprocessor(torch.nn.Module):
+        def forward(self, data, training):
+            crops = [torch.nn.functional.pad(crop, (0, 4, 0, 4), value=1e4) for crop in data['inputs']]
+            return {'inputs': torch.stack(crops), 'data_samples': data['data_samples']}
+
+    own.model = Finder(Preprocessor())
+    own.model.extract_feat = lambda inputs: [torch.nn.functional.avg_pool2d(inputs, side) for side in (4, 8)]
+    own.pipeline = copy.copy(inferencer.pipeline)
+    own.pipeline.bgr = True
+    box = torch.tensor([[-3.0, 20.0, 12.0, 40.0], [32.0, 32.0, 40.0, 40.0]])  # over the edge, and outside
+    monkeypatch.setattr(own, '_detect', lambda batch, *_: [FoundRegions(box, torch.ones(2, 3) / 3) for _ in batch])
+    monkeypatch.setattr(type(own.pipeline), 'class_names', lambda self, meta: ['one', 'two'])
+    own.write(folder, tmp_path / 'out', features='crops', crop_size=12)
+    pixels = np.asarray(Image.open(folder / 'b.png')).astype(np.float32)
+    features = RegionFiles(tmp_path / 'out').read('b.png').features
+    np.testing.assert_allclose(features[0], pixels[20:, :12].mean((0, 1))[::-1], rtol=1e-4)
+    np.testing.assert_allclose(features[1], pixels[-1, -1][::-1], rtol=1e-4)
+
+
+def test_features_and_sizes_of_crops_that_do_not_exist_are_refused(inferencer, files, tmp_path):
+    folder, boxes = files
+    for sentence, wrong in (
+        ("features is 'crop'; give 'map' or 'crops'", {'features': 'crop'}),
+        ("crop_size is 8, and features of maps have none; give features='crops'", {'crop_size': 8}),
+        ('the config has no image_size, the side of its images; give crop_size', {'features': 'crops'}),
+        ('crop_size is 0; give the side', {'features': 'crops', 'crop_size': 0}),
+        ('crop_size is 8.5; give the side', {'features': 'crops', 'crop_size': 8.5}),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            inferencer.write(folder, tmp_path / 'out', boxes, **wrong)
+    assert not (tmp_path / 'out').exists()
+    own = copy.copy(inferencer)
+    own.cfg = Config({**inferencer.cfg, 'image_size': 32})
+    own.write(folder, tmp_path / 'own', boxes, features='crops')
+    inferencer.write(folder, tmp_path / 'given', boxes, features='crops', crop_size=32)
+    own, given = (RegionFiles(tmp_path / name).read('a.png').features for name in ('own', 'given'))
+    np.testing.assert_array_equal(own, given)

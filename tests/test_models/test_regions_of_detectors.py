@@ -5,7 +5,7 @@ import torch
 from instances import build
 
 from florence_mm.models.protocol import region_maps
-from florence_mm.ops.detected_regions import choose_boxes, pool_regions
+from florence_mm.ops.detected_regions import choose_boxes, pool_regions, pool_whole
 
 
 def test_boxes_that_are_one_object_share_their_classes():
@@ -28,6 +28,16 @@ def test_a_region_is_the_mean_of_its_part_of_the_map():
     first, second = pool_regions(maps, [small, large], (64, 64))
     assert first.tolist() == [[0.0]]
     assert second.flatten().tolist() == pytest.approx([1.0, 4.0])  # the whole image is pooled from the coarser map
+
+
+def test_a_crop_is_the_mean_of_the_map_that_suits_it_without_padding():
+    maps = [torch.rand(2, 3, 16, 16), torch.rand(2, 3, 8, 8)]
+    # strides of 4 and 8: a crop of 60 pixels is 15 cells of the first map, and of the second 7.5
+    weights = torch.tensor([1.0] * 7 + [0.5])
+    expected = (maps[1] * weights * weights[:, None]).sum((2, 3)) / weights.sum() ** 2
+    torch.testing.assert_close(pool_whole(maps, (64, 64), 60), expected)
+    torch.testing.assert_close(pool_whole(maps, (64, 64), 48), maps[0][:, :, :12, :12].mean((2, 3)))
+    torch.testing.assert_close(pool_whole(maps[:1], (64, 64), 64), maps[0].mean((2, 3)))
 
 
 @torch.no_grad()
