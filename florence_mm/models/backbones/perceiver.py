@@ -164,7 +164,7 @@ class Perceiver(BaseModule):
             places = self.position_projection(places)[0]
         else:
             places = fourier_features(grid_places(size, x.device), self.num_bands, self.patches_resolution).to(x.dtype)
-        return torch.cat([x, places.expand(len(x), -1, -1)], -1)
+        return torch.cat([x, places.expand(x.shape[0], -1, -1)], -1)
 
 
 def _sizes(arch: str | dict) -> dict[str, Any]:

@@ -162,7 +162,7 @@ class LatentAttention(nn.Module):
         if mask is not None:
             mask = mask[:, None] if mask.ndim == 3 else mask[:, None, None]  # (B, 1, Q or 1, S)
         if self.reads_itself:
-            own = (x.expand(len(key), -1, -1, -1) for x in self._split(normed))
+            own = (x.expand(key.shape[0], -1, -1, -1) for x in self._split(normed))
             key, value = (torch.cat(both, 2) for both in zip((key, value), own, strict=True))  # (B, H, K, D), K = S + Q
             mask = None if mask is None else F.pad(mask, (0, normed.shape[1]), value=True)
         reads = None
@@ -170,7 +170,7 @@ class LatentAttention(nn.Module):
             reads = mask.any(-1)  # (B, 1, Q or 1)
             mask = mask | ~reads[..., None]  # attention over nothing is not defined
         rate = self.attn_drop_rate if self.training else 0.0
-        x = attention(query.expand(len(key), -1, -1, -1), key, value, mask, dropout_p=rate)  # (B, H, Q, D)
+        x = attention(query.expand(key.shape[0], -1, -1, -1), key, value, mask, dropout_p=rate)  # (B, H, Q, D)
         x = self.output(x.transpose(1, 2).flatten(2))  # (B, Q, H, D) -> (B, Q, C)
         return x if reads is None else x.masked_fill(~reads.transpose(1, 2), 0.0)
 

@@ -204,7 +204,7 @@ class ViLT(SingleStream):
         height, width = x.shape[2:]
         rate = self.drop_rate if self.training else 0.0
         first = self.transformer.class_embedding + self.transformer.positional_embedding[0]
-        first = dropout(first.to(x.dtype).expand(len(x), 1, -1), rate)  # (U, 1, C)
+        first = dropout(first.to(x.dtype).expand(x.shape[0], 1, -1), rate)  # (U, 1, C)
         sizes = None
         if mask.shape[1] and not is_recorded():
             sizes = _patches(mask, (height, width), patch if self.image_encoder is None else None)
