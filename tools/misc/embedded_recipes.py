@@ -367,7 +367,7 @@ RECIPES: tuple[Recipe, ...] = (
         100,
         (_LARGE_DIGITS, _OPT, _BLIP2),
         _CIDER,
-        1.6,
+        2.2,
         processes=1,
     ),
     _recipe(
