@@ -108,7 +108,7 @@ def parse_coco_file(path: Path, object_hook: Callable[[dict], Any] | None = None
     Raises:
         FileNotFoundError, DataError: see :func:`read_coco_file`.
     """
-    advice = 'correct `ann_file` and `data_root`, or make it'
+    advice = 'make it (docs/data.md) or correct `ann_file` and `data_root`'
     content = read_json(path, missing=advice, object_hook=object_hook, what='annotation file')
     for part in ('images', 'annotations', 'categories'):
         require_list(content, part, path, 'images, annotations and categories as in COCO')

@@ -104,5 +104,5 @@ def missing_sentence(
         return f'{path} gives all {len(needed)} tensors of {name}{others}.'
     return (
         f'{path} lacks {len(missing)} of the {len(needed)} tensors of {name}, or has them in another shape, and they '
-        f'keep their initial values: {some(missing)}{others}.'
+        f'keep the values that they had: {some(missing)}{others}.'
     )
