@@ -68,7 +68,9 @@ def own_data(args: argparse.Namespace) -> OwnData | None:
             what = f'{option}images' if manifests else f'{option}captions or {option}questions'
             raise UsageError(f'captions or questions and their pictures belong together; give {what} too')
         if given['regions'] and not manifests:
-            raise UsageError(f'{option}regions are of captions or questions; give {option}captions or so too')
+            raise UsageError(
+                f'{option}regions belong to captions or questions; give {option}captions or {option}questions'
+            )
         for name, path in given.items():
             right = path is None or (path.is_file() if name in ('captions', 'questions') else path.is_dir())
             if not right:

@@ -104,7 +104,9 @@ def read_coco_captions(path: str | Path) -> Pictures:
         DataError: it is another kind of file, or a caption is of an image that is not in it.
     """
     path = Path(path)
-    content = read_json(path, missing='make it (docs/data.md) or correct `ann_file` and `data_root`', what='annotation file')
+    content = read_json(
+        path, missing='make it (docs/data.md) or correct `ann_file` and `data_root`', what='annotation file'
+    )
     expected = 'images and annotations as in the captions of COCO'
     texts: dict[int, list[Any]] = {}
     images = require_list(content, 'images', path, expected)

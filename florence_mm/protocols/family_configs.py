@@ -13,6 +13,8 @@ from florence_mm.errors import UsageError
 _BATCH = re.compile(r'_(\d+)xb(\d+)')
 #: Folder of the runs that configs name.
 WORK_DIRS = 'work_dirs'
+#: The config whose run has a folder of another name, and that folder.
+_QUICKSTART, _QUICKSTART_RUN = 'unicl_coswin-micro_1xb64-22e_digits', 'quickstart'
 
 
 def begins_with(cfg: Config) -> list[str]:
@@ -42,8 +44,8 @@ def config_of(checkpoint: str) -> str:
         UsageError: there is no such config.
     """
     name = Path(checkpoint).parent.name
-    if name == 'quickstart':
-        name = 'unicl_coswin-micro_1xb64-22e_digits'
+    if name == _QUICKSTART_RUN:
+        name = _QUICKSTART
     found = model_entry(name).config if is_model_name(name) and name in model_entries() else None
     if found is None:
         root = Path(next(iter(model_entries().values())).config).parents[1]
@@ -89,7 +91,7 @@ def tested_config(cfg: Config) -> str:
 
 def folder_of(name: str) -> str:
     """Name of the folder of a config's run; the quickstart has one of its own."""
-    return 'quickstart' if name == 'unicl_coswin-micro_1xb64-22e_digits' else name
+    return _QUICKSTART_RUN if name == _QUICKSTART else name
 
 
 def _texts(node: Any) -> Iterator[str]:

@@ -129,8 +129,8 @@ def test_enough_of_a_model_for_a_new_run(tmp_path, load, monkeypatch):
     load(two_parts(), save(tmp_path, without(state, 'head', 'text_encoder.1')))  # 6 of 12
     assert said[-1].splitlines()[-1] == (
         f'{tmp_path}/a.pth lacks 6 of the 12 tensors of ModuleDict, or has them in another shape, and they keep the '
-        'values that they had: text_encoder.1.weight, text_encoder.1.bias, head.0.weight, head.0.bias, head.1.weight and 1 '
-        'more.'
+        'values that they had: text_encoder.1.weight, text_encoder.1.bias, head.0.weight, head.0.bias, head.1.weight '
+        'and 1 more.'
     )
     load(two_parts(), save(tmp_path, {**state, 'more': ONE}))
     end = 'a.pth gives all 12 tensors of ModuleDict; 1 in the file are not of the model: more.'

@@ -9,6 +9,7 @@ from instances import build
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
+from small_dynamic_detr import DETECTOR
 
 from florence_mm.apis import DetectionInferencer
 from florence_mm.models.heads import DynamicDETRHead
@@ -276,6 +277,20 @@ def test_predictions_are_the_best_pairs_in_pixels_of_the_original():
         back = torch.tensor([[1, 1], [2, 4]])[image].repeat(2)
         torch.testing.assert_close(found.bboxes, corners * back)
     assert len(head(num_queries=6).predict(feats, [one, two])[0]) == 18  # all there are of at most 100
+
+
+@pytest.mark.parametrize(('given', 'most'), [({'max_per_img': 5}, 5), (None, 3)])
+def test_settings_of_the_head_hold_unless_the_detector_has_them(given, most):
+    own = {**DETECTOR['bbox_head'], 'test_cfg': {'max_per_img': 3}}
+    assert build('DynamicDETR', bbox_head=own, test_cfg=given).bbox_head.test_cfg['max_per_img'] == most
+
+
+def test_the_box_regression_has_so_many_hidden_layers():
+    def count(layers):
+        return sum(p.numel() for p in head(num_reg_fcs=layers).stages[0].refine.parameters())
+
+    assert count(2) - count(1) == 16 * 16 + 16
+    assert count(0) == 16 * 4 + 4
 
 
 def test_the_encoder_takes_the_tower_of_dynamic_head():

@@ -160,6 +160,17 @@ def test_one_task_a_step_by_weights():
         assert losses in names.values()
     with pytest.raises(ValueError, match='the task weights of UNITER'):
         our_uniter(tasks={'itm': -1})
+    with pytest.raises(ValueError, match='UNITER got images without data_samples'):
+        model.loss(data['inputs'], [])
+
+
+def test_a_task_of_weight_0_is_never_trained():
+    model = our_uniter(tasks={'itm': 0, 'mlm': 1, 'mrfr': 0, 'mrc': 0})
+    assert model.heads_of_step() == [model.heads['mlm']]
+    model.tasks = {'itm': 0, 'mlm': 1, 'mrfr': 0}
+    assert model.heads_of_step() == [model.heads['mlm'], model.heads['mrc']]  # mrc is no task here
+    with pytest.raises(ValueError, match=r'are 0 for all heads \(itm, mlm, mrfr, mrc\); raise one'):
+        our_uniter(tasks=dict.fromkeys(['itm', 'mlm', 'mrfr', 'mrc'], 0))
 
 
 @torch.no_grad()

@@ -258,3 +258,15 @@ def test_scores_of_retrieval_are_those_of_transformers():
     expected = theirs(input_ids=IDS, attention_mask=MASK, pixel_values=inputs[:, :3]).logits
     got = ours.heads['ranking'].match_logit(fused(ours, inputs))
     torch.testing.assert_close(got, expected.flatten(), **TOLERANCE)
+
+
+def test_the_transformer_starts_from_a_vit(tmp_path):
+    donor, path = our_vilt().transformer.state_dict(), tmp_path / 'vit.pth'
+    torch.save(donor, path)
+    model = our_vilt(vit_init={'type': 'florence_mm.Pretrained', 'checkpoint': str(path)})
+    assert not torch.equal(model.transformer.class_embedding, donor['class_embedding'])
+    words = model.word_embeddings.weight.clone()
+    model.init_weights()
+    for name, value in model.transformer.state_dict().items():
+        assert torch.equal(value, donor[name]), name
+    assert torch.equal(model.word_embeddings.weight, words)

@@ -33,6 +33,13 @@ def test_the_plan_goes_to_the_exact_one(size):
         assert best * (1 - 2e-3) <= float(moved) <= 1.02 * best
 
 
+def test_more_scalings_of_a_step_bring_the_sums_of_columns_nearer():
+    torch.manual_seed(2)
+    cost = cosine_distances(torch.randn(3, 6, 8), torch.randn(3, 9, 8))
+    once, often = ((transport_plan(cost, iterations=2, inner=n).sum(1) - 1 / 9).abs().max() for n in (1, 50))
+    assert often <= 1e-5 < once
+
+
 def test_padding_changes_nothing_and_a_batch_equals_its_pairs():
     torch.manual_seed(0)
     x, y = torch.randn(3, 6, 8), torch.randn(3, 9, 8)

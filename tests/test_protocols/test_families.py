@@ -508,7 +508,7 @@ def test_a_bad_row_is_told_before_anything_is_trained(
         (['--captions', 'a.jsonl'], 'captions or questions and their pictures belong together; give --images too'),
         (['--train-images', '.'], 'give --train-captions or --train-questions too'),
         (['--captions', 'a.jsonl', '--images', '.'], '--captions a.jsonl is no file; correct the path'),
-        (['--regions', '.'], '--regions are of captions or questions'),
+        (['--regions', '.'], '--regions belong to captions or questions; give --captions or --questions'),
         (['--only', 'gitt'], "argument --only: invalid choice: 'gitt' (choose from"),
         (
             ['--only', 'vilt', '--tasks', 'captions'],

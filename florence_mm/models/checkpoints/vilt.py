@@ -179,8 +179,10 @@ def export_vilt(state: StateDict, settings: dict[str, Any]) -> Exported:
 def export_hf_vilt(state: StateDict, settings: dict[str, Any]) -> Exported:
     """Write transformers' ViLT with its config; it has no place for the matching head.
 
+    Another epsilon of the norms of texts, for which it has no place either, is a note.
+
     Raises:
-        ValueError: its patches are those of a backbone's map, or the norms of texts have another epsilon.
+        ValueError: its patches are those of a backbone's map.
     """
     kept, left_out = _to_theirs(state)
     for key in [key for key in kept if key.startswith('heads.itm.')]:

@@ -87,7 +87,8 @@ class DynamicDETR(SingleStageDetector):
         self.backbone = build_part(backbone)
         self.neck = build_part(neck)
         self.encoder = build_part(encoder)
-        self.bbox_head = build_part({**bbox_head, 'train_cfg': train_cfg, 'test_cfg': test_cfg})
+        given = {'train_cfg': train_cfg, 'test_cfg': test_cfg}
+        self.bbox_head = build_part({**bbox_head, **{name: cfg for name, cfg in given.items() if cfg is not None}})
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Encode images ``(B, 3, H, W)`` to the encoder's pyramid, maps ``(B, C, H_l, W_l)``."""

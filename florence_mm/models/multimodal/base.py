@@ -131,9 +131,13 @@ class VisionLanguageModel(FlorenceModel):
             raise ValueError(f'{kind} got images without data_samples and cannot train on them')
         batch = self.make_batch(inputs, data_samples)
         losses: dict[str, Tensor] = {}
-        for head in self.heads.values():
+        for head in self.heads_of_step():
             losses.update(head.loss(batch))
         return losses
+
+    def heads_of_step(self) -> list[nn.Module]:
+        """Return the heads that are trained in one step: here all."""
+        return list(self.heads.values())
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: Sequence[Any]) -> list:

@@ -71,14 +71,14 @@ class UNITER(SingleStream):
         text: arguments of :class:`~florence_mm.models.text.stack.TextStack`, whose layers read words and regions; by
             default BERT-base: 12 layers of width 768.
         heads: heads (or their configs) by name, such as ``itm``, ``mlm``, ``mrfr`` and ``mrc`` in pretraining.
-        tasks: weights of heads by name, of which one is drawn in each training step; heads not named here are trained
-            in every step. None: UNITER's, :data:`TASKS`.
+        tasks: weights of heads by name, of which one is drawn in each training step, and never one of weight 0; heads
+            not named here are trained in every step. None: UNITER's, :data:`TASKS`.
         max_text_len: longest text in tokens, start and end included; 60 in UNITER.
         data_preprocessor: see mmengine; by default :class:`RegionDataPreprocessor`.
         init_cfg: see mmengine.
 
     Raises:
-        ValueError: sizes do not fit together, or a weight is below 0.
+        ValueError: sizes do not fit together, a weight is below 0, or the weights of all heads are 0.
     """
 
     def __init__(
@@ -111,6 +111,8 @@ class UNITER(SingleStream):
         for part in (self.region_embeddings, self.pooler):
             init_bert_weights(part, text['init_std'])
         self.add_heads(heads, text['init_std'])
+        if len(self.heads) and all(self.tasks.get(name) == 0 for name in self.heads):
+            raise ValueError(f'the task weights of UNITER are 0 for all heads ({", ".join(self.heads)}); raise one')
 
     @property
     def word_embeddings(self) -> nn.Embedding:
@@ -162,26 +164,11 @@ class UNITER(SingleStream):
 
     # --- training -----------------------------------------------------------------------------------------------------
 
-    def loss(self, inputs: Tensor, data_samples: Sequence[Any]) -> dict[str, Tensor]:
-        """Compute the losses of one step: of the drawn task, and of all heads that are no task.
-
-        Args:
-            inputs: ``(B, R, F + 8)``, preprocessed.
-            data_samples: B samples with the fields that the heads need.
-
-        Raises:
-            ValueError: there are no heads or no samples, or a sample lacks a field.
-        """
+    def heads_of_step(self) -> list[nn.Module]:
+        """Return the heads that are trained in one step: that of the drawn task, and all that are no task."""
         named = [name for name in self.heads if self.tasks.get(name, 0) > 0]
-        if len(named) < 2:
-            return super().loss(inputs, data_samples)
-        chosen = self._draw_task(named)
-        batch = self.make_batch(inputs, data_samples)
-        losses: dict[str, Tensor] = {}
-        for name, head in self.heads.items():
-            if name == chosen or name not in self.tasks:
-                losses.update(head.loss(batch))
-        return losses
+        chosen = self._draw_task(named) if len(named) > 1 else next(iter(named), None)
+        return [head for name, head in self.heads.items() if name == chosen or name not in self.tasks]
 
     def _draw_task(self, named: Sequence[str]) -> str:
         """Draw the task of a step, the same in all processes: that of the first."""

@@ -48,6 +48,9 @@ class PatchTransformer(BaseModule):
         img_size: side of the usual input, which has a position per patch.
         layer_norm_eps: epsilon of the layer norms.
         init_cfg: see mmengine.
+
+    Raises:
+        ValueError: sizes do not fit together.
     """
 
     antialias = False
