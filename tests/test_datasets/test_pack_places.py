@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from florence_mm.datasets.transforms import PackPlaces
+from florence_mm.errors import DataError
 from florence_mm.evaluation import PlaceAccuracy
 
 BOXES = [
@@ -17,6 +18,11 @@ BOXES = [
 def pack(boxes=BOXES, size=(20, 40), **options):
     results = {'img': np.zeros((*size, 3), np.uint8), 'instances': boxes, 'ori_shape': (20, 40), 'sample_idx': 5}
     return PackPlaces(10, **options)(results)['data_samples']
+
+
+def test_picture_outside_a_data_set_has_no_places():
+    with pytest.raises(DataError, match='places from the boxes of a data set, and this picture has none'):
+        PackPlaces(10)({'img': np.zeros((20, 40, 3), np.uint8)})
 
 
 def test_labels_are_those_of_the_smallest_box_around():

@@ -135,6 +135,8 @@ def test_regions_take_the_place_of_pixels(tmp_path):
     np.testing.assert_allclose(inputs[0, 6:], [x1 / 40, y1 / 20, x2 / 40, y2 / 20, w, h, w * h], rtol=1e-5)
     blind = PackImageText()(LoadRegions(str(tmp_path), positions=False, max_regions=2)(dict(sample)))
     assert blind['inputs'].shape == (2, 13) and not blind['inputs'][:, 6:].any()
+    with pytest.raises(DataError, match='by the name of the picture, and this one is no file'):
+        LoadRegions(str(tmp_path))({'img_path': None})
     inside = LoadRegions(str(tmp_path), images='pictures')(dict(sample))
     assert inside['regions'].shape == (3, 13)
 

@@ -6,6 +6,7 @@ from mmcv.transforms import BaseTransform
 from mmpretrain.structures import DataSample
 
 from florence_mm.datasets.arguments import require
+from florence_mm.errors import DataError
 from florence_mm.registry import TRANSFORMS
 
 from .formatting import pack_image
@@ -31,6 +32,7 @@ class PackPlaces(BaseTransform):
 
     Raises:
         ValueError: a number is negative, or no place would be drawn.
+        DataError: a picture has no ``instances``, as one outside a data set.
     """
 
     def __init__(
@@ -50,6 +52,11 @@ class PackPlaces(BaseTransform):
     def transform(self, results: dict) -> dict:
         """``dict(inputs=..., data_samples=...)``."""
         inputs = pack_image(results, 'PackPlaces')
+        if 'instances' not in results:
+            raise DataError(
+                'PackPlaces draws places from the boxes of a data set, and this picture has none; test on annotated '
+                'pictures instead'
+            )
         height, width = results.get('ori_shape', inputs.shape[1:])[:2]
         boxes = np.array([item['bbox'] for item in results['instances']], np.float64).reshape(-1, 4)
         boxes = boxes / (width, height, width, height)

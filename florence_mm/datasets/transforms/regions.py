@@ -6,6 +6,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from florence_mm.datasets.arguments import require, require_flags, require_paths
+from florence_mm.errors import DataError
 from florence_mm.formats.regions import RegionFiles
 from florence_mm.registry import TRANSFORMS
 from florence_mm.utils.numbers import is_whole
@@ -28,7 +29,7 @@ class LoadRegions(BaseTransform):
             regions are.
 
     Raises:
-        DataError: there are no region files, or none of the image.
+        DataError: there are no region files, or none of the image, or the image is no file.
     """
 
     def __init__(self, folder: str, images: str = '', max_regions: int = 100, positions: bool = True) -> None:
@@ -42,7 +43,12 @@ class LoadRegions(BaseTransform):
         """Add ``regions``, ``region_classes``, ``img_shape`` and ``ori_shape`` to ``results``."""
         if self._files is None:
             self._files = RegionFiles(self.folder)
-        path = results['img_path']
+        path = results.get('img_path')
+        if path is None:
+            raise DataError(
+                f'LoadRegions finds the regions in {self.folder} by the name of the picture, and this one is no file; '
+                'test on region files instead'
+            )
         name = os.path.relpath(path, self.images) if self.images else os.path.basename(path)  # noqa: PTH119
         regions = self._files.read(name)
         positions = regions.positions() if self.positions else np.zeros((len(regions.boxes), 7), np.float32)
