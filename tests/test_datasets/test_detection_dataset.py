@@ -207,7 +207,7 @@ def test_unusable_files_have_their_sentence(build, data, message):
 
 
 def test_no_annotation_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match='there is no annotation file .*gone.json; correct `ann_file`'):
+    with pytest.raises(FileNotFoundError, match='there is no annotation file .*gone.json; make it .docs.data.md'):
         DetectionDataset(str(tmp_path / 'gone.json'))
 
 
