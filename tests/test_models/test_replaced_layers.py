@@ -12,8 +12,8 @@ from instances import assert_same, build, differ
 from test_every_model import MODULES, SMALLS
 from torch import nn
 
-from florence_mm.models.layers import clip_block, fusion_layer, swin
-from florence_mm.ops import inference
+from florence_mm.models.layers import clip_block, fusion_layer, swin, transformer
+from florence_mm.ops import folded_attention, inference, kept_convolution
 
 every_module = pytest.mark.parametrize('name', MODULES)
 
@@ -22,8 +22,9 @@ every_module = pytest.mark.parametrize('name', MODULES)
 def small_limits(monkeypatch):
     for module, limit in ((clip_block, 'FEW_ROWS'), (fusion_layer, 'FEW_ROWS'), (swin, '_QKV_ELEMENTS')):
         monkeypatch.setattr(module, limit, 0)
-    for limit in ('_LARGE', '_KEPT'):
-        monkeypatch.setattr(inference, limit, 0)
+    monkeypatch.setattr(inference, '_LARGE', 0)
+    monkeypatch.setattr(kept_convolution, '_KEPT', 0)
+    monkeypatch.setattr(transformer, 'folding_pays', lambda *_: True)
 
 
 @torch.no_grad()
@@ -34,7 +35,8 @@ def run(name, module):
 
 def run_slowly(name, module):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inference, 'is_recorded', lambda: True)
+        for ops in (inference, folded_attention):
+            patch.setattr(ops, 'is_recorded', lambda: True)
         return run(name, module)
 
 
