@@ -47,9 +47,11 @@ def make_program(part: Part) -> tuple[ExportedProgram, Limits]:
     # a side of pictures has a largest size only where its map must fit into a window
     fixed = [name for name, (low, high) in limits.items() if high == low or high and name in ('height', 'width')]
     if fixed:
+        sides = all(name in ('height', 'width') for name in fixed)
+        reason = ', where a map fits into its window; give a larger --size, or --fixed-size'
         raise UsageError(
-            f'the {" and the ".join(fixed)} of the {part.kind} part cannot be free at size {tuple(part.size)}, where a '
-            'map fits into its window; give a larger --size, or --fixed-size'
+            f'the {" and the ".join(fixed)} of the {part.kind} part cannot be free at size {tuple(part.size)}'
+            + (reason if sides else ', as its code computes with the number itself; report the model')
         )
     # torch says 2 of every free axis that it has not compared with anything
     return program, limits | {name: (1, limits[name][1]) for name in ('batch', 'texts') if name in limits}

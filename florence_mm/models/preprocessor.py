@@ -182,7 +182,7 @@ class RegionDataPreprocessor(BaseDataPreprocessor):
         if any(len(shape) != 2 or not shape[0] for shape in shapes) or len({shape[1] for shape in shapes}) > 1:
             raise ValueError(
                 f'regions of a batch have the shapes {sorted(shapes)}; expected (regions, channels) with at least one '
-                'region an image, of one width'
+                'region an image, of one width, as LoadRegions reads them in a test run; pictures are not read'
             )
         most = max(len(rows) for rows in every)
         padded = [F.pad(F.pad(rows.float(), (0, 1), value=1.0), (0, 0, 0, most - len(rows))) for rows in every]

@@ -1,4 +1,4 @@
-"""A Perceiver and a ViLT become files that take any number of pictures."""
+"""A Perceiver, a ViLT and a BLIP-2 become files that take any number of pictures."""
 
 import pytest
 import torch
@@ -26,9 +26,20 @@ VILT = {
     **{key: METER[key] for key in ('tokenizer', 'heads', 'max_text_len')},
 }
 
+TOWER = {'embed_dims': 16, 'num_layers': 1, 'num_heads': 2, 'patch_size': 8}
+BLIP2 = {
+    'type': 'florence_mm.BLIP2',
+    'image_encoder': {'type': 'florence_mm.CLIPVisionTower', 'arch': TOWER, 'img_size': 32, 'out_type': 'raw'},
+    'text': {'hidden_size': 16, 'num_layers': 2, 'num_heads': 2, 'max_positions': 60, 'init_std': 0.4},
+    'num_queries': 3,
+    'heads': {'itm': {'type': 'FusionITMHead'}},
+    **{key: METER[key] for key in ('tokenizer', 'max_text_len')},
+}
+FAMILIES = [(PERCEIVER, 'classifier'), (VILT, 'answerer'), (VILT, 'matcher'), (BLIP2, 'matcher')]
+
 
 @pytest.mark.parametrize('suffix', ['.onnx', '.pt2'])
-@pytest.mark.parametrize(('model', 'kind'), [(PERCEIVER, 'classifier'), (VILT, 'answerer'), (VILT, 'matcher')])
+@pytest.mark.parametrize(('model', 'kind'), FAMILIES)
 def test_files_take_any_number_of_pictures(tmp_path, model, kind, suffix):
     torch.manual_seed(3)
     built = MODELS.build(model).eval().requires_grad_(False)

@@ -155,7 +155,7 @@ class CLIPVisionTower(BaseModule):
                 f'with H and W at least {self.patch_size}'
             )
         x = self.conv1(x)  # (B, C, H, W)
-        batch, size = len(x), tuple(x.shape[2:])
+        batch, size = x.shape[0], tuple(x.shape[2:])
         classes = self.class_embedding.to(x.dtype).expand(batch, 1, -1)  # (B, 1, C)
         x = torch.cat([classes, x.flatten(2).transpose(1, 2)], 1)  # (B, L, C)
         positions = resize_token_positions(

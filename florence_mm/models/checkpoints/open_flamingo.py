@@ -124,9 +124,11 @@ def export_open_flamingo(state: StateDict, settings: dict[str, Any]) -> Exported
     """
     words = next((key for key in state if _WORDS.match(key)), None)
     if words is None or _MARKS not in state:
+        other = any(key.startswith('language_model.') for key in state)
+        advice = 'take one around such a model' if other else 'take a checkpoint of a model with keep_frozen=True'
         raise ValueError(
             'it has no word embeddings of a language model of transformers, into whose table open_flamingo puts the '
-            'marks; take a checkpoint of a model with keep_frozen=True'
+            f'marks; {advice}'
         )
     kept, left_out = hold(
         state, rf'^(resampler|blocks)\.|{_WORDS.pattern}|{_OUTPUTS.pattern}|embed_positions\.', 'open_flamingo'
