@@ -5,11 +5,13 @@ import logging
 import multiprocessing
 import re
 import resource
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -225,14 +227,23 @@ def in_own_process(work: Callable[..., Any], *args: Any) -> Any:
     """Call a function in a new process, which ends with it, and with this one if it is asked to stop.
 
     Raises:
-        UsageError: the process was killed, as where memory is short.
+        UsageError: the process was killed, as where memory is short, or ended at once.
     """
     others = set(multiprocessing.active_children())
+    started: set[BaseProcess] = set()
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('spawn')) as pool:
         try:
-            return pool.submit(work, *args).result()
+            called = pool.submit(work, *args)
+            started = set(multiprocessing.active_children()) - others
+            return called.result()
         except BrokenProcessPool:
-            raise UsageError('the process was killed; it may need more memory, so close other programs') from None
+            for process in started:
+                process.join()
+            if any(process.exitcode == -signal.SIGKILL for process in started):
+                said = 'was killed; it may need more memory, so close other programs'
+            else:
+                said = f'ended with status {", ".join(str(process.exitcode) for process in started)}; see what it wrote'
+            raise UsageError(f'the process {said}') from None
         except KeyboardInterrupt:
             for process in set(multiprocessing.active_children()) - others:  # otherwise the pool waits for its end
                 process.terminate()

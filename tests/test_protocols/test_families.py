@@ -391,8 +391,10 @@ def test_checkpoints_of_no_config_are_refused():
 def test_work_has_a_process_of_its_own_with_its_own_memory():
     held = bytearray(b'x' * 2**29)
     assert 10 * 2**20 < in_own_process(family_runs.peak_memory) < len(held) + 2**29
-    with pytest.raises(UsageError, match='the process was killed; it may need more memory'):
+    with pytest.raises(UsageError, match='the process ended with status 3; see what it wrote'):
         in_own_process(os._exit, 3)
+    with pytest.raises(UsageError, match='the process was killed; it may need more memory'):
+        in_own_process(signal.raise_signal, signal.SIGKILL)
 
 
 def test_work_ends_with_the_process_that_asked_for_it(capsys):
