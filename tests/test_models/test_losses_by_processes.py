@@ -172,7 +172,6 @@ def test_two_processes_learn_what_one_does(tmp_path):
             own = slice(0, 2) if rank == 0 else slice(2, None)
             wrapped = DistributedDataParallel(model.eval(), find_unused_parameters=True)
             torch.save(learn(wrapped, model, inputs[own], samples[own]), tmp_path / f'{name}.{rank}')
-        dist.destroy_process_group()
 
     forks.as_ranks(work, 2)
     for name, case in CASES.items():
@@ -205,7 +204,6 @@ def test_frozen_parts_of_two_processes_stay_bit_by_bit_and_the_rest_is_what_one_
         own = slice(0, 2) if rank == 0 else slice(2, None)
         state = train(model, DistributedDataParallel(model.eval()), inputs[own], samples[own])
         torch.save(state, tmp_path / f'state.{rank}')
-        dist.destroy_process_group()
 
     forks.as_ranks(work, 2)
     model, inputs, samples = writer('BLIP2Writer')
