@@ -16,7 +16,7 @@ from .model_command import ModelCommand
 EXAMPLES = (
     'florence-mm regions data/coco/train2017 --model NAME --out data/regions/train2017',
     'florence-mm regions pictures --boxes annotations.json --model NAME --out data/regions/pictures',
-    'florence-mm regions pictures --boxes annotations.json --features crops --model NAME --out data/regions/pictures',
+    'florence-mm regions pictures --boxes boxes.json --features crops --model NAME --out data/regions',
 )
 
 
