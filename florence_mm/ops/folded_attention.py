@@ -14,42 +14,6 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from .attention import dropout
-from .inference import is_plain, is_recorded
-
-_FEWER = 1.4  # times fewer multiplications, as smaller products take longer for each
-_SAVED = 2**22  # multiplications of a set, below which further operations cost more
-
-
-def folding_pays(queries: int, tokens: int, num_heads: int, layer: nn.Linear) -> bool:
-    """Whether queries read tokens faster themselves than by their keys and values, read this once.
-
-    Args:
-        queries: L.
-        tokens: S.
-        num_heads: H.
-        layer: the layer of keys and values, ``C`` to ``2 H D``.
-    """
-    channels, both = layer.in_features, layer.out_features
-    projected = tokens * both * (channels + queries)
-    folded = queries * both * channels + 2 * num_heads * queries * tokens * channels
-    return projected >= _FEWER * folded and projected - folded >= _SAVED
-
-
-def folding_allowed(tokens: Tensor, layer: nn.Linear) -> bool:
-    """Whether a layer may be folded: eagerly on a CPU, in float32 or float64, and nobody has touched it.
-
-    In narrow types the folded queries would be rounded once more; on accelerators fused attention of projected keys
-    needs less memory.
-    """
-    weight = layer.weight if is_plain(layer) else None
-    return (
-        weight is not None
-        and tokens.device.type == weight.device.type == 'cpu'
-        and tokens.dtype == weight.dtype
-        and tokens.dtype in (torch.float32, torch.float64)
-        and not torch.is_autocast_enabled('cpu')
-        and not is_recorded()
-    )
 
 
 def folded_attention(

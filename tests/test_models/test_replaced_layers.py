@@ -13,7 +13,7 @@ from test_every_model import MODULES, SMALLS
 from torch import nn
 
 from florence_mm.models.layers import clip_block, fusion_layer, swin, transformer
-from florence_mm.ops import folded_attention, inference, kept_convolution
+from florence_mm.ops import inference, kept_convolution
 
 every_module = pytest.mark.parametrize('name', MODULES)
 
@@ -35,7 +35,7 @@ def run(name, module):
 
 def run_slowly(name, module):
     with pytest.MonkeyPatch.context() as patch:
-        for ops in (inference, folded_attention):
+        for ops in (inference, transformer):
             patch.setattr(ops, 'is_recorded', lambda: True)
         return run(name, module)
 

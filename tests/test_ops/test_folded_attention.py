@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from florence_mm.models.layers import transformer
 from florence_mm.models.layers.fusion_layer import FusionLayer
-from florence_mm.models.layers.transformer import CrossAttention
-from florence_mm.ops import folded_attention as ops
+from florence_mm.models.layers.transformer import CrossAttention, folding_allowed, folding_pays
 from florence_mm.ops.attention import written_out_attention
-from florence_mm.ops.folded_attention import folded_attention, folding_allowed, folding_pays
+from florence_mm.ops.folded_attention import folded_attention
 
 BATCH, HEADS, LENGTH, DIMS, COUNT, CHANNELS = 3, 4, 5, 6, 11, 7
 
@@ -94,7 +94,7 @@ def test_only_what_nobody_touched_is_folded():
 
 @pytest.fixture
 def always(monkeypatch):
-    monkeypatch.setattr(ops, '_SAVED', 1)
+    monkeypatch.setattr(transformer, '_SAVED', 1)
 
 
 @pytest.mark.parametrize('learns', [True, False])
@@ -118,7 +118,7 @@ def test_a_layer_chooses_and_gives_the_same(monkeypatch, always, learns):
 
     folded = run()
     assert not calls
-    monkeypatch.setattr(ops, '_FEWER', 100)
+    monkeypatch.setattr(transformer, '_FEWER', 100)
     plain = run()
     assert calls
     for own, other in zip(folded, plain, strict=True):

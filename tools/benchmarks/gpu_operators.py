@@ -38,6 +38,8 @@ WITHOUT = {
     'deform_sampling': 'within deform_conv',
     'detected_regions': 'choices on the CPU, and roi_align',
     'exported': 'for exported graphs',
+    'folded_attention': 'within cross-attention, on a CPU',
+    'kept_convolution': 'on a CPU',
     'learning_bias': 'within window attention, on a CPU',
     'mkldnn_products': "oneDNN's, on a CPU",
     'mmcv_operators': "the same operators under mmcv's names",

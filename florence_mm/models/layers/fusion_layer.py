@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from florence_mm.models.generation.cache import KeyValueCache
 from florence_mm.ops.inference import add_mlp, fast_path_allowed, is_gelu, is_plain, is_untouched
-from florence_mm.ops.recomputed import fastest_linear
 
 from .token_layout import TokenLayout, layout_of
-from .transformer import FEW_ROWS, Context, CrossAttention, KeysValues, PostNorm, SelfAttention
+from .transformer import FEW_ROWS, Context, CrossAttention, KeysValues, PostNorm, SelfAttention, linear_product
 
 
 class FusionLayer(nn.Module):
@@ -203,7 +202,7 @@ class FusionLayer(nn.Module):
         if not self.training and fast_path_allowed(x) and len(x) > FEW_ROWS:
             x = add_mlp(x.clone(), x, inner.dense, output.dense)
             return output.LayerNorm(x)
-        return output(inner.act(fastest_linear(x, inner.dense)), x)
+        return output(inner.act(linear_product(x, inner.dense)), x)
 
 
 def _make_mlp(hidden_size: int, width: int, drop_rate: float, layer_norm_eps: float) -> tuple[nn.Sequential, PostNorm]:

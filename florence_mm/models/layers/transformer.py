@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from florence_mm.models.generation.cache import KeyValueCache, causal_mask
 from florence_mm.moved import moved_names
 from florence_mm.ops.attention import attention, dropout, prefixed_attention
-from florence_mm.ops.folded_attention import folded_attention, folding_allowed, folding_pays
-from florence_mm.ops.inference import is_plain, is_traced
+from florence_mm.ops.folded_attention import folded_attention
+from florence_mm.ops.inference import few_rows_linear, is_plain, is_recorded, is_traced
 from florence_mm.ops.recomputed import fastest_linear
 
 from .shared_tokens import attend_once
@@ -36,6 +36,45 @@ FEW_ROWS = 32
 KeysValues = tuple[Tensor, Tensor]
 #: What cross-attention reads: keys and values, or the tokens ``(B, S, C)`` of which it would make them.
 Context = KeysValues | Tensor
+_FEWER = 1.4  # times fewer multiplications, as smaller products take longer for each
+_SAVED = 2**22  # multiplications of a set, below which further operations cost more
+
+
+def linear_product(x: Tensor, linear: nn.Linear) -> Tensor:
+    """Compute ``linear(x)`` of ``(N, C)``, in training and in inference by what is fastest there."""
+    return fastest_linear(x, linear) if linear.training else few_rows_linear(x, linear)
+
+
+def folding_pays(queries: int, tokens: int, num_heads: int, layer: nn.Linear) -> bool:
+    """Whether queries read tokens faster themselves than by their keys and values, read this once.
+
+    Args:
+        queries: L.
+        tokens: S.
+        num_heads: H.
+        layer: the layer of keys and values, ``C`` to ``2 H D``.
+    """
+    channels, both = layer.in_features, layer.out_features
+    projected = tokens * both * (channels + queries)
+    folded = queries * both * channels + 2 * num_heads * queries * tokens * channels
+    return projected >= _FEWER * folded and projected - folded >= _SAVED
+
+
+def folding_allowed(tokens: Tensor, layer: nn.Linear) -> bool:
+    """Whether a layer may be folded: eagerly on a CPU, in float32 or float64, and nobody has touched it.
+
+    In narrow types the folded queries would be rounded once more; on accelerators fused attention of projected keys
+    needs less memory.
+    """
+    weight = layer.weight if is_plain(layer) else None
+    return (
+        weight is not None
+        and tokens.device.type == weight.device.type == 'cpu'
+        and tokens.dtype == weight.dtype
+        and tokens.dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled('cpu')
+        and not is_recorded()
+    )
 
 
 class PostNorm(nn.Module):
@@ -56,7 +95,7 @@ class PostNorm(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """Compute ``(N, C)`` from ``x (N, in_features)`` and ``residual (N, C)``."""
-        x = fastest_linear(x, self.dense)
+        x = linear_product(x, self.dense)
         return self.LayerNorm(dropout(x, self.drop_rate if self.training else 0.0) + residual)
 
 
@@ -124,7 +163,7 @@ class SelfAttention(nn.Module):
     ) -> Tensor:
         """Attend, packed tokens ``(N, C)`` to ``(N, C)``; see :func:`self_attention`."""
         rate = self.attn_drop_rate if self.training else 0.0
-        return self.output(self_attention(fastest_linear(x, self.qkv), layout, self.num_heads, cache, rate, prefix), x)
+        return self.output(self_attention(linear_product(x, self.qkv), layout, self.num_heads, cache, rate, prefix), x)
 
     def keys_values(self, x: Tensor, layout: TokenLayout) -> KeysValues:
         """Compute keys and values ``(B, H, L, D)`` of packed tokens ``(N, C)`` without their queries, for a prefix."""
@@ -138,7 +177,7 @@ class SelfAttention(nn.Module):
 
     def with_keys_values(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, KeysValues]:
         """Attend as :meth:`forward` does; returns the keys and values ``(B, H, L, D)`` too, for what comes behind."""
-        qkv = fastest_linear(x, self.qkv)
+        qkv = linear_product(x, self.qkv)
         _, key, value = split_heads(qkv, layout, 3, self.num_heads)
         rate = self.attn_drop_rate if self.training else 0.0
         return self.output(self_attention(qkv, layout, self.num_heads, None, rate), x), (key, value)
@@ -174,7 +213,7 @@ class CrossAttention(nn.Module):
 
     def keys_values(self, context: Tensor, layout: TokenLayout) -> KeysValues:
         """Compute keys and values ``(B, H, S, D)`` of a context ``(M, C)``; they can be reused for the same context."""
-        key, value = split_heads(fastest_linear(context, self.key_value), layout, 2, self.num_heads)
+        key, value = split_heads(linear_product(context, self.key_value), layout, 2, self.num_heads)
         return key, value
 
     def context(self, context: Tensor, layout: TokenLayout, queries: int) -> Context:
@@ -204,7 +243,7 @@ class CrossAttention(nn.Module):
             context: keys and values of the contexts from :meth:`keys_values`, or what :meth:`context` returns.
             context_layout: layout of the contexts.
         """
-        (query,) = split_heads(fastest_linear(x, self.query), layout, 1, self.num_heads)
+        (query,) = split_heads(linear_product(x, self.query), layout, 1, self.num_heads)
         rate = self.attn_drop_rate if self.training else 0.0
         contexts = len(context) if isinstance(context, Tensor) else context[0].shape[0]
         # of an exported model there are as many as sequences, whatever their number
