@@ -10,6 +10,8 @@ Shapes: ``x`` and ``residual`` are ``(..., C)``.
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as all_modules
 
 from .linear import product
-from .mkldnn_products import gelu_linear, has_bfloat16_products, linear_add, prefers_onednn
+from .mkldnn_products import gelu_linear, has_bfloat16_products, has_mkldnn, linear_add, prefers_onednn
 
 #: Factor of QuickGELU: ``x * sigmoid(1.702 x)`` is ``silu(1.702 x) / 1.702``.
 QUICK_GELU_FACTOR = 1.702
@@ -25,6 +27,7 @@ _HIDDEN_ELEMENTS = 1_200_000  # of an MLP's hidden layer at a time: 4.8 MB in fl
 _ONEDNN_ELEMENTS = 100_000  # of a hidden layer in float32, from which on oneDNN's calls are worth their time
 _DROPOUT_RATES = ('p', 'rate', 'dropout', 'attention_dropout', 'drop_prob', 'drop_rate', 'attn_drop_rate')
 _SMALL = 16384  # elements; CPU tensors up to this size are compared element by element
+_KEPT = 100_000  # numbers in the weight of a convolution, from which on keeping it is worth its check
 _WORDS = 255  # words of 8 bytes in one partial sum; odd, so that flipping the highest bit of all of them changes it
 _MIX = 0x1E3779B97F4A7C15  # odd, so that multiplying by it modulo 2**64 loses nothing
 # products of so few (more) rows with so large (very large) weights are transposed, as MKL reads the weight once then
@@ -188,37 +191,20 @@ def few_rows_linear(x: Tensor, layer: nn.Linear | nn.Embedding) -> Tensor:
     return _few_rows_product(x, layer.weight, None if tied else layer.bias)
 
 
-def rows_product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def rows_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Compute ``x @ weight.T + bias`` as :func:`few_rows_linear` does, of a weight that is in no linear layer.
 
     Args:
         x: ``(N, C)``.
         weight: ``(D, C)``, common or of a class of tensors that computes the product itself.
-        bias: ``(D,)``.
+        bias: ``(D,)``; None: there is none.
 
     Returns:
         ``(N, D)``.
     """
-    plain = x.ndim == 2 and fast_path_allowed(x, weight, bias) and type(weight) in _TENSORS and type(bias) in _TENSORS
+    own = (weight,) if bias is None else (weight, bias)
+    plain = x.ndim == 2 and fast_path_allowed(x, *own) and all(type(tensor) in _TENSORS for tensor in own)
     return _few_rows_product(x, weight, bias) if plain and weight.numel() >= _LARGE else F.linear(x, weight, bias)
-
-
-def some_outputs(x: Tensor, layer: nn.Linear | nn.Embedding, outputs: range | Tensor) -> Tensor:
-    """Compute some outputs of a linear layer that :func:`has_plain_weight`, without its bias and without gradients.
-
-    Args:
-        x: ``(N, C)``.
-        layer: its weight is ``(V, C)``.
-        outputs: their n places, ascending; those of a range are read without a copy.
-
-    Returns:
-        ``(N, n)``.
-    """
-    if isinstance(outputs, range):
-        weight = layer.weight[outputs.start : outputs.stop]
-    else:
-        weight = layer.weight.index_select(0, outputs.to(layer.weight.device))
-    return _few_rows_product(x, weight, None) if weight.numel() >= _LARGE else F.linear(x, weight)
 
 
 def is_large_on_cpu(layer: nn.Linear | nn.Embedding) -> bool:
@@ -315,3 +301,54 @@ def _partial_sums(weight: Tensor) -> Tensor:
     whole = len(words) // _WORDS * _WORDS
     rest = torch.stack([words[whole:].sum(), data[len(words) * 8 :].sum()])
     return torch.cat([words[:whole].view(-1, _WORDS).sum(1), rest])
+
+
+class _Packed(NamedTuple):
+    """A weight in oneDNN's layout.
+
+    Attributes:
+        shape: shape of the input that it was laid out for.
+        snapshot: of the weight.
+        weight: the weight in that layout.
+    """
+
+    shape: torch.Size
+    snapshot: WeightsSnapshot
+    weight: Tensor
+
+
+_packed: WeakKeyDictionary[nn.Module, _Packed] = WeakKeyDictionary()
+
+
+def convolve(layer: nn.Module, x: Tensor) -> Tensor:
+    """Apply a convolution; in inference on a CPU its weight is kept in oneDNN's layout, and the result is the same.
+
+    Args:
+        layer: the convolution.
+        x: ``(B, C, H, W)``, fastest in channels-last memory.
+
+    Returns:
+        ``(B, N, H', W')``.
+    """
+    if type(layer) is not nn.Conv2d or not fast_path_allowed(x) or not is_plain(layer) or not _is_kept(layer, x):
+        return layer(x)
+    weight, padding, stride = layer.weight, list(layer.padding), list(layer.stride)
+    settings = padding, stride, list(layer.dilation), layer.groups
+    kept = _packed.get(layer)
+    if kept is None or kept.shape != x.shape or not kept.snapshot.matches([weight]):
+        laid_out = torch.ops.mkldnn._reorder_convolution_weight(weight.detach(), *settings, list(x.shape))
+        kept = _packed[layer] = _Packed(x.shape, WeightsSnapshot([weight]), laid_out)
+    return torch.ops.mkldnn._convolution_pointwise(x, kept.weight, layer.bias, *settings, 'none', [], '')
+
+
+def _is_kept(layer: nn.Conv2d, x: Tensor) -> bool:
+    weight = layer.weight
+    return (
+        weight.numel() >= _KEPT
+        and layer.padding_mode == 'zeros'
+        and not isinstance(layer.padding, str)
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and weight.dtype == x.dtype
+        and weight.device == x.device
+        and ((x.dtype == torch.float32 and has_mkldnn()) or (x.dtype == torch.bfloat16 and has_bfloat16_products()))
+    )

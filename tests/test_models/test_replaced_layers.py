@@ -13,7 +13,7 @@ from test_every_model import MODULES, SMALLS
 from torch import nn
 
 from florence_mm.models.layers import clip_block, fusion_layer, swin, transformer
-from florence_mm.ops import inference, kept_convolution
+from florence_mm.ops import inference
 
 every_module = pytest.mark.parametrize('name', MODULES)
 
@@ -22,8 +22,8 @@ every_module = pytest.mark.parametrize('name', MODULES)
 def small_limits(monkeypatch):
     for module, limit in ((clip_block, 'FEW_ROWS'), (fusion_layer, 'FEW_ROWS'), (swin, '_QKV_ELEMENTS')):
         monkeypatch.setattr(module, limit, 0)
-    monkeypatch.setattr(inference, '_LARGE', 0)
-    monkeypatch.setattr(kept_convolution, '_KEPT', 0)
+    for limit in ('_LARGE', '_KEPT'):
+        monkeypatch.setattr(inference, limit, 0)
     monkeypatch.setattr(transformer, 'folding_pays', lambda *_: True)
 
 

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from florence_mm.ops import inference, kept_convolution
-from florence_mm.ops.inference import add_mlp, is_gelu, is_plain, is_untouched
-from florence_mm.ops.kept_convolution import convolve, embed_patches
+from florence_mm.ops import inference, patches
+from florence_mm.ops.inference import add_mlp, convolve, is_gelu, is_plain, is_untouched
 from florence_mm.ops.mkldnn_products import has_bfloat16_products, has_mkldnn, linear_add
+from florence_mm.ops.patches import embed_patches
 
 BF16 = torch.bfloat16
 
@@ -25,7 +25,7 @@ def picture(height, width, seed=0):
 
 @pytest.fixture
 def all_are_kept(monkeypatch):
-    monkeypatch.setattr(kept_convolution, '_KEPT', 0)
+    monkeypatch.setattr(inference, '_KEPT', 0)
 
 
 @pytest.mark.usefixtures('all_are_kept')
@@ -35,7 +35,7 @@ class TestConvolution:
         layer = convolution()
         for size in ((14, 14), (7, 9), (14, 14), (33, 2)):
             torch.testing.assert_close(convolve(layer, picture(*size)), layer(picture(*size)))
-        assert layer in kept_convolution._packed
+        assert layer in inference._packed
         x = picture(7, 9).to(BF16)
         torch.testing.assert_close(convolve(layer.to(BF16), x), layer(x))
 
@@ -54,11 +54,11 @@ class TestConvolution:
     def test_gives_gradients_and_leaves_other_layers_alone(self):
         layer = convolution().requires_grad_()
         convolve(layer, picture(8, 8)).sum().backward()
-        assert layer.weight.grad is not None and layer not in kept_convolution._packed
+        assert layer.weight.grad is not None and layer not in inference._packed
         with torch.no_grad():
             for other in (nn.Conv2d(8, 4, 3, padding='same'), nn.Conv2d(8, 4, 3, padding_mode='reflect', padding=1)):
                 assert torch.equal(convolve(other, picture(8, 8)), other(picture(8, 8)))
-                assert other not in kept_convolution._packed
+                assert other not in inference._packed
 
 
 def mlp(dims=16):
@@ -157,10 +157,10 @@ class Traced(torch.Tensor):
 @torch.no_grad()
 @pytest.mark.skipif(not has_mkldnn(), reason='runs where PyTorch has oneDNN')
 def test_patches_are_those_of_the_convolution(monkeypatch):
-    monkeypatch.setattr(kept_convolution, 'prefers_onednn', lambda: True)
+    monkeypatch.setattr(patches, 'prefers_onednn', lambda: True)
     layer = nn.Conv2d(8, 24, 4, 4)
     calls = []
-    monkeypatch.setattr(kept_convolution, 'product', lambda *args: calls.append(1) or F.linear(*args))
+    monkeypatch.setattr(patches, 'product', lambda *args: calls.append(1) or F.linear(*args))
     for size in ((8, 12), (11, 15)):  # the second with a rest that is in no patch
         torch.testing.assert_close(embed_patches(layer, picture(*size)), layer(picture(*size)))
     assert len(calls) == 2

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from florence_mm.ops.inference import few_rows_linear, some_outputs
+from florence_mm.models.heads.multimodal.vocabulary import some_outputs
+from florence_mm.ops.inference import few_rows_linear
 
 
 @pytest.mark.parametrize('rows', [1, 3, 4, 7, 16, 17, 500])

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from florence_mm.models.checkpoints.fitting import fit_on_load
 from florence_mm.models.layers.initialisation import trunc_normal_
-from florence_mm.ops.kept_convolution import convolve
+from florence_mm.ops.inference import convolve
 from florence_mm.ops.recomputed import norm_linear, recomputing_allowed
 from florence_mm.ops.windows import to_map, to_tokens
 

@@ -19,8 +19,7 @@ from florence_mm.ops.dual_attention import (
     edge_window_attention,
     whole_window_attention,
 )
-from florence_mm.ops.inference import add_mlp, fast_path_allowed, is_plain, is_recorded, is_untouched
-from florence_mm.ops.kept_convolution import convolve
+from florence_mm.ops.inference import add_mlp, convolve, fast_path_allowed, is_plain, is_recorded, is_untouched
 from florence_mm.ops.linear import product
 from florence_mm.ops.recomputed import norm_linear, norm_mlp, recomputing_allowed
 from florence_mm.ops.windows import from_windows, to_map, to_tokens, to_windows, window_plan

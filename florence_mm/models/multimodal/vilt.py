@@ -26,7 +26,7 @@ from florence_mm.models.text.stack import TextEmbeddings
 from florence_mm.models.tokenizers.protocol import TextTokenizer, TokenBatch
 from florence_mm.ops.attention import dropout
 from florence_mm.ops.inference import is_recorded
-from florence_mm.ops.kept_convolution import embed_patches
+from florence_mm.ops.patches import embed_patches
 from florence_mm.registry import MODELS
 
 from .batch import last_output

@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from florence_mm.models.layers.initialisation import init_bert_weights
-from florence_mm.ops.inference import few_rows_linear, is_large_on_cpu, is_untouched, some_outputs
+from florence_mm.ops.inference import few_rows_linear, is_large_on_cpu, is_untouched, rows_product
 
 
 class VocabularyHead(BaseModule):
@@ -111,3 +111,21 @@ class VocabularyHead(BaseModule):
         """Whether logits of some words are worth computing without the others, and nobody looks at those of all."""
         own = type(self).forward is VocabularyHead.forward
         return own and not self.gives_logits and is_large_on_cpu(self.words) and is_untouched(self)
+
+
+def some_outputs(x: Tensor, layer: nn.Linear | nn.Embedding, outputs: range | Tensor) -> Tensor:
+    """Compute some outputs of a linear layer, without its bias and without gradients.
+
+    Args:
+        x: ``(N, C)``.
+        layer: its weight is ``(V, C)``, common and parametrised by nothing.
+        outputs: their n places, ascending; those of a range are read without a copy.
+
+    Returns:
+        ``(N, n)``.
+    """
+    if isinstance(outputs, range):
+        weight = layer.weight[outputs.start : outputs.stop]
+    else:
+        weight = layer.weight.index_select(0, outputs.to(layer.weight.device))
+    return rows_product(x, weight, None)
