@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from .inference import QUICK_GELU_FACTOR, few_rows_linear, is_plain, is_recorded, is_untouched
+from .inference import QUICK_GELU_FACTOR, is_plain, is_recorded, is_untouched
 from .linear import product
 from .mkldnn_products import prefers_onednn
 from .windows import WindowPlan, from_windows, to_windows
@@ -221,7 +221,7 @@ def trained_linear(x: Tensor, linear: nn.Linear) -> Tensor:
 
 
 def fastest_linear(x: Tensor, linear: nn.Linear) -> Tensor:
-    """Compute ``linear(x)``: in training by oneDNN where that is faster, in inference by :func:`few_rows_linear`.
+    """Compute ``linear(x)`` in training: by oneDNN where that is faster.
 
     Args:
         x: ``(N, C)``.
@@ -230,10 +230,10 @@ def fastest_linear(x: Tensor, linear: nn.Linear) -> Tensor:
     Returns:
         ``(N, D)``.
     """
-    if not linear.training or x.dtype != torch.float32 or not prefers_onednn():
-        return few_rows_linear(x, linear)
+    if x.dtype != torch.float32 or not prefers_onednn():
+        return linear(x)
     large = x.numel() * linear.out_features >= _ONEDNN_MULTIPLICATIONS and _product_dtype(x) == x.dtype
-    return trained_linear(x, linear) if large and recomputing_allowed(x, linear, linear) else few_rows_linear(x, linear)
+    return trained_linear(x, linear) if large and recomputing_allowed(x, linear, linear) else linear(x)
 
 
 class _Linear(torch.autograd.Function):

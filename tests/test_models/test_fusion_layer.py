@@ -7,7 +7,9 @@ from kinds import numbers
 from florence_mm.models.checkpoints.bert_layers import join_projections
 from florence_mm.models.layers.fusion_layer import FusionLayer
 from florence_mm.models.layers.token_layout import TokenLayout
+from florence_mm.ops import recomputed
 from florence_mm.ops.attention import attention, prefixed_attention
+from florence_mm.ops.mkldnn_products import has_mkldnn
 
 C, H, SIZES = 32, 4, {'drop_rate': 0.0, 'attn_drop_rate': 0.0}
 CLOSE = {'rtol': 1e-5, 'atol': 1e-5}
@@ -170,3 +172,24 @@ def test_a_causal_text_has_an_attention_of_its_own():
         }
         plain.load_state_dict(state)
         torch.testing.assert_close(layer(x, causal=causal), plain(x, causal=causal))
+
+
+@pytest.mark.skipif(not has_mkldnn(), reason='runs where PyTorch has oneDNN')
+def test_training_by_onednn_gives_the_values_and_gradients_of_plain_layers(monkeypatch):
+    layer = draw(FusionLayer(C, H, context_dims=48, lead_mlp=True, **SIZES)).train()
+    x, context = numbers(2, 5, C).requires_grad_(), numbers(2, 7, 48, seed=1)
+
+    def learn():
+        layer.zero_grad()
+        x.grad = None
+        out = layer(x, context=context, lead=2)
+        out.square().sum().backward()
+        return out.detach(), x.grad, [weight.grad.clone() for weight in layer.parameters()]
+
+    plain, calls = learn(), []
+    monkeypatch.setattr(recomputed, '_ONEDNN_MULTIPLICATIONS', 0)
+    monkeypatch.setattr(recomputed, 'prefers_onednn', lambda: True)
+    counted = recomputed.trained_linear
+    monkeypatch.setattr(recomputed, 'trained_linear', lambda *args: calls.append(1) or counted(*args))
+    torch.testing.assert_close(learn(), plain, **CLOSE)
+    assert len(calls) == 2 + 3 + 2 * 2  # self-attention, cross-attention, and the MLPs of leading and other tokens

@@ -170,31 +170,22 @@ class FusionLayer(nn.Module):
         context_layout: TokenLayout | None,
         lead: int,
     ) -> Tensor:
+        def of_leads(x: Tensor) -> Tensor:
+            if context is not None:
+                x = self.crossattention(x, TokenLayout(layout.batch, lead), context, context_layout)
+            return self._mlp(x, *self._mlp_of(leading=True))
+
         if layout.index is None:  # every place is a token, so that no row need be looked for, as no exported file can
             first, rest = x.unflatten(0, (layout.batch, layout.length)).split([lead, layout.length - lead], 1)
-            first = self._of_leads(first.flatten(0, 1), layout, context, context_layout, lead)
+            first = of_leads(first.flatten(0, 1)).unflatten(0, (layout.batch, lead))
             rest = self._mlp(rest.flatten(0, 1), *self._mlp_of(leading=False))
-            halves = first.unflatten(0, (layout.batch, lead)), rest.unflatten(0, (layout.batch, layout.length - lead))
-            return torch.cat(halves, 1).flatten(0, 1)
+            return torch.cat([first, rest.unflatten(0, (layout.batch, layout.length - lead))], 1).flatten(0, 1)
         places = torch.arange(layout.batch * layout.length, device=x.device) % layout.length
         leads = places.index_select(0, layout.index) < lead  # (N,)
         rows, others = leads.nonzero().squeeze(1), (~leads).nonzero().squeeze(1)
-        first = self._of_leads(x.index_select(0, rows), layout, context, context_layout, lead)
-        out = torch.zeros_like(x).index_copy(0, rows, first)
+        out = torch.zeros_like(x).index_copy(0, rows, of_leads(x.index_select(0, rows)))
         rest = self._mlp(x.index_select(0, others), *self._mlp_of(leading=False))
         return out.index_copy(0, others, rest)
-
-    def _of_leads(
-        self,
-        x: Tensor,
-        layout: TokenLayout,
-        context: Context | None,
-        context_layout: TokenLayout | None,
-        lead: int,
-    ) -> Tensor:
-        if context is not None:
-            x = self.crossattention(x, TokenLayout(layout.batch, lead), context, context_layout)
-        return self._mlp(x, *self._mlp_of(leading=True))
 
     def _mlp(self, x: Tensor, inner: nn.Sequential, output: PostNorm) -> Tensor:
         if not _is_plain_mlp(inner, output):
