@@ -107,6 +107,16 @@ def test_its_leading_tokens_are_the_queries_of_the_q_former():
 # --- its own forms ----------------------------------------------------------------------------------------------------
 
 
+@torch.no_grad()
+def test_leading_tokens_are_the_same_beside_padding_and_without():
+    layer = draw(FusionLayer(C, H, context_dims=48, lead_mlp=True, **SIZES))
+    x, context = numbers(2, 5, C), numbers(2, 7, 48, seed=1)
+    full = layer(x, context, lead=2)
+    mask = torch.tensor([[True] * 5 + [False]] * 2)
+    padded = layer(torch.cat([x, numbers(2, 1, C, seed=2)], 1), context, mask, lead=2)
+    torch.testing.assert_close(padded[:, :5], full, **CLOSE)
+
+
 @pytest.mark.parametrize('prefix', [0, 2, torch.tensor([3, 0])])
 @torch.no_grad()
 def test_what_a_token_behind_a_prefix_sees(prefix):
