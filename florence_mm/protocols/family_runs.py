@@ -231,23 +231,23 @@ def in_own_process(work: Callable[..., Any], *args: Any) -> Any:
     """
     others = set(multiprocessing.active_children())
     started: set[BaseProcess] = set()
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('spawn')) as pool:
-        try:
-            called = pool.submit(work, *args)
-            started = set(multiprocessing.active_children()) - others
-            return called.result()
-        except BrokenProcessPool:
-            for process in started:
-                process.join()
-            if any(process.exitcode == -signal.SIGKILL for process in started):
-                said = 'was killed; it may need more memory, so close other programs'
-            else:
-                said = f'ended with status {", ".join(str(process.exitcode) for process in started)}; see what it wrote'
-            raise UsageError(f'the process {said}') from None
-        except KeyboardInterrupt:
-            for process in set(multiprocessing.active_children()) - others:  # otherwise the pool waits for its end
-                process.terminate()
-            raise
+    try:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('spawn')) as pool:
+            try:
+                called = pool.submit(work, *args)
+                started = set(multiprocessing.active_children()) - others
+                return called.result()
+            except KeyboardInterrupt:
+                for process in set(multiprocessing.active_children()) - others:  # otherwise the pool waits for its end
+                    process.terminate()
+                raise
+    except BrokenProcessPool:  # behind the pool, whose thread waits for the process and learns how it ended
+        codes = [process.exitcode for process in started]
+        if -signal.SIGKILL in codes:
+            said = 'was killed; it may need more memory, so close other programs'
+        else:
+            said = f'ended with status {", ".join(map(str, codes))}; see what it wrote'
+        raise UsageError(f'the process {said}') from None
 
 
 def peak_memory() -> int:
